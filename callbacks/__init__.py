@@ -1,0 +1,1 @@
+"""Lightning callbacks: metrics during training, samples, weight averaging."""

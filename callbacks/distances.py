@@ -1,0 +1,190 @@
+"""FID and KID between generated and real images, on torchmetrics."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+from typing_extensions import override
+
+from callbacks.features import FeatureExtractor
+from callbacks.generation_metric import ReferenceMetric
+from pretzel.errors import UserError
+
+
+class FID(ReferenceMetric):
+    r"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017, equation 6).
+
+    ``||m - m'||^2 + tr(C + C' - 2 (C C')^(1/2))``. Named ``fid`` with the standard Inception and
+    ``fid_<extractor>`` with any other. It is biased upwards, the more the fewer images: compare
+    values of equal n only. Logged beside it: ``<name>_n`` generated and ``<name>_n_real`` images.
+
+    Args:
+        extractor: Computes the features.
+    """
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        self.extractor = extractor
+        self.name = f"fid{extractor.suffix}"
+        self._metric: FrechetInceptionDistance | None = None
+
+    @property
+    def _fid(self) -> FrechetInceptionDistance:
+        assert self._metric is not None, "prepare() comes first"
+        return self._metric
+
+    @override
+    def prepare(self, device: torch.device) -> None:
+        if self._metric is None:
+            self.extractor.prepare()
+            self.extractor.to(device)
+            with torch.inference_mode():
+                width = self.extractor(torch.zeros(1, 3, 32, 32, device=device)).shape[-1]
+            # torchmetrics asks the module for this number, else it calls it on the wrong device.
+            self.extractor.num_features = width
+            self._metric = FrechetInceptionDistance(
+                self.extractor, reset_real_features=False, normalize=True
+            )
+        self._metric.to(device)
+
+    @override
+    def describe(self) -> str:
+        return f"{self.name}: {self.extractor.describe()}"
+
+    @override
+    def accepts(self, prompt: str) -> bool:
+        return True
+
+    @override
+    def reset(self) -> None:
+        self._fid.reset()
+
+    @override
+    def reset_real(self) -> None:
+        self._fid.reset_real_features = True
+        self._fid.reset()
+        self._fid.reset_real_features = False
+
+    @override
+    def update(
+        self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]
+    ) -> None:
+        self._fid.update(images, real=False)
+
+    @override
+    def update_real(self, images: Float[Tensor, "n 3 height width"]) -> None:
+        self._fid.update(images, real=True)
+
+    @override
+    def compute(self) -> dict[str, float]:
+        n = int(self._fid.fake_features_num_samples)
+        n_real = int(self._fid.real_features_num_samples)
+        if min(n, n_real) < 2:
+            raise UserError(
+                f"{self.name} needs at least 2 generated and 2 real images, got {n} and {n_real}"
+            )
+        return {
+            self.name: float(self._fid.compute()),
+            f"{self.name}_n": n,
+            f"{self.name}_n_real": n_real,
+        }
+
+
+class KID(ReferenceMetric):
+    """Squared MMD with a cubic kernel between features (Bińkowski et al. 2018, section 3.1).
+
+    Unbiased, so it may be negative. The mean over random subsets is ``kid`` (``kid_<extractor>``)
+    and their standard deviation ``<name>_std``; it says how subsets differ, not how runs do.
+
+    Args:
+        extractor: Computes the features.
+        subsets: Number of random subsets.
+        subset_size: Images in each subset, at most the number of real and of generated ones.
+        seed: Seed of the subsets; the global random state is left as it is.
+    """
+
+    def __init__(
+        self, extractor: FeatureExtractor, subsets: int = 50, subset_size: int = 100, seed: int = 0
+    ) -> None:
+        if subsets < 1:
+            raise UserError(f"KID: subsets must be at least 1, got {subsets}")
+        if subset_size < 2:
+            raise UserError(f"KID: subset_size must be at least 2, got {subset_size}")
+        self.extractor = extractor
+        self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
+        self.name = f"kid{extractor.suffix}"
+        self._metric: KernelInceptionDistance | None = None
+        self._n = self._n_real = 0
+
+    @property
+    def _kid(self) -> KernelInceptionDistance:
+        assert self._metric is not None, "prepare() comes first"
+        return self._metric
+
+    @override
+    def prepare(self, device: torch.device) -> None:
+        if self._metric is None:
+            self.extractor.prepare()
+            self.extractor.to(device)
+            with warnings.catch_warnings():  # that it keeps features in memory is known
+                warnings.simplefilter("ignore", UserWarning)
+                self._metric = KernelInceptionDistance(
+                    self.extractor,
+                    subsets=self.subsets,
+                    subset_size=self.subset_size,
+                    reset_real_features=False,
+                )
+        self._metric.to(device)
+
+    @override
+    def describe(self) -> str:
+        return f"{self.name}: {self.extractor.describe()}"
+
+    @override
+    def accepts(self, prompt: str) -> bool:
+        return True
+
+    @override
+    def reset(self) -> None:
+        self._kid.reset()
+        self._n = 0
+
+    @override
+    def reset_real(self) -> None:
+        self._kid.reset_real_features = True
+        self._kid.reset()
+        self._kid.reset_real_features = False
+        self._n = self._n_real = 0
+
+    @override
+    def update(
+        self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]
+    ) -> None:
+        self._kid.update(images, real=False)
+        self._n += len(images)
+
+    @override
+    def update_real(self, images: Float[Tensor, "n 3 height width"]) -> None:
+        self._kid.update(images, real=True)
+        self._n_real += len(images)
+
+    @override
+    def compute(self) -> dict[str, float]:
+        if min(self._n, self._n_real) < self.subset_size:
+            raise UserError(
+                f"{self.name}: subset_size {self.subset_size} must not exceed the number of "
+                f"generated ({self._n}) or of real images ({self._n_real})"
+            )
+        # torchmetrics draws the subsets from the global state, which training must find unmoved.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            mean, std = self._kid.compute()
+        return {
+            self.name: float(mean),
+            f"{self.name}_std": float(std),
+            f"{self.name}_n": self._n,
+            f"{self.name}_n_real": self._n_real,
+        }

@@ -1,0 +1,59 @@
+"""What a metric of generated images is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class GenerationMetric(ABC):
+    """A metric of images generated from prompts.
+
+    :class:`callbacks.generation.Generation` drives it on rank zero: :meth:`prepare` once before
+    training, then for each evaluation :meth:`reset`, :meth:`update` batch by batch and
+    :meth:`compute`.
+    """
+
+    @abstractmethod
+    def prepare(self, device: torch.device) -> None:
+        """Load what is needed and move it to ``device``; may be called again.
+
+        Raises:
+            UserError: If something cannot be had.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Return in one line what is measured, and with what."""
+
+    @abstractmethod
+    def accepts(self, prompt: str) -> bool:
+        """Return whether images of this prompt can be measured."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget all generated images."""
+
+    @abstractmethod
+    def update(
+        self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]
+    ) -> None:
+        """Take in generated images in [-1, 1] and the prompts they were made from."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Return the values by name, with the number of images they come from."""
+
+
+class ReferenceMetric(GenerationMetric):
+    """A metric that compares generated images with real ones."""
+
+    @abstractmethod
+    def reset_real(self) -> None:
+        """Forget all real images."""
+
+    @abstractmethod
+    def update_real(self, images: Float[Tensor, "n 3 height width"]) -> None:
+        """Take in real images in [-1, 1]; they stay over :meth:`reset`."""

@@ -1,0 +1,176 @@
+"""A small classifier of coloured shapes, trained on the real easy-VQA images.
+
+It judges generated images (:mod:`callbacks.shapes`) and lends its features to FID and KID
+(:class:`callbacks.features.JudgeFeatures`). Its weights are shipped; ``ablations/stages/judge.yaml``
+says how they are rebuilt.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from typing_extensions import override
+
+from pretzel.errors import UserError
+
+COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
+SHAPES = ("circle", "rectangle", "triangle")
+SIZE = 32
+"""Side of the square the judge looks at, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Appearance:
+    """What a caption says about an image; None where it says nothing.
+
+    Attributes:
+        colour: Index into :data:`COLOURS`.
+        shape: Index into :data:`SHAPES`.
+    """
+
+    colour: int | None
+    shape: int | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether both colour and shape are known."""
+        return self.colour is not None and self.shape is not None
+
+
+def read_caption(caption: str) -> Appearance:
+    """Return the one colour and the one shape that a caption names.
+
+    Two different colours, or two different shapes, count as unknown.
+    """
+    words = set(caption.lower().replace(".", " ").replace(",", " ").split())
+    colours = [i for i, word in enumerate(COLOURS) if word in words]
+    shapes = [i for i, word in enumerate(SHAPES) if word in words]
+    return Appearance(
+        colour=colours[0] if len(colours) == 1 else None,
+        shape=shapes[0] if len(shapes) == 1 else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the judge sees in images.
+
+    Attributes:
+        colour: Index into :data:`COLOURS` for each image.
+        shape: Index into :data:`SHAPES` for each image.
+    """
+
+    colour: Int[Tensor, " n"]
+    shape: Int[Tensor, " n"]
+
+
+def to_judge_size(images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 32 32"]:
+    """Resize to what the judge looks at: area averages downwards, bilinear upwards."""
+    if images.shape[-2] >= SIZE and images.shape[-1] >= SIZE:
+        return adaptive_avg_pool2d(images, SIZE)
+    return interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False)
+
+
+class Judge(nn.Module):
+    """A convolutional classifier with one head for colour and one for shape.
+
+    It never rejects: an image of nothing also gets a colour and a shape. Read its verdict together
+    with "exactly one connected shape".
+
+    Args:
+        width: Channels of the first layer; the others have twice as many.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+
+        def block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
+                nn.GroupNorm(8, outputs),
+                nn.SiLU(),
+            )
+
+        self.trunk = nn.Sequential(
+            block(3, width, 1),
+            block(width, 2 * width, 2),
+            block(2 * width, 2 * width, 1),
+            block(2 * width, 2 * width, 2),
+        )
+        # The largest response finds a shape of a few pixels, the mean measures its extent.
+        self.neck = nn.Sequential(nn.Linear(4 * width, 2 * width), nn.SiLU())
+        self.colour = nn.Linear(2 * width, len(COLOURS))
+        self.shape = nn.Linear(2 * width, len(SHAPES))
+
+    @property
+    def num_features(self) -> int:
+        """Width of the penultimate layer."""
+        return self.colour.in_features
+
+    def features(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
+        """Return the penultimate layer for images in [-1, 1] of any size."""
+        maps = self.trunk(to_judge_size(images))
+        features: Tensor = self.neck(torch.cat([maps.amax((2, 3)), maps.mean((2, 3))], 1))
+        return features
+
+    @override
+    def forward(
+        self, images: Float[Tensor, "n 3 height width"]
+    ) -> tuple[Float[Tensor, "n 8"], Float[Tensor, "n 3"]]:
+        """Return the logits of colours and of shapes."""
+        features = self.features(images)
+        return self.colour(features), self.shape(features)
+
+    @torch.no_grad()
+    def judge(self, images: Float[Tensor, "n 3 height width"]) -> Verdict:
+        """Return the most likely colour and shape of each image."""
+        colour, shape = self(images)
+        return Verdict(colour=colour.argmax(-1), shape=shape.argmax(-1))
+
+
+def save_judge(state: Mapping[str, Tensor], path: Path) -> str:
+    """Write weights in half precision, and beside them ``<path>.sha256``.
+
+    Returns:
+        The SHA-256 of the file.
+    """
+    blob = save_safetensors({name: t.half().contiguous() for name, t in state.items()})
+    digest = hashlib.sha256(blob).hexdigest()
+    path.write_bytes(blob)
+    path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n")
+    return digest
+
+
+def load_judge(path: Path | None = None) -> Judge:
+    """Return the judge, frozen and in evaluation mode, after checking its hash.
+
+    Args:
+        path: A safetensors file with its ``.sha256`` beside it; None means the shipped one.
+
+    Raises:
+        UserError: If a file is missing or the hash differs.
+    """
+    path = Path(str(files("callbacks"))) / "judge.safetensors" if path is None else path
+    record = path.with_name(path.name + ".sha256")
+    for file in (path, record):
+        if not file.is_file():
+            raise UserError(f"the judge's file {str(file)!r} does not exist")
+    blob = path.read_bytes()
+    expected, found = record.read_text().split()[0], hashlib.sha256(blob).hexdigest()
+    if found != expected:
+        raise UserError(
+            f"the judge's weights {str(path)!r} have SHA-256 {found[:12]}..., but "
+            f"{record.name} says {expected[:12]}...: restore both files from the repository, or "
+            "rebuild them with ablations/stages/judge.yaml"
+        )
+    judge = Judge()
+    judge.load_state_dict({name: t.float() for name, t in load_safetensors(blob).items()})
+    return judge.requires_grad_(False).eval()

@@ -1,0 +1,171 @@
+"""Train the judge of :mod:`callbacks.judge`; ``ablations/stages/judge.yaml`` is its recipe.
+
+The weights in the repository come from these two commands (the folder of the run as printed)::
+
+    pretzel fit -c ablations/stages/judge.yaml
+    python -m callbacks.judge_training runs/judge/last.ckpt callbacks/judge.safetensors
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, cross_entropy, pad
+from typing_extensions import override
+
+from callbacks.judge import Judge, read_caption, save_judge
+from pretzel.errors import UserError
+from pretzel.rng import stream
+from pretzel.sequence import DocumentBatch, Text
+
+IGNORED = -100
+"""Class index of an unknown label; cross-entropy leaves it out."""
+
+
+class JudgeTraining(LightningModule):
+    """Classify colour and shape of captioned images, some of them blurred and noised.
+
+    The augmentation stays small: the judge has to recognise a slightly soft or noisy generated
+    shape, and must not learn to see shapes in noise.
+
+    Args:
+        seed: Seed of the augmentation; the initial weights follow ``seed_everything``.
+        lr: Peak learning rate of AdamW with a one-cycle schedule over the run.
+        weight_decay: Decoupled weight decay.
+        noise: Largest standard deviation of the added noise, pixels in [-1, 1].
+        blur: Probability that an image is blurred by a 3x3 mean.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        lr: float = 3e-3,
+        weight_decay: float = 1e-2,
+        noise: float = 0.15,
+        blur: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= blur <= 1.0:
+            raise UserError(f"JudgeTraining: blur must lie in [0, 1], got {blur}")
+        self.save_hyperparameters()
+        self.seed, self.lr, self.weight_decay = seed, lr, weight_decay
+        self.noise, self.blur = noise, blur
+        self.judge = Judge()
+
+    @override
+    def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
+        images = self._augment(batch.images)
+        colour, shape = labels(batch)
+        logits = self.judge(images)
+        loss = sum(
+            (
+                cross_entropy(found, truth, ignore_index=IGNORED, reduction="sum")
+                for found, truth in zip(logits, (colour, shape), strict=True)
+            ),
+            start=images.new_zeros(()),
+        ) / len(images)
+        self.log("train/loss", loss, batch_size=len(images))
+        return loss
+
+    @override
+    def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
+        verdict = self.judge.judge(batch.images)
+        colour, shape = labels(batch)
+        known = (colour != IGNORED) & (shape != IGNORED)
+        if known.any():
+            right = (verdict.colour == colour) & (verdict.shape == shape)
+            n = int(known.sum())
+            self.log("val/right", right[known].float().mean(), batch_size=n, sync_dist=True)
+
+    @override
+    def test_step(self, batch: DocumentBatch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.lr, weight_decay=self.weight_decay
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=self.lr, total_steps=steps, pct_start=0.1
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _augment(
+        self, images: Float[Tensor, "m 3 height width"]
+    ) -> Float[Tensor, "m 3 height width"]:
+        generator = stream(self.seed, "judge", self.global_step)
+
+        def uniform() -> Tensor:
+            return torch.rand(len(images), 1, 1, 1, generator=generator).to(images)
+
+        images = torch.where(uniform() < 0.5, images.flip(-1), images)
+        soft = avg_pool2d(pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        images = torch.where(uniform() < self.blur, soft, images)
+        # The square keeps most images nearly clean.
+        scale = self.noise * uniform() ** 2
+        return images + scale * torch.randn(images.shape, generator=generator).to(images)
+
+
+def labels(batch: DocumentBatch) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+    """Return colour and shape classes of a batch of caption documents.
+
+    Raises:
+        UserError: If a document does not consist of one caption and one image.
+    """
+    found = []
+    for document in batch.documents:
+        texts = [s.content for s in document.segments if isinstance(s, Text)]
+        if len(texts) != 1 or document.num_images != 1:
+            raise UserError(
+                "JudgeTraining needs documents of one caption and one image, but "
+                f"{document.key!r} has {len(texts)} texts and {document.num_images} images"
+            )
+        found.append(read_caption(texts[0]))
+    device = batch.images.device
+    colour = [IGNORED if a.colour is None else a.colour for a in found]
+    shape = [IGNORED if a.shape is None else a.shape for a in found]
+    return torch.tensor(colour, device=device), torch.tensor(shape, device=device)
+
+
+def export(checkpoint: Path, path: Path) -> str:
+    """Write the judge of a training checkpoint as the file that ships.
+
+    Returns:
+        The SHA-256 of the written file.
+
+    Raises:
+        UserError: If the checkpoint does not exist or is not of :class:`JudgeTraining`.
+    """
+    if not checkpoint.is_file():
+        raise UserError(f"checkpoint {str(checkpoint)!r} does not exist")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "judge."
+    state = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    if state.keys() != Judge().state_dict().keys():
+        raise UserError(f"checkpoint {str(checkpoint)!r} is not one of JudgeTraining")
+    return save_judge(state, path)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Export a checkpoint from the command line."""
+    parser = argparse.ArgumentParser(description="Export a trained judge.")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("output", type=Path)
+    given = parser.parse_args(args)
+    try:
+        print(export(given.checkpoint, given.output))
+    except UserError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Exact likelihood of the evaluation images, in bits per dimension."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from typing_extensions import override
+
+from callbacks.protocols import HasLikelihood, HasPixelLikelihood, require
+from callbacks.reporting import Stage, gather, log_values
+from pretzel.errors import UserError
+from pretzel.rng import stream
+from pretzel.sequence import DocumentBatch
+
+PIXEL_LEVELS = 256
+"""Levels of an 8-bit pixel."""
+
+
+class Likelihood(Callback):
+    r"""Measure how many bits a dimension costs beyond the noise that was put into it.
+
+    Logs ``<stage>/nll_excess_bits_per_dim``, the mean over images of
+    ``(-log p(x + noise) / dims - H(noise)) / ln 2``, where ``H`` is the differential entropy of
+    the added noise in nats per dimension: no model can reach below zero. Values of different
+    latent spaces or noise levels must not be compared.
+
+    With ``dequantised`` it also logs ``<stage>/bits_per_dim_dequantised``, the uniform
+    dequantisation bound of Theis et al. (2016, arXiv:1511.01844, equation 2) on the 8-bit image,
+    for a module that works in pixels. Both come with the number of images, ``<name>_n``.
+
+    Args:
+        dequantised: Also measure the 8-bit bound, at the cost of a second pass.
+
+    Raises:
+        UserError: If the module has no exact likelihood, or ``dequantised`` is asked of one whose
+            latent space is not pixels.
+    """
+
+    def __init__(self, dequantised: bool = False) -> None:
+        self.dequantised = dequantised
+        self._excess = _Mean()
+        self._bits = _Mean()
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        require(pl_module, HasLikelihood, "Likelihood", "a module with log_prob(batch)")
+        if self.dequantised:
+            _pixels(pl_module)
+
+    def _start(self) -> None:
+        self._excess, self._bits = _Mean(), _Mean()
+
+    def _measure(self, pl_module: LightningModule, batch: Any) -> None:  # noqa: ANN401
+        assert isinstance(batch, DocumentBatch)
+        if len(batch.images) == 0:
+            return
+        module = require(pl_module, HasLikelihood, "Likelihood", "a module with log_prob(batch)")
+        found = module.log_prob(batch)
+        self._excess.update((-found.log_prob / found.dims - found.noise_floor) / math.log(2))
+        if self.dequantised:
+            self._bits.update(dequantised_bits_per_dim(_pixels(pl_module), batch))
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+        means = {"nll_excess_bits_per_dim": self._excess}
+        if self.dequantised:
+            means["bits_per_dim_dequantised"] = self._bits
+        for name, mean in means.items():
+            parts = gather(trainer, mean)
+            n = sum(part.n for part in parts)
+            if n > 0:
+                total = math.fsum(part.total for part in parts)
+                log_values(pl_module, stage, {name: total / n, f"{name}_n": n})
+
+    @override
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start()
+
+    @override
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start()
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._measure(pl_module, batch)
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._measure(pl_module, batch)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish(trainer, pl_module, "val")
+
+    @override
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._finish(trainer, pl_module, "test")
+
+
+class _Mean:
+    """A running mean in double precision; plain numbers, so that ranks can exchange it."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.n = 0
+
+    def update(self, values: Float[Tensor, " m"]) -> None:
+        self.total += float(values.double().sum())
+        self.n += len(values)
+
+
+def _pixels(module: LightningModule) -> HasPixelLikelihood:
+    return require(
+        module,
+        HasPixelLikelihood,
+        "Likelihood with dequantised: true",
+        "a module with pixel_log_prob(batch)",
+    )
+
+
+def dequantised_bits_per_dim(
+    module: HasPixelLikelihood, batch: DocumentBatch
+) -> Float[Tensor, " m"]:
+    """Return the uniform-dequantisation bound on bits per dimension of each 8-bit image.
+
+    A pixel level k in 0..255 is the value ``k / 127.5 - 1``; its cell is ``1 / 127.5`` wide, so
+    ``-log2 P(k) <= E_u[-log2 p(x)] + log2(127.5)`` per dimension with
+    ``x = (k + u - 1/2) / 127.5 - 1`` and u uniform in [0, 1). One draw of u per image is used,
+    keyed by the sample, so that every arm sees the same one.
+    """
+    keys = [
+        (document.key, i) for document in batch.documents for i in range(document.num_images)
+    ]
+    noise = torch.stack(
+        [
+            torch.rand(
+                batch.images.shape[1:], generator=stream(module.seed, "dequantise", key, i)
+            )
+            for key, i in keys
+        ]
+    ).to(batch.images)
+    half = (PIXEL_LEVELS - 1) / 2
+    levels = ((batch.images + 1) * half).round().clamp(0, PIXEL_LEVELS - 1)
+    images = (levels + noise - 0.5) / half - 1
+    log_prob = module.pixel_log_prob(replace(batch, images=images))
+    if len(log_prob) != len(images):
+        raise UserError(
+            f"pixel_log_prob must return one value an image: got {len(log_prob)} for {len(images)}"
+        )
+    dims = images[0].numel()
+    return -log_prob / (dims * math.log(2)) + math.log2(half)

@@ -1,0 +1,45 @@
+"""How callbacks report numbers, and how ranks agree on them.
+
+Every rank takes part in every exchange, then logs the same value. A checkpoint callback may
+therefore monitor any metric on any rank, and no rank waits for one that has left.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, TypeVar
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard.writer import SummaryWriter
+
+Stage = Literal["val", "test"]
+T = TypeVar("T")
+
+
+def gather(trainer: Trainer, value: T) -> list[T]:
+    """Return every rank's value, in rank order; all ranks must call it."""
+    if trainer.world_size == 1:
+        return [value]
+    values: list[T | None] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(values, value)
+    return [v for v in values if v is not None]
+
+
+def from_rank_zero(trainer: Trainer, value: T) -> T:
+    """Return rank zero's value on all ranks; all ranks must call it."""
+    shared: T = trainer.strategy.broadcast(value, src=0)
+    return shared
+
+
+def log_values(module: LightningModule, stage: Stage, values: Mapping[str, float]) -> None:
+    """Log values that are equal on all ranks as ``<stage>/<name>``."""
+    for name, value in values.items():
+        # The mean over ranks of equal values is that value; it keeps Lightning from warning.
+        module.log(f"{stage}/{name}", float(value), batch_size=1, sync_dist=True)
+
+
+def tensorboards(trainer: Trainer) -> list[SummaryWriter]:
+    """Return the TensorBoard writers of this run; empty on ranks other than zero."""
+    if not trainer.is_global_zero:
+        return []
+    return [x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)]

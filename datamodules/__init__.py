@@ -1,0 +1,1 @@
+"""WebDataset datamodules and the embedded real data."""

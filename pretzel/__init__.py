@@ -1,0 +1,1 @@
+"""Pretzel: an open STARFlow2 and the instrument to ablate it."""

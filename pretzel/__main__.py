@@ -1,0 +1,100 @@
+"""The ``pretzel`` command.
+
+Only what a subcommand needs is imported: help and the state of a grid cost no torch.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+from pretzel.errors import UserError
+
+_HELP = """\
+usage: pretzel COMMAND [options]
+
+Train, sample and ablate unified text-image models.
+
+one run (every part in YAML by class_path; see `pretzel fit --help`):
+  fit, validate, test, predict
+                      pretzel fit -c base.yaml -c change.yaml --trainer.max_steps 100
+
+an ablation (see `pretzel grid --help`):
+  grid plan FILE      parse every cell and show what each arm changes
+  grid run FILE       train and test what is not done yet; the same command continues
+  grid status FILE    what is done, running, failed
+  compare DIR         the table: mean, interval, paired difference to the baseline
+"""
+
+
+def _fit(args: list[str]) -> int:
+    from pretzel.cli import main as run
+
+    return run(args)
+
+
+def _grid(args: list[str]) -> int:
+    from pretzel.ablation.commands import grid
+
+    return grid(args)
+
+
+def _compare(args: list[str]) -> int:
+    from pretzel.ablation.commands import compare
+
+    return compare(args)
+
+
+# A new command is one line here, one in the help above and one function that imports it.
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "fit": _fit,
+    "validate": _fit,
+    "test": _fit,
+    "predict": _fit,
+    "grid": lambda args: _grid(args[1:]),
+    "compare": lambda args: _compare(args[1:]),
+}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: The command and its options; ``sys.argv[1:]`` if None.
+
+    Returns:
+        The exit code: 0 done, 1 a cell failed, 2 the user's mistake (told in one sentence on
+        stderr), 130 interrupted.
+    """
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_HELP)
+        return 0
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())  # users' parts in the current folder, by class_path
+    try:
+        if args[0] not in _COMMANDS:
+            near = _did_you_mean(args[0])
+            raise UserError(f"unknown command '{args[0]}'{near}")
+        return _COMMANDS[args[0]](args)
+    except UserError as error:
+        print(f"pretzel: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"pretzel: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `pretzel compare DIR | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:  # argparse: help, --print_config
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _did_you_mean(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, _COMMANDS, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(_COMMANDS)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,406 @@
+"""``pretzel fit | validate | test | predict``: LightningCLI, with files folded and errors short.
+
+Every part, loss weight, optimizer and schedule is chosen in YAML by ``class_path``. Several ``-c``
+files are folded by :mod:`pretzel.ablation.overlay` before the parser sees them; arguments on the
+command line come last.
+"""
+
+import argparse
+import contextlib
+import importlib
+import os
+import pkgutil
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerStatus
+from typing_extensions import override
+
+from pretzel.ablation.classes import same_class
+from pretzel.ablation.explain import explain, explain_constructor
+from pretzel.ablation.overlay import Config, at, fold, locate, read
+from pretzel.ablation.overlay import override as lay_over
+from pretzel.ablation.yamlfile import Source
+from pretzel.errors import UserError
+
+Subcommand = Literal["fit", "validate", "test", "predict"]
+
+# Imported so that their classes have short names in YAML; users' own parts are named in full.
+_PACKAGES = ("pretzel", "datamodules", "callbacks")
+_NOT_PARTS = ("pretzel.__main__", "pretzel.cli", "pretzel.ablation", "pretzel.testing")
+_COMMAND_LINE = Source(name="command line")
+
+
+@cache
+def import_parts() -> None:
+    """Import the modules of the project's packages, so that short class names are found."""
+    for package in _PACKAGES:
+        root = importlib.import_module(package)
+        for module in pkgutil.walk_packages(root.__path__, f"{package}."):
+            if not module.name.startswith(_NOT_PARTS):
+                importlib.import_module(module.name)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Save the resolved configuration beside the logs; a resumed run overwrites its own."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.already_saved or trainer.log_dir is None:
+            return
+        if trainer.is_global_zero:
+            folder = Path(trainer.log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(
+                self.config,
+                folder / "config.yaml",
+                skip_unset=False,
+                overwrite=True,
+                multifile=False,
+            )
+        self.already_saved = True
+
+
+class PretzelCLI(LightningCLI):
+    """LightningCLI in subclass mode, under this project's rules.
+
+    Files are folded before parsing, checkpoints are loaded with ``weights_only=True``, users'
+    mistakes become :class:`~pretzel.errors.UserError`, and a mistake leaves no empty run folder.
+
+    Args:
+        args: A command line, or ``{subcommand: name, name: {...}}``.
+    """
+
+    def __init__(self, args: ArgsType = None) -> None:
+        import_parts()
+        self.given = Config(values={})
+        parser_kwargs = {"exit_on_error": False}
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            parser_kwargs={
+                **parser_kwargs,
+                **{name: dict(parser_kwargs) for name in self.subcommands()},
+            },
+            args=args,
+        )
+
+    @staticmethod
+    @override
+    def subcommands() -> dict[str, set[str]]:
+        # never loaded with weights_only=False, so there is no option for it
+        return {name: skip | {"weights_only"} for name, skip in LightningCLI.subcommands().items()}
+
+    @override
+    def parse_arguments(self, parser: Any, args: ArgsType) -> None:
+        if isinstance(args, dict | Namespace):
+            name = args["subcommand"]
+            self.config = self.parse(name, Config(values=args[name]))
+            return
+        name, *rest = sys.argv[1:] if args is None else args
+        files, rest = _split_config_files(rest)
+        folded = fold([read(file) for file in files])
+        self.given = _over(folded, rest)
+        text = ["--config", yaml.safe_dump(folded.values, sort_keys=False)] if files else []
+        with self._explained(name, self.given):
+            self.config = parser.parse_args([name, *text, *rest])
+
+    def parse(self, subcommand: str, config: Config) -> Namespace:
+        """Parse a folded configuration without instantiating anything.
+
+        Args:
+            subcommand: For example ``fit``.
+            config: What to parse; its sources appear in the messages.
+
+        Returns:
+            The parser's namespace, with the subcommand's part under its name.
+
+        Raises:
+            UserError: If the configuration is wrong.
+        """
+        self.given = config
+        with self._explained(subcommand, config):
+            found: Namespace = self.parser.parse_object(
+                {"subcommand": subcommand, subcommand: config.values}
+            )
+            return found
+
+    def resolved(self, subcommand: str, namespace: Namespace) -> dict[str, Any]:
+        """Return a parsed configuration as plain values, defaults included."""
+        text = self._parser(subcommand).dump(namespace[subcommand], skip_unset=False)
+        values: dict[str, Any] = yaml.safe_load(text)
+        return values
+
+    @contextlib.contextmanager
+    def _explained(self, subcommand: str, config: Config) -> Iterator[None]:
+        try:
+            yield
+        except (argparse.ArgumentError, TypeError, KeyError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            parser = self._subcommand_parsers.get(subcommand)
+            options = parser.get_defaults().keys() if parser else ()
+            raise explain(_message(error), config, options) from error
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Leave the model as configured: a checkpoint's hyperparameters do not overrule YAML."""
+
+    @override
+    def _dump_config(self) -> None:
+        if "config_dump" not in vars(self):
+            self.config_dump = self.resolved(str(self.subcommand), self.config)
+
+    @override
+    def instantiate_classes(self) -> None:
+        _check_writable(self._get(self.config, "trainer"))
+        try:
+            super().instantiate_classes()
+        except (ValueError, OSError, MisconfigurationException) as error:
+            raise explain_constructor(error, self.given) from error
+
+    @override
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        path = self._get(self.config, "ckpt_path")
+        check_checkpoint(path, self.model)
+        with guarded(self.trainer, path):
+            super()._run_subcommand(subcommand)
+
+
+class ParserOnly(PretzelCLI):
+    """The same parser, for planning: nothing is seeded, instantiated or run."""
+
+    @override
+    def parse_arguments(self, parser: Any, args: ArgsType) -> None:
+        self.config = Namespace({"subcommand": None})  # type: ignore[no-untyped-call]
+
+    @override
+    def _set_seed(self) -> None:
+        """Keep the random state."""
+
+    @override
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+
+@contextlib.contextmanager
+def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
+    """Run a Trainer's method so that mistakes are short and leave nothing behind.
+
+    Args:
+        trainer: The trainer that runs.
+        checkpoint: What it loads, for messages.
+
+    Raises:
+        UserError: For mistakes found only while running; a log folder made by a run that has not
+            taken a step is removed again.
+        KeyboardInterrupt: After Lightning's graceful stop, with how far the run came.
+    """
+    made = [path for path in map(_first_missing, _log_folders(trainer)) if path is not None]
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
+    try:
+        yield
+    except SystemExit as stop:
+        if trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
+        raise KeyboardInterrupt(
+            f"interrupted at step {trainer.global_step}; continue with --ckpt_path and the last "
+            f"checkpoint in {trainer.log_dir or trainer.default_root_dir}"
+        ) from stop
+    except (UserError, MisconfigurationException) as error:
+        _remove_if_untrained(trainer, made)
+        raise UserError(_one_sentence(error)) from error
+    except RuntimeError as error:
+        if "Error(s) in loading state_dict" not in str(error):
+            raise
+        _remove_if_untrained(trainer, made)
+        reasons = [line.strip().rstrip(". ") for line in str(error).splitlines()[1:]]
+        raise UserError(f"{checkpoint}: does not fit the model: {reasons[0]}") from error
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)  # Lightning leaves Ctrl-C ignored
+
+
+def check_checkpoint(path: str | None, model: LightningModule) -> None:
+    """Refuse a checkpoint that cannot be read or is of another architecture.
+
+    Args:
+        path: A file; None and Lightning's words (``last``, ``best``, ``hpc``) are left to it.
+        model: What it will be loaded into.
+
+    Raises:
+        UserError: Naming the file, and the first tensor that does not fit.
+    """
+    if path is None or path in ("last", "best", "hpc") or "://" in str(path):
+        return
+    if not Path(path).exists():
+        raise UserError(f"ckpt_path: {path}: no such file")
+    if not Path(path).is_file():
+        return  # a sharded checkpoint is a folder; its strategy reads it
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except Exception as error:  # torch raises half a dozen types, one for each kind of damage
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"ckpt_path: {path}: not a weights-only checkpoint ({reason})") from error
+    own = model.state_dict()
+    for name, value in saved.items():
+        if name in own and own[name].shape != value.shape:
+            raise UserError(
+                f"ckpt_path: {path}: of another architecture: {name} is {list(value.shape)} there "
+                f"and {list(own[name].shape)} in {type(model).__name__}"
+            )
+    foreign = [name for name in saved if name not in own]
+    if foreign and (model.strict_loading or len(foreign) == len(saved)):
+        raise UserError(
+            f"ckpt_path: {path}: of another architecture: it holds {foreign[0]}, which "
+            f"{type(model).__name__} does not have ({len(foreign)} such tensors)"
+        )
+
+
+def main(args: list[str]) -> int:
+    """Run a subcommand of LightningCLI.
+
+    Args:
+        args: The subcommand and its options.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: For users' mistakes.
+        KeyboardInterrupt: After a graceful stop.
+    """
+    PretzelCLI(args)
+    return 0
+
+
+def _split_config_files(args: list[str]) -> tuple[list[str], list[str]]:
+    files: list[str] = []
+    rest: list[str] = []
+    tokens = iter(args)
+    for token in tokens:
+        name, equals, value = token.partition("=")
+        if name not in ("-c", "--config"):
+            rest.append(token)
+        elif equals:
+            files.append(value)
+        else:
+            file = next(tokens, None)
+            if file is None:
+                raise UserError(f"command line: {token} needs a file")
+            files.append(file)
+    return files, rest
+
+
+def _over(config: Config, args: list[str]) -> Config:
+    """Lay command-line arguments over the files; refuse class swaps that would keep arguments."""
+    tokens = iter(args)
+    for token in tokens:
+        if not token.startswith("--") or token == "--print_config":
+            continue
+        name, equals, text = token[2:].partition("=")
+        if not equals:
+            text = next(tokens, "")
+        if not name or name.startswith("print_config") or name == "help":
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        key = name.rstrip("+")
+        _refuse_swap(config, key, value)
+        if name == key:
+            config = lay_over(config, key, value, _COMMAND_LINE)
+    return config
+
+
+def _refuse_swap(config: Config, key: str, value: object) -> None:
+    path = locate(config.values, key)
+    node = at(config.values, path[:-1] if path[-1] == "class_path" else path)
+    if not isinstance(node, dict) or not node.get("init_args") or "class_path" not in node:
+        return
+    new = value.get("class_path") if isinstance(value, dict) else value
+    if isinstance(new, str) and not same_class(str(node["class_path"]), new):
+        kept = ", ".join(node["init_args"])
+        raise UserError(
+            f"command line: --{key} {new} swaps {node['class_path']}, whose init_args ({kept}) "
+            "could leak into the new class; put the swap in a YAML file and add it with -c"
+        )
+
+
+def _message(error: Exception) -> str:
+    return error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _one_sentence(error: Exception) -> str:
+    text = str(error)
+    if "Original Traceback" in text:  # raised in a dataloader worker
+        name = type(error).__name__
+        text = text[text.rfind(f"{name}: ") + len(name) + 2 :]
+    return " ".join(text.split())
+
+
+def _log_folders(trainer: Trainer) -> list[Path]:
+    return [Path(logger.log_dir) for logger in trainer.loggers if logger.log_dir]
+
+
+def _first_missing(folder: Path) -> Path | None:
+    """Return the outermost part of a path that does not exist yet."""
+    missing = None
+    for part in (folder, *folder.parents):
+        if part.exists():
+            break
+        missing = part
+    return missing
+
+
+def _remove_if_untrained(trainer: Trainer, made: list[Path]) -> None:
+    if trainer.global_step == 0 and trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.finalize("failed")
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_writable(trainer: Namespace) -> None:
+    """Refuse folders that cannot be written, before anything is built."""
+    loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    folders = {"trainer.default_root_dir": trainer.default_root_dir or os.getcwd()}
+    for logger in loggers:
+        if isinstance(logger, Namespace) and "init_args" in logger:
+            folders["trainer.logger.init_args.save_dir"] = logger.init_args.get("save_dir")
+    for key, folder in folders.items():
+        if folder is None or "://" in str(folder):
+            continue
+        target = Path(folder).absolute()
+        existing = next(part for part in (target, *target.parents) if part.exists())
+        try:
+            if not existing.is_dir():
+                raise NotADirectoryError(f"{existing} is a file")
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(f"{key}: {folder}: cannot be written ({reason})") from error

@@ -1,0 +1,9 @@
+"""Errors that users see as one sentence."""
+
+
+class UserError(ValueError):
+    """A user's mistake: the message names the argument or file, the rule and the value.
+
+    The command line prints the message alone and exits with code 2; from Python it is an
+    ordinary ``ValueError``.
+    """

@@ -1,0 +1,118 @@
+"""Who feeds whom: the contract of an interleaving."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Protocol, Self, runtime_checkable
+
+from torch import nn
+
+from pretzel.flow.deep import DeepStream
+from pretzel.sampling.cache import KVCache
+from pretzel.sequence import Document
+from pretzel.typing import Bool, Float, Int, Tensor
+from pretzel.vlm.base import VLMCache, VLMStream
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamInputs:
+    """A chunk of positions that enters both streams.
+
+    Attributes:
+        tokens: Token ids (at image positions: any).
+        is_image: True at image positions.
+        u: Output of the shallow flow at image positions, anything finite elsewhere.
+        index: Absolute index in the row.
+        positions: Text axis, then grid coordinates.
+        mask: True where a query may attend a key (all keys of the caches, new ones last); None
+            for causal attention over right-padded rows without caches.
+    """
+
+    tokens: Int[Tensor, "b l"]
+    is_image: Bool[Tensor, "b l"]
+    u: Float[Tensor, "b l d"]
+    index: Int[Tensor, "b l"]
+    positions: Int[Tensor, "b l a"]
+    mask: Bool[Tensor, "b 1 l k"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOutputs:
+    """States of a chunk.
+
+    Attributes:
+        deep: y_D, after the deep stream's final norm.
+        text: What the language head reads, y_vlm + W_D y_D; None where there is no text to come.
+    """
+
+    deep: Float[Tensor, "b l w"]
+    text: Float[Tensor, "b l h"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamCaches:
+    """The caches of one generation, one for each stream the interleaving runs on every position.
+
+    Attributes:
+        deep: Keys and values of the deep stream.
+        vlm: Keys and values of the vision-language model; None where it is not run.
+    """
+
+    deep: KVCache
+    vlm: VLMCache | None
+
+    def select(self, rows: Int[Tensor, " k"]) -> Self:
+        """Return caches of the given rows (repeats allowed), so that a shared prefix runs once."""
+        return replace(
+            self,
+            deep=self.deep.select(rows),
+            vlm=None if self.vlm is None else self.vlm.select(rows),
+        )
+
+
+class Interleaving(nn.Module, ABC):
+    """Joins the frozen vision-language model and the deep stream.
+
+    An interleaving owns the links between the streams (projections, skips, adapter), never the
+    streams. One function serves training (no caches, whole sequences) and generation (caches,
+    chunks of any length), so that both compute the same thing.
+
+    Attributes:
+        reads_text: Whether images are conditioned on the text before them.
+        answers: Whether text after an image can be predicted (image-to-text, joint loss).
+    """
+
+    reads_text: bool
+    answers: bool
+
+    @abstractmethod
+    def view(self, document: Document) -> Document:
+        """Return the part of a document that this interleaving models."""
+
+    @abstractmethod
+    def new_caches(
+        self, vlm: VLMStream, deep: DeepStream, batch_size: int, max_length: int
+    ) -> StreamCaches:
+        """Return empty caches for one generation."""
+
+    @abstractmethod
+    def forward(
+        self,
+        inputs: StreamInputs,
+        vlm: VLMStream,
+        deep: DeepStream,
+        caches: StreamCaches | None = None,
+    ) -> StreamOutputs:
+        """Run a chunk of positions through both streams, committing it to the caches.
+
+        Causality: states at a position depend on positions up to it, itself included, so that
+        with the parameters of u_n read at the position before, d mu_n / d u_m = 0 for m >= n.
+        """
+
+
+@runtime_checkable
+class InterleavingFactory(Protocol):
+    """Makes an interleaving for sizes that its parent owns."""
+
+    def __call__(self, channels: int, hidden_size: int, width: int) -> Interleaving:
+        """Return an interleaving of streams with these sizes (D of u, VLM, deep stream)."""
+        ...

@@ -1,0 +1,52 @@
+"""Unconditional: the flow alone."""
+
+import torch
+from torch import nn
+
+from pretzel.flow.deep import DeepStream
+from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
+from pretzel.sequence import Document, Image
+from pretzel.vlm.base import VLMStream
+
+
+class Unconditional(Interleaving):
+    """Models every image by itself after a learned start state; text is ignored.
+
+    Args:
+        channels: Channels D of u (given by the parent).
+        hidden_size: Hidden size of the VLM (given by the parent).
+        width: Width of the deep stream (given by the parent).
+    """
+
+    reads_text = False
+    answers = False
+
+    def __init__(self, channels: int, hidden_size: int, width: int) -> None:
+        super().__init__()
+        self.start = nn.Parameter(0.02 * torch.randn(width))
+
+    def view(self, document: Document) -> Document:
+        """Return the first image of the document."""
+        return Document(
+            key=document.key,
+            segments=tuple(s for s in document.segments if isinstance(s, Image))[:1],
+        )
+
+    def new_caches(
+        self, vlm: VLMStream, deep: DeepStream, batch_size: int, max_length: int
+    ) -> StreamCaches:
+        """Return a cache of the deep stream."""
+        return StreamCaches(deep=deep.transformer.new_cache(batch_size, max_length), vlm=None)
+
+    def forward(
+        self,
+        inputs: StreamInputs,
+        vlm: VLMStream,
+        deep: DeepStream,
+        caches: StreamCaches | None = None,
+    ) -> StreamOutputs:
+        """Run the flow."""
+        at_image = deep.embed(inputs.u, inputs.positions)
+        c = torch.where(inputs.is_image[..., None], at_image, self.start)
+        y_deep = deep(c, inputs.positions, inputs.mask, caches.deep if caches else None)
+        return StreamOutputs(deep=y_deep, text=None)

@@ -1,0 +1,240 @@
+"""Latents of a small convolutional autoencoder whose decoder was trained with noise."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Self
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from torch.nn.functional import silu
+
+from pretzel.errors import UserError
+from pretzel.latent.base import LatentSpace
+from pretzel.latent.pixels import patchify, unpatchify
+from pretzel.typing import Float, Tensor
+
+_METADATA_KEY = "pretzel.conv_autoencoder"  # one key: safetensors does not keep an order of keys
+_GROUP_WIDTH = 8  # channels of one group of GroupNorm
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a residual, each after GroupNorm and SiLU.
+
+    Args:
+        width: Channels in and out, a multiple of 8.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(width // _GROUP_WIDTH, width)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm2 = nn.GroupNorm(width // _GROUP_WIDTH, width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "m c height width"]) -> Float[Tensor, "m c height width"]:
+        """Return ``x`` plus its update."""
+        y: Tensor = self.conv1(silu(self.norm1(x)))
+        y = self.conv2(silu(self.norm2(y)))
+        return x + y
+
+
+class ConvAutoencoder(nn.Module):
+    """A convolutional autoencoder whose latent channels have zero mean and unit variance.
+
+    The last layer of the encoder is a batch norm without scale or shift: over the training data
+    each latent channel has mean 0 and variance 1, so that a noise level means the same in every
+    channel and the encoder cannot escape the noise by growing its latents. In eval mode running
+    statistics take the place of those of the batch, and each image is encoded on its own.
+
+    Args:
+        image_size: Side of the square images, in pixels.
+        channels: Channels of the latent maps.
+        widths: Channels of the hidden layers, multiples of 8, one entry for each halving of the
+            resolution, fine to coarse; ``[32, 64]`` maps 64 x 64 pixels to 16 x 16 latents.
+        num_blocks: Residual blocks at each resolution, in the encoder and in the decoder.
+
+    Raises:
+        UserError: If a size is not positive, a width is no multiple of 8, or the halvings do not
+            divide ``image_size``.
+    """
+
+    def __init__(
+        self, *, image_size: int, channels: int, widths: tuple[int, ...], num_blocks: int
+    ) -> None:
+        super().__init__()
+        if channels < 1:
+            raise UserError(f"channels must be positive, got {channels}")
+        if num_blocks < 0:
+            raise UserError(f"num_blocks must be 0 or positive, got {num_blocks}")
+        if not widths or any(width < 1 or width % _GROUP_WIDTH for width in widths):
+            raise UserError(
+                f"widths must be multiples of {_GROUP_WIDTH}, at least one, got {widths}"
+            )
+        if image_size < 1 or image_size % 2 ** len(widths):
+            raise UserError(
+                f"image_size must be a multiple of {2 ** len(widths)} "
+                f"(one halving for each of {len(widths)} widths), got {image_size}"
+            )
+        self.image_size = image_size
+        self.channels = channels
+        self.widths = tuple(widths)
+        self.num_blocks = num_blocks
+        self.side = image_size // 2 ** len(widths)
+        self.encoder = self._encoder()
+        self.decoder = self._decoder()
+        # A momentum of 0.05 averages about 20 batches: one batch of mostly empty images says too
+        # little, and what is older belongs to another encoder.
+        self.normalize = nn.BatchNorm2d(channels, affine=False, momentum=0.05)
+
+    def _encoder(self) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        previous = 3
+        for width in self.widths:
+            layers.append(nn.Conv2d(previous, width, 4, stride=2, padding=1))
+            layers += [ResidualBlock(width) for _ in range(self.num_blocks)]
+            previous = width
+        layers += [nn.GroupNorm(previous // _GROUP_WIDTH, previous), nn.SiLU()]
+        layers.append(nn.Conv2d(previous, self.channels, 1))
+        return nn.Sequential(*layers)
+
+    def _decoder(self) -> nn.Sequential:
+        coarse_to_fine = self.widths[::-1]
+        layers: list[nn.Module] = [nn.Conv2d(self.channels, coarse_to_fine[0], 3, padding=1)]
+        for i, width in enumerate(coarse_to_fine):
+            layers += [ResidualBlock(width) for _ in range(self.num_blocks)]
+            layers += [nn.GroupNorm(width // _GROUP_WIDTH, width), nn.SiLU()]
+            finer = coarse_to_fine[i + 1] if i + 1 < len(coarse_to_fine) else 3
+            # Each coarse pixel becomes 2 x 2 finer ones (sub-pixel convolution, arXiv 1609.05158).
+            layers += [nn.Conv2d(width, 4 * finer, 3, padding=1), nn.PixelShuffle(2)]
+        return nn.Sequential(*layers)
+
+    def encode(
+        self, images: Float[Tensor, "m 3 height width"]
+    ) -> Float[Tensor, "m channels side side"]:
+        """Map images in [-1, 1] to normalised latent maps.
+
+        Raises:
+            UserError: If the images have another size than ``image_size``.
+        """
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"images must be {self.image_size} x {self.image_size} pixels "
+                f"(image_size of the autoencoder), got {tuple(images.shape[-2:])}"
+            )
+        maps: Tensor = self.normalize(self.encoder(images))
+        return maps
+
+    def decode(
+        self, maps: Float[Tensor, "m channels side side"]
+    ) -> Float[Tensor, "m 3 height width"]:
+        """Map latent maps, clean or noised, to images."""
+        images: Tensor = self.decoder(maps)
+        return images
+
+    def save(self, path: Path) -> None:
+        """Write weights, running statistics and configuration to one safetensors file.
+
+        Equal weights give equal bytes. The file appears under its name only when it is complete.
+        """
+        config = {
+            "image_size": self.image_size,
+            "channels": self.channels,
+            "widths": self.widths,
+            "num_blocks": self.num_blocks,
+        }
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        data = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(config, sort_keys=True)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Build the autoencoder that a file describes, on the default device.
+
+        Raises:
+            UserError: If there is no such file, or it does not hold an autoencoder.
+        """
+        if not path.is_file():
+            raise UserError(
+                f"weights must name a file written by the autoencoder stage, got {path}, "
+                "which does not exist"
+            )
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                device = torch.get_default_device()  # the meta device when a grid is only planned
+                names: list[str] = file.keys()
+                tensors = {name: file.get_tensor(name).to(device) for name in names}
+            config = json.loads(metadata[_METADATA_KEY])
+            with torch.device("meta"):  # no initialisation: the global random state stays as it is
+                autoencoder = cls(**{**config, "widths": tuple(config["widths"])})
+            autoencoder.load_state_dict(tensors, assign=True)
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"weights must name a file written by the autoencoder stage, got {path}: {error}"
+            ) from error
+        return autoencoder
+
+
+class Autoencoder(LatentSpace):
+    """The latents of a trained autoencoder, frozen, grouped into patches.
+
+    The decoder was trained on noised latents, so a sample of the flow, which carries its training
+    noise, is decoded as it is and needs no separate denoiser.
+
+    Args:
+        weights: File written by the autoencoder stage (``ablations/stages/autoencoder.yaml``).
+        patch_size: Side of the square of latents that makes one position of the flow.
+        noise: Standard deviation of the training noise of the flow; latents have variance 1. Keep
+            it below the level that the autoencoder was trained with.
+
+    Raises:
+        UserError: If ``weights`` is missing or holds something else, ``patch_size`` does not
+            divide the side of the latent maps, or ``noise`` is negative.
+    """
+
+    def __init__(self, weights: str, patch_size: int, noise: float) -> None:
+        super().__init__()
+        if noise < 0:
+            raise UserError(f"noise must be 0 or positive, got {noise}")
+        self.autoencoder = ConvAutoencoder.load(Path(weights))
+        side = self.autoencoder.side
+        if patch_size < 1 or side % patch_size:
+            raise UserError(
+                f"patch_size must divide the side {side} of the latent maps, got {patch_size}"
+            )
+        self.image_size = self.autoencoder.image_size
+        self.patch_size = patch_size
+        self.noise = noise
+        self.rows = side // patch_size
+        self.grid = (self.rows, self.rows)
+        self.channels = self.autoencoder.channels * patch_size**2
+        self._digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def identity(self) -> str:
+        """Name, patch size, noise and the content hash of the weights."""
+        return f"autoencoder(patch_size={self.patch_size},noise={self.noise:g}):{self._digest[:16]}"
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: a frozen autoencoder has no training behaviour."""
+        return super().train(False)
+
+    def encode(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n d"]:
+        """Map images in [-1, 1] to clean latents of variance 1 in each channel."""
+        return patchify(self.autoencoder.encode(images), self.patch_size)
+
+    def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
+        """Map latents, clean or noised, to images."""
+        return self.autoencoder.decode(unpatchify(latents, (self.rows, self.rows), self.patch_size))

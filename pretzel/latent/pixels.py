@@ -1,0 +1,66 @@
+"""Pixels themselves, cut into patches."""
+
+from pretzel.errors import UserError
+from pretzel.latent.base import LatentSpace
+from pretzel.typing import Float, Tensor
+
+
+def patchify(images: Float[Tensor, "m c height width"], size: int) -> Float[Tensor, "m n d"]:
+    """Cut images into patches, raster order; channels of a patch run (c, row, column)."""
+    m, c, height, width = images.shape
+    x = images.reshape(m, c, height // size, size, width // size, size)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(m, -1, c * size * size)
+
+
+def unpatchify(
+    patches: Float[Tensor, "m n d"], grid: tuple[int, int], size: int
+) -> Float[Tensor, "m c height width"]:
+    """Invert :func:`patchify`."""
+    m, _, d = patches.shape
+    rows, columns = grid
+    x = patches.reshape(m, rows, columns, d // size**2, size, size)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(m, -1, rows * size, columns * size)
+
+
+class Pixels(LatentSpace):
+    """Pixel patches as latents, an exact change of variables.
+
+    Args:
+        image_size: Side of the square images, in pixels.
+        patch_size: Side of a patch, in pixels; it must divide ``image_size``.
+        noise: Standard deviation of the training noise, pixels scaled to [-1, 1].
+
+    Raises:
+        UserError: If ``patch_size`` does not divide ``image_size`` or ``noise`` is negative.
+    """
+
+    def __init__(self, image_size: int, patch_size: int, noise: float) -> None:
+        super().__init__()
+        if patch_size < 1 or image_size % patch_size:
+            raise UserError(f"patch_size must divide image_size={image_size}, got {patch_size}")
+        if noise < 0:
+            raise UserError(f"noise must be 0 or positive, got {noise}")
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.noise = noise
+        self.rows = image_size // patch_size
+        self.grid = (self.rows, self.rows)
+        self.channels = 3 * patch_size**2
+
+    @property
+    def identity(self) -> str:
+        """Name and settings."""
+        return f"pixels:{self.image_size}/{self.patch_size}"
+
+    def encode(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n d"]:
+        """Cut images into patches."""
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"images must be {self.image_size} x {self.image_size} pixels "
+                f"(image_size of the latent space), got {tuple(images.shape[-2:])}"
+            )
+        return patchify(images, self.patch_size)
+
+    def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
+        """Put the patches back together."""
+        return unpatchify(latents, (self.rows, self.rows), self.patch_size)

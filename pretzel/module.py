@@ -1,0 +1,280 @@
+"""The training of Pretzel: losses, optimizer, logging, checkpoints; nothing mathematical."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.modules.module import _IncompatibleKeys
+from torch.optim.lr_scheduler import LambdaLR
+
+from pretzel.errors import UserError
+from pretzel.model import LOG_2PI, ImageLikelihood, Pretzel, PretzelOutput
+from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.guidance import Guidance
+from pretzel.sampling.images import sample_images
+from pretzel.sampling.text import answer
+from pretzel.schedule import Schedule
+from pretzel.sequence import DocumentBatch
+from pretzel.typing import Float, Tensor
+
+
+class PretzelModule(LightningModule):
+    """Trains a :class:`pretzel.model.Pretzel` with L = L_NF + lambda L_NTP.
+
+    L_NF is the mean over all image dimensions of z^2/2 + log sigma - log|det J|, L_NTP the mean
+    cross-entropy over all supervised tokens; both means are over the global batch, so that the
+    loss does not depend on how rows are dealt out to processes.
+
+    Args:
+        pretzel: The model.
+        text_weight: Weight lambda of L_NTP.
+        optimizer: Optimizer of the trainable parameters.
+        schedule: Learning-rate schedule over the steps of the run.
+        guidance: Guidance of the images sampled in evaluations and predictions.
+        denoiser: Denoiser of those images.
+        latent_norm_penalty: Weight of the mean square of u (STARFlow's 1e-4), part of L.
+        learning_rate_scales: Factors on the learning rate of parameters, by the beginning of
+            their name, for example ``{interleaving: 2.0}``.
+        seed: Seed of the training and sampling noise.
+
+    Raises:
+        UserError: If a weight is negative or a name in ``learning_rate_scales`` begins none of
+            the trainable parameters.
+    """
+
+    def __init__(
+        self,
+        pretzel: Pretzel,
+        text_weight: float,
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+        guidance: Guidance,
+        denoiser: Denoiser,
+        latent_norm_penalty: float = 0.0,
+        learning_rate_scales: dict[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("text_weight", text_weight),
+            ("latent_norm_penalty", latent_norm_penalty),
+        ):
+            if value < 0:
+                raise UserError(f"{name} must be 0 or positive, got {value}")
+        self.pretzel = pretzel
+        self.register_state_dict_post_hook(_leave_out_frozen)
+        self.text_weight = text_weight
+        self.optimizer_factory = optimizer
+        self.schedule = schedule
+        self.guidance = guidance
+        self.denoiser = denoiser
+        self.latent_norm_penalty = latent_norm_penalty
+        self.learning_rate_scales = dict(learning_rate_scales or {})
+        self.seed = seed
+        for prefix in self.learning_rate_scales:
+            if not any(name.startswith(prefix) for name in self._trainable()):
+                raise UserError(
+                    f"learning_rate_scales: {prefix!r} must begin the name of a trainable "
+                    f"parameter, which start with {sorted(self._roots())}"
+                )
+
+    def _trainable(self) -> dict[str, torch.nn.Parameter]:
+        return {n: p for n, p in self.pretzel.named_parameters() if p.requires_grad}
+
+    def _roots(self) -> set[str]:
+        return {name.split(".")[0] for name in self._trainable()}
+
+    # Training
+
+    def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        seen = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        noise = self.pretzel.noise(len(batch.images), self.seed, "noise", self.global_rank, seen)
+        output = self.pretzel(batch, noise)
+        loss, parts = self._loss(output)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        for name, value in parts.items():
+            self.log(f"train/{name}", value.detach(), batch_size=len(batch))
+        return loss
+
+    def _loss(self, output: PretzelOutput) -> tuple[Tensor, dict[str, Tensor]]:
+        dims = self.pretzel.latent.dims
+        nll = -output.log_prob / dims - 0.5 * LOG_2PI
+        flow, num_images = self._global_mean(nll)
+        text, num_tokens = self._global_mean(output.token_nll)
+        loss = flow + self.text_weight * text
+        parts: dict[str, Tensor] = {}
+        if num_images:
+            parts["nll_flow"] = flow
+        if num_tokens:
+            parts["nll_text"] = text
+        if self.latent_norm_penalty and num_images:
+            penalty, _ = self._global_mean(output.u.square().mean(dim=(1, 2)))
+            loss = loss + self.latent_norm_penalty * penalty
+        if not len(nll) or not len(output.token_nll):
+            # Every process must take part in every gradient, whatever its rows hold (DDP).
+            loss = loss + 0.0 * sum(p.sum() for p in self._trainable().values())
+        return loss, parts
+
+    def _global_mean(self, values: Float[Tensor, " k"]) -> tuple[Tensor, int]:
+        """Return the share of this process in the mean over the global batch, and the count."""
+        count = torch.tensor(float(len(values)), device=values.device)
+        world = self.trainer.world_size
+        if world > 1:
+            count = self.trainer.strategy.reduce(count, reduce_op="sum")
+        # Lightning averages gradients over processes, hence the factor of their number.
+        return values.sum() * world / count.clamp(min=1), int(count)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimizer over trainable parameters, with the schedule stepped each step."""
+        groups: dict[float, list[torch.nn.Parameter]] = {}
+        for name, parameter in self._trainable().items():
+            scales = [
+                s for prefix, s in self.learning_rate_scales.items() if name.startswith(prefix)
+            ]
+            groups.setdefault(math.prod(scales), []).append(parameter)
+        optimizer = self.optimizer_factory([{"params": group} for group in groups.values()])
+        for group, scale in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] *= scale
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    # Evaluation: what the callbacks ask for
+
+    def validation_step(
+        self, batch: DocumentBatch, batch_idx: int
+    ) -> Mapping[str, ImageLikelihood]:
+        """Return the exact likelihood of the batch, which the callbacks report."""
+        return {"likelihood": self.log_prob(batch)}
+
+    def test_step(self, batch: DocumentBatch, batch_idx: int) -> Mapping[str, ImageLikelihood]:
+        """Return the exact likelihood of the batch, which the callbacks report."""
+        return {"likelihood": self.log_prob(batch)}
+
+    def predict_step(self, batch: DocumentBatch, batch_idx: int) -> Float[Tensor, "b 3 h w"]:
+        """Return one generated image for the text of each document."""
+        prompts = [document.text for document in batch.documents]
+        return self.sample(prompts, stream_key=("predict", batch_idx, self.global_rank))
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether the interleaving has image-to-text."""
+        return self.pretzel.interleaving.answers
+
+    def log_prob(self, batch: DocumentBatch) -> ImageLikelihood:
+        """Return the exact log-likelihood of noised images, the noise keyed by sample."""
+        keys = [document.key for document in batch.documents for _ in range(document.num_images)]
+        noise = self.pretzel.sample_noise(keys, self.seed, "evaluation")
+        return self.pretzel.log_prob(batch, noise)
+
+    def sample(
+        self, prompts: Sequence[str], *, stream_key: Sequence[int | str]
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Generate one image for each prompt, in [-1, 1].
+
+        Args:
+            prompts: Captions.
+            stream_key: Names the noise; equal keys give all arms of a seed the same noise.
+        """
+        noise = self.pretzel.noise(len(prompts), self.seed, "sample", *stream_key)
+        return sample_images(self.pretzel, prompts, noise, self.guidance, self.denoiser)
+
+    def answer(
+        self,
+        images: Float[Tensor, "n 3 h w"],
+        questions: Sequence[str],
+        keys: Sequence[str],
+    ) -> list[str]:
+        """Answer one question about each image, greedily.
+
+        Questions with the same key are about the same image, which is read only once.
+
+        Args:
+            images: Images in [-1, 1], one for each question.
+            questions: Questions.
+            keys: Sample keys of the images; their noise is keyed by them.
+        """
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        unique = sorted(first, key=lambda key: first[key])
+        rank = {key: i for i, key in enumerate(unique)}
+        rows = torch.tensor([first[key] for key in unique], device=images.device)
+        of_question = torch.tensor([rank[key] for key in keys], device=images.device)
+        with torch.inference_mode():
+            noise = self.pretzel.sample_noise(unique, self.seed, "evaluation")
+            x = self.pretzel.encode(images[rows], noise)
+            return answer(self.pretzel, x, of_question, questions)
+
+    # Checkpoints: frozen weights are named, not saved
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
+        """Load a state without the frozen parts.
+
+        Raises:
+            UserError: If the state is that of another architecture.
+        """
+        own = self.state_dict()
+        problems = [f"{key} is missing" for key in own if key not in state_dict]
+        problems += [f"{key} is unknown" for key in state_dict if key not in own]
+        problems += [
+            f"{key} has shape {tuple(value.shape)} instead of {tuple(own[key].shape)}"
+            for key, value in state_dict.items()
+            if key in own and value.shape != own[key].shape
+        ]
+        if strict and problems:
+            raise UserError(
+                f"checkpoint must be of the configured architecture, but {problems[0]}"
+                + (f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else "")
+            )
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the frozen parts."""
+        checkpoint["frozen"] = self.frozen_identities()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that was trained around other frozen parts.
+
+        Raises:
+            UserError: If a frozen part differs.
+        """
+        own = self.frozen_identities()
+        for name, identity in checkpoint.get("frozen", own).items():
+            if own.get(name) != identity:
+                raise UserError(
+                    f"checkpoint must be used with the {name} it was trained with, {identity}, "
+                    f"got {own.get(name)}"
+                )
+
+    def frozen_identities(self) -> dict[str, str]:
+        """Return name and content hash of every frozen part."""
+        return {
+            "vlm": self.pretzel.vlm.identity,
+            "latent": self.pretzel.latent.identity,
+        }
+
+    def export(self, path: Path) -> None:
+        """Write the trained weights as safetensors, frozen parts named in the metadata."""
+        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(tensors, path, metadata=self.frozen_identities())
+
+
+def _leave_out_frozen(
+    module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
+) -> None:
+    assert isinstance(module, PretzelModule)
+    frozen = tuple(f"{prefix}pretzel.{name}." for name in module.pretzel.frozen)
+    for key in [key for key in state if key.startswith(frozen)]:
+        del state[key]

@@ -1,0 +1,1 @@
+"""Sampling, outside the models: caches, samplers, guidance, denoisers."""

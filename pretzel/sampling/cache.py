@@ -1,0 +1,73 @@
+"""Preallocated key-value caches, owned by the sampler and handed to the model explicitly."""
+
+import copy
+
+import torch
+
+from pretzel.typing import Float, Int, Tensor
+
+
+class KVCache:
+    """Keys and values of every layer of one causal transformer, allocated once.
+
+    All rows share one write position: rows of different lengths are padded on the left and hidden
+    by a mask. Keys are stored rotated, so a step costs nothing for the positions before it.
+
+    Args:
+        num_layers: Layers of the transformer.
+        batch_size: Rows.
+        num_heads: Key-value heads.
+        max_length: Positions that fit.
+        head_dim: Width of a head.
+        like: A tensor that gives dtype and device.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        batch_size: int,
+        num_heads: int,
+        max_length: int,
+        head_dim: int,
+        like: Tensor,
+    ) -> None:
+        shape = (num_layers, batch_size, num_heads, max_length, head_dim)
+        self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
+        self.values = torch.empty_like(self.keys)
+        self.max_length = max_length
+        self.length = 0
+
+    def write(
+        self, layer: int, keys: Float[Tensor, "b heads l e"], values: Float[Tensor, "b heads l e"]
+    ) -> tuple[Float[Tensor, "b heads k e"], Float[Tensor, "b heads k e"]]:
+        """Store the new positions of one layer; return views of all positions so far.
+
+        Nothing is committed before :meth:`commit`: writing again at the same place replaces a
+        provisional evaluation.
+
+        Raises:
+            ValueError: If the positions do not fit.
+        """
+        end = self.length + keys.shape[2]
+        if end > self.max_length:
+            raise ValueError(f"cache holds max_length={self.max_length} positions, got {end}")
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def commit(self, num_positions: int) -> None:
+        """Keep the last ``num_positions`` that every layer has written."""
+        self.length += num_positions
+
+    def select(self, rows: Int[Tensor, " k"]) -> "KVCache":
+        """Return a cache of the given rows (repeats allowed), with the same room."""
+        chosen = copy.copy(self)
+        chosen.keys = self.keys[:, rows]
+        chosen.values = self.values[:, rows]
+        return chosen
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the cache."""
+        return 2 * self.keys.numel() * self.keys.element_size()

@@ -1,0 +1,106 @@
+"""What Pretzel asks of a vision-language model."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from torch import nn
+
+from pretzel.typing import Bool, Float, Int, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialTokens:
+    """Token ids with a meaning of their own.
+
+    Attributes:
+        pad: Fills rows; never attended by what counts.
+        begin_of_image: Stands before the positions of an image; its state predicts the first.
+        end_of_image: Stands after them; forced, never predicted.
+        end_of_text: Ends a supervised run of text.
+    """
+
+    pad: int
+    begin_of_image: int
+    end_of_image: int
+    end_of_text: int
+
+
+class VLMCache(ABC):
+    """Keys and values of one generation, preallocated, owned by the caller."""
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """Positions committed so far, padding included."""
+
+    @abstractmethod
+    def select(self, rows: Int[Tensor, " k"]) -> Self:
+        """Return a cache of the given rows (repeats allowed), with the same room."""
+
+
+class VLMStream(nn.Module, ABC):
+    """A frozen causal vision-language model run over an interleaved sequence.
+
+    Its weights never train: they are in eval mode whatever ``train()`` says, ask for no gradient
+    (gradients still pass *through* it, from its output to the image positions of its input), and
+    are left out of optimizers and checkpoints, which name :attr:`identity` instead.
+
+    Attributes:
+        hidden_size: Width of its embeddings and of its last hidden state.
+        special: Ids of its special tokens.
+        identity: Name and content hash of its weights, for checkpoints and ledgers.
+    """
+
+    hidden_size: int
+    special: SpecialTokens
+    identity: str
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: a frozen model has no training behaviour."""
+        return super().train(False)
+
+    def freeze(self) -> None:
+        """Turn gradients of all weights off and enter eval mode (call last in ``__init__``)."""
+        self.requires_grad_(False)
+        self.eval()
+
+    @abstractmethod
+    def encode_text(self, text: str) -> list[int]:
+        """Return token ids of ``text``, without special tokens."""
+
+    @abstractmethod
+    def decode_text(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+
+    @abstractmethod
+    def embed(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l h"]:
+        """Return the embeddings of token ids."""
+
+    @abstractmethod
+    def forward(
+        self,
+        embeddings: Float[Tensor, "b l h"],
+        index: Int[Tensor, "b l"],
+        mask: Bool[Tensor, "b 1 l k"] | None = None,
+        cache: VLMCache | None = None,
+    ) -> Float[Tensor, "b l h"]:
+        """Run the model and return its last hidden state, after its own final norm (y_vlm).
+
+        Args:
+            embeddings: Text embeddings and adapted image positions, interleaved.
+            index: Absolute index of each position in its row.
+            mask: True where a query (l) may attend a key (k: all positions of the cache, the new
+                ones last). Without it attention is causal over equal-length or right-padded rows.
+            cache: Receives the keys and values of the new positions; mask is then required to
+                cover ``cache.length + l`` keys.
+        """
+
+    @abstractmethod
+    def new_cache(self, batch_size: int, max_length: int) -> VLMCache:
+        """Return an empty cache for ``batch_size`` rows of at most ``max_length`` positions."""
+
+    @abstractmethod
+    def logits(self, states: Float[Tensor, "*b h"]) -> Float[Tensor, "*b v"]:
+        """Apply the model's own language head to last hidden states."""

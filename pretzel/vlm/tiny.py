@@ -1,0 +1,108 @@
+"""The tiny vision-language model, frozen, as a stream of Pretzel."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pretzel.typing import Bool, Float, Int, Tensor
+from pretzel.vlm.base import VLMCache, VLMStream
+from pretzel.vlm.cache import PreallocatedCache
+from pretzel.vlm.network import TinyNetwork
+from pretzel.vlm.weights import load_weights
+
+SHIPPED = Path(__file__).with_name("tiny.safetensors")
+
+
+class TinyVLM(VLMStream):
+    """A causal language model of about 0.9 M weights that has learnt to see 32-pixel images.
+
+    It was trained by :class:`pretzel.vlm.pretrain.TinyVLMPretraining` on the embedded captions,
+    questions and answers, with and without their images. Building it draws no random numbers.
+
+    Args:
+        weights: A safetensors file written by that stage, or None for the one shipped here. The
+            hash in the file's ``.sha256`` must agree.
+
+    Raises:
+        UserError: If the file or its hash is missing, or they disagree.
+    """
+
+    def __init__(self, weights: str | None = None) -> None:
+        super().__init__()
+        loaded = load_weights(SHIPPED if weights is None else Path(weights))
+        # No initialisation only to be overwritten, and no draw from the global random state
+        with torch.device("meta"):
+            self.network = TinyNetwork(loaded.config)
+        device = torch.get_default_device()
+        state = {name: tensor.to(device) for name, tensor in loaded.tensors.items()}
+        self.network.load_state_dict(state, assign=True)
+        self.tokenizer = loaded.tokenizer
+        self.special = self.tokenizer.special
+        self.hidden_size = loaded.config.hidden_size
+        self.identity = f"tiny-vlm:{loaded.sha256}"
+        self.freeze()
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return token ids of ``text``, without special tokens."""
+        return self.tokenizer.encode(text)
+
+    def decode_text(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        return self.tokenizer.decode(tokens)
+
+    def embed(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l h"]:
+        """Return the embeddings of token ids."""
+        return self.network.embed(tokens)
+
+    def see(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n h"]:
+        """Return what its own vision tower puts at the image positions, raster order.
+
+        Pretzel itself puts the adapted latents of the flow there; this measures how well the
+        frozen model does with its own eyes.
+
+        Args:
+            images: Pixels in [-1, 1], 32 x 32.
+
+        Raises:
+            UserError: If the images have another size.
+        """
+        embeddings: Tensor = self.network.vision(images)
+        return embeddings
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "b l h"],
+        index: Int[Tensor, "b l"],
+        mask: Bool[Tensor, "b 1 l k"] | None = None,
+        cache: VLMCache | None = None,
+    ) -> Float[Tensor, "b l h"]:
+        """Run the model and return its last hidden state, after its final norm.
+
+        Args:
+            embeddings: Text embeddings and adapted image positions, interleaved.
+            index: Absolute index of each position in its row.
+            mask: True where a query may attend a key. A query that may attend nothing gives a
+                finite state without meaning.
+            cache: Receives the new keys and values; it comes from :meth:`new_cache`, and needs a
+                mask over ``cache.length + l`` keys.
+
+        Raises:
+            ValueError: If there is a cache without a mask, one of another model, or a full one.
+        """
+        if cache is None:
+            return self.network(embeddings, index, mask)  # type: ignore[no-any-return]
+        if not isinstance(cache, PreallocatedCache):
+            raise ValueError(f"cache must come from new_cache, got {type(cache).__name__}")
+        if mask is None:
+            raise ValueError("mask is required with a cache, got None")
+        cache.require_room(embeddings.shape[0], embeddings.shape[1])
+        return self.network(embeddings, index, mask, cache)  # type: ignore[no-any-return]
+
+    def new_cache(self, batch_size: int, max_length: int) -> PreallocatedCache:
+        """Return an empty cache for ``batch_size`` rows of at most ``max_length`` positions."""
+        return PreallocatedCache(self.network.config.num_layers, batch_size, max_length)
+
+    def logits(self, states: Float[Tensor, "*b h"]) -> Float[Tensor, "*b v"]:
+        """Apply the model's own language head to last hidden states."""
+        return self.network.logits(states)

@@ -1,0 +1,104 @@
+"""The file of a tiny vision-language model: weights, sizes and tokenizer in one safetensors file.
+
+Next to ``NAME.safetensors`` lies ``NAME.safetensors.sha256`` with its hash, so that a half-copied
+or exchanged file is found out before anything trains on it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from pretzel.errors import UserError
+from pretzel.typing import Tensor
+from pretzel.vlm.network import TinyConfig, TinyNetwork
+from pretzel.vlm.tokenizer import WordPieces
+
+FORMAT = "pretzel.tiny_vlm.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyWeights:
+    """What a file of weights holds.
+
+    Attributes:
+        config: Sizes of the model.
+        tokenizer: Its tokenizer.
+        tensors: Its weights by name, float32.
+        sha256: Hash of the file.
+    """
+
+    config: TinyConfig
+    tokenizer: WordPieces
+    tensors: dict[str, Tensor]
+    sha256: str
+
+
+def save_weights(path: Path, network: TinyNetwork, tokenizer: WordPieces) -> str:
+    """Write a model, rounded to float16, and its hash; return the hash.
+
+    Args:
+        path: The file to write, ``*.safetensors``; ``*.safetensors.sha256`` goes beside it.
+        network: The model.
+        tokenizer: Its tokenizer.
+    """
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float16).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    about = {
+        "format": FORMAT,
+        "config": asdict(network.config),
+        "tokenizer": json.loads(tokenizer.serialize()),
+    }
+    # One entry only: safetensors writes several in random order, and the hash would change
+    content = save(tensors, metadata={"pretzel": json.dumps(about, sort_keys=True)})
+    digest = hashlib.sha256(content).hexdigest()
+    for target, data in ((path, content), (_hash_file(path), f"{digest}\n".encode())):
+        partial = target.with_name(target.name + ".partial")
+        partial.write_bytes(data)
+        partial.replace(target)
+    return digest
+
+
+def load_weights(path: Path) -> TinyWeights:
+    """Read a file written by :func:`save_weights`, after checking its hash.
+
+    Raises:
+        UserError: If the file or its hash is missing, they disagree, or the content is not that
+            of a tiny vision-language model.
+    """
+    for file in (path, _hash_file(path)):
+        if not file.is_file():
+            raise UserError(f"weights: no file {file}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    expected = _hash_file(path).read_text().strip()
+    if digest != expected:
+        raise UserError(
+            f"weights: {path} has sha256 {digest}, but {_hash_file(path).name} says {expected}"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("pretzel", "{}"))
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"weights: {path} is not a safetensors file ({error})") from error
+    if about.get("format") != FORMAT:
+        raise UserError(
+            f"weights: {path} must hold a tiny vision-language model ({FORMAT}), "
+            f"got {about.get('format')}"
+        )
+    return TinyWeights(
+        config=TinyConfig(**about["config"]),
+        tokenizer=WordPieces(json.dumps(about["tokenizer"])),
+        tensors=tensors,
+        sha256=digest,
+    )
+
+
+def _hash_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")

@@ -1,0 +1,115 @@
+"""A small real project: least squares by gradient descent, with parts chosen by class_path.
+
+The tests' plug-in: imported by ``class_path`` like any user's module.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from pretzel.errors import UserError
+from pretzel.rng import stream
+
+
+class Features(ABC):
+    """Maps inputs to features."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class Linear(Features):
+    def __init__(self, scale: float = 1.0, offset: float = 0.0) -> None:
+        self.scale, self.offset = scale, offset
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.scale * x + self.offset
+
+
+class Cubic(Features):
+    """Shares ``scale`` with Linear: what a naive overlay would leave behind."""
+
+    def __init__(self, scale: float = 1.0, power: int = 3) -> None:
+        if power < 1:
+            raise ValueError(f"power must be at least 1, got {power}")
+        self.scale, self.power = scale, power
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.scale * x**self.power
+
+
+class Broken(Features):
+    """Fails after some steps, like an arm that diverges."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        raise RuntimeError("the arm exploded")
+
+
+class LeastSquares(LightningModule):
+    def __init__(
+        self,
+        features: Features,
+        lr: float = 0.05,
+        size: int = 3,
+        seed: int = 0,
+        start: str | None = None,
+        delay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.features, self.lr, self.delay = features, lr, delay
+        self.seed = seed
+        self.weight = torch.nn.Parameter(torch.randn(size, generator=stream(seed, "weight")))
+        if start is not None:
+            self.load_state_dict(load_file(start))
+
+    def loss(self, batch: list[Tensor]) -> Tensor:
+        x, y = batch
+        return ((self.features(x) @ self.weight - y) ** 2).mean()
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        time.sleep(self.delay)
+        loss = self.loss(batch)
+        self.log("train/loss", loss)
+        return loss
+
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("test/loss", self.loss(batch))
+        self.log("test/seed", float(self.seed))
+        if isinstance(self.features, Cubic):
+            self.log("test/cubic", 1.0)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    def export(self, path: Path) -> None:
+        save_file(self.state_dict(), path)
+
+
+class Line(LightningDataModule):
+    """Points on a plane plus seeded noise."""
+
+    def __init__(self, seed: int = 0, rows: int = 32, size: int = 3, shards: str = "") -> None:
+        super().__init__()
+        self.seed, self.rows, self.size, self.shards = seed, rows, size, shards
+
+    def setup(self, stage: str) -> None:
+        if self.shards:
+            raise UserError(f"data.init_args.shards: {self.shards}: no such shard")
+
+    def _loader(self, purpose: str) -> DataLoader[tuple[Tensor, ...]]:
+        draw = stream(self.seed, purpose)
+        x = torch.randn(self.rows, self.size, generator=draw)
+        y = x.sum(1) + 0.1 * torch.randn(self.rows, generator=draw)
+        return DataLoader(TensorDataset(x, y), batch_size=8)
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return self._loader("train")
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return self._loader("test")

@@ -1,0 +1,166 @@
+"""Folding: a changed class replaces its node, and nothing else changes."""
+
+import copy
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from torch.optim import Optimizer
+
+from pretzel.ablation.overlay import Config, fold, override, read
+from pretzel.ablation.yamlfile import Source
+from pretzel.errors import UserError
+
+HERE = Path(__file__).parent
+ADAMW = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.3, "betas": [0.8, 0.9]}}
+SGD = {"class_path": "torch.optim.SGD"}
+TEST = Source(name="test")
+
+
+def folded(*layers):
+    return fold([Config(values=layer) for layer in layers]).values
+
+
+@pytest.fixture
+def lab(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(HERE), *sys.path])
+    import lab
+
+    return lab
+
+
+def test_jsonargparse_alone_keeps_stale_arguments():
+    # the confounder that the fold exists for: without this fact the tests below prove nothing
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(Optimizer, "optimizer", skip={"params"}, instantiate=False)
+    import json
+
+    args = ["--config", json.dumps({"optimizer": {**ADAMW, "init_args": {"lr": 0.3, "weight_decay": 0.7}}})]
+    kept = parser.parse_args([*args, "--config", json.dumps({"optimizer": SGD})])
+    assert kept.optimizer.class_path == "torch.optim.SGD"
+    assert kept.optimizer.init_args.weight_decay == 0.7
+    ours = folded({"optimizer": {**ADAMW, "init_args": {"lr": 0.3, "weight_decay": 0.7}}}, {"optimizer": SGD})
+    clean = parser.parse_args(["--config", json.dumps(ours)])
+    assert clean.optimizer.init_args.weight_decay == 0
+    assert clean.optimizer.init_args.lr == torch.optim.SGD([torch.zeros(1)]).defaults["lr"]
+
+
+def test_changed_class_replaces_the_node():
+    base = {"optimizer": ADAMW, "trainer": {"max_steps": 3}}
+    assert folded(base, {"optimizer": SGD}) == {"optimizer": SGD, "trainer": {"max_steps": 3}}
+
+
+def test_nested_part_is_replaced_and_its_siblings_kept(lab):
+    base = {"model": {"class_path": "lab.LeastSquares", "init_args": {
+        "features": {"class_path": "lab.Linear", "init_args": {"scale": 3.0}}, "lr": 0.1}}}  # fmt: skip
+    swap = {"model": {"init_args": {"features": {"class_path": "lab.Cubic"}}}}
+    assert folded(base, swap)["model"]["init_args"] == {
+        "features": {"class_path": "lab.Cubic"},
+        "lr": 0.1,
+    }
+
+
+@pytest.mark.parametrize("names", [("AdamW", "torch.optim.AdamW"), ("torch.optim.AdamW", "AdamW"),
+                                   ("torch.optim.adamw.AdamW", "torch.optim.AdamW")])  # fmt: skip
+def test_two_names_of_one_class_are_no_swap(names):
+    first, second = names
+    result = folded(
+        {"optimizer": {"class_path": first, "init_args": {"lr": 0.3}}},
+        {"optimizer": {"class_path": second, "init_args": {"eps": 0.1}}},
+    )
+    assert result["optimizer"] == {"class_path": second, "init_args": {"lr": 0.3, "eps": 0.1}}
+
+
+def test_another_class_of_the_same_short_name_is_not_merged(monkeypatch):
+    # a user's own AdamW: "AdamW" could now be either, so the fold may not guess
+    own = type("AdamW", (torch.optim.AdamW,), {"__module__": "mylab"})
+    module = type(sys)("mylab")
+    module.AdamW = own
+    monkeypatch.setitem(sys.modules, "mylab", module)
+    full = {"optimizer": {"class_path": "mylab.AdamW"}}
+    assert folded({"optimizer": ADAMW}, full) == full
+    with pytest.raises(UserError, match=r"'AdamW'.*could be any of.*write the full path"):
+        folded({"optimizer": {"class_path": "AdamW", "init_args": {"lr": 1}}}, full)
+
+
+def test_lists_and_scalars_replace_and_null_clears():
+    base = {"a": [1, 2], "b": 1, "c": {"class_path": "x.Y", "init_args": {"k": 1}}}
+    assert folded(base, {"a": [3], "b": None, "c": None}) == {"a": [3], "b": None, "c": None}
+
+
+def test_bare_class_names():
+    assert folded({"o": ADAMW}, {"o": "torch.optim.AdamW"}) == {"o": ADAMW}
+    assert folded({"o": ADAMW}, {"o": "torch.optim.SGD"}) == {"o": "torch.optim.SGD"}
+    promoted = folded({"o": "torch.optim.SGD"}, {"o": {"init_args": {"lr": 1}}})
+    assert promoted == {"o": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1}}}
+
+
+def test_class_over_plain_arguments_replaces_them():
+    # arguments without class_path belonged to the default class
+    assert folded({"part": {"k": 3}}, {"part": {"class_path": "x.B"}}) == {"part": {"class_path": "x.B"}}
+
+
+def test_dotted_keys_reach_through_init_args():
+    base = Config(values={"optimizer": ADAMW})
+    for key in ("optimizer.init_args.lr", "optimizer.lr"):
+        assert override(base, key, 1, TEST).values["optimizer"]["init_args"] == {
+            "lr": 1,
+            "betas": [0.8, 0.9],
+        }
+    swapped = override(base, "optimizer.class_path", "torch.optim.SGD", TEST).values
+    assert swapped == {"optimizer": SGD}
+
+
+def test_inputs_are_not_modified():
+    base = {"optimizer": copy.deepcopy(ADAMW)}
+    result = folded(base, {"optimizer": {"init_args": {"lr": 9}}})
+    result["optimizer"]["init_args"]["betas"].append(1)
+    assert base == {"optimizer": ADAMW}
+
+
+def test_provenance_names_file_and_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("optimizer:\n  class_path: torch.optim.AdamW\n  init_args:\n    lr: 1e-3\n")
+    Path("b.yaml").write_text("\noptimizer.init_args.eps: 1\n")
+    config = fold([read("a.yaml"), read("b.yaml")])
+    assert config.values["optimizer"]["init_args"] == {"lr": 1e-3, "eps": 1}
+    assert str(config.source(("optimizer", "init_args", "lr"))) == "a.yaml:4"
+    assert str(config.source(("optimizer", "init_args", "eps"))) == "b.yaml:2"
+    Path("c.yaml").write_text("optimizer: {class_path: torch.optim.SGD}\n")
+    config = fold([config, read("c.yaml")])
+    assert str(config.source(("optimizer", "init_args", "lr"))) == "c.yaml:1"
+
+
+def test_paths_beside_the_file_that_names_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("conf").mkdir()
+    Path("conf/model.yaml").write_text("class_path: lab.LeastSquares\n")
+    Path("conf/shard.tar").touch()
+    Path("here.tar").touch()
+    Path("conf/here.tar").touch()
+    Path("conf/base.yaml").write_text(
+        "model: model.yaml\ndata: {a: shard.tar, b: [./shard.tar], c: here.tar, d: none.tar, e: conf}\n"
+    )
+    values = read("conf/base.yaml").values
+    assert values["model"] == {"class_path": "lab.LeastSquares"}
+    beside = os.path.join("conf", "shard.tar")
+    assert values["data"] == {"a": beside, "b": [beside], "c": "here.tar", "d": "none.tar", "e": "conf"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", r"bad\.yaml:3: key 'a' is given twice"),
+        ("a: [1\n", r"bad\.yaml:2: not valid YAML"),
+        ("- 1\n", r"bad\.yaml: must hold a mapping"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read("bad.yaml")

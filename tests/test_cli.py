@@ -1,0 +1,206 @@
+"""The command line: runs, and one clear sentence for every mistake, with nothing left behind."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pretzel.__main__ import main
+
+sys.path.insert(0, str(Path(__file__).parent / "ablation"))
+from conftest import BASE, project, write  # noqa: E402, F401
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning",
+    "ignore:.*does not have many workers",
+    "ignore:.*isinstance.treespec, LeafSpec.",
+)
+
+
+@pytest.fixture
+def folder(project):  # noqa: F811
+    return project
+
+
+def changed(**at):
+    """Return BASE with dotted keys (double underscores for dots) set, or deleted with None."""
+    import copy
+
+    values = copy.deepcopy(BASE)
+    for key, value in at.items():
+        node = values
+        *parts, last = key.split("__")
+        for part in parts:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return values
+
+
+def refused(capsys, folder, *args):
+    """Run a command that must be refused; return its one sentence."""
+    before = sorted(str(path) for path in folder.rglob("*"))
+    assert main(list(args)) == 2
+    out = capsys.readouterr()
+    lines = [line for line in out.err.splitlines() if line.startswith("pretzel: error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in out.err + out.out
+    assert sorted(str(path) for path in folder.rglob("*")) == before
+    return lines[0]
+
+
+def test_fit_then_test_with_its_checkpoint(folder, capsys):
+    assert main(["fit", "-c", "base.yaml"]) == 0
+    run = folder / "lightning_logs" / "version_0"
+    checkpoint = next(run.glob("checkpoints/*.ckpt"))
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["model"]["init_args"]["features"]["init_args"] == {"scale": 3.0, "offset": 0.5}
+    assert list(run.glob("events.out.tfevents.*"))
+    # continue in the same folder: its config.yaml is no obstacle
+    more = ["--ckpt_path", str(checkpoint), "--trainer.max_steps", "8",
+            "--trainer.logger.class_path", "lightning.pytorch.loggers.TensorBoardLogger",
+            "--trainer.logger.save_dir", ".", "--trainer.logger.version", "0"]  # fmt: skip
+    assert main(["fit", "-c", "base.yaml", *more]) == 0
+    assert main(["test", "-c", "base.yaml", "--ckpt_path", str(checkpoint)]) == 0
+    assert "test/loss" in capsys.readouterr().out
+
+
+def test_files_are_folded_before_parsing(folder, capsys):
+    # Linear(scale=3) and Cubic(scale=1 by default) share `scale`: a leak would keep 3
+    write("swap.yaml", {"model": {"init_args": {"features": {"class_path": "lab.Cubic"}}}})
+    assert main(["fit", "-c", "base.yaml", "-c", "swap.yaml", "--print_config"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["model"]["init_args"]["features"] == {
+        "class_path": "lab.Cubic",
+        "init_args": {"scale": 1.0, "power": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    "swap",
+    [
+        ["--model.init_args.features.class_path", "lab.Cubic"],
+        ["--model.init_args.features", "lab.Cubic"],
+        ["--model.features=lab.Cubic"],
+        ["--model.features", '{"class_path": "lab.Cubic"}'],
+    ],
+)
+def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
+    said = refused(capsys, folder, "fit", "-c", "base.yaml", *swap)
+    assert "lab.Cubic swaps lab.Linear" in said
+    assert "put the swap in a YAML file" in said
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (changed(trainer__max_stepss=3),
+         r"x\.yaml:\d+: trainer\.max_stepss: unknown key \(value 3\); did you mean 'trainer\.max_steps'\?"),
+        (changed(modle=3), r"x\.yaml:\d+: modle: unknown key \(value 3\); did you mean 'model'\?"),
+        (changed(model__init_args__lrr=3),
+         r"x\.yaml:\d+: model\.init_args\.lrr: .*LeastSquares has no parameter 'lrr' \(value 3\); did you mean 'lr'\?"),
+        (changed(model__init_args__features__init_args__scael=3),
+         r"x\.yaml:\d+: model\.init_args\.features\.init_args\.scael: .*\(value 3\); did you mean 'scale'\?"),
+        (changed(model__init_args__features__class_path="lab.Linaer"),
+         r"features\.class_path: no such class 'lab\.Linaer'; did you mean 'lab\.Linear'\?"),
+        (changed(model__class_path="lba.LeastSquares"),
+         r"x\.yaml:\d+: model\.class_path: no such class 'lba\.LeastSquares'"),
+        (changed(model__init_args__features__class_path="Cubci"),
+         r"features\.class_path: no such class 'Cubci'"),
+        (changed(model__init_args__features__class_path="lab.Line"),
+         r"features\.class_path: 'lab\.Line' is not a Features"),
+        (changed(model__init_args__lr="fast"), r"x\.yaml:\d+: model\.init_args\.lr: expected float, got 'fast'"),
+        (changed(trainer__max_steps="many"), r"x\.yaml:\d+: trainer\.max_steps: expected int, got 'many'"),
+        (changed(trainer__callbacks=[{"class_path": "ModelCheckpoint", "init_args": {"monitr": "x"}}]),
+         r"trainer\.callbacks\.0\.init_args\.monitr: .* \(value 'x'\); did you mean 'monitor'\?"),
+        (changed(model__init_args={"lr": 1.0}), r"model.*LeastSquares needs features"),
+        ({"trainer": {"max_steps": 1}}, r"missing model"),
+        (changed(model__init_args__features={"class_path": "lab.Cubic", "init_args": {"power": 0}}),
+         r"x\.yaml:\d+: model\.init_args\.features\.init_args\.power: Cubic: power must be at least 1, got 0"),
+        (changed(trainer__val_check_interval=1.5), r"val_check_interval.*1\.5"),
+        (changed(data__init_args__shards="a.tar"), r"shards: a\.tar: no such shard"),
+        (changed(trainer__default_root_dir="base.yaml/runs"),
+         r"trainer\.default_root_dir: base\.yaml/runs: cannot be written"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_file(folder, capsys, values, expected):
+    write("x.yaml", values)
+    assert re.search(expected, refused(capsys, folder, "fit", "-c", "x.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["fit", "-c", "bsae.yaml"], r"bsae\.yaml: no such file"),
+        (["fit", "-c"], r"-c needs a file"),
+        (["fti"], r"unknown command 'fti'; did you mean 'fit'\?"),
+        (["fit", "-c", "base.yaml", "--trainer.max_stepss=3"],
+         r"command line: unknown argument '--trainer\.max_stepss=3'; did you mean '--trainer\.max_steps'\?"),
+        (["fit", "-c", "base.yaml", "--model.lr", "fast"],
+         r"command line: model\.init_args\.lr: expected float, got 'fast'"),
+        (["test", "-c", "base.yaml", "--ckpt_path", "none.ckpt"], r"none\.ckpt: no such file"),
+        (["test", "-c", "base.yaml", "--ckpt_path", "base.yaml"],
+         r"base\.yaml: not a weights-only checkpoint"),
+        (["fit", "-c", "base.yaml", "--trainer.default_root_dir", "/proc/pretzel"],
+         r"default_root_dir: /proc/pretzel: cannot be written"),
+    ],
+)  # fmt: skip
+def test_mistakes_on_the_command_line(folder, capsys, args, expected):
+    assert re.search(expected, refused(capsys, folder, *args))
+
+
+def test_checkpoint_of_another_architecture(folder, capsys):
+    torch.save({"state_dict": {"weight": torch.zeros(7)}}, "other.ckpt")
+    said = refused(capsys, folder, "test", "-c", "base.yaml", "--ckpt_path", "other.ckpt")
+    assert re.search(r"other\.ckpt: .*weight is \[7\] there and \[3\] in LeastSquares", said)
+    torch.save({"state_dict": {"foreign": torch.zeros(3)}}, "other.ckpt")
+    said = refused(capsys, folder, "fit", "-c", "base.yaml", "--ckpt_path", "other.ckpt")
+    assert "it holds foreign, which LeastSquares does not have" in said
+
+
+def test_pickled_code_in_a_checkpoint_is_not_run(folder, capsys):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (folder / "exploded",))
+
+    torch.save({"state_dict": {}, "bomb": Bomb()}, "bomb.ckpt")
+    said = refused(capsys, folder, "test", "-c", "base.yaml", "--ckpt_path", "bomb.ckpt")
+    assert "not a weights-only checkpoint" in said
+
+
+def test_bugs_keep_their_traceback(folder):
+    write("x.yaml", changed(model__init_args__features={"class_path": "lab.Broken"}))
+    with pytest.raises(RuntimeError, match="the arm exploded"):
+        main(["fit", "-c", "x.yaml"])
+
+
+def test_interrupt_stops_gracefully(folder, capsys, monkeypatch):
+    import lab
+
+    def interrupt(self, batch, batch_idx):
+        if self.global_step == 2:
+            raise KeyboardInterrupt
+        return self.loss(batch)
+
+    monkeypatch.setattr(lab.LeastSquares, "training_step", interrupt)
+    assert main(["fit", "-c", "base.yaml"]) == 130
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("pretzel: interrupted at step 2; continue with --ckpt_path")
+
+
+def test_help_is_quick_and_light():
+    # in a fresh process: neither torch nor lightning
+    check = (
+        "import sys; from pretzel.__main__ import main; main(['--help']); main(['grid', '--help'])\n"
+        "heavy = {'torch', 'lightning', 'scipy', 'jsonargparse'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    start = time.monotonic()
+    shown = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 6  # two helps, on a busy machine
+    for word in ("fit", "grid", "compare"):
+        assert word in shown.stdout

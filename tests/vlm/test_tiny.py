@@ -1,0 +1,174 @@
+"""The laws of a frozen causal stream with a cache."""
+
+import copy
+
+import pytest
+import torch
+
+from pretzel.vlm.base import VLMCache
+from pretzel.vlm.tiny import TinyVLM
+
+
+@pytest.fixture(scope="module")
+def vlm(shipped: TinyVLM) -> TinyVLM:
+    """In float64, where a law holds to rounding or not at all."""
+    return copy.deepcopy(shipped).double()
+
+
+def rows(vlm: TinyVLM, batch: int, length: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(length)
+    return torch.randn(batch, length, vlm.hidden_size, generator=generator, dtype=torch.float64)
+
+
+def causal(valid: torch.Tensor) -> torch.Tensor:
+    length = valid.shape[1]
+    lower = torch.ones(length, length, dtype=torch.bool).tril()
+    return ((lower & valid[:, None, :]) | torch.eye(length, dtype=torch.bool))[:, None]
+
+
+def left_padding(missing: list[int], length: int) -> torch.Tensor:
+    return torch.arange(length) >= torch.tensor(missing)[:, None]
+
+
+def test_a_state_depends_on_nothing_after_it(vlm):
+    x = rows(vlm, 1, 12).requires_grad_()
+    states = vlm(x, torch.arange(12)[None])
+    for position in range(12):
+        (gradient,) = torch.autograd.grad(states[0, position].square().sum(), x, retain_graph=True)
+        reach = gradient[0].abs().amax(-1)
+        assert (reach[: position + 1] > 0).all()
+        assert (reach[position + 1 :] == 0).all()
+
+
+def test_without_a_mask_attention_is_causal(vlm):
+    x, index = rows(vlm, 2, 20), torch.arange(20).expand(2, 20)
+    mask = causal(torch.ones(2, 20, dtype=torch.bool))
+    torch.testing.assert_close(vlm(x, index), vlm(x, index, mask), rtol=0, atol=1e-10)
+
+
+def test_index_jumps_in_a_row_do_not_cut_it(vlm):
+    # transformers takes a jump in the position ids for a packed sequence when it makes the mask
+    x = rows(vlm, 1, 10)
+    index = torch.tensor([[0, 1, 2, 3, 9, 10, 11, 12, 13, 14]])
+    mask = causal(torch.ones(1, 10, dtype=torch.bool))
+    torch.testing.assert_close(vlm(x, index), vlm(x, index, mask), rtol=0, atol=1e-10)
+    changed = x.clone()
+    changed[:, 0] += 1
+    assert not torch.allclose(vlm(changed, index)[:, -1], vlm(x, index)[:, -1])
+
+
+def test_only_index_differences_matter(vlm):
+    # rotary positions are relative, so that a row may begin anywhere
+    x, index = rows(vlm, 1, 15), torch.arange(15)[None]
+    torch.testing.assert_close(vlm(x, index + 7), vlm(x, index), rtol=0, atol=1e-10)
+    assert not torch.allclose(vlm(x, index * 2), vlm(x, index), atol=1e-3)
+
+
+@pytest.mark.parametrize("prompt", [1, 8, 19])
+def test_cached_equals_uncached_with_left_padding(vlm, prompt):
+    missing, length = [0, 6, 3], 20
+    x, valid = rows(vlm, 3, length), left_padding(missing, length)
+    index = (valid.cumsum(1) - 1).clamp(min=0)
+    mask = causal(valid)
+    cache = vlm.new_cache(3, length + 5)
+    states = [vlm(x[:, :prompt], index[:, :prompt], mask[..., :prompt, :prompt], cache)]
+    for step in range(prompt, length):
+        assert cache.length == step
+        new = slice(step, step + 1)
+        states.append(vlm(x[:, new], index[:, new], mask[..., new, : step + 1], cache))
+    cached = torch.cat(states, 1)
+    torch.testing.assert_close(cached, vlm(x, index, mask), rtol=0, atol=1e-10)
+    # and padding changes nothing: each row as if it were alone
+    for row, count in enumerate(missing):
+        alone = vlm(x[row : row + 1, count:], index[row : row + 1, count:])
+        torch.testing.assert_close(cached[row : row + 1, count:], alone, rtol=0, atol=1e-10)
+
+
+def test_a_selected_cache_goes_on_as_its_rows_would(vlm):
+    x, index = rows(vlm, 3, 9), torch.arange(9).expand(3, 9)
+    mask = causal(torch.ones(3, 9, dtype=torch.bool))
+    cache = vlm.new_cache(3, 9)
+    vlm(x[:, :6], index[:, :6], mask[..., :6, :6], cache)
+    chosen = torch.tensor([2, 0, 2, 1])
+    selected = cache.select(chosen)
+    states = vlm(x[chosen, 6:], index[chosen, 6:], mask[chosen, :, 6:], selected)
+    expected = vlm(x, index)[chosen, 6:]
+    torch.testing.assert_close(states, expected, rtol=0, atol=1e-10)
+    assert (cache.length, selected.length) == (6, 9)
+
+
+def test_cache_refuses_what_it_cannot_hold(vlm):
+    x, index = rows(vlm, 2, 4), torch.arange(4).expand(2, 4)
+    mask = torch.ones(2, 1, 4, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="max_length=3 positions, got 0 \\+ 4"):
+        vlm(x, index, mask, vlm.new_cache(2, 3))
+    with pytest.raises(ValueError, match="batch_size=1 rows, got 2"):
+        vlm(x, index, mask, vlm.new_cache(1, 4))
+    with pytest.raises(ValueError, match="mask is required with a cache"):
+        vlm(x, index, None, vlm.new_cache(2, 4))
+
+
+def test_cache_of_another_model_is_refused(vlm):
+    class OtherCache(VLMCache):
+        @property
+        def length(self) -> int:
+            return 0
+
+        def select(self, rows):
+            return self
+
+    mask = torch.ones(1, 1, 2, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="new_cache, got OtherCache"):
+        vlm(rows(vlm, 1, 2), torch.arange(2)[None], mask, OtherCache())
+
+
+def test_a_query_without_keys_gives_finite_states_and_gradients(vlm):
+    x = rows(vlm, 1, 6).requires_grad_()
+    mask = causal(torch.ones(1, 6, dtype=torch.bool))
+    mask[..., 2, :] = False
+    states = vlm(x, torch.arange(6)[None], mask)
+    states.square().sum().backward()
+    assert states.isfinite().all()
+    assert x.grad.isfinite().all()
+
+
+def test_gradients_pass_through_but_no_weight_gets_one(shipped):
+    vlm = copy.deepcopy(shipped)
+    before = {name: tensor.clone() for name, tensor in vlm.state_dict().items()}
+    adapter = torch.nn.Linear(vlm.hidden_size, vlm.hidden_size)
+    model = torch.nn.ModuleDict({"vlm": vlm, "adapter": adapter})
+    model.train()
+    assert not any(module.training for module in vlm.modules())
+    assert not any(parameter.requires_grad for parameter in vlm.parameters())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert len(trained) == 2
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, weight_decay=0.1)
+    loss = vlm.logits(vlm(adapter(torch.randn(2, 9, 128)), torch.arange(9).expand(2, 9)))
+    loss.logsumexp(-1).mean().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in trained)
+    optimizer.step()
+    for name, tensor in vlm.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_building_draws_no_random_numbers():
+    before = torch.get_rng_state()
+    TinyVLM()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_builds_on_the_meta_device():
+    with torch.device("meta"):
+        vlm = TinyVLM()
+    assert {parameter.device.type for parameter in vlm.parameters()} == {"meta"}
+    with torch.device("meta"):
+        states = vlm(torch.empty(2, 5, vlm.hidden_size), torch.arange(5).expand(2, 5))
+    assert states.shape == (2, 5, vlm.hidden_size)
+
+
+def test_bfloat16_stays_close(shipped):
+    x, index = rows(shipped, 2, 30).float(), torch.arange(30).expand(2, 30)
+    half = copy.deepcopy(shipped).bfloat16()
+    exact, rounded = shipped(x, index), half(x.bfloat16(), index).float()
+    relative = (rounded - exact).norm() / exact.norm()
+    assert relative < 0.05

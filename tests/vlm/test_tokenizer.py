@@ -1,0 +1,83 @@
+import subprocess
+import sys
+
+import pytest
+
+from pretzel.vlm.tiny import TinyVLM
+from pretzel.vlm.tokenizer import WordPieces
+
+COLORS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
+SHAPES = ("circle", "rectangle", "triangle")
+TEXTS = [f"a {color} {shape}" for color in COLORS for shape in SHAPES] * 3 + ["is there a shape?"]
+
+
+@pytest.mark.parametrize("answer", [*COLORS, *SHAPES, "yes", "no"])
+def test_every_answer_is_one_token(shipped, answer):
+    assert len(shipped.encode_text(answer)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"a {color} {shape}" for color in COLORS for shape in SHAPES),
+        "a shape",
+        "what color is the shape?",
+        "is there not a teal shape in the image?",
+        "does the image contain a triangle?",
+        "grinning face with smiling eyes",
+        "a zebra, perhaps",
+    ],
+)
+def test_text_comes_back(shipped, text):
+    assert shipped.decode_text(shipped.encode_text(text)) == text.replace(",", " ,")
+
+
+def test_dataset_words_are_whole(shipped):
+    for question in ("what color is the rectangle?", "is no shape present?"):
+        words = question.replace("?", " ?").split()
+        assert len(shipped.encode_text(question)) == len(words)
+
+
+def test_capitals_do_not_matter(shipped):
+    assert shipped.encode_text("A Red CIRCLE") == shipped.encode_text("a red circle")
+
+
+def test_no_text_spells_a_special_token(shipped):
+    special = {
+        shipped.special.pad,
+        shipped.special.begin_of_image,
+        shipped.special.end_of_image,
+        shipped.special.end_of_text,
+    }
+    assert len(special) == 4
+    tokens = shipped.encode_text("<image> </image> <end> <pad> <unknown>")
+    assert tokens
+    assert not special & set(tokens)
+
+
+def test_decoding_leaves_special_tokens_out(shipped):
+    tokens = [shipped.special.begin_of_image, *shipped.encode_text("red")]
+    assert shipped.decode_text([*tokens, shipped.special.end_of_text]) == "red"
+
+
+def test_unknown_letters_do_not_fail(shipped):
+    assert shipped.encode_text("☃")
+
+
+def test_training_does_not_depend_on_order_or_process():
+    here = WordPieces.train(TEXTS, 96).serialize()
+    assert WordPieces.train(reversed(TEXTS), 96).serialize() == here
+    command = (
+        "import sys; from pretzel.vlm.tokenizer import WordPieces;"
+        "sys.stdout.write(WordPieces.train(eval(sys.stdin.read()), 96).serialize())"
+    )
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", command], input=repr(TEXTS), text=True, capture_output=True
+    )
+    assert elsewhere.stdout == here, elsewhere.stderr
+
+
+def test_weights_carry_the_shipped_tokenizer(shipped: TinyVLM):
+    from pretzel.vlm.pretrain import TOKENIZER
+
+    assert shipped.tokenizer.serialize() == TOKENIZER.read_text(encoding="utf-8")
