@@ -1,0 +1,44 @@
+# Everything a new user needs; each target creates .venv and installs on first use.
+PYTHON ?= python3
+BIN := .venv/bin
+# One thread a process: several processes share the cores better than threads do.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo test test-slow check bench board clean
+
+help:
+	@echo "make demo    install, run the quickstart ablation on embedded real data, show its table"
+	@echo "make test    install, run the tests"
+	@echo "make check   lint, format and types"
+	@echo "make bench   speed and memory, side by side with a plain reference"
+	@echo "make board   TensorBoard on loopback over runs/"
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, $(PYTHON) is %d.%d; choose one with make PYTHON=..." % sys.version_info[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: .venv/.installed
+	$(BIN)/pretzel grid run ablations/quickstart.yaml
+
+test: .venv/.installed
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.installed
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.installed
+	$(BIN)/python -m benchmarks.flow
+
+board: .venv/.installed
+	$(BIN)/tensorboard --logdir runs --host 127.0.0.1
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,1 +1,34 @@
 """Lightning callbacks: metrics during training, samples, weight averaging."""
+
+from callbacks.clip import CLIPScore
+from callbacks.distances import FID, KID
+from callbacks.ema import EMAWeightAveraging
+from callbacks.features import FeatureExtractor, Inception, JudgeFeatures, ModuleFeatures
+from callbacks.generation import Generation
+from callbacks.generation_metric import GenerationMetric, ReferenceMetric
+from callbacks.guards import NonFiniteGuard
+from callbacks.judge_training import JudgeTraining
+from callbacks.likelihood import Likelihood
+from callbacks.samples import SampleGrid
+from callbacks.shapes import ShapeAccuracy
+from callbacks.vqa import VQAAccuracy
+
+__all__ = [
+    "FID",
+    "KID",
+    "CLIPScore",
+    "EMAWeightAveraging",
+    "FeatureExtractor",
+    "Generation",
+    "GenerationMetric",
+    "Inception",
+    "JudgeFeatures",
+    "JudgeTraining",
+    "Likelihood",
+    "ModuleFeatures",
+    "NonFiniteGuard",
+    "ReferenceMetric",
+    "SampleGrid",
+    "ShapeAccuracy",
+    "VQAAccuracy",
+]

@@ -46,7 +46,10 @@ class FID(ReferenceMetric):
             # torchmetrics asks the module for this number, else it calls it on the wrong device.
             self.extractor.num_features = width
             self._metric = FrechetInceptionDistance(
-                self.extractor, reset_real_features=False, normalize=True
+                self.extractor,
+                reset_real_features=False,
+                normalize=True,
+                sync_on_compute=False,  # it lives on rank zero alone
             )
         self._metric.to(device)
 
@@ -69,9 +72,7 @@ class FID(ReferenceMetric):
         self._fid.reset_real_features = False
 
     @override
-    def update(
-        self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]
-    ) -> None:
+    def update(self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]) -> None:
         self._fid.update(images, real=False)
 
     @override
@@ -136,6 +137,7 @@ class KID(ReferenceMetric):
                     subsets=self.subsets,
                     subset_size=self.subset_size,
                     reset_real_features=False,
+                    sync_on_compute=False,  # it lives on rank zero alone
                 )
         self._metric.to(device)
 
@@ -160,9 +162,7 @@ class KID(ReferenceMetric):
         self._n = self._n_real = 0
 
     @override
-    def update(
-        self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]
-    ) -> None:
+    def update(self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]) -> None:
         self._kid.update(images, real=False)
         self._n += len(images)
 

@@ -40,7 +40,8 @@ class _TrainableAverage(AveragedModel):
     """The running average of a module's trainable parameters."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        super().__init__(_Trainable(module), multi_avg_fn=get_ema_multi_avg_fn(decay))
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        super().__init__(_Trainable(module), multi_avg_fn=average)
         # AveragedModel deep-copies what it is given: the view holds trainable parameters only.
         self.live = weakref.ref(module)
 
@@ -109,9 +110,7 @@ class EMAWeightAveraging(LightningEMA):
                 "EMAWeightAveraging: update_every_n_steps must be at least 1, "
                 f"got {update_every_n_steps}"
             )
-        super().__init__(
-            use_buffers=False, decay=decay, update_every_n_steps=update_every_n_steps
-        )
+        super().__init__(use_buffers=False, decay=decay, update_every_n_steps=update_every_n_steps)
         self.decay = decay
         self._average_model: _TrainableAverage | None = None
         self._module_is_averaged = False

@@ -15,7 +15,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 )
 from typing_extensions import override
 
-from callbacks.judge import SIZE, load_judge
+from callbacks.judge import SIZE, Judge, load_judge
 from pretzel.errors import UserError
 
 INCEPTION_SHA256 = "6726825d"
@@ -27,7 +27,12 @@ class FeatureExtractor(nn.Module, ABC):
 
     Whatever is heavy or may be missing is loaded by :meth:`prepare`, before training and only on
     the rank that measures, so that a configuration can be planned without it.
+
+    Attributes:
+        num_features: Length of a feature vector; :class:`callbacks.distances.FID` finds it out.
     """
+
+    num_features: int
 
     @property
     @abstractmethod
@@ -97,7 +102,8 @@ class Inception(FeatureExtractor):
                 f"{URL_INCEPTION_V3} elsewhere and give its local path as `weights`, or use "
                 "callbacks.JudgeFeatures, which needs no download (the metric is then named so)"
             ) from error
-        return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
+        folder = Path(str(torch.hub.get_dir()))
+        return folder / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
 
     def _check(self, path: Path) -> None:
         if not path.is_file():
@@ -127,7 +133,7 @@ class JudgeFeatures(FeatureExtractor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.judge: nn.Module | None = None
+        self.judge: Judge | None = None
 
     @property
     @override
@@ -148,8 +154,7 @@ class JudgeFeatures(FeatureExtractor):
     @override
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
         assert self.judge is not None, "prepare() comes first"
-        features: Tensor = self.judge.features(images)
-        return features
+        return self.judge.features(images)
 
 
 class ModuleFeatures(FeatureExtractor):

@@ -37,9 +37,7 @@ class GenerationMetric(ABC):
         """Forget all generated images."""
 
     @abstractmethod
-    def update(
-        self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]
-    ) -> None:
+    def update(self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]) -> None:
         """Take in generated images in [-1, 1] and the prompts they were made from."""
 
     @abstractmethod

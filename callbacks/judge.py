@@ -1,8 +1,8 @@
 """A small classifier of coloured shapes, trained on the real easy-VQA images.
 
 It judges generated images (:mod:`callbacks.shapes`) and lends its features to FID and KID
-(:class:`callbacks.features.JudgeFeatures`). Its weights are shipped; ``ablations/stages/judge.yaml``
-says how they are rebuilt.
+(:class:`callbacks.features.JudgeFeatures`). Its weights are shipped;
+``ablations/stages/judge.yaml`` says how they are rebuilt.
 """
 
 import hashlib

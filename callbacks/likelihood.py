@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from callbacks.protocols import HasLikelihood, HasPixelLikelihood, require
+from callbacks.protocols import HasLikelihood, HasPixelLikelihood, Likelihoods, lacks
 from callbacks.reporting import Stage, gather, log_values
 from pretzel.errors import UserError
 from pretzel.rng import stream
@@ -26,7 +26,8 @@ class Likelihood(Callback):
     Logs ``<stage>/nll_excess_bits_per_dim``, the mean over images of
     ``(-log p(x + noise) / dims - H(noise)) / ln 2``, where ``H`` is the differential entropy of
     the added noise in nats per dimension: no model can reach below zero. Values of different
-    latent spaces or noise levels must not be compared.
+    latent spaces or noise levels must not be compared. Without noise there is no floor, and the
+    value is left out.
 
     With ``dequantised`` it also logs ``<stage>/bits_per_dim_dequantised``, the uniform
     dequantisation bound of Theis et al. (2016, arXiv:1511.01844, equation 2) on the 8-bit image,
@@ -47,20 +48,23 @@ class Likelihood(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        require(pl_module, HasLikelihood, "Likelihood", "a module with log_prob(batch)")
+        _likelihood(pl_module)
         if self.dequantised:
             _pixels(pl_module)
 
     def _start(self) -> None:
         self._excess, self._bits = _Mean(), _Mean()
 
-    def _measure(self, pl_module: LightningModule, batch: Any) -> None:  # noqa: ANN401
+    def _measure(self, pl_module: LightningModule, outputs: object, batch: object) -> None:
         assert isinstance(batch, DocumentBatch)
         if len(batch.images) == 0:
             return
-        module = require(pl_module, HasLikelihood, "Likelihood", "a module with log_prob(batch)")
-        found = module.log_prob(batch)
-        self._excess.update((-found.log_prob / found.dims - found.noise_floor) / math.log(2))
+        # A module whose evaluation step returns the likelihood need not compute it twice.
+        found = (
+            outputs if isinstance(outputs, Likelihoods) else _likelihood(pl_module).log_prob(batch)
+        )
+        if math.isfinite(found.noise_floor):
+            self._excess.update((-found.log_prob / found.dims - found.noise_floor) / math.log(2))
         if self.dequantised:
             self._bits.update(dequantised_bits_per_dim(_pixels(pl_module), batch))
 
@@ -93,7 +97,7 @@ class Likelihood(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._measure(pl_module, batch)
+        self._measure(pl_module, outputs, batch)
 
     @override
     def on_test_batch_end(
@@ -105,7 +109,7 @@ class Likelihood(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._measure(pl_module, batch)
+        self._measure(pl_module, outputs, batch)
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -128,13 +132,18 @@ class _Mean:
         self.n += len(values)
 
 
+def _likelihood(module: LightningModule) -> HasLikelihood:
+    if not isinstance(module, HasLikelihood):
+        raise lacks("Likelihood", "a module with log_prob(batch)", module)
+    return module
+
+
 def _pixels(module: LightningModule) -> HasPixelLikelihood:
-    return require(
-        module,
-        HasPixelLikelihood,
-        "Likelihood with dequantised: true",
-        "a module with pixel_log_prob(batch)",
-    )
+    if not isinstance(module, HasPixelLikelihood):
+        raise lacks(
+            "Likelihood with dequantised: true", "a module with pixel_log_prob(batch)", module
+        )
+    return module
 
 
 def dequantised_bits_per_dim(
@@ -147,14 +156,10 @@ def dequantised_bits_per_dim(
     ``x = (k + u - 1/2) / 127.5 - 1`` and u uniform in [0, 1). One draw of u per image is used,
     keyed by the sample, so that every arm sees the same one.
     """
-    keys = [
-        (document.key, i) for document in batch.documents for i in range(document.num_images)
-    ]
+    keys = [(document.key, i) for document in batch.documents for i in range(document.num_images)]
     noise = torch.stack(
         [
-            torch.rand(
-                batch.images.shape[1:], generator=stream(module.seed, "dequantise", key, i)
-            )
+            torch.rand(batch.images.shape[1:], generator=stream(module.seed, "dequantise", key, i))
             for key, i in keys
         ]
     ).to(batch.images)

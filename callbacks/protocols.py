@@ -1,18 +1,21 @@
 """What the callbacks ask of a LightningModule and of a datamodule.
 
-``pretzel.module.PretzelModule`` and the datamodules satisfy these; so can a user's own. They are
-checked once, before training, by :func:`require`.
+``pretzel.module.PretzelModule`` and the datamodules satisfy these; so can a user's own. Callbacks
+check them in ``setup``, before anything trains.
 """
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from pretzel.errors import UserError
 from pretzel.sequence import DocumentBatch
+
+Split = Literal["train", "val", "test"]
 
 
 @runtime_checkable
@@ -38,18 +41,12 @@ class EvaluationSample(Protocol):
 
 @runtime_checkable
 class HasEvaluationSamples(Protocol):
-    """A datamodule that can hand out its evaluation split as samples."""
+    """A datamodule that can hand out its splits as samples."""
 
-    def evaluation_samples(self) -> Sequence[EvaluationSample]:
-        """Return the samples of the evaluation split, in a fixed order."""
-
-
-@runtime_checkable
-class HasTrainingQuestions(Protocol):
-    """A datamodule that can hand out the questions of its training split."""
-
-    def training_questions(self) -> Sequence[tuple[str, str]]:
-        """Return all (question, answer) pairs of the training split."""
+    def evaluation_samples(
+        self, split: Split = "test", limit: int | None = None
+    ) -> Iterable[EvaluationSample]:
+        """Return the first ``limit`` samples of a split, or all, in a fixed order."""
 
 
 @runtime_checkable
@@ -84,6 +81,7 @@ class Answerer(Protocol):
         """Return the greedy answers; ``keys`` name the samples, noise is keyed by them."""
 
 
+@runtime_checkable
 class Likelihoods(Protocol):
     """Exact log-likelihoods of a batch of images."""
 
@@ -126,15 +124,42 @@ class HasPixelLikelihood(Protocol):
         """
 
 
-T = TypeVar("T")
+def lacks(needed_by: str, what: str, thing: object) -> UserError:
+    """Return the error to raise when ``thing`` does not have what a callback needs."""
+    return UserError(f"{needed_by} needs {what}, but {type(thing).__name__} is not one")
 
 
-def require(thing: object, protocol: type[T], needed_by: str, what: str) -> T:
-    """Return ``thing`` if it satisfies ``protocol``.
+def datamodule_of(trainer: Trainer) -> object:
+    """Return the run's datamodule, or None."""
+    datamodule: object = trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
+    return datamodule
+
+
+def evaluation_samples(
+    trainer: Trainer, split: Split, needed_by: str
+) -> Iterable[EvaluationSample]:
+    """Return the samples of a split of the run's datamodule, in order, on every rank.
 
     Raises:
-        UserError: If it does not; the message names who needs what.
+        UserError: If it has none to give.
     """
-    if not isinstance(thing, protocol):
-        raise UserError(f"{needed_by} needs {what}, but {type(thing).__name__} has none")
-    return thing
+    datamodule = datamodule_of(trainer)
+    if not isinstance(datamodule, HasEvaluationSamples):
+        raise lacks(needed_by, "a datamodule with evaluation_samples(split)", datamodule)
+    return datamodule.evaluation_samples(split)
+
+
+def generator_of(module: LightningModule, needed_by: str) -> Generator:
+    """Return the module as one that makes images.
+
+    Raises:
+        UserError: If it is not one.
+    """
+    if not isinstance(module, Generator):
+        raise lacks(needed_by, "a module with sample(prompts, stream_key)", module)
+    return module
+
+
+def split_of_stage(stage: str) -> Split:
+    """Return the split that a Trainer's stage (fit, validate, test) evaluates on."""
+    return "test" if stage == "test" else "val"

@@ -20,9 +20,9 @@ def gather(trainer: Trainer, value: T) -> list[T]:
     """Return every rank's value, in rank order; all ranks must call it."""
     if trainer.world_size == 1:
         return [value]
-    values: list[T | None] = [None] * trainer.world_size
+    values: list[T] = [value] * trainer.world_size
     torch.distributed.all_gather_object(values, value)
-    return [v for v in values if v is not None]
+    return values
 
 
 def from_rank_zero(trainer: Trainer, value: T) -> T:

@@ -36,6 +36,9 @@ from pretzel.ablation.overlay import override as lay_over
 from pretzel.ablation.yamlfile import Source
 from pretzel.errors import UserError
 
+# Lightning 2.6 calls jsonargparse by names that the latter has since deprecated
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
 Subcommand = Literal["fit", "validate", "test", "predict"]
 
 # Imported so that their classes have short names in YAML; users' own parts are named in full.

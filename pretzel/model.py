@@ -162,7 +162,7 @@ class Pretzel(nn.Module):
 
         # The state before an image position gives its parameters; no image starts a row.
         before = streams.deep[:, :-1][packed.is_image[:, 1:]]
-        params = self.deep.params(before).unflatten(0, x.shape[:2])
+        params = self.deep.params(before.view(*x.shape[:2], -1))
         z, logdet = self.deep.transform.forward(flowed.z, params)
         normal = -0.5 * (z.square() + LOG_2PI).sum(dim=(1, 2))
         return PretzelOutput(

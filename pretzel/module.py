@@ -15,6 +15,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from torch.optim.lr_scheduler import LambdaLR
 
 from pretzel.errors import UserError
+from pretzel.latent.pixels import Pixels
 from pretzel.model import LOG_2PI, ImageLikelihood, Pretzel, PretzelOutput
 from pretzel.sampling.denoise import Denoiser
 from pretzel.sampling.guidance import Guidance
@@ -69,7 +70,7 @@ class PretzelModule(LightningModule):
             if value < 0:
                 raise UserError(f"{name} must be 0 or positive, got {value}")
         self.pretzel = pretzel
-        self.register_state_dict_post_hook(_leave_out_frozen)
+        self.register_state_dict_post_hook(_leave_out_frozen)  # type: ignore[no-untyped-call]
         self.text_weight = text_weight
         self.optimizer_factory = optimizer
         self.schedule = schedule
@@ -178,6 +179,20 @@ class PretzelModule(LightningModule):
         noise = self.pretzel.sample_noise(keys, self.seed, "evaluation")
         return self.pretzel.log_prob(batch, noise)
 
+    def pixel_log_prob(self, batch: DocumentBatch) -> Float[Tensor, " m"]:
+        """Return the log-density (nats, pixels in [-1, 1]) of images exactly as given.
+
+        Raises:
+            UserError: If the latent space is not pixels.
+        """
+        latent = self.pretzel.latent
+        if not isinstance(latent, Pixels):
+            raise UserError(
+                "dequantised bits/dim need the latent space Pixels, an exact change of variables, "
+                f"got {type(latent).__name__}"
+            )
+        return self.pretzel.score(batch.documents, latent.encode(batch.images)).log_prob
+
     def sample(
         self, prompts: Sequence[str], *, stream_key: Sequence[int | str]
     ) -> Float[Tensor, "n 3 h w"]:
@@ -238,7 +253,8 @@ class PretzelModule(LightningModule):
                 f"checkpoint must be of the configured architecture, but {problems[0]}"
                 + (f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else "")
             )
-        return super().load_state_dict(state_dict, strict=False, assign=assign)
+        loaded: _IncompatibleKeys = super().load_state_dict(state_dict, False, assign)
+        return loaded
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the frozen parts."""

@@ -57,7 +57,7 @@ def explain(message: str, config: Config, options: Iterable[str]) -> UserError:
             if found := pattern.search(text):
                 return _sentence(found.groupdict(), keys, owner, config, list(options))
     keys = max((keys for keys, _, _ in lines), key=len, default=())
-    types = [m["type"] for _, _, text in lines if (m := _EXPECTED.search(text))]
+    types = [m["type"] for at_keys, _, text in lines if at_keys == keys and (m := _EXPECTED.search(text))]
     path = _path(config, keys, None)
     if types:
         names = [re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", name) for name in types]
@@ -78,16 +78,36 @@ def explain_constructor(error: BaseException, config: Config) -> UserError:
         error: What the constructor raised; its traceback tells which class it was.
         config: What was instantiated.
     """
-    reason = " ".join(str(error).split()) or type(error).__name__
-    for instance in reversed(_constructed(error.__traceback__)):
-        for path, name in _class_nodes(config.values):
-            if import_name(name) is type(instance) or name == type(instance).__name__:
-                arguments = at(config.values, (*path, "init_args")) or {}
-                told = [arg for arg in arguments if re.search(rf"\b{re.escape(arg)}\b", reason)]
-                key = (*path, "init_args", told[0]) if told else (*path, "class_path")
-                given = f" (value {_value(config, key)})" if told else ""
-                return UserError(f"{_where(config, key)}{type(instance).__name__}: {reason}{given}")
-    return UserError(reason)
+    nodes = [*_class_nodes(config.values), (("trainer",), "lightning.pytorch.Trainer")]
+    for cause in reversed(_chain(error)):  # the parser wraps what the constructor said
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        for instance in reversed(_constructed(cause.__traceback__)):
+            for path, name in nodes:
+                if import_name(name) is type(instance) or name == type(instance).__name__:
+                    inner = path if path == ("trainer",) else (*path, "init_args")
+                    return _of_part(config, path, inner, type(instance).__name__, reason)
+    return UserError(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _of_part(config: Config, path: Key, inner: Key, name: str, reason: str) -> UserError:
+    """Point at the argument that the reason mentions, or at the part."""
+    for argument in at(config.values, inner) or {}:
+        if re.search(rf"\b{re.escape(argument)}\b", reason):
+            key = (*inner, argument)
+            given = _value(config, key)
+            told = "" if given in reason else f" (value {given})"
+            return UserError(f"{_where(config, key)}{name}: {reason}{told}")
+    return UserError(f"{_where(config, path)}{name}: {reason}")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what it was raised from, the last one first raised."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain
 
 
 def _contexts(message: str) -> list[tuple[tuple[str, ...], str | None, str]]:
@@ -190,7 +210,7 @@ def parameters(class_path: str) -> list[str]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(found, "part", fail_untyped=False)
     part = parser.get_defaults().get("part")
-    return [] if part is None else [str(name) for name in part]
+    return [] if part is None else list(vars(part))
 
 
 def _known_classes(near: str) -> Iterator[str]:

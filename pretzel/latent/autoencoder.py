@@ -173,7 +173,8 @@ class ConvAutoencoder(nn.Module):
                 metadata = file.metadata() or {}
                 device = torch.get_default_device()  # the meta device when a grid is only planned
                 names: list[str] = file.keys()
-                tensors = {name: file.get_tensor(name).to(device) for name in names}
+                # Copies: what safetensors gives is the mapped file, and changes when that does.
+                tensors = {name: file.get_tensor(name).to(device, copy=True) for name in names}
             config = json.loads(metadata[_METADATA_KEY])
             with torch.device("meta"):  # no initialisation: the global random state stays as it is
                 autoencoder = cls(**{**config, "widths": tuple(config["widths"])})
@@ -224,8 +225,8 @@ class Autoencoder(LatentSpace):
 
     @property
     def identity(self) -> str:
-        """Name, patch size, noise and the content hash of the weights."""
-        return f"autoencoder(patch_size={self.patch_size},noise={self.noise:g}):{self._digest[:16]}"
+        """Name, content hash of the weights and patch size."""
+        return f"autoencoder:{self._digest[:16]}/{self.patch_size}"
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode: a frozen autoencoder has no training behaviour."""

@@ -133,4 +133,5 @@ class _Turn:
         )
         streams = self.model.interleaving(inputs, self.model.vlm, self.model.deep, self.caches)
         assert streams.text is not None
-        return streams.text[:, -1]
+        last: Tensor = streams.text[:, -1]
+        return last

@@ -8,7 +8,7 @@ from pretzel.typing import Float, Int, Tensor
 from pretzel.vlm.base import VLMCache
 
 
-class PreallocatedLayer(CacheLayerMixin):
+class PreallocatedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """Keys and values of one layer, written in place.
 
     transformers' own ``StaticLayer`` returns the whole buffer, so its masks must cover positions
@@ -19,7 +19,7 @@ class PreallocatedLayer(CacheLayerMixin):
     """
 
     def __init__(self, max_length: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.max_length = max_length
         self.length = 0
 

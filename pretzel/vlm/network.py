@@ -8,6 +8,7 @@ rotary embedding compute in float32 whatever they are given.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -43,7 +44,7 @@ class TinyConfig:
 
     def llama(self) -> LlamaConfig:
         """Return the transformers configuration of the language model."""
-        return LlamaConfig(
+        config = LlamaConfig(
             vocab_size=self.vocab_size,
             hidden_size=self.hidden_size,
             num_hidden_layers=self.num_layers,
@@ -54,8 +55,9 @@ class TinyConfig:
             initializer_range=0.05,  # the default 0.02 is for widths of thousands
             bos_token_id=None,
             eos_token_id=None,
-            attn_implementation="sdpa",
         )
+        config._attn_implementation = "sdpa"
+        return config
 
 
 class Rotary(nn.Module):
@@ -86,7 +88,7 @@ class Rotary(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Patches, linearly embedded, with row and column embeddings and one small MLP.
+    """Each patch through one small MLP, plus row and column embeddings.
 
     Nothing here mixes patches: seeing shapes is left to the layers of the language model, which
     must do it for an adapter on the flow's latents as well.
@@ -104,12 +106,10 @@ class VisionTower(nn.Module):
         self.image_size = config.image_size
         side = config.image_size // config.patch_size
         width = config.hidden_size
-        self.patches = nn.Conv2d(3, width, config.patch_size, stride=config.patch_size)
+        self.patches = nn.Conv2d(3, 3 * width, config.patch_size, stride=config.patch_size)
+        self.mlp = nn.Linear(3 * width, width)
         self.rows = nn.Parameter(torch.randn(side, 1, width) * 0.2)
         self.columns = nn.Parameter(torch.randn(1, side, width) * 0.2)
-        self.mlp = nn.Sequential(
-            nn.RMSNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
 
     def forward(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n h"]:
         """Return one embedding a patch, raster order.
@@ -122,9 +122,9 @@ class VisionTower(nn.Module):
                 f"images must be {self.image_size} x {self.image_size} pixels for this vision "
                 f"tower, got {tuple(images.shape[-2:])}"
             )
-        x = self.patches(images).permute(0, 2, 3, 1) + self.rows + self.columns
-        x = x + self.mlp(x)
-        return x.flatten(1, 2)
+        x = F.gelu(self.patches(images).permute(0, 2, 3, 1))
+        embeddings: Tensor = self.mlp(x) + self.rows + self.columns
+        return embeddings.flatten(1, 2)
 
 
 class TinyNetwork(nn.Module):
@@ -139,7 +139,8 @@ class TinyNetwork(nn.Module):
         self.config = config
         llama = config.llama()
         self.decoder = LlamaModel(llama)
-        self.decoder.rotary_emb = Rotary(config.hidden_size // config.num_heads, config.rope_theta)
+        rotary = Rotary(config.hidden_size // config.num_heads, config.rope_theta)
+        self.decoder.add_module("rotary_emb", rotary)
         for module in list(self.decoder.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, LlamaRMSNorm):
@@ -173,4 +174,4 @@ class TinyNetwork(nn.Module):
 
     def logits(self, states: Float[Tensor, "*b h"]) -> Float[Tensor, "*b v"]:
         """Apply the head, which is the embedding's own matrix."""
-        return nn.functional.linear(states, self.decoder.embed_tokens.weight)
+        return F.linear(states, self.decoder.embed_tokens.weight)

@@ -1,21 +1,30 @@
 """Word pieces of the tiny vision-language model.
 
-Run as a command, it trains the vocabulary on the texts of shards::
+Run as a command, it learns the vocabulary from the captions, questions and answers of shards::
 
-    python -m pretzel.vlm.tokenizer tokenizer.json SHARD.tar.gz ...
+    python -m pretzel.vlm.tokenizer tokenizer.json datamodules/data/*/train-*.tar.gz
 """
 
-from collections.abc import Iterable, Sequence
+import json
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Self
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from pretzel.errors import UserError
 from pretzel.vlm.base import SpecialTokens
 
 PAD, BEGIN_OF_IMAGE, END_OF_IMAGE, END_OF_TEXT = "<pad>", "<image>", "</image>", "<end>"
 UNKNOWN = "<unknown>"
-SPECIAL = [PAD, BEGIN_OF_IMAGE, END_OF_IMAGE, END_OF_TEXT, UNKNOWN]
-ALPHABET = list("abcdefghijklmnopqrstuvwxyz0123456789.,:;!?'\"()&+-#")
+SPECIAL = (PAD, BEGIN_OF_IMAGE, END_OF_IMAGE, END_OF_TEXT, UNKNOWN)
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+PUNCTUATION = ".,:;!?'\"()&+-#"
+VOCAB_SIZE = 512
 
 
 class WordPieces:
@@ -27,51 +36,110 @@ class WordPieces:
 
     def __init__(self, serialized: str) -> None:
         self._tokenizer = Tokenizer.from_str(serialized)
-        # "<image>" typed in a caption is punctuation and a word, not the beginning of an image
-        self._tokenizer.encode_special_tokens = True
-        ids = [self._tokenizer.token_to_id(token) for token in SPECIAL]
-        assert None not in ids, f"the tokenizer lacks one of {SPECIAL}"
-        self._special_ids = frozenset(ids)
+        vocabulary = self._tokenizer.get_vocab()
         self.special = SpecialTokens(
-            pad=ids[0], begin_of_image=ids[1], end_of_image=ids[2], end_of_text=ids[3]
+            pad=vocabulary[PAD],
+            begin_of_image=vocabulary[BEGIN_OF_IMAGE],
+            end_of_image=vocabulary[END_OF_IMAGE],
+            end_of_text=vocabulary[END_OF_TEXT],
         )
+        self._special_ids = frozenset(vocabulary[token] for token in SPECIAL)
+        self.vocab_size = len(vocabulary)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int) -> Self:
-        """Learn a vocabulary; equal texts give equal vocabularies, in any order of the texts.
+    def train(cls, texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Self:
+        """Learn a vocabulary by merging the most frequent pair again and again.
+
+        The trainers of the ``tokenizers`` library order ties by a randomly seeded hash; here
+        equal texts give equal vocabularies, in any order and on any machine.
 
         Args:
             texts: Captions, questions and answers, with repetitions: frequent words stay whole.
             vocab_size: Most tokens, special ones and the alphabet included.
         """
-        tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        normalizer = normalizers.BertNormalizer(lowercase=True)
+        splitter = pre_tokenizers.BertPreTokenizer()
+        words: Counter[str] = Counter()
+        for text, count in Counter(texts).items():
+            for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
+                words[word] += count
+        pieces = [*SPECIAL, *PUNCTUATION, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+        pieces += _merges(words, vocab_size - len(pieces))
+        vocabulary = {piece: number for number, piece in enumerate(pieces)}
+        tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
+        tokenizer.normalizer = normalizer
+        tokenizer.pre_tokenizer = splitter
         tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size,
-            min_frequency=2,
-            special_tokens=SPECIAL,
-            initial_alphabet=ALPHABET,
-            limit_alphabet=len(ALPHABET),
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(sorted(texts), trainer)
         return cls(tokenizer.to_str())
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of tokens, special ones included."""
-        return self._tokenizer.get_vocab_size()
 
     def serialize(self) -> str:
         """Return the tokenizer as JSON."""
         return self._tokenizer.to_str(pretty=True) + "\n"
 
     def encode(self, text: str) -> list[int]:
-        """Return token ids of ``text``, without special tokens."""
+        """Return token ids of ``text``; "<image>" typed in it is punctuation and a word."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
         return self._tokenizer.decode([i for i in tokens if i not in self._special_ids])
+
+
+def _merges(words: Counter[str], count: int) -> list[str]:
+    """Return the first ``count`` merged pieces, in order; ties go to the alphabet."""
+    split = {
+        word: [word[0], *(f"##{letter}" for letter in word[1:])]
+        for word in sorted(words)
+        if set(word) <= set(LETTERS)
+    }
+    found: list[str] = []
+    while len(found) < count:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, parts in split.items():
+            for pair in pairwise(parts):
+                pairs[pair] += words[word]
+        if not pairs:
+            break
+        left, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merged = left + right.removeprefix("##")
+        if merged not in found:
+            found.append(merged)
+        for parts in split.values():
+            position = 0
+            while position < len(parts) - 1:
+                if (parts[position], parts[position + 1]) == (left, right):
+                    parts[position : position + 2] = [merged]
+                position += 1
+    return found
+
+
+def shard_texts(shards: Iterable[Path]) -> Iterator[str]:
+    """Yield captions, questions and answers of shards (``*.json`` members).
+
+    Raises:
+        UserError: If a shard cannot be read.
+    """
+    for shard in shards:
+        try:
+            with tarfile.open(shard) as archive:
+                for member in archive:
+                    file = archive.extractfile(member) if member.name.endswith(".json") else None
+                    if file is None:
+                        continue
+                    annotation = json.load(file)
+                    yield annotation["caption"]
+                    for question, answer in annotation.get("questions", []):
+                        yield question
+                        yield answer
+        except (OSError, tarfile.TarError) as error:
+            raise UserError(f"cannot read shard {shard}: {error}") from error
+
+
+def main(args: Sequence[str]) -> None:
+    """Learn a vocabulary: ``OUTPUT SHARD...``."""
+    output, *shards = map(Path, args)
+    output.write_text(WordPieces.train(shard_texts(shards)).serialize(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

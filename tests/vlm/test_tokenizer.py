@@ -26,10 +26,11 @@ def test_every_answer_is_one_token(shipped, answer):
         "does the image contain a triangle?",
         "grinning face with smiling eyes",
         "a zebra, perhaps",
+        "mage: light tone",
     ],
 )
 def test_text_comes_back(shipped, text):
-    assert shipped.decode_text(shipped.encode_text(text)) == text.replace(",", " ,")
+    assert shipped.decode_text(shipped.encode_text(text)) == text.replace(":", " :")
 
 
 def test_dataset_words_are_whole(shipped):

@@ -1,0 +1,196 @@
+"""Generate images once per evaluation, and let every metric look at them."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from typing_extensions import override
+
+from callbacks.features import to_uint8
+from callbacks.generation_metric import GenerationMetric, ReferenceMetric
+from callbacks.protocols import Generator, Split, evaluation_samples, generator_of, split_of_stage
+from callbacks.reporting import Stage, from_rank_zero, gather, log_values, tensorboards
+from pretzel.errors import UserError
+
+
+class Generation(Callback):
+    """Measure images generated from prompts, at noise that is the same in every evaluation.
+
+    Batches are dealt out to ranks and keyed by their number, so that the images do not depend on
+    how many ranks there are (they do depend on ``batch_size``). Rank zero measures them as 8-bit
+    pictures, and all ranks log the same values, among them ``<stage>/seconds_per_image``, the wall
+    time of sampling. Metrics that need real images get all samples of the split that is
+    evaluated, once.
+
+    Args:
+        metrics: What to measure.
+        num_images: Number of images; prompts are repeated in order where there are fewer.
+        batch_size: Images generated at a time on each rank.
+        prompts: Prompts; None takes the captions of the evaluated split, in order, leaving out
+            those that a metric cannot judge (partial captions, for ShapeAccuracy).
+        every_n_validations: Measure at every n-th validation of a fit; tests always measure.
+
+    Raises:
+        UserError: If an argument is out of range, a metric cannot judge a given prompt, no prompt
+            is left, module or datamodule lack what is needed, or a metric's parts cannot be had;
+            all before training.
+    """
+
+    def __init__(
+        self,
+        metrics: list[GenerationMetric],
+        num_images: int = 256,
+        batch_size: int = 64,
+        prompts: list[str] | None = None,
+        every_n_validations: int = 1,
+    ) -> None:
+        for name, value in (
+            ("num_images", num_images),
+            ("batch_size", batch_size),
+            ("every_n_validations", every_n_validations),
+        ):
+            if value < 1:
+                raise UserError(f"Generation: {name} must be at least 1, got {value}")
+        if not metrics:
+            raise UserError("Generation: metrics must name at least one metric, got none")
+        for prompt in prompts or []:
+            for metric in metrics:
+                if not metric.accepts(prompt):
+                    raise UserError(
+                        f"Generation: {type(metric).__name__} cannot judge the prompt {prompt!r}"
+                    )
+        self.metrics = metrics
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.prompts = prompts
+        self.every_n_validations = every_n_validations
+        self._num_validations = 0
+        self._real_split: Split | None = None
+        self._real_size: tuple[int, ...] | None = None
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(
+            metrics=[type(metric).__name__ for metric in self.metrics],
+            num_images=self.num_images,
+            prompts=self.prompts,
+        )
+
+    @override
+    def state_dict(self) -> dict[str, int]:
+        return {"num_validations": self._num_validations}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._num_validations = state_dict["num_validations"]
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "predict":
+            return
+        generator_of(pl_module, "Generation")
+        self._choose_prompts(trainer, split_of_stage(stage))
+        if trainer.is_global_zero:
+            for metric in self.metrics:
+                metric.prepare(pl_module.device)
+
+    def _choose_prompts(self, trainer: Trainer, split: Split) -> list[str]:
+        prompts = self.prompts
+        if prompts is None:
+            prompts = []
+            for sample in evaluation_samples(trainer, split, "Generation without prompts"):
+                if sample.caption and all(m.accepts(sample.caption) for m in self.metrics):
+                    prompts.append(sample.caption)
+                if len(prompts) == self.num_images:
+                    break
+        if not prompts:
+            raise UserError(
+                f"Generation: no prompts are left: give `prompts`, or a {split} split with "
+                "captions that all metrics can judge"
+            )
+        return [prompts[i % len(prompts)] for i in range(self.num_images)]
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        if trainer.training or trainer.validating:
+            self._num_validations += trainer.state.fn == "fit"
+        if trainer.state.fn != "fit" or self._num_validations % self.every_n_validations == 0:
+            self._evaluate(trainer, pl_module, "val")
+
+    @override
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._evaluate(trainer, pl_module, "test")
+
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+        module = generator_of(pl_module, "Generation")
+        prompts = self._choose_prompts(trainer, stage)
+        rank_zero_info(f"Generation: {len(prompts)} images")
+        if trainer.is_global_zero:
+            self._take_in_real(trainer, stage, module.device)
+            for metric in self.metrics:
+                metric.reset()
+        seconds = 0.0
+        start = 0
+        for images, elapsed in self._generate(trainer, module, prompts):
+            seconds += elapsed
+            if trainer.is_global_zero:
+                self._check_size(images)
+                for metric in self.metrics:
+                    metric.update(images, prompts[start : start + len(images)])
+            start += len(images)
+        assert start == len(prompts)
+        values: dict[str, float] = {}
+        if trainer.is_global_zero:
+            for metric in self.metrics:
+                values |= metric.compute()
+            values["seconds_per_image"] = seconds / len(prompts)
+            for board in tensorboards(trainer):
+                lines = "  \n".join(metric.describe() for metric in self.metrics)
+                board.add_text("generation/metrics", lines, trainer.global_step)
+        log_values(pl_module, stage, from_rank_zero(trainer, values))
+
+    def _generate(
+        self, trainer: Trainer, module: Generator, prompts: list[str]
+    ) -> Iterator[tuple[Float[Tensor, "n 3 height width"], float]]:
+        """Yield images in the order of prompts, and the seconds this rank took for its share."""
+        batches = range(0, len(prompts), self.batch_size)
+        for first in range(0, len(batches), trainer.world_size):
+            mine = first + trainer.global_rank
+            pixels = None
+            begun = time.perf_counter()
+            if mine < len(batches):
+                share = prompts[batches[mine] : batches[mine] + self.batch_size]
+                images = module.sample(share, stream_key=("generation", mine))
+                pixels = to_uint8(images).cpu()
+            elapsed = time.perf_counter() - begun
+            shares = [share for share in gather(trainer, pixels) if share is not None]
+            yield torch.cat(shares).to(module.device) / 127.5 - 1, elapsed
+
+    def _take_in_real(self, trainer: Trainer, split: Split, device: torch.device) -> None:
+        metrics = [m for m in self.metrics if isinstance(m, ReferenceMetric)]
+        if not metrics or split == self._real_split:
+            return
+        for metric in metrics:
+            metric.reset_real()
+        samples = iter(evaluation_samples(trainer, split, "Generation"))
+        while some := list(islice(samples, self.batch_size)):
+            images = torch.stack([sample.image for sample in some]).to(device)
+            self._real_size = tuple(images.shape[2:])
+            for metric in metrics:
+                metric.update_real(images)
+        self._real_split = split
+
+    def _check_size(self, images: Tensor) -> None:
+        if self._real_size not in (None, tuple(images.shape[2:])):
+            raise UserError(
+                "Generation: real and generated images must have one size to be compared, got "
+                f"{self._real_size} and {tuple(images.shape[2:])}"
+            )

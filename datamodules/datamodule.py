@@ -1,0 +1,279 @@
+"""The datamodule: shards in, batches of documents out, the same ones for the same seed."""
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, final
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+
+from datamodules.corruption import CorruptionLog
+from datamodules.eval_stream import EvalPlan, EvalStream
+from datamodules.loader import EvalLoader, TrainLoader
+from datamodules.recipe import Recipe
+from datamodules.sample import CorruptSample, Sample
+from datamodules.shard_reader import is_pipe
+from datamodules.source import ShardSource, Split
+from datamodules.train_stream import TrainPlan, TrainStream
+from pretzel.errors import UserError
+from pretzel.rng import stream
+
+
+@final
+class WebDatasetDataModule(LightningDataModule):
+    """Streams image-text documents from WebDataset shards.
+
+    Training draws shards and samples at random, reproducibly for a seed and differently in every
+    epoch; an epoch is ``steps_per_epoch`` batches in every process. Validation, test and
+    prediction see each sample once, in order, as ``caption, image``. The order of the training
+    data depends on ``seed``, ``batch_size``, ``steps_per_epoch``, ``shuffle_buffer``, the number of
+    workers and of processes, and on nothing else; a resumed fit continues with the batches that
+    the uninterrupted one would have seen.
+
+    Args:
+        source: Where the samples come from.
+        recipe: What a training sample becomes.
+        image_size: Height and width of images in pixels: the shorter side is resized
+            (antialiased), the centre is cropped.
+        batch_size: Documents in a batch of one process.
+        steps_per_epoch: Batches of an epoch in every process.
+        num_workers: Worker processes; 0 reads in the main process. At most one for each training
+            shard of a process is used.
+        seed: Seed of every random choice about data.
+        shuffle_buffer: Samples from which the next one is drawn.
+        eval_batch_size: Documents in a batch of validation, test and prediction; ``batch_size`` if
+            not given.
+        num_val_samples: Number of validation samples over all processes; all if not given.
+        upscale: Whether images smaller than ``image_size`` are enlarged; otherwise they are an
+            error.
+        max_corrupt: Number of different unreadable samples that are skipped; one more stops the
+            run.
+
+    Raises:
+        UserError: If a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        source: ShardSource,
+        recipe: Recipe,
+        image_size: int,
+        batch_size: int,
+        steps_per_epoch: int,
+        num_workers: int = 0,
+        seed: int = 0,
+        shuffle_buffer: int = 2000,
+        eval_batch_size: int | None = None,
+        num_val_samples: int | None = None,
+        upscale: bool = False,
+        max_corrupt: int = 100,
+    ) -> None:
+        super().__init__()
+        eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        _at_least(1, image_size=image_size, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
+        _at_least(1, shuffle_buffer=shuffle_buffer, eval_batch_size=eval_batch_size)
+        _at_least(0, num_workers=num_workers, max_corrupt=max_corrupt)
+        if num_val_samples is not None:
+            _at_least(1, num_val_samples=num_val_samples)
+        self.source = source
+        self.recipe = recipe
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.num_workers = num_workers
+        self.seed = seed
+        self.shuffle_buffer = shuffle_buffer
+        self.eval_batch_size = eval_batch_size
+        self.num_val_samples = num_val_samples
+        self.upscale = upscale
+        self._decoder = source.decoder(image_size, upscale=upscale)
+        self._log = CorruptionLog(max_corrupt)
+        self._restored_order: dict[str, int] | None = None
+
+    @property
+    def corrupt_samples(self) -> tuple[CorruptSample, ...]:
+        """The samples of this process that could not be read so far."""
+        return self._log.samples
+
+    def setup(self, stage: str) -> None:
+        """Check before anything is trained that shards exist and that their first samples fit.
+
+        Raises:
+            UserError: If a shard is missing, or a first sample lacks its caption or what the recipe
+                needs, or is smaller than ``image_size``.
+        """
+        splits: tuple[Split, ...] = ("train", "val") if stage == "fit" else ("val",)
+        for split in ("test",) if stage in ("test", "predict") else splits:
+            self._check_first_sample(split)
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the loader of training batches, one epoch for each iteration."""
+        plan = self._train_plan()
+        self._check_restored_order(plan)
+
+        def open_stream(epoch: int, first: int) -> TrainStream:
+            return TrainStream(
+                self.source,
+                self._decoder,
+                self.recipe,
+                plan,
+                # overfit_batches repeats one and the same epoch.
+                epoch=0 if self.trainer is not None and self.trainer.overfit_batches else epoch,
+                first=first,
+            )
+
+        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        return TrainLoader(
+            open_stream,
+            steps=plan.steps,
+            num_workers=plan.num_workers,
+            log=self._log,
+            consumed=self._consumed_batches if fitting else None,
+        )
+
+    def val_dataloader(self) -> EvalLoader | list[EvalLoader]:
+        """Return the loader of validation batches; an empty list if there is no such split."""
+        return self._eval_loader("val", self.num_val_samples)
+
+    def test_dataloader(self) -> EvalLoader | list[EvalLoader]:
+        """Return the loader of test batches; an empty list if there is no such split."""
+        return self._eval_loader("test", None)
+
+    def predict_dataloader(self) -> EvalLoader | list[EvalLoader]:
+        """Return the loader of test batches, whose captions are the prompts."""
+        return self._eval_loader("test", None)
+
+    def evaluation_samples(
+        self, split: Split = "test", limit: int | None = None
+    ) -> Iterator[Sample]:
+        """Yield decoded samples once, in order, with caption and questions, in every process.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            limit: Number of samples; all if not given.
+
+        Raises:
+            UserError: If the source has no such split.
+        """
+        if not self.source.shards(split):
+            raise UserError(f"{type(self.source).__name__} has no {split} shards")
+        samples = self.source.samples(split, self.image_size, upscale=self.upscale)
+        return islice(samples, limit)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the order of the training data depends on; the trainer counts batches."""
+        return {"order": self._order(self._train_plan())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the saved order, to be compared when training data is asked for."""
+        self._restored_order = state_dict["order"]
+
+    def teardown(self, stage: str) -> None:
+        """Warn about the samples that were skipped, if any."""
+        self._log.warn(self._place()[0])
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _consumed_batches(self) -> int:
+        assert self.trainer is not None
+        # Unlike `completed`, `processed` is already counted when a checkpoint is written at the
+        # end of a batch, and unlike `ready` it does not count a batch that was interrupted.
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def _train_plan(self) -> TrainPlan:
+        rank, world_size = self._place()
+        return TrainPlan(
+            seed=self.seed,
+            batch_size=self.batch_size,
+            steps=self._steps(),
+            shuffle_buffer=self.shuffle_buffer,
+            max_corrupt=self._log.max_corrupt,
+            rank=rank,
+            world_size=world_size,
+            num_workers=self._capped_workers(world_size),
+        )
+
+    def _steps(self) -> int:
+        if self.trainer is None:
+            return self.steps_per_epoch
+        limit = self.trainer.limit_train_batches
+        if isinstance(limit, float):
+            return max(1, int(self.steps_per_epoch * limit))
+        return max(1, min(self.steps_per_epoch, limit or self.steps_per_epoch))
+
+    def _capped_workers(self, world_size: int) -> int:
+        num_shards = len(self.source.shards("train"))
+        return min(self.num_workers, max(1, num_shards // world_size))
+
+    def _check_restored_order(self, plan: TrainPlan) -> None:
+        if plan.num_workers < self.num_workers:
+            rank_zero_warn(
+                f"num_workers={self.num_workers} is capped at {plan.num_workers}: there are "
+                f"{len(self.source.shards('train'))} training shards for {plan.world_size} "
+                f"processes"
+            )
+        order = self._order(plan)
+        if self._restored_order is not None and self._restored_order != order:
+            changed = [
+                f"{name} {self._restored_order.get(name)} -> {value}"
+                for name, value in order.items()
+                if self._restored_order.get(name) != value
+            ]
+            rank_zero_warn(
+                f"the checkpoint was made with another order of the data ({', '.join(changed)}): "
+                f"training continues, but not with the batches an uninterrupted run would have seen"
+            )
+
+    def _order(self, plan: TrainPlan) -> dict[str, int]:
+        return {
+            "seed": plan.seed,
+            "batch_size": plan.batch_size,
+            "steps": plan.steps,
+            "shuffle_buffer": plan.shuffle_buffer,
+            "world_size": plan.world_size,
+            "slots_per_process": plan.slots_per_process,
+            "num_shards": len(self.source.shards("train")),
+        }
+
+    def _eval_loader(self, split: Split, limit: int | None) -> EvalLoader | list[EvalLoader]:
+        if not self.source.shards(split):
+            return []
+        rank, world_size = self._place()
+        plan = EvalPlan(
+            split=split,
+            batch_size=self.eval_batch_size,
+            limit=limit,
+            rank=rank,
+            world_size=world_size,
+        )
+        total = self.source.num_samples(split)
+        num_batches = None
+        if total is not None:
+            total = total if limit is None else min(total, limit)
+            num_batches = math.ceil(len(range(rank, total, world_size)) / plan.batch_size)
+        return EvalLoader(
+            EvalStream(self.source, self._decoder, plan),
+            num_batches=num_batches,
+            num_workers=self.num_workers,
+            log=self._log,
+        )
+
+    def _check_first_sample(self, split: Split) -> None:
+        shards = self.source.shards(split)
+        if not shards or is_pipe(shards[0]):
+            return
+        samples = self.source.samples(split, self.image_size, upscale=self.upscale)
+        for sample in islice(samples, 1):
+            if split == "train":
+                self.recipe.documents(sample, stream(self.seed, "check"))
+
+
+def _at_least(minimum: int, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < minimum:
+            raise UserError(f"{name} must be at least {minimum}, not {number}")

@@ -1,0 +1,126 @@
+"""From raw samples to decoded ones: a closed list of decoders, one crop and one resize."""
+
+import io
+import json
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from datamodules.sample import CorruptSample, Sample
+from datamodules.shard_reader import IMAGE_SUFFIXES, JSON_SUFFIX, TEXT_SUFFIX, RawSample
+from pretzel.errors import UserError
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+class SampleDecoder:
+    """Decodes raw samples: image, caption, questions.
+
+    The largest centred square is resized to ``image_size`` (antialiased bicubic), which is the
+    same as resizing the shorter side and cropping the centre. Transparent pixels become white.
+
+    Args:
+        image_size: Height and width in pixels.
+        upscale: Whether images smaller than ``image_size`` are enlarged; otherwise they are an
+            error.
+        caption_field: Field of ``key.json`` that holds the caption where there is no ``key.txt``.
+        resident: Whether decoded samples are kept in memory (small data only).
+    """
+
+    def __init__(
+        self, *, image_size: int, upscale: bool, caption_field: str, resident: bool
+    ) -> None:
+        self.image_size = image_size
+        self.upscale = upscale
+        self.caption_field = caption_field
+        self.resident = resident
+        self._decoded: dict[tuple[str, str], Sample] = {}
+
+    def __call__(self, raw: RawSample) -> Sample | CorruptSample:
+        """Decode one sample.
+
+        Args:
+            raw: Members of the sample as they lie in the shard.
+
+        Returns:
+            The sample, or what is wrong with its bytes.
+
+        Raises:
+            UserError: If it has no caption or its image is smaller than ``image_size``.
+        """
+        known = self._decoded.get((raw.shard, raw.key))
+        if known is not None:
+            return known
+        try:
+            pixels = self._pixels(raw)
+            caption, questions = self._annotation(raw)
+        except UserError:
+            raise
+        # Decoders meet hostile bytes with many exception types; the sample is named and skipped.
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+            KeyError,
+            TypeError,
+            Image.DecompressionBombError,
+        ) as error:
+            return CorruptSample(shard=raw.shard, key=raw.key, reason=_one_line(error))
+        sample = Sample(key=raw.key, pixels=pixels, caption=caption, questions=questions)
+        if self.resident:
+            self._decoded[raw.shard, raw.key] = sample
+        return sample
+
+    def _pixels(self, raw: RawSample) -> UInt8[np.ndarray, "height width 3"]:
+        suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in raw.members), None)
+        if suffix is None:
+            raise KeyError("no image")
+        size = self.image_size
+        with Image.open(io.BytesIO(raw.members[suffix]), formats=_FORMATS) as image:
+            width, height = image.size
+            if min(width, height) < size and not self.upscale:
+                raise UserError(
+                    f"image {raw.key}.{suffix} in {raw.shard} is {width}x{height} pixels, smaller "
+                    f"than image_size={size}: lower image_size or set upscale: true"
+                )
+            picture = _rgb(image)
+        if picture.size != (size, size):
+            side = min(width, height)
+            left, top = (width - side) / 2, (height - side) / 2
+            box = (left, top, left + side, top + side)
+            picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
+        return np.array(picture)
+
+    def _annotation(self, raw: RawSample) -> tuple[str, tuple[tuple[str, str], ...]]:
+        fields = json.loads(raw.members.get(JSON_SUFFIX, b"{}"))
+        if not isinstance(fields, dict):
+            raise TypeError(f"{raw.key}.json is not an object")
+        if TEXT_SUFFIX in raw.members:
+            caption = raw.members[TEXT_SUFFIX].decode()
+        else:
+            caption = fields.get(self.caption_field) or ""
+        if not isinstance(caption, str):
+            raise TypeError(f"field {self.caption_field!r} of {raw.key}.json is not text")
+        if not caption.strip():
+            raise UserError(
+                f"sample {raw.key} in {raw.shard} has no caption: neither {raw.key}.txt nor field "
+                f"{self.caption_field!r} of {raw.key}.json says anything"
+            )
+        questions = tuple(
+            (str(question), str(answer)) for question, answer in fields.get("questions") or ()
+        )
+        return caption.strip(), questions
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    picture = image.convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    white.alpha_composite(picture)
+    return white.convert("RGB")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

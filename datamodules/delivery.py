@@ -1,0 +1,68 @@
+"""What a worker hands to the main process: a batch, or why there is none."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from datamodules.sample import CorruptSample, Sample, to_images
+from pretzel.errors import UserError
+from pretzel.sequence import Document, DocumentBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """One message of a worker.
+
+    Attributes:
+        batch: The batch, or ``None`` if there is only something to report.
+        corrupt: Samples skipped since the message before.
+        error: A user's mistake in one sentence. It travels as text because an exception that
+            crosses processes arrives with a traceback in its message.
+    """
+
+    batch: DocumentBatch | None = None
+    corrupt: tuple[CorruptSample, ...] = ()
+    error: str | None = None
+
+
+def with_errors_as_text(deliveries: Iterator[Delivery]) -> Iterator[Delivery]:
+    """Pass deliveries on; end with an error delivery where a ``UserError`` is raised."""
+    try:
+        yield from deliveries
+    except UserError as error:
+        yield Delivery(error=str(error))
+
+
+class BatchBuilder:
+    """Collects documents until a batch is full.
+
+    Args:
+        batch_size: Documents in a batch.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._documents: list[tuple[Document, Sample]] = []
+        self._corrupt: list[CorruptSample] = []
+
+    def skip(self, corrupt: CorruptSample) -> None:
+        """Note a sample that could not be read."""
+        self._corrupt.append(corrupt)
+
+    def add(self, document: Document, sample: Sample) -> Iterator[Delivery]:
+        """Add one document; yield the batch if this fills it."""
+        self._documents.append((document, sample))
+        if len(self._documents) == self._batch_size:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[Delivery]:
+        """Yield what there is, if anything."""
+        documents, corrupt = self._documents, tuple(self._corrupt)
+        self._documents, self._corrupt = [], []
+        if documents:
+            pixels = [s.pixels for document, s in documents for _ in range(document.num_images)]
+            batch = DocumentBatch(
+                documents=tuple(document for document, _ in documents), images=to_images(pixels)
+            )
+            yield Delivery(batch=batch, corrupt=corrupt)
+        elif corrupt:
+            yield Delivery(corrupt=corrupt)

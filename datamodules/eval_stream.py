@@ -1,0 +1,87 @@
+"""Every sample once, in order: the stream behind validation, test and prediction."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import final
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+from datamodules.decoder import SampleDecoder
+from datamodules.delivery import BatchBuilder, Delivery, with_errors_as_text
+from datamodules.sample import Sample
+from datamodules.shard_reader import RawSample
+from datamodules.source import ShardSource, Split
+from pretzel.sequence import caption_document
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalPlan:
+    """Which samples one process evaluates.
+
+    Attributes:
+        split: ``train``, ``val`` or ``test``.
+        batch_size: Documents in a batch; the last one may be smaller.
+        limit: Number of samples over all processes, ``None`` for all.
+        rank: Number of this process.
+        world_size: Number of processes; each takes every ``world_size``-th sample.
+    """
+
+    split: Split
+    batch_size: int
+    limit: int | None
+    rank: int
+    world_size: int
+
+
+@final
+class EvalStream(IterableDataset[Delivery]):
+    """Caption documents of this process's samples, in order, nothing dropped or repeated.
+
+    Every worker reads all shards, but decodes only the batches whose turn is its own.
+
+    Args:
+        source: Where the samples come from.
+        decoder: Decodes them.
+        plan: Which of them belong to this process.
+    """
+
+    def __init__(self, source: ShardSource, decoder: SampleDecoder, plan: EvalPlan) -> None:
+        self._source = source
+        self._decoder = decoder
+        self._plan = plan
+
+    def __iter__(self) -> Iterator[Delivery]:
+        worker = get_worker_info()
+        turn, turns = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        return with_errors_as_text(self._batches(turn, turns))
+
+    def _batches(self, turn: int, turns: int) -> Iterator[Delivery]:
+        plan = self._plan
+        builder = BatchBuilder(plan.batch_size)
+        batch = turn
+        for place, raw in enumerate(
+            islice(self._raw(builder), plan.rank, plan.limit, plan.world_size)
+        ):
+            number = place // plan.batch_size
+            if number % turns != turn:
+                continue
+            if number != batch:
+                # Fewer than batch_size are left where a sample of the batch was unreadable.
+                yield from builder.flush()
+                batch = number
+            sample = self._decoder(raw)
+            if isinstance(sample, Sample):
+                document = caption_document(sample.caption, key=sample.key)
+                yield from builder.add(document, sample)
+            else:
+                builder.skip(sample)
+        yield from builder.flush()
+
+    def _raw(self, builder: BatchBuilder) -> Iterator[RawSample]:
+        for shard in self._source.shards(self._plan.split):
+            for raw in self._source.read(shard):
+                if isinstance(raw, RawSample):
+                    yield raw
+                else:
+                    builder.skip(raw)

@@ -1,0 +1,63 @@
+"""One decoded sample, and what stands for one that cannot be decoded."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An image with what is said about it.
+
+    Attributes:
+        key: Name of the sample in its shards; the same in every epoch and process.
+        pixels: RGB bytes, cropped and resized.
+        caption: Description of the image.
+        questions: Pairs of question and answer; empty where the data has none.
+    """
+
+    key: str
+    pixels: UInt8[np.ndarray, "height width 3"] = field(repr=False, compare=False)
+    caption: str
+    questions: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def image(self) -> Float[Tensor, "3 height width"]:
+        """The image in [-1, 1]."""
+        return to_images([self.pixels])[0]
+
+
+def to_images(pixels: list[UInt8[np.ndarray, "height width 3"]]) -> Float[Tensor, "n 3 h w"]:
+    """Return byte images as one float tensor in [-1, 1].
+
+    Args:
+        pixels: At least one image, all of one size.
+    """
+    stacked = torch.from_numpy(np.stack(pixels))
+    return (
+        stacked.permute(0, 3, 1, 2)
+        .to(torch.float32, memory_format=torch.contiguous_format)
+        .div_(127.5)
+        .sub_(1.0)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptSample:
+    """A sample, or the rest of a shard, that could not be read.
+
+    Attributes:
+        shard: Path or address of the shard.
+        key: Key of the sample; ``*`` for the rest of a shard.
+        reason: What went wrong.
+    """
+
+    shard: str
+    key: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.key} in {self.shard} ({self.reason})"

@@ -1,0 +1,100 @@
+"""Reading shards: from addresses to raw samples. Nothing but a closed list of members is read."""
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from webdataset import gopen
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from datamodules.sample import CorruptSample
+from pretzel.errors import UserError
+
+IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
+TEXT_SUFFIX = "txt"
+JSON_SUFFIX = "json"
+_SUFFIXES = frozenset({*IMAGE_SUFFIXES, TEXT_SUFFIX, JSON_SUFFIX})
+_PIPE = "pipe:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawSample:
+    """The undecoded members of one sample.
+
+    Attributes:
+        shard: Path or address of the shard.
+        key: Common part of the members' names.
+        members: Bytes by lower-case suffix.
+    """
+
+    shard: str
+    key: str
+    members: dict[str, bytes]
+
+
+def is_pipe(shard: str) -> bool:
+    """Say whether a shard is the output of a command (``pipe:COMMAND``)."""
+    return shard.startswith(_PIPE)
+
+
+def read_shard(shard: str) -> Iterator[RawSample | CorruptSample]:
+    """Yield the samples of one shard in the order of the archive.
+
+    Members of other types than images, text and JSON are skipped unread: nothing that a shard
+    holds is ever unpickled or run. A damaged archive ends with one ``CorruptSample``; the sample
+    that was being read is not delivered half.
+
+    Args:
+        shard: Local path or ``pipe:COMMAND``.
+
+    Raises:
+        UserError: If the shard does not exist or holds no sample at all.
+    """
+    empty = True
+    try:
+        with _open(shard) as stream:
+            members = tar_file_expander(
+                [{"url": shard, "stream": stream}], select_files=_is_readable, eof_value=None
+            )
+            for sample in group_by_keys(members):
+                empty = False
+                yield RawSample(
+                    shard=shard,
+                    key=sample["__key__"],
+                    members={name: sample[name] for name in sample if name in _SUFFIXES},
+                )
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        yield CorruptSample(
+            shard=shard, key="*", reason=str(error.args[0] if error.args else error)
+        )
+        return
+    if empty:
+        raise UserError(
+            f"shard {shard!r} holds no sample: no member is one of {', '.join(sorted(_SUFFIXES))}"
+        )
+
+
+@cache
+def resident_shard(shard: str) -> tuple[RawSample | CorruptSample, ...]:
+    """Return the samples of one shard, which stays in memory from then on (embedded data)."""
+    return tuple(read_shard(shard))
+
+
+def _is_readable(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in _SUFFIXES
+
+
+def _open(shard: str) -> IO[bytes]:
+    if is_pipe(shard):
+        stream: IO[bytes] = gopen.gopen(shard, "rb")
+        return stream
+    try:
+        return Path(shard).open("rb")
+    except FileNotFoundError:
+        raise UserError(f"shard {shard!r} does not exist") from None

@@ -1,0 +1,76 @@
+"""Where samples come from: the contract of a shard source."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Literal
+
+from datamodules.decoder import SampleDecoder
+from datamodules.sample import CorruptSample, Sample
+from datamodules.shard_reader import RawSample, read_shard, resident_shard
+
+Split = Literal["train", "val", "test"]
+
+
+class ShardSource(ABC):
+    """Shards of images with captions, by split.
+
+    Sources say where shards lie and how they are read; they do not shuffle, batch or repeat.
+    """
+
+    @abstractmethod
+    def shards(self, split: Split) -> tuple[str, ...]:
+        """Return the shards of a split, empty if the source has no such split.
+
+        Raises:
+            UserError: If a local shard does not exist.
+        """
+
+    @abstractmethod
+    def num_samples(self, split: Split) -> int | None:
+        """Return the number of samples of a split, ``None`` if only reading would tell."""
+
+    @property
+    @abstractmethod
+    def caption_field(self) -> str:
+        """Field of ``key.json`` that holds the caption where there is no ``key.txt``."""
+
+    @property
+    @abstractmethod
+    def resident(self) -> bool:
+        """Whether the data is small enough to stay in memory once read."""
+
+    def read(self, shard: str) -> Iterator[RawSample | CorruptSample]:
+        """Yield the raw samples of one shard in order."""
+        return iter(resident_shard(shard)) if self.resident else read_shard(shard)
+
+    def decoder(self, image_size: int, *, upscale: bool = False) -> SampleDecoder:
+        """Return the decoder of this source's samples.
+
+        Args:
+            image_size: Height and width in pixels.
+            upscale: Whether smaller images are enlarged; otherwise they are an error.
+        """
+        return SampleDecoder(
+            image_size=image_size,
+            upscale=upscale,
+            caption_field=self.caption_field,
+            resident=self.resident,
+        )
+
+    def samples(self, split: Split, image_size: int, *, upscale: bool = False) -> Iterator[Sample]:
+        """Yield every sample of a split once, in order; unreadable ones are left out.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            image_size: Height and width in pixels.
+            upscale: Whether smaller images are enlarged; otherwise they are an error.
+
+        Raises:
+            UserError: If a shard is missing, a caption is missing or an image is too small.
+        """
+        decode = self.decoder(image_size, upscale=upscale)
+        for shard in self.shards(split):
+            for raw in self.read(shard):
+                sample = decode(raw) if isinstance(raw, RawSample) else raw
+                if isinstance(sample, Sample):
+                    yield sample

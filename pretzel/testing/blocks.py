@@ -1,0 +1,137 @@
+"""The laws of every flow block.
+
+Each is a function of a case; its first line says what a block that breaks it does wrong.
+"""
+
+import torch
+
+from pretzel.flow.block import FlowBlock
+from pretzel.testing.case import BF16, FP32, FP64, Case, normal
+from pretzel.testing.deviation import Deviation, LawBroken, check, require, within, worst_of
+from pretzel.testing.gradients import check_gradients, jacobian
+from pretzel.typing import Float, Tensor
+
+
+def sample(block: FlowBlock, rows: int = 3, key: str = "x") -> Float[Tensor, "b n d"]:
+    """Return standard normal positions for a block, float64."""
+    positions = 1
+    for size in block.grid:
+        positions *= size
+    return normal(rows, positions, block.channels, key=key)
+
+
+def inverse_undoes_forward(case: Case[FlowBlock]) -> Deviation:
+    """The inverse does not undo the forward map, or the other way round."""
+    block = case.build()
+    x, z = sample(block), sample(block, key="z")
+    with torch.no_grad():
+        back = within(block.inverse(block(x).z), x, FP64, "inverse(forward(x)) = x")
+        forth = within(block(block.inverse(z)).z, z, FP64, "forward(inverse(z)) = z")
+    return worst_of([back, forth])
+
+
+def logdet_is_that_of_the_jacobian(case: Case[FlowBlock]) -> Deviation:
+    """The reported log-determinant is not log|det| of the block's autograd Jacobian."""
+    block = case.build()
+    x = sample(block, rows=2)
+    dims = x[0].numel()
+    matrices = [jacobian(lambda rows: block(rows).z, row).reshape(dims, dims) for row in x]
+    true = torch.stack([torch.linalg.slogdet(matrix).logabsdet for matrix in matrices])
+    return within(block(x).logdet, true, FP64, "logdet = log|det dz/dx|")
+
+
+def rows_are_independent(case: Case[FlowBlock]) -> Deviation:
+    """A sample's result depends on the other samples of its batch."""
+    block = case.build()
+    x = sample(block)
+    with torch.no_grad():
+        whole = block(x)
+        alone = [block(row[None]) for row in x]
+        inverse = torch.cat([block.inverse(row[None]) for row in x])
+        return worst_of(
+            [
+                within(torch.cat([f.z for f in alone]), whole.z, FP64, "z of single rows"),
+                within(
+                    torch.cat([f.logdet for f in alone]), whole.logdet, FP64, "logdet of rows"
+                ),
+                within(inverse, block.inverse(x), FP64, "inverse of single rows"),
+            ]
+        )
+
+
+def inputs_are_not_modified(case: Case[FlowBlock]) -> Deviation:
+    """The block writes into the tensors it is given."""
+    block = case.build()
+    x = sample(block)
+    for name, function in (("forward", block.forward), ("inverse", block.inverse)):
+        given = x.clone()
+        with torch.no_grad():
+            function(given)
+        deviation = within(given, x, 0.0, f"input after {name}")
+    return deviation
+
+
+def every_parameter_is_trained(case: Case[FlowBlock]) -> Deviation:
+    """A trainable parameter gets no gradient, or one that is not finite."""
+    block = case.build()
+    x = sample(block)
+    flowed = block(x)
+    loss = (flowed.z * sample(block, key="weights")).sum() + flowed.logdet.sum()
+    return check_gradients(block, loss, nonzero=case.perturbed)
+
+
+def state_dict_holds_everything(case: Case[FlowBlock]) -> Deviation:
+    """A block with the same state dict computes something else: part of its state is not saved."""
+    block, other = case.build(), case.build(seed=1)
+    other.load_state_dict(block.state_dict())
+    x = sample(block)
+    with torch.no_grad():
+        first, second = block(x), other(x)
+    return worst_of(
+        [
+            within(second.z, first.z, 0.0, "z after loading"),
+            within(second.logdet, first.logdet, 0.0, "logdet after loading"),
+        ]
+    )
+
+
+def wrong_shapes_are_refused(case: Case[FlowBlock]) -> Deviation:
+    """An input with a position or a channel too many is not refused by a ValueError."""
+    block = case.build()
+    x = sample(block)
+    positions, channels = torch.cat([x, x[:, :1]], 1), torch.cat([x, x[..., :1]], 2)
+    for name, wrong in (("positions", positions), ("channels", channels)):
+        try:
+            block(wrong)
+        except ValueError:
+            continue
+        raise LawBroken(f"x of shape {tuple(wrong.shape)}, one too many {name}, is not refused")
+    return Deviation(what="wrong shapes refused", error=0.0, tolerance=0.0)
+
+
+def float32_is_close(case: Case[FlowBlock]) -> Deviation:
+    """In float32 the inverse or the log-determinant is off by more than 1e-4."""
+    block, exact = case.build(dtype=torch.float32), case.build()
+    x = sample(block)
+    with torch.no_grad():
+        flowed = block(x.float())
+        require(flowed.z.dtype == torch.float32, f"float32 gives {flowed.z.dtype}")
+        expected = exact(x)
+        return worst_of(
+            [
+                within(block.inverse(flowed.z).double(), x, FP32, "inverse in float32"),
+                within(flowed.z.double(), expected.z, FP32, "z in float32"),
+                within(flowed.logdet.double(), expected.logdet, FP32, "logdet in float32"),
+            ]
+        )
+
+
+def bfloat16_is_stated(case: Case[FlowBlock]) -> Deviation:
+    """With bfloat16 weights z is off by more than a tenth of its norm."""
+    block, exact = case.build(dtype=torch.bfloat16), case.build()
+    x = sample(block).bfloat16()
+    with torch.no_grad():
+        z, expected = block(x).z.double(), exact(x.double()).z
+    error = float((z - expected).norm() / expected.norm())
+    what = "relative error of z in bfloat16"
+    return check(Deviation(what=what, error=error, tolerance=BF16))

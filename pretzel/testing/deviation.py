@@ -1,0 +1,95 @@
+"""How far two things that must be equal are apart, and where."""
+
+import math
+from dataclasses import dataclass
+
+from pretzel.typing import Float, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deviation:
+    """The worst error of a law.
+
+    Attributes:
+        what: What was compared.
+        error: Largest absolute difference; not a number counts as infinite.
+        tolerance: Largest error that the law allows.
+        where: Index of the worst element, or the name of the worst parameter.
+    """
+
+    what: str
+    error: float
+    tolerance: float
+    where: str = ""
+
+    def __str__(self) -> str:
+        place = f" at {self.where}" if self.where else ""
+        return f"{self.what}: worst error {self.error:.2g}{place} (tolerance {self.tolerance:.2g})"
+
+
+class LawBroken(AssertionError):
+    """A law does not hold; the message names the worst error and where it is."""
+
+
+def check(deviation: Deviation) -> Deviation:
+    """Return a deviation within its tolerance.
+
+    Raises:
+        LawBroken: If the error exceeds the tolerance.
+    """
+    if not deviation.error <= deviation.tolerance:
+        raise LawBroken(str(deviation))
+    return deviation
+
+
+def require(condition: bool, what: str) -> None:
+    """Raise unless a condition that has no error to measure is met.
+
+    Raises:
+        LawBroken: If it is not met; ``what`` is the message.
+    """
+    if not condition:
+        raise LawBroken(what)
+
+
+def within(
+    actual: Float[Tensor, "..."], expected: Float[Tensor, "..."], tolerance: float, what: str
+) -> Deviation:
+    """Compare two tensors element by element.
+
+    Args:
+        actual: What the part computes.
+        expected: What it must compute; errors are relative to the larger of 1 and its largest
+            absolute value.
+        tolerance: Largest error allowed.
+        what: What is compared, for the message.
+
+    Raises:
+        LawBroken: If the shapes differ or an element is too far off or not finite.
+    """
+    shapes = (tuple(actual.shape), tuple(expected.shape))
+    require(shapes[0] == shapes[1], f"{what}: shape {shapes[0]} instead of {shapes[1]}")
+    if not expected.numel():
+        return Deviation(what=what, error=0.0, tolerance=tolerance)
+    scale = max(1.0, float(expected.detach().abs().max()))
+    difference = (actual.detach().to(expected) - expected.detach()).abs() / scale
+    return check(worst(difference.nan_to_num(nan=math.inf), tolerance, what))
+
+
+def worst(errors: Float[Tensor, "..."], tolerance: float, what: str) -> Deviation:
+    """Return the deviation of the largest of non-negative errors."""
+    if not errors.numel():
+        return Deviation(what=what, error=0.0, tolerance=tolerance)
+    flat = int(errors.argmax())
+    index = []
+    for size in reversed(errors.shape):
+        flat, rest = divmod(flat, size)
+        index.append(rest)
+    return Deviation(
+        what=what, error=float(errors.max()), tolerance=tolerance, where=str(index[::-1])
+    )
+
+
+def worst_of(deviations: list[Deviation]) -> Deviation:
+    """Return the deviation that comes closest to, or furthest beyond, its tolerance."""
+    return max(deviations, key=lambda d: d.error / d.tolerance if d.tolerance else d.error)

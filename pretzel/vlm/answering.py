@@ -1,0 +1,93 @@
+"""Answers of the tiny vision-language model, seeing with its own vision tower."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pretzel.typing import Bool, Float, Int, Tensor
+from pretzel.vlm.cache import PreallocatedCache
+from pretzel.vlm.network import TinyNetwork
+from pretzel.vlm.tokenizer import WordPieces
+
+MAX_ANSWER_TOKENS = 8
+
+
+@torch.inference_mode()
+def greedy_answers(
+    network: TinyNetwork,
+    tokenizer: WordPieces,
+    images: Float[Tensor, "m 3 height width"],
+    image_of_question: Int[Tensor, " q"],
+    questions: Sequence[str],
+    max_tokens: int = MAX_ANSWER_TOKENS,
+) -> list[str]:
+    """Answer questions, taking the likeliest token each time.
+
+    Each image is read once, however many questions are asked about it.
+
+    Args:
+        network: The model.
+        tokenizer: Its tokenizer.
+        images: Pixels in [-1, 1].
+        image_of_question: Image that each question is about.
+        questions: At least one question.
+        max_tokens: An answer that has not ended by then is cut.
+    """
+    special = tokenizer.special
+    encoded = [tokenizer.encode(question) for question in questions]
+    longest = max(map(len, encoded))
+    cache, length = _read(network, tokenizer, images, room=longest + max_tokens)
+    cache = cache.select(image_of_question)
+
+    # Padding stands between image and question, where nothing attends to it
+    tokens = torch.full((len(questions), longest), special.pad, device=images.device)
+    for row, question in enumerate(encoded):
+        tokens[row, longest - len(question) :] = torch.tensor(question, device=images.device)
+    valid = tokens != special.pad
+    index = length - 1 + valid.cumsum(1)
+    attended = torch.cat((valid.new_ones(len(questions), length), valid), dim=1)
+    states = network(network.embed(tokens), index, _causal(attended, longest), cache)
+
+    answers: list[list[int]] = [[] for _ in questions]
+    open_rows = set(range(len(questions)))
+    last = index[:, -1:]
+    for _ in range(max_tokens):
+        tokens = network.logits(states[:, -1:]).argmax(-1)
+        for row in sorted(open_rows):
+            token = int(tokens[row])
+            if token == special.end_of_text:
+                open_rows.discard(row)
+            else:
+                answers[row].append(token)
+        if not open_rows:
+            break
+        attended = torch.cat((attended, attended.new_ones(len(questions), 1)), dim=1)
+        last = last + 1
+        states = network(network.embed(tokens), last, _causal(attended, 1), cache)
+    return [tokenizer.decode(answer) for answer in answers]
+
+
+def _read(
+    network: TinyNetwork,
+    tokenizer: WordPieces,
+    images: Float[Tensor, "m 3 height width"],
+    room: int,
+) -> tuple[PreallocatedCache, int]:
+    """Return a cache that has read the images, and its length."""
+    edges = torch.tensor(
+        [[tokenizer.special.begin_of_image, tokenizer.special.end_of_image]], device=images.device
+    )
+    begin, end = network.embed(edges).expand(len(images), -1, -1).split(1, dim=1)
+    embeddings = torch.cat((begin, network.vision(images), end), dim=1)
+    length = embeddings.shape[1]
+    cache = PreallocatedCache(network.config.num_layers, len(images), length + room)
+    index = torch.arange(length, device=images.device).expand(len(images), -1)
+    network(embeddings, index, _causal(torch.ones_like(index, dtype=torch.bool), length), cache)
+    return cache, length
+
+
+def _causal(attended: Bool[Tensor, "b k"], num_queries: int) -> Bool[Tensor, "b 1 l k"]:
+    """Return the mask of the last ``num_queries`` positions, each of which attends itself."""
+    keys = torch.arange(attended.shape[1], device=attended.device)
+    queries = keys[-num_queries:, None]
+    return ((keys <= queries) & attended[:, None] | (keys == queries))[:, None]

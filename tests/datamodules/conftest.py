@@ -1,0 +1,57 @@
+"""Small img2dataset-like shards to read, break and resume from."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+WriteShard = Callable[[str, Mapping[str, bytes]], str]
+
+
+def encoded(color=(255, 0, 0), size=(16, 16), suffix="png"):
+    buffer = io.BytesIO()
+    format_name = {"jpg": "JPEG", "webp": "WEBP"}.get(suffix, suffix.upper())
+    Image.new("RGB", size, color).save(buffer, format_name)
+    return buffer.getvalue()
+
+
+def noise_png(rng, size=16):
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def write_shard(tmp_path: Path) -> WriteShard:
+    """Write members, in order, to a tar file and return its path."""
+
+    def write(name: str, members: Mapping[str, bytes]) -> str:
+        path = tmp_path / name
+        with tarfile.open(path, "w") as archive:
+            for member, content in members.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def shard_pattern(write_shard: WriteShard, tmp_path: Path) -> str:
+    """Six shards of ten captioned 16x16 images with questions; keys are shard_sample."""
+    rng = np.random.default_rng(0)
+    for shard in range(6):
+        members = {}
+        for number in range(10):
+            key = f"{shard:02d}_{number:03d}"
+            members[f"{key}.png"] = noise_png(rng)
+            fields = {"caption": f"image {key}", "questions": [[f"{q}?", str(q)] for q in range(3)]}
+            members[f"{key}.json"] = json.dumps(fields).encode()
+        write_shard(f"{shard:05d}.tar", members)
+    return str(tmp_path / "{00000..00005}.tar")

@@ -1,0 +1,95 @@
+"""The rebuild script on a miniature of the packages."""
+
+import hashlib
+import json
+
+import pytest
+from datamodules.data.build import build, main
+from PIL import Image
+
+from tests.datamodules.conftest import encoded
+
+
+@pytest.fixture
+def packages(tmp_path):
+    for split in ("train", "test"):
+        folder = tmp_path / "easy" / "easy_vqa" / "data" / split
+        (folder / "images").mkdir(parents=True)
+        questions = []
+        for number in range(5):
+            (folder / "images" / f"{number}.png").write_bytes(encoded(size=(64, 64)))
+            questions.append(["what color is the circle?", "red", number])
+        (folder / "questions.json").write_text(json.dumps(questions))
+    assets = tmp_path / "fluent" / "assets"
+    assets.mkdir(parents=True)
+    entries = []
+    for number in range(24):
+        code = f"{0x1F600 + number:X}"
+        image = Image.new("RGBA", (128, 128), (0, 0, 255, 0))
+        image.paste((0, 0, 255, 255), (32, 32, 96, 96))
+        image.save(assets / f"{code.lower()}.webp", lossless=True)
+        entries.append({"hexcode": code, "label": f"face {number}", "tags": ["t"], "group": 0})
+    image.save(assets / "1f600-1f3fb.webp", lossless=True)
+    image.save(assets / "1f1e9-1f1ea.webp", lossless=True)
+    entries.append({"hexcode": "1F1E9-1F1EA", "label": "flag", "tags": ["t"], "group": 9})
+    labels = tmp_path / "labels" / "en"
+    labels.mkdir(parents=True)
+    (labels / "data.json").write_text(json.dumps(entries))
+    return tmp_path
+
+
+def build_into(packages, name):
+    output = packages / name
+    build(packages / "easy", packages / "fluent", packages / "labels", output)
+    return output
+
+
+def test_two_builds_give_the_same_bytes(packages):
+    first, second = build_into(packages, "a"), build_into(packages, "b")
+    names = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert len(names) == 13
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_checksums_are_those_of_the_shards(packages):
+    output = build_into(packages, "a")
+    for line in (output / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256((output / name).read_bytes()).hexdigest() == digest
+
+
+def test_archives_hold_no_time_owner_or_machine(packages):
+    import tarfile
+
+    output = build_into(packages, "a")
+    for path in output.rglob("*.tar.gz"):
+        assert path.read_bytes()[4:8] == b"\0\0\0\0"  # gzip's time
+        with tarfile.open(path) as archive:
+            for member in archive:
+                assert (member.mtime, member.uid, member.gid, member.uname) == (0, 0, 0, "")
+
+
+def test_missing_package_is_named(packages, capsys):
+    args = ["--easy-vqa", str(packages / "nowhere"), "--output", str(packages / "out")]
+    args += ["--fluent-emoji", str(packages / "fluent"), "--emojibase", str(packages / "labels")]
+    assert main(args) == 2
+    message = capsys.readouterr().err
+    assert "nowhere" in message
+    assert len(message.splitlines()) == 1
+    assert not (packages / "out").exists()
+
+
+def test_flags_and_skin_tones_are_left_out_and_transparency_is_white(packages):
+    from datamodules.data.build import fluent_emoji_records
+
+    splits = fluent_emoji_records(packages / "fluent", packages / "labels")
+    records = splits["train"] + splits["test"]
+    assert len(records) == 24
+    assert splits["test"]
+    import io
+
+    with Image.open(io.BytesIO(records[0].image)) as image:
+        assert image.size == (64, 64)
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        assert image.convert("RGB").getpixel((32, 32)) == (0, 0, 255)
