@@ -94,7 +94,7 @@ class CLIPScore(GenerationMetric):
         n = int(self._metric.n_samples)
         if n == 0:
             raise UserError(f"{self.name} needs at least 1 generated image, got 0")
-        values = {self.name: float(self._metric.compute()), f"{self.name}_n": n}
+        values = {self.name: float(self._metric.compute()), f"{self.name}_n": float(n)}
         if self._processor.num_truncated:
             values[f"{self.name}_truncated"] = self._processor.num_truncated / n
             rank_zero_warn(

@@ -31,27 +31,25 @@ class FID(ReferenceMetric):
         self.name = f"fid{extractor.suffix}"
         self._metric: FrechetInceptionDistance | None = None
 
-    @property
-    def _fid(self) -> FrechetInceptionDistance:
-        assert self._metric is not None, "prepare() comes first"
-        return self._metric
-
     @override
     def prepare(self, device: torch.device) -> None:
+        self.extractor.prepare()
+        self.extractor.to(device)
+        if self._metric is not None:
+            self._metric.to(device)
+
+    def _fid(self, images: Float[Tensor, "n 3 height width"]) -> FrechetInceptionDistance:
         if self._metric is None:
-            self.extractor.prepare()
-            self.extractor.to(device)
+            # The number of features may depend on the size of images, so it waits for the first.
             with torch.inference_mode():
-                width = self.extractor(torch.zeros(1, 3, 32, 32, device=device)).shape[-1]
-            # torchmetrics asks the module for this number, else it calls it on the wrong device.
-            self.extractor.num_features = width
+                self.extractor.num_features = self.extractor(images[:1]).shape[-1]
             self._metric = FrechetInceptionDistance(
                 self.extractor,
                 reset_real_features=False,
                 normalize=True,
                 sync_on_compute=False,  # it lives on rank zero alone
-            )
-        self._metric.to(device)
+            ).to(images.device)
+        return self._metric
 
     @override
     def describe(self) -> str:
@@ -63,34 +61,35 @@ class FID(ReferenceMetric):
 
     @override
     def reset(self) -> None:
-        self._fid.reset()
+        if self._metric is not None:
+            self._metric.reset()
 
     @override
     def reset_real(self) -> None:
-        self._fid.reset_real_features = True
-        self._fid.reset()
-        self._fid.reset_real_features = False
+        self._metric = None
 
     @override
     def update(self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]) -> None:
-        self._fid.update(images, real=False)
+        self._fid(images).update(images, real=False)
 
     @override
     def update_real(self, images: Float[Tensor, "n 3 height width"]) -> None:
-        self._fid.update(images, real=True)
+        self._fid(images).update(images, real=True)
 
     @override
     def compute(self) -> dict[str, float]:
-        n = int(self._fid.fake_features_num_samples)
-        n_real = int(self._fid.real_features_num_samples)
-        if min(n, n_real) < 2:
+        n = n_real = 0
+        if self._metric is not None:
+            n = int(self._metric.fake_features_num_samples)
+            n_real = int(self._metric.real_features_num_samples)
+        if self._metric is None or min(n, n_real) < 2:
             raise UserError(
                 f"{self.name} needs at least 2 generated and 2 real images, got {n} and {n_real}"
             )
         return {
-            self.name: float(self._fid.compute()),
-            f"{self.name}_n": n,
-            f"{self.name}_n_real": n_real,
+            self.name: float(self._metric.compute()),
+            f"{self.name}_n": float(n),
+            f"{self.name}_n_real": float(n_real),
         }
 
 
@@ -185,6 +184,6 @@ class KID(ReferenceMetric):
         return {
             self.name: float(mean),
             f"{self.name}_std": float(std),
-            f"{self.name}_n": self._n,
-            f"{self.name}_n_real": self._n_real,
+            f"{self.name}_n": float(self._n),
+            f"{self.name}_n_real": float(self._n_real),
         }

@@ -103,7 +103,7 @@ class Inception(FeatureExtractor):
                 "callbacks.JudgeFeatures, which needs no download (the metric is then named so)"
             ) from error
         folder = Path(str(torch.hub.get_dir()))
-        return folder / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
+        return folder / "checkpoints" / str(URL_INCEPTION_V3).rsplit("/", 1)[-1]
 
     def _check(self, path: Path) -> None:
         if not path.is_file():

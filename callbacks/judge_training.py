@@ -3,11 +3,8 @@
 The weights in the repository come from these two commands (the folder of the run as printed)::
 
     pretzel fit -c ablations/stages/judge.yaml
-    python -m callbacks.judge_training runs/judge/last.ckpt callbacks/judge.safetensors
+    python -m callbacks.judge_export runs/judge/last.ckpt callbacks/judge.safetensors
 """
-
-import argparse
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 from typing_extensions import override
 
-from callbacks.judge import Judge, read_caption, save_judge
+from callbacks.judge import Judge, read_caption
 from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence import DocumentBatch, Text
@@ -132,38 +129,3 @@ def labels(batch: DocumentBatch) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     colour = [IGNORED if a.colour is None else a.colour for a in found]
     shape = [IGNORED if a.shape is None else a.shape for a in found]
     return torch.tensor(colour, device=device), torch.tensor(shape, device=device)
-
-
-def export(checkpoint: Path, path: Path) -> str:
-    """Write the judge of a training checkpoint as the file that ships.
-
-    Returns:
-        The SHA-256 of the written file.
-
-    Raises:
-        UserError: If the checkpoint does not exist or is not of :class:`JudgeTraining`.
-    """
-    if not checkpoint.is_file():
-        raise UserError(f"checkpoint {str(checkpoint)!r} does not exist")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "judge."
-    state = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-    if state.keys() != Judge().state_dict().keys():
-        raise UserError(f"checkpoint {str(checkpoint)!r} is not one of JudgeTraining")
-    return save_judge(state, path)
-
-
-def main(args: list[str] | None = None) -> None:
-    """Export a checkpoint from the command line."""
-    parser = argparse.ArgumentParser(description="Export a trained judge.")
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("output", type=Path)
-    given = parser.parse_args(args)
-    try:
-        print(export(given.checkpoint, given.output))
-    except UserError as error:
-        parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -77,7 +77,7 @@ class Likelihood(Callback):
             n = sum(part.n for part in parts)
             if n > 0:
                 total = math.fsum(part.total for part in parts)
-                log_values(pl_module, stage, {name: total / n, f"{name}_n": n})
+                log_values(pl_module, stage, {name: total / n, f"{name}_n": float(n)})
 
     @override
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

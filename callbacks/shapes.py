@@ -24,6 +24,12 @@ SPECKLE = 0.003
 
 The smallest real shape covers 7 of 32x32 pixels (0.0068).
 """
+LARGEST = 0.4
+"""A component above this fraction of the image is no shape on a ground: such an image has none.
+
+The largest real shape covers 0.28 of the image. Without this rule noise, all of it foreground and
+connected, would count as one shape.
+"""
 
 
 class ShapeAccuracy(GenerationMetric):
@@ -53,7 +59,7 @@ class ShapeAccuracy(GenerationMetric):
         return (
             "right, right_colour, right_shape: the shipped easy-VQA judge at 32x32; one_shape: "
             f"one 8-connected component of pixels with a channel below {FOREGROUND}, components "
-            f"below {SPECKLE:.1%} of the image ignored"
+            f"below {SPECKLE:.1%} of the image ignored, above {LARGEST:.0%} not a shape"
         )
 
     @override
@@ -80,7 +86,7 @@ class ShapeAccuracy(GenerationMetric):
     def compute(self) -> dict[str, float]:
         n = len(self._single)
         if n == 0:
-            return {"shape_n": 0}
+            return {"shape_n": 0.0}
         colour, shape, single = map(np.array, (self._colour, self._shape, self._single))
         right = colour & shape
         values = {
@@ -90,7 +96,7 @@ class ShapeAccuracy(GenerationMetric):
             "one_shape": single,
             "right_and_one_shape": right & single,
         }
-        return {name: float(value.mean()) for name, value in values.items()} | {"shape_n": n}
+        return {name: float(value.mean()) for name, value in values.items()} | {"shape_n": float(n)}
 
 
 def foreground(images: Float[Tensor, "n 3 height width"]) -> Bool[Tensor, "n height width"]:
@@ -99,10 +105,14 @@ def foreground(images: Float[Tensor, "n 3 height width"]) -> Bool[Tensor, "n hei
 
 
 def count_shapes(images: Float[Tensor, "n 3 height width"]) -> list[int]:
-    """Return the number of 8-connected shapes of each image, speckles left out."""
+    """Return the number of 8-connected shapes of each image.
+
+    Speckles are left out; an image with too large a component has no shape.
+    """
     counts = []
     for mask in foreground(images).cpu().numpy():
         components, _ = ndimage.label(mask, structure=np.ones((3, 3)))
         sizes = np.bincount(components.ravel())[1:]
-        counts.append(int((sizes >= SPECKLE * mask.size).sum()))
+        count = int((sizes >= SPECKLE * mask.size).sum())
+        counts.append(0 if (sizes > LARGEST * mask.size).any() else count)
     return counts

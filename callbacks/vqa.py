@@ -182,7 +182,7 @@ class VQAAccuracy(Callback):
         mine = chosen[trainer.global_rank :: trainer.world_size]
         answered = [asked for batch in self._batches(mine) for asked in _ask(module, batch)]
         asked = [a for share in gather(trainer, answered) for a in share]
-        values = accuracies(asked, "vqa") | {"vqa_n": len(asked)}
+        values = accuracies(asked, "vqa") | {"vqa_n": float(len(asked))}
         if self.blind_baseline:
             if self._blind is None:
                 known = evaluation_samples(trainer, "train", "VQAAccuracy")

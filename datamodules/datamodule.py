@@ -119,8 +119,7 @@ class WebDatasetDataModule(LightningDataModule):
                 self._decoder,
                 self.recipe,
                 plan,
-                # overfit_batches repeats one and the same epoch.
-                epoch=0 if self.trainer is not None and self.trainer.overfit_batches else epoch,
+                epoch=0 if self._overfits() else epoch,
                 first=first,
             )
 
@@ -183,7 +182,15 @@ class WebDatasetDataModule(LightningDataModule):
         assert self.trainer is not None
         # Unlike `completed`, `processed` is already counted when a checkpoint is written at the
         # end of a batch, and unlike `ready` it does not count a batch that was interrupted.
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        total = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        processed: int = total.processed  # type: ignore[attr-defined]  # declared as its base class
+        return processed
+
+    def _overfits(self) -> bool:
+        """Say whether ``Trainer(overfit_batches=...)`` wants one and the same epoch again."""
+        if self.trainer is None:
+            return False
+        return bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]  # set in a helper
 
     def _train_plan(self) -> TrainPlan:
         rank, world_size = self._place()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import final
 
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from datamodules.decoder import SampleDecoder
 from datamodules.delivery import BatchBuilder, Delivery, with_errors_as_text
@@ -35,7 +35,7 @@ class EvalPlan:
 
 
 @final
-class EvalStream(IterableDataset[Delivery]):
+class EvalStream:
     """Caption documents of this process's samples, in order, nothing dropped or repeated.
 
     Every worker reads all shards, but decodes only the batches whose turn is its own.

@@ -4,7 +4,7 @@ They are iterables of their own rather than ``DataLoader`` subclasses, so that L
 replaces their sampling nor prefetches (their length is known), and sees that they can resume.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import final
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -17,8 +17,17 @@ from pretzel.errors import UserError
 from pretzel.sequence import DocumentBatch
 
 
+@final
+class _Dataset(IterableDataset[Delivery]):
+    def __init__(self, stream: Iterable[Delivery]) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return iter(self._stream)
+
+
 def deliver(
-    stream: IterableDataset[Delivery], num_workers: int, log: CorruptionLog
+    stream: Iterable[Delivery], num_workers: int, log: CorruptionLog
 ) -> Iterator[DocumentBatch]:
     """Yield a stream's batches; record what it skipped.
 
@@ -30,7 +39,7 @@ def deliver(
     Raises:
         UserError: If the stream reports a user's mistake or too many samples are unreadable.
     """
-    loader = DataLoader(stream, batch_size=None, num_workers=num_workers)
+    loader = DataLoader(_Dataset(stream), batch_size=None, num_workers=num_workers)
     for delivery in loader:
         log.record(delivery.corrupt)
         if delivery.error is not None:

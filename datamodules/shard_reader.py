@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from webdataset import gopen
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.gopen import Pipe, gopen
+from webdataset.tariterators import group_by_keys
 
 from datamodules.sample import CorruptSample
 from pretzel.errors import UserError
@@ -57,10 +57,7 @@ def read_shard(shard: str) -> Iterator[RawSample | CorruptSample]:
     empty = True
     try:
         with _open(shard) as stream:
-            members = tar_file_expander(
-                [{"url": shard, "stream": stream}], select_files=_is_readable, eof_value=None
-            )
-            for sample in group_by_keys(members):
+            for sample in group_by_keys(_members(shard, stream)):
                 empty = False
                 yield RawSample(
                     shard=shard,
@@ -86,13 +83,41 @@ def resident_shard(shard: str) -> tuple[RawSample | CorruptSample, ...]:
     return tuple(read_shard(shard))
 
 
+class _StrictTarInfo(tarfile.TarInfo):
+    """A member's header; unlike Python's own, an archive without its end mark is an error.
+
+    Otherwise a shard that was cut between two members would look whole, and its last sample like
+    one without a caption.
+    """
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_StrictTarInfo":
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end mark
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError("the archive is cut off or damaged") from error
+
+
+def _members(shard: str, stream: IO[bytes] | Pipe) -> Iterator[dict[str, str | bytes]]:
+    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictTarInfo) as archive:
+        for member in archive:
+            if member.isreg() and _is_readable(member.name):
+                content = archive.extractfile(member)
+                assert content is not None  # a regular file
+                yield {"fname": member.name, "data": content.read(), "__url__": shard}
+            # Or the headers of the whole shard stay in memory.
+            archive.members = []  # type: ignore[attr-defined]
+
+
 def _is_readable(name: str) -> bool:
     return name.rpartition(".")[2].lower() in _SUFFIXES
 
 
-def _open(shard: str) -> IO[bytes]:
+def _open(shard: str) -> IO[bytes] | Pipe:
     if is_pipe(shard):
-        stream: IO[bytes] = gopen.gopen(shard, "rb")
+        stream: Pipe = gopen(shard, "rb")
         return stream
     try:
         return Path(shard).open("rb")

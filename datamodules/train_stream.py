@@ -16,7 +16,7 @@ from typing import final
 
 import torch
 import webdataset
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from datamodules.decoder import SampleDecoder
 from datamodules.delivery import BatchBuilder, Delivery, with_errors_as_text
@@ -76,7 +76,7 @@ def slot_shards(shards: tuple[str, ...], plan: TrainPlan, epoch: int, slot: int)
 
 
 @final
-class TrainStream(IterableDataset[Delivery]):
+class TrainStream:
     """Batches ``first``, ``first + 1``, ... of one epoch in one process.
 
     Args:

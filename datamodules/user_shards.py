@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from datamodules.shard_reader import is_pipe
 from datamodules.source import ShardSource, Split
@@ -93,5 +93,5 @@ def _as_tuple(patterns: str | Sequence[str] | None) -> tuple[str, ...]:
 def _expand(split: Split, pattern: str) -> list[str]:
     try:
         return list(braceexpand(pattern))
-    except UnbalancedBracesError:
+    except ValueError:
         raise UserError(f"{split} shards {pattern!r}: braces are not balanced") from None

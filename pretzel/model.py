@@ -126,7 +126,8 @@ class Pretzel(nn.Module):
 
     def sample_noise(self, keys: Sequence[str], *purpose: int | str) -> Float[Tensor, "m n d"]:
         """Return noise keyed by sample, the same in every batch the sample is part of."""
-        return torch.cat([self.noise(1, *purpose, key) for key in keys])
+        rows = [self.noise(1, *purpose, key) for key in keys]
+        return torch.cat(rows) if rows else self.noise(0, *purpose)
 
     def forward(self, batch: DocumentBatch, noise: Float[Tensor, "m n d"]) -> PretzelOutput:
         """Return the likelihoods of all images and of all supervised tokens.
@@ -162,7 +163,7 @@ class Pretzel(nn.Module):
 
         # The state before an image position gives its parameters; no image starts a row.
         before = streams.deep[:, :-1][packed.is_image[:, 1:]]
-        params = self.deep.params(before.view(*x.shape[:2], -1))
+        params = self.deep.params(before.view(*x.shape[:2], before.shape[-1]))
         z, logdet = self.deep.transform.forward(flowed.z, params)
         normal = -0.5 * (z.square() + LOG_2PI).sum(dim=(1, 2))
         return PretzelOutput(

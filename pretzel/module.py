@@ -100,9 +100,10 @@ class PretzelModule(LightningModule):
         noise = self.pretzel.noise(len(batch.images), self.seed, "noise", self.global_rank, seen)
         output = self.pretzel(batch, noise)
         loss, parts = self._loss(output)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        size = len(batch)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size, sync_dist=True)
         for name, value in parts.items():
-            self.log(f"train/{name}", value.detach(), batch_size=len(batch))
+            self.log(f"train/{name}", value.detach(), batch_size=size, sync_dist=True)
         return loss
 
     def _loss(self, output: PretzelOutput) -> tuple[Tensor, dict[str, Tensor]]:

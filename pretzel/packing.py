@@ -12,7 +12,7 @@ it would have had, and nothing before it to attend to. That is the null context 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 
@@ -47,7 +47,7 @@ class PackedBatch:
     positions: Int[Tensor, "b l a"]
     targets: Int[Tensor, "b l"]
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "PackedBatch":
         """Return the batch on ``device``."""
         return replace(
             self,

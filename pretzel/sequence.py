@@ -7,7 +7,7 @@ so that arms with different vision-language models see the same data.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -78,11 +78,11 @@ class DocumentBatch:
     def __len__(self) -> int:
         return len(self.documents)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "DocumentBatch":
         """Return the batch with its images on ``device``."""
         return replace(self, images=self.images.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "DocumentBatch":
         """Return the batch with its images in pinned memory."""
         return replace(self, images=self.images.pin_memory())
 

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from pretzel.ablation.classes import import_name, same_class
 from pretzel.ablation.overlay import Config, at, locate
+from pretzel.ablation.suggest import did_you_mean
 from pretzel.ablation.yamlfile import Key
 from pretzel.errors import UserError
 
@@ -34,12 +35,6 @@ _FRAME = re.compile(
 )
 
 
-def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Return ``; did you mean '...'?`` for the nearest candidate, or an empty string."""
-    near = difflib.get_close_matches(name, sorted(set(candidates)), n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
 def explain(message: str, config: Config, options: Iterable[str]) -> UserError:
     """Turn the parser's report into one sentence.
 
@@ -57,7 +52,9 @@ def explain(message: str, config: Config, options: Iterable[str]) -> UserError:
             if found := pattern.search(text):
                 return _sentence(found.groupdict(), keys, owner, config, list(options))
     keys = max((keys for keys, _, _ in lines), key=len, default=())
-    types = [m["type"] for at_keys, _, text in lines if at_keys == keys and (m := _EXPECTED.search(text))]
+    types = [
+        m["type"] for at_keys, _, text in lines if at_keys == keys and (m := _EXPECTED.search(text))
+    ]
     path = _path(config, keys, None)
     if types:
         names = [re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", name) for name in types]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
@@ -14,6 +14,8 @@ from pretzel.flow.transformer import CausalTransformer
 from pretzel.flow.transforms import Transform
 from pretzel.sampling.cache import KVCache
 from pretzel.typing import Float, Tensor
+
+CacheT = TypeVar("CacheT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +62,14 @@ class BlockFactory(Protocol):
         ...
 
 
-class AutoregressiveBlock(FlowBlock, ABC):
+class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
     """Permutation, strictly causal conditioner, elementwise transform.
 
     In the order of the permutation, z_i = T(x_i; theta(x_<i)). A subclass gives the conditioner
     theta twice: :meth:`condition` for all positions at once, and :meth:`step` for one position
     after the other with a cache; the laws of :mod:`pretzel.testing` hold them to each other.
+    The cache is the conditioner's own business: attention keeps keys and values, a convolution
+    its window.
 
     Args:
         channels: Channels D of a position.
@@ -106,12 +110,12 @@ class AutoregressiveBlock(FlowBlock, ABC):
         """
 
     @abstractmethod
-    def new_cache(self, batch_size: int) -> KVCache:
+    def new_cache(self, batch_size: int) -> CacheT:
         """Return an empty cache for one pass over the positions."""
 
     @abstractmethod
     def step(
-        self, previous: Float[Tensor, "b d"] | None, index: int, cache: KVCache
+        self, previous: Float[Tensor, "b d"] | None, index: int, cache: CacheT
     ) -> Float[Tensor, "b p"]:
         """Return the parameters of position ``index`` and commit the one before.
 
@@ -149,7 +153,7 @@ class AutoregressiveBlock(FlowBlock, ABC):
         return x[:, self.rank]
 
 
-class AFBlock(AutoregressiveBlock):
+class AFBlock(AutoregressiveBlock[KVCache]):
     """An autoregressive flow block with a causal transformer (TarFlow, arXiv 2412.06329).
 
     The transformer reads a learned start token, then x_0 .. x_{N-2}; its output at a position

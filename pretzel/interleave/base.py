@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -60,7 +60,7 @@ class StreamCaches:
     deep: KVCache
     vlm: VLMCache | None
 
-    def select(self, rows: Int[Tensor, " k"]) -> Self:
+    def select(self, rows: Int[Tensor, " k"]) -> "StreamCaches":
         """Return caches of the given rows (repeats allowed), so that a shared prefix runs once."""
         return replace(
             self,

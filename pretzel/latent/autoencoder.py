@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Self
+from typing import final
 
 import safetensors.torch
 import torch
@@ -21,6 +21,7 @@ _METADATA_KEY = "pretzel.conv_autoencoder"  # one key: safetensors does not keep
 _GROUP_WIDTH = 8  # channels of one group of GroupNorm
 
 
+@final
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around a residual, each after GroupNorm and SiLU.
 
@@ -42,6 +43,7 @@ class ResidualBlock(nn.Module):
         return x + y
 
 
+@final
 class ConvAutoencoder(nn.Module):
     """A convolutional autoencoder whose latent channels have zero mean and unit variance.
 
@@ -157,7 +159,7 @@ class ConvAutoencoder(nn.Module):
             partial.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> "ConvAutoencoder":
         """Build the autoencoder that a file describes, on the default device.
 
         Raises:
@@ -186,6 +188,7 @@ class ConvAutoencoder(nn.Module):
         return autoencoder
 
 
+@final
 class Autoencoder(LatentSpace):
     """The latents of a trained autoencoder, frozen, grouped into patches.
 
@@ -228,7 +231,7 @@ class Autoencoder(LatentSpace):
         """Name, content hash of the weights and patch size."""
         return f"autoencoder:{self._digest[:16]}/{self.patch_size}"
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Autoencoder":
         """Stay in eval mode: a frozen autoencoder has no training behaviour."""
         return super().train(False)
 

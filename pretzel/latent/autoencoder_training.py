@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import final
 
 import torch
 from lightning.pytorch import LightningModule
@@ -26,6 +27,7 @@ def psnr(
     return 10 * torch.log10(4 / error)  # the peak is 2, from -1 to 1
 
 
+@final
 class AutoencoderTraining(LightningModule):
     """Trains an autoencoder to give back images from noised latents.
 

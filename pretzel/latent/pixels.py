@@ -9,7 +9,8 @@ def patchify(images: Float[Tensor, "m c height width"], size: int) -> Float[Tens
     """Cut images into patches, raster order; channels of a patch run (c, row, column)."""
     m, c, height, width = images.shape
     x = images.reshape(m, c, height // size, size, width // size, size)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(m, -1, c * size * size)
+    n = (height // size) * (width // size)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(m, n, c * size * size)
 
 
 def unpatchify(
@@ -19,7 +20,7 @@ def unpatchify(
     m, _, d = patches.shape
     rows, columns = grid
     x = patches.reshape(m, rows, columns, d // size**2, size, size)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(m, -1, rows * size, columns * size)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(m, d // size**2, rows * size, columns * size)
 
 
 class Pixels(LatentSpace):

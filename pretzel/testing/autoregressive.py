@@ -1,5 +1,7 @@
 """The further laws of autoregressive blocks: order, causality, caches, fixed-point iteration."""
 
+from typing import Any
+
 import torch
 
 from pretzel.flow.block import AutoregressiveBlock
@@ -8,7 +10,7 @@ from pretzel.testing.case import FP64, Case
 from pretzel.testing.deviation import Deviation, check, require, within, worst, worst_of
 from pretzel.testing.gradients import jacobian
 
-AnyBlock = AutoregressiveBlock[object]
+AnyBlock = AutoregressiveBlock[Any]
 
 
 def jacobian_is_triangular(case: Case[AnyBlock]) -> Deviation:

@@ -51,9 +51,7 @@ def rows_are_independent(case: Case[FlowBlock]) -> Deviation:
         return worst_of(
             [
                 within(torch.cat([f.z for f in alone]), whole.z, FP64, "z of single rows"),
-                within(
-                    torch.cat([f.logdet for f in alone]), whole.logdet, FP64, "logdet of rows"
-                ),
+                within(torch.cat([f.logdet for f in alone]), whole.logdet, FP64, "logdet of rows"),
                 within(inverse, block.inverse(x), FP64, "inverse of single rows"),
             ]
         )

@@ -22,9 +22,7 @@ def weight_zero_is_the_conditional(case: Case[Guidance]) -> Deviation:
     guidance.weight = 0.0
     given = sample()
     mu, sigma = guidance.mix(*given)
-    return worst_of(
-        [within(mu, given[0], FP64, "mu"), within(sigma, given[1], FP64, "sigma")]
-    )
+    return worst_of([within(mu, given[0], FP64, "mu"), within(sigma, given[1], FP64, "sigma")])
 
 
 def equal_branches_are_left_alone(case: Case[Guidance]) -> Deviation:

@@ -24,7 +24,8 @@ def every_position_is_visited_once(case: Case[Permutation]) -> Deviation:
         all_positions = torch.arange(math.prod(grid))
         require(order.dtype == torch.int64, f"order must be int64, got {order.dtype}")
         require(
-            order.shape == all_positions.shape and bool((order.sort().values == all_positions).all()),
+            order.shape == all_positions.shape
+            and bool((order.sort().values == all_positions).all()),
             f"order of grid {grid} must be a permutation of 0..N-1, got {order.tolist()}",
         )
     require(accepted > 0, f"none of the grids {GRIDS} is accepted")

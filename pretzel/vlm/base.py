@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 from torch import nn
 
@@ -36,7 +35,7 @@ class VLMCache(ABC):
         """Positions committed so far, padding included."""
 
     @abstractmethod
-    def select(self, rows: Int[Tensor, " k"]) -> Self:
+    def select(self, rows: Int[Tensor, " k"]) -> "VLMCache":
         """Return a cache of the given rows (repeats allowed), with the same room."""
 
 
@@ -57,7 +56,7 @@ class VLMStream(nn.Module, ABC):
     special: SpecialTokens
     identity: str
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "VLMStream":
         """Stay in eval mode: a frozen model has no training behaviour."""
         return super().train(False)
 

@@ -1,7 +1,5 @@
 """Preallocated keys and values behind the cache interface of transformers."""
 
-from typing import Self
-
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from pretzel.typing import Float, Int, Tensor
@@ -78,7 +76,7 @@ class PreallocatedCache(VLMCache):
         """Positions committed so far, padding included (by all layers)."""
         return min(layer.length for layer in self.layers)
 
-    def select(self, rows: Int[Tensor, " k"]) -> Self:
+    def select(self, rows: Int[Tensor, " k"]) -> "PreallocatedCache":
         """Return a cache of the given rows (repeats allowed), with the same room."""
         chosen = type(self)(len(self.layers), len(rows), self.max_length)
         for new, old in zip(chosen.layers, self.layers, strict=True):

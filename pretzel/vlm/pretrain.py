@@ -1,6 +1,7 @@
 """The stage that makes the tiny vision-language model."""
 
-from collections import defaultdict
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,18 +12,18 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
 from pretzel.errors import UserError
-from pretzel.packing import IGNORE, PackedBatch, Packer
+from pretzel.packing import Packer
 from pretzel.rng import stream
 from pretzel.schedule import Schedule
-from pretzel.sequence import DocumentBatch
-from pretzel.typing import Bool, Float, Int, Tensor
+from pretzel.sequence import Document, DocumentBatch, Image, Text
+from pretzel.typing import Float, Tensor
+from pretzel.vlm.answering import greedy_answers
 from pretzel.vlm.network import TinyConfig, TinyNetwork
 from pretzel.vlm.tokenizer import WordPieces
 from pretzel.vlm.turns import separate_turns
 from pretzel.vlm.weights import save_weights
 
 TOKENIZER = Path(__file__).with_name("tokenizer.json")
-FILE_NAME = "tiny.safetensors"
 
 
 class TinyVLMPretraining(LightningModule):
@@ -30,15 +31,15 @@ class TinyVLMPretraining(LightningModule):
 
     Every text is modelled; supervised runs (answers, captions after an image, begin-of-image
     after a caption) count fully, other text ``context_weight``. Half of the images get Gaussian
-    noise of a random strength up to ``max_noise``, as the flow's latents are noised too. When
-    fitting ends, ``tiny.safetensors`` and its hash are written into the run's folder.
-
-    Logged in validation: ``val/vqa`` (accuracy of all answers about images), ``val/vqa_yes_no``,
-    ``val/vqa_open``, and ``val/text`` for answers in documents without an image.
+    noise of a random strength up to ``max_noise``, as the flow's latents are noised too.
+    Validation measures how well captions are told from images; for questions add the callback
+    ``VQAAccuracy``, which the module serves.
 
     Args:
         optimizer: Gets the parameters.
         schedule: Learning-rate schedule over the steps of the run.
+        export_to: File written when fitting ends, with its hash beside it:
+            :class:`pretzel.vlm.tiny.TinyVLM` reads it.
         seed: Fixes initial weights and noise.
         tokenizer: JSON file of word pieces, or None for the one shipped here.
         hidden_size: Width of the model.
@@ -51,13 +52,15 @@ class TinyVLMPretraining(LightningModule):
         max_noise: Largest standard deviation of the noise, pixels scaled to [-1, 1].
 
     Raises:
-        UserError: If the tokenizer's file is missing.
+        UserError: If the tokenizer's file is missing, a weight or a noise is negative, or
+            ``export_to`` cannot be written.
     """
 
     def __init__(
         self,
         optimizer: OptimizerCallable,
         schedule: Schedule,
+        export_to: str,
         seed: int = 0,
         tokenizer: str | None = None,
         hidden_size: int = 128,
@@ -73,6 +76,9 @@ class TinyVLMPretraining(LightningModule):
         path = TOKENIZER if tokenizer is None else Path(tokenizer)
         if not path.is_file():
             raise UserError(f"tokenizer: no file {path}")
+        for name, value in (("context_weight", context_weight), ("max_noise", max_noise)):
+            if value < 0:
+                raise UserError(f"{name} must be 0 or positive, got {value}")
         self.tokenizer = WordPieces(path.read_text(encoding="utf-8"))
         config = TinyConfig(
             vocab_size=self.tokenizer.vocab_size,
@@ -90,6 +96,7 @@ class TinyVLMPretraining(LightningModule):
         self.packer = Packer(self.tokenizer.encode, self.tokenizer.special, (side, side))
         self.optimizer = optimizer
         self.schedule = schedule
+        self.export_to = export_to
         self.seed = seed
         self.context_weight = context_weight
         self.max_noise = max_noise
@@ -104,28 +111,77 @@ class TinyVLMPretraining(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def setup(self, stage: str) -> None:
+        """Check before anything trains that the weights can be written.
+
+        Raises:
+            UserError: If they cannot.
+        """
+        path = Path(self.export_to)
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise UserError(f"export_to must name a file that can be written, got {path}")
+
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         """Return the mean negative log-likelihood of the batch's text, in nats per token."""
         draw = stream(self.seed, "vlm-noise", self.global_step, self.global_rank)
-        packed = self.packer(batch.documents).to(self.device)
-        nll, weights = self._nll(packed, self._noised(batch.images, draw))
+        images = self._noised(batch.images, draw)
+        # Documents without an image are short: packed apart, they need no padding to images
+        seeing = [document for document in batch.documents if document.num_images]
+        blind = [document for document in batch.documents if not document.num_images]
+        parts = [
+            self._nll(documents, pixels)
+            for documents, pixels in ((seeing, images), (blind, images[:0]))
+            if documents
+        ]
+        nll, weights = (torch.cat(part) for part in zip(*parts, strict=True))
         loss = nll @ weights / weights.sum()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
-        """Log how many answers come out right, each token the likeliest one."""
-        packed = self.packer(batch.documents).to(self.device)
-        for name, right in self._answers(packed, batch.images).items():
-            value = torch.tensor(right, dtype=torch.float32).mean()
-            self.log(
-                f"val/{name}", value, on_epoch=True, batch_size=len(right), prog_bar=name == "vqa"
-            )
+        """Log the loss of telling the captions of images, in nats per token."""
+        told = [
+            Document(key=document.key, segments=(Image(), Text(content=text, role="target")))
+            for document in batch.documents
+            for text in [document.text]
+        ]
+        nll, weights = self._nll(told, batch.images)
+        loss = nll @ weights / weights.sum()
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch))
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether questions about images can be answered: yes."""
+        return True
+
+    def answer(
+        self, images: Float[Tensor, "n 3 height width"], questions: list[str], keys: list[str]
+    ) -> list[str]:
+        """Answer questions greedily, seeing with the model's own vision tower.
+
+        Args:
+            images: One image a question, pixels in [-1, 1].
+            questions: One question an image.
+            keys: Samples of the images; equal keys stand for equal images, which are read once.
+        """
+        if not questions:
+            return []
+        first = {key: keys.index(key) for key in dict.fromkeys(keys)}
+        order = {key: number for number, key in enumerate(first)}
+        return greedy_answers(
+            self.network,
+            self.tokenizer,
+            images[list(first.values())].to(self.device),
+            torch.tensor([order[key] for key in keys], device=self.device),
+            questions,
+        )
 
     def on_fit_end(self) -> None:
-        """Write the weights into the run's folder."""
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.export(Path(self.trainer.log_dir or self.trainer.default_root_dir) / FILE_NAME)
+        """Write the weights where ``export_to`` says."""
+        trying = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if self.trainer.is_global_zero and not trying:
+            self.export(Path(self.export_to))
 
     def export(self, path: Path) -> str:
         """Write the weights, rounded to float16, and their hash; return the hash.
@@ -144,54 +200,17 @@ class TinyVLMPretraining(LightningModule):
         noise = torch.randn(images.shape, generator=draw)
         return images + (std[:, None, None, None] * noise).to(images)
 
-    def _states(
-        self,
-        packed: PackedBatch,
-        images: Float[Tensor, "m 3 height width"],
-        index: Int[Tensor, "b l"],
-        mask: Bool[Tensor, "b 1 l l"],
-    ) -> Float[Tensor, "b l h"]:
+    def _nll(
+        self, documents: Sequence[Document], images: Float[Tensor, "m 3 height width"]
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        packed = self.packer(documents).to(self.device)
+        turns = separate_turns(packed, self.tokenizer.special, self.context_weight)
         embeddings = self.network.embed(packed.tokens)
-        if images.shape[0]:
+        if len(images):
             seen = self.network.vision(images).flatten(0, 1)
             embeddings = embeddings.masked_scatter(packed.is_image[..., None], seen)
-        states: Tensor = self.network(embeddings, index, mask)
-        return states
-
-    def _nll(
-        self, packed: PackedBatch, images: Float[Tensor, "m 3 height width"]
-    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
-        turns = separate_turns(packed, self.tokenizer.special, self.context_weight)
-        states = self._states(packed, images, turns.index, turns.mask)
+        states = self.network(embeddings, turns.index, turns.mask)
         counts = turns.weights > 0
         logits = self.network.logits(states[counts])
         nll = F.cross_entropy(logits, turns.targets[counts], reduction="none")
         return nll, turns.weights[counts]
-
-    def _answers(
-        self, packed: PackedBatch, images: Float[Tensor, "m 3 height width"]
-    ) -> dict[str, list[bool]]:
-        """Return, by kind of answer, which ones come out right to the last token."""
-        special = self.tokenizer.special
-        turns = separate_turns(packed, special, 0.0)
-        states = self._states(packed, images, turns.index, turns.mask)
-        guesses = self.network.logits(states).argmax(-1)
-        right: dict[str, list[bool]] = defaultdict(list)
-        for row in range(guesses.shape[0]):
-            kind = "vqa" if bool(packed.is_image[row].any()) else "text"
-            expected: list[int] = []
-            guessed: list[int] = []
-            supervised = packed.targets[row] != IGNORE
-            pairs = zip(packed.targets[row][supervised], guesses[row][supervised], strict=True)
-            for target, guess in pairs:
-                if int(target) == special.begin_of_image:
-                    continue
-                expected.append(int(target))
-                guessed.append(int(guess))
-                if int(target) == special.end_of_text:
-                    right[kind].append(expected == guessed)
-                    if kind == "vqa":
-                        closed = self.tokenizer.decode(expected) in ("yes", "no")
-                        right["vqa_yes_no" if closed else "vqa_open"].append(right[kind][-1])
-                    expected, guessed = [], []
-        return right

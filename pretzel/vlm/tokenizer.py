@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -47,7 +46,7 @@ class WordPieces:
         self.vocab_size = len(vocabulary)
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Self:
+    def train(cls, texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> "WordPieces":
         """Learn a vocabulary by merging the most frequent pair again and again.
 
         The trainers of the ``tokenizers`` library order ties by a randomly seeded hash; here

@@ -13,7 +13,7 @@ from PIL import Image
 WriteShard = Callable[[str, Mapping[str, bytes]], str]
 
 
-def encoded(color=(255, 0, 0), size=(16, 16), suffix="png"):
+def _encoded(color=(255, 0, 0), size=(16, 16), suffix="png"):
     buffer = io.BytesIO()
     format_name = {"jpg": "JPEG", "webp": "WEBP"}.get(suffix, suffix.upper())
     Image.new("RGB", size, color).save(buffer, format_name)
@@ -24,6 +24,12 @@ def noise_png(rng, size=16):
     buffer = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@pytest.fixture
+def encoded() -> Callable[..., bytes]:
+    """Encode an image of one colour: ``encoded(color, size, suffix)``."""
+    return _encoded
 
 
 @pytest.fixture

@@ -1,17 +1,18 @@
 """The rebuild script on a miniature of the packages."""
 
 import hashlib
+import io
 import json
+import tarfile
 
 import pytest
-from datamodules.data.build import build, main
 from PIL import Image
 
-from tests.datamodules.conftest import encoded
+from datamodules.data.build import build, fluent_emoji_records, main
 
 
 @pytest.fixture
-def packages(tmp_path):
+def packages(tmp_path, encoded):
     for split in ("train", "test"):
         folder = tmp_path / "easy" / "easy_vqa" / "data" / split
         (folder / "images").mkdir(parents=True)
@@ -60,8 +61,6 @@ def test_checksums_are_those_of_the_shards(packages):
 
 
 def test_archives_hold_no_time_owner_or_machine(packages):
-    import tarfile
-
     output = build_into(packages, "a")
     for path in output.rglob("*.tar.gz"):
         assert path.read_bytes()[4:8] == b"\0\0\0\0"  # gzip's time
@@ -81,14 +80,10 @@ def test_missing_package_is_named(packages, capsys):
 
 
 def test_flags_and_skin_tones_are_left_out_and_transparency_is_white(packages):
-    from datamodules.data.build import fluent_emoji_records
-
     splits = fluent_emoji_records(packages / "fluent", packages / "labels")
     records = splits["train"] + splits["test"]
     assert len(records) == 24
     assert splits["test"]
-    import io
-
     with Image.open(io.BytesIO(records[0].image)) as image:
         assert image.size == (64, 64)
         assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)

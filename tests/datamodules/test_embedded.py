@@ -6,6 +6,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from datamodules import EasyVQA, FluentEmoji
 from datamodules.data import DATA_DIR
 from datamodules.data.captions import COLORS, SHAPES, caption_of, possible_attributes
@@ -72,13 +74,13 @@ def test_two_pictures_of_one_emoji_are_on_one_side():
 def test_easy_vqa_colours_are_those_of_the_pixels():
     kinds = Counter()
     for sample in EasyVQA().samples("test", 64):
-        pixels, counts = np.unique(sample.pixels.reshape(-1, 3), axis=0, return_counts=True)
-        background, shape = pixels[np.argsort(-counts)[:2]]
-        assert (background >= 230).all()
+        colors = Image.fromarray(sample.pixels).getcolors(64 * 64)
+        (_, background), (_, shape) = sorted(colors, reverse=True)[:2]
+        assert min(background) >= 230
         words = sample.caption.split()
         kinds[len(words), words[-1] == "shape"] += 1
         if words[1] in COLORS:
-            assert tuple(int(value) for value in shape) == RGB[words[1]], sample.key
+            assert shape == RGB[words[1]], sample.key
     # full; colour only; shape only; nothing known
     assert kinds == {(3, False): 888, (3, True): 34, (2, False): 66, (2, True): 12}
 
@@ -118,7 +120,10 @@ def test_emoji_json_holds_tags():
 @pytest.mark.parametrize(
     ("pairs", "caption"),
     [
-        ([("what color is the shape?", "red"), ("what shape is present?", "circle")], "a red circle"),
+        (
+            [("what color is the shape?", "red"), ("what shape is present?", "circle")],
+            "a red circle",
+        ),
         ([("what color is the circle?", "red")], "a red circle"),
         ([("what is the teal shape?", "triangle")], "a teal triangle"),
         ([("is no red shape present?", "no")], "a red shape"),

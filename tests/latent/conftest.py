@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,16 @@ from pretzel.rng import stream
 from pretzel.typing import Tensor
 
 
-def tiny() -> ConvAutoencoder:
-    """Return an untrained autoencoder of 16 x 16 images, equal each time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return ConvAutoencoder(image_size=16, channels=4, widths=(8, 16), num_blocks=1)
+@pytest.fixture(scope="session")
+def tiny() -> Callable[[], ConvAutoencoder]:
+    """Builds untrained autoencoders of 16 x 16 images, equal ones each time."""
+
+    def build() -> ConvAutoencoder:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return ConvAutoencoder(image_size=16, channels=4, widths=(8, 16), num_blocks=1)
+
+    return build
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +36,7 @@ def images() -> Tensor:
 
 
 @pytest.fixture(scope="session")
-def autoencoder(images: Tensor) -> ConvAutoencoder:
+def autoencoder(tiny: Callable[[], ConvAutoencoder], images: Tensor) -> ConvAutoencoder:
     """An autoencoder whose running statistics are those of the pictures; do not change it."""
     autoencoder = tiny()
     with torch.no_grad():

@@ -38,9 +38,7 @@ def test_patches_are_undone_before_decoding(
     torch.testing.assert_close(latent.decode(latent.encode(images[:4])), expected)
 
 
-def test_latents_have_mean_0_and_variance_1_in_each_channel(
-    latent: Autoencoder, images: Tensor
-):
+def test_latents_have_mean_0_and_variance_1_in_each_channel(latent: Autoencoder, images: Tensor):
     latents = latent.encode(images)
     channels = latents.reshape(len(images), 4, 4, 4).transpose(0, 2).flatten(1)
     torch.testing.assert_close(channels.mean(1), torch.zeros(4), rtol=0, atol=0.01)
@@ -162,10 +160,10 @@ def test_images_of_another_size_are_refused(latent: Autoencoder):
 
 
 def test_settings_that_cannot_be_are_refused(weights: Path):
-    with pytest.raises(UserError, match="patch_size must divide the side 4 .*got 3"):
+    with pytest.raises(UserError, match=r"patch_size must divide the side 4 .*got 3"):
         Autoencoder(weights=str(weights), patch_size=3, noise=0.1)
-    with pytest.raises(UserError, match="noise must be 0 or positive, got -1"):
-        Autoencoder(weights=str(weights), patch_size=2, noise=-1)
+    with pytest.raises(UserError, match=r"noise must be 0 or positive, got -0\.1"):
+        Autoencoder(weights=str(weights), patch_size=2, noise=-0.1)
 
 
 @pytest.mark.parametrize(

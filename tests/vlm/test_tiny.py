@@ -172,3 +172,14 @@ def test_bfloat16_stays_close(shipped):
     exact, rounded = shipped(x, index), half(x.bfloat16(), index).float()
     relative = (rounded - exact).norm() / exact.norm()
     assert relative < 0.05
+
+
+def test_mixed_precision_works_with_a_cache(shipped):
+    x, index = rows(shipped, 1, 8).float(), torch.arange(8)[None]
+    mask = causal(torch.ones(1, 8, dtype=torch.bool))
+    cache = shipped.new_cache(1, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        shipped(x[:, :7], index[:, :7], mask[..., :7, :7], cache)
+        cached = shipped(x[:, 7:], index[:, 7:], mask[..., 7:, :], cache)
+        full = shipped(x, index, mask)[:, 7:]
+    assert (cached - full).norm() / full.norm() < 0.02

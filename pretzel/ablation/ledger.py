@@ -1,0 +1,160 @@
+"""The folder of a cell: its state in files, each written whole or not at all.
+
+Files: ``cell.json`` (what to run), ``lease`` (locked by the process that runs it),
+``progress.json``, ``last.ckpt`` (from which a killed cell continues), ``fit.json`` and
+``final.ckpt`` (trained, not yet tested), ``result.json`` (done), ``failure.json``, ``log.txt``.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pretzel.errors import UserError
+
+
+class State(StrEnum):
+    """Where a cell stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    DONE = "done"
+    FAILED = "failed"
+    STALE = "stale"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path}: cannot be written ({reason})") from error
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(values, indent=1, default=str) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the values of a JSON file; None if it is missing or damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFolder:
+    """The files of one cell.
+
+    Attributes:
+        path: The folder; it need not exist yet.
+    """
+
+    path: Path
+
+    @property
+    def spec(self) -> dict[str, Any] | None:
+        """What to run, as the runner wrote it."""
+        return read_json(self.path / "cell.json")
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """Metrics, time and parameters of a finished cell."""
+        return read_json(self.path / "result.json")
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """Phase, step, total, seconds and last metrics."""
+        return read_json(self.path / "progress.json") or {}
+
+    @property
+    def failure(self) -> dict[str, Any] | None:
+        """Error, traceback and last log lines of a failed cell."""
+        return read_json(self.path / "failure.json")
+
+    def state(self, identity: str) -> State:
+        """Return where the cell stands, for the configuration that is now asked for."""
+        if self.locked():
+            return State.RUNNING
+        result = self.result
+        if result is not None:
+            return State.DONE if result.get("identity") == identity else State.STALE
+        spec = self.spec
+        if spec is None or spec.get("identity") != identity:
+            return State.PENDING
+        if self.failure is not None:
+            return State.FAILED
+        return State.INTERRUPTED if self.progress else State.PENDING
+
+    def locked(self) -> bool:
+        """Tell whether some living process runs the cell."""
+        try:
+            with (self.path / "lease").open("r") as lease:
+                fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[bool]:
+        """Hold the cell for this process; the system lets go of it however the process ends.
+
+        Yields:
+            False if another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lease").open("a") as lease:
+            try:
+                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def prepare(self, spec: dict[str, Any]) -> None:
+        """Write what to run; what an earlier configuration left behind is removed.
+
+        Raises:
+            UserError: If the folder cannot be written.
+        """
+        old = self.spec
+        if self.path.exists() and (old is None or old.get("identity") != spec["identity"]):
+            self.clear()
+        (self.path / "failure.json").unlink(missing_ok=True)
+        write_json(self.path / "cell.json", spec)
+
+    def clear(self) -> None:
+        """Remove everything but the lease."""
+        for item in self.path.iterdir():
+            if item.name == "lease":
+                continue
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            else:
+                item.unlink()

@@ -1,0 +1,190 @@
+"""The laws of interleavings, which only show in a whole model: likelihood, causality, training."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from pretzel.interleave.base import StreamOutputs
+from pretzel.model import Pretzel, stream_inputs
+from pretzel.sequence import Document
+from pretzel.testing.case import FP32, FP64, Case, normal
+from pretzel.testing.deviation import Deviation, check, require, within, worst, worst_of
+from pretzel.testing.gradients import check_gradients, jacobian
+from pretzel.testing.tiny import batch, documents
+from pretzel.typing import Float, Tensor
+
+
+def latents(model: Pretzel, rows: int, key: str = "x") -> Float[Tensor, "m n d"]:
+    """Return standard normal latents for a model, float64."""
+    return normal(rows, model.latent.num_positions, model.latent.channels, key=key)
+
+
+def run_streams(
+    model: Pretzel, whole: Sequence[Document], u: Float[Tensor, "m n d"]
+) -> StreamOutputs:
+    """Run both streams over whole documents, without caches, as training does."""
+    inputs = stream_inputs(model.pack(whole), u)
+    outputs: StreamOutputs = model.interleaving(inputs, model.vlm, model.deep)
+    return outputs
+
+
+def parameters_of_u(
+    model: Pretzel, whole: Sequence[Document], u: Float[Tensor, "m n d"]
+) -> Float[Tensor, "m n p"]:
+    """Return the transform parameters that the deep stream gives every image position."""
+    is_image = model.pack(whole).is_image
+    deep = run_streams(model, whole, u).deep
+    params = model.deep.params(deep[:, :-1][is_image[:, 1:]])
+    return params.view(*u.shape[:2], params.shape[-1])
+
+
+def likelihood_is_exact(case: Case[Pretzel]) -> Deviation:
+    """log_prob is not log N(z; 0, 1) + log|det dz/dx| with the Jacobian of the whole model."""
+    model = case.build()
+    results = []
+    for document in documents()[::3]:
+        x = latents(model, 1)[0]
+        dims = x.numel()
+
+        def z_of(rows: Tensor, document: Document = document) -> Tensor:
+            return model.score([document] * len(rows), rows).z
+
+        logdet = torch.linalg.slogdet(jacobian(z_of, x).reshape(dims, dims)).logabsdet
+        with torch.no_grad():
+            output = model.score([document], x[None])
+        gaussian = -0.5 * output.z.square().sum() - 0.5 * dims * math.log(2 * math.pi)
+        results.append(within(output.log_prob[0], gaussian + logdet, FP64, "log_prob"))
+    return worst_of(results)
+
+
+def means_see_only_the_past(case: Case[Pretzel]) -> Deviation:
+    """The parameters of u_n depend on u_m with m >= n, through the flow or through the VLM."""
+    model = case.build()
+    results = []
+    for document in documents():
+        u = latents(model, 1, key="u")[0]
+
+        def params(rows: Tensor, document: Document = document) -> Tensor:
+            # One random combination of a position's parameters: zero only if all of them are.
+            theta = parameters_of_u(model, [document] * len(rows), rows)
+            return (theta * normal(theta.shape[-1], key="combination")).sum(-1, keepdim=True)
+
+        full = jacobian(params, u).abs()
+        n = len(u)
+        not_before = torch.ones(n, n, dtype=torch.bool).triu()[:, None, :, None]
+        results.append(worst(full * not_before, FP64, "d theta_n / d u_m for m >= n"))
+        past = (full * ~not_before).amax(dim=(1, 2, 3))[1:]
+        require(
+            not case.perturbed or bool((past > 0).all()),
+            "d theta_n / d u_m is zero for all m < n: the past is not seen",
+        )
+    return check(worst_of(results))
+
+
+def text_sees_only_the_past(case: Case[Pretzel]) -> Deviation:
+    """What predicts text depends on later positions of the sequence."""
+    model = case.build()
+    if not model.interleaving.answers:
+        return Deviation(what="no text is predicted", error=0.0, tolerance=0.0)
+    document = documents()[0]
+    document = Document(key="", segments=(*document.segments, *documents()[3].segments[1:]))
+    packed = model.pack([document])
+    u = latents(model, 1, key="u")
+    begin = int(packed.is_image[0].int().argmax())
+    with torch.no_grad():
+        states = run_streams(model, [document], u).text
+        changed = run_streams(model, [document], u + 1).text
+    assert states is not None
+    assert changed is not None
+    behind = (states - changed)[0, begin + u.shape[1] :].abs().amax(dim=1)
+    require(bool((behind > 0).all()), "text behind an image does not see it")
+    return within(changed[:, :begin], states[:, :begin], FP64, "text states before the image")
+
+
+def rows_are_independent(case: Case[Pretzel]) -> Deviation:
+    """A document's likelihoods depend on the other documents, or on their lengths."""
+    model = case.build()
+    whole, x = documents(), latents(model, 4)
+    with torch.no_grad():
+        together = model.score(whole, x)
+        alone = [model.score([document], x[i : i + 1]) for i, document in enumerate(whole)]
+    single = torch.cat([output.token_nll for output in alone])
+    return worst_of(
+        [
+            within(torch.cat([a.log_prob for a in alone]), together.log_prob, FP64, "log_prob"),
+            within(single, together.token_nll, FP64, "token likelihoods"),
+        ]
+    )
+
+
+def inputs_are_not_modified(case: Case[Pretzel]) -> Deviation:
+    """The model writes into the latents it is given."""
+    model = case.build()
+    x = latents(model, 4)
+    given = x.clone()
+    with torch.no_grad():
+        model.score(documents(), given)
+    return within(given, x, 0.0, "latents afterwards")
+
+
+def every_parameter_is_trained(case: Case[Pretzel]) -> Deviation:
+    """A trainable parameter gets no gradient from the joint loss, or one that is not finite."""
+    model = case.build()
+    given = batch(model)
+    noise = latents(model, len(given.images), key="noise")
+    output = model(given, noise)
+    loss = -output.log_prob.sum() + output.token_nll.sum()
+    deviation = check_gradients(model, loss, nonzero=case.perturbed)
+    for name, part in model.frozen.items():
+        trained = [n for n, p in part.named_parameters() if p.requires_grad]
+        require(not trained, f"{name} must be frozen, but {trained[:1]} asks for a gradient")
+    return deviation
+
+
+def state_dict_holds_everything(case: Case[Pretzel]) -> Deviation:
+    """A model with the same state dict computes something else: part of its state is not saved."""
+    model, other = case.build(), case.build(seed=1)
+    other.load_state_dict(model.state_dict())
+    x = latents(model, 4)
+    with torch.no_grad():
+        first, second = model.score(documents(), x), other.score(documents(), x)
+    return worst_of(
+        [
+            within(second.log_prob, first.log_prob, 0.0, "log_prob after loading"),
+            within(second.token_nll, first.token_nll, 0.0, "token likelihoods after loading"),
+        ]
+    )
+
+
+def text_starts_as_the_vlm(case: Case[Pretzel]) -> Deviation:
+    """At initialisation the text before an image is not predicted exactly as the VLM does."""
+    model = case.build(dtype=torch.float32)
+    if case.perturbed or not model.interleaving.answers:
+        return Deviation(what="at initialisation only", error=0.0, tolerance=0.0)
+    document = documents()[1]
+    packed = model.pack([document])
+    begin = int(packed.is_image[0].int().argmax())
+    with torch.no_grad():
+        text = run_streams(model, [document], latents(model, 1).float()).text
+        own = model.vlm(model.vlm.embed(packed.tokens), packed.index)
+        assert text is not None
+        logits, expected = (model.vlm.logits(states[:, :begin]) for states in (text, own))
+    return within(logits, expected, 0.0, "logits = the VLM's own")
+
+
+def float32_is_close(case: Case[Pretzel]) -> Deviation:
+    """In float32 a likelihood is off by more than 1e-4 of its size."""
+    model, exact = case.build(dtype=torch.float32), case.build()
+    x = latents(exact, 4)
+    with torch.no_grad():
+        found, expected = model.score(documents(), x.float()), exact.score(documents(), x)
+        targets = F.mse_loss(found.z.double(), expected.z).sqrt()
+    require(float(targets) < FP32, f"z in float32 is off by {float(targets):.2g}")
+    return worst_of(
+        [
+            within(found.log_prob.double(), expected.log_prob, FP32, "log_prob in float32"),
+            within(found.token_nll.double(), expected.token_nll, FP32, "token likelihoods"),
+        ]
+    )

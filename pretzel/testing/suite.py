@@ -1,0 +1,158 @@
+"""Which laws hold for which kind of part, and one call that tries them all."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from pretzel.errors import UserError
+from pretzel.flow.block import AutoregressiveBlock, FlowBlock
+from pretzel.flow.permutations import Permutation
+from pretzel.flow.transforms import Transform
+from pretzel.model import Pretzel
+from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.guidance import Guidance
+from pretzel.testing import (
+    autoregressive,
+    blocks,
+    denoisers,
+    generation,
+    guidance,
+    models,
+    permutations,
+    transforms,
+)
+from pretzel.testing.case import Case
+from pretzel.testing.deviation import Deviation, LawBroken
+
+LawFunction = Callable[[Case[Any]], Deviation]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """A mathematical rule that every part of a kind obeys.
+
+    Attributes:
+        name: Module and function.
+        meaning: One sentence: what a part that breaks it does wrong.
+        function: Returns the worst error; raises an ``AssertionError`` beyond the tolerance.
+    """
+
+    name: str
+    meaning: str
+    function: LawFunction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one law on one part.
+
+    Attributes:
+        law: The law.
+        perturbed: Whether it was tried with every parameter perturbed, or at initialisation.
+        passed: Whether it holds.
+        detail: The worst error and where it is, or the exception.
+        cause: What was raised.
+    """
+
+    law: Law
+    perturbed: bool
+    passed: bool
+    detail: str
+    cause: Exception | None = None
+
+    def __str__(self) -> str:
+        when = "perturbed" if self.perturbed else "initial"
+        verdict = "pass" if self.passed else f"FAIL  {self.law.meaning}"
+        return f"{self.law.name} [{when}]: {verdict}  ({self.detail})"
+
+
+def _laws(module: ModuleType) -> list[Law]:
+    """Return the public functions of a module that take a case and return a deviation."""
+    return [
+        Law(
+            name=f"{module.__name__.rsplit('.', 1)[-1]}.{name}",
+            meaning=(inspect.getdoc(function) or "").split("\n\n")[0],
+            function=function,
+        )
+        for name, function in vars(module).items()
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and not name.startswith("_")
+        and list(inspect.signature(function).parameters) == ["case"]
+    ]
+
+
+LAWS: dict[type, list[Law]] = {
+    FlowBlock: _laws(blocks),
+    AutoregressiveBlock: _laws(autoregressive),
+    Transform: _laws(transforms),
+    Permutation: _laws(permutations),
+    Guidance: _laws(guidance),
+    Denoiser: _laws(denoisers),
+    Pretzel: [*_laws(models), *_laws(generation)],
+}
+
+
+def laws_of(part: object) -> list[Law]:
+    """Return the laws of the kinds of parts that ``part`` is.
+
+    Raises:
+        UserError: If no laws are known for it.
+    """
+    found = [law for kind, laws in LAWS.items() if isinstance(part, kind) for law in laws]
+    if not found:
+        kinds = ", ".join(kind.__name__ for kind in LAWS)
+        raise UserError(f"laws exist for {kinds} (an interleaving: in a Pretzel), got {part!r}")
+    return found
+
+
+def try_laws(factory: Callable[[], object]) -> list[Outcome]:
+    """Try every law of a part, at initialisation and with every parameter perturbed.
+
+    Args:
+        factory: Builds the part; called for every law.
+    """
+    return [
+        try_law(law, Case(factory=factory, perturbed=perturbed))
+        for law in laws_of(factory())
+        for perturbed in (False, True)
+    ]
+
+
+def try_law(law: Law, case: Case[Any]) -> Outcome:
+    """Try one law; a part that cannot even be run breaks it."""
+    cause: Exception | None = None
+    try:
+        detail = str(law.function(case))
+    except LawBroken as error:
+        detail, cause = str(error), error
+    except Exception as error:
+        detail, cause = f"{type(error).__name__}: {error}", error
+    return Outcome(
+        law=law, perturbed=case.perturbed, passed=cause is None, detail=detail, cause=cause
+    )
+
+
+def run_laws(factory: Callable[[], object]) -> list[Outcome]:
+    """Hold a part to all its laws; this is what a plug-in's test calls.
+
+    Args:
+        factory: Builds the part: a flow block, transform, permutation, guidance, denoiser, or a
+            Pretzel around an interleaving (:func:`pretzel.testing.tiny_pretzel`).
+
+    Returns:
+        What became of every law.
+
+    Raises:
+        AssertionError: Naming every broken law, its meaning, the worst error and where it is.
+    """
+    outcomes = try_laws(factory)
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    if failed:
+        lines = "\n".join(f"  {outcome}" for outcome in failed)
+        raise LawBroken(f"{len(failed)} of {len(outcomes)} laws are broken:\n{lines}") from failed[
+            0
+        ].cause
+    return outcomes

@@ -1,0 +1,59 @@
+"""The files of a cell: whole or absent, and one process at a time."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pretzel.ablation.ledger import CellFolder, State, read_json, write_json
+from pretzel.errors import UserError
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(UserError, match=r"x\.json: cannot be written \(No space left\)"):
+        write_json(path, {"a": 2})
+    assert read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_damaged_json_counts_as_missing(tmp_path):
+    (tmp_path / "result.json").write_text('{"identity": "x", "met')
+    assert CellFolder(path=tmp_path).state("x") is State.PENDING
+
+
+def test_the_lease_ends_with_its_process(tmp_path):
+    folder = CellFolder(path=tmp_path / "cell")
+    hold = (
+        "import sys; from pathlib import Path; from pretzel.ablation.ledger import CellFolder\n"
+        "with CellFolder(path=Path(sys.argv[1])).lease() as mine:\n"
+        "    print(mine, flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(folder.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout.readline() == b"True\n"
+    assert folder.state("x") is State.RUNNING
+    with folder.lease() as mine:
+        assert not mine
+    holder.kill()
+    holder.wait()
+    holder.stdin.close()
+    holder.stdout.close()
+    assert folder.state("x") is State.PENDING
+    with folder.lease() as mine:
+        assert mine
+
+
+def test_another_configuration_starts_from_nothing(tmp_path):
+    folder = CellFolder(path=tmp_path)
+    folder.prepare({"identity": "old"})
+    (tmp_path / "last.ckpt").touch()
+    (tmp_path / "checkpoints").mkdir()
+    folder.prepare({"identity": "old"})
+    assert (tmp_path / "last.ckpt").exists()  # the same one continues
+    folder.prepare({"identity": "new"})
+    assert [p.name for p in tmp_path.iterdir()] == ["cell.json"]

@@ -1,0 +1,153 @@
+"""Planning: every cell parsed by the real parser, every mistake in one report, nothing written."""
+
+import re
+from pathlib import Path
+
+import pytest
+from lab_files import BASE, write
+
+from pretzel.__main__ import main
+from pretzel.ablation.grid import load
+from pretzel.ablation.identity import changes, essence, identity
+from pretzel.ablation.plan import make
+from pretzel.errors import UserError
+
+CUBIC = {"model.features": {"class_path": "lab.Cubic"}}
+GRID = {
+    "base": "base.yaml",
+    "axes": {"features": {"linear": {}, "cubic": CUBIC}, "rate": {"slow": {}, "fast": {"model.lr": 0.1}}},
+    "seeds": [3, 5],
+    "baseline": {"features": "linear", "rate": "slow"},
+    "metrics": {"test/loss": "min"},
+}
+
+
+def grid(**changed):
+    return load(write("grid.yaml", {**GRID, **changed}))
+
+
+def refused(**changed):
+    with pytest.raises(UserError) as caught:
+        make(grid(**changed))
+    return str(caught.value)
+
+
+def test_cells_differ_only_where_the_arms_say(project):
+    plan = make(grid())
+    assert [cell.name for cell in plan.cells[:4]] == [
+        "linear+slow/seed3", "linear+fast/seed3", "cubic+slow/seed3", "cubic+fast/seed3",
+    ]  # fmt: skip
+    assert plan.changes == {
+        "linear+slow": [],
+        "linear+fast": ["model.lr: 0.01 -> 0.1"],
+        "cubic+slow": ["model.features: Linear -> Cubic"],
+        "cubic+fast": ["model.features: Linear -> Cubic", "model.lr: 0.01 -> 0.1"],
+    }
+    cubic = next(cell for cell in plan.cells if cell.arm == "cubic+slow")
+    # Linear's scale 3 must not have leaked into Cubic's
+    assert cubic.config["model"]["init_args"]["features"]["init_args"] == {"scale": 1.0, "power": 3}
+    for cell in plan.cells:  # the same data and noise for all arms of a seed
+        config = cell.config
+        seeds = [config["seed_everything"], *(config[g]["init_args"]["seed"] for g in ("model", "data"))]
+        assert seeds == [cell.seed] * 3
+        assert config["trainer"]["default_root_dir"] == f"runs/grid/{cell.name}"
+    assert len({cell.identity for cell in plan.cells}) == 8
+    assert sorted(p.name for p in project.iterdir()) == ["base.yaml", "grid.yaml"]
+
+
+def test_identity_ignores_paths_and_loggers_and_nothing_else(project):
+    one, again = (make(grid(seeds=[3])).cells[0] for _ in range(2))
+    assert one.identity == again.identity
+    moved = make(grid(seeds=[3], output="elsewhere")).cells[0]
+    assert moved.identity == one.identity
+    assert moved.config != one.config
+    write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "log_every_n_steps": 7}})
+    assert make(grid(seeds=[3])).cells[0].identity == one.identity
+    write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "gradient_clip_val": 1.0}})
+    assert make(grid(seeds=[3])).cells[0].identity != one.identity
+
+
+def test_a_stage_is_part_of_the_identity_of_the_cells_that_use_it(project):
+    use = {"linear": {}, "warm": {"model.start": "{stages.warm}"}}
+
+    def identities(stage):
+        write("warm.yaml", stage)
+        plan = make(grid(axes={"features": use}, baseline={"features": "linear"}, stages={"warm": "warm.yaml"}))
+        assert plan.stages[0].export
+        warm = next(cell for cell in plan.cells if cell.arm == "warm")
+        assert warm.config["model"]["init_args"]["start"] == "runs/grid/stages/warm/weights.safetensors"
+        return {cell.name: cell.identity for cell in plan.cells}
+
+    before = identities(BASE)
+    after = identities({**BASE, "trainer": {**BASE["trainer"], "max_steps": 7}})
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"warm/seed3", "warm/seed5"}
+
+
+def test_all_mistakes_in_one_report(project, capsys):
+    axes = {
+        "features": {
+            "linear": {},
+            "typo": {"model.lrr": 1},
+            "type": {"model.lr": "fast"},
+            "class": {"model.features": {"class_path": "lab.Cubci"}},
+            "stage": {"model.start": "{stages.wram}"},
+            "same": {"model.lr": 0.01},
+        },
+    }
+    write("warm.yaml", BASE)
+    values = {**GRID, "axes": axes, "baseline": {"features": "linear"}, "stages": {"warm": "warm.yaml"}}
+    write("grid.yaml", values)
+    for command in ("plan", "run"):
+        assert main(["grid", command, "grid.yaml"]) == 2
+        said = capsys.readouterr().err
+        assert "5 mistakes in grid.yaml, nothing was started" in said
+        for expected in (
+            r"grid\.yaml:\d+: model\.init_args\.lrr: .*no parameter 'lrr' \(value 1\); did you mean 'lr'\? \(cell typo\)",
+            r"grid\.yaml:\d+: model\.init_args\.lr: expected float, got 'fast' \(cell type\)",
+            r"no such class 'lab\.Cubci'; did you mean 'lab\.Cubic'\? \(cell class\)",
+            r"no such stage 'wram'; did you mean 'warm'\? \(cell stage\)",
+            r"same changes nothing against the baseline linear",
+        ):
+            assert re.search(expected, said), expected
+    assert not Path("runs").exists()
+
+
+def test_duplicate_arms_are_refused(project):
+    axes = {"features": {"linear": {}, "cubic": CUBIC, "again": {"model.features.class_path": "lab.Cubic"}}}
+    assert "again is the same as cubic" in refused(axes=axes, baseline={"features": "linear"})
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"sedes": [1]}, r"grid\.yaml:\d+: sedes: unknown key; did you mean 'seeds'\?"),
+        ({"baseline": {"features": "linaer", "rate": "slow"}},
+         r"baseline\.features: no such arm 'linaer'; did you mean 'linear'\?"),
+        ({"baseline": {"feature": "linear", "rate": "slow"}}, r"no such axis; did you mean 'features'\?"),
+        ({"baseline": {"features": "linear"}}, r"baseline: needs an arm of axis rate"),
+        ({"metrics": {"test/loss": "down"}}, r"metrics\.test/loss: must be max or min, got 'down'"),
+        ({"seeds": [1, 1]}, r"seeds: must be a list of different integers"),
+        ({"combine": "zip"}, r"combine: must be product, got 'zip'"),
+        ({"base": "bsae.yaml"}, r"base: bsae\.yaml: no such file"),
+        ({"axes": {"a/b": {"x": {}}}, "baseline": {"a/b": "x"}}, r"a name becomes a folder"),
+        ({"axes": {"features": {"linear": {"model.lr": 1}}, "rate": {"slow": {}, "fast": {"model.lr": 2}}}},
+         r"axis features sets model\.lr too; two axes may not set one key"),
+    ],
+)  # fmt: skip
+def test_mistakes_of_the_grid_file(project, changed, expected):
+    assert re.search(expected, refused(**changed))
+
+
+def test_a_stage_must_export(project):
+    write("warm.yaml", {**BASE, "model": {"class_path": "lightning.pytorch.demos.boring_classes.BoringModel"}})
+    assert "BoringModel cannot be a stage" in refused(stages={"warm": "warm.yaml"})
+
+
+def test_changes_name_added_and_removed_keys():
+    base = {"model": {"class_path": "a.A", "init_args": {"x": 1}}, "k": 1}
+    other = {"model": {"class_path": "a.A", "init_args": {"x": 2}}}
+    assert changes(base, other) == ["k: 1 -> None", "model.x: 1 -> 2"]
+    kept = essence({"trainer": {"logger": 1, "max_steps": 2}, "ckpt_path": "x"}, {})
+    assert kept == {"trainer": {"max_steps": 2}}
+    assert identity({"a": 1, "b": 2}) == identity({"b": 2, "a": 1}) != identity({"a": 1, "b": 3})

@@ -1,0 +1,309 @@
+"""A user's own shards: the layout read right, and every mistake one clear sentence."""
+
+import gzip
+import io
+import json
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules import Captions, EasyVQA, Questions, Shards, WebDatasetDataModule
+from datamodules.shard_reader import RawSample, read_shard
+from pretzel.errors import UserError
+
+
+def module(source, recipe=None, **changes):
+    arguments = {"image_size": 16, "batch_size": 2, "steps_per_epoch": 2, "shuffle_buffer": 4}
+    return WebDatasetDataModule(source, recipe or Captions(drop=0.0), **(arguments | changes))
+
+
+def check_message(error, *parts):
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert str(part) in message
+
+
+class Bomb:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp"])
+def test_every_image_format_with_its_caption(write_shard, encoded, suffix):
+    color = (250, 120, 10)
+    image = encoded(color, (16, 16), suffix.replace("jpg", "jpeg"))
+    shard = write_shard("a.tar", {f"x.{suffix}": image, "x.txt": b"an orange square\n"})
+    (sample,) = Shards(shard).samples("train", 16)
+    assert (sample.key, sample.caption) == ("x", "an orange square")
+    assert np.abs(sample.pixels.astype(int) - color).max() < 12
+
+
+def test_caption_field_of_json_and_text_first(write_shard, encoded):
+    fields = json.dumps({"alt": "from json", "caption": "another"}).encode()
+    shard = write_shard(
+        "a.tar",
+        {"x.png": encoded(), "x.json": fields, "y.png": encoded(), "y.json": fields, "y.txt": b"t"},
+    )
+    captions = [s.caption for s in Shards(shard, caption_field="alt").samples("train", 16)]
+    assert captions == ["from json", "t"]
+
+
+def test_braces_and_lists_expand_in_order(shard_pattern, tmp_path):
+    source = Shards([f"{tmp_path}/0000{{3,1}}.tar", f"{tmp_path}/00000.tar"])
+    assert [shard[-9:] for shard in source.shards("train")] == [
+        "00003.tar",
+        "00001.tar",
+        "00000.tar",
+    ]
+    assert len(Shards(shard_pattern).shards("train")) == 6
+
+
+def test_folders_and_compression_inside_shards(write_shard, encoded, tmp_path):
+    shard = Path(
+        write_shard(
+            "a.tar", {"d/x.png": encoded(), "d/x.txt": b"t", "e/x.png": encoded(), "e/x.txt": b"u"}
+        )
+    )
+    packed = tmp_path / "a.tar.gz"
+    packed.write_bytes(gzip.compress(shard.read_bytes()))
+    assert [s.key for s in Shards(str(packed)).samples("train", 16)] == ["d/x", "e/x"]
+
+
+def test_shorter_side_is_resized_and_the_centre_cropped(write_shard):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (32, 64, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    shard = write_shard("a.tar", {"x.png": buffer.getvalue(), "x.txt": b"t"})
+    (sample,) = Shards(shard).samples("train", 16)
+    expected = image.resize((32, 16), Image.Resampling.BICUBIC).crop((8, 0, 24, 16))
+    assert np.abs(sample.pixels.astype(int) - np.asarray(expected).astype(int)).max() <= 1
+
+
+def test_reduction_is_antialiased(write_shard):
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack([board] * 3, -1)).save(buffer, "PNG")
+    shard = write_shard("a.tar", {"x.png": buffer.getvalue(), "x.txt": b"t"})
+    (sample,) = Shards(shard).samples("train", 16)
+    assert np.abs(sample.pixels.astype(int) - 127).max() <= 4
+
+
+def test_transparent_pixels_are_white(write_shard):
+    buffer = io.BytesIO()
+    Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(buffer, "PNG")
+    shard = write_shard("a.tar", {"x.png": buffer.getvalue(), "x.txt": b"t"})
+    (sample,) = Shards(shard).samples("train", 16)
+    assert (sample.pixels == 255).all()
+
+
+def test_missing_shard_is_named_before_training(shard_pattern, tmp_path):
+    datamodule = module(Shards(f"{tmp_path}/0000{{4..6}}.tar"))
+    with pytest.raises(UserError) as error:
+        datamodule.setup("fit")
+    check_message(error, "train shard", tmp_path / "00006.tar", "does not exist")
+
+
+def test_missing_validation_shard_is_named(shard_pattern, tmp_path):
+    with pytest.raises(UserError) as error:
+        module(Shards(shard_pattern, val=str(tmp_path / "none.tar"))).setup("fit")
+    check_message(error, "val shard", "none.tar")
+
+
+def test_unbalanced_braces_are_named():
+    with pytest.raises(UserError) as error:
+        Shards("x/{000..001.tar").shards("train")
+    check_message(error, "x/{000..001.tar", "braces")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_missing_caption_names_shard_key_and_field(write_shard, encoded, num_workers):
+    shards = [
+        write_shard(name, {"x.png": encoded(), "x.json": b'{"title": "t"}'})
+        for name in ("a.tar", "b.tar")
+    ]
+    loader = module(Shards(shards, caption_field="alt"), num_workers=num_workers).train_dataloader()
+    with pytest.raises(UserError) as error:
+        next(iter(loader))
+    check_message(error, "x.txt", "'alt'", ".tar", "has no caption")
+
+
+def test_first_sample_without_caption_stops_setup(write_shard, encoded):
+    shard = write_shard("a.tar", {"x.png": encoded()})
+    with pytest.raises(UserError, match="no caption"):
+        module(Shards(shard)).setup("fit")
+
+
+def test_recipe_that_needs_questions_stops_setup(write_shard, encoded):
+    shard = write_shard("a.tar", {"x.png": encoded(), "x.txt": b"t"})
+    with pytest.raises(UserError, match="sample x has no questions"):
+        module(Shards(shard), Questions()).setup("fit")
+
+
+def test_small_image_is_named_unless_upscale(write_shard, encoded):
+    shard = write_shard("a.tar", {"x.png": encoded(size=(40, 12)), "x.txt": b"t"})
+    with pytest.raises(UserError) as error:
+        module(Shards(shard)).setup("fit")
+    check_message(error, "x.png", shard, "40x12", "image_size=16", "upscale")
+    batch = next(iter(module(Shards(shard), upscale=True).train_dataloader()))
+    assert batch.images.shape == (2, 3, 16, 16)
+
+
+def test_pipe_is_refused_unless_allowed(shard_pattern, tmp_path):
+    command = f"pipe:cat {tmp_path}/00000.tar"
+    with pytest.raises(UserError) as error:
+        module(Shards(command)).setup("fit")
+    check_message(error, command, "allow_pipe")
+    samples = Shards(command, allow_pipe=True).samples("train", 16)
+    assert [sample.key for sample in samples] == [f"00_{i:03d}" for i in range(10)]
+
+
+def test_a_refused_pipe_does_not_run(tmp_path):
+    with pytest.raises(UserError):
+        list(Shards(f"pipe:touch {tmp_path}/ran").samples("train", 16))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_remote_address_is_refused():
+    with pytest.raises(UserError) as error:
+        Shards("s3://bucket/a.tar").shards("train")
+    check_message(error, "s3://bucket/a.tar", "local path")
+
+
+def test_nothing_is_unpickled(write_shard, encoded, tmp_path):
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    members = {"x.png": encoded(), "x.txt": b"t"}
+    members |= {f"x.{s}": bomb for s in ("pyd", "pth", "pkl", "pickle", "npy", "pt", "cls")}
+    shard = write_shard("a.tar", members)
+    (raw,) = read_shard(shard)
+    assert isinstance(raw, RawSample)
+    assert set(raw.members) == {"png", "txt"}
+    next(iter(module(Shards(shard)).train_dataloader()))
+    assert not (tmp_path / "exploded").exists()
+    pickle.loads(bomb)
+    assert (tmp_path / "exploded").exists()
+
+
+def test_pickle_named_as_image_or_json_is_a_corrupt_sample(write_shard, encoded, tmp_path):
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    shard = write_shard(
+        "a.tar",
+        {
+            "a.png": bomb,
+            "a.txt": b"t",
+            "b.png": encoded(),
+            "b.json": bomb,
+            "c.png": encoded(),
+            "c.txt": b"t",
+        },
+    )
+    assert [sample.key for sample in Shards(shard).samples("train", 16)] == ["c"]
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_corrupt_samples_are_skipped_counted_and_named(write_shard, encoded, num_workers):
+    shards = []
+    for name in ("a", "b"):
+        members = {f"{name}bad.png": b"not an image", f"{name}bad.txt": b"t"}
+        for i in range(4):
+            members |= {f"{name}{i}.png": encoded(), f"{name}{i}.txt": b"t"}
+        shards.append(write_shard(f"{name}.tar", members))
+    datamodule = module(Shards(shards), num_workers=num_workers, steps_per_epoch=20)
+    batches = list(datamodule.train_dataloader())
+    assert all(len(batch) == 2 for batch in batches)
+    assert all("bad" not in d.key for batch in batches for d in batch.documents)
+    assert {sample.key for sample in datamodule.corrupt_samples} == {"abad", "bbad"}
+    with pytest.warns(UserWarning, match=r"skipped 2 unreadable samples: .bad in .*\.tar"):
+        datamodule.teardown("fit")
+
+
+def test_more_corrupt_samples_than_allowed_stop_the_run(write_shard, encoded):
+    members = {}
+    for i in range(12):
+        members |= {f"k{i}.png": encoded() if i % 2 else b"broken", f"k{i}.txt": b"t"}
+    datamodule = module(Shards(write_shard("a.tar", members)), max_corrupt=3, steps_per_epoch=99)
+    with pytest.raises(UserError) as error:
+        list(datamodule.train_dataloader())
+    check_message(error, "max_corrupt=3", "a.tar", "k0")
+
+
+def test_shards_of_nothing_but_corrupt_samples_end(write_shard):
+    shard = write_shard("a.tar", {"x.png": b"broken", "x.txt": b"t"})
+    with pytest.raises(UserError) as error:
+        list(module(Shards(shard), max_corrupt=7).train_dataloader())
+    check_message(error, "max_corrupt=7", "a.tar", "x")
+
+
+def test_corrupt_sample_in_evaluation_leaves_the_others(write_shard, encoded):
+    members = {}
+    for i in range(5):
+        members |= {f"k{i}.png": b"broken" if i == 2 else encoded(), f"k{i}.txt": b"t"}
+    shard = write_shard("a.tar", members)
+    datamodule = module(Shards(shard, test=shard))
+    found = [d.key for batch in datamodule.test_dataloader() for d in batch.documents]
+    assert found == ["k0", "k1", "k3", "k4"]
+    assert [sample.key for sample in datamodule.corrupt_samples] == ["k2"]
+
+
+@pytest.mark.parametrize("at", ["in a member", "between two members"])
+def test_cut_shard_gives_its_whole_samples_only(shard_pattern, tmp_path, at):
+    whole = tmp_path / "00000.tar"
+    with tarfile.open(whole) as archive:
+        offset = archive.getmember("00_005.json").offset
+    end = offset + 600 if at == "in a member" else offset
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole.read_bytes()[:end])
+    *samples, last = read_shard(str(cut))
+    assert [sample.key for sample in samples] == [f"00_{i:03d}" for i in range(5)]
+    assert all(set(sample.members) == {"png", "json"} for sample in samples)
+    assert (last.key, last.shard) == ("*", str(cut))
+
+
+def test_shard_that_is_no_archive_is_named(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"this is no tar file" * 100)
+    with pytest.raises(UserError) as error:
+        list(module(Shards(str(path)), max_corrupt=2).train_dataloader())
+    check_message(error, "a.tar")
+
+
+def test_shard_without_samples_is_named(write_shard):
+    shard = write_shard("a.tar", {"readme.md": b"nothing"})
+    with pytest.raises(UserError) as error:
+        module(Shards(shard)).setup("fit")
+    check_message(error, shard, "no sample")
+
+
+def test_split_that_does_not_exist_is_named(shard_pattern):
+    with pytest.raises(UserError, match="Shards has no test shards"):
+        module(Shards(shard_pattern)).evaluation_samples()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_size", 0),
+        ("batch_size", 0),
+        ("steps_per_epoch", 0),
+        ("num_workers", -1),
+        ("shuffle_buffer", 0),
+        ("num_val_samples", 0),
+        ("eval_batch_size", 0),
+        ("max_corrupt", -1),
+    ],
+)
+def test_numbers_out_of_range_are_named(name, value):
+    with pytest.raises(UserError) as error:
+        module(EasyVQA(), **{name: value})
+    check_message(error, f"{name} must be at least", f"not {value}")

@@ -1,0 +1,41 @@
+"""Every concrete flow block, transform and permutation obeys its laws."""
+
+import pytest
+
+from pretzel.flow import Flip, FlowBlock, Permutation, Transform
+from pretzel.testing import concrete_classes, run_laws
+from pretzel.testing.cases import CASES
+
+KINDS = (FlowBlock, Transform, Permutation)
+TRIALS = [
+    pytest.param(factory, id=f"{part.__name__}-{number}")
+    for kind in KINDS
+    for part in concrete_classes(kind, "pretzel")
+    for number, factory in enumerate(CASES.get(part, ()))
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_concrete_class_has_a_case(kind):
+    missing = [part.__name__ for part in concrete_classes(kind, "pretzel") if not CASES.get(part)]
+    assert not missing, f"no law case in pretzel/testing/cases.py for {missing}"
+
+
+@pytest.mark.parametrize("factory", TRIALS)
+def test_laws(factory):
+    run_laws(factory)
+
+
+def test_a_new_class_is_discovered():
+    before = concrete_classes(Permutation, "pretzel")
+    new = type("Sideways", (Flip,), {"__module__": "pretzel.flow.sideways"})
+    assert set(concrete_classes(Permutation, "pretzel")) - set(before) == {new}
+    assert new not in CASES
+
+
+def test_abstract_and_foreign_classes_are_left_out():
+    found = concrete_classes(Transform, "pretzel")
+    foreign = type("Foreign", (Flip,), {"__module__": "elsewhere"})
+    assert foreign not in concrete_classes(Permutation, "pretzel")
+    assert {part.__name__ for part in found} >= {"AffineExp", "AffineSoftplus"}
+    assert "AffineTransform" not in {part.__name__ for part in found}

@@ -1,0 +1,233 @@
+"""Deliberately broken parts: each is caught by the law that is about its mistake."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from pretzel.flow import AFBlock, AffineSoftplus, AffineTransform, Flip, Flowed, Permutation
+from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.guidance import GaussianMixing
+from pretzel.testing import Case, LawBroken, laws_of, run_laws
+from pretzel.testing.suite import try_law
+
+
+class WrongSign(AffineSoftplus):
+    def forward(self, x, params):
+        z, logdet = super().forward(x, params)
+        return z, -logdet
+
+
+class NegativeScale(AffineTransform):
+    def location_and_scale(self, params):
+        a, mu = params.chunk(2, dim=-1)
+        return mu, 1 + 3 * a
+
+    def forward(self, x, params):
+        mu, sigma = self.location_and_scale(params)
+        return (x - mu) / sigma, -sigma.abs().log()
+
+
+class NoIdentity(AffineTransform):
+    def location_and_scale(self, params):
+        a, mu = params.chunk(2, dim=-1)
+        return mu, nn.functional.softplus(a)
+
+
+class MissingShift(AFBlock):
+    def condition(self, x):
+        h = self.input(x) + self.embedding(self.coordinates)
+        return self.head(self.transformer(h, self.rotary(self.coordinates, x.dtype)))
+
+
+class LeaksTheFuture(AFBlock):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.leak = nn.Parameter(torch.zeros(()))
+
+    def condition(self, x):
+        return super().condition(x) + self.leak * x.mean()
+
+
+class PermutationNotUndone(AFBlock):
+    def forward(self, x):
+        flowed = super().forward(x)
+        return Flowed(z=flowed.z[:, self.order], logdet=flowed.logdet)
+
+    def inverse(self, z):
+        return super().inverse(z[:, self.rank])
+
+
+class CacheOffByOne(AFBlock):
+    def step(self, previous, index, cache):
+        return super().step(previous, max(index - 1, 0), cache)
+
+
+class CacheKept(AFBlock):
+    def new_cache(self, batch_size):
+        if "kept" not in vars(self):
+            self.kept = super().new_cache(batch_size)
+        return self.kept
+
+
+class WritesIntoInput(AFBlock):
+    def forward(self, x):
+        flowed = super().forward(x)
+        x.zero_()
+        return flowed
+
+
+class UnusedParameter(AFBlock):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.extra = nn.Linear(2, 2)
+
+
+class NotSaved(AFBlock):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.constant = torch.randn(self.num_params)
+
+    def condition(self, x):
+        return super().condition(x) + self.constant
+
+    def step(self, previous, index, cache):
+        return super().step(previous, index, cache) + self.constant
+
+
+class RoundsToFloat32(AFBlock):
+    def condition(self, x):
+        return super().condition(x).float().to(x.dtype)
+
+
+class MixesRows(AFBlock):
+    def condition(self, x):
+        before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
+        return super().condition(x) + before.mean(0).repeat(1, 2)
+
+
+class MeanLogdet(AFBlock):
+    def forward(self, x):
+        flowed = super().forward(x)
+        return Flowed(z=flowed.z, logdet=flowed.logdet / x[0].numel())
+
+
+class TakesAnyShape(AFBlock):
+    def forward(self, x):
+        return super().forward(x[:, : len(self.order), : self.channels])
+
+
+class ApproximateInverse(AFBlock):
+    def inverse(self, z):
+        ordered = z[:, self.order]
+        x = ordered
+        for _ in range(2):
+            x = self.transform.inverse(ordered, self.condition(x))
+        return x[:, self.rank]
+
+
+class DividesByZero(AFBlock):
+    def condition(self, x):
+        return super().condition(x) / 0.0
+
+
+def block(kind=AFBlock, transform=AffineSoftplus):
+    return partial(
+        kind, 3, (2, 3), 1, Flip(), transform=transform(), width=16, head_dim=8, mlp_ratio=2.0
+    )
+
+
+class VisitsTwice(Permutation):
+    def order(self, grid):
+        return Flip().order(grid).clamp(min=1)
+
+
+class FreshRandom(Permutation):
+    def order(self, grid):
+        return torch.randperm(len(Flip().order(grid)))
+
+
+class Unnormalised(GaussianMixing):
+    def mix(self, mu_c, sigma_c, mu_u, sigma_u):
+        mu, sigma = super().mix(mu_c, sigma_c, mu_u, sigma_u)
+        return mu * (1 + self.weight), sigma
+
+
+class GradientInInferenceMode(Denoiser):
+    def __call__(self, x, sigma, log_prob):
+        point = x.clone().requires_grad_()
+        (score,) = torch.autograd.grad(log_prob(point).sum(), point)
+        return x + sigma**2 * score
+
+
+BROKEN = [
+    (block(transform=WrongSign), "blocks.logdet_is_that_of_the_jacobian"),
+    (WrongSign, "transforms.logdet_is_that_of_the_derivative"),
+    (NegativeScale, "transforms.affine_is_standardisation"),
+    (block(transform=NegativeScale), "autoregressive.jacobian_is_triangular"),
+    (NoIdentity, "transforms.zero_parameters_are_the_identity"),
+    (block(MissingShift), "autoregressive.conditioner_is_strictly_causal"),
+    (block(LeaksTheFuture), "autoregressive.conditioner_is_strictly_causal"),
+    (block(LeaksTheFuture), "autoregressive.jacobian_is_triangular"),
+    (block(PermutationNotUndone), "autoregressive.jacobian_is_triangular"),
+    (block(CacheOffByOne), "autoregressive.cached_steps_equal_condition"),
+    (block(CacheOffByOne), "blocks.inverse_undoes_forward"),
+    (block(CacheKept), "blocks.inverse_undoes_forward"),
+    (block(WritesIntoInput), "blocks.inputs_are_not_modified"),
+    (block(UnusedParameter), "blocks.every_parameter_is_trained"),
+    (block(NotSaved), "blocks.state_dict_holds_everything"),
+    (block(RoundsToFloat32), "autoregressive.cached_steps_equal_condition"),
+    (block(MixesRows), "blocks.rows_are_independent"),
+    (block(MeanLogdet), "blocks.logdet_is_that_of_the_jacobian"),
+    (block(TakesAnyShape), "blocks.wrong_shapes_are_refused"),
+    (block(ApproximateInverse), "autoregressive.fixed_point_iteration_inverts"),
+    (block(DividesByZero), "blocks.inverse_undoes_forward"),
+    (VisitsTwice, "permutations.every_position_is_visited_once"),
+    (FreshRandom, "permutations.order_is_fixed"),
+    (partial(Unnormalised, 1.0), "guidance.equal_branches_are_left_alone"),
+    (GradientInInferenceMode, "denoisers.inference_mode_changes_nothing"),
+]
+
+
+def outcome(factory, name, *, perturbed):
+    (law,) = [law for law in laws_of(factory()) if law.name == name]
+    return try_law(law, Case(factory=factory, perturbed=perturbed))
+
+
+@pytest.mark.parametrize(("factory", "law"), BROKEN)
+def test_the_right_law_catches(factory, law):
+    found = [outcome(factory, law, perturbed=perturbed) for perturbed in (False, True)]
+    failed = [o for o in found if not o.passed]
+    assert failed
+    # A law judges, unless the mistake itself is a crash
+    crashes = isinstance(factory(), CacheKept | GradientInInferenceMode)
+    assert crashes or all(isinstance(o.cause, LawBroken) for o in failed)
+
+
+def test_at_initialisation_a_leak_is_invisible():
+    for name in ("conditioner_is_strictly_causal", "jacobian_is_triangular"):
+        law = f"autoregressive.{name}"
+        assert outcome(block(LeaksTheFuture), law, perturbed=False).passed
+        assert not outcome(block(LeaksTheFuture), law, perturbed=True).passed
+
+
+def test_run_laws_reports_law_meaning_error_and_place():
+    with pytest.raises(AssertionError) as caught:
+        run_laws(WrongSign)
+    report = str(caught.value)
+    assert "1 of 16 laws are broken" not in report  # the derivative, twice, and float32
+    assert "transforms.logdet_is_that_of_the_derivative [perturbed]: FAIL" in report
+    assert "log-determinant is not log dz/dx" in report
+    assert "worst error" in report
+    assert " at [" in report
+
+
+def test_parts_without_laws_are_refused():
+    with pytest.raises(ValueError, match="laws exist for FlowBlock"):
+        run_laws(lambda: nn.Linear(2, 2))
+
+
+def test_gradient_law_names_the_parameter():
+    o = outcome(block(UnusedParameter), "blocks.every_parameter_is_trained", perturbed=True)
+    assert "extra.weight is unused" in o.detail

@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from pretzel.sampling.cache import KVCache
+from pretzel.testing.case import normal
+
+
+def cache(batch_size=2, max_length=4):
+    return KVCache(
+        num_layers=2, batch_size=batch_size, num_heads=3, max_length=max_length, head_dim=5,
+        like=torch.zeros((), dtype=torch.float64),
+    )  # fmt: skip
+
+
+def test_layers_see_all_positions_so_far():
+    made, new = cache(), normal(2, 2, 3, 4, 5)
+    for start, end in ((0, 1), (1, 3), (3, 4)):
+        for layer in range(2):
+            keys, values = made.write(
+                layer, new[layer][..., start:end, :], new[layer][..., start:end, :] + 1
+            )
+            assert torch.equal(keys, new[layer][..., :end, :])
+            assert torch.equal(values, new[layer][..., :end, :] + 1)
+        made.commit(end - start)
+    assert made.length == 4
+
+
+def test_nothing_is_reallocated():
+    made = cache()
+    place = made.keys.data_ptr(), made.values.data_ptr()
+    for _ in range(4):
+        keys, _ = made.write(0, torch.ones(2, 3, 1, 5), torch.ones(2, 3, 1, 5))
+        assert keys.data_ptr() == place[0]
+        made.commit(1)
+    assert (made.keys.data_ptr(), made.values.data_ptr()) == place
+    assert made.num_bytes == 2 * 2 * 2 * 3 * 4 * 5 * 8
+
+
+def test_uncommitted_positions_are_written_over():
+    made = cache()
+    made.write(0, torch.ones(2, 3, 1, 5), torch.ones(2, 3, 1, 5))
+    keys, _ = made.write(0, torch.zeros(2, 3, 1, 5), torch.zeros(2, 3, 1, 5))
+    assert keys.shape[2] == 1
+    assert not keys.any()
+
+
+def test_selected_rows_go_on_apart():
+    made, new = cache(), normal(2, 3, 1, 5)
+    made.write(0, new, new)
+    made.commit(1)
+    chosen = made.select(torch.tensor([1, 0, 1]))
+    chosen.write(0, torch.ones(3, 3, 1, 5), torch.ones(3, 3, 1, 5))
+    chosen.commit(1)
+    assert torch.equal(chosen.keys[0, :, :, 0], new[[1, 0, 1], :, 0])
+    assert (made.length, chosen.length) == (1, 2)
+    again, _ = made.write(0, 2 * new, 2 * new)
+    assert torch.equal(again[:, :, 1:], 2 * new)
+
+
+def test_a_full_cache_says_so():
+    with pytest.raises(ValueError, match="max_length=4 positions, got 5"):
+        cache().write(0, torch.ones(2, 3, 5, 5), torch.ones(2, 3, 5, 5))

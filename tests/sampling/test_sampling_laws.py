@@ -1,0 +1,27 @@
+"""Every concrete guidance and denoiser obeys its laws."""
+
+import pytest
+
+from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.guidance import Guidance
+from pretzel.testing import concrete_classes, run_laws
+from pretzel.testing.cases import CASES
+
+KINDS = (Guidance, Denoiser)
+TRIALS = [
+    pytest.param(factory, id=f"{part.__name__}-{number}")
+    for kind in KINDS
+    for part in concrete_classes(kind, "pretzel")
+    for number, factory in enumerate(CASES.get(part, ()))
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_concrete_class_has_a_case(kind):
+    missing = [part.__name__ for part in concrete_classes(kind, "pretzel") if not CASES.get(part)]
+    assert not missing, f"no law case in pretzel/testing/cases.py for {missing}"
+
+
+@pytest.mark.parametrize("factory", TRIALS)
+def test_laws(factory):
+    run_laws(factory)

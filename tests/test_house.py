@@ -1,0 +1,76 @@
+"""The rules of the house, checked on the import statements and the files themselves."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("pretzel", "datamodules", "callbacks")
+
+
+def python_files(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imported_roots(path: Path) -> set[str]:
+    roots = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            roots.add(node.module.split(".")[0])
+    return roots
+
+
+@pytest.mark.parametrize("path", python_files("pretzel"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_model_knows_neither_data_nor_callbacks(path: Path):
+    assert not imported_roots(path) & {"datamodules", "callbacks", "benchmarks", "tests"}
+
+
+def test_data_and_callbacks_do_not_know_each_other():
+    for path in python_files("datamodules"):
+        assert "callbacks" not in imported_roots(path), path
+    for path in python_files("callbacks"):
+        assert "datamodules" not in imported_roots(path), path
+
+
+@pytest.mark.parametrize("call", ["pickle.load", "torch.load", "eval", "exec"])
+def test_nothing_is_unpickled_or_evaluated(call: str):
+    for path in python_files(*PACKAGES):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == call:
+                safe = any(
+                    keyword.arg == "weights_only" and ast.unparse(keyword.value) == "True"
+                    for keyword in node.keywords
+                )
+                assert safe, f"{path}: {call}"
+
+
+def test_no_file_is_larger_than_three_megabytes():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    sizes = {name: (ROOT / name).stat().st_size for name in listed if (ROOT / name).exists()}
+    assert {name: size for name, size in sizes.items() if size > 3_000_000} == {}
+    data = sum(size for name, size in sizes.items() if name.startswith("datamodules/data/"))
+    assert data < 12_000_000
+    weights = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
+    shipped = weights - sum(
+        size for name, size in sizes.items() if name.startswith("tests/golden/")
+    )
+    assert shipped < 3_000_000
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys; from pretzel.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'lightning', 'transformers'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,148 @@
+"""Training with Lightning: checkpoints, resume, learning rates, mistakes."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from tiny import caption_batch, images, joined, perturb, question_batch, tiny_module, tiny_pretzel
+
+from pretzel.errors import UserError
+from pretzel.interleave import Stacked, TextPrefix, Unconditional
+
+QUESTION = ("what color is the shape?", "red")
+
+
+def batches(count):
+    return [
+        joined(caption_batch("a red circle", "a shape", seed=i), question_batch(QUESTION, seed=i))
+        for i in range(count)
+    ]
+
+
+def fit(module, tmp_path, steps, **kwargs):
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+    )
+    loader = torch.utils.data.DataLoader(batches(4), batch_size=None)
+    trainer.fit(module, loader, weights_only=True, **kwargs)
+    return trainer
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
+    make = lambda: (torch.manual_seed(0), tiny_module(optimizer=torch.optim.AdamW))[1]  # noqa: E731
+    whole = make()
+    fit(whole, tmp_path, 4)
+    half = make()
+    fit(half, tmp_path, 2).save_checkpoint(tmp_path / "half.ckpt")
+    resumed = make()
+    perturb(resumed)
+    fit(resumed, tmp_path, 4, ckpt_path=tmp_path / "half.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_a_checkpoint_names_frozen_weights_and_does_not_hold_them(tmp_path):
+    module = tiny_module()
+    before = {name: value.clone() for name, value in module.pretzel.vlm.state_dict().items()}
+    fit(module, tmp_path, 2).save_checkpoint(tmp_path / "x.ckpt")
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert not [key for key in checkpoint["state_dict"] if ".vlm." in key]
+    assert checkpoint["frozen"]["vlm"] == module.pretzel.vlm.identity
+    after = module.pretzel.vlm.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    in_optimizer = {
+        id(p) for group in module.trainer.optimizers[0].param_groups for p in group["params"]
+    }
+    assert not in_optimizer & {id(p) for p in module.pretzel.vlm.parameters()}
+
+
+def test_a_checkpoint_of_another_vlm_is_refused():
+    module = tiny_module()
+    with pytest.raises(UserError, match=r"vlm it was trained with, other:1, got tiny-vlm"):
+        module.on_load_checkpoint({"frozen": {"vlm": "other:1", "latent": "pixels:8/4"}})
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_in_one_sentence():
+    with pytest.raises(UserError, match="must be of the configured architecture, but .* missing"):
+        tiny_module(Stacked).load_state_dict(tiny_module(TextPrefix).state_dict())
+
+
+@pytest.mark.parametrize("interleaving", [Stacked, TextPrefix, Unconditional])
+def test_training_lowers_the_loss_on_one_batch(interleaving, tmp_path):
+    torch.manual_seed(0)
+    module = tiny_module(interleaving, optimizer=torch.optim.AdamW, text_weight=0.1)
+    batch = joined(caption_batch("a red circle"), question_batch(QUESTION))
+    noise = module.pretzel.noise(2, "test")
+    losses = []
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
+    for _ in range(60):
+        output = module.pretzel(batch, noise)
+        loss = -output.log_prob.mean() / module.pretzel.latent.dims + output.token_nll.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_only_interleavings_with_image_to_text_answer():
+    assert tiny_module(Stacked).can_answer
+    assert not tiny_module(TextPrefix).can_answer
+    with pytest.raises(UserError, match="interleaving must be one that answers"):
+        tiny_module(TextPrefix).answer(images(1), [QUESTION[0]], ["a"])
+
+
+def test_learning_rates_are_scaled_by_the_beginning_of_the_name(tmp_path):
+    module = tiny_module(learning_rate_scales={"interleaving": 3.0})
+    trainer = fit(module, tmp_path, 1)
+    rates = {}
+    for group in trainer.optimizers[0].param_groups:
+        rates.update({id(p): group["lr"] for p in group["params"]})
+    for name, parameter in module.pretzel.named_parameters():
+        if parameter.requires_grad:
+            expected = 0.15 if name.startswith("interleaving") else 0.05
+            assert rates[id(parameter)] == pytest.approx(expected), name
+
+
+def test_a_scale_for_nothing_is_refused():
+    with pytest.raises(UserError, match="'interleavin_' must begin the name"):
+        tiny_module(learning_rate_scales={"interleavin_": 3.0})
+
+
+def test_samples_depend_on_the_key_alone():
+    module = tiny_module()
+    perturb(module)
+    first = module.sample(["a red circle", "a shape"], stream_key=("x", 1))
+    again = module.sample(["a red circle", "a shape"], stream_key=("x", 1))
+    other = module.sample(["a red circle", "a shape"], stream_key=("x", 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_an_image_is_read_once_however_many_questions_it_gets(monkeypatch):
+    module = tiny_module()
+    perturb(module)
+    seen = []
+    encode = type(module.pretzel.latent).encode
+    monkeypatch.setattr(
+        type(module.pretzel.latent),
+        "encode",
+        lambda self, x: (seen.append(len(x)), encode(self, x))[1],
+    )
+    pixels = images(2)[[0, 0, 1, 0]]
+    module.answer(pixels, [QUESTION[0], "is there a circle?", QUESTION[0], "a"], list("aaba"))
+    assert seen == [2]
+
+
+def test_more_images_than_the_model_views_are_refused():
+    batch = joined(caption_batch("a red circle"), caption_batch("a shape"))
+    one = type(batch)(documents=batch.documents[:1], images=batch.images)
+    with pytest.raises(UserError, match="models 1 images of these documents, got 2"):
+        tiny_pretzel()(one, torch.zeros(2, 4, 48))

@@ -1,0 +1,70 @@
+"""A Pretzel small enough for tests: 8 px images, 4 positions, the real tiny VLM."""
+
+from functools import partial
+
+import torch
+
+from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
+from pretzel.interleave import Stacked
+from pretzel.latent import Pixels
+from pretzel.model import Pretzel
+from pretzel.module import PretzelModule
+from pretzel.sampling.denoise import NoDenoiser
+from pretzel.sampling.guidance import GaussianMixing
+from pretzel.schedule import Constant
+from pretzel.sequence import DocumentBatch, caption_document, question_document
+from pretzel.vlm.tiny import TinyVLM
+
+
+def tiny_pretzel(interleaving=Stacked, noise=0.05) -> Pretzel:
+    return Pretzel(
+        latent=Pixels(image_size=8, patch_size=4, noise=noise),
+        split=ExplicitSplit(shallow=[1, 1], deep=1),
+        permutations=[Raster(), Flip()],
+        shallow=partial(AFBlock, transform=AffineSoftplus(), width=16, head_dim=8),
+        deep=partial(DeepStream, transform=AffineSoftplus(), width=16, head_dim=8),
+        vlm=TinyVLM(),
+        interleaving=interleaving,
+    )
+
+
+def tiny_module(interleaving=Stacked, noise=0.05, optimizer=torch.optim.SGD, **kwargs):
+    return PretzelModule(
+        pretzel=tiny_pretzel(interleaving, noise),
+        text_weight=kwargs.pop("text_weight", 0.5),
+        optimizer=partial(optimizer, lr=0.05),
+        schedule=Constant(),
+        guidance=GaussianMixing(weight=1.0),
+        denoiser=NoDenoiser(),
+        **kwargs,
+    )
+
+
+def perturb(module: torch.nn.Module, scale: float = 0.1, seed: int = 0) -> None:
+    """Move every trainable parameter: at zero initialisation many laws hold by accident."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.data.add_(scale * noise.to(parameter))
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def caption_batch(*captions: str, seed: int = 0) -> DocumentBatch:
+    documents = tuple(caption_document(c, key=f"c{i}") for i, c in enumerate(captions))
+    return DocumentBatch(documents=documents, images=images(len(captions), seed))
+
+
+def question_batch(*pairs: tuple[str, str], seed: int = 1) -> DocumentBatch:
+    documents = tuple(question_document([pair], key=f"q{i}") for i, pair in enumerate(pairs))
+    return DocumentBatch(documents=documents, images=images(len(pairs), seed))
+
+
+def joined(*batches: DocumentBatch) -> DocumentBatch:
+    return DocumentBatch(
+        documents=tuple(d for batch in batches for d in batch.documents),
+        images=torch.cat([batch.images for batch in batches]),
+    )

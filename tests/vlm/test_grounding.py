@@ -1,0 +1,50 @@
+"""The recipes of the stage that makes the tiny model."""
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules import Sample
+from datamodules.grounding import Described, Told
+from pretzel.errors import UserError
+from pretzel.sequence import Image, Text
+
+SAMPLE = Sample(
+    key="k",
+    pixels=np.zeros((4, 4, 3), dtype=np.uint8),
+    caption="a red circle",
+    questions=(("is there a circle?", "yes"), ("what color is the shape?", "red")),
+)
+
+
+@pytest.mark.parametrize("recipe", [Described(5), Told(5)])
+def test_all_questions_are_asked_once_with_their_own_answers(recipe):
+    (document,) = recipe.documents(SAMPLE, torch.Generator().manual_seed(0))
+    texts = [s for s in document.segments if isinstance(s, Text)][1:]
+    assert [t.role for t in texts] == ["context", "target"] * 2
+    pairs = {(q.content, a.content) for q, a in zip(texts[::2], texts[1::2], strict=True)}
+    assert pairs == set(SAMPLE.questions)
+    assert document.key == "k"
+
+
+def test_captions_are_targets_only_after_the_image():
+    generator = torch.Generator().manual_seed(0)
+    (described,) = Described(1).documents(SAMPLE, generator)
+    (told,) = Told(1).documents(SAMPLE, generator)
+    assert described.segments[:2] == (Image(), Text(content="a red circle", role="target"))
+    assert told.segments[0] == Text(content="a red circle")
+    assert (described.num_images, told.num_images) == (1, 0)
+
+
+def test_questions_are_drawn_from_the_generator():
+    def drawn(seed: int) -> object:
+        return Described(1).documents(SAMPLE, torch.Generator().manual_seed(seed))
+
+    assert drawn(3) == drawn(3)
+    assert len({drawn(seed) for seed in range(20)}) == 2
+
+
+@pytest.mark.parametrize("recipe", [Described, Told])
+def test_a_count_below_one_is_refused(recipe):
+    with pytest.raises(UserError, match="per_image must be at least 1, not 0"):
+        recipe(per_image=0)
