@@ -1,5 +1,6 @@
 """Accuracy of answers to questions about images, beside what questions alone give away."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +46,7 @@ class BlindBaseline:
     """Answers a question by the majority answer that this very question has in training.
 
     It never sees an image. A question unknown from training gets the overall majority answer;
-    ties go to the first in the alphabet.
+    of equally frequent answers the one that came first counts.
 
     Args:
         pairs: (question, answer) pairs of the training split.
@@ -60,16 +61,12 @@ class BlindBaseline:
         counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for question, answer in pairs:
             counts[question][answer] += 1
-        self._answers = {question: _majority(counter) for question, counter in counts.items()}
-        self._default = _majority(sum(counts.values(), Counter()))
+        self._answers = {q: counter.most_common(1)[0][0] for q, counter in counts.items()}
+        self._default = Counter(answer for _, answer in pairs).most_common(1)[0][0]
 
     def answer(self, question: str) -> str:
         """Return the majority answer."""
         return self._answers.get(question, self._default)
-
-
-def _majority(counter: Counter[str]) -> str:
-    return min(counter, key=lambda answer: (-counter[answer], answer))
 
 
 def accuracies(asked: Sequence[Asked], prefix: str) -> dict[str, float]:
@@ -216,8 +213,8 @@ def choose_questions(samples: Sequence[EvaluationSample], limit: int | None) -> 
     total = sum(len(sample.questions) for sample in asked)
     if limit is None or limit >= total:
         return [(sample, list(sample.questions)) for sample in asked]
-    # About as many samples as are needed, one more in ten to be sure; the last ones are cut.
-    wanted = min(len(asked), -(-limit * len(asked) * 11 // (total * 10)) + 1)
+    # As many samples as are needed on average; the last one is cut, or more are taken at the end.
+    wanted = math.ceil(limit * len(asked) / total)
     spread = [asked[i * len(asked) // wanted] for i in range(wanted)]
     missing = [sample for sample in asked if all(sample is not s for s in spread)]
     chosen: list[_Chosen] = []

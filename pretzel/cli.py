@@ -242,7 +242,7 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
         reasons = [line.strip().rstrip(". ") for line in str(error).splitlines()[1:]]
         raise UserError(f"{checkpoint}: does not fit the model: {reasons[0]}") from error
     finally:
-        if in_main_thread:
+        if handler is not None:
             signal.signal(signal.SIGINT, handler)  # Lightning leaves Ctrl-C ignored
 
 

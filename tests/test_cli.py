@@ -13,12 +13,13 @@ import yaml
 from pretzel.__main__ import main
 
 sys.path.insert(0, str(Path(__file__).parent / "ablation"))
-from conftest import BASE, project, write  # noqa: E402, F401
+from lab_files import BASE, project, write  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning",
     "ignore:.*does not have many workers",
     "ignore:.*isinstance.treespec, LeafSpec.",
+    "ignore:Checkpoint directory .* exists and is not empty",
 )
 
 
@@ -63,7 +64,7 @@ def test_fit_then_test_with_its_checkpoint(folder, capsys):
     # continue in the same folder: its config.yaml is no obstacle
     more = ["--ckpt_path", str(checkpoint), "--trainer.max_steps", "8",
             "--trainer.logger.class_path", "lightning.pytorch.loggers.TensorBoardLogger",
-            "--trainer.logger.save_dir", ".", "--trainer.logger.version", "0"]  # fmt: skip
+            "--trainer.logger.save_dir", str(folder), "--trainer.logger.version", "0"]  # fmt: skip
     assert main(["fit", "-c", "base.yaml", *more]) == 0
     assert main(["test", "-c", "base.yaml", "--ckpt_path", str(checkpoint)]) == 0
     assert "test/loss" in capsys.readouterr().out
@@ -99,12 +100,15 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
     ("values", "expected"),
     [
         (changed(trainer__max_stepss=3),
-         r"x\.yaml:\d+: trainer\.max_stepss: unknown key \(value 3\); did you mean 'trainer\.max_steps'\?"),
+         r"x\.yaml:\d+: trainer\.max_stepss: unknown key \(value 3\)"
+         r"; did you mean 'trainer\.max_steps'\?"),
         (changed(modle=3), r"x\.yaml:\d+: modle: unknown key \(value 3\); did you mean 'model'\?"),
         (changed(model__init_args__lrr=3),
-         r"x\.yaml:\d+: model\.init_args\.lrr: .*LeastSquares has no parameter 'lrr' \(value 3\); did you mean 'lr'\?"),
+         r"x\.yaml:\d+: model\.init_args\.lrr: lab\.LeastSquares has no parameter 'lrr' "
+         r"\(value 3\); did you mean 'lr'\?"),
         (changed(model__init_args__features__init_args__scael=3),
-         r"x\.yaml:\d+: model\.init_args\.features\.init_args\.scael: .*\(value 3\); did you mean 'scale'\?"),
+         r"x\.yaml:\d+: model\.init_args\.features\.init_args\.scael: .*\(value 3\)"
+         r"; did you mean 'scale'\?"),
         (changed(model__init_args__features__class_path="lab.Linaer"),
          r"features\.class_path: no such class 'lab\.Linaer'; did you mean 'lab\.Linear'\?"),
         (changed(model__class_path="lba.LeastSquares"),
@@ -113,15 +117,20 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
          r"features\.class_path: no such class 'Cubci'"),
         (changed(model__init_args__features__class_path="lab.Line"),
          r"features\.class_path: 'lab\.Line' is not a Features"),
-        (changed(model__init_args__lr="fast"), r"x\.yaml:\d+: model\.init_args\.lr: expected float, got 'fast'"),
-        (changed(trainer__max_steps="many"), r"x\.yaml:\d+: trainer\.max_steps: expected int, got 'many'"),
-        (changed(trainer__callbacks=[{"class_path": "ModelCheckpoint", "init_args": {"monitr": "x"}}]),
+        (changed(model__init_args__lr="fast"),
+         r"x\.yaml:\d+: model\.init_args\.lr: expected float, got 'fast'"),
+        (changed(trainer__max_steps="many"),
+         r"x\.yaml:\d+: trainer\.max_steps: expected int, got 'many'"),
+        (changed(trainer__callbacks=[
+            {"class_path": "ModelCheckpoint", "init_args": {"monitr": "x"}}]),
          r"trainer\.callbacks\.0\.init_args\.monitr: .* \(value 'x'\); did you mean 'monitor'\?"),
         (changed(model__init_args={"lr": 1.0}), r"model.*LeastSquares needs features"),
         ({"trainer": {"max_steps": 1}}, r"x.yaml: missing data, model|error: missing data, model"),
         (changed(model__init_args__features={"class_path": "lab.Cubic", "init_args": {"power": 0}}),
-         r"x\.yaml:\d+: model\.init_args\.features\.init_args\.power: Cubic: power must be at least 1, got 0"),
-        (changed(trainer__val_check_interval=1.5), r"x\.yaml:\d+: trainer\.val_check_interval: Trainer: .*1\.5"),
+         r"x\.yaml:\d+: model\.init_args\.features\.init_args\.power: Cubic: "
+         r"power must be at least 1, got 0"),
+        (changed(trainer__val_check_interval=1.5),
+         r"x\.yaml:\d+: trainer\.val_check_interval: Trainer: .*1\.5"),
         (changed(data__init_args__shards="a.tar"), r"shards: a\.tar: no such shard"),
         (changed(trainer__default_root_dir="base.yaml/runs"),
          r"trainer\.default_root_dir: base\.yaml/runs: cannot be written"),
@@ -139,7 +148,7 @@ def test_mistakes_in_a_file(folder, capsys, values, expected):
         (["fit", "-c"], r"-c needs a file"),
         (["fti"], r"unknown command 'fti'; did you mean 'fit'\?"),
         (["fit", "-c", "base.yaml", "--trainer.max_stepss=3"],
-         r"command line: unknown argument '--trainer\.max_stepss=3'; did you mean '--trainer\.max_steps'\?"),
+         r"unknown argument '--trainer\.max_stepss=3'; did you mean '--trainer\.max_steps'\?"),
         (["fit", "-c", "base.yaml", "--model.lr", "fast"],
          r"command line: model\.init_args\.lr: expected float, got 'fast'"),
         (["test", "-c", "base.yaml", "--ckpt_path", "none.ckpt"], r"none\.ckpt: no such file"),
@@ -195,12 +204,15 @@ def test_interrupt_stops_gracefully(folder, capsys, monkeypatch):
 def test_help_is_quick_and_light():
     # in a fresh process: neither torch nor lightning
     check = (
-        "import sys; from pretzel.__main__ import main; main(['--help']); main(['grid', '--help'])\n"
+        "import sys; from pretzel.__main__ import main\n"
+        "main(['--help']); main(['grid', '--help'])\n"
         "heavy = {'torch', 'lightning', 'scipy', 'jsonargparse'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     start = time.monotonic()
-    shown = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True
+    )
     assert time.monotonic() - start < 6  # two helps, on a busy machine
     for word in ("fit", "grid", "compare"):
         assert word in shown.stdout

@@ -151,7 +151,10 @@ def _sentence(
         of = f"{owner} needs" if owner else "missing"
         return UserError(f"{_where(config, path)}{of} {', '.join(names)}")
     if found.get("module") or found.get("attribute"):
-        name = owner or found.get("module") or ""
+        name, absent = owner or found.get("module") or "", found.get("module")
+        if absent and not f"{name}.".startswith(f"{absent}."):
+            where = _where(config, _class_key(config, path))
+            return UserError(f"{where}'{name}' cannot be imported: it needs module '{absent}'")
         near = did_you_mean(name, _known_classes(name)) or _by_last_name(name)
         return UserError(f"{_where(config, _class_key(config, path))}no such class '{name}'{near}")
     if short := found.get("short"):

@@ -30,7 +30,7 @@ def essence(resolved: Mapping[str, Any], named: Mapping[str, str]) -> dict[str, 
 
     Args:
         resolved: The parser's configuration with all defaults.
-        named: Strings that stand for something else, such as the path of a stage's weights for
+        named: Text that stands for something else, such as the path of a stage's weights for
             the identity of that stage.
     """
     kept = {key: value for key, value in resolved.items() if key not in _IGNORED}
@@ -88,4 +88,7 @@ def _clean(node: Any, named: Mapping[str, str]) -> Any:  # noqa: ANN401
         return {k: _clean(v, named) for k, v in node.items() if k not in _PATHS_IGNORED}
     if isinstance(node, list):
         return [_clean(value, named) for value in node]
-    return named.get(node, node) if isinstance(node, str) else node
+    if isinstance(node, str):
+        for written, meant in named.items():
+            node = node.replace(written, meant)
+    return node

@@ -1,5 +1,6 @@
 """Parse every cell with the real parser before anything trains; report all mistakes at once."""
 
+import re
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +21,7 @@ from pretzel.ablation.yamlfile import Key, Source
 from pretzel.cli import ParserOnly
 from pretzel.errors import UserError
 
+_STAGE = re.compile(r"\{stages\.([^{}]+)\}")
 _SEED_KEYS: tuple[Key, ...] = (
     ("seed_everything",),
     ("model", "init_args", "seed"),
@@ -268,13 +270,14 @@ def _substitute(node: Any, weights: dict[str, str], config: Config, path: Key = 
         return {k: _substitute(v, weights, config, (*path, str(k))) for k, v in node.items()}
     if isinstance(node, list):
         return [_substitute(value, weights, config, path) for value in node]
-    if not isinstance(node, str) or not node.startswith("{stages."):
+    if not isinstance(node, str):
         return node
-    name = node.removeprefix("{stages.").removesuffix("}")
-    if name not in weights:
-        near = did_you_mean(name, weights)
-        raise UserError(f"{config.source(path)}: {'.'.join(path)}: no such stage '{name}'{near}")
-    return weights[name]
+    for name in _STAGE.findall(node):
+        if name not in weights:
+            near = did_you_mean(name, weights)
+            where = f"{config.source(path)}: {'.'.join(path)}"
+            raise UserError(f"{where}: no such stage '{name}'{near}")
+    return _STAGE.sub(lambda found: weights[found[1]], node)
 
 
 def _placed(resolved: dict[str, Any], folder: Path) -> dict[str, Any]:

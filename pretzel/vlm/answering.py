@@ -77,8 +77,8 @@ def _read(
     edges = torch.tensor(
         [[tokenizer.special.begin_of_image, tokenizer.special.end_of_image]], device=images.device
     )
-    begin, end = network.embed(edges).expand(len(images), -1, -1).split(1, dim=1)
-    embeddings = torch.cat((begin, network.vision(images), end), dim=1)
+    around = network.embed(edges).expand(len(images), -1, -1)
+    embeddings = torch.cat((around[:, :1], network.vision(images), around[:, 1:]), dim=1)
     length = embeddings.shape[1]
     cache = PreallocatedCache(network.config.num_layers, len(images), length + room)
     index = torch.arange(length, device=images.device).expand(len(images), -1)

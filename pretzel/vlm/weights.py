@@ -72,9 +72,10 @@ def load_weights(path: Path) -> TinyWeights:
         UserError: If the file or its hash is missing, they disagree, or the content is not that
             of a tiny vision-language model.
     """
-    for file in (path, _hash_file(path)):
-        if not file.is_file():
-            raise UserError(f"weights: no file {file}")
+    if not path.is_file():
+        raise UserError(f"weights: no file {path}")
+    if not _hash_file(path).is_file():
+        raise UserError(f"weights: no file {_hash_file(path)}, which holds the hash of {path.name}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     expected = _hash_file(path).read_text().strip()
     if digest != expected:

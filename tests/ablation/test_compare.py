@@ -12,13 +12,21 @@ from pretzel.ablation import compare, hparams
 from pretzel.ablation.ledger import CellFolder, State, write_json
 
 ARMS = {"a": [], "b": ["model.lr: 1 -> 2"], "c": ["model.x: A -> B"], "d": ["data.y: 1 -> 2"]}
-ACCURACY = {"a": {0: 0.10, 1: 0.20, 2: 0.60}, "b": {0: 0.20, 1: 0.40, 2: 0.60}, "c": {1: 0.5, 2: 0.7}}
+ACCURACY = {
+    "a": {0: 0.10, 1: 0.20, 2: 0.60},
+    "b": {0: 0.20, 1: 0.40, 2: 0.60},
+    "c": {1: 0.5, 2: 0.7},
+}
 
 
 @pytest.fixture
 def output(tmp_path):
     """A grid's folder: a and b complete, c with one failed seed, d never run."""
-    cells = [{"name": f"{arm}/seed{s}", "arm": arm, "seed": s, "identity": "x"} for arm in ARMS for s in range(3)]
+    cells = [
+        {"name": f"{arm}/seed{s}", "arm": arm, "seed": s, "identity": "x"}
+        for arm in ARMS
+        for s in range(3)
+    ]
     write_json(
         tmp_path / "plan.json",
         {
@@ -66,7 +74,11 @@ def test_statistics_by_hand(output):
 def test_table(output, capsys):
     assert main(["compare", str(output)]) == 0
     shown = capsys.readouterr().out
-    rows = {line.split(" | ")[0].strip("| "): line for line in shown.splitlines() if line.startswith("|")}
+    rows = {
+        line.split(" | ")[0].strip("| "): line
+        for line in shown.splitlines()
+        if line.startswith("|")
+    }
     assert "acc ↑" in rows["arm"]
     assert "loss ↓" in rows["arm"]
     assert "0.300 ± 0.657" in rows["**a** (baseline)"]
@@ -116,7 +128,9 @@ def test_hparams_in_tensorboard(output):
 
     def ask(route, **body):
         request = urllib.request.Request(
-            f"{url}data/plugin/hparams/{route}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{url}data/plugin/hparams/{route}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
         )
         return json.load(urllib.request.urlopen(request))
 
@@ -142,4 +156,6 @@ def test_hparams_in_tensorboard(output):
         }["final/acc"]
         for g in groups
     }
-    assert found == pytest.approx({(arm, s): v for arm, values in ACCURACY.items() for s, v in values.items()})
+    assert found == pytest.approx(
+        {(arm, s): v for arm, values in ACCURACY.items() for s, v in values.items()}
+    )

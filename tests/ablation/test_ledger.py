@@ -33,7 +33,9 @@ def test_the_lease_ends_with_its_process(tmp_path):
         "    print(mine, flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", hold, str(folder.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", hold, str(folder.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert holder.stdout.readline() == b"True\n"
     assert folder.state("x") is State.RUNNING

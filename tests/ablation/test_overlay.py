@@ -39,11 +39,16 @@ def test_jsonargparse_alone_keeps_stale_arguments():
     parser.add_subclass_arguments(Optimizer, "optimizer", skip={"params"}, instantiate=False)
     import json
 
-    args = ["--config", json.dumps({"optimizer": {**ADAMW, "init_args": {"lr": 0.3, "weight_decay": 0.7}}})]
+    args = [
+        "--config",
+        json.dumps({"optimizer": {**ADAMW, "init_args": {"lr": 0.3, "weight_decay": 0.7}}}),
+    ]
     kept = parser.parse_args([*args, "--config", json.dumps({"optimizer": SGD})])
     assert kept.optimizer.class_path == "torch.optim.SGD"
     assert kept.optimizer.init_args.weight_decay == 0.7
-    ours = folded({"optimizer": {**ADAMW, "init_args": {"lr": 0.3, "weight_decay": 0.7}}}, {"optimizer": SGD})
+    ours = folded(
+        {"optimizer": {**ADAMW, "init_args": {"lr": 0.3, "weight_decay": 0.7}}}, {"optimizer": SGD}
+    )
     clean = parser.parse_args(["--config", json.dumps(ours)])
     assert clean.optimizer.init_args.weight_decay == 0
     assert clean.optimizer.init_args.lr == torch.optim.SGD([torch.zeros(1)]).defaults["lr"]
@@ -55,8 +60,9 @@ def test_changed_class_replaces_the_node():
 
 
 def test_nested_part_is_replaced_and_its_siblings_kept(lab):
-    base = {"model": {"class_path": "lab.LeastSquares", "init_args": {
-        "features": {"class_path": "lab.Linear", "init_args": {"scale": 3.0}}, "lr": 0.1}}}  # fmt: skip
+    linear = {"class_path": "lab.Linear", "init_args": {"scale": 3.0}}
+    init_args = {"features": linear, "lr": 0.1}
+    base = {"model": {"class_path": "lab.LeastSquares", "init_args": init_args}}
     swap = {"model": {"init_args": {"features": {"class_path": "lab.Cubic"}}}}
     assert folded(base, swap)["model"]["init_args"] == {
         "features": {"class_path": "lab.Cubic"},
@@ -101,7 +107,9 @@ def test_bare_class_names():
 
 def test_class_over_plain_arguments_replaces_them():
     # arguments without class_path belonged to the default class
-    assert folded({"part": {"k": 3}}, {"part": {"class_path": "x.B"}}) == {"part": {"class_path": "x.B"}}
+    assert folded({"part": {"k": 3}}, {"part": {"class_path": "x.B"}}) == {
+        "part": {"class_path": "x.B"}
+    }
 
 
 def test_dotted_keys_reach_through_init_args():
@@ -124,7 +132,9 @@ def test_inputs_are_not_modified():
 
 def test_provenance_names_file_and_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("a.yaml").write_text("optimizer:\n  class_path: torch.optim.AdamW\n  init_args:\n    lr: 1e-3\n")
+    Path("a.yaml").write_text(
+        "optimizer:\n  class_path: torch.optim.AdamW\n  init_args:\n    lr: 1e-3\n"
+    )
     Path("b.yaml").write_text("\noptimizer.init_args.eps: 1\n")
     config = fold([read("a.yaml"), read("b.yaml")])
     assert config.values["optimizer"]["init_args"] == {"lr": 1e-3, "eps": 1}
@@ -143,12 +153,19 @@ def test_paths_beside_the_file_that_names_them(tmp_path, monkeypatch):
     Path("here.tar").touch()
     Path("conf/here.tar").touch()
     Path("conf/base.yaml").write_text(
-        "model: model.yaml\ndata: {a: shard.tar, b: [./shard.tar], c: here.tar, d: none.tar, e: conf}\n"
+        "model: model.yaml\n"
+        "data: {a: shard.tar, b: [./shard.tar], c: here.tar, d: none.tar, e: conf}\n"
     )
     values = read("conf/base.yaml").values
     assert values["model"] == {"class_path": "lab.LeastSquares"}
     beside = os.path.join("conf", "shard.tar")
-    assert values["data"] == {"a": beside, "b": [beside], "c": "here.tar", "d": "none.tar", "e": "conf"}
+    assert values["data"] == {
+        "a": beside,
+        "b": [beside],
+        "c": "here.tar",
+        "d": "none.tar",
+        "e": "conf",
+    }
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ from pretzel.errors import UserError
 CUBIC = {"model.features": {"class_path": "lab.Cubic"}}
 GRID = {
     "base": "base.yaml",
-    "axes": {"features": {"linear": {}, "cubic": CUBIC}, "rate": {"slow": {}, "fast": {"model.lr": 0.1}}},
+    "axes": {
+        "features": {"linear": {}, "cubic": CUBIC},
+        "rate": {"slow": {}, "fast": {"model.lr": 0.1}},
+    },
     "seeds": [3, 5],
     "baseline": {"features": "linear", "rate": "slow"},
     "metrics": {"test/loss": "min"},
@@ -48,7 +51,10 @@ def test_cells_differ_only_where_the_arms_say(project):
     assert cubic.config["model"]["init_args"]["features"]["init_args"] == {"scale": 1.0, "power": 3}
     for cell in plan.cells:  # the same data and noise for all arms of a seed
         config = cell.config
-        seeds = [config["seed_everything"], *(config[g]["init_args"]["seed"] for g in ("model", "data"))]
+        seeds = [
+            config["seed_everything"],
+            *(config[g]["init_args"]["seed"] for g in ("model", "data")),
+        ]
         assert seeds == [cell.seed] * 3
         assert config["trainer"]["default_root_dir"] == f"runs/grid/{cell.name}"
     assert len({cell.identity for cell in plan.cells}) == 8
@@ -72,10 +78,19 @@ def test_a_stage_is_part_of_the_identity_of_the_cells_that_use_it(project):
 
     def identities(stage):
         write("warm.yaml", stage)
-        plan = make(grid(axes={"features": use}, baseline={"features": "linear"}, stages={"warm": "warm.yaml"}))
+        plan = make(
+            grid(
+                axes={"features": use},
+                baseline={"features": "linear"},
+                stages={"warm": "warm.yaml"},
+            )
+        )
         assert plan.stages[0].export
         warm = next(cell for cell in plan.cells if cell.arm == "warm")
-        assert warm.config["model"]["init_args"]["start"] == "runs/grid/stages/warm/weights.safetensors"
+        assert (
+            warm.config["model"]["init_args"]["start"]
+            == "runs/grid/stages/warm/weights.safetensors"
+        )
         return {cell.name: cell.identity for cell in plan.cells}
 
     before = identities(BASE)
@@ -96,14 +111,20 @@ def test_all_mistakes_in_one_report(project, capsys):
         },
     }
     write("warm.yaml", BASE)
-    values = {**GRID, "axes": axes, "baseline": {"features": "linear"}, "stages": {"warm": "warm.yaml"}}
+    values = {
+        **GRID,
+        "axes": axes,
+        "baseline": {"features": "linear"},
+        "stages": {"warm": "warm.yaml"},
+    }
     write("grid.yaml", values)
     for command in ("plan", "run"):
         assert main(["grid", command, "grid.yaml"]) == 2
         said = capsys.readouterr().err
         assert "5 mistakes in grid.yaml, nothing was started" in said
         for expected in (
-            r"grid\.yaml:\d+: model\.init_args\.lrr: .*no parameter 'lrr' \(value 1\); did you mean 'lr'\? \(cell typo\)",
+            r"grid\.yaml:\d+: model\.init_args\.lrr: .*no parameter 'lrr' \(value 1\)"
+            r"; did you mean 'lr'\? \(cell typo\)",
             r"grid\.yaml:\d+: model\.init_args\.lr: expected float, got 'fast' \(cell type\)",
             r"no such class 'lab\.Cubci'; did you mean 'lab\.Cubic'\? \(cell class\)",
             r"no such stage 'wram'; did you mean 'warm'\? \(cell stage\)",
@@ -114,7 +135,13 @@ def test_all_mistakes_in_one_report(project, capsys):
 
 
 def test_duplicate_arms_are_refused(project):
-    axes = {"features": {"linear": {}, "cubic": CUBIC, "again": {"model.features.class_path": "lab.Cubic"}}}
+    axes = {
+        "features": {
+            "linear": {},
+            "cubic": CUBIC,
+            "again": {"model.features.class_path": "lab.Cubic"},
+        }
+    }
     assert "again is the same as cubic" in refused(axes=axes, baseline={"features": "linear"})
 
 
@@ -124,14 +151,16 @@ def test_duplicate_arms_are_refused(project):
         ({"sedes": [1]}, r"grid\.yaml:\d+: sedes: unknown key; did you mean 'seeds'\?"),
         ({"baseline": {"features": "linaer", "rate": "slow"}},
          r"baseline\.features: no such arm 'linaer'; did you mean 'linear'\?"),
-        ({"baseline": {"feature": "linear", "rate": "slow"}}, r"no such axis; did you mean 'features'\?"),
+        ({"baseline": {"feature": "linear", "rate": "slow"}},
+         r"no such axis; did you mean 'features'\?"),
         ({"baseline": {"features": "linear"}}, r"baseline: needs an arm of axis rate"),
         ({"metrics": {"test/loss": "down"}}, r"metrics\.test/loss: must be max or min, got 'down'"),
         ({"seeds": [1, 1]}, r"seeds: must be a list of different integers"),
         ({"combine": "zip"}, r"combine: must be product, got 'zip'"),
         ({"base": "bsae.yaml"}, r"base: bsae\.yaml: no such file"),
         ({"axes": {"a/b": {"x": {}}}, "baseline": {"a/b": "x"}}, r"a name becomes a folder"),
-        ({"axes": {"features": {"linear": {"model.lr": 1}}, "rate": {"slow": {}, "fast": {"model.lr": 2}}}},
+        ({"axes": {"features": {"linear": {"model.lr": 1}},
+                   "rate": {"slow": {}, "fast": {"model.lr": 2}}}},
          r"axis features sets model\.lr too; two axes may not set one key"),
     ],
 )  # fmt: skip
@@ -140,7 +169,10 @@ def test_mistakes_of_the_grid_file(project, changed, expected):
 
 
 def test_a_stage_must_export(project):
-    write("warm.yaml", {**BASE, "model": {"class_path": "lightning.pytorch.demos.boring_classes.BoringModel"}})
+    write(
+        "warm.yaml",
+        {**BASE, "model": {"class_path": "lightning.pytorch.demos.boring_classes.BoringModel"}},
+    )
     assert "BoringModel cannot be a stage" in refused(stages={"warm": "warm.yaml"})
 
 

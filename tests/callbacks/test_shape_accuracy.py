@@ -51,20 +51,27 @@ def test_real_test_images_are_right_and_hold_one_shape(
     images, captions = real[size]
     full = [i for i, caption in enumerate(captions) if metric.accepts(caption)]
     assert len(full) == 888
+    full = full if size == "32" else full[:200]
     with torch.inference_mode():
         metric.update(images[full], [captions[i] for i in full])
-        assert count_shapes(images) == [1] * 1000
     values = metric.compute()
     assert values["right"] >= 0.998
     assert values["one_shape"] == 1
-    assert values["shape_n"] == 888
+    assert values["shape_n"] == len(full)
+
+
+@pytest.mark.parametrize("size", ["32", "64"])
+def test_every_real_image_holds_one_shape(
+    real: dict[str, tuple[Tensor, list[str]]], size: str
+) -> None:
+    assert count_shapes(real[size][0]) == [1] * 1000
 
 
 def test_a_little_blur_and_noise_does_not_mislead_the_judge(
     metric: ShapeAccuracy, real: dict[str, tuple[Tensor, list[str]]]
 ) -> None:
     images, captions = real["32"]
-    full = [i for i, caption in enumerate(captions) if metric.accepts(caption)][:300]
+    full = [i for i, caption in enumerate(captions) if metric.accepts(caption)][:150]
     soft = avg_pool2d(pad(images[full], (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     noisy = images[full] + 0.1 * torch.randn(
         images[full].shape, generator=torch.Generator().manual_seed(0)

@@ -42,6 +42,7 @@ def fit(folder, data, *, max_epochs=3, ckpt_path=None, **trainer_arguments):
         accelerator="cpu",
         max_epochs=max_epochs,
         logger=False,
+        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[Save(folder)],

@@ -50,7 +50,7 @@ def test_it_answers_from_captions_alone(shipped):
     pairs = {
         "what color is the shape?": "teal",
         "what shape is in the image?": "triangle",
-        "is there a teal triangle?": "yes",
+        "is there a teal shape?": "yes",
         "is there a red shape?": "no",
         "does the image not contain a circle?": "yes",
         "is no triangle present?": "no",

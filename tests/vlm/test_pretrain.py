@@ -4,9 +4,18 @@ from lightning.pytorch import Trainer
 
 from pretzel.errors import UserError
 from pretzel.schedule import Constant
-from pretzel.sequence import Document, DocumentBatch, Image, Text, question_document
+from pretzel.sequence import (
+    Document,
+    DocumentBatch,
+    Image,
+    Text,
+    caption_document,
+    question_document,
+)
 from pretzel.vlm.pretrain import TinyVLMPretraining
 from pretzel.vlm.tiny import TinyVLM
+
+QUIET = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 
 
 def small(seed: int = 0, export_to: str = "unused") -> TinyVLMPretraining:
@@ -39,7 +48,7 @@ def batch() -> DocumentBatch:
     )
 
 
-def train(module: TinyVLMPretraining, steps: int, folder: str) -> None:
+def train(module: TinyVLMPretraining, steps: int, folder: str) -> dict[str, torch.Tensor]:
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -50,18 +59,25 @@ def train(module: TinyVLMPretraining, steps: int, folder: str) -> None:
         default_root_dir=folder,
         gradient_clip_val=1.0,
     )
-    loader = torch.utils.data.DataLoader([batch()] * steps, batch_size=None)
-    trainer.fit(module, loader)
+    colors = ("red", "blue")
+    told = DocumentBatch(
+        documents=tuple(caption_document(f"a {color} shape", key=color) for color in colors),
+        images=batch().images,
+    )
+    loaders = [
+        torch.utils.data.DataLoader(data, batch_size=None) for data in ([batch()] * steps, [told])
+    ]
+    trainer.fit(module, *loaders)
+    return trainer.callback_metrics
 
 
-@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+@QUIET
 def test_it_learns_answers_and_captions_from_pictures(tmp_path):
     path = tmp_path / "deep" / "weights.safetensors"
     module = small(export_to=str(path))
     train(module, 150, str(tmp_path))
     images = batch().images
     question = "what color is the shape?"
-    # "blue" was only told in a caption of its picture, "red" only as an answer
     assert module.answer(images[:1], [question], ["red"]) == ["red"]
     exported = TinyVLM(str(path))
     assert exported.tokenizer.serialize() == module.tokenizer.serialize()
@@ -71,7 +87,7 @@ def test_it_learns_answers_and_captions_from_pictures(tmp_path):
         )
 
 
-@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+@QUIET
 def test_a_seed_fixes_the_weights_to_the_bit(tmp_path):
     files = [tmp_path / f"{number}.safetensors" for number in range(3)]
     for file, seed in zip(files, (5, 5, 6), strict=True):

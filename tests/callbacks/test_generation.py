@@ -1,0 +1,200 @@
+"""Images are generated once per evaluation, in order, at fixed noise, and measured honestly."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from world import KnownData, Recaller, evaluate, known_samples, make_trainer
+
+from callbacks import (
+    FID,
+    KID,
+    Generation,
+    GenerationMetric,
+    JudgeFeatures,
+    ModuleFeatures,
+    ReferenceMetric,
+    ShapeAccuracy,
+)
+from pretzel.errors import UserError
+
+
+class Witness(ReferenceMetric):
+    """Remembers what it was shown."""
+
+    def __init__(self, refuse: str = "never") -> None:
+        self.refuse = refuse
+        self.images: list[Tensor] = []
+        self.prompts: list[str] = []
+        self.real: list[Tensor] = []
+        self.calls: list[str] = []
+
+    def prepare(self, device: torch.device) -> None:
+        self.calls.append("prepare")
+
+    def describe(self) -> str:
+        return "a witness"
+
+    def accepts(self, prompt: str) -> bool:
+        return prompt != self.refuse
+
+    def reset(self) -> None:
+        self.calls.append("reset")
+        self.images, self.prompts = [], []
+
+    def reset_real(self) -> None:
+        self.calls.append("reset_real")
+        self.real = []
+
+    def update(self, images: Tensor, prompts: Sequence[str]) -> None:
+        self.images += list(images)
+        self.prompts += prompts
+
+    def update_real(self, images: Tensor) -> None:
+        self.real += list(images)
+
+    def compute(self) -> dict[str, float]:
+        return {"witnessed": float(len(self.images))}
+
+
+def test_real_images_as_generated_ones_are_right_and_noise_is_not(tmp_path: Path) -> None:
+    def metrics() -> list[GenerationMetric]:
+        features = JudgeFeatures()
+        return [ShapeAccuracy(), FID(features), KID(features, subsets=5, subset_size=24)]
+
+    generation = Generation(metrics(), num_images=24, batch_size=7)
+    right = evaluate(tmp_path, Recaller(), [generation])
+    wrong = evaluate(tmp_path, Recaller(noise=True), [Generation(metrics(), num_images=24)])
+    assert right["right"] == right["one_shape"] == right["right_and_one_shape"] == 1
+    assert wrong["right"] < 0.3
+    assert wrong["one_shape"] == 0
+    # the 25th real image, whose caption is partial, is a reference but not a prompt
+    assert (right["shape_n"], right["fid_judge_n"], right["fid_judge_n_real"]) == (24, 24, 25)
+    assert wrong["fid_judge"] > 20 * right["fid_judge"]
+    assert wrong["kid_judge"] > 0 > right["kid_judge"] - right["kid_judge_std"]
+    assert "fid" not in right
+    assert right["seconds_per_image"] > 0
+
+
+def test_prompts_are_accepted_captions_in_order_repeated(tmp_path: Path) -> None:
+    captions = [s.caption for s in known_samples()]
+    witness, refused = Witness(refuse="a red triangle"), "a red triangle"
+    evaluate(tmp_path, Recaller(), [Generation([witness], num_images=30, batch_size=8)])
+    expected = [c for c in captions if c != refused]
+    assert witness.prompts == (expected + expected)[:30]
+    truth = {s.caption: s.image for s in known_samples()}
+    for image, prompt in zip(witness.images, witness.prompts, strict=True):
+        torch.testing.assert_close(image, truth[prompt], atol=1e-6, rtol=0)
+
+
+def test_given_prompts_need_no_captions(tmp_path: Path) -> None:
+    module = Recaller()
+    generation = Generation([ShapeAccuracy()], num_images=4, prompts=["a teal circle"])
+    assert evaluate(tmp_path, module, [generation])["right"] == 1
+    assert module.keys == [("generation", 0)]
+
+
+def test_noise_is_the_same_at_every_evaluation(tmp_path: Path) -> None:
+    witness, module = Witness(), Recaller(noise=True)
+    trainer = make_trainer(tmp_path, [Generation([witness], num_images=10, batch_size=4)])
+    found = []
+    for _ in range(2):
+        trainer.validate(module, datamodule=KnownData(), verbose=False)
+        found.append(torch.stack(witness.images))
+    assert torch.equal(*found)
+    assert not torch.equal(found[0][:4], found[0][4:8])
+    assert module.keys == [("generation", i) for i in (0, 1, 2)] * 2
+    assert module.modes == {False}
+
+
+def test_generated_images_are_seen_as_eight_bit_pictures(tmp_path: Path) -> None:
+    witness = Witness()
+    evaluate(tmp_path, Recaller(noise=True), [Generation([witness], num_images=4)])
+    levels = (torch.stack(witness.images) + 1) * 127.5
+    torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
+
+
+def test_every_n_validations_over_a_fit_and_its_resume(tmp_path: Path) -> None:
+    def fit(epochs: int, checkpoint: Path | None) -> Witness:
+        witness = Witness()
+        generation = Generation([witness], num_images=2, every_n_validations=2)
+        trainer = make_trainer(
+            tmp_path, [generation], max_epochs=epochs, limit_val_batches=1, num_sanity_val_steps=1
+        )
+        trainer.fit(Recaller(), datamodule=KnownData(), ckpt_path=checkpoint, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "end.ckpt")
+        return witness
+
+    first = fit(3, None)
+    assert first.calls == ["prepare", "reset_real", "reset"]
+    assert len(first.real) == 25
+    # the fourth validation is the next one due
+    assert fit(4, tmp_path / "end.ckpt").calls == ["prepare", "reset_real", "reset"]
+
+
+def test_distances_repeat_over_the_validations_of_a_fit(tmp_path: Path) -> None:
+    class Keep(Callback):
+        def __init__(self) -> None:
+            self.values: list[dict[str, float]] = []
+
+        def on_validation_end(self, trainer: Trainer, pl_module: Recaller) -> None:
+            found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self.values.append({n: v for n, v in found.items() if "id_" in n})
+
+    keep, pixels = Keep(), torch.nn.Sequential(torch.nn.AvgPool2d(16), torch.nn.Flatten())
+    metrics = [FID(ModuleFeatures(pixels, "pixels")), KID(ModuleFeatures(pixels, "pixels"), 3, 20)]
+    generation = Generation(metrics, num_images=22)
+    # Lightning validates under inference mode and trains outside it; states must survive both.
+    trainer = make_trainer(tmp_path, [generation, keep], max_epochs=2, limit_val_batches=1)
+    trainer.fit(Recaller(noise=True), datamodule=KnownData())
+    assert len(keep.values) == 2
+    assert keep.values[0] == keep.values[1]
+    assert set(keep.values[0]) >= {"val/fid_pixels", "val/kid_pixels", "val/kid_pixels_n_real"}
+
+
+def test_real_images_are_read_once(tmp_path: Path) -> None:
+    witness = Witness()
+    trainer = make_trainer(tmp_path, [Generation([witness], num_images=2)])
+    for _ in range(2):
+        trainer.validate(Recaller(), datamodule=KnownData(), verbose=False)
+    assert witness.calls.count("reset_real") == 1
+    assert len(witness.real) == 25
+
+
+def test_what_was_measured_is_written_to_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    evaluate(tmp_path, Recaller(), [Generation([ShapeAccuracy()], num_images=2)], board=True)
+    events = EventAccumulator(str(next(tmp_path.rglob("events.*")).parent)).Reload()
+    assert "generation/metrics/text_summary" in events.Tags()["tensors"]
+    assert events.Scalars("test/right")[0].value == 1
+
+
+class Larger(Recaller):
+    """Its images are not of the size of the real ones."""
+
+    def sample(self, prompts: list[str], *, stream_key: tuple[int | str, ...]) -> Tensor:
+        return torch.zeros(len(prompts), 3, 48, 48)
+
+
+def test_mistakes_are_named_before_training(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="num_images must be at least 1, got 0"):
+        Generation([Witness()], num_images=0)
+    with pytest.raises(UserError, match="at least one metric"):
+        Generation([])
+    with pytest.raises(UserError, match="ShapeAccuracy cannot judge the prompt 'a red shape'"):
+        Generation([ShapeAccuracy()], prompts=["a red circle", "a red shape"])
+    with pytest.raises(UserError, match=r"\(32, 32\) and \(48, 48\)"):
+        evaluate(tmp_path, Larger(), [Generation([Witness()])])
+
+    bare = make_trainer(tmp_path, [Generation([Witness()])], limit_train_batches=0)
+    data = KnownData(samples=known_samples()[1:2])
+    with pytest.raises(UserError, match="no prompts are left"):
+        make_trainer(tmp_path, [Generation([ShapeAccuracy()])], max_steps=1).fit(
+            Recaller(), datamodule=data
+        )
+    with pytest.raises(UserError, match=r"needs a datamodule with evaluation_samples\(split\)"):
+        bare.test(Recaller(), data.test_dataloader(), verbose=False)

@@ -1,0 +1,128 @@
+"""Exact-match accuracies, beside what the questions alone give away."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from world import Known, KnownData, Recaller, draw, evaluate, known_samples, make_trainer
+
+from callbacks import VQAAccuracy
+from callbacks.vqa import Asked, BlindBaseline, accuracies, choose_questions
+from datamodules import EasyVQA, Split
+from pretzel.errors import UserError
+
+
+def test_truth_is_all_right_and_nonsense_is_all_wrong(tmp_path: Path) -> None:
+    right = evaluate(tmp_path, Recaller(), [VQAAccuracy()])
+    wrong = evaluate(tmp_path, Recaller(noise=True), [VQAAccuracy()])
+    for name in ("vqa", "vqa_yes_no", "vqa_open"):
+        assert (right[name], wrong[name]) == (1, 0)
+    assert right["vqa_n"] == wrong["vqa_n"] == 72
+    # alone, "what color" is right for 1 of 8, "is there a circle" ("no") for 2 of 3 and
+    # "what shape" for 1 of 3: the known training split is the test split
+    for values in (right, wrong):
+        assert values["vqa_blind_yes_no"] == pytest.approx(2 / 3)
+        assert values["vqa_blind_open"] == pytest.approx((1 / 8 + 1 / 3) / 2)
+        assert values["vqa_blind"] == pytest.approx((1 / 8 + 2 / 3 + 1 / 3) / 3)
+
+
+def questions(split: Split) -> list[tuple[str, str]]:
+    """Return all questions of a split without decoding its images."""
+    source = EasyVQA()
+    raws = [raw for shard in source.shards(split) for raw in source.read(shard)]
+    return [(q, a) for raw in raws for q, a in json.loads(raw.members["json"])["questions"]]
+
+
+def test_blind_baseline_of_easy_vqa() -> None:
+    train, test = questions("train"), questions("test")
+    blind = BlindBaseline(train)
+    asked = [Asked(key="", question=q, truth=a, answer=blind.answer(q)) for q, a in test]
+    values = accuracies(asked, "blind")
+    assert (len(train), len(asked)) == (38575, 9673)
+    assert sum(a.truth in ("yes", "no") for a in asked) == 7136
+    assert values["blind"] == pytest.approx(0.670, abs=5e-4)
+    assert values["blind_yes_no"] == pytest.approx(0.825, abs=5e-4)
+    assert values["blind_open"] == pytest.approx(0.233, abs=5e-4)
+
+
+def test_blind_baseline_falls_back_to_the_majority_and_to_the_first_of_equals() -> None:
+    pairs = [("a?", "yes"), ("a?", "no"), ("b?", "red"), ("c?", "red"), ("c?", "red")]
+    blind = BlindBaseline(pairs)
+    assert [blind.answer(q) for q in ("a?", "b?", "new?")] == ["yes", "red", "red"]
+
+
+def test_groups_by_the_true_answer() -> None:
+    rows = [("yes", "yes"), ("no", "red"), ("red", "red"), ("red", "yes"), ("red", "Red")]
+    asked = [Asked(key="", question="", truth=t, answer=a) for t, a in rows]
+    assert accuracies(asked, "x") == {"x": 0.4, "x_yes_no": 0.5, "x_open": 1 / 3}
+    assert "x_open" not in accuracies(asked[:2], "x")
+
+
+def test_not_applicable_without_image_to_text(tmp_path: Path) -> None:
+    module = Recaller(can_answer=False)
+    assert evaluate(tmp_path, module, [VQAAccuracy()]) == {}
+    assert module.asked == []
+
+
+def test_questions_about_an_image_stay_together(tmp_path: Path) -> None:
+    module = Recaller()
+    evaluate(tmp_path, module, [VQAAccuracy(batch_size=8)])
+    assert all(len(batch) <= 8 for batch in module.asked)
+    for batch in module.asked:
+        assert all(batch.count(key) == 3 for key in batch)
+    assert sum(len(batch) for batch in module.asked) == 72
+    assert module.modes == {False}
+
+
+def test_batches_smaller_than_an_image_still_ask_everything(tmp_path: Path) -> None:
+    assert evaluate(tmp_path, Recaller(), [VQAAccuracy(batch_size=1)])["vqa_n"] == 72
+
+
+@pytest.mark.parametrize("limit", [1, 10, 71, 72, 500])
+def test_a_subset_has_its_size_and_spreads(limit: int) -> None:
+    samples = known_samples()
+    chosen = choose_questions(samples, limit)
+    assert sum(len(questions) for _, questions in chosen) == min(limit, 72)
+    keys = [sample.key for sample, _ in chosen]
+    assert len(set(keys)) == len(keys)
+    assert "partial" not in keys
+    if limit == 10:
+        assert {int(key[0]) for key in keys} == {0, 2, 4, 6}
+
+
+def test_a_subset_of_uneven_samples_is_filled_up() -> None:
+    many = tuple((f"q{i}?", "yes") for i in range(50))
+    samples = [
+        Known(key=str(i), image=draw("red", "circle"), caption="", questions=many if i == 3 else ())
+        for i in range(5)
+    ]
+    assert sum(len(q) for _, q in choose_questions(samples, 49)) == 49
+
+
+def test_validation_asks_fewer_and_counts(tmp_path: Path) -> None:
+    metric = VQAAccuracy(num_validation_questions=12, every_n_validations=2)
+    trainer = make_trainer(tmp_path, [metric], max_epochs=3, limit_val_batches=1)
+    module = Recaller()
+    trainer.fit(module, datamodule=KnownData())
+    assert trainer.callback_metrics["val/vqa_n"] == 12
+    assert sum(len(batch) for batch in module.asked) == 12
+
+
+def test_wrong_answers_are_shown(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    evaluate(tmp_path, Recaller(noise=True), [VQAAccuracy()], board=True)
+    events = EventAccumulator(str(next(tmp_path.rglob("events.*")).parent)).Reload()
+    tensor = events.Tensors("test/wrong_answers/text_summary")[0].tensor_proto
+    text = tensor.string_val[0].decode()
+    assert text.startswith("72 of 72 wrong")
+    assert text.count("| maybe |") == 32
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="batch_size must be at least 1, got 0"):
+        VQAAccuracy(batch_size=0)
+    data = KnownData(samples=list(islice(known_samples(), 1, 2)))
+    with pytest.raises(UserError, match="the test samples have none"):
+        make_trainer(tmp_path, [VQAAccuracy()]).test(Recaller(), datamodule=data, verbose=False)

@@ -1,0 +1,96 @@
+"""Every callback and metric can be chosen in YAML, and its constructor says what it takes."""
+
+import inspect
+
+import jsonargparse
+import pytest
+import yaml
+from lightning.pytorch import Callback
+
+import callbacks
+from callbacks import FID, FeatureExtractor, Generation, GenerationMetric, ReferenceMetric
+
+TEXT = """
+callbacks:
+  - class_path: callbacks.EMAWeightAveraging
+    init_args: {decay: 0.998}
+  - class_path: callbacks.NonFiniteGuard
+  - class_path: callbacks.Likelihood
+    init_args: {dequantised: true}
+  - class_path: callbacks.SampleGrid
+    init_args: {num_images: 24, columns: 8}
+  - class_path: callbacks.VQAAccuracy
+    init_args: {num_validation_questions: 500}
+  - class_path: callbacks.Generation
+    init_args:
+      num_images: 256
+      metrics:
+        - class_path: callbacks.ShapeAccuracy
+        - class_path: callbacks.FID
+          init_args: {extractor: {class_path: callbacks.JudgeFeatures}}
+        - class_path: callbacks.FID
+          init_args: {extractor: {class_path: callbacks.Inception, init_args: {weights: w.pth}}}
+        - class_path: callbacks.KID
+          init_args:
+            subset_size: 50
+            extractor:
+              class_path: callbacks.ModuleFeatures
+              init_args: {name: flat, module: {class_path: torch.nn.Flatten}}
+        - class_path: callbacks.CLIPScore
+          init_args: {model: openai/clip-vit-base-patch16}
+"""
+
+
+def parser() -> jsonargparse.ArgumentParser:
+    found = jsonargparse.ArgumentParser(exit_on_error=False)
+    found.add_argument("--callbacks", type=list[Callback])
+    return found
+
+
+def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:
+    config = parser().parse_object(yaml.safe_load(TEXT))
+    built = parser().instantiate_classes(config).callbacks
+    names = [type(callback).__name__ for callback in built]
+    public = [
+        getattr(callbacks, name)
+        for name in callbacks.__all__
+        if issubclass(getattr(callbacks, name), Callback)
+    ]
+    assert sorted(names) == sorted(kind.__name__ for kind in public)
+    generation = built[-1]
+    assert isinstance(generation, Generation)
+    kinds = {type(metric) for metric in generation.metrics}
+    assert kinds == {
+        getattr(callbacks, name)
+        for name in callbacks.__all__
+        if issubclass(getattr(callbacks, name), GenerationMetric)
+    } - {GenerationMetric, ReferenceMetric}
+    names = [metric.name for metric in generation.metrics[1:]]
+    assert names == ["fid_judge", "fid", "kid_flat", "clip_score_clip-vit-base-patch16"]
+
+
+def test_a_wrong_key_is_refused() -> None:
+    wrong = yaml.safe_load(TEXT)
+    wrong["callbacks"][0]["init_args"] = {"decai": 0.9}
+    with pytest.raises(jsonargparse.ArgumentError, match="decai"):
+        parser().parse_object(wrong)
+
+
+@pytest.mark.parametrize("name", callbacks.__all__)
+def test_constructors_spell_out_their_configuration(name: str) -> None:
+    kind = getattr(callbacks, name)
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    if kind in (FeatureExtractor, GenerationMetric, ReferenceMetric):
+        assert inspect.isabstract(kind)
+        return
+    if kind.__init__ is object.__init__:
+        return
+    for parameter in parameters:
+        assert parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        assert parameter.annotation is not inspect.Parameter.empty
+        default = parameter.default
+        assert default is None or isinstance(default, (int, float, str, bool, type))
+
+
+def test_parts_are_required() -> None:
+    assert inspect.signature(FID).parameters["extractor"].default is inspect.Parameter.empty
