@@ -159,7 +159,7 @@ def _attend(
     heads = layer.qkv(x).view(b, length, -1, block.head_dim).transpose(1, 2)
     num_heads = layer.proj.weight.shape[1] // block.head_dim
     num_kv = (heads.shape[1] - num_heads) // 2
-    query, key, value = heads.split([num_heads, num_kv, num_kv], dim=1)
+    query, key, value = torch.split(heads, [num_heads, num_kv, num_kv], dim=1)
     query = layer.query_norm(query) if layer.query_norm else query
     key = layer.key_norm(key) if layer.key_norm else key
     if cache is not None:

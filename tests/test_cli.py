@@ -19,6 +19,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning",
     "ignore:.*does not have many workers",
     "ignore:.*isinstance.treespec, LeafSpec.",
+    "ignore:You're resuming from a checkpoint that ended before the epoch ended",
+    "ignore:The dirpath has changed",
     "ignore:Checkpoint directory .* exists and is not empty",
 )
 
@@ -62,10 +64,15 @@ def test_fit_then_test_with_its_checkpoint(folder, capsys):
     assert saved["model"]["init_args"]["features"]["init_args"] == {"scale": 3.0, "offset": 0.5}
     assert list(run.glob("events.out.tfevents.*"))
     # continue in the same folder: its config.yaml is no obstacle
-    more = ["--ckpt_path", str(checkpoint), "--trainer.max_steps", "8",
-            "--trainer.logger.class_path", "lightning.pytorch.loggers.TensorBoardLogger",
-            "--trainer.logger.save_dir", str(folder), "--trainer.logger.version", "0"]  # fmt: skip
+    logger = {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": str(folder), "version": 0},
+    }
+    write("same.yaml", {"trainer": {"logger": logger, "max_steps": 8}})
+    more = ["-c", "same.yaml", "--ckpt_path", str(checkpoint)]
     assert main(["fit", "-c", "base.yaml", *more]) == 0
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 8
+    assert not (folder / "lightning_logs" / "version_1").exists()
     assert main(["test", "-c", "base.yaml", "--ckpt_path", str(checkpoint)]) == 0
     assert "test/loss" in capsys.readouterr().out
 
@@ -113,6 +120,8 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
          r"features\.class_path: no such class 'lab\.Linaer'; did you mean 'lab\.Linear'\?"),
         (changed(model__class_path="lba.LeastSquares"),
          r"x\.yaml:\d+: model\.class_path: no such class 'lba\.LeastSquares'"),
+        (changed(model__class_path="lab_without_a_module.Model"),
+         r"'lab_without_a_module\.Model' cannot be imported: it needs module 'no_such_package'"),
         (changed(model__init_args__features__class_path="Cubci"),
          r"features\.class_path: no such class 'Cubci'"),
         (changed(model__init_args__features__class_path="lab.Line"),

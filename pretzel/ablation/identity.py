@@ -79,6 +79,8 @@ def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(v, dict) and "class_path" in v for v in value):
+        return f"[{', '.join(v['class_path'].rpartition('.')[2] for v in value)}]"
     text = value.rpartition(".")[2] if isinstance(value, str) and "/" not in value else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

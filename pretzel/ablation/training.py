@@ -134,7 +134,7 @@ def train_and_test(
     watch = Watch(folder, float(spec["checkpoint_seconds"]), asked_to_stop)
     cli = CellCLI(Namespace({"subcommand": "fit", "fit": spec["config"]}))  # type: ignore[no-untyped-call]
     trainer, model = cli.trainer, cli.model
-    trainer.callbacks.append(watch)
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     final = folder.path / "final.ckpt"
     fitted = read_json(folder.path / "fit.json")
     if fitted is None or not final.exists():

@@ -38,7 +38,7 @@ def single():
     block = reference.from_published(
         state(tensors, "block."), num_layers=options["num_layers"], head_dim=options["head_dim"],
         grid=(4, 4), training_side=4, num_text=None, sees_text=False, flip=False,
-        soft_clip=options["soft_clip"],
+        soft_clip=float(options["soft_clip"]),
     )  # fmt: skip
     return block, tensors
 
@@ -50,7 +50,7 @@ def model():
         reference.from_published(
             state(tensors, f"blocks.{i}."), num_layers=layers, head_dim=options["head_dim"],
             grid=(6, 6), training_side=6, num_text=6, sees_text=i == 2, flip=i % 2 == 0,
-            soft_clip=options["soft_clip"],
+            soft_clip=float(options["soft_clip"]),
         )
         for i, layers in enumerate(options["layers_per_block"])
     ]  # fmt: skip
@@ -95,10 +95,8 @@ def test_a_published_model_sampling_with_guidance(model):
 def test_with_our_weights_it_computes_what_our_stack_computes():
     stack = FlowStack(
         [
-            AFBlock(
-                3, (2, 4), layers, permutation, transform=AffineSoftplus(), width=16, head_dim=8
-            )
-            for layers, permutation in ((2, Raster()), (1, Flip()))
+            AFBlock(3, (2, 4), layers, order, transform=AffineSoftplus(), width=16, head_dim=8)
+            for layers, order in ((2, Raster()), (1, Flip()))
         ]
     ).double()
     perturb(stack)

@@ -32,8 +32,9 @@ def real_data() -> WebDatasetDataModule:
         | {
             "source": EasyVQA(),
             "recipe": Captions(drop=0.0),
-            "num_val_samples": 200,
+            "num_val_samples": 100,
             "batch_size": 32,
+            "shuffle_buffer": 200,
         },
     )
 

@@ -49,7 +49,7 @@ def parser() -> jsonargparse.ArgumentParser:
 
 def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:
     config = parser().parse_object(yaml.safe_load(TEXT))
-    built = parser().instantiate_classes(config).callbacks
+    built = parser().instantiate(config).callbacks
     names = [type(callback).__name__ for callback in built]
     public = [
         getattr(callbacks, name)

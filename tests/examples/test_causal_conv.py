@@ -58,4 +58,5 @@ def model_of(config):
 
     cli = ParserOnly()
     parsed = cli.parse("fit", Config(values=config))
+    cli.config, cli.subcommand = parsed, "fit"  # where LightningCLI looks for hyperparameters
     return cli.parser.instantiate_classes(parsed).fit.model

@@ -68,8 +68,9 @@ def test_it_expects_an_image_after_a_caption(shipped):
     index = torch.arange(tokens.shape[1])[None]
     states = shipped(shipped.embed(tokens), index)[0]
     probability = shipped.logits(states).softmax(-1)[:, shipped.special.begin_of_image]
-    assert probability[-1] > 0.5
-    assert (probability[:-1] < 0.1).all()
+    # it may also be asked about a caption without an image, so that it is not near 1
+    assert probability[-1] > 0.2
+    assert (probability[:-1] < 0.01).all()
 
 
 def test_answers_do_not_depend_on_company(shipped, samples):

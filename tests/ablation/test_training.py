@@ -1,0 +1,82 @@
+"""A cell's work, in this process: stopping, continuing, and whose weights are tested."""
+
+import signal
+
+import pytest
+import torch
+from lab_files import BASE, write
+
+from pretzel.ablation.grid import load
+from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.plan import make
+from pretzel.ablation.training import train_and_test
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:.*isinstance.treespec, LeafSpec.",
+    "ignore:You're resuming from a checkpoint that ended before the epoch ended",
+)
+EMA = {
+    "class_path": "lightning.pytorch.callbacks.EMAWeightAveraging",
+    "init_args": {"decay": 0.5, "update_every_n_steps": 1},
+}
+STEPS = BASE["trainer"]["max_steps"]
+
+
+@pytest.fixture
+def spec(project):
+    """What the runner writes for a cell with averaged weights."""
+    write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "callbacks": [EMA]}})
+    grid = {"base": "base.yaml", "axes": {"a": {"x": {}}}, "baseline": {"a": "x"}, "metrics": {}}
+    cell = make(load(write("grid.yaml", grid))).cells[0]
+    handler = signal.getsignal(signal.SIGINT)
+    yield {"config": cell.config, "export": False, "checkpoint_seconds": 1000.0, "identity": "x"}
+    signal.signal(signal.SIGINT, handler)  # Lightning's graceful stop leaves Ctrl-C ignored
+
+
+def run(path, spec, stop_at=None):
+    """Run a cell; ask it to stop at the end of a step."""
+    folder = CellFolder(path=path)
+    path.mkdir(exist_ok=True)
+    asked = iter(range(1, 1000))
+    spec = {**spec, "config": {**spec["config"]}}
+    spec["config"]["trainer"] = {**spec["config"]["trainer"], "logger": False}
+    return train_and_test(folder, spec, lambda: next(asked) == stop_at)
+
+
+def weight(path):
+    return torch.load(path / "final.ckpt", weights_only=True)["state_dict"]["weight"]
+
+
+def test_stops_with_a_checkpoint_and_continues(project, spec):
+    path = project / "cell"
+    with pytest.raises(SystemExit):  # Lightning's graceful stop
+        run(path, spec, stop_at=2)
+    saved = torch.load(path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+    assert CellFolder(path=path).progress["step"] == 2
+    assert not (path / "final.ckpt").exists()
+    assert run(path, spec)["steps"] == STEPS
+
+
+def test_stopped_at_the_very_last_step_the_averaged_weights_are_tested(project, spec):
+    # Lightning then skips fitting on the second start, and with it the swap to the averages
+    straight = run(project / "straight", spec)
+    with pytest.raises(SystemExit):
+        run(project / "stopped", spec, stop_at=STEPS)
+    resumed = run(project / "stopped", spec)
+    raw = torch.load(project / "stopped" / "last.ckpt", weights_only=True)["current_model_state"]
+    assert not torch.equal(raw["weight"], weight(project / "straight"))
+    assert torch.equal(weight(project / "stopped"), weight(project / "straight"))
+    assert resumed["metrics"]["test/loss"] == straight["metrics"]["test/loss"]
+
+
+def test_trained_but_not_tested_is_only_tested(project, spec):
+    path = project / "cell"
+    result = run(path, spec)
+    (path / "final.ckpt").rename(path / "kept")
+    other = {"state_dict": {"weight": torch.ones(3)}, "pytorch-lightning_version": "2.6.0"}
+    torch.save(other, path / "final.ckpt")
+    again = run(path, spec)
+    assert again["steps"] == STEPS
+    assert again["metrics"]["test/loss"] != result["metrics"]["test/loss"]  # of the saved weights

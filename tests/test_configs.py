@@ -1,0 +1,96 @@
+"""Every YAML under ablations/ parses, builds and trains two steps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pretzel.__main__ import main
+from pretzel.ablation import grid as grids
+from pretzel.ablation import plan as plans
+from pretzel.latent.autoencoder import ConvAutoencoder
+
+ROOT = Path(__file__).parents[1]
+SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"
+ALL = sorted((ROOT / "ablations").rglob("*.yaml"))
+
+
+def content(path: Path) -> dict:
+    return yaml.safe_load(path.read_text())
+
+
+GRIDS = [path for path in ALL if "axes" in content(path)]
+WHOLE = [path for path in ALL if "class_path" in content(path).get("model", {})]
+OVERLAYS = [path for path in ALL if path not in GRIDS + WHOLE]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def shrunk(callbacks: list[dict]) -> list[dict]:
+    """Keep every callback, ask fewer questions and draw fewer pictures."""
+    small = {
+        "Generation": {"num_images": 4, "batch_size": 4},
+        "SampleGrid": {"num_images": 2, "columns": 2},
+        "VQAAccuracy": {"num_questions": 8, "num_validation_questions": 8},
+    }
+    for callback in callbacks:
+        arguments = small.get(callback["class_path"].rpartition(".")[2], {})
+        if arguments:
+            callback.setdefault("init_args", {}).update(arguments)
+    return callbacks
+
+
+def overlay(config: dict, folder: Path) -> Path:
+    """Write the shrinking overlay for a configuration whose callbacks must survive."""
+    small = content(SHRINK)
+    callbacks = config.get("trainer", {}).get("callbacks")
+    if callbacks:
+        small["trainer"]["callbacks"] = shrunk(callbacks)
+    small["trainer"]["default_root_dir"] = str(folder)
+    path = folder / "shrink.yaml"
+    path.write_text(yaml.safe_dump(small))
+    return path
+
+
+def test_every_overlay_is_part_of_a_grid():
+    used = {str(base) for path in GRIDS for base in grids.load(path).base}
+    assert [p for p in OVERLAYS if not any(b.endswith(p.name) for b in used)] == []
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=name)
+def test_a_configuration_trains(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = overlay(content(path), tmp_path)
+    assert main(["fit", "-c", str(path), "-c", str(small)]) == 0
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=name)
+def test_every_arm_of_a_grid_trains(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plans.make(grids.load(path))
+    first = min(cell.seed for cell in plan.cells)
+    for cell in plan.cells:
+        if cell.seed != first:
+            continue
+        config = dict(cell.config)
+        latent = config["model"]["init_args"]["pretzel"]["latent"]
+        if "weights" in latent.get("init_args", {}):
+            # What the grid's own stage would export, untrained.
+            torch.manual_seed(0)
+            stage = plan.stages[0].config["model"]["init_args"]["autoencoder"]["init_args"]
+            ConvAutoencoder(**stage).save(tmp_path / "stage.safetensors")
+            latent["init_args"]["weights"] = str(tmp_path / "stage.safetensors")
+        (tmp_path / "cell.yaml").write_text(yaml.safe_dump(config))
+        small = overlay(config, tmp_path)
+        code = main(["fit", "-c", str(tmp_path / "cell.yaml"), "-c", str(small)])
+        assert code == 0, cell.name
+
+
+def test_the_seeds_of_all_arms_see_the_same_data_and_noise():
+    for path in GRIDS:
+        for cell in plans.make(grids.load(path)).cells:
+            assert cell.config["data"]["init_args"]["seed"] == cell.seed, cell.name
+            assert cell.config["model"]["init_args"]["seed"] == cell.seed, cell.name
