@@ -9,6 +9,7 @@ from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.guards import NonFiniteGuard
 from callbacks.judge_training import JudgeTraining
 from callbacks.likelihood import Likelihood
+from callbacks.predictions import PredictionWriter
 from callbacks.samples import SampleGrid
 from callbacks.shapes import ShapeAccuracy
 from callbacks.vqa import VQAAccuracy
@@ -27,6 +28,7 @@ __all__ = [
     "Likelihood",
     "ModuleFeatures",
     "NonFiniteGuard",
+    "PredictionWriter",
     "ReferenceMetric",
     "SampleGrid",
     "ShapeAccuracy",

@@ -176,7 +176,11 @@ class PretzelModule(LightningModule):
 
     def log_prob(self, batch: DocumentBatch) -> ImageLikelihood:
         """Return the exact log-likelihood of noised images, the noise keyed by sample."""
-        keys = [document.key for document in batch.documents for _ in range(document.num_images)]
+        keys = [
+            document.key if i == 0 else f"{document.key}#{i}"
+            for document in batch.documents
+            for i in range(document.num_images)
+        ]
         noise = self.pretzel.sample_noise(keys, self.seed, "evaluation")
         return self.pretzel.log_prob(batch, noise)
 

@@ -11,10 +11,13 @@ from lightning.pytorch import Trainer, seed_everything
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tiny import caption_batch, joined, perturb, question_batch, tiny_module  # noqa: E402
+from tiny import caption_batch, joined, perturb, question_batch, tiny_module
 
-from pretzel.sequence import DocumentBatch, Text  # noqa: E402
-from pretzel.sequence import Document  # noqa: E402
+from pretzel.sequence import (
+    Document,
+    DocumentBatch,
+    Text,
+)
 
 
 def batches() -> list[DocumentBatch]:

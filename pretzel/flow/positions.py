@@ -37,10 +37,10 @@ class AxialRotary(nn.Module):
             )
         pairs = head_dim // 2
         share = [pairs // num_axes + (axis < pairs % num_axes) for axis in range(num_axes)]
-        frequencies = torch.zeros(num_axes, pairs, dtype=torch.float64)
+        frequencies = torch.zeros(num_axes, pairs)
         start = 0
         for axis, count in enumerate(share):
-            exponents = torch.arange(count, dtype=torch.float64) / count
+            exponents = torch.arange(count) / count
             frequencies[axis, start : start + count] = theta**-exponents
             start += count
         self.register_buffer("frequencies", frequencies, persistent=False)

@@ -44,6 +44,8 @@ def answer(
             f"interleaving must be one that answers questions, got "
             f"{type(model.interleaving).__name__}"
         )
+    if not questions:
+        return []
     with torch.inference_mode():
         room = max(len(model.vlm.encode_text(question)) for question in questions) + max_tokens
         caches, next_index, place = _read_images(model, x, room)
