@@ -4,6 +4,8 @@ BIN := .venv/bin
 # One thread a process: several processes share the cores better than threads do.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
+# Test processes side by side.
+WORKERS ?= 2
 
 .PHONY: help demo test test-slow check bench board clean
 
@@ -24,7 +26,7 @@ demo: .venv/.installed
 	$(BIN)/pretzel grid run ablations/quickstart.yaml
 
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow --timeout 3600

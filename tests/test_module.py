@@ -70,7 +70,7 @@ def test_a_checkpoint_of_another_vlm_is_refused():
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_in_one_sentence():
-    with pytest.raises(UserError, match="must be of the configured architecture, but .* missing"):
+    with pytest.raises(UserError, match=r"must be of the configured architecture, but .* missing"):
         tiny_module(Stacked).load_state_dict(tiny_module(TextPrefix).state_dict())
 
 

@@ -1,0 +1,96 @@
+"""Every command of the README works: the light ones as they stand, training with fewer steps."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pretzel.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SHRINK = str(Path(__file__).parent / "configs" / "shrink.yaml")
+
+
+def commands() -> list[list[str]]:
+    """Return the commands of all fenced sh blocks, without comments."""
+    found = []
+    for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                found.append(words)
+    return found
+
+
+COMMANDS = commands()
+FITS = [c for c in COMMANDS if c[:2] == ["pretzel", "fit"]]
+PLANS = [c for c in COMMANDS if c[:2] == ["pretzel", "grid"]]
+MAKES = [c for c in COMMANDS if c[0] == "make"]
+ELSEWHERE = {  # tested with what they belong to
+    ("pretzel", "compare"): "tests/ablation/test_compare.py",
+    ("pretzel", "test"): "tests/test_readme.py",
+    ("pretzel", "predict"): "tests/test_readme.py",
+    ("pip", "install"): "tests/examples/test_causal_conv.py",
+    ("python", "-m"): "tests/benchmarks/test_flow.py",
+    ("pytest", "examples/pretzel_causal_conv/tests"): "tests/examples/test_causal_conv.py",
+}
+
+
+def joined(command: list[str]) -> str:
+    return " ".join(command)
+
+
+def test_the_first_screen_shows_demo_and_test():
+    first = "\n".join(README.splitlines()[:40])
+    assert "make demo" in first
+    assert "make test" in first
+
+
+def test_every_command_is_tested_somewhere():
+    for command in COMMANDS:
+        if command in FITS + PLANS + MAKES:
+            continue
+        where = ELSEWHERE.get((command[0], command[1]))
+        assert where is not None, f"no test runs: {joined(command)}"
+        assert (ROOT / where).exists()
+
+
+@pytest.mark.parametrize("command", MAKES, ids=joined)
+def test_make_targets_exist(command):
+    assert re.search(rf"^{command[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", PLANS, ids=joined)
+def test_grids_plan(command, monkeypatch, tmp_path, capsys):
+    path = ROOT / command[3]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ablations").symlink_to(ROOT / "ablations")
+    assert main(["grid", "plan", str(path)]) == 0
+    assert "seed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", FITS, ids=joined)
+def test_fits_run_then_test_and_predict(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    small = yaml.safe_load(Path(SHRINK).read_text())
+    small["trainer"]["default_root_dir"] = str(tmp_path)
+    small["trainer"]["limit_predict_batches"] = 1
+    small["trainer"]["callbacks"] = [
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"dirpath": str(tmp_path), "save_last": True, "save_top_k": 0},
+        },
+        {"class_path": "callbacks.PredictionWriter", "init_args": {"folder": str(tmp_path / "p")}},
+    ]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+    files = [word for word in command if word.endswith(".yaml")]
+    options = [part for file in [*files, str(tmp_path / "small.yaml")] for part in ("-c", file)]
+    assert main(["fit", *options]) == 0
+    checkpoint = ["--ckpt_path", str(tmp_path / "last.ckpt")]
+    assert main(["test", *options, *checkpoint]) == 0
+    assert main(["predict", *options, *checkpoint]) == 0
+    pictures = list((tmp_path / "p").glob("*.png"))
+    assert len(pictures) == 8
