@@ -1,12 +1,10 @@
 """Writes what `pretzel predict` generates."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 from typing_extensions import override
@@ -15,7 +13,7 @@ from callbacks.features import to_uint8
 from pretzel.sequence import DocumentBatch
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(Callback):
     """Write each predicted image as PNG, and its prompt beside it.
 
     Files are ``<folder>/<key>.png`` and one line of ``<folder>/prompts-rank<k>.jsonl`` for each.
@@ -25,26 +23,24 @@ class PredictionWriter(BasePredictionWriter):
     """
 
     def __init__(self, folder: str | None = None) -> None:
-        super().__init__(write_interval="batch")
         self.folder = folder
 
     @override
-    def write_on_batch_end(
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
+        outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         assert isinstance(batch, DocumentBatch)
-        assert isinstance(prediction, Tensor)
+        assert isinstance(outputs, Tensor)
         log_dir = trainer.log_dir or trainer.default_root_dir
         folder = Path(self.folder) if self.folder else Path(log_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        pixels = to_uint8(prediction).permute(0, 2, 3, 1).cpu().numpy()
+        pixels = to_uint8(outputs).permute(0, 2, 3, 1).cpu().numpy()
         with (folder / f"prompts-rank{trainer.global_rank}.jsonl").open("a") as lines:
             for document, picture in zip(batch.documents, pixels, strict=True):
                 name = document.key.replace("/", "_")

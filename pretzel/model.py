@@ -104,6 +104,7 @@ class Pretzel(nn.Module):
         self.deep: DeepStream = deep(channels, grid, layers.deep)
         self.vlm = vlm
         self.interleaving: Interleaving = interleaving(channels, vlm.hidden_size, self.deep.width)
+        self.interleaving.start_from(vlm)
         self.packer = Packer(vlm.encode_text, vlm.special, grid)
 
     @property

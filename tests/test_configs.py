@@ -25,6 +25,13 @@ WHOLE = [path for path in ALL if "class_path" in content(path).get("model", {})]
 OVERLAYS = [path for path in ALL if path not in GRIDS + WHOLE]
 
 
+def part(node: dict, *keys: str) -> dict:
+    """Return a part of a resolved configuration, whether or not a class_path stands between."""
+    for key in keys:
+        node = node.get("init_args", node)[key]
+    return node
+
+
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -78,12 +85,12 @@ def test_every_arm_of_a_grid_trains(path, tmp_path, monkeypatch):
         if cell.seed != first:
             continue
         config = dict(cell.config)
-        latent = config["model"]["init_args"]["pretzel"]["latent"]
-        if "weights" in latent.get("init_args", {}):
+        latent = part(config["model"], "pretzel", "latent")
+        if latent["init_args"].get("weights"):
             # What the grid's own stage would export, untrained.
             torch.manual_seed(0)
-            stage = plan.stages[0].config["model"]["init_args"]["autoencoder"]["init_args"]
-            ConvAutoencoder(**stage).save(tmp_path / "stage.safetensors")
+            stage = part(plan.stages[0].config["model"], "autoencoder")
+            ConvAutoencoder(**stage["init_args"]).save(tmp_path / "stage.safetensors")
             latent["init_args"]["weights"] = str(tmp_path / "stage.safetensors")
         (tmp_path / "cell.yaml").write_text(yaml.safe_dump(config))
         small = overlay(config, tmp_path)

@@ -8,6 +8,9 @@ from tiny import caption_batch, images, joined, perturb, question_batch, tiny_mo
 from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 
+# Most of these fits have nothing to validate on.
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+
 QUESTION = ("what color is the shape?", "red")
 
 

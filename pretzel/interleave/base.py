@@ -84,6 +84,10 @@ class Interleaving(nn.Module, ABC):
     reads_text: bool
     answers: bool
 
+    def start_from(self, vlm: VLMStream) -> None:
+        """Initialise what depends on the frozen model's own states (once, at construction)."""
+        return
+
     @abstractmethod
     def view(self, document: Document) -> Document:
         """Return the part of a document that this interleaving models."""

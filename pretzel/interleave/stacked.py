@@ -5,6 +5,7 @@ from torch import nn
 
 from pretzel.flow.deep import DeepStream
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
+from pretzel.interleave.whitening import start_whitened
 from pretzel.sequence import Document
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
@@ -67,6 +68,10 @@ class Stacked(Interleaving):
             if skip is not None:
                 nn.init.zeros_(skip.weight)
         self.detach_u = detach_u
+
+    def start_from(self, vlm: VLMStream) -> None:
+        """Let the text projection start from whitened states."""
+        start_whitened(self.text_input, vlm)
 
     def view(self, document: Document) -> Document:
         """Return the whole document."""

@@ -5,6 +5,7 @@ from torch import nn
 
 from pretzel.flow.deep import DeepStream
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
+from pretzel.interleave.whitening import start_whitened
 from pretzel.sequence import Document, Image
 from pretzel.typing import Tensor
 from pretzel.vlm.base import VLMStream
@@ -28,6 +29,10 @@ class TextPrefix(Interleaving):
     def __init__(self, channels: int, hidden_size: int, width: int) -> None:
         super().__init__()
         self.text_input = nn.Linear(hidden_size, width)
+
+    def start_from(self, vlm: VLMStream) -> None:
+        """Let the text projection start from whitened states."""
+        start_whitened(self.text_input, vlm)
 
     def view(self, document: Document) -> Document:
         """Return the document up to its first image."""

@@ -18,6 +18,7 @@ from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.typing import Float, Tensor
 
 _METADATA_KEY = "pretzel.conv_autoencoder"  # one key: safetensors does not keep an order of keys
+_SHIPPED = Path(__file__).with_name("autoencoder.safetensors")
 _GROUP_WIDTH = 8  # channels of one group of GroupNorm
 
 
@@ -196,21 +197,24 @@ class Autoencoder(LatentSpace):
     noise, is decoded as it is and needs no separate denoiser.
 
     Args:
-        weights: File written by the autoencoder stage (``ablations/stages/autoencoder.yaml``).
         patch_size: Side of the square of latents that makes one position of the flow.
         noise: Standard deviation of the training noise of the flow; latents have variance 1. Keep
             it below the level that the autoencoder was trained with.
+        weights: File written by the autoencoder stage (``ablations/stages/autoencoder.yaml``);
+            the one shipped here, for easy-VQA at 64 px, if not given.
 
     Raises:
-        UserError: If ``weights`` is missing or holds something else, ``patch_size`` does not
+        UserError: If ``weights`` is missing or holds something else (the shipped file: something
+            else than its ``.sha256`` says), ``patch_size`` does not
             divide the side of the latent maps, or ``noise`` is negative.
     """
 
-    def __init__(self, weights: str, patch_size: int, noise: float) -> None:
+    def __init__(self, patch_size: int, noise: float, weights: str | None = None) -> None:
         super().__init__()
         if noise < 0:
             raise UserError(f"noise must be 0 or positive, got {noise}")
-        self.autoencoder = ConvAutoencoder.load(Path(weights))
+        path = _SHIPPED if weights is None else Path(weights)
+        self.autoencoder = ConvAutoencoder.load(path)
         side = self.autoencoder.side
         if patch_size < 1 or side % patch_size:
             raise UserError(
@@ -222,7 +226,13 @@ class Autoencoder(LatentSpace):
         self.rows = side // patch_size
         self.grid = (self.rows, self.rows)
         self.channels = self.autoencoder.channels * patch_size**2
-        self._digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        self._digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        expected = _SHIPPED.with_name(f"{_SHIPPED.name}.sha256").read_text().split()[0]
+        if weights is None and self._digest != expected:
+            raise UserError(
+                f"weights: the shipped {_SHIPPED.name} has SHA-256 {self._digest[:12]}..., but its "
+                f"record says {expected[:12]}...: restore both files from the repository"
+            )
         self.requires_grad_(False)
         self.eval()
 

@@ -19,6 +19,8 @@ callbacks:
     init_args: {dequantised: true}
   - class_path: callbacks.SampleGrid
     init_args: {num_images: 24, columns: 8}
+  - class_path: callbacks.PredictionWriter
+    init_args: {folder: pictures}
   - class_path: callbacks.VQAAccuracy
     init_args: {num_validation_questions: 500}
   - class_path: callbacks.Generation

@@ -90,7 +90,7 @@ def test_equal_weights_give_equal_bytes_and_identity(weights: Path, tmp_path: Pa
     ConvAutoencoder.load(weights).save(again)
     assert again.read_bytes() == weights.read_bytes()
     assert [path.name for path in again.parent.iterdir()] == [again.name]
-    first, second = (Autoencoder(str(path), 2, 0.1) for path in (weights, again))
+    first, second = (Autoencoder(2, 0.1, str(path)) for path in (weights, again))
     assert first.identity == second.identity
 
 
@@ -99,7 +99,7 @@ def test_identity_follows_the_weights(weights: Path, tmp_path: Path):
     with torch.no_grad():
         other.decoder[0].bias[0] += 1e-3
     other.save(tmp_path / "other")
-    identities = {Autoencoder(str(path), 2, 0.1).identity for path in (weights, tmp_path / "other")}
+    identities = {Autoencoder(2, 0.1, str(path)).identity for path in (weights, tmp_path / "other")}
     assert len(identities) == 2
 
 
