@@ -90,7 +90,9 @@ def test_every_arm_of_a_grid_trains(path, tmp_path, monkeypatch):
             # What the grid's own stage would export, untrained.
             torch.manual_seed(0)
             stage = part(plan.stages[0].config["model"], "autoencoder")
-            ConvAutoencoder(**stage["init_args"]).save(tmp_path / "stage.safetensors")
+            arguments = dict(stage.get("init_args", stage))
+            arguments["widths"] = tuple(arguments["widths"])
+            ConvAutoencoder(**arguments).save(tmp_path / "stage.safetensors")
             latent["init_args"]["weights"] = str(tmp_path / "stage.safetensors")
         (tmp_path / "cell.yaml").write_text(yaml.safe_dump(config))
         small = overlay(config, tmp_path)
