@@ -2,8 +2,9 @@
 
 A language model's last hidden state is made to predict the next token; what else it knows of the
 text before, such as the colour in a caption, lives in directions of little variance (measured on
-the tiny VLM: one direction holds two thirds of the variance, colour words differ by a fifth of the
-norm). A flow that reads the states through a random projection learns to ignore the caption.
+the tiny VLM: one direction holds 0.69 of the variance over the vocabulary, colour words differ by a
+fifth of the norm). Whitening puts these directions on an equal footing at the start. Whether that,
+or the learning rate of the projection, decides how fast captions are followed is not yet isolated.
 """
 
 import torch
