@@ -19,7 +19,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
@@ -144,6 +144,7 @@ class PretzelCLI(LightningCLI):
         """Return a parsed configuration as plain values, defaults included."""
         text = self._parser(subcommand).dump(namespace[subcommand], skip_unset=False)
         values: dict[str, Any] = yaml.safe_load(text)
+        _keep_whole_numbers(values["trainer"], self.given)
         return values
 
     @contextlib.contextmanager
@@ -173,6 +174,11 @@ class PretzelCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, OSError, MisconfigurationException) as error:
             raise explain_constructor(error, self.given) from error
+
+    @override
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        _keep_whole_numbers(config, self.given)
+        return super()._instantiate_trainer(config, callbacks)
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -271,6 +277,21 @@ def _refuse_swap(config: Config, key: str, value: object) -> None:
             f"command line: --{key} {new} swaps {node['class_path']}, whose init_args ({kept}) "
             "could leak into the new class; put the swap in a YAML file and add it with -c"
         )
+
+
+def _keep_whole_numbers(trainer: dict[str, Any], given: Config) -> None:
+    """Leave ``trainer.limit_val_batches: 1`` one batch: to the Trainer, 1.0 means all of them.
+
+    Its parameters are ``int | float | None``, but ``typing`` caches unions by a hash that forgets
+    the order, so that after other imports the parser may see ``float | int | None``, and it takes
+    the first member that fits.
+    """
+    written = given.values.get("trainer")
+    if not isinstance(written, dict):
+        return
+    for name, value in written.items():
+        if type(value) is int and isinstance(trainer.get(name), float):
+            trainer[name] = value
 
 
 def _message(error: Exception) -> str:

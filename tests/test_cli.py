@@ -5,12 +5,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Union
 
 import pytest
 import torch
 import yaml
 
 from pretzel.__main__ import main
+from pretzel.cli import PretzelCLI
 
 sys.path.insert(0, str(Path(__file__).parent / "ablation"))
 from lab_files import BASE, project, write  # noqa: F401
@@ -208,6 +210,39 @@ def test_interrupt_stops_gracefully(folder, capsys, monkeypatch):
     assert main(["fit", "-c", "base.yaml"]) == 130
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("pretzel: interrupted at step 2; continue with --ckpt_path")
+
+
+class Misled(PretzelCLI):
+    """Sees the Trainer's ``int | float`` in the order that `typing` cached for another library."""
+
+    def parse_arguments(self, parser, args):
+        for action in self._subcommand_parsers["fit"]._actions:
+            if action.dest == "trainer.limit_val_batches":
+                action._typehint = Union[(float, int, None)]  # noqa: UP007  # an order of its own
+        super().parse_arguments(parser, args)
+
+    def _run_subcommand(self, subcommand):
+        """Only build."""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["fit", "-c", "base.yaml", "-c", "limit.yaml"],
+        ["fit", "-c", "base.yaml", "--trainer.limit_val_batches=1"],
+        {"subcommand": "fit", "fit": changed(trainer__limit_val_batches=1)},
+    ],
+    ids=["file", "argument", "values"],
+)
+def test_one_batch_is_not_all_batches(folder, args):
+    write("limit.yaml", {"trainer": {"limit_val_batches": 1}})
+    cli = Misled(args)
+    for limit in (
+        cli.trainer.limit_val_batches,
+        cli.resolved("fit", cli.config)["trainer"]["limit_val_batches"],
+    ):
+        assert isinstance(limit, int)
+        assert limit == 1
 
 
 def test_help_is_quick_and_light():

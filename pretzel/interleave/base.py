@@ -85,7 +85,7 @@ class Interleaving(nn.Module, ABC):
     answers: bool
 
     def start_from(self, vlm: VLMStream) -> None:
-        """Initialise what depends on the frozen model's own states (once, at construction)."""
+        """Fit what depends on the frozen model's own states (once, at construction)."""
         return
 
     @abstractmethod

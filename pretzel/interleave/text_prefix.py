@@ -5,7 +5,7 @@ from torch import nn
 
 from pretzel.flow.deep import DeepStream
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
-from pretzel.interleave.whitening import start_whitened
+from pretzel.interleave.whitening import Whitening
 from pretzel.sequence import Document, Image
 from pretzel.typing import Tensor
 from pretzel.vlm.base import VLMStream
@@ -21,18 +21,21 @@ class TextPrefix(Interleaving):
         channels: Channels D of u (given by the parent).
         hidden_size: Hidden size of the VLM (given by the parent).
         width: Width of the deep stream (given by the parent).
+        whiten: Whether P_txt reads whitened states of the VLM, in place of raw ones.
     """
 
     reads_text = True
     answers = False
 
-    def __init__(self, channels: int, hidden_size: int, width: int) -> None:
+    def __init__(self, channels: int, hidden_size: int, width: int, *, whiten: bool = True) -> None:
         super().__init__()
+        self.whitening = Whitening(hidden_size=hidden_size) if whiten else None
         self.text_input = nn.Linear(hidden_size, width)
 
     def start_from(self, vlm: VLMStream) -> None:
-        """Let the text projection start from whitened states."""
-        start_whitened(self.text_input, vlm)
+        """Fit the whitening to the VLM."""
+        if self.whitening is not None:
+            self.whitening.fit(vlm)
 
     def view(self, document: Document) -> Document:
         """Return the document up to its first image."""
@@ -64,7 +67,8 @@ class TextPrefix(Interleaving):
                     inputs.index[:, :end],
                     None if inputs.mask is None else inputs.mask[:, :, :end, :end],
                 )
-            prefix = torch.where(inputs.is_image[:, :end, None], c[:, :end], self.text_input(y_vlm))
+            read = y_vlm if self.whitening is None else self.whitening(y_vlm)
+            prefix = torch.where(inputs.is_image[:, :end, None], c[:, :end], self.text_input(read))
             c = torch.cat([prefix, c[:, end:]], dim=1)
         y_deep = deep(c, inputs.positions, inputs.mask, caches.deep if caches else None)
         return StreamOutputs(deep=y_deep, text=None)
