@@ -6,11 +6,12 @@ from itertools import islice
 
 import torch
 from jaxtyping import Float
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
+from callbacks.evaluation import Evaluation, check_counts
 from callbacks.features import to_uint8
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.protocols import Generator, Split, evaluation_samples, generator_of, split_of_stage
@@ -18,7 +19,7 @@ from callbacks.reporting import Stage, from_rank_zero, gather, log_values, tenso
 from pretzel.errors import UserError
 
 
-class Generation(Callback):
+class Generation(Evaluation):
     """Measure images generated from prompts, at noise that is the same in every evaluation.
 
     Batches are dealt out to ranks and keyed by their number, so that the images do not depend on
@@ -49,13 +50,8 @@ class Generation(Callback):
         prompts: list[str] | None = None,
         every_n_validations: int = 1,
     ) -> None:
-        for name, value in (
-            ("num_images", num_images),
-            ("batch_size", batch_size),
-            ("every_n_validations", every_n_validations),
-        ):
-            if value < 1:
-                raise UserError(f"Generation: {name} must be at least 1, got {value}")
+        super().__init__(every_n_validations)
+        check_counts(type(self).__name__, num_images=num_images, batch_size=batch_size)
         if not metrics:
             raise UserError("Generation: metrics must name at least one metric, got none")
         for prompt in prompts or []:
@@ -68,8 +64,6 @@ class Generation(Callback):
         self.num_images = num_images
         self.batch_size = batch_size
         self.prompts = prompts
-        self.every_n_validations = every_n_validations
-        self._num_validations = 0
         self._real_split: Split | None = None
         self._real_size: tuple[int, ...] | None = None
 
@@ -81,14 +75,6 @@ class Generation(Callback):
             num_images=self.num_images,
             prompts=self.prompts,
         )
-
-    @override
-    def state_dict(self) -> dict[str, int]:
-        return {"num_validations": self._num_validations}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self._num_validations = state_dict["num_validations"]
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -117,19 +103,7 @@ class Generation(Callback):
         return [prompts[i % len(prompts)] for i in range(self.num_images)]
 
     @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        if trainer.training or trainer.validating:
-            self._num_validations += trainer.state.fn == "fit"
-        if trainer.state.fn != "fit" or self._num_validations % self.every_n_validations == 0:
-            self._evaluate(trainer, pl_module, "val")
-
-    @override
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._evaluate(trainer, pl_module, "test")
-
-    def _evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         module = generator_of(pl_module, "Generation")
         prompts = self._choose_prompts(trainer, stage)
         rank_zero_info(f"Generation: {len(prompts)} images")

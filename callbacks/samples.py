@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image, ImageDraw
 from torch import Tensor
 from typing_extensions import override
 
+from callbacks.evaluation import Evaluation, check_counts
 from callbacks.features import to_uint8
 from callbacks.protocols import (
     EvaluationSample,
@@ -27,7 +28,7 @@ LABEL = 14
 """Height of the line under a picture, in pixels."""
 
 
-class SampleGrid(Callback):
+class SampleGrid(Evaluation):
     """Draw the same prompts with the same noise at every evaluation.
 
     Writes ``<log_dir>/samples/step-00001000.png`` (``test-step-...`` when testing) and, where
@@ -50,32 +51,17 @@ class SampleGrid(Callback):
         columns: int = 8,
         every_n_validations: int = 1,
     ) -> None:
-        for name, value in (
-            ("num_images", num_images),
-            ("columns", columns),
-            ("every_n_validations", every_n_validations),
-        ):
-            if value < 1:
-                raise UserError(f"SampleGrid: {name} must be at least 1, got {value}")
+        super().__init__(every_n_validations)
+        check_counts(type(self).__name__, num_images=num_images, columns=columns)
         self.prompts = prompts
         self.num_images = num_images
         self.columns = columns
-        self.every_n_validations = every_n_validations
-        self._num_validations = 0
         self._chosen: list[str] = []
 
     @property
     @override
     def state_key(self) -> str:
         return self._generate_state_key(prompts=self.prompts, num_images=self.num_images)
-
-    @override
-    def state_dict(self) -> dict[str, int]:
-        return {"num_validations": self._num_validations}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self._num_validations = state_dict["num_validations"]
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -92,18 +78,7 @@ class SampleGrid(Callback):
         self._chosen = [prompts[i % len(prompts)] for i in range(self.num_images)]
 
     @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        self._num_validations += trainer.state.fn == "fit"
-        if trainer.state.fn != "fit" or self._num_validations % self.every_n_validations == 0:
-            self._draw(trainer, pl_module, "val")
-
-    @override
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, "test")
-
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         folder = trainer.log_dir  # asks all ranks
         if trainer.is_global_zero:
             images = generator_of(pl_module, "SampleGrid").sample(

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
+from callbacks.evaluation import Evaluation, check_counts
 from callbacks.protocols import (
     Answerer,
     EvaluationSample,
@@ -87,7 +88,7 @@ def accuracies(asked: Sequence[Asked], prefix: str) -> dict[str, float]:
     }
 
 
-class VQAAccuracy(Callback):
+class VQAAccuracy(Evaluation):
     """Ask the questions of the evaluation samples; an answer must match exactly.
 
     Logs ``<stage>/vqa``, ``vqa_yes_no`` and ``vqa_open``, the same for the blind baseline
@@ -120,29 +121,18 @@ class VQAAccuracy(Callback):
         every_n_validations: int = 1,
         blind_baseline: bool = True,
     ) -> None:
-        for name, value in (
-            ("num_questions", num_questions),
-            ("num_validation_questions", num_validation_questions),
-            ("batch_size", batch_size),
-            ("every_n_validations", every_n_validations),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"VQAAccuracy: {name} must be at least 1, got {value}")
+        super().__init__(every_n_validations)
+        check_counts(
+            type(self).__name__,
+            num_questions=num_questions,
+            num_validation_questions=num_validation_questions,
+            batch_size=batch_size,
+        )
         self.num_questions = num_questions
         self.num_validation_questions = num_validation_questions
         self.batch_size = batch_size
-        self.every_n_validations = every_n_validations
         self.blind_baseline = blind_baseline
-        self._num_validations = 0
         self._blind: BlindBaseline | None = None
-
-    @override
-    def state_dict(self) -> dict[str, int]:
-        return {"num_validations": self._num_validations}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self._num_validations = state_dict["num_validations"]
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -156,20 +146,8 @@ class VQAAccuracy(Callback):
             raise UserError(f"VQAAccuracy needs questions, but the {split} samples have none")
 
     @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        self._num_validations += trainer.state.fn == "fit"
-        if trainer.state.fn != "fit" or self._num_validations % self.every_n_validations == 0:
-            self._evaluate(trainer, pl_module, "val", self.num_validation_questions)
-
-    @override
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._evaluate(trainer, pl_module, "test", self.num_questions)
-
-    def _evaluate(
-        self, trainer: Trainer, pl_module: LightningModule, stage: Stage, limit: int | None
-    ) -> None:
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+        limit = self.num_questions if stage == "test" else self.num_validation_questions
         module = _answerer(pl_module)
         if not module.can_answer:
             return

@@ -42,12 +42,13 @@ class PretzelModule(LightningModule):
         denoiser: Denoiser of those images.
         latent_norm_penalty: Weight of the mean square of u (STARFlow's 1e-4), part of L.
         learning_rate_scales: Factors on the learning rate of parameters, by the beginning of
-            their name, for example ``{interleaving: 2.0}``.
+            their name, for example ``{interleaving: 2.0}``. A name that ends in ``?`` may begin
+            none, for parts that some arms lack: ``{interleaving.adapter?: 4.0}``.
         seed: Seed of the training and sampling noise.
 
     Raises:
-        UserError: If a weight is negative or a name in ``learning_rate_scales`` begins none of
-            the trainable parameters.
+        UserError: If a weight is negative, or a name in ``learning_rate_scales`` begins none of
+            the trainable parameters and does not end in ``?``.
     """
 
     def __init__(
@@ -77,14 +78,16 @@ class PretzelModule(LightningModule):
         self.guidance = guidance
         self.denoiser = denoiser
         self.latent_norm_penalty = latent_norm_penalty
-        self.learning_rate_scales = dict(learning_rate_scales or {})
         self.seed = seed
-        for prefix in self.learning_rate_scales:
-            if not any(name.startswith(prefix) for name in self._trainable()):
+        self.learning_rate_scales: dict[str, float] = {}
+        for name, scale in (learning_rate_scales or {}).items():
+            prefix = name.removesuffix("?")
+            if prefix == name and not any(n.startswith(prefix) for n in self._trainable()):
                 raise UserError(
-                    f"learning_rate_scales: {prefix!r} must begin the name of a trainable "
-                    f"parameter, which start with {sorted(self._roots())}"
+                    f"learning_rate_scales: {name!r} must begin the name of a trainable "
+                    f"parameter, which start with {sorted(self._roots())}, or end in '?'"
                 )
+            self.learning_rate_scales[prefix] = scale
 
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
         return {n: p for n, p in self.pretzel.named_parameters() if p.requires_grad}
@@ -136,15 +139,17 @@ class PretzelModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over trainable parameters, with the schedule stepped each step."""
-        groups: dict[float, list[torch.nn.Parameter]] = {}
+        groups: dict[float, list[tuple[str, torch.nn.Parameter]]] = {}
         for name, parameter in self._trainable().items():
             scales = [
                 s for prefix, s in self.learning_rate_scales.items() if name.startswith(prefix)
             ]
-            groups.setdefault(math.prod(scales), []).append(parameter)
-        optimizer = self.optimizer_factory([{"params": group} for group in groups.values()])
-        for group, scale in zip(optimizer.param_groups, groups, strict=True):
-            group["lr"] *= scale
+            groups.setdefault(math.prod(scales), []).append((name, parameter))
+        optimizer = self.optimizer_factory(
+            [{"params": group, "lr_scale": scale} for scale, group in groups.items()]
+        )
+        for group in optimizer.param_groups:  # of which an optimizer may have made more
+            group["lr"] *= group["lr_scale"]
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {

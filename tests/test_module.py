@@ -117,6 +117,14 @@ def test_learning_rates_are_scaled_by_the_beginning_of_the_name(tmp_path):
             assert rates[id(parameter)] == pytest.approx(expected), name
 
 
+def test_a_scale_may_be_for_parts_that_some_arms_lack(tmp_path):
+    scales = {"interleaving.adapter?": 3.0}
+    for interleaving, expected in ((Stacked, {0.05, 0.15}), (Unconditional, {0.05})):
+        module = tiny_module(interleaving, learning_rate_scales=scales)
+        groups = fit(module, tmp_path, 1).optimizers[0].param_groups
+        assert {round(group["lr"], 6) for group in groups} == expected
+
+
 def test_a_scale_for_nothing_is_refused():
     with pytest.raises(UserError, match="'interleavin_' must begin the name"):
         tiny_module(learning_rate_scales={"interleavin_": 3.0})

@@ -12,10 +12,11 @@ from pretzel.ablation.yamlfile import Key, Source, read_mapping
 from pretzel.errors import UserError
 
 Direction = Literal["max", "min"]
+Order = Literal["seeds", "arms"]
 
 _KEYS = (
     "base", "axes", "combine", "seeds", "baseline", "metrics", "stages", "output",
-    "checkpoint_seconds",
+    "checkpoint_seconds", "order",
 )  # fmt: skip
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -103,6 +104,8 @@ class Grid:
         stages: Upstream runs, in order.
         output: The folder of all runs.
         checkpoint_seconds: Time between the checkpoints from which a killed cell continues.
+        order: Which cells start first: ``seeds``, seed by seed, so that a grid that is stopped has
+            whole rows; ``arms``, arm by arm, so that cells of equal length run side by side.
     """
 
     file: Path
@@ -114,6 +117,7 @@ class Grid:
     stages: tuple[Stage, ...]
     output: Path
     checkpoint_seconds: float
+    order: Order
 
     def combinations(self) -> Iterator[Combination]:
         """Yield the product of the axes, the baseline first."""
@@ -182,6 +186,10 @@ class _Reader:
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds <= 0:
             self.wrong(("checkpoint_seconds",), f"must be a positive number, got {seconds!r}")
             seconds = 20
+        order = self.values.get("order", "seeds")
+        if order not in ("seeds", "arms"):
+            self.wrong(("order",), f"must be seeds or arms, got {order!r}")
+            order = "seeds"
         output = self.values.get("output", f"runs/{self.file.stem}")
         if not isinstance(output, str):
             self.wrong(("output",), f"must be a folder, got {output!r}")
@@ -196,6 +204,7 @@ class _Reader:
             stages=self.stages(),
             output=Path(str(output)),
             checkpoint_seconds=float(seconds),
+            order=cast(Order, order),
         )
 
     def mapping(self, key: Key, value: object, of: str) -> dict[str, Any]:

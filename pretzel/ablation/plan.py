@@ -1,6 +1,8 @@
 """Parse every cell with the real parser before anything trains; report all mistakes at once."""
 
+import itertools
 import re
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -65,7 +67,7 @@ class Plan:
     Attributes:
         grid: The file.
         stages: Upstream runs, in order.
-        cells: Seed by seed, so that an interrupted grid has whole rows of the table.
+        cells: In the order in which they start.
         changes: What each combination changes against the baseline.
         choices: The arm of each axis, by combination.
     """
@@ -154,12 +156,16 @@ class _Planner:
         return Plan(
             grid=self.grid,
             stages=tuple(stages),
-            cells=tuple(
-                self.cell(name, parsed[name], seed) for seed in self.grid.seeds for name in parsed
-            ),
+            cells=tuple(self.cell(name, parsed[name], seed) for name, seed in self.order(parsed)),
             changes={name: changes(baseline, one.essential) for name, one in parsed.items()},
             choices=choices,
         )
+
+    def order(self, arms: Iterable[str]) -> list[tuple[str, int]]:
+        pairs = list(itertools.product(arms, self.grid.seeds))
+        if self.grid.order == "seeds":
+            pairs.sort(key=lambda pair: self.grid.seeds.index(pair[1]))
+        return pairs
 
     def stages(self) -> list[Cell]:
         cells: list[Cell] = []

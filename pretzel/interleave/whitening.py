@@ -57,8 +57,9 @@ def token_states(vlm: VLMStream) -> Float[Tensor, "t h"]:
 
     Of a large vocabulary, at most ``MAX_TOKENS`` evenly spaced tokens are taken.
     """
-    device = next(vlm.parameters()).device
-    size = vlm.logits(torch.zeros(1, vlm.hidden_size, device=device)).shape[-1]
+    like = next(vlm.parameters())
+    device = like.device
+    size = vlm.logits(like.new_zeros(1, vlm.hidden_size)).shape[-1]
     tokens = torch.arange(0, size, -(-size // MAX_TOKENS), device=device)
     first = torch.full_like(tokens, vlm.encode_text("a")[0])
     index = torch.arange(2, device=device).expand(len(tokens), 2)

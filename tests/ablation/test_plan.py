@@ -61,6 +61,14 @@ def test_cells_differ_only_where_the_arms_say(project):
     assert sorted(p.name for p in project.iterdir()) == ["base.yaml", "grid.yaml"]
 
 
+def test_cells_start_seed_by_seed_or_arm_by_arm(project):
+    def starts(**changed):
+        return [cell.name for cell in make(grid(**changed)).cells[:3]]
+
+    assert starts()[1] == starts(order="seeds")[1] == "linear+fast/seed3"
+    assert starts(order="arms") == ["linear+slow/seed3", "linear+slow/seed5", "linear+fast/seed3"]
+
+
 def test_identity_ignores_paths_and_loggers_and_nothing_else(project):
     one, again = (make(grid(seeds=[3])).cells[0] for _ in range(2))
     assert one.identity == again.identity
@@ -157,6 +165,7 @@ def test_duplicate_arms_are_refused(project):
         ({"metrics": {"test/loss": "down"}}, r"metrics\.test/loss: must be max or min, got 'down'"),
         ({"seeds": [1, 1]}, r"seeds: must be a list of different integers"),
         ({"combine": "zip"}, r"combine: must be product, got 'zip'"),
+        ({"order": "rows"}, r"order: must be seeds or arms, got 'rows'"),
         ({"base": "bsae.yaml"}, r"base: bsae\.yaml: no such file"),
         ({"axes": {"a/b": {"x": {}}}, "baseline": {"a/b": "x"}}, r"a name becomes a folder"),
         ({"axes": {"features": {"linear": {"model.lr": 1}},

@@ -1,0 +1,61 @@
+"""What is measured at every n-th validation of a fit, and at every test."""
+
+from abc import ABC, abstractmethod
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from callbacks.reporting import Stage
+from pretzel.errors import UserError
+
+
+def check_counts(owner: str, **counts: int | None) -> None:
+    """Check the numbers that a user gave.
+
+    Raises:
+        UserError: If one is below 1; None, for all, is right.
+    """
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise UserError(f"{owner}: {name} must be at least 1, got {value}")
+
+
+class Evaluation(Callback, ABC):
+    """A callback that evaluates; how many validations there were survives a resume.
+
+    Args:
+        every_n_validations: Evaluate at every n-th validation of a fit; ``validate`` and ``test``
+            always evaluate, the sanity check never.
+
+    Raises:
+        UserError: If it is below 1.
+    """
+
+    def __init__(self, every_n_validations: int) -> None:
+        check_counts(type(self).__name__, every_n_validations=every_n_validations)
+        self.every_n_validations = every_n_validations
+        self._num_validations = 0
+
+    @abstractmethod
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+        """Evaluate the module as it is; all ranks call it."""
+
+    @override
+    def state_dict(self) -> dict[str, int]:
+        return {"num_validations": self._num_validations}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._num_validations = state_dict["num_validations"]
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self._num_validations += trainer.state.fn == "fit"
+        if trainer.state.fn != "fit" or self._num_validations % self.every_n_validations == 0:
+            self.evaluate(trainer, pl_module, "val")
+
+    @override
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.evaluate(trainer, pl_module, "test")
