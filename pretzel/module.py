@@ -43,7 +43,7 @@ class PretzelModule(LightningModule):
         latent_norm_penalty: Weight of the mean square of u (STARFlow's 1e-4), part of L.
         learning_rate_scales: Factors on the learning rate of parameters, by the beginning of
             their name, for example ``{interleaving: 2.0}``. A name that ends in ``?`` may begin
-            none, for parts that some arms lack: ``{interleaving.adapter?: 4.0}``.
+            none, for parts that some arms lack: ``{"interleaving.adapter?": 4.0}``.
         seed: Seed of the training and sampling noise.
 
     Raises:
