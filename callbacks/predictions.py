@@ -24,6 +24,14 @@ class PredictionWriter(Callback):
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder
+        self._folder = Path()
+
+    @override
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # asks all ranks, of which some may have fewer batches than others
+        log_dir = trainer.log_dir or trainer.default_root_dir
+        self._folder = Path(self.folder) if self.folder else Path(log_dir) / "predictions"
+        self._folder.mkdir(parents=True, exist_ok=True)
 
     @override
     def on_predict_batch_end(
@@ -37,12 +45,9 @@ class PredictionWriter(Callback):
     ) -> None:
         assert isinstance(batch, DocumentBatch)
         assert isinstance(outputs, Tensor)
-        log_dir = trainer.log_dir or trainer.default_root_dir
-        folder = Path(self.folder) if self.folder else Path(log_dir) / "predictions"
-        folder.mkdir(parents=True, exist_ok=True)
         pixels = to_uint8(outputs).permute(0, 2, 3, 1).cpu().numpy()
-        with (folder / f"prompts-rank{trainer.global_rank}.jsonl").open("a") as lines:
+        with (self._folder / f"prompts-rank{trainer.global_rank}.jsonl").open("a") as lines:
             for document, picture in zip(batch.documents, pixels, strict=True):
                 name = document.key.replace("/", "_")
-                Image.fromarray(picture).save(folder / f"{name}.png")
+                Image.fromarray(picture).save(self._folder / f"{name}.png")
                 lines.write(json.dumps({"key": document.key, "prompt": document.text}) + "\n")

@@ -57,10 +57,13 @@ class SaveConfig(SaveConfigCallback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self.already_saved or trainer.log_dir is None:
+        if self.already_saved:
+            return
+        log_dir = trainer.log_dir  # asks all ranks
+        if log_dir is None:
             return
         if trainer.is_global_zero:
-            folder = Path(trainer.log_dir)
+            folder = Path(log_dir)
             folder.mkdir(parents=True, exist_ok=True)
             self.parser.save(
                 self.config,

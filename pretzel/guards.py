@@ -39,9 +39,11 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
     except SystemExit as stop:
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise
+        # not trainer.log_dir, which asks ranks that may be gone
+        folder = next(iter(_log_folders(trainer)), trainer.default_root_dir)
         raise KeyboardInterrupt(
             f"interrupted at step {trainer.global_step}; continue with --ckpt_path and the last "
-            f"checkpoint in {trainer.log_dir or trainer.default_root_dir}"
+            f"checkpoint in {folder}"
         ) from stop
     except (UserError, MisconfigurationException) as error:
         _remove_if_untrained(trainer, made)

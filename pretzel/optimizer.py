@@ -137,9 +137,10 @@ class MuonAdamW(Optimizer):
             by_shape[param.shape].append(param)
         for shape, same in by_shape.items():
             grads = [param.grad for param in same if param.grad is not None]
-            buffers = [
-                self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in same
-            ]
+            for param in same:
+                if not self.state[param]:
+                    self.state[param] = {"momentum_buffer": torch.zeros_like(param)}
+            buffers = [self.state[param]["momentum_buffer"] for param in same]
             torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
             nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
             updates = orthogonalise(torch.stack(nesterov), group["num_steps"]).unbind()
