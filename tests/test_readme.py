@@ -1,11 +1,15 @@
 """Every command of the README works: the light ones as they stand, training with fewer steps."""
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pretzel.__main__ import main
 
@@ -95,3 +99,41 @@ def test_fits_run_then_test_and_predict(command, monkeypatch, tmp_path):
     assert main(["predict", *options, *checkpoint]) == 0
     pictures = list((tmp_path / "p").glob("*.png"))
     assert len(pictures) == 8
+
+
+@pytest.mark.slow
+def test_the_demo_in_full(tmp_path):
+    """`make demo`: the figures that the README promises, from the embedded data alone."""
+    grid = ROOT / "ablations" / "quickstart.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "pretzel", "grid", "run", str(grid)], cwd=tmp_path, timeout=3500
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "runs" / "quickstart" / "compare.md").is_file()
+    found = [
+        json.loads((tmp_path / "runs/quickstart/stacked" / seed / "result.json").read_text())
+        for seed in ("seed0", "seed1")
+    ]
+    mean = {name: sum(r["metrics"][name] for r in found) / 2 for name in found[0]["metrics"]}
+    assert mean["test/right"] >= 0.6
+    assert mean["test/vqa"] >= 0.75
+    assert mean["test/vqa_open"] >= 0.5
+
+
+@pytest.mark.slow
+def test_the_longer_run_in_full(tmp_path):
+    files = [
+        part for name in ("easy_vqa", "long")
+        for part in ("-c", str(ROOT / "ablations" / "base" / f"{name}.yaml"))
+    ]  # fmt: skip
+    checkpoint = tmp_path / "runs/long/lightning_logs/version_0/checkpoints/last.ckpt"
+    for command in (["fit", *files], ["test", *files, "--ckpt_path", str(checkpoint)]):
+        done = subprocess.run(
+            [sys.executable, "-m", "pretzel", *command], cwd=tmp_path, timeout=3500
+        )
+        assert done.returncode == 0
+    log = EventAccumulator(str(tmp_path / "runs/long/lightning_logs/version_1"))
+    log.Reload()
+    goals = {"test/right": 0.85, "test/vqa": 0.85, "test/vqa_open": 0.75}
+    for name, goal in goals.items():
+        assert log.Scalars(name)[-1].value >= goal, name
