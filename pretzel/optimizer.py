@@ -113,11 +113,11 @@ class MuonAdamW(Optimizer):
 
     @override
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
 
         Args:
-            closure: Computes the loss anew and returns it.
+            closure: Computes the loss anew and returns it, as a number or a tensor.
         """
         loss = None
         if closure is not None:

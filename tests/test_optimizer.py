@@ -101,6 +101,22 @@ def test_a_resumed_run_takes_the_same_steps():
         assert torch.equal(a, b)
 
 
+def test_a_closure_computes_the_loss_and_its_gradients():
+    module, other = model(), model()
+    x = torch.randn(16, 3, generator=torch.Generator().manual_seed(1))
+
+    def closure():
+        loss = module(x)
+        loss.backward()
+        return loss
+
+    given = MuonAdamW(module.named_parameters(), matrices=NAMES).step(closure)
+    assert given.item() == pytest.approx(other(x).item())
+    steps(MuonAdamW(other.named_parameters(), matrices=NAMES), other, 1)
+    for a, b in zip(module.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_matrix_without_gradient_stays_and_a_zero_gradient_is_finite():
     module = model()
     optimizer = MuonAdamW(module.named_parameters(), matrices=NAMES)
