@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.features import to_uint8
+from pretzel.errors import UserError
 from pretzel.sequence import DocumentBatch
 
 
@@ -20,6 +21,9 @@ class PredictionWriter(Callback):
 
     Args:
         folder: Where to; ``<log_dir>/predictions`` if not given.
+
+    Raises:
+        UserError: If the folder cannot be made, before anything is generated.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -31,7 +35,13 @@ class PredictionWriter(Callback):
         # asks all ranks, of which some may have fewer batches than others
         log_dir = trainer.log_dir or trainer.default_root_dir
         self._folder = Path(self.folder) if self.folder else Path(log_dir) / "predictions"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"PredictionWriter: folder must be one that can be written, got {self._folder} "
+                f"({error.strerror})"
+            ) from error
 
     @override
     def on_predict_batch_end(

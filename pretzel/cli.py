@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
@@ -28,6 +29,7 @@ from pretzel.ablation.explain import explain, explain_constructor
 from pretzel.ablation.overlay import Config, at, fold, locate, read
 from pretzel.ablation.overlay import override as lay_over
 from pretzel.ablation.yamlfile import Source
+from pretzel.checkpointing import AtomicCheckpointIO
 from pretzel.errors import UserError
 from pretzel.guards import check_checkpoint, check_writable, guarded
 
@@ -181,6 +183,10 @@ class PretzelCLI(LightningCLI):
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         _keep_whole_numbers(config, self.given)
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super()._instantiate_trainer(config, callbacks)
 
     @override

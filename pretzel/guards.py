@@ -1,6 +1,7 @@
 """Guards around a run: refused before it starts, short when it fails, nothing left behind."""
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -16,6 +17,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from pretzel.errors import UserError
+
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 @contextlib.contextmanager
@@ -48,6 +51,16 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
     except (UserError, MisconfigurationException) as error:
         _remove_if_untrained(trainer, made)
         raise UserError(_one_sentence(error)) from error
+    except OSError as error:
+        if error.errno not in _STORAGE:
+            raise
+        _remove_if_untrained(trainer, made)
+        folder = next(iter(_log_folders(trainer)), trainer.default_root_dir)
+        where = error.filename2 or error.filename or folder
+        raise UserError(
+            f"{where}: cannot be written ({error.strerror}), stopped at step "
+            f"{trainer.global_step}; checkpoints written before are whole, in {folder}"
+        ) from error
     except RuntimeError as error:
         if "Error(s) in loading state_dict" not in str(error):
             raise

@@ -1,5 +1,6 @@
 """The command line: runs, and one clear sentence for every mistake, with nothing left behind."""
 
+import errno
 import re
 import subprocess
 import sys
@@ -180,6 +181,30 @@ def test_checkpoint_of_another_architecture(folder, capsys):
     torch.save({"state_dict": {"foreign": torch.zeros(3)}}, "other.ckpt")
     said = refused(capsys, folder, "fit", "-c", "base.yaml", "--ckpt_path", "other.ckpt")
     assert "it holds foreign, which LeastSquares does not have" in said
+
+
+def test_a_full_disk_loses_no_checkpoint(folder, capsys, monkeypatch):
+    checkpoint = {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {"dirpath": "kept", "every_n_train_steps": 2, "save_last": True},
+    }
+    checkpoint["init_args"]["save_top_k"] = 0
+    write("x.yaml", changed(trainer__callbacks=[checkpoint]))
+    write_bytes, writes = Path.write_bytes, []
+
+    def fill_up(path, data):
+        writes.append(path)
+        if len(writes) < 2:
+            return write_bytes(path, data)
+        write_bytes(path, bytes(data)[:100])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    assert main(["fit", "-c", "x.yaml"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "cannot be written (No space left on device), stopped at step 4" in said
+    assert [path.name for path in (folder / "kept").iterdir()] == ["last.ckpt"]
+    assert torch.load(folder / "kept" / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_pickled_code_in_a_checkpoint_is_not_run(folder, capsys):

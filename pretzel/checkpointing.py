@@ -1,0 +1,38 @@
+"""Checkpoints that are whole or not there.
+
+Lightning writes to the system's temporary folder and then copies where that is another file system:
+a disk that fills up meanwhile leaves half a file where the last good checkpoint was.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from typing_extensions import override
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write beside the target, then rename over it; remote paths are Lightning's."""
+
+    @override
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,
+    ) -> None:
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.partial")
+        written = io.BytesIO()  # as Lightning does; and torch's own writer has no OSError
+        torch.save(checkpoint, written)
+        try:
+            partial.write_bytes(written.getbuffer())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
