@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from callbacks import PredictionWriter
 from pretzel.errors import UserError
@@ -14,4 +14,4 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_generated(tm
     writer = PredictionWriter(folder=str(tmp_path / "file" / "pictures"))
     trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
     with pytest.raises(UserError, match=r"folder must be one that can be written.*Not a directory"):
-        writer.on_predict_start(trainer, None)
+        writer.on_predict_start(trainer, LightningModule())
