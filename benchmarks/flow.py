@@ -17,12 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks import reference
-from pretzel.flow import AFBlock, AffineSoftplus, Flip, FlowStack, Raster
+from pretzel.flow import AFBlock, AffineSoftplus, CausalTransformer, Flip, FlowStack, Raster
 from pretzel.rng import stream
 from pretzel.typing import Float, Tensor
 
@@ -83,8 +84,7 @@ def build(size: Size) -> FlowStack:
             layers,
             Flip() if number % 2 else Raster(),
             transform=AffineSoftplus(),
-            width=size.width,
-            head_dim=size.head_dim,
+            conditioner=partial(CausalTransformer, width=size.width, head_dim=size.head_dim),
         )
         for number, layers in enumerate(size.layers)
     ]

@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from pretzel.flow.block import AFBlock
+from pretzel.flow.af_block import AFBlock
+from pretzel.flow.mlp import MLP
+from pretzel.flow.positions import AxialPositions
+from pretzel.flow.start import StartToken
+from pretzel.flow.transformer import Attention, CausalTransformer
 from pretzel.flow.transformer import Layer as OurLayer
 from pretzel.flow.transforms import SOFTPLUS_ONE, AffineSoftplus
 from pretzel.typing import Float, Int, Tensor
@@ -265,27 +269,35 @@ def inverse_all(
 
 def from_block(block: AFBlock) -> Block:
     """Return the reference over the very weights of one of our blocks."""
+    transformer, positions = block.conditioner, block.positions
     assert isinstance(block.transform, AffineSoftplus)
-    layers = [layer for layer in block.transformer.layers if isinstance(layer, OurLayer)]
+    assert isinstance(transformer, CausalTransformer)
+    assert isinstance(positions, AxialPositions)
+    assert isinstance(block.start, StartToken)
+    assert positions.rotary is not None
+    assert transformer.final_norm is not None
+    layers = [layer for layer in transformer.layers if isinstance(layer, OurLayer)]
     return Block(
         order=block.order,
         layers=[_our_layer(layer) for layer in layers],
-        head_dim=block.transformer.head_dim,
+        head_dim=transformer.head_dim,
         inputs=Linear(weight=block.input.weight, bias=block.input.bias),
-        first=block.start,
-        embedding=block.embedding(block.coordinates),
-        final_norm=Norm(gain=block.transformer.final_norm.weight),
+        first=block.start.token,
+        embedding=positions.embed(block.coordinates),
+        final_norm=Norm(gain=transformer.final_norm.weight),
         head=Linear(weight=block.head.weight, bias=block.head.bias),
-        angles=block.coordinates.to(block.rotary.frequencies) @ block.rotary.frequencies,
+        angles=block.coordinates.to(positions.rotary.frequencies) @ positions.rotary.frequencies,
         interleaved=False,
         min_scale=block.transform.min_scale,
     )
 
 
 def _our_layer(layer: OurLayer) -> Layer:
-    attention, up, down = layer.attention, layer.mlp[0], layer.mlp[2]
-    assert isinstance(up, torch.nn.Linear)
-    assert isinstance(down, torch.nn.Linear)
+    attention, mlp = layer.attention, layer.mlp
+    assert isinstance(attention, Attention)
+    assert isinstance(mlp, MLP)
+    assert attention.query_norm is not None
+    assert attention.key_norm is not None
     return Layer(
         attention_norm=Norm(gain=layer.attention_norm.weight),
         qkv=Linear(weight=attention.qkv.weight, bias=attention.qkv.bias),
@@ -293,8 +305,8 @@ def _our_layer(layer: OurLayer) -> Layer:
         query_norm=Norm(gain=attention.query_norm.weight),
         key_norm=Norm(gain=attention.key_norm.weight),
         mlp_norm=Norm(gain=layer.mlp_norm.weight),
-        up=Linear(weight=up.weight, bias=up.bias),
-        down=Linear(weight=down.weight, bias=down.bias),
+        up=Linear(weight=mlp.up.weight, bias=mlp.up.bias),
+        down=Linear(weight=mlp.down.weight, bias=mlp.down.bias),
     )
 
 

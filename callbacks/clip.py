@@ -13,9 +13,10 @@ from torchmetrics.multimodal.clip_score import CLIPScore as TorchmetricsCLIPScor
 from transformers import AutoModel, AutoProcessor, CLIPModel
 from typing_extensions import override
 
-from callbacks.features import fingerprint, to_uint8
+from callbacks.features import fingerprint
 from callbacks.generation_metric import GenerationMetric
 from pretzel.errors import UserError
+from pretzel.sampling.pictures import to_uint8
 
 
 class CLIPScore(GenerationMetric):

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from callbacks.judge import SIZE, Judge, load_judge
 from pretzel.errors import UserError
+from pretzel.sampling.pictures import to_uint8
 
 INCEPTION_SHA256 = "6726825d"
 """First digits of the standard weights' SHA-256, as torch-fidelity writes them in the name."""
@@ -198,8 +199,3 @@ class ModuleFeatures(FeatureExtractor):
                 f"shape {tuple(features.shape)} for {len(images)} images"
             )
         return features
-
-
-def to_uint8(images: Float[Tensor, "n 3 height width"]) -> Tensor:
-    """Round images in [-1, 1] to 8-bit pixels."""
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

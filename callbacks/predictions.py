@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
-from callbacks.features import to_uint8
 from pretzel.errors import UserError
+from pretzel.sampling.pictures import to_uint8
 from pretzel.sequence import DocumentBatch
 
 

@@ -1,18 +1,13 @@
 """Picture sheets of generated images at fixed prompts and fixed noise."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from lightning.pytorch import LightningModule, Trainer
-from PIL import Image, ImageDraw
-from torch import Tensor
 from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
-from callbacks.features import to_uint8
 from callbacks.protocols import (
     EvaluationSample,
     evaluation_samples,
@@ -21,11 +16,7 @@ from callbacks.protocols import (
 )
 from callbacks.reporting import Stage, tensorboards
 from pretzel.errors import UserError
-
-CELL = 96
-"""Least side of a picture on the sheet, in pixels; smaller images are enlarged."""
-LABEL = 14
-"""Height of the line under a picture, in pixels."""
+from pretzel.sampling.pictures import pictures, sheet
 
 
 class SampleGrid(Evaluation):
@@ -84,7 +75,7 @@ class SampleGrid(Evaluation):
             images = generator_of(pl_module, "SampleGrid").sample(
                 self._chosen, stream_key=("samples",)
             )
-            picture = sheet(images, self._chosen, self.columns)
+            picture = sheet(pictures(images), self._chosen, self.columns)
             for board in tensorboards(trainer):
                 board.add_image(
                     f"{stage}/samples", np.asarray(picture), trainer.global_step, dataformats="HWC"
@@ -105,36 +96,3 @@ def _first_captions(samples: Iterable[EvaluationSample], number: int) -> list[st
         if len(found) == number:
             break
     return list(found)
-
-
-def sheet(
-    images: Float[Tensor, "n 3 height width"], labels: Sequence[str], columns: int
-) -> Image.Image:
-    """Return images in [-1, 1] on one sheet, row by row, each above its label."""
-    pixels = to_uint8(images).permute(0, 2, 3, 1).cpu()
-    height, width = pixels.shape[1:3]
-    factor = max(1, math.ceil(CELL / max(height, width)))
-    cell = (width * factor, height * factor)
-    step = (cell[0] + 4, cell[1] + LABEL + 4)
-    rows = math.ceil(len(images) / columns)
-    picture = Image.new("RGB", (step[0] * min(columns, len(images)), step[1] * rows), "white")
-    draw = ImageDraw.Draw(picture)
-    for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        x, y = step[0] * (i % columns) + 2, step[1] * (i // columns) + 2
-        # Enlarged by whole pixels, so that what the model made is what is seen.
-        enlarged = Image.fromarray(image.numpy()).resize(cell, Image.Resampling.NEAREST)
-        picture.paste(enlarged, (x, y))
-        draw.text((x, y + cell[1]), _fit(draw, label, cell[0]), fill="black")
-    return picture
-
-
-def _fit(draw: ImageDraw.ImageDraw, label: str, width: int) -> str:
-    """Return the label, shortened until it is at most ``width`` pixels wide."""
-    shown = " ".join(label.split())
-    short = shown
-    while short and draw.textlength(short) > width:
-        shown = shown[:-1]
-        short = shown + ".."
-        if not shown:
-            return ""
-    return short

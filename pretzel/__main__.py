@@ -23,6 +23,10 @@ an ablation (see `pretzel grid --help`):
   grid run FILE       train and test what is not done yet; the same command continues
   grid status FILE    what is done, running, failed
   compare DIR         the table: mean, interval, paired difference to the baseline
+
+a model or a part:
+  sample              pictures of prompts from a checkpoint (see `pretzel sample --help`)
+  check CLASS         the mathematical laws of a part, also your own (see `pretzel check --help`)
 """
 
 
@@ -44,6 +48,18 @@ def _compare(args: list[str]) -> int:
     return compare(args)
 
 
+def _sample(args: list[str]) -> int:
+    from pretzel.sampling.command import main as run
+
+    return run(args)
+
+
+def _check(args: list[str]) -> int:
+    from pretzel.testing.check import main as run
+
+    return run(args)
+
+
 # A new command is one line here, one in the help above and one function that imports it.
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "fit": _fit,
@@ -52,6 +68,8 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": _fit,
     "grid": lambda args: _grid(args[1:]),
     "compare": lambda args: _compare(args[1:]),
+    "sample": lambda args: _sample(args[1:]),
+    "check": lambda args: _check(args[1:]),
 }
 
 
@@ -62,8 +80,8 @@ def main(args: list[str] | None = None) -> int:
         args: The command and its options; ``sys.argv[1:]`` if None.
 
     Returns:
-        The exit code: 0 done, 1 a cell failed, 2 the user's mistake (told in one sentence on
-        stderr), 130 interrupted.
+        The exit code: 0 done, 1 a cell failed or a law is broken, 2 the user's mistake (told in
+        one sentence on stderr), 130 interrupted.
     """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help", "help"):

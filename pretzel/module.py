@@ -13,55 +13,69 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.optimizer import Optimizer
 
+from pretzel.ablation.ledger import write_json
 from pretzel.errors import UserError
+from pretzel.generative import LOG_2PI, GenerativeModel, ImageLikelihood, Scores
 from pretzel.latent.pixels import Pixels
-from pretzel.model import LOG_2PI, ImageLikelihood, Pretzel, PretzelOutput
-from pretzel.sampling.denoise import Denoiser
+from pretzel.model import Pretzel
+from pretzel.sampling.denoise import Denoiser, TrainableDenoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.images import sample_images
+from pretzel.sampling.inversion import check_guidance
+from pretzel.sampling.samplers import Sampler
 from pretzel.sampling.text import answer
 from pretzel.schedule import Schedule
 from pretzel.sequence import DocumentBatch
 from pretzel.typing import Float, Tensor
+from pretzel.weights import check_architecture, check_frozen, read_exported
 
 
 class PretzelModule(LightningModule):
-    """Trains a :class:`pretzel.model.Pretzel` with L = L_NF + lambda L_NTP.
+    """Trains a :class:`pretzel.generative.GenerativeModel` with L = L_NF + lambda L_NTP.
 
     L_NF is the mean over all image dimensions of z^2/2 + log sigma - log|det J|, L_NTP the mean
     cross-entropy over all supervised tokens; both means are over the global batch, so that the
-    loss does not depend on how rows are dealt out to processes.
+    loss does not depend on how rows are dealt out to processes. A denoiser that is trained adds
+    its own loss, whose gradient stays within it: the flow trains as it would without one.
 
     Args:
-        pretzel: The model.
+        pretzel: The model: a :class:`pretzel.model.Pretzel`, or a flow by itself.
         text_weight: Weight lambda of L_NTP.
         optimizer: Optimizer of the trainable parameters.
         schedule: Learning-rate schedule over the steps of the run.
         guidance: Guidance of the images sampled in evaluations and predictions.
-        denoiser: Denoiser of those images.
+        denoiser: Denoiser of those images; one that is trained trains beside the flow.
+        sampler: How the positions of those images are found.
         latent_norm_penalty: Weight of the mean square of u (STARFlow's 1e-4), part of L.
         learning_rate_scales: Factors on the learning rate of parameters, by the beginning of
             their name, for example ``{interleaving: 2.0}``. A name that ends in ``?`` may begin
             none, for parts that some arms lack: ``{"interleaving.adapter?": 4.0}``.
         seed: Seed of the training and sampling noise.
+        weights: File written by :meth:`export`, to start from in place of random weights. A
+            checkpoint that is resumed overrules it.
 
     Raises:
-        UserError: If a weight is negative, or a name in ``learning_rate_scales`` begins none of
-            the trainable parameters and does not end in ``?``.
+        UserError: If a weight is negative; if guidance cannot mix the model's transforms; if a
+            name in ``learning_rate_scales`` begins none of the trainable parameters and does not
+            end in ``?``; if ``weights`` cannot be read, are those of another architecture, or
+            were trained around other frozen parts.
     """
 
     def __init__(
         self,
-        pretzel: Pretzel,
+        pretzel: GenerativeModel,
         text_weight: float,
         optimizer: OptimizerCallable,
         schedule: Schedule,
         guidance: Guidance,
         denoiser: Denoiser,
+        sampler: Sampler,
         latent_norm_penalty: float = 0.0,
         learning_rate_scales: dict[str, float] | None = None,
         seed: int = 0,
+        weights: Path | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -76,7 +90,11 @@ class PretzelModule(LightningModule):
         self.optimizer_factory = optimizer
         self.schedule = schedule
         self.guidance = guidance
+        for transform in pretzel.guided_transforms:
+            check_guidance(guidance, transform)
         self.denoiser = denoiser
+        self.sampler = sampler
+        self.denoiser.fit_to(pretzel.latent.channels, pretzel.latent.grid)
         self.latent_norm_penalty = latent_norm_penalty
         self.seed = seed
         self.learning_rate_scales: dict[str, float] = {}
@@ -88,9 +106,14 @@ class PretzelModule(LightningModule):
                     f"parameter, which start with {sorted(self._roots())}, or end in '?'"
                 )
             self.learning_rate_scales[prefix] = scale
+        if weights is not None:
+            self._start_from(weights)
 
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
-        return {n: p for n, p in self.pretzel.named_parameters() if p.requires_grad}
+        named = dict(self.pretzel.named_parameters())
+        if isinstance(self.denoiser, nn.Module):
+            named |= self.denoiser.named_parameters(prefix="denoiser")
+        return {name: parameter for name, parameter in named.items() if parameter.requires_grad}
 
     def _roots(self) -> set[str]:
         return {name.split(".")[0] for name in self._trainable()}
@@ -101,15 +124,23 @@ class PretzelModule(LightningModule):
         """Return the loss of a batch."""
         seen = self.trainer.fit_loop.epoch_loop.total_batch_idx
         noise = self.pretzel.noise(len(batch.images), self.seed, "noise", self.global_rank, seen)
-        output = self.pretzel(batch, noise)
-        loss, parts = self._loss(output)
+        x = self.pretzel.encode(batch.images, noise)
+        loss, parts = self._loss(self.pretzel.score(batch.documents, x))
+        if isinstance(self.denoiser, TrainableDenoiser):
+            sigma = self.pretzel.latent.noise
+            error, num_images = self._global_mean(
+                self.denoiser.loss(x, x - sigma * noise, sigma) if len(x) else x.new_zeros(0)
+            )
+            loss = loss + error
+            if num_images:
+                parts["denoise"] = error
         size = len(batch)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size, sync_dist=True)
         for name, value in parts.items():
             self.log(f"train/{name}", value.detach(), batch_size=size, sync_dist=True)
         return loss
 
-    def _loss(self, output: PretzelOutput) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, output: Scores) -> tuple[Tensor, dict[str, Tensor]]:
         dims = self.pretzel.latent.dims
         nll = -output.log_prob / dims - 0.5 * LOG_2PI
         flow, num_images = self._global_mean(nll)
@@ -157,6 +188,29 @@ class PretzelModule(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip gradients, the denoiser's apart: its norm must not change how the flow moves."""
+        apart = isinstance(self.denoiser, nn.Module) and gradient_clip_algorithm in (None, "norm")
+        if not apart or not gradient_clip_val:
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+            return
+        assert isinstance(self.denoiser, nn.Module)
+        parameters = list(self.denoiser.parameters())
+        nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        gradients = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+
     # Evaluation: what the callbacks ask for
 
     def validation_step(
@@ -177,7 +231,12 @@ class PretzelModule(LightningModule):
     @property
     def can_answer(self) -> bool:
         """Whether the interleaving has image-to-text."""
-        return self.pretzel.interleaving.answers
+        return self.pretzel.answers
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether images depend on their prompts."""
+        return self.pretzel.reads_text
 
     def log_prob(self, batch: DocumentBatch) -> ImageLikelihood:
         """Return the exact log-likelihood of noised images, the noise keyed by sample."""
@@ -213,7 +272,36 @@ class PretzelModule(LightningModule):
             stream_key: Names the noise; equal keys give all arms of a seed the same noise.
         """
         noise = self.pretzel.noise(len(prompts), self.seed, "sample", *stream_key)
-        return sample_images(self.pretzel, prompts, noise, self.guidance, self.denoiser)
+        return self._images(prompts, noise)
+
+    def _images(
+        self, prompts: Sequence[str], noise: Float[Tensor, "n p d"]
+    ) -> Float[Tensor, "n 3 h w"]:
+        made = sample_images(
+            self.pretzel, prompts, noise, self.guidance, self.denoiser, self.sampler
+        )
+        folder = getattr(self.logger, "log_dir", None) if self._trainer is not None else None
+        if folder is not None and self.trainer.is_global_zero:
+            record = {
+                "sampler": type(self.sampler).__name__,
+                "state": self.sampler.state(),
+                "evaluations_per_block": [work.evaluations for work in made.work],
+            }
+            write_json(Path(folder) / "sampling.json", record)
+        return made.pixels
+
+    def draw(
+        self, prompts: Sequence[str], keys: Sequence[str], *, seed: int
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Generate one image for each prompt, in [-1, 1], whatever the batch it is drawn in.
+
+        Args:
+            prompts: Captions.
+            keys: Names the noise of each image.
+            seed: Seed of the noise.
+        """
+        noise = self.pretzel.sample_noise(keys, seed, "draw")
+        return self._images(prompts, noise)
 
     def answer(
         self,
@@ -229,7 +317,14 @@ class PretzelModule(LightningModule):
             images: Images in [-1, 1], one for each question.
             questions: Questions.
             keys: Sample keys of the images; their noise is keyed by them.
+
+        Raises:
+            UserError: If the model has no image-to-text.
         """
+        if not isinstance(self.pretzel, Pretzel):
+            raise UserError(
+                f"pretzel must be a model that answers questions, got {type(self.pretzel).__name__}"
+            )
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         unique = sorted(first, key=lambda key: first[key])
         rank = {key: i for i, key in enumerate(unique)}
@@ -250,25 +345,23 @@ class PretzelModule(LightningModule):
         Raises:
             UserError: If the state is that of another architecture.
         """
-        own = self.state_dict()
-        problems = [f"{key} is missing" for key in own if key not in state_dict]
-        problems += [f"{key} is unknown" for key in state_dict if key not in own]
-        problems += [
-            f"{key} has shape {tuple(value.shape)} instead of {tuple(own[key].shape)}"
-            for key, value in state_dict.items()
-            if key in own and value.shape != own[key].shape
-        ]
-        if strict and problems:
-            raise UserError(
-                f"checkpoint must be of the configured architecture, but {problems[0]}"
-                + (f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else "")
-            )
+        if strict:
+            check_architecture(self.state_dict(), state_dict, "checkpoint")
         loaded: _IncompatibleKeys = super().load_state_dict(state_dict, False, assign)
         return loaded
+
+    def _start_from(self, path: Path) -> None:
+        state, metadata = read_exported(path)
+        own = self.frozen_identities()
+        named = {name: metadata[name] for name in own if name in metadata}
+        check_frozen(own, named, f"weights {path}")
+        check_architecture(self.state_dict(), state, f"weights {path}")
+        self.load_state_dict(state)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the frozen parts."""
         checkpoint["frozen"] = self.frozen_identities()
+        checkpoint["sampler"] = self.sampler.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that was trained around other frozen parts.
@@ -276,20 +369,12 @@ class PretzelModule(LightningModule):
         Raises:
             UserError: If a frozen part differs.
         """
-        own = self.frozen_identities()
-        for name, identity in checkpoint.get("frozen", own).items():
-            if own.get(name) != identity:
-                raise UserError(
-                    f"checkpoint must be used with the {name} it was trained with, {identity}, "
-                    f"got {own.get(name)}"
-                )
+        check_frozen(self.frozen_identities(), checkpoint.get("frozen", {}), "checkpoint")
+        self.sampler.load_state(checkpoint.get("sampler", {}))
 
     def frozen_identities(self) -> dict[str, str]:
         """Return name and content hash of every frozen part."""
-        return {
-            "vlm": self.pretzel.vlm.identity,
-            "latent": self.pretzel.latent.identity,
-        }
+        return {name: part.identity for name, part in self.pretzel.frozen.items()}
 
     def export(self, path: Path) -> None:
         """Write the trained weights as safetensors, frozen parts named in the metadata."""

@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import TRANSFORMER
 
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel
 from pretzel.sampling.guidance import GaussianMixing
-from pretzel.sampling.images import prompt_document, sample_u
+from pretzel.sampling.streams import prompt_document, sample_u
 from pretzel.sampling.text import answer
 from pretzel.sequence import Document, DocumentBatch, Text
 from pretzel.testing import Case, tiny_pretzel
@@ -172,8 +173,8 @@ def test_shallow_blocks_need_an_order():
             latent=Pixels(4, 2, 0.1),
             split=ExplicitSplit([1], 1),
             permutations=[],
-            shallow=lambda *a: AFBlock(*a, transform=AffineSoftplus(), width=16, head_dim=8),
-            deep=lambda *a: DeepStream(*a, transform=AffineSoftplus(), width=16, head_dim=8),
+            shallow=lambda *a: AFBlock(*a, transform=AffineSoftplus(), conditioner=TRANSFORMER),
+            deep=lambda *a: DeepStream(*a, transform=AffineSoftplus(), conditioner=TRANSFORMER),
             vlm=model.vlm,
             interleaving=Stacked,
         )

@@ -13,6 +13,7 @@ from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.module import PretzelModule
 from pretzel.sampling.denoise import NoDenoiser
 from pretzel.sampling.guidance import NoGuidance
+from pretzel.sampling.samplers import Sequential
 from pretzel.schedule import Constant, WarmupCosine
 from pretzel.sequence import Document, DocumentBatch, Text
 from pretzel.testing import perturb, tiny_pretzel
@@ -38,6 +39,7 @@ def module(interleaving=Stacked, *, lr=0.1, **options):
         "schedule": Constant(),
         "guidance": NoGuidance(),
         "denoiser": NoDenoiser(),
+        "sampler": Sequential(),
     }
     return PretzelModule(model, **{**settings, **options})
 

@@ -1,12 +1,23 @@
 """Training with Lightning: checkpoints, resume, learning rates, mistakes."""
 
+from functools import partial
+
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from safetensors.torch import load_file, save_file
 from tiny import caption_batch, images, joined, perturb, question_batch, tiny_module, tiny_pretzel
 
+from callbacks import EMAWeightAveraging
 from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
+from pretzel.module import PretzelModule
+from pretzel.sampling.denoise import NoDenoiser
+from pretzel.sampling.guidance import NoGuidance
+from pretzel.sampling.learned_denoiser import LearnedDenoiser
+from pretzel.sampling.samplers import Sequential
+from pretzel.schedule import Constant
+from pretzel.sequence import Document, DocumentBatch, Text
 
 pytestmark = [  # these fits have nothing to validate on, and a list for a loader
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
@@ -23,7 +34,7 @@ def batches(count):
     ]
 
 
-def fit(module, tmp_path, steps, **kwargs):
+def fit(module, tmp_path, steps, given=None, settings=None, **kwargs):
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -34,9 +45,10 @@ def fit(module, tmp_path, steps, **kwargs):
         enable_model_summary=False,
         limit_val_batches=0,
         default_root_dir=tmp_path,
+        **(settings or {}),
     )
     # One batch, again and again: which batch comes next after a resume is the datamodule's to say.
-    loader = torch.utils.data.DataLoader(batches(1), batch_size=None)
+    loader = torch.utils.data.DataLoader(given or batches(1), batch_size=None)
     trainer.fit(module, loader, weights_only=True, **kwargs)
     return trainer
 
@@ -160,3 +172,171 @@ def test_more_images_than_the_model_views_are_refused():
     one = type(batch)(documents=batch.documents[:1], images=batch.images)
     with pytest.raises(UserError, match="models 1 images of these documents, got 2"):
         tiny_pretzel()(one, torch.zeros(2, 4, 48))
+
+
+# A denoiser that trains beside the flow
+
+
+def module_with(denoiser, noise=0.05, optimizer=torch.optim.SGD, **settings):
+    torch.manual_seed(0)
+    model = tiny_pretzel(noise=noise)
+    perturb(model)
+    module = PretzelModule(
+        model,
+        text_weight=0.5,
+        optimizer=partial(optimizer, lr=0.05),
+        schedule=Constant(),
+        guidance=NoGuidance(),
+        denoiser=denoiser,
+        sampler=Sequential(),
+        **settings,
+    )
+    if isinstance(denoiser, LearnedDenoiser):
+        perturb(denoiser)
+    return module
+
+
+def learned(**settings):
+    return module_with(LearnedDenoiser(width=8, num_blocks=1), **settings)
+
+
+def test_a_learned_denoiser_is_trained_saved_and_exported_with_the_flow(tmp_path):
+    module = learned(learning_rate_scales={"denoiser": 0.5})
+    before = {name: value.clone() for name, value in module.denoiser.state_dict().items()}
+    trainer = fit(module, tmp_path, 1)
+    rates = {}
+    for group in trainer.optimizers[0].param_groups:
+        rates.update({id(p): group["lr"] for p in group["params"]})
+    for name, parameter in module.denoiser.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.025), name
+        assert not torch.equal(parameter, before[name]), name
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
+    module.export(tmp_path / "x.safetensors")
+    exported = load_file(tmp_path / "x.safetensors")
+    for name, value in module.denoiser.state_dict().items():
+        assert torch.equal(saved[f"denoiser.{name}"], value)
+        assert torch.equal(exported[f"denoiser.{name}"], value)
+
+
+def test_its_loss_is_the_mean_square_error_of_the_noised_batch(tmp_path):
+    module, batch = learned(), batches(1)[0]
+    noise = module.pretzel.noise(len(batch.images), 0, "noise", 0, 0)
+    clean = module.pretzel.latent.encode(batch.images)
+    estimate = module.denoiser(clean + 0.05 * noise, 0.05, lambda x: x)
+    expected = (estimate - clean).square().mean()
+    found = fit(module, tmp_path, 1).callback_metrics
+    assert found["train/denoise"].item() == pytest.approx(expected.item(), rel=1e-4)
+    parts = found["train/nll_flow"] + 0.5 * found["train/nll_text"] + found["train/denoise"]
+    torch.testing.assert_close(found["train/loss"], parts)
+
+
+@pytest.mark.parametrize("clip", [{}, {"gradient_clip_val": 0.1}])
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_the_flow_trains_as_it_would_without_one(tmp_path, clip, optimizer):
+    plain, beside = (
+        module_with(denoiser, optimizer=optimizer)
+        for denoiser in (NoDenoiser(), LearnedDenoiser(width=8))
+    )
+    for module in (plain, beside):
+        fit(module, tmp_path, 3, settings=clip)
+    for name, value in plain.pretzel.state_dict().items():
+        assert torch.equal(beside.pretzel.state_dict()[name], value), name
+
+
+def test_without_noise_a_learned_denoiser_has_nothing_to_learn(tmp_path):
+    module = learned(noise=0.0)
+    before = {name: value.clone() for name, value in module.denoiser.state_dict().items()}
+    found = fit(module, tmp_path, 1).callback_metrics
+    assert found["train/denoise"] == 0
+    for name, value in module.denoiser.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_batch_without_images_touches_it_all_the_same(tmp_path):
+    class Looking(Callback):
+        def on_after_backward(self, trainer, pl_module):
+            gradients = [p.grad for p in pl_module.denoiser.parameters()]
+            assert all(g is not None and not g.any() for g in gradients)
+
+    text = tuple(
+        Document(key=a, segments=(Text(content="what color?"), Text(content=a, role="target")))
+        for a in ("red", "blue")
+    )
+    batch = DocumentBatch(documents=text, images=torch.zeros(0, 3, 8, 8))
+    found = fit(learned(), tmp_path, 1, [batch], {"callbacks": [Looking()]}).callback_metrics
+    assert "train/denoise" not in found
+
+
+def test_its_average_is_kept_too(tmp_path):
+    module = learned()
+    settings = {"callbacks": [EMAWeightAveraging(decay=0.5)]}
+    fit(module, tmp_path, 3, settings=settings).save_checkpoint(tmp_path / "x.ckpt")
+    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    name = "denoiser.head.weight"
+    assert not torch.equal(saved["state_dict"][name], saved["current_model_state"][name])
+
+
+# Starting from exported weights
+
+
+def test_exported_weights_start_the_same_module(tmp_path):
+    first = learned()
+    first.export(tmp_path / "x.safetensors")
+    from_file = PretzelModule(
+        tiny_pretzel(), 0.5, partial(torch.optim.SGD, lr=0.1), Constant(), NoGuidance(),
+        LearnedDenoiser(width=8, num_blocks=1), Sequential(), weights=tmp_path / "x.safetensors",
+    )  # fmt: skip
+    assert from_file.state_dict().keys() == first.state_dict().keys()
+    for name, value in first.state_dict().items():
+        assert torch.equal(from_file.state_dict()[name], value), name
+    # copies: what happens to the file afterwards is nothing to the module
+    (tmp_path / "x.safetensors").write_bytes(b"")
+    assert torch.equal(from_file.denoiser.head.weight, first.denoiser.head.weight)
+
+
+def test_a_resumed_checkpoint_overrules_the_weights(tmp_path):
+    tiny_module().export(tmp_path / "start.safetensors")
+    trained = tiny_module()
+    perturb(trained)
+    fit(trained, tmp_path, 1).save_checkpoint(tmp_path / "x.ckpt")
+    resumed = tiny_module(weights=tmp_path / "start.safetensors")
+    fit(resumed, tmp_path, 1, ckpt_path=tmp_path / "x.ckpt")
+    for name, value in trained.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(UserError, match=r"weights must name a file .*x\.safetensors: no such file"):
+        tiny_module(weights=path)
+    path.write_bytes(b"not tensors")
+    with pytest.raises(UserError, match=r"weights must name a file that export wrote, got .*x\."):
+        tiny_module(weights=path)
+    tiny_module(TextPrefix).export(path)
+    with pytest.raises(
+        UserError, match=r"weights .*x\.safetensors must be of the configured architecture, but "
+        r"pretzel\.\S+ is missing \(and \d+ more differences\)$"
+    ):  # fmt: skip
+        tiny_module(Stacked, weights=path)
+    module = tiny_module()
+    save_file(dict(module.state_dict()), path, {"vlm": "other:1", "latent": "pixels:8/4"})
+    with pytest.raises(UserError, match=r"x\.safetensors must be used with the vlm .* other:1, "):
+        tiny_module(weights=path)
+    # of tensors without a word about frozen parts, only names and shapes can be checked
+    save_file(dict(module.state_dict()), path)
+    tiny_module(weights=path)
+
+
+# Drawing one by one
+
+
+def test_a_drawn_image_depends_on_its_key_and_the_seed_alone():
+    module = tiny_module()
+    perturb(module)
+    prompts, keys = ["a red circle", "a shape", "a red circle"], ["a", "b", "c"]
+    together = module.draw(prompts, keys, seed=3)
+    alone = torch.cat([module.draw([p], [k], seed=3) for p, k in zip(prompts, keys, strict=True)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    assert not torch.allclose(together[0], together[2], atol=1e-2)
+    assert not torch.allclose(module.draw(prompts, keys, seed=4), together, atol=1e-2)

@@ -4,16 +4,27 @@ from functools import partial
 
 import torch
 
-from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
+from pretzel.flow import (
+    AFBlock,
+    AffineSoftplus,
+    CausalTransformer,
+    DeepStream,
+    ExplicitSplit,
+    Flip,
+    Raster,
+)
 from pretzel.interleave import Stacked
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel
 from pretzel.module import PretzelModule
 from pretzel.sampling.denoise import NoDenoiser
 from pretzel.sampling.guidance import GaussianMixing
+from pretzel.sampling.samplers import Sequential
 from pretzel.schedule import Constant
 from pretzel.sequence import DocumentBatch, caption_document, question_document
 from pretzel.vlm.tiny import TinyVLM
+
+TRANSFORMER = partial(CausalTransformer, width=16, head_dim=8)
 
 
 def tiny_pretzel(interleaving=Stacked, noise=0.05) -> Pretzel:
@@ -21,8 +32,8 @@ def tiny_pretzel(interleaving=Stacked, noise=0.05) -> Pretzel:
         latent=Pixels(image_size=8, patch_size=4, noise=noise),
         split=ExplicitSplit(shallow=[1, 1], deep=1),
         permutations=[Raster(), Flip()],
-        shallow=partial(AFBlock, transform=AffineSoftplus(), width=16, head_dim=8),
-        deep=partial(DeepStream, transform=AffineSoftplus(), width=16, head_dim=8),
+        shallow=partial(AFBlock, transform=AffineSoftplus(), conditioner=TRANSFORMER),
+        deep=partial(DeepStream, transform=AffineSoftplus(), conditioner=TRANSFORMER),
         vlm=TinyVLM(),
         interleaving=interleaving,
     )
@@ -36,6 +47,7 @@ def tiny_module(interleaving=Stacked, noise=0.05, optimizer=torch.optim.SGD, **k
         schedule=Constant(),
         guidance=GaussianMixing(weight=1.0),
         denoiser=NoDenoiser(),
+        sampler=kwargs.pop("sampler", Sequential()),
         **kwargs,
     )
 

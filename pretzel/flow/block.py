@@ -1,6 +1,8 @@
-"""Flow blocks: invertible maps of a latent grid, and the autoregressive family among them."""
+"""Flow blocks: invertible maps of a latent grid, and the contract of the autoregressive ones."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
@@ -8,11 +10,9 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
+from pretzel.flow.context import Context
 from pretzel.flow.permutations import Permutation
-from pretzel.flow.positions import AxialRotary, GridEmbedding, grid_coordinates
-from pretzel.flow.transformer import CausalTransformer
 from pretzel.flow.transforms import Transform
-from pretzel.sampling.cache import KVCache
 from pretzel.typing import Float, Tensor
 
 CacheT = TypeVar("CacheT")
@@ -37,18 +37,75 @@ class FlowBlock(nn.Module, ABC):
     Attributes:
         channels: Channels D of a position.
         grid: Shape of the latent grid.
+        reads_context: Whether the map is conditioned; such a block is always given a context.
     """
 
     channels: int
     grid: tuple[int, ...]
+    reads_context: bool = False
 
     @abstractmethod
-    def forward(self, x: Float[Tensor, "b n d"]) -> Flowed:
-        """Map data towards noise."""
+    def forward(self, x: Float[Tensor, "b n d"], context: Context | None = None) -> Flowed:
+        """Map data towards noise.
+
+        Args:
+            x: Positions, raster order.
+            context: What the map is conditioned on; None for a block that reads none.
+        """
 
     @abstractmethod
-    def inverse(self, z: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    def inverse(
+        self, z: Float[Tensor, "b n d"], context: Context | None = None
+    ) -> Float[Tensor, "b n d"]:
         """Map noise towards data: the exact inverse of :meth:`forward`."""
+
+    def example_context(self, num_rows: int) -> Context | None:
+        """Return different contexts of the right kind, for the laws; None without a context."""
+        if self.reads_context:
+            raise NotImplementedError(f"{type(self).__name__} must define example_context")
+        return None
+
+    def check(self, name: str, value: Tensor, context: Context | None) -> None:
+        """Refuse an input of the wrong shape, one that is not finite, or a missing context.
+
+        Args:
+            name: The argument, for the message.
+            value: Positions.
+            context: What came with them.
+
+        Raises:
+            UserError: Naming the block, the rule and the value.
+        """
+        positions = math.prod(self.grid)
+        if value.dim() != 3 or value.shape[1:] != (positions, self.channels):
+            raise UserError(
+                f"{type(self).__name__} takes {name} of shape [b, {positions}, {self.channels}] "
+                f"(grid {self.grid}), got {tuple(value.shape)}"
+            )
+        if self.reads_context != (context is not None):
+            raise UserError(
+                f"{type(self).__name__} "
+                + ("reads a context, got none" if self.reads_context else "reads no context")
+            )
+        self.check_finite(name, value)
+
+    def check_finite(self, name: str, value: Tensor) -> None:
+        """Refuse values that are not finite.
+
+        Training on an accelerator is not made to wait for this: there a guard watches the loss.
+
+        Raises:
+            UserError: Naming the block, the first such value and its place.
+        """
+        if (self.training and value.is_cuda) or value.is_meta:
+            return
+        finite = value.isfinite()
+        if not bool(finite.all()):
+            place = (~finite).nonzero()[0].tolist()
+            raise UserError(
+                f"{type(self).__name__}: {name} must be finite, "
+                f"got {value[tuple(place)].item()} at {place}"
+            )
 
 
 @runtime_checkable
@@ -69,7 +126,8 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
     theta twice: :meth:`condition` for all positions at once, and :meth:`step` for one position
     after the other with a cache; the laws of :mod:`pretzel.testing` hold them to each other.
     The cache is the conditioner's own business: attention keeps keys and values, a convolution
-    its window.
+    its window. Samplers that try several positions at a time ask :meth:`evaluate`, which asks
+    :meth:`condition` until a subclass with a cache for several positions knows better.
 
     Args:
         channels: Channels D of a position.
@@ -95,23 +153,52 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
         self.register_buffer("rank", order.argsort(), persistent=False)
         self.order: Tensor
         self.rank: Tensor
+        free = transform.free_per_channel * channels
+        self.free = nn.Parameter(torch.zeros(len(order), free)) if free else None
 
     @property
     def num_params(self) -> int:
-        """Raw transform parameters of one position."""
-        return self.transform.params_per_channel * self.channels
+        """Raw transform parameters that the conditioner gives for one position."""
+        return self.transform.conditional_per_channel * self.channels
+
+    def complete(self, params: Float[Tensor, "b k p"], start: int = 0) -> Float[Tensor, "b k q"]:
+        """Put a transform's free parameters before the conditioner's.
+
+        Args:
+            params: What the conditioner gives for positions start, start + 1, ...
+            start: The first of them, in the order of the permutation.
+        """
+        if self.free is None:
+            return params
+        own = self.free[start : start + params.shape[1]]
+        return torch.cat([own.expand(len(params), -1, -1), params], dim=-1)
 
     @abstractmethod
-    def condition(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n p"]:
+    def condition(
+        self, x: Float[Tensor, "b n d"], context: Context | None = None
+    ) -> Float[Tensor, "b n p"]:
         """Return the parameters of every position from the positions before it.
 
         Args:
             x: Positions in the order of the permutation.
+            context: What the block is conditioned on, where ``reads_context``.
         """
 
     @abstractmethod
-    def new_cache(self, batch_size: int) -> CacheT:
-        """Return an empty cache for one pass over the positions."""
+    def new_cache(
+        self,
+        batch_size: int,
+        context: Context | None = None,
+        temperature: Float[Tensor, " b"] | None = None,
+    ) -> CacheT:
+        """Return an empty cache for one pass over the positions.
+
+        Args:
+            batch_size: Rows.
+            context: What the block is conditioned on, where ``reads_context``.
+            temperature: Divides the attention logits of each row; a block without attention
+                refuses one.
+        """
 
     @abstractmethod
     def step(
@@ -125,109 +212,106 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
             cache: What the earlier steps left.
         """
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Flowed:
+    def evaluate(
+        self, x: Float[Tensor, "b n d"], start: int, stop: int, cache: CacheT
+    ) -> Float[Tensor, "b k p"]:
+        """Return the parameters of positions start .. stop - 1, and commit what they read.
+
+        Args:
+            x: All positions in the order of the permutation: those before ``start`` are final,
+                the others an estimate.
+            start: First position asked for; everything before it has been committed.
+            stop: Position after the last.
+            cache: What has been committed.
+        """
+        if self.reads_context:
+            raise NotImplementedError(f"{type(self).__name__} must define evaluate and rewind")
+        return self.condition(x)[:, start:stop]
+
+    def rewind(self, start: int, stop: int, cache: CacheT) -> None:
+        """Take back the last :meth:`evaluate`, which was made at the same positions."""
+        return
+
+    def elementwise(
+        self, x: Float[Tensor, "b n d"], context: Context | None = None
+    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
+        """Return z and log|dz/dx| of every channel, in the order of the permutation.
+
+        Raises:
+            UserError: If x has not the block's grid and channels or is not finite, or a scale
+                is so extreme that z is not.
+        """
+        self.check("x", x, context)
+        ordered = x[:, self.order]
+        # A block that reads no context need not know that there are any.
+        params = self.condition(ordered) if context is None else self.condition(ordered, context)
+        z, logdet = self.transform.forward(ordered, self.complete(params))
+        self.check_finite("z", z)
+        return z, logdet
+
+    def forward(self, x: Float[Tensor, "b n d"], context: Context | None = None) -> Flowed:
         """Map data towards noise.
 
         Raises:
-            UserError: If x does not have the block's grid and channels.
+            UserError: If x has not the block's grid and channels or is not finite, or a scale
+                is so extreme that z is not.
         """
-        if x.shape[1:] != (len(self.order), self.channels):
-            raise UserError(
-                f"{type(self).__name__} takes x of shape [b, {len(self.order)}, {self.channels}] "
-                f"(grid {self.grid}), got {tuple(x.shape)}"
-            )
-        ordered = x[:, self.order]
-        z, logdet = self.transform.forward(ordered, self.condition(ordered))
+        z, logdet = self.elementwise(x, context)
         return Flowed(z=z[:, self.rank], logdet=logdet.sum(dim=(1, 2)))
 
-    def inverse(self, z: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Invert one position after the other with a preallocated cache."""
+    def inverse(
+        self, z: Float[Tensor, "b n d"], context: Context | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Invert one position after the other with a preallocated cache.
+
+        Raises:
+            UserError: If z has not the block's grid and channels or is not finite, or x is not.
+        """
+        self.check("z", z, context)
         ordered = z[:, self.order]
         x = torch.empty_like(ordered)
-        cache = self.new_cache(len(z))
+        cache = self.new_cache(len(z)) if context is None else self.new_cache(len(z), context)
         previous = None
         for index in range(z.shape[1]):
-            params = self.step(previous, index, cache)
+            params = self.complete(self.step(previous, index, cache)[:, None], index)[:, 0]
             previous = self.transform.inverse(ordered[:, index], params)
             x[:, index] = previous
+        self.check_finite("x", x)
         return x[:, self.rank]
 
 
-class AFBlock(AutoregressiveBlock[KVCache]):
-    """An autoregressive flow block with a causal transformer (TarFlow, arXiv 2412.06329).
-
-    The transformer reads a learned start token, then x_0 .. x_{N-2}; its output at a position
-    gives the parameters of that position. Rotary and learned embeddings are those of the position
-    that is predicted, at its true place on the grid. The head starts at zero, so that the block
-    starts as the identity.
+class Identity(FlowBlock):
+    """Leaves everything as it is: a block of no layers.
 
     Args:
         channels: Channels D of a position (given by the parent).
         grid: Shape of the latent grid (given by the parent).
-        num_layers: Layers of the transformer (given by the split).
-        permutation: Scan order (given by the parent).
-        transform: Elementwise transform.
-        width: Channels of the transformer.
-        head_dim: Channels of an attention head.
-        mlp_ratio: Hidden size of the MLPs over ``width``.
-        theta: Base of the rotary frequencies.
+        num_layers: Not used (given by the parent).
+        permutation: Not used (given by the parent).
     """
 
     def __init__(
-        self,
-        channels: int,
-        grid: tuple[int, ...],
-        num_layers: int,
-        permutation: Permutation,
-        *,
-        transform: Transform,
-        width: int,
-        head_dim: int,
-        mlp_ratio: float = 4.0,
-        theta: float = 100.0,
+        self, channels: int, grid: tuple[int, ...], num_layers: int, permutation: Permutation
     ) -> None:
-        super().__init__(channels=channels, grid=grid, permutation=permutation, transform=transform)
-        self.input = nn.Linear(channels, width)
-        self.start = nn.Parameter(0.02 * torch.randn(width))
-        self.embedding = GridEmbedding(grid=grid, width=width)
-        self.rotary = AxialRotary(head_dim=head_dim, num_axes=len(grid), theta=theta)
-        self.transformer = CausalTransformer(
-            width=width, num_layers=num_layers, head_dim=head_dim, mlp_ratio=mlp_ratio
-        )
-        self.head = nn.Linear(width, self.num_params)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        coordinates = grid_coordinates(grid)[self.order]
-        self.register_buffer("coordinates", coordinates, persistent=False)
-        self.coordinates: Tensor
+        super().__init__()
+        self.channels = channels
+        self.grid = grid
 
-    def condition(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n p"]:
-        """Run the transformer over all positions at once."""
-        start = self.start.expand(len(x), 1, -1)
-        h = torch.cat([start, self.input(x[:, :-1])], dim=1) + self.embedding(self.coordinates)
-        y = self.transformer(h, self.rotary(self.coordinates, x.dtype))
-        params: Tensor = self.head(y)
-        return params
+    def forward(self, x: Float[Tensor, "b n d"], context: Context | None = None) -> Flowed:
+        """Return x."""
+        self.check("x", x, context)
+        return Flowed(z=x.clone(), logdet=x.new_zeros(len(x)))
 
-    def new_cache(self, batch_size: int) -> KVCache:
-        """Return an empty cache of N positions."""
-        return self.transformer.new_cache(batch_size, len(self.order))
-
-    def step(
-        self, previous: Float[Tensor, "b d"] | None, index: int, cache: KVCache
-    ) -> Float[Tensor, "b p"]:
-        """Run the transformer over one position."""
-        coordinate = self.coordinates[index : index + 1]
-        start = self.start.expand(cache.keys.shape[1], -1)
-        h = start if previous is None else self.input(previous)
-        h = (h + self.embedding(coordinate))[:, None]
-        y = self.transformer(h, self.rotary(coordinate, h.dtype), None, cache)
-        params: Tensor = self.head(y[:, 0])
-        return params
+    def inverse(
+        self, z: Float[Tensor, "b n d"], context: Context | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Return z."""
+        self.check("z", z, context)
+        return z.clone()
 
 
 class FlowStack(nn.Module):
-    """Blocks applied one after the other: the shallow flow f_S.
+    """Blocks applied one after the other: a shallow flow f_S, or a whole TarFlow.
 
     Args:
         blocks: First block first (data side).
@@ -237,18 +321,23 @@ class FlowStack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Float[Tensor, "b n d"]) -> Flowed:
-        """Map latents x to u, with log|det du/dx| in nats."""
-        logdet = x.new_zeros(len(x))
+    def __iter__(self) -> Iterator[FlowBlock]:
         for block in self.blocks:
             assert isinstance(block, FlowBlock)
-            flowed = block(x)
+            yield block
+
+    def forward(self, x: Float[Tensor, "b n d"], context: Context | None = None) -> Flowed:
+        """Map latents x to u, with log|det du/dx| in nats."""
+        logdet = x.new_zeros(len(x))
+        for block in self:
+            flowed = block(x, context) if block.reads_context else block(x)
             x, logdet = flowed.z, logdet + flowed.logdet
         return Flowed(z=x, logdet=logdet)
 
-    def inverse(self, z: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    def inverse(
+        self, z: Float[Tensor, "b n d"], context: Context | None = None
+    ) -> Float[Tensor, "b n d"]:
         """Map u back to latents x."""
-        for block in reversed(self.blocks):
-            assert isinstance(block, FlowBlock)
-            z = block.inverse(z)
+        for block in reversed(list(self)):
+            z = block.inverse(z, context) if block.reads_context else block.inverse(z)
         return z

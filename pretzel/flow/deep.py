@@ -1,13 +1,15 @@
 """The deep stream: a causal TarFlow transformer over the interleaved sequence."""
 
+import math
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
-from pretzel.flow.positions import AxialRotary, GridEmbedding
-from pretzel.flow.transformer import CausalTransformer
+from pretzel.errors import UserError
+from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory
+from pretzel.flow.positions import AxialPositions, PositionsFactory
 from pretzel.flow.transforms import Transform
-from pretzel.sampling.cache import KVCache
 from pretzel.typing import Bool, Float, Int, Tensor
 
 
@@ -23,10 +25,12 @@ class DeepStream(nn.Module):
         grid: Shape of the latent grid (given by the parent).
         num_layers: Layers (given by the split).
         transform: Elementwise transform of u given the state before.
-        width: Channels of the transformer.
-        head_dim: Channels of an attention head.
-        mlp_ratio: Hidden size of the MLPs over ``width``.
-        theta: Base of the rotary frequencies, text axis and grid axes.
+        conditioner: Causal network.
+        positions: How it is told where a position stands; None for
+            :class:`~pretzel.flow.positions.AxialPositions`.
+
+    Raises:
+        UserError: If the positions cannot be told while a text is still being written.
     """
 
     def __init__(
@@ -36,22 +40,25 @@ class DeepStream(nn.Module):
         num_layers: int,
         *,
         transform: Transform,
-        width: int,
-        head_dim: int,
-        mlp_ratio: float = 4.0,
-        theta: float = 100.0,
+        conditioner: ConditionerFactory,
+        positions: PositionsFactory | None = None,
     ) -> None:
         super().__init__()
         self.channels = channels
-        self.width = width
         self.transform = transform
-        self.input = nn.Linear(channels, width)
-        self.embedding = GridEmbedding(grid=grid, width=width)
-        self.rotary = AxialRotary(head_dim=head_dim, num_axes=1 + len(grid), theta=theta)
-        self.transformer = CausalTransformer(
-            width=width, num_layers=num_layers, head_dim=head_dim, mlp_ratio=mlp_ratio
-        )
-        self.head = nn.Linear(width, transform.params_per_channel * channels)
+        self.conditioner = conditioner(num_layers)
+        self.width = self.conditioner.width
+        self.input = nn.Linear(channels, self.width)
+        make_positions: PositionsFactory = positions or AxialPositions
+        self.positions = make_positions(grid, self.width, self.conditioner.rotary_dim, True)
+        if not self.positions.streams:
+            raise UserError(
+                "positions of the deep stream must be known before a text ends, those of "
+                f"{type(self.positions).__name__} are not"
+            )
+        free = transform.free_per_channel * channels
+        self.free = nn.Parameter(torch.zeros(math.prod(grid), free)) if free else None
+        self.head = nn.Linear(self.width, transform.conditional_per_channel * channels)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -59,17 +66,20 @@ class DeepStream(nn.Module):
         self, u: Float[Tensor, "b l d"], positions: Int[Tensor, "b l a"]
     ) -> Float[Tensor, "b l w"]:
         """Return P_in(u) with the learned embedding of the place on the grid."""
-        out: Tensor = self.input(u) + self.embedding(positions[..., 1:])
-        return out
+        out: Tensor = self.input(u)
+        embedding = self.positions.embed(positions[..., 1:])
+        return out if embedding is None else out + embedding
 
     def forward(
         self,
         inputs: Float[Tensor, "b l w"],
         positions: Int[Tensor, "b l a"],
         mask: Bool[Tensor, "b 1 l k"] | None = None,
-        cache: KVCache | None = None,
+        cache: ConditionerCache | None = None,
     ) -> Float[Tensor, "b l w"]:
         """Return y_D, the last hidden state after the final norm, for every position.
+
+        With a cache the new positions are committed to it.
 
         Args:
             inputs: c_t, what the interleaving lets in at each position.
@@ -77,13 +87,29 @@ class DeepStream(nn.Module):
             mask: True where a query may attend a key; None for causal over right-padded rows.
             cache: Keys and values of the positions before.
         """
-        out: Tensor = self.transformer(inputs, self.rotary(positions, inputs.dtype), mask, cache)
+        rotation = self.positions.rotation(positions, inputs.dtype)
+        out: Tensor = self.conditioner(inputs, rotation, mask, cache)
         return out
 
-    def params(self, before: Float[Tensor, "*b w"]) -> Float[Tensor, "*b p"]:
-        """Return raw transform parameters of u_n from the state before position n."""
+    def new_cache(
+        self, batch_size: int, max_length: int, temperature: Float[Tensor, " b"] | None = None
+    ) -> ConditionerCache:
+        """Return an empty cache of ``max_length`` positions."""
+        cache: ConditionerCache = self.conditioner.new_cache(batch_size, max_length, temperature)
+        return cache
+
+    def params(self, before: Float[Tensor, "b k w"], start: int = 0) -> Float[Tensor, "b k p"]:
+        """Return raw transform parameters of u_n from the state before position n.
+
+        Args:
+            before: States before positions start, start + 1, ...
+            start: The first of them.
+        """
         out: Tensor = self.head(before)
-        return out
+        if self.free is None:
+            return out
+        own = self.free[start : start + out.shape[1]]
+        return torch.cat([own.expand(len(out), -1, -1), out], dim=-1)
 
 
 @runtime_checkable

@@ -56,6 +56,27 @@ class ColumnMajor(Permutation):
         return index.flip(0) if self.flip else index
 
 
+class FlipWithinFrame(Permutation):
+    """Frames in the order of time, each backwards: the causal flip of a video.
+
+    The last two axes of the grid are the rows and columns of a frame; those before are time.
+    """
+
+    def order(self, grid: tuple[int, ...]) -> Int[Tensor, " n"]:
+        """Flip the positions of each frame.
+
+        Raises:
+            UserError: If the grid has fewer than three axes.
+        """
+        if len(grid) < 3:
+            raise UserError(
+                "FlipWithinFrame needs a grid of three axes or more (time, rows, columns), "
+                f"got grid={grid}"
+            )
+        index = torch.arange(math.prod(grid)).reshape(-1, grid[-2] * grid[-1])
+        return index.flip(-1).flatten()
+
+
 class FixedRandom(Permutation):
     """One random order, drawn once and kept.
 

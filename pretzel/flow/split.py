@@ -1,7 +1,12 @@
-"""How a layer budget is divided between shallow blocks and the deep block."""
+"""How a budget is divided between shallow blocks and the deep block."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
+from torch import nn
 
 from pretzel.errors import UserError
 
@@ -19,12 +24,49 @@ class Layers:
     deep: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerCosts:
+    """What one layer costs.
+
+    Attributes:
+        shallow: Parameters of one layer of a shallow block; 0 where there is none.
+        deep: Parameters of one layer of the deep block.
+    """
+
+    shallow: int
+    deep: int
+
+
+def layer_costs(
+    shallow: Callable[[int], nn.Module], deep: Callable[[int], nn.Module]
+) -> LayerCosts:
+    """Return what a second layer adds to the parameters of a block.
+
+    The blocks are built on the meta device: no memory, no random number is used.
+
+    Args:
+        shallow: Builds a shallow block of a number of layers.
+        deep: Builds the deep block of a number of layers.
+    """
+
+    def cost(build: Callable[[int], nn.Module]) -> int:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            one, two = (sum(p.numel() for p in build(count).parameters()) for count in (1, 2))
+        return two - one
+
+    return LayerCosts(shallow=cost(shallow), deep=cost(deep))
+
+
 class Split(ABC):
     """Divides layers between the shallow blocks and the deep block."""
 
     @abstractmethod
-    def layers(self) -> Layers:
-        """Return the layers of each block."""
+    def layers(self, costs: Callable[[], LayerCosts]) -> Layers:
+        """Return the layers of each block.
+
+        Args:
+            costs: Returns the parameters of one layer; only a split that needs them calls it.
+        """
 
 
 class ExplicitSplit(Split):
@@ -44,7 +86,7 @@ class ExplicitSplit(Split):
         self.shallow = tuple(shallow)
         self.deep = deep
 
-    def layers(self) -> Layers:
+    def layers(self, costs: Callable[[], LayerCosts]) -> Layers:
         """Return what was written."""
         return Layers(shallow=self.shallow, deep=self.deep)
 
@@ -73,6 +115,68 @@ class FractionSplit(Split):
             )
         self.split = Layers(shallow=(each,) * num_shallow, deep=total - each * num_shallow)
 
-    def layers(self) -> Layers:
+    def layers(self, costs: Callable[[], LayerCosts]) -> Layers:
         """Return the division."""
         return self.split
+
+
+class ParameterSplit(Split):
+    """A total of parameters in layers, a share of it for equal shallow blocks.
+
+    Layers are whole. With S parameters in a shallow layer and D in a deep one, each shallow block
+    gets shallow_fraction * total / (num_shallow * S) layers and the deep block
+    (total - what the shallow blocks then have) / D, both to the nearest whole number (a half: up).
+    So the flow's total is within half a deep layer of the budget, whatever the shallow share.
+    Embeddings, heads and norms outside the layers are not counted.
+
+    Args:
+        total: Parameters in all layers of the flow.
+        shallow_fraction: Share of them in shallow blocks, in [0, 1); 0 exactly where there are no
+            shallow blocks.
+        num_shallow: Shallow blocks that share them, equally.
+
+    Raises:
+        UserError: If an argument is out of range.
+    """
+
+    def __init__(self, total: int, shallow_fraction: float, num_shallow: int) -> None:
+        if total < 1:
+            raise UserError(f"total must be a positive number of parameters, got {total}")
+        if not 0 <= shallow_fraction < 1:
+            raise UserError(f"shallow_fraction must be in [0, 1), got {shallow_fraction}")
+        if num_shallow < 0 or (num_shallow == 0) != (shallow_fraction == 0):
+            raise UserError(
+                "num_shallow must be positive where shallow_fraction is, and 0 where it is 0, "
+                f"got num_shallow={num_shallow}, shallow_fraction={shallow_fraction}"
+            )
+        self.total = total
+        self.shallow_fraction = shallow_fraction
+        self.num_shallow = num_shallow
+
+    def layers(self, costs: Callable[[], LayerCosts]) -> Layers:
+        """Return the layers nearest to the budget.
+
+        Raises:
+            UserError: If a block gets no layer.
+        """
+        cost = costs()
+        each = 0
+        if self.num_shallow:
+            each = _nearest(self.shallow_fraction * self.total / self.num_shallow, cost.shallow)
+        left = self.total - each * self.num_shallow * cost.shallow
+        deep = _nearest(float(left), cost.deep)
+        if deep < 1 or (self.num_shallow and each < 1):
+            raise UserError(
+                f"total={self.total} parameters with shallow_fraction={self.shallow_fraction} must "
+                f"give each block a layer, got {each} for each of {self.num_shallow} shallow "
+                f"blocks ({cost.shallow} parameters a layer) and {deep} for the deep one "
+                f"({cost.deep} a layer)"
+            )
+        return Layers(shallow=(each,) * self.num_shallow, deep=deep)
+
+
+def _nearest(budget: float, cost: int) -> int:
+    """Return the whole number of layers nearest to a budget; a half counts up."""
+    if cost < 1:
+        raise UserError(f"a layer must have parameters for ParameterSplit, got {cost}")
+    return max(0, math.floor(budget / cost + 0.5))

@@ -1,145 +1,231 @@
-"""The causal transformer of every flow block: pre-norm, RoPE, QK norm, SDPA.
+"""The causal transformer of every flow block: pre-norm, RoPE, SDPA, and its options.
 
 With equal-length or right-padded rows attention runs with ``is_causal`` and no mask is ever
-materialised. With a cache the caller gives a mask where rows are padded; a single step over
-unpadded rows needs none.
+materialised. Behind a cache a single position needs no mask, several get a lower-right causal one;
+the caller gives a mask where rows are padded.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pretzel.errors import UserError
+from pretzel.flow.conditioner import Conditioner, Rotation
+from pretzel.flow.mlp import MLP, MLPFactory
+from pretzel.flow.norms import NormFactory, RMSNorm
 from pretzel.flow.positions import rotate
 from pretzel.sampling.cache import KVCache
 from pretzel.typing import Bool, Float, Tensor
 
-Rotation = tuple[Tensor, Tensor]
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm with a learned gain (arXiv 1910.07467), at least in float32.
-
-    Args:
-        width: Channels normalised over.
-        eps: Added to the mean square.
-    """
-
-    def __init__(self, width: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
-        """Normalise the last axis."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return F.rms_norm(x.to(wide), self.weight.shape, self.weight.to(wide), self.eps).to(x.dtype)
-
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention with a norm on queries and keys before RoPE.
+    """Causal multi-head self-attention.
 
     Args:
         width: Channels in and out.
         head_dim: Channels of a head.
+        num_heads: Query heads.
+        num_kv_heads: Key and value heads, each shared by equally many query heads.
+        norm: Norm of queries and keys before RoPE; None for none.
+        bias: Whether the linear maps have one.
+        gated: Whether a sigmoid gate multiplies what the heads return (arXiv 2505.06708).
     """
 
-    def __init__(self, *, width: int, head_dim: int) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        head_dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        norm: NormFactory | None,
+        bias: bool,
+        gated: bool,
+    ) -> None:
         super().__init__()
-        self.num_heads = width // head_dim
+        self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads
         self.head_dim = head_dim
-        self.qkv = nn.Linear(width, 3 * width)
-        self.query_norm = RMSNorm(head_dim)
-        self.key_norm = RMSNorm(head_dim)
-        self.out = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * head_dim, bias=bias)
+        self.query_norm = None if norm is None else norm(head_dim)
+        self.key_norm = None if norm is None else norm(head_dim)
+        self.gate = nn.Linear(width, num_heads * head_dim, bias=bias) if gated else None
+        self.out = nn.Linear(num_heads * head_dim, width, bias=bias)
 
     def forward(
         self,
         x: Float[Tensor, "b l w"],
-        rotation: Rotation,
-        mask: Bool[Tensor, "b 1 l k"] | None,
+        rotation: Rotation | None,
+        mask: Bool[Tensor, "#b 1 l k"] | None,
         cache: KVCache | None,
         layer: int,
     ) -> Float[Tensor, "b l w"]:
         """Attend; with a cache, write the new keys and values of ``layer`` first."""
         b, length, _ = x.shape
-        heads = self.qkv(x).view(b, length, 3 * self.num_heads, self.head_dim)
-        query, key, value = heads.transpose(1, 2).chunk(3, dim=1)
-        query = rotate(self.query_norm(query), *rotation)
-        key = rotate(self.key_norm(key), *rotation)
-        causal = mask is None and length > 1
+        count = self.num_heads + 2 * self.num_kv_heads
+        heads = self.qkv(x).view(b, length, count, self.head_dim).transpose(1, 2)
+        query, key, value = heads.split(
+            [self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1
+        )
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
         if cache is not None:
-            # is_causal aligns top-left: right only while the cache is empty.
-            assert not causal or cache.length == 0
+            if cache.query_scale is not None:
+                query = query * cache.query_scale
             key, value = cache.write(layer, key, value)
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        y = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=mask is None and length > 1,
+            enable_gqa=self.num_kv_heads != self.num_heads,
+        )
         y = y.transpose(1, 2).reshape(b, length, self.num_heads * self.head_dim)
+        if self.gate is not None:
+            y = y * self.gate(x).sigmoid()
         out: Tensor = self.out(y)
         return out
 
 
 class Layer(nn.Module):
-    """One pre-norm residual layer: attention, then a GELU MLP.
+    """One residual layer: attention, then an MLP, each behind a norm of its own.
 
     Args:
         width: Channels of the residual stream.
-        head_dim: Channels of a head.
-        mlp_ratio: Hidden size of the MLP over ``width``.
+        attention: Its attention.
+        mlp: Its MLP.
+        norm: Makes the norm before each branch, and after it with ``post_norm``.
+        post_norm: Whether each branch's output is normalised before it is added.
     """
 
-    def __init__(self, *, width: int, head_dim: int, mlp_ratio: float) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        attention: Attention,
+        mlp: nn.Module,
+        norm: NormFactory,
+        post_norm: bool,
+    ) -> None:
         super().__init__()
-        hidden = int(width * mlp_ratio)
-        self.attention_norm = RMSNorm(width)
-        self.attention = Attention(width=width, head_dim=head_dim)
-        self.mlp_norm = RMSNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.attention_norm = norm(width)
+        self.attention = attention
+        self.attention_post_norm = norm(width) if post_norm else None
+        self.mlp_norm = norm(width)
+        self.mlp = mlp
+        self.mlp_post_norm = norm(width) if post_norm else None
 
     def forward(
         self,
         x: Float[Tensor, "b l w"],
-        rotation: Rotation,
-        mask: Bool[Tensor, "b 1 l k"] | None,
+        rotation: Rotation | None,
+        mask: Bool[Tensor, "#b 1 l k"] | None,
         cache: KVCache | None,
         layer: int,
+        modulation: Float[Tensor, "b 6 1 w"] | None,
     ) -> Float[Tensor, "b l w"]:
         """Add the two branches to the residual stream."""
-        x = x + self.attention(self.attention_norm(x), rotation, mask, cache, layer)
-        out: Tensor = x + self.mlp(self.mlp_norm(x))
-        return out
+        h = self.attention_norm(x)
+        if modulation is not None:
+            h = torch.addcmul(h + modulation[:, 0], h, modulation[:, 1])
+        h = self.attention(h, rotation, mask, cache, layer)
+        h = h if self.attention_post_norm is None else self.attention_post_norm(h)
+        x = x + h if modulation is None else x + h + h * modulation[:, 2]
+        h = self.mlp_norm(x)
+        if modulation is not None:
+            h = torch.addcmul(h + modulation[:, 3], h, modulation[:, 4])
+        h = self.mlp(h)
+        h = h if self.mlp_post_norm is None else self.mlp_post_norm(h)
+        return x + h if modulation is None else x + h + h * modulation[:, 5]
 
 
-class CausalTransformer(nn.Module):
-    """A stack of causal layers with a final norm.
+class CausalTransformer(Conditioner[KVCache]):
+    """A stack of causal pre-norm layers.
 
     Args:
+        num_layers: Layers (given by the split).
         width: Channels of the residual stream.
-        num_layers: Layers.
-        head_dim: Channels of a head; it must divide ``width``.
-        mlp_ratio: Hidden size of the MLPs over ``width``.
+        head_dim: Channels of a head.
+        num_heads: Query heads; None for ``width // head_dim``.
+        num_kv_heads: Key and value heads (grouped-query attention, arXiv 2305.13245); None for as
+            many as query heads.
+        mlp: Position-wise branch; None for a GELU :class:`~pretzel.flow.mlp.MLP` of ratio 4.
+        norm: Every norm; None for :class:`~pretzel.flow.norms.RMSNorm`.
+        qk_norm: Whether queries and keys are normalised before RoPE (arXiv 2302.05442).
+        post_norm: Whether each branch's output is normalised as well.
+        final_norm: Whether the last state is.
+        bias: Whether the linear maps of the layers have one.
+        gated_attention: Whether a sigmoid gate multiplies the heads' output (arXiv 2505.06708).
+        gradient_checkpointing: Recompute layers in the backward pass instead of keeping their
+            activations.
 
     Raises:
-        UserError: If ``head_dim`` does not divide ``width``.
+        UserError: If the sizes do not divide each other.
     """
 
     def __init__(
-        self, *, width: int, num_layers: int, head_dim: int, mlp_ratio: float = 4.0
+        self,
+        num_layers: int,
+        *,
+        width: int,
+        head_dim: int,
+        num_heads: int | None = None,
+        num_kv_heads: int | None = None,
+        mlp: MLPFactory | None = None,
+        norm: NormFactory | None = None,
+        qk_norm: bool = True,
+        post_norm: bool = False,
+        final_norm: bool = True,
+        bias: bool = True,
+        gated_attention: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if width % head_dim:
-            raise UserError(f"head_dim must divide width={width}, got {head_dim}")
+        if num_heads is None:
+            if head_dim < 1 or width % head_dim:
+                raise UserError(f"head_dim must divide width={width}, got {head_dim}")
+            num_heads = width // head_dim
+        kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if kv_heads < 1 or num_heads % kv_heads:
+            raise UserError(f"num_kv_heads must divide num_heads={num_heads}, got {kv_heads}")
+        make_norm: NormFactory = norm or RMSNorm
+        make_mlp: MLPFactory = mlp or MLP
         self.width = width
-        self.num_heads = width // head_dim
+        self.rotary_dim = head_dim
         self.head_dim = head_dim
+        self.num_heads = num_heads
+        self.num_kv_heads = kv_heads
+        self.gradient_checkpointing = gradient_checkpointing
         self.layers = nn.ModuleList(
-            [Layer(width=width, head_dim=head_dim, mlp_ratio=mlp_ratio) for _ in range(num_layers)]
+            [
+                Layer(
+                    width=width,
+                    attention=Attention(
+                        width=width,
+                        head_dim=head_dim,
+                        num_heads=num_heads,
+                        num_kv_heads=kv_heads,
+                        norm=make_norm if qk_norm else None,
+                        bias=bias,
+                        gated=gated_attention,
+                    ),
+                    mlp=make_mlp(width, bias),
+                    norm=make_norm,
+                    post_norm=post_norm,
+                )
+                for _ in range(num_layers)
+            ]
         )
-        self.final_norm = RMSNorm(width)
+        self.final_norm = make_norm(width) if final_norm else None
         self.apply(self._initialise)
         # Branch outputs start small so that depth does not change the scale of the stream.
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            for linear in (layer.attention.out, layer.mlp[2]):
+            for linear in (layer.attention.out, layer.mlp.down):
                 assert isinstance(linear, nn.Linear)
                 nn.init.normal_(linear.weight, std=0.02 / (2 * num_layers) ** 0.5)
 
@@ -152,33 +238,50 @@ class CausalTransformer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "b l w"],
-        rotation: Rotation,
-        mask: Bool[Tensor, "b 1 l k"] | None = None,
+        h: Float[Tensor, "b l w"],
+        rotation: Rotation | None = None,
+        mask: Bool[Tensor, "#b 1 l k"] | None = None,
         cache: KVCache | None = None,
+        modulation: Float[Tensor, "b layers 6 w"] | None = None,
     ) -> Float[Tensor, "b l w"]:
         """Run the layers; with a cache, the new positions are committed to it.
 
         Args:
-            x: Input of the new positions.
+            h: Input of the new positions.
             rotation: Cosines and sines of their positions.
             mask: True where a query may attend a key; all keys of the cache, new ones last.
             cache: Keys and values of the positions before.
+            modulation: Shift, scale, gate of attention, then of the MLP, for each layer.
         """
+        length = h.shape[1]
+        if mask is None and cache is not None and cache.length and length > 1:
+            # is_causal aligns top-left: right only while the cache is empty.
+            keys = cache.length + length
+            mask = torch.ones(length, keys, dtype=torch.bool, device=h.device)
+            mask = mask.tril_(cache.length)[None, None]
+        recompute = self.gradient_checkpointing and cache is None and torch.is_grad_enabled()
         for index, layer in enumerate(self.layers):
-            x = layer(x, rotation, mask, cache, index)
+            own = None if modulation is None else modulation[:, index, :, None]
+            if recompute:
+                h = checkpoint(layer, h, rotation, mask, None, index, own, use_reentrant=False)
+            else:
+                h = layer(h, rotation, mask, cache, index, own)
         if cache is not None:
-            cache.commit(x.shape[1])
-        out: Tensor = self.final_norm(x)
-        return out
+            cache.commit(length)
+        if self.final_norm is not None:
+            h = self.final_norm(h)
+        return h
 
-    def new_cache(self, batch_size: int, max_length: int) -> KVCache:
+    def new_cache(
+        self, batch_size: int, max_length: int, temperature: Float[Tensor, " b"] | None = None
+    ) -> KVCache:
         """Return an empty cache for this transformer."""
         return KVCache(
             num_layers=len(self.layers),
             batch_size=batch_size,
-            num_heads=self.num_heads,
+            num_heads=self.num_kv_heads,
             max_length=max_length,
             head_dim=self.head_dim,
-            like=self.final_norm.weight,
+            like=next(self.parameters()),
+            temperature=temperature,
         )

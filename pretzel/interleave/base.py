@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from pretzel.flow.conditioner import ConditionerCache
 from pretzel.flow.deep import DeepStream
-from pretzel.sampling.cache import KVCache
 from pretzel.sequence import Document
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import VLMCache, VLMStream
@@ -57,8 +57,14 @@ class StreamCaches:
         vlm: Keys and values of the vision-language model; None where it is not run.
     """
 
-    deep: KVCache
+    deep: ConditionerCache
     vlm: VLMCache | None
+
+    def rewind(self, num_positions: int) -> None:
+        """Take the last positions out of the caches: they were provisional."""
+        self.deep.rewind(num_positions)
+        if self.vlm is not None:
+            self.vlm.rewind(num_positions)
 
     def select(self, rows: Int[Tensor, " k"]) -> "StreamCaches":
         """Return caches of the given rows (repeats allowed), so that a shared prefix runs once."""
@@ -94,9 +100,22 @@ class Interleaving(nn.Module, ABC):
 
     @abstractmethod
     def new_caches(
-        self, vlm: VLMStream, deep: DeepStream, batch_size: int, max_length: int
+        self,
+        vlm: VLMStream,
+        deep: DeepStream,
+        batch_size: int,
+        max_length: int,
+        temperature: Float[Tensor, " b"] | None = None,
     ) -> StreamCaches:
-        """Return empty caches for one generation."""
+        """Return empty caches for one generation.
+
+        Args:
+            vlm: The vision-language model.
+            deep: The deep stream.
+            batch_size: Rows.
+            max_length: Positions of each.
+            temperature: Divides the deep stream's attention logits of each row; None for 1.
+        """
 
     @abstractmethod
     def forward(

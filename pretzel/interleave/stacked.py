@@ -83,11 +83,16 @@ class Stacked(Interleaving):
         return document
 
     def new_caches(
-        self, vlm: VLMStream, deep: DeepStream, batch_size: int, max_length: int
+        self,
+        vlm: VLMStream,
+        deep: DeepStream,
+        batch_size: int,
+        max_length: int,
+        temperature: Float[Tensor, " b"] | None = None,
     ) -> StreamCaches:
         """Return caches of both streams."""
         return StreamCaches(
-            deep=deep.transformer.new_cache(batch_size, max_length),
+            deep=deep.new_cache(batch_size, max_length, temperature),
             vlm=vlm.new_cache(batch_size, max_length),
         )
 

@@ -7,7 +7,7 @@ from pretzel.flow.deep import DeepStream
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.interleave.whitening import Whitening
 from pretzel.sequence import Document, Image
-from pretzel.typing import Tensor
+from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
 
 
@@ -43,10 +43,15 @@ class TextPrefix(Interleaving):
         return Document(key=document.key, segments=document.segments[:end])
 
     def new_caches(
-        self, vlm: VLMStream, deep: DeepStream, batch_size: int, max_length: int
+        self,
+        vlm: VLMStream,
+        deep: DeepStream,
+        batch_size: int,
+        max_length: int,
+        temperature: Float[Tensor, " b"] | None = None,
     ) -> StreamCaches:
         """Return a cache of the deep stream: the VLM runs over the prompt alone, at once."""
-        return StreamCaches(deep=deep.transformer.new_cache(batch_size, max_length), vlm=None)
+        return StreamCaches(deep=deep.new_cache(batch_size, max_length, temperature), vlm=None)
 
     def forward(
         self,

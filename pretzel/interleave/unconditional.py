@@ -6,6 +6,7 @@ from torch import nn
 from pretzel.flow.deep import DeepStream
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.sequence import Document, Image
+from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
 
 
@@ -33,10 +34,15 @@ class Unconditional(Interleaving):
         )
 
     def new_caches(
-        self, vlm: VLMStream, deep: DeepStream, batch_size: int, max_length: int
+        self,
+        vlm: VLMStream,
+        deep: DeepStream,
+        batch_size: int,
+        max_length: int,
+        temperature: Float[Tensor, " b"] | None = None,
     ) -> StreamCaches:
         """Return a cache of the deep stream."""
-        return StreamCaches(deep=deep.transformer.new_cache(batch_size, max_length), vlm=None)
+        return StreamCaches(deep=deep.new_cache(batch_size, max_length, temperature), vlm=None)
 
     def forward(
         self,

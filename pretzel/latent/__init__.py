@@ -2,6 +2,7 @@
 
 from pretzel.latent.autoencoder import Autoencoder, ConvAutoencoder
 from pretzel.latent.base import LatentSpace
+from pretzel.latent.diffusers_vae import DiffusersVAE
 from pretzel.latent.pixels import Pixels
 
-__all__ = ["Autoencoder", "ConvAutoencoder", "LatentSpace", "Pixels"]
+__all__ = ["Autoencoder", "ConvAutoencoder", "DiffusersVAE", "LatentSpace", "Pixels"]

@@ -4,10 +4,11 @@ import copy
 
 import torch
 
+from pretzel.flow.conditioner import ConditionerCache
 from pretzel.typing import Float, Int, Tensor
 
 
-class KVCache:
+class KVCache(ConditionerCache):
     """Keys and values of every layer of one causal transformer, allocated once.
 
     All rows share one write position: rows of different lengths are padded on the left and hidden
@@ -20,6 +21,7 @@ class KVCache:
         max_length: Positions that fit.
         head_dim: Width of a head.
         like: A tensor that gives dtype and device.
+        temperature: Divides the attention logits of each row; None for 1.
     """
 
     def __init__(
@@ -31,20 +33,23 @@ class KVCache:
         max_length: int,
         head_dim: int,
         like: Tensor,
+        temperature: Float[Tensor, " b"] | None = None,
     ) -> None:
         shape = (num_layers, batch_size, num_heads, max_length, head_dim)
         self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
         self.values = torch.empty_like(self.keys)
         self.max_length = max_length
         self.length = 0
+        self.query_scale = None
+        if temperature is not None:
+            self.query_scale = (1 / temperature).to(like)[:, None, None, None]
 
     def write(
         self, layer: int, keys: Float[Tensor, "b heads l e"], values: Float[Tensor, "b heads l e"]
     ) -> tuple[Float[Tensor, "b heads k e"], Float[Tensor, "b heads k e"]]:
         """Store the new positions of one layer; return views of all positions so far.
 
-        Nothing is committed before :meth:`commit`: writing again at the same place replaces a
-        provisional evaluation.
+        Nothing is held before :meth:`commit`, when the last layer has written.
 
         Raises:
             ValueError: If the positions do not fit.
@@ -60,11 +65,22 @@ class KVCache:
         """Keep the last ``num_positions`` that every layer has written."""
         self.length += num_positions
 
+    def rewind(self, num_positions: int) -> None:
+        """Forget the last positions.
+
+        Raises:
+            ValueError: If there are not as many.
+        """
+        if not 0 <= num_positions <= self.length:
+            raise ValueError(f"cache holds {self.length} positions, cannot forget {num_positions}")
+        self.length -= num_positions
+
     def select(self, rows: Int[Tensor, " k"]) -> "KVCache":
         """Return a cache of the given rows (repeats allowed), with the same room."""
         chosen = copy.copy(self)
         chosen.keys = self.keys[:, rows]
         chosen.values = self.values[:, rows]
+        chosen.query_scale = None if self.query_scale is None else self.query_scale[rows]
         return chosen
 
     @property

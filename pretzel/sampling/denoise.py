@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from pretzel.typing import Float, Tensor
 
@@ -12,6 +13,15 @@ LogDensity = Callable[[Tensor], Tensor]
 
 class Denoiser(ABC):
     """Estimates clean latents from noised ones."""
+
+    def fit_to(self, channels: int, grid: tuple[int, ...]) -> None:
+        """Take the sizes of the latent space, once, before anything is denoised.
+
+        Args:
+            channels: Channels D of a latent position.
+            grid: Shape of the latent grid.
+        """
+        return
 
     @abstractmethod
     def __call__(
@@ -23,6 +33,26 @@ class Denoiser(ABC):
             x: Samples of the noised distribution.
             sigma: Standard deviation of the noise.
             log_prob: Exact unguided conditional log-density [m] of noised latents.
+        """
+
+
+class TrainableDenoiser(nn.Module, Denoiser, ABC):
+    """A denoiser with parameters, which train beside the flow and never through it.
+
+    Its ``__call__`` is that of ``torch.nn.Module``: a subclass gives ``forward`` with the
+    arguments of :meth:`Denoiser.__call__`, and must take latents made under inference mode.
+    """
+
+    @abstractmethod
+    def loss(
+        self, noised: Float[Tensor, "m n d"], clean: Float[Tensor, "m n d"], sigma: float
+    ) -> Float[Tensor, " m"]:
+        """Return what is minimised, for each image; the mean over the global batch is taken.
+
+        Args:
+            noised: Latents with noise, data: nothing is differentiated with respect to them.
+            clean: The same latents without it.
+            sigma: Standard deviation of the noise.
         """
 
 

@@ -1,9 +1,13 @@
-"""Guidance: how conditional and unconditional predictions are mixed while sampling."""
+"""Guidance: how conditional and null predictions are mixed while sampling."""
 
 from abc import ABC, abstractmethod
 
+import torch
+
 from pretzel.errors import UserError
 from pretzel.typing import Float, Tensor
+
+Weight = float | Tensor
 
 
 class Guidance(ABC):
@@ -11,9 +15,16 @@ class Guidance(ABC):
 
     Attributes:
         weight: Strength; 0 leaves the conditional prediction alone and needs no null branch.
+        annealed: Whether the strength grows linearly over the positions of the scan, from 0 at
+            the first to ``weight`` at the last, or is the same for all.
+        temperature: Divides the attention logits of the null branch.
+        keeps_context: Whether the null branch is given the context as well.
     """
 
     weight: float
+    annealed: bool = False
+    temperature: float = 1.0
+    keeps_context: bool = False
 
     @abstractmethod
     def mix(
@@ -22,6 +33,7 @@ class Guidance(ABC):
         sigma_c: Float[Tensor, "*b d"],
         mu_u: Float[Tensor, "*b d"],
         sigma_u: Float[Tensor, "*b d"],
+        weight: Weight,
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
         """Return mu and sigma to sample from.
 
@@ -30,7 +42,15 @@ class Guidance(ABC):
             sigma_c: Conditional standard deviation.
             mu_u: Unconditional mean.
             sigma_u: Unconditional standard deviation.
+            weight: Strength at these positions, a number or one for each position [k, 1].
         """
+
+    def weights(self, start: int, stop: int, num_positions: int) -> Float[Tensor, "k 1"]:
+        """Return the strength at positions start .. stop - 1 of a scan of ``num_positions``."""
+        place = torch.ones(stop - start, dtype=torch.float64)
+        if self.annealed:
+            place = torch.arange(start, stop, dtype=torch.float64) / max(num_positions - 1, 1)
+        return self.weight * place[:, None]
 
 
 class NoGuidance(Guidance):
@@ -44,9 +64,47 @@ class NoGuidance(Guidance):
         sigma_c: Float[Tensor, "*b d"],
         mu_u: Float[Tensor, "*b d"],
         sigma_u: Float[Tensor, "*b d"],
+        weight: Weight,
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
         """Return the conditional."""
         return mu_c, sigma_c
+
+
+class LinearGuidance(Guidance):
+    """Linear extrapolation of mean and log-scale (TarFlow, arXiv 2412.06329).
+
+    mu = (1 + w) mu_c - w mu_u; log sigma = (1 + w) log sigma_c - w log sigma_u.
+
+    Args:
+        weight: Strength w, 0 or positive.
+        annealed: Whether w grows linearly over the positions.
+        mean: Whether the mean is guided.
+        scale: Whether the scale is.
+
+    Raises:
+        UserError: If ``weight`` is negative.
+    """
+
+    def __init__(
+        self, weight: float, annealed: bool = False, mean: bool = True, scale: bool = True
+    ) -> None:
+        self.weight = _checked(weight)
+        self.annealed = annealed
+        self.mean = mean
+        self.scale = scale
+
+    def mix(
+        self,
+        mu_c: Float[Tensor, "*b d"],
+        sigma_c: Float[Tensor, "*b d"],
+        mu_u: Float[Tensor, "*b d"],
+        sigma_u: Float[Tensor, "*b d"],
+        weight: Weight,
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+        """Return the extrapolation."""
+        mu = mu_c + weight * (mu_c - mu_u) if self.mean else mu_c
+        sigma = sigma_c * (sigma_c / sigma_u) ** weight if self.scale else sigma_c
+        return mu, sigma
 
 
 class GaussianMixing(Guidance):
@@ -57,15 +115,15 @@ class GaussianMixing(Guidance):
 
     Args:
         weight: Strength w, 0 or positive.
+        annealed: Whether w grows linearly over the positions.
 
     Raises:
         UserError: If ``weight`` is negative.
     """
 
-    def __init__(self, weight: float) -> None:
-        if weight < 0:
-            raise UserError(f"weight must be 0 or positive, got {weight}")
-        self.weight = weight
+    def __init__(self, weight: float, annealed: bool = False) -> None:
+        self.weight = _checked(weight)
+        self.annealed = annealed
 
     def mix(
         self,
@@ -73,9 +131,53 @@ class GaussianMixing(Guidance):
         sigma_c: Float[Tensor, "*b d"],
         mu_u: Float[Tensor, "*b d"],
         sigma_u: Float[Tensor, "*b d"],
+        weight: Weight,
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
         """Return the mixture's mean and standard deviation."""
-        w = self.weight
+        w = weight
         r = (sigma_c / sigma_u).square().clamp(max=1.0)
         total = 1 + w - w * r
         return ((1 + w) * mu_c - w * r * mu_u) / total, sigma_c / total.sqrt()
+
+
+class AttentionTemperature(Guidance):
+    """Guidance away from the same model with its attention flattened or sharpened (TarFlow).
+
+    The null branch is the model with attention logits divided by ``temperature``, so that a model
+    without any context can be guided as well.
+
+    Args:
+        guidance: How the two branches are mixed.
+        temperature: Of the null branch's attention; positive.
+        keeps_context: Whether the null branch is given the context, so that temperature alone
+            separates the branches.
+
+    Raises:
+        UserError: If ``temperature`` is not positive.
+    """
+
+    def __init__(self, guidance: Guidance, temperature: float, keeps_context: bool = False) -> None:
+        if temperature <= 0:
+            raise UserError(f"temperature must be positive, got {temperature}")
+        self.guidance = guidance
+        self.weight = guidance.weight
+        self.annealed = guidance.annealed
+        self.temperature = temperature
+        self.keeps_context = keeps_context
+
+    def mix(
+        self,
+        mu_c: Float[Tensor, "*b d"],
+        sigma_c: Float[Tensor, "*b d"],
+        mu_u: Float[Tensor, "*b d"],
+        sigma_u: Float[Tensor, "*b d"],
+        weight: Weight,
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+        """Mix as the given guidance does."""
+        return self.guidance.mix(mu_c, sigma_c, mu_u, sigma_u, weight)
+
+
+def _checked(weight: float) -> float:
+    if weight < 0:
+        raise UserError(f"weight must be 0 or positive, got {weight}")
+    return weight

@@ -6,13 +6,43 @@ A plug-in's test is one call::
 
     def test_laws():
         run_laws(lambda: MyBlock(channels=3, grid=(3, 3), ...))
+
+On the command line it is ``pretzel check my_package.MyBlock``, and ``pytest --laws my_package`` for
+every part of a package. Names are imported when they are asked for, so that the help of the
+command costs no torch.
 """
 
-from pretzel.testing.case import Case, perturb
-from pretzel.testing.deviation import Deviation, LawBroken
-from pretzel.testing.discovery import concrete_classes
-from pretzel.testing.suite import Law, Outcome, laws_of, run_laws, try_laws
-from pretzel.testing.tiny import tiny_pretzel
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pretzel.testing.case import Case, perturb
+    from pretzel.testing.deviation import Deviation, LawBroken
+    from pretzel.testing.discovery import concrete_classes
+    from pretzel.testing.suite import Law, Outcome, laws_of, run_laws, try_laws
+    from pretzel.testing.tiny import tiny_pretzel
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import a public name on first use (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+_HOMES = {
+    "Case": "case",
+    "Deviation": "deviation",
+    "Law": "suite",
+    "LawBroken": "deviation",
+    "Outcome": "suite",
+    "concrete_classes": "discovery",
+    "laws_of": "suite",
+    "perturb": "case",
+    "run_laws": "suite",
+    "tiny_pretzel": "tiny",
+    "try_laws": "suite",
+}
 
 __all__ = [
     "Case",

@@ -1,11 +1,12 @@
 """The further laws of autoregressive blocks: order, causality, caches, fixed-point iteration."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 from pretzel.flow.block import AutoregressiveBlock
-from pretzel.testing.blocks import sample
+from pretzel.testing.blocks import Bound, sample
 from pretzel.testing.case import FP64, Case
 from pretzel.testing.deviation import Deviation, check, require, within, worst, worst_of
 from pretzel.testing.gradients import jacobian
@@ -16,8 +17,9 @@ AnyBlock = AutoregressiveBlock[Any]
 def jacobian_is_triangular(case: Case[AnyBlock]) -> Deviation:
     """In scan order dz/dx is not lower triangular with a positive diagonal."""
     block = case.build()
+    bound = Bound(block, same=True)
     x = sample(block, rows=1)[0]
-    full = jacobian(lambda rows: block(rows).z, x)
+    full = jacobian(lambda rows: bound(rows).z, x)
     ordered = full[block.order][:, :, block.order]  # z position, z channel, x position, x channel
     n, d = x.shape
     later = torch.ones(n, n, dtype=torch.bool).triu(1)[:, None, :, None]
@@ -34,8 +36,9 @@ def jacobian_is_triangular(case: Case[AnyBlock]) -> Deviation:
 def conditioner_is_strictly_causal(case: Case[AnyBlock]) -> Deviation:
     """The parameters of a position depend on the position itself or on later ones."""
     block = case.build()
+    bound = Bound(block, same=True)
     x = sample(block, rows=1)[0]
-    full = jacobian(block.condition, x)
+    full = jacobian(lambda rows: block.condition(rows, **bound.context(len(rows))), x)
     n = len(x)
     not_before = torch.ones(n, n, dtype=torch.bool).triu()[:, None, :, None]
     return check(worst(full.abs() * not_before, FP64, "d theta_n / d x_m for m >= n"))
@@ -45,25 +48,47 @@ def cached_steps_equal_condition(case: Case[AnyBlock]) -> Deviation:
     """One position after the other with the cache gives other parameters than all at once."""
     block = case.build()
     x = sample(block)
-    cache = block.new_cache(len(x))
+    context = Bound(block).context(len(x))
     with torch.no_grad():
+        cache = block.new_cache(len(x), **context)
         previous = [None, *x[:, :-1].unbind(1)]
         steps = [block.step(p, index, cache) for index, p in enumerate(previous)]
-        return within(
-            torch.stack(steps, dim=1), block.condition(x), FP64, "cached parameters = uncached"
-        )
+        expected = block.condition(x, **context)
+        return within(torch.stack(steps, dim=1), expected, FP64, "cached parameters = uncached")
+
+
+def evaluations_behind_the_cache_equal_condition(case: Case[AnyBlock]) -> Deviation:
+    """Several positions at a time behind the cache give other parameters than all at once."""
+    block = case.build()
+    x = sample(block)
+    context = Bound(block).context(len(x))
+    n = x.shape[1]
+    edges = sorted({0, 1, (n + 1) // 2, n})
+    with torch.no_grad():
+        cache = block.new_cache(len(x), **context)
+        parts = []
+        for start, stop in pairwise(edges):
+            # A provisional evaluation of an estimate that is wrong must leave no trace.
+            block.evaluate(torch.cat([x[:, :start], x[:, start:] + 1], dim=1), start, stop, cache)
+            block.rewind(start, stop, cache)
+            parts.append(block.evaluate(x, start, stop, cache))
+        expected = block.condition(x, **context)
+    return within(torch.cat(parts, dim=1), expected, FP64, "parameters behind the cache")
 
 
 def fixed_point_iteration_inverts(case: Case[AnyBlock]) -> Deviation:
     """N rounds of x <- T^-1(z; theta(x)), Jacobi decoding, do not reach the inverse."""
     block = case.build()
     z = sample(block, key="z")
+    bound = Bound(block)
+    context = bound.context(len(z))
     with torch.no_grad():
         ordered = z[:, block.order]
         x = torch.zeros_like(ordered)
         for _ in range(ordered.shape[1]):
-            x = block.transform.inverse(ordered, block.condition(x))
-        return within(x[:, block.rank], block.inverse(z), FP64, "Jacobi = sequential")
+            params = block.complete(block.condition(x, **context))
+            x = block.transform.inverse(ordered, params)
+        return within(x[:, block.rank], bound.inverse(z), FP64, "Jacobi = sequential")
 
 
 def parameters_have_the_right_shape(case: Case[AnyBlock]) -> Deviation:
@@ -71,7 +96,7 @@ def parameters_have_the_right_shape(case: Case[AnyBlock]) -> Deviation:
     block = case.build()
     x = sample(block)
     with torch.no_grad():
-        shape = tuple(block.condition(x).shape)
+        shape = tuple(block.condition(x, **Bound(block).context(len(x))).shape)
     expected = (*x.shape[:2], block.num_params)
     require(shape == expected, f"condition(x) has shape {shape} instead of {expected}")
     return Deviation(what="shape of the parameters", error=0.0, tolerance=0.0)

@@ -5,7 +5,7 @@ Each is a function of a case; its first line says what a block that breaks it do
 
 import torch
 
-from pretzel.flow.block import FlowBlock
+from pretzel.flow.block import FlowBlock, Flowed
 from pretzel.testing.case import BF16, FP32, FP64, Case, normal
 from pretzel.testing.deviation import Deviation, LawBroken, check, require, within, worst_of
 from pretzel.testing.gradients import check_gradients, jacobian
@@ -20,10 +20,40 @@ def sample(block: FlowBlock, rows: int = 3, key: str = "x") -> Float[Tensor, "b 
     return normal(rows, positions, block.channels, key=key)
 
 
+class Bound:
+    """A block with its context filled in, where it reads one.
+
+    Args:
+        block: The block.
+        same: Whether all rows get the same context, or different ones.
+    """
+
+    def __init__(self, block: FlowBlock, *, same: bool = False) -> None:
+        self.block = block
+        self.contexts = block.example_context(5)
+        self.same = same
+
+    def context(self, num_rows: int, first: int = 0) -> dict[str, Tensor]:
+        """Return the context of rows first, first + 1, ... as an argument; nothing for none."""
+        if self.contexts is None:
+            return {}
+        rows = torch.arange(first, first + num_rows) % len(self.contexts)
+        return {"context": self.contexts[rows * (not self.same)]}
+
+    def __call__(self, x: Float[Tensor, "b n d"], first: int = 0) -> Flowed:
+        """Map data towards noise."""
+        flowed: Flowed = self.block(x, **self.context(len(x), first))
+        return flowed
+
+    def inverse(self, z: Float[Tensor, "b n d"], first: int = 0) -> Float[Tensor, "b n d"]:
+        """Map noise towards data."""
+        return self.block.inverse(z, **self.context(len(z), first))
+
+
 def inverse_undoes_forward(case: Case[FlowBlock]) -> Deviation:
     """The inverse does not undo the forward map, or the other way round."""
-    block = case.build()
-    x, z = sample(block), sample(block, key="z")
+    block = Bound(case.build())
+    x, z = sample(block.block), sample(block.block, key="z")
     with torch.no_grad():
         back = within(block.inverse(block(x).z), x, FP64, "inverse(forward(x)) = x")
         forth = within(block(block.inverse(z)).z, z, FP64, "forward(inverse(z)) = z")
@@ -32,8 +62,8 @@ def inverse_undoes_forward(case: Case[FlowBlock]) -> Deviation:
 
 def logdet_is_that_of_the_jacobian(case: Case[FlowBlock]) -> Deviation:
     """The reported log-determinant is not log|det| of the block's autograd Jacobian."""
-    block = case.build()
-    x = sample(block, rows=2)
+    block = Bound(case.build(), same=True)
+    x = sample(block.block, rows=2)
     dims = x[0].numel()
     matrices = [jacobian(lambda rows: block(rows).z, row).reshape(dims, dims) for row in x]
     true = torch.stack([torch.linalg.slogdet(matrix).logabsdet for matrix in matrices])
@@ -42,12 +72,12 @@ def logdet_is_that_of_the_jacobian(case: Case[FlowBlock]) -> Deviation:
 
 def rows_are_independent(case: Case[FlowBlock]) -> Deviation:
     """A sample's result depends on the other samples of its batch."""
-    block = case.build()
-    x = sample(block)
+    block = Bound(case.build())
+    x = sample(block.block)
     with torch.no_grad():
         whole = block(x)
-        alone = [block(row[None]) for row in x]
-        inverse = torch.cat([block.inverse(row[None]) for row in x])
+        alone = [block(row[None], i) for i, row in enumerate(x)]
+        inverse = torch.cat([block.inverse(row[None], i) for i, row in enumerate(x)])
         return worst_of(
             [
                 within(torch.cat([f.z for f in alone]), whole.z, FP64, "z of single rows"),
@@ -59,9 +89,9 @@ def rows_are_independent(case: Case[FlowBlock]) -> Deviation:
 
 def inputs_are_not_modified(case: Case[FlowBlock]) -> Deviation:
     """The block writes into the tensors it is given."""
-    block = case.build()
-    x = sample(block)
-    for name, function in (("forward", block.forward), ("inverse", block.inverse)):
+    block = Bound(case.build())
+    x = sample(block.block)
+    for name, function in (("forward", block), ("inverse", block.inverse)):
         given = x.clone()
         with torch.no_grad():
             function(given)
@@ -73,7 +103,7 @@ def every_parameter_is_trained(case: Case[FlowBlock]) -> Deviation:
     """A trainable parameter gets no gradient, or one that is not finite."""
     block = case.build()
     x = sample(block)
-    flowed = block(x)
+    flowed = Bound(block)(x)
     loss = (flowed.z * sample(block, key="weights")).sum() + flowed.logdet.sum()
     return check_gradients(block, loss, nonzero=case.perturbed)
 
@@ -84,7 +114,7 @@ def state_dict_holds_everything(case: Case[FlowBlock]) -> Deviation:
     other.load_state_dict(block.state_dict())
     x = sample(block)
     with torch.no_grad():
-        first, second = block(x), other(x)
+        first, second = Bound(block)(x), Bound(other)(x)
     return worst_of(
         [
             within(second.z, first.z, 0.0, "z after loading"),
@@ -98,19 +128,37 @@ def wrong_shapes_are_refused(case: Case[FlowBlock]) -> Deviation:
     block = case.build()
     x = sample(block)
     positions, channels = torch.cat([x, x[:, :1]], 1), torch.cat([x, x[..., :1]], 2)
-    for name, wrong in (("positions", positions), ("channels", channels)):
+    for name, wrong in (("positions", positions), ("channels", channels), ("axes", x[None])):
         try:
-            block(wrong)
+            Bound(block)(wrong)
         except ValueError:
             continue
         raise LawBroken(f"x of shape {tuple(wrong.shape)}, one too many {name}, is not refused")
     return Deviation(what="wrong shapes refused", error=0.0, tolerance=0.0)
 
 
+def what_is_not_finite_is_refused(case: Case[FlowBlock]) -> Deviation:
+    """A NaN inside the input is not refused by a ValueError that names the block."""
+    block = case.build()
+    x = sample(block)
+    x[0, -1, -1] = torch.nan
+    bound = Bound(block)
+    for name, function in (("forward", bound), ("inverse", bound.inverse)):
+        try:
+            with torch.no_grad():
+                function(x)
+        except ValueError as error:
+            named = type(block).__name__ in str(error) and "nan" in str(error)
+            require(named, f"{name} of NaN raises without block and value: {error}")
+            continue
+        raise LawBroken(f"{name} of NaN is not refused")
+    return Deviation(what="NaN refused", error=0.0, tolerance=0.0)
+
+
 def float32_is_close(case: Case[FlowBlock]) -> Deviation:
     """In float32 the inverse or the log-determinant is off by more than 1e-4."""
-    block, exact = case.build(dtype=torch.float32), case.build()
-    x = sample(block)
+    block, exact = Bound(case.build(dtype=torch.float32)), Bound(case.build())
+    x = sample(block.block)
     with torch.no_grad():
         flowed = block(x.float())
         require(flowed.z.dtype == torch.float32, f"float32 gives {flowed.z.dtype}")
@@ -126,8 +174,8 @@ def float32_is_close(case: Case[FlowBlock]) -> Deviation:
 
 def bfloat16_is_stated(case: Case[FlowBlock]) -> Deviation:
     """With bfloat16 weights z is off by more than a tenth of its norm."""
-    block, exact = case.build(dtype=torch.bfloat16), case.build()
-    x = sample(block).bfloat16()
+    block, exact = Bound(case.build(dtype=torch.bfloat16)), Bound(case.build())
+    x = sample(block.block).bfloat16()
     with torch.no_grad():
         z, expected = block(x).z.double(), exact(x.double()).z
     error = float((z - expected).norm() / expected.norm())

@@ -2,46 +2,166 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from pretzel.flow.block import AFBlock
-from pretzel.flow.permutations import ColumnMajor, FixedRandom, Flip, Permutation, Raster
-from pretzel.flow.transforms import AffineExp, AffineSoftplus, Transform
+from pretzel.flow.af_block import AFBlock
+from pretzel.flow.block import Identity
+from pretzel.flow.context import AdaLN, AddedContext, ClassVector, PooledText, PrefixContext
+from pretzel.flow.mlp import GEGLU, SwiGLU
+from pretzel.flow.norms import LayerNorm
+from pretzel.flow.permutations import (
+    ColumnMajor,
+    FixedRandom,
+    Flip,
+    FlipWithinFrame,
+    Permutation,
+    Raster,
+)
+from pretzel.flow.positions import AxialPositions, LearnedPositions, StarflowPositions
+from pretzel.flow.start import LatentStart, ZeroShift
+from pretzel.flow.transformer import CausalTransformer
+from pretzel.flow.transforms import (
+    AffineExp,
+    AffineSoftplus,
+    MixtureCDF,
+    SoftClip,
+    Spline,
+    Transform,
+    VolumePreserving,
+)
 from pretzel.interleave.stacked import Stacked
 from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.unconditional import Unconditional
 from pretzel.sampling.denoise import NoDenoiser, ScoreDenoiser
-from pretzel.sampling.guidance import GaussianMixing, NoGuidance
-from pretzel.testing.tiny import tiny_pretzel
+from pretzel.sampling.guidance import (
+    AttentionTemperature,
+    GaussianMixing,
+    LinearGuidance,
+    NoGuidance,
+)
+from pretzel.sampling.learned_denoiser import LearnedDenoiser
+from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, SelectiveJacobi, Sequential
+from pretzel.testing.denoisers import CHANNELS
+from pretzel.testing.tiny import tiny_pretzel, transformer
 
 Factory = Callable[[], object]
 
 
 def af_block(
-    grid: tuple[int, ...], permutation: Permutation, transform: Transform, num_layers: int = 1
+    grid: tuple[int, ...],
+    permutation: Permutation,
+    transform: Transform,
+    num_layers: int = 1,
+    **options: Any,  # noqa: ANN401
 ) -> AFBlock:
     """Return a small block of three channels."""
+    conditioner = options.pop("conditioner", transformer(width=16, head_dim=8))
     return AFBlock(
-        3, grid, num_layers, permutation, transform=transform, width=16, head_dim=8, mlp_ratio=2.0
+        3, grid, num_layers, permutation, transform=transform, conditioner=conditioner, **options
     )
 
 
+def with_options(**options: Any) -> Factory:  # noqa: ANN401
+    """Return a factory of blocks on a small grid with options of their own."""
+    return partial(af_block, (2, 2), Flip(), AffineSoftplus(), num_layers=2, **options)
+
+
+CLASSES = partial(ClassVector, num_classes=3)
+OPTIONS: list[Factory] = [
+    # TarFlow's block, STARFlow's, and the same with everything else that can be chosen
+    with_options(
+        conditioner=transformer(
+            width=16, head_dim=8, norm=LayerNorm, qk_norm=False, final_norm=False
+        ),
+        positions=LearnedPositions,
+        start=ZeroShift,
+        context=partial(AddedContext, vector=CLASSES),
+    ),
+    with_options(
+        conditioner=transformer(width=16, head_dim=24, num_heads=2, qk_norm=False),
+        positions=partial(StarflowPositions, side=2, of_text_model=True),
+        start=LatentStart,
+        context=partial(PrefixContext, channels=5),
+    ),
+    with_options(
+        conditioner=partial(
+            CausalTransformer, width=16, head_dim=8, num_kv_heads=1, mlp=SwiGLU,
+            post_norm=True, bias=False, gated_attention=True, gradient_checkpointing=True,
+        ),
+        context=partial(AdaLN, vector=CLASSES),
+    ),
+    with_options(
+        conditioner=partial(CausalTransformer, width=16, head_dim=8, mlp=GEGLU),
+        positions=partial(AxialPositions, embedding=False),
+        start=ZeroShift,
+        context=partial(PrefixContext, channels=5),
+    ),
+    with_options(context=partial(AddedContext, vector=partial(PooledText, channels=5))),
+]  # fmt: skip
+
+
+def learned_denoiser(grid: tuple[int, ...], num_blocks: int = 1) -> LearnedDenoiser:
+    """Return a small denoiser for the latents of the laws."""
+    denoiser = LearnedDenoiser(width=8, num_blocks=num_blocks)
+    denoiser.fit_to(CHANNELS, grid)
+    return denoiser
+
+
 CASES: dict[type, list[Factory]] = {
+    Identity: [partial(Identity, 3, (2, 2), 0, Flip())],
     AFBlock: [
         partial(af_block, (3, 3), Flip(), AffineSoftplus(), num_layers=2),
         partial(af_block, (2, 3), FixedRandom(seed=1), AffineExp()),
         partial(af_block, (2, 1, 3), ColumnMajor(flip=True), AffineSoftplus(min_scale=0.0)),
         partial(af_block, (4,), Raster(), AffineSoftplus()),
+        partial(af_block, (2, 1, 2), FlipWithinFrame(), MixtureCDF(num_components=2)),
+        partial(af_block, (2, 2), Flip(), SoftClip(Spline(num_bins=4))),
+        partial(af_block, (3,), Flip(), VolumePreserving()),
+        *OPTIONS,
     ],
     AffineSoftplus: [AffineSoftplus, partial(AffineSoftplus, min_scale=0.1)],
     AffineExp: [AffineExp],
+    VolumePreserving: [VolumePreserving, partial(VolumePreserving, learn_variance=False)],
+    MixtureCDF: [partial(MixtureCDF, num_components=k) for k in (1, 3)],
+    Spline: [Spline, partial(Spline, num_bins=3, bound=1.5, min_bin=0.05, min_slope=0.05)],
+    SoftClip: [
+        partial(SoftClip, AffineExp(), bound=2.0),
+        partial(SoftClip, VolumePreserving()),
+        partial(SoftClip, MixtureCDF(num_components=2)),
+    ],
     Raster: [Raster],
     Flip: [Flip],
+    FlipWithinFrame: [FlipWithinFrame],
     ColumnMajor: [ColumnMajor, partial(ColumnMajor, flip=True)],
     FixedRandom: [partial(FixedRandom, seed=0), partial(FixedRandom, seed=7)],
     NoGuidance: [NoGuidance],
     GaussianMixing: [partial(GaussianMixing, weight=w) for w in (0.0, 2.5)],
+    LinearGuidance: [
+        partial(LinearGuidance, weight=1.5),
+        partial(LinearGuidance, weight=1.5, annealed=True, scale=False),
+    ],
+    AttentionTemperature: [
+        partial(AttentionTemperature, LinearGuidance(weight=2.0), temperature=1.3),
+        partial(AttentionTemperature, GaussianMixing(weight=2.0), temperature=0.5),
+    ],
+    Sequential: [Sequential],
+    Jacobi: [
+        partial(Jacobi, tolerance=0.0),
+        partial(Jacobi, block_size=2, tolerance=1e-20),
+        partial(Jacobi, block_size=3, tolerance=1e-26),
+    ],
+    SelectiveJacobi: [partial(SelectiveJacobi, jacobi=Jacobi(tolerance=1e-26))],
+    GaussSeidelJacobi: [
+        partial(GaussSeidelJacobi, tolerance=1e-26, num_samples=2),
+        partial(GaussSeidelJacobi, tolerance=1e-26, schedule=[2, 1]),
+    ],
     NoDenoiser: [NoDenoiser],
     ScoreDenoiser: [ScoreDenoiser],
+    LearnedDenoiser: [
+        partial(learned_denoiser, (4,)),
+        partial(learned_denoiser, (2, 2), num_blocks=2),
+        partial(learned_denoiser, (2, 1, 2)),
+    ],
     Stacked: [
         partial(tiny_pretzel, Stacked),
         partial(tiny_pretzel, partial(Stacked, vlm_skip=False, detach_u=True)),

@@ -1,13 +1,20 @@
-"""The laws of denoisers."""
+"""The laws of denoisers.
+
+A denoiser that takes sizes (:meth:`pretzel.sampling.denoise.Denoiser.fit_to`) is fitted by its
+factory to the latents of the laws: ``CHANNELS`` on a grid of ``POSITIONS`` positions.
+"""
 
 import torch
 
-from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.denoise import Denoiser, TrainableDenoiser
 from pretzel.testing.case import FP64, Case, normal
-from pretzel.testing.deviation import Deviation, within
+from pretzel.testing.deviation import Deviation, require, within
+from pretzel.testing.gradients import check_gradients
 from pretzel.typing import Float, Tensor
 
 SIGMA = 0.3
+IMAGES, POSITIONS, CHANNELS = 3, 4, 5
+SHAPE = (IMAGES, POSITIONS, CHANNELS)
 
 
 def log_prob(x: Float[Tensor, "m n d"]) -> Float[Tensor, " m"]:
@@ -17,13 +24,13 @@ def log_prob(x: Float[Tensor, "m n d"]) -> Float[Tensor, " m"]:
 
 def without_noise_nothing_changes(case: Case[Denoiser]) -> Deviation:
     """With sigma 0 the latents change."""
-    x = normal(3, 4, 5)
+    x = normal(*SHAPE)
     return within(case.build()(x, 0.0, log_prob), x, FP64, "latents at sigma 0")
 
 
 def inputs_are_not_modified(case: Case[Denoiser]) -> Deviation:
     """The denoiser writes into the latents it is given."""
-    x = normal(3, 4, 5)
+    x = normal(*SHAPE)
     given = x.clone()
     case.build()(given, SIGMA, log_prob)
     return within(given, x, 0.0, "latents afterwards")
@@ -32,8 +39,40 @@ def inputs_are_not_modified(case: Case[Denoiser]) -> Deviation:
 def inference_mode_changes_nothing(case: Case[Denoiser]) -> Deviation:
     """Under inference mode, in which Lightning validates, the result differs or none comes."""
     denoiser = case.build()
-    expected = denoiser(normal(3, 4, 5), SIGMA, log_prob)
+    expected = denoiser(normal(*SHAPE), SIGMA, log_prob)
     with torch.inference_mode():
-        x = normal(3, 4, 5)
+        x = normal(*SHAPE)
         found = denoiser(x, SIGMA, log_prob)
     return within(found.clone(), expected, 0.0, "latents under inference mode")
+
+
+def latents_made_under_inference_mode_are_taken(case: Case[Denoiser]) -> Deviation:
+    """Samples are made under inference mode, and denoised outside it they give something else."""
+    denoiser = case.build()
+    expected = denoiser(normal(*SHAPE), SIGMA, log_prob)
+    with torch.inference_mode():
+        x = normal(*SHAPE)
+    found = denoiser(x, SIGMA, log_prob)
+    return within(found.clone(), expected, 0.0, "latents made under inference mode")
+
+
+def images_do_not_mix(case: Case[Denoiser]) -> Deviation:
+    """What becomes of an image depends on the other images of the batch."""
+    denoiser, x = case.build(), normal(*SHAPE)
+    together = denoiser(x, SIGMA, log_prob)
+    alone = torch.cat([denoiser(row[None], SIGMA, log_prob) for row in x])
+    return within(together, alone, FP64, "latents of one image")
+
+
+def parameters_learn_from_the_loss(case: Case[Denoiser]) -> Deviation:
+    """A trainable parameter gets no finite gradient from the loss, or the loss reaches the data."""
+    denoiser = case.build()
+    if not isinstance(denoiser, TrainableDenoiser):
+        return Deviation(what="gradient", error=0.0, tolerance=0.0)
+    clean, noise = normal(*SHAPE), normal(*SHAPE, key="noise")
+    noised = (clean + SIGMA * noise).requires_grad_()
+    loss = denoiser.loss(noised, clean, SIGMA)
+    require(loss.shape == (IMAGES,), f"loss: must be one an image, got shape {tuple(loss.shape)}")
+    (reached,) = torch.autograd.grad(loss.sum(), noised, allow_unused=True, retain_graph=True)
+    require(reached is None, "loss: it is differentiated with respect to the latents")
+    return check_gradients(denoiser, loss.mean(), nonzero=case.perturbed)

@@ -3,21 +3,65 @@
 import importlib
 import inspect
 import pkgutil
+from types import ModuleType, TracebackType
 from typing import TypeVar
+
+from pretzel.errors import UserError
 
 T = TypeVar("T")
 
+# Where an error surfaces in one of these, the line that called into it is the telling one.
+_MACHINERY = ("beartype", "importlib", "jaxtyping", "jsonargparse", "torch")
+
 
 def import_all(package: str) -> None:
-    """Import every module of a package, but those that run when imported as a program."""
-    root = importlib.import_module(package)
-    for module in pkgutil.walk_packages(root.__path__, f"{package}."):
+    """Import every module of a package, but those that run when imported as a program.
+
+    Args:
+        package: Dotted name of a package or of a single module.
+
+    Raises:
+        UserError: If one cannot be imported; the message names it.
+    """
+    root = import_module(package)
+    for module in pkgutil.walk_packages(getattr(root, "__path__", ()), f"{package}."):
         if not module.name.endswith(".__main__"):
-            importlib.import_module(module.name)
+            import_module(module.name)
+
+
+def import_module(name: str) -> ModuleType:
+    """Import one module; what goes wrong inside it is told in one sentence.
+
+    Raises:
+        UserError: If there is no such module, or it raises.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"no module '{error.name}': it is neither installed nor in the current folder"
+            ) from error
+        raise UserError(
+            f"module '{name}' cannot be imported: it needs module '{error.name}'{raised_at(error)}"
+        ) from error
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(
+            f"module '{name}' cannot be imported: {reason}{raised_at(error)}"
+        ) from error
 
 
 def concrete_classes(base: type[T], package: str) -> list[type[T]]:
-    """Return every class of a package that is a ``base`` and can be instantiated, by name."""
+    """Return every class of a package that is a ``base`` and can be instantiated, by name.
+
+    Args:
+        base: The kind of part.
+        package: Dotted name of a package or of a single module; all of it is imported.
+
+    Raises:
+        UserError: If a module of it cannot be imported.
+    """
     import_all(package)
     found: set[type[T]] = set()
     waiting = [base]
@@ -27,6 +71,27 @@ def concrete_classes(base: type[T], package: str) -> list[type[T]]:
                 found.add(child)
                 waiting.append(child)
     own = (
-        c for c in found if c.__module__.partition(".")[0] == package and not inspect.isabstract(c)
+        c
+        for c in found
+        if f"{c.__module__}.".startswith(f"{package}.") and not inspect.isabstract(c)
     )
     return sorted(own, key=lambda c: f"{c.__module__}.{c.__qualname__}")
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message without line breaks."""
+    return " ".join(str(error).split())
+
+
+def raised_at(error: BaseException) -> str:
+    """Return ``" (file:line)"`` of the innermost line of someone's own code, or nothing."""
+    place = ""
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        module = str(frame.f_globals.get("__name__", ""))
+        inside = module.partition(".")[0] in _MACHINERY or module == __name__
+        if not inside and not frame.f_code.co_filename.startswith("<"):
+            place = f" ({frame.f_code.co_filename}:{traceback.tb_lineno})"
+        traceback = traceback.tb_next
+    return place

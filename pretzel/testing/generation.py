@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from pretzel.flow.transforms import AffineTransform
 from pretzel.interleave.base import StreamInputs
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.packing import PackedBatch
 from pretzel.sampling.cache import KVCache
-from pretzel.sampling.guidance import GaussianMixing, NoGuidance
-from pretzel.sampling.images import prompt_document, sample_u
+from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
+from pretzel.sampling.samplers import Jacobi
+from pretzel.sampling.streams import prompt_document, sample_u
 from pretzel.sampling.text import answer
 from pretzel.sequence import Document, Image, Text
 from pretzel.testing.case import FP64, Case
@@ -65,7 +65,7 @@ def samples_map_back_to_their_noise(case: Case[Pretzel]) -> Deviation:
     prompts = [prompt_document(prompt) for prompt in PROMPTS]
     z = latents(model, len(prompts), key="z")
     with torch.no_grad():
-        u = sample_u(model, prompts, z, NoGuidance())
+        u = sample_u(model, prompts, z, NoGuidance()).x
         params = parameters_of_u(model, with_image(prompts), u)
         found, _ = model.deep.transform.forward(u, params)
     return within(found, z, FP64, "z of samples")
@@ -75,18 +75,18 @@ def guided_samples_mix_uncached_branches(case: Case[Pretzel]) -> Deviation:
     """Guided sampling does not use the mixture of both branches as they are without caches."""
     model = case.build()
     transform = model.deep.transform
-    if not (model.interleaving.reads_text and isinstance(transform, AffineTransform)):
+    if not (model.interleaving.reads_text and transform.is_affine):
         return Deviation(what="not guided", error=0.0, tolerance=0.0)
     prompts = [prompt_document(prompt) for prompt in PROMPTS]
     nulls = [prompt_document(prompt, dropped=True) for prompt in PROMPTS]
     z, guidance = latents(model, len(prompts), key="z"), GaussianMixing(weight=1.5)
     with torch.no_grad():
-        u = sample_u(model, prompts, z, guidance, nulls)
+        u = sample_u(model, prompts, z, guidance, nulls).x
         branches = [
             transform.location_and_scale(parameters_of_u(model, with_image(rows), u))
             for rows in (prompts, nulls)
         ]
-        mu, sigma = guidance.mix(*branches[0], *branches[1])
+        mu, sigma = guidance.mix(*branches[0], *branches[1], weight=1.5)
     return within((u - mu) / sigma, z, FP64, "z of guided samples")
 
 
@@ -96,9 +96,24 @@ def rows_generate_independently(case: Case[Pretzel]) -> Deviation:
     prompts = [prompt_document(prompt) for prompt in PROMPTS]
     z = latents(model, len(prompts), key="z")
     with torch.no_grad():
-        together = sample_u(model, prompts, z, NoGuidance())
-        alone = [sample_u(model, [p], z[i : i + 1], NoGuidance()) for i, p in enumerate(prompts)]
+        together = sample_u(model, prompts, z, NoGuidance()).x
+        alone = [sample_u(model, [p], z[i : i + 1], NoGuidance()).x for i, p in enumerate(prompts)]
     return within(torch.cat(alone), together, FP64, "samples of single prompts")
+
+
+def parallel_decoding_equals_sequential(case: Case[Pretzel]) -> Deviation:
+    """Block-Jacobi through both streams gives other samples, or leaves other caches behind."""
+    model = case.build()
+    prompts = [prompt_document(prompt) for prompt in PROMPTS]
+    nulls = [prompt_document(prompt, dropped=True) for prompt in PROMPTS]
+    guided = model.reads_text and model.deep.transform.is_affine
+    guidance: Guidance = GaussianMixing(weight=1.5) if guided else NoGuidance()
+    z = latents(model, len(prompts), key="z")
+    with torch.no_grad():
+        expected = sample_u(model, prompts, z, guidance, nulls if guided else None)
+        jacobi = Jacobi(block_size=2, tolerance=0.0)
+        found = sample_u(model, prompts, z, guidance, nulls if guided else None, jacobi)
+    return within(found.x, expected.x, FP64, "u by block-Jacobi")
 
 
 def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:

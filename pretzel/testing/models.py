@@ -137,7 +137,8 @@ def every_parameter_is_trained(case: Case[Pretzel]) -> Deviation:
     output = model(given, noise)
     loss = -output.log_prob.sum() + output.token_nll.sum()
     deviation = check_gradients(model, loss, nonzero=case.perturbed)
-    for name, part in model.frozen.items():
+    for name in model.frozen:
+        part = getattr(model, name)
         trained = [n for n, p in part.named_parameters() if p.requires_grad]
         require(not trained, f"{name} must be frozen, but {trained[:1]} asks for a gradient")
     return deviation

@@ -13,6 +13,7 @@ from pretzel.flow.transforms import Transform
 from pretzel.model import Pretzel
 from pretzel.sampling.denoise import Denoiser
 from pretzel.sampling.guidance import Guidance
+from pretzel.sampling.samplers import Sampler
 from pretzel.testing import (
     autoregressive,
     blocks,
@@ -21,10 +22,12 @@ from pretzel.testing import (
     guidance,
     models,
     permutations,
+    samplers,
     transforms,
 )
 from pretzel.testing.case import Case
 from pretzel.testing.deviation import Deviation, LawBroken
+from pretzel.testing.discovery import raised_at
 
 LawFunction = Callable[[Case[Any]], Deviation]
 
@@ -52,7 +55,7 @@ class Outcome:
         law: The law.
         perturbed: Whether it was tried with every parameter perturbed, or at initialisation.
         passed: Whether it holds.
-        detail: The worst error and where it is, or the exception.
+        detail: The worst error and where it is, or the exception and the line that raised it.
         cause: What was raised.
     """
 
@@ -62,10 +65,19 @@ class Outcome:
     detail: str
     cause: Exception | None = None
 
+    @property
+    def state(self) -> str:
+        """The state of the parameters: "initial" or "perturbed"."""
+        return state_name(self.perturbed)
+
     def __str__(self) -> str:
-        when = "perturbed" if self.perturbed else "initial"
         verdict = "pass" if self.passed else f"FAIL  {self.law.meaning}"
-        return f"{self.law.name} [{when}]: {verdict}  ({self.detail})"
+        return f"{self.law.name} [{self.state}]: {verdict}  ({self.detail})"
+
+
+def state_name(perturbed: bool) -> str:
+    """Return what the state of the parameters is called."""
+    return "perturbed" if perturbed else "initial"
 
 
 def _laws(module: ModuleType) -> list[Law]:
@@ -91,6 +103,7 @@ LAWS: dict[type, list[Law]] = {
     Permutation: _laws(permutations),
     Guidance: _laws(guidance),
     Denoiser: _laws(denoisers),
+    Sampler: _laws(samplers),
     Pretzel: [*_laws(models), *_laws(generation)],
 }
 
@@ -129,7 +142,7 @@ def try_law(law: Law, case: Case[Any]) -> Outcome:
     except LawBroken as error:
         detail, cause = str(error), error
     except Exception as error:
-        detail, cause = f"{type(error).__name__}: {error}", error
+        detail, cause = f"{type(error).__name__}: {error}{raised_at(error)}", error
     return Outcome(
         law=law, perturbed=case.perturbed, passed=cause is None, detail=detail, cause=cause
     )

@@ -1,14 +1,18 @@
 """The smallest real Pretzel around an interleaving, and documents of every kind for it."""
 
 import copy
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 
-from pretzel.flow.block import AFBlock
+from pretzel.flow.af_block import AFBlock
+from pretzel.flow.conditioner import ConditionerFactory
 from pretzel.flow.deep import DeepStream
+from pretzel.flow.mlp import MLP
 from pretzel.flow.permutations import Flip, Permutation, Raster
 from pretzel.flow.split import ExplicitSplit
+from pretzel.flow.transformer import CausalTransformer
 from pretzel.flow.transforms import AffineSoftplus
 from pretzel.interleave.base import InterleavingFactory
 from pretzel.latent.pixels import Pixels
@@ -37,13 +41,13 @@ def tiny_pretzel(
     ) -> AFBlock:
         return AFBlock(
             channels, grid, num_layers, permutation,
-            transform=AffineSoftplus(), width=16, head_dim=8, mlp_ratio=2.0,
+            transform=AffineSoftplus(), conditioner=transformer(width=16, head_dim=8),
         )  # fmt: skip
 
     def deep(channels: int, grid: tuple[int, ...], num_layers: int) -> DeepStream:
         return DeepStream(
             channels, grid, num_layers,
-            transform=AffineSoftplus(), width=24, head_dim=12, mlp_ratio=2.0,
+            transform=AffineSoftplus(), conditioner=transformer(width=24, head_dim=12),
         )  # fmt: skip
 
     return Pretzel(
@@ -55,6 +59,11 @@ def tiny_pretzel(
         vlm=copy.deepcopy(_shipped()),
         interleaving=interleaving,
     )
+
+
+def transformer(**options: Any) -> ConditionerFactory:  # noqa: ANN401
+    """Return what makes a small transformer."""
+    return partial(CausalTransformer, mlp=partial(MLP, ratio=2.0), **options)
 
 
 @cache

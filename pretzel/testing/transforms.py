@@ -2,9 +2,9 @@
 
 import torch
 
-from pretzel.flow.transforms import AffineTransform, Transform
+from pretzel.flow.transforms import Transform
 from pretzel.testing.case import FP32, FP64, Case, normal
-from pretzel.testing.deviation import Deviation, require, within, worst_of
+from pretzel.testing.deviation import Deviation, LawBroken, require, within, worst_of
 from pretzel.typing import Float, Tensor
 
 CHANNELS = 5
@@ -18,6 +18,19 @@ def sample(
     return normal(3, 4, CHANNELS), params
 
 
+def raw_parameters_are_counted(case: Case[Transform]) -> Deviation:
+    """The numbers of raw and of free parameters do not fit together."""
+    transform = case.build()
+    total, free = transform.params_per_channel, transform.free_per_channel
+    require(total >= 1, f"params_per_channel must be positive, got {total}")
+    require(0 <= free <= total, f"free_per_channel must be in 0..{total}, got {free}")
+    require(
+        transform.conditional_per_channel == total - free,
+        f"conditional_per_channel must be {total - free}, got {transform.conditional_per_channel}",
+    )
+    return Deviation(what="raw parameters counted", error=0.0, tolerance=0.0)
+
+
 def inverse_undoes_forward(case: Case[Transform]) -> Deviation:
     """The inverse does not undo the forward map, or the other way round."""
     transform = case.build()
@@ -26,6 +39,32 @@ def inverse_undoes_forward(case: Case[Transform]) -> Deviation:
     back = within(transform.inverse(z, params), x, FP64, "inverse(forward(x)) = x")
     again, _ = transform.forward(transform.inverse(x, params), params)
     return worst_of([back, within(again, x, FP64, "forward(inverse(z)) = z")])
+
+
+def tails_invert(case: Case[Transform]) -> Deviation:
+    """Far from the data, at x of size 50, the inverse does not undo the forward map."""
+    transform = case.build()
+    x, params = sample(transform)
+    x = 50 * x.sign() + x
+    z, logdet = transform.forward(x, params)
+    require(bool(logdet.isfinite().all()), "logdet is not finite at x of size 50")
+    return within(transform.inverse(z, params), x, FP64, "inverse(forward(x)) = x at size 50")
+
+
+def nan_stays_nan(case: Case[Transform]) -> Deviation:
+    """NaN in a channel gives a finite number, or spoils other channels."""
+    transform = case.build()
+    x, params = sample(transform)
+    spoilt = x.clone()
+    spoilt[:, 1, 2] = torch.nan
+    for name, clean, result in (
+        ("z", transform.forward(x, params)[0], transform.forward(spoilt, params)[0]),
+        ("x", transform.inverse(x, params), transform.inverse(spoilt, params)),
+    ):
+        require(bool(result[:, 1, 2].isnan().all()), f"{name} must be NaN where its input is")
+        result[:, 1, 2] = clean[:, 1, 2]
+        deviation = within(result, clean, 0.0, f"{name} of the other channels")
+    return deviation
 
 
 def logdet_is_that_of_the_derivative(case: Case[Transform]) -> Deviation:
@@ -74,12 +113,18 @@ def inputs_are_not_modified(case: Case[Transform]) -> Deviation:
 
 
 def extremes_stay_finite(case: Case[Transform]) -> Deviation:
-    """Raw parameters of size 10 give values that are not finite in float32."""
+    """Raw parameters of size 10 give values or gradients that are not finite in float32."""
     transform = case.build(dtype=torch.float32)
     x, params = sample(transform, spread=10.0)
-    outputs = transform.forward(x.float(), params.float().clamp(-10, 10))
-    back = transform.inverse(x.float(), params.float().clamp(-10, 10))
-    for name, value in (("z", outputs[0]), ("logdet", outputs[1]), ("x", back)):
+    x = x.float().requires_grad_()
+    params = params.float().clamp(-10, 10).requires_grad_()
+    z, logdet = transform.forward(x, params)
+    gradients = torch.autograd.grad((0.5 * z.square() - logdet).sum(), (x, params))
+    with torch.no_grad():
+        back = transform.inverse(x, params)
+    named = {"z": z, "logdet": logdet, "x": back}
+    named |= dict(zip(("gradient of x", "gradient of params"), gradients, strict=True))
+    for name, value in named.items():
         require(bool(value.isfinite().all()), f"{name} is not finite at parameters of size 10")
     return Deviation(what="finite at parameters of size 10", error=0.0, tolerance=0.0)
 
@@ -97,7 +142,7 @@ def float32_is_close(case: Case[Transform]) -> Deviation:
 def affine_is_standardisation(case: Case[Transform]) -> Deviation:
     """An affine transform is not z = (x - mu) / sigma with its own mu and sigma > 0."""
     transform = case.build()
-    if not isinstance(transform, AffineTransform):
+    if not transform.is_affine:
         return Deviation(what="not affine", error=0.0, tolerance=0.0)
     x, params = sample(transform)
     mu, sigma = transform.location_and_scale(params)
@@ -107,3 +152,17 @@ def affine_is_standardisation(case: Case[Transform]) -> Deviation:
     return worst_of(
         [forth, within(transform.inverse(x, params), x * sigma + mu, FP64, "x = z sigma + mu")]
     )
+
+
+def only_affine_has_a_location_and_scale(case: Case[Transform]) -> Deviation:
+    """A transform that is not affine gives a location and scale instead of a ValueError."""
+    transform = case.build()
+    _, params = sample(transform)
+    if not transform.is_affine:
+        try:
+            transform.location_and_scale(params)
+        except ValueError:
+            pass
+        else:
+            raise LawBroken("location_and_scale must raise a ValueError where is_affine is False")
+    return Deviation(what="location and scale of affine transforms", error=0.0, tolerance=0.0)

@@ -35,6 +35,10 @@ class VLMCache(ABC):
         """Positions committed so far, padding included."""
 
     @abstractmethod
+    def rewind(self, num_positions: int) -> None:
+        """Forget the last positions, which were provisional."""
+
+    @abstractmethod
     def select(self, rows: Int[Tensor, " k"]) -> "VLMCache":
         """Return a cache of the given rows (repeats allowed), with the same room."""
 

@@ -76,6 +76,12 @@ class PreallocatedCache(VLMCache):
         """Positions committed so far, padding included (by all layers)."""
         return min(layer.length for layer in self.layers)
 
+    def rewind(self, num_positions: int) -> None:
+        """Forget the last positions."""
+        assert 0 <= num_positions <= self.length
+        for layer in self.layers:
+            layer.length -= num_positions
+
     def select(self, rows: Int[Tensor, " k"]) -> "PreallocatedCache":
         """Return a cache of the given rows (repeats allowed), with the same room."""
         chosen = type(self)(len(self.layers), len(rows), self.max_length)

@@ -1,6 +1,7 @@
 """The reference of the benchmarks is no straw man: golden vectors, and equal to our blocks."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 from safetensors import safe_open
 
 from benchmarks import reference
-from pretzel.flow import AFBlock, AffineSoftplus, Flip, FlowStack, Raster
+from pretzel.flow import AFBlock, AffineSoftplus, CausalTransformer, Flip, FlowStack, Raster
 from pretzel.testing import perturb
 from pretzel.testing.case import normal
 
+TRANSFORMER = partial(CausalTransformer, width=16, head_dim=8)
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -95,7 +97,7 @@ def test_a_published_model_sampling_with_guidance(model):
 def test_with_our_weights_it_computes_what_our_stack_computes():
     stack = FlowStack(
         [
-            AFBlock(3, (2, 4), layers, order, transform=AffineSoftplus(), width=16, head_dim=8)
+            AFBlock(3, (2, 4), layers, order, transform=AffineSoftplus(), conditioner=TRANSFORMER)
             for layers, order in ((2, Raster()), (1, Flip()))
         ]
     ).double()

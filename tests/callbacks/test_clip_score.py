@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from callbacks import CLIPScore
-from callbacks.features import to_uint8
 from pretzel.errors import UserError
+from pretzel.sampling.pictures import to_uint8
 
 LENGTH = 12
 PROMPTS = ["a red cat", "b", "dog"]

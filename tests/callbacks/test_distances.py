@@ -14,10 +14,10 @@ from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
 import callbacks.features
 from callbacks import FID, KID, Inception, JudgeFeatures, ModuleFeatures
-from callbacks.features import to_uint8
 from callbacks.generation_metric import ReferenceMetric
 from datamodules import EasyVQA
 from pretzel.errors import UserError
+from pretzel.sampling.pictures import to_uint8
 
 CPU = torch.device("cpu")
 

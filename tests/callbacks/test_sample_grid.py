@@ -9,14 +9,14 @@ from PIL import Image
 from world import KnownData, Recaller, draw, evaluate, make_trainer
 
 from callbacks import SampleGrid
-from callbacks.samples import CELL, LABEL, sheet
 from pretzel.errors import UserError
+from pretzel.sampling.pictures import CELL, LABEL, pictures, sheet
 
 
 def test_each_picture_stands_in_its_place_enlarged_exactly() -> None:
     names = [("red", "circle"), ("blue", "triangle"), ("teal", "rectangle")]
     images = torch.stack([draw(*name) for name in names])
-    picture = np.asarray(sheet(images, [" ".join(name) for name in names], columns=2))
+    picture = np.asarray(sheet(pictures(images), [" ".join(name) for name in names], columns=2))
     factor = CELL // 32
     assert picture.shape == (2 * (CELL + LABEL + 4), 2 * (CELL + 4), 3)
     for i, image in enumerate(images):
@@ -29,7 +29,7 @@ def test_each_picture_stands_in_its_place_enlarged_exactly() -> None:
 
 
 def test_long_labels_stay_in_their_column() -> None:
-    picture = np.asarray(sheet(torch.ones(2, 3, 32, 32), ["m" * 200, ""], columns=2))
+    picture = np.asarray(sheet(pictures(torch.ones(2, 3, 32, 32)), ["m" * 200, ""], columns=2))
     assert picture[CELL + 2 :, : CELL + 2].min() < 99
     assert picture[:, CELL + 2 :].min() == 255
 

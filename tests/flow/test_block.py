@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 
@@ -8,10 +10,12 @@ from pretzel.testing import perturb
 from pretzel.testing.case import normal
 from pretzel.testing.gradients import jacobian
 
+TRANSFORMER = partial(CausalTransformer, width=16, head_dim=8)
+
 
 def block(permutation, **options):
     made = AFBlock(
-        2, (2, 3), 1, permutation, transform=AffineSoftplus(), width=16, head_dim=8, **options
+        2, (2, 3), 1, permutation, transform=AffineSoftplus(), conditioner=TRANSFORMER, **options
     )
     perturb(made.double())
     return made
@@ -38,7 +42,9 @@ def test_an_empty_stack_is_the_identity():
 
 
 def test_a_block_starts_as_the_identity():
-    made = AFBlock(2, (2, 3), 2, Flip(), transform=AffineSoftplus(), width=16, head_dim=8).double()
+    made = AFBlock(
+        2, (2, 3), 2, Flip(), transform=AffineSoftplus(), conditioner=TRANSFORMER
+    ).double()
     x = normal(2, 6, 2)
     torch.testing.assert_close(made(x).z, x, rtol=0, atol=1e-14)
 

@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from pretzel.flow import ColumnMajor, FixedRandom, Flip, Raster
+from pretzel.flow import ColumnMajor, FixedRandom, Flip, FlipWithinFrame, Raster
 
 
 def test_orders_of_a_small_grid():
@@ -18,6 +20,18 @@ def test_column_major_keeps_frames_in_order():
 def test_column_major_refuses_one_axis():
     with pytest.raises(ValueError, match="two axes or more, got grid=\\(6,\\)"):
         ColumnMajor().order((6,))
+
+
+def test_flip_within_frame_keeps_time():
+    assert FlipWithinFrame().order((2, 2, 2)).tolist() == [3, 2, 1, 0, 7, 6, 5, 4]
+    order = FlipWithinFrame().order((3, 2, 4))
+    assert (order // 8).tolist() == [0] * 8 + [1] * 8 + [2] * 8  # the frame of each step
+
+
+@pytest.mark.parametrize("grid", [(6,), (2, 3)])
+def test_flip_within_frame_refuses_grids_without_time(grid):
+    with pytest.raises(ValueError, match=f"three axes or more .*got grid={re.escape(str(grid))}"):
+        FlipWithinFrame().order(grid)
 
 
 def test_random_orders_differ_by_seed():

@@ -1,42 +1,26 @@
-"""Elementwise transforms of one latent position, given the parameters of the conditioner."""
+"""Affine transforms: Gaussian conditionals."""
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
-import torch.nn.functional as F
 
 from pretzel.errors import UserError
+from pretzel.flow.transforms.base import Transform, unit_softplus
 from pretzel.typing import Float, Tensor
 
 
-class Transform(ABC):
-    """A monotone map of every channel, parameterised from the positions before.
+class AffineTransform(Transform, ABC):
+    """z = (x - mu) / sigma: the conditionals are Gaussian, so guidance can mix them.
 
-    Attributes:
-        params_per_channel: Raw parameters the conditioner gives for each channel. All zero must
-            mean the identity, so that a flow starts as one.
+    Raw parameters: [a (d) | mu (d)], where sigma is a function of a.
     """
 
-    params_per_channel: int
-
-    @abstractmethod
-    def forward(
-        self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
-        """Return z and log|dz/dx|, both for each channel."""
-
-    @abstractmethod
-    def inverse(
-        self, z: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> Float[Tensor, "*b d"]:
-        """Return x such that ``forward(x, params)[0] = z``."""
-
-
-class AffineTransform(Transform, ABC):
-    """z = (x - mu) / sigma: the conditionals are Gaussian, so guidance can mix them."""
-
     params_per_channel = 2
+
+    @property
+    def is_affine(self) -> bool:
+        """True."""
+        return True
 
     @abstractmethod
     def location_and_scale(
@@ -57,9 +41,6 @@ class AffineTransform(Transform, ABC):
         """Return z sigma + mu."""
         mu, sigma = self.location_and_scale(params)
         return z * sigma + mu
-
-
-SOFTPLUS_ONE = math.log(math.e - 1)  # softplus(SOFTPLUS_ONE) = 1
 
 
 class AffineSoftplus(AffineTransform):
@@ -83,12 +64,11 @@ class AffineSoftplus(AffineTransform):
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
         """Return mu and sigma."""
         a, mu = params.chunk(2, dim=-1)
-        sigma = F.softplus(a + SOFTPLUS_ONE)
-        return mu, self.min_scale + (1 - self.min_scale) * sigma
+        return mu, unit_softplus(a, self.min_scale)
 
 
 class AffineExp(AffineTransform):
-    """Affine with sigma = exp(a) (TARFlow)."""
+    """Affine with sigma = exp(a) (TarFlow)."""
 
     def location_and_scale(
         self, params: Float[Tensor, "*b p"]

@@ -1,0 +1,89 @@
+"""The causal network inside an autoregressive block, whatever it is made of."""
+
+from abc import ABC, abstractmethod
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+from torch import nn
+
+from pretzel.typing import Bool, Float, Int, Tensor
+
+CacheT = TypeVar("CacheT", bound="ConditionerCache")
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and signed sines of positions, ready for :func:`pretzel.flow.positions.rotate`."""
+
+
+class ConditionerCache(ABC):
+    """What a conditioner keeps of the positions before; allocated once, owned by the sampler.
+
+    Attributes:
+        length: Positions held so far.
+    """
+
+    length: int
+
+    @abstractmethod
+    def rewind(self, num_positions: int) -> None:
+        """Forget the last positions, which were provisional."""
+
+    @abstractmethod
+    def select(self, rows: Int[Tensor, " k"]) -> "ConditionerCache":
+        """Return a cache of the given rows (repeats allowed), with the same room."""
+
+
+class Conditioner(nn.Module, ABC, Generic[CacheT]):
+    """A causal network over hidden states: output i reads inputs 0..i.
+
+    Shift, start token, positions, head and transform are the block's business: a conditioner only
+    has to be causal, and to say the same thing with a cache as without.
+
+    Attributes:
+        width: Channels of the hidden states.
+        rotary_dim: Channels of a head that rotary positions turn; 0 for a network without.
+    """
+
+    width: int
+    rotary_dim: int = 0
+
+    @abstractmethod
+    def forward(
+        self,
+        h: Float[Tensor, "b l w"],
+        rotation: Rotation | None = None,
+        mask: Bool[Tensor, "b 1 l k"] | None = None,
+        cache: CacheT | None = None,
+        modulation: Float[Tensor, "b layers 6 w"] | None = None,
+    ) -> Float[Tensor, "b l w"]:
+        """Return the states of new positions.
+
+        Args:
+            h: Inputs of the new positions.
+            rotation: Their rotary positions; None where ``rotary_dim`` is 0.
+            mask: True where a position may read another, the cache's first; None for causal
+                reading over right-padded rows. A network that is not attention may refuse one.
+            cache: Of the positions before; receives the new ones.
+            modulation: Shift, scale and gate of both branches of every layer (adaLN); a network
+                without may refuse one.
+        """
+
+    @abstractmethod
+    def new_cache(
+        self, batch_size: int, max_length: int, temperature: Float[Tensor, " b"] | None = None
+    ) -> CacheT:
+        """Return an empty cache.
+
+        Args:
+            batch_size: Rows.
+            max_length: Positions that must fit.
+            temperature: Divides the attention logits of each row; None for 1. A network without
+                attention may refuse one.
+        """
+
+
+@runtime_checkable
+class ConditionerFactory(Protocol):
+    """Makes a conditioner for the layers that the split gives it."""
+
+    def __call__(self, num_layers: int) -> Conditioner:  # type: ignore[type-arg]
+        """Return a conditioner."""
+        ...

@@ -1,0 +1,236 @@
+"""How a block reads what it is conditioned on: a prefix, an added vector, or adaLN.
+
+A context is a batch of class labels, int64 [b] with -1 for "no class", or of text states,
+[b, l, c]. The null context of guidance is one of the same kind.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from pretzel.errors import UserError
+from pretzel.rng import stream
+from pretzel.typing import Float, Tensor
+
+Context = Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What a block's network is given of a context; what is None it is not given.
+
+    Attributes:
+        prefix: Inputs of positions that stand before the image.
+        added: Added to the input of every image position.
+        modulation: Shift, scale and gate of attention, then of the MLP, for each layer.
+    """
+
+    prefix: Float[Tensor, "b l w"] | None = None
+    added: Float[Tensor, "b w"] | None = None
+    modulation: Float[Tensor, "b layers 6 w"] | None = None
+
+
+class ContextReader(nn.Module, ABC):
+    """Turns a context into what the network of a block is given.
+
+    Attributes:
+        has_prefix: Whether positions are put before the image.
+    """
+
+    has_prefix: bool = False
+
+    @abstractmethod
+    def forward(self, context: Context) -> Read:
+        """Read a context."""
+
+    @abstractmethod
+    def example(self, num_rows: int) -> Context:
+        """Return different contexts that can be read, for the laws."""
+
+
+class ContextVector(nn.Module, ABC):
+    """One vector for a context."""
+
+    @abstractmethod
+    def forward(self, context: Context) -> Float[Tensor, "b w"]:
+        """Return the vector of each row."""
+
+    @abstractmethod
+    def example(self, num_rows: int) -> Context:
+        """Return different contexts that can be read, for the laws."""
+
+
+@runtime_checkable
+class VectorFactory(Protocol):
+    """Makes a context vector for the width of its network."""
+
+    def __call__(self, width: int) -> ContextVector:
+        """Return a context vector."""
+        ...
+
+
+class ClassVector(ContextVector):
+    """A learned vector for each class; their mean for no class (TarFlow).
+
+    Args:
+        width: Channels of the vector (given by the parent).
+        num_classes: Classes.
+
+    Raises:
+        UserError: If there is no class.
+    """
+
+    def __init__(self, width: int, *, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise UserError(f"num_classes must be positive, got {num_classes}")
+        self.vectors = nn.Parameter(0.01 * torch.randn(num_classes, width))
+
+    def forward(self, context: Context) -> Float[Tensor, "b w"]:
+        """Look labels up.
+
+        Raises:
+            UserError: If the context is no batch of labels, or a label is out of range.
+        """
+        if context.dim() != 1 or context.is_floating_point():
+            raise UserError(
+                f"context of a ClassVector must be labels [b], got {context.dtype} "
+                f"of shape {tuple(context.shape)}"
+            )
+        if len(context) and int(context.max()) >= len(self.vectors):
+            raise UserError(
+                f"context of a ClassVector must be labels below num_classes={len(self.vectors)} "
+                f"(-1 for none), got {int(context.max())}"
+            )
+        none = (context < 0)[:, None]
+        chosen = self.vectors[context.clamp(min=0)]
+        return torch.where(none, self.vectors.mean(dim=0), chosen)
+
+    def example(self, num_rows: int) -> Context:
+        """Return all labels in turn, none included."""
+        return torch.arange(num_rows) % (len(self.vectors) + 1) - 1
+
+
+class PooledText(ContextVector):
+    """A linear map of the mean text state.
+
+    Args:
+        width: Channels of the vector (given by the parent).
+        channels: Channels of the text states.
+    """
+
+    def __init__(self, width: int, *, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, width)
+
+    def forward(self, context: Context) -> Float[Tensor, "b w"]:
+        """Pool and map."""
+        _check_text(context, self.linear.in_features, type(self).__name__)
+        out: Tensor = self.linear(context.mean(dim=1))
+        return out
+
+    def example(self, num_rows: int) -> Context:
+        """Return random states of three tokens."""
+        return _example_text(num_rows, self.linear.in_features)
+
+
+class PrefixContext(ContextReader):
+    """Text states stand before the image, mapped linearly; all are causal (STARFlow).
+
+    Args:
+        width: Channels of the network (given by the parent).
+        num_layers: Layers of the network (given by the parent).
+        channels: Channels of the text states.
+    """
+
+    has_prefix = True
+
+    def __init__(self, width: int, num_layers: int, *, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, width)
+
+    def forward(self, context: Context) -> Read:
+        """Map the states."""
+        _check_text(context, self.linear.in_features, type(self).__name__)
+        return Read(prefix=self.linear(context))
+
+    def example(self, num_rows: int) -> Context:
+        """Return random states of three tokens."""
+        return _example_text(num_rows, self.linear.in_features)
+
+
+class AddedContext(ContextReader):
+    """A vector of the context is added to the input of every position (TarFlow).
+
+    Args:
+        width: Channels of the network (given by the parent).
+        num_layers: Layers of the network (given by the parent).
+        vector: Vector of a context.
+    """
+
+    def __init__(self, width: int, num_layers: int, *, vector: VectorFactory) -> None:
+        super().__init__()
+        self.vector = vector(width)
+
+    def forward(self, context: Context) -> Read:
+        """Return the vector."""
+        return Read(added=self.vector(context))
+
+    def example(self, num_rows: int) -> Context:
+        """Return contexts of the vector."""
+        return self.vector.example(num_rows)
+
+
+class AdaLN(ContextReader):
+    """A vector of the context shifts, scales and gates both branches of every layer.
+
+    The map from the vector starts at zero and a gate multiplies by 1 + gate, so that a block
+    starts as one without context (adaLN-Zero, arXiv 2212.09748, starts with closed gates instead).
+
+    Args:
+        width: Channels of the network (given by the parent).
+        num_layers: Layers of the network (given by the parent).
+        vector: Vector of a context.
+    """
+
+    def __init__(self, width: int, num_layers: int, *, vector: VectorFactory) -> None:
+        super().__init__()
+        self.vector = vector(width)
+        self.map = nn.Linear(width, num_layers * 6 * width)
+        nn.init.zeros_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+
+    def forward(self, context: Context) -> Read:
+        """Return the modulation of every layer."""
+        vector = self.vector(context)
+        modulation = self.map(nn.functional.silu(vector))
+        return Read(modulation=modulation.view(len(vector), -1, 6, vector.shape[-1]))
+
+    def example(self, num_rows: int) -> Context:
+        """Return contexts of the vector."""
+        return self.vector.example(num_rows)
+
+
+def _example_text(num_rows: int, channels: int) -> Context:
+    drawn = torch.randn(num_rows, 3, channels, generator=stream("context"), dtype=torch.float64)
+    return drawn
+
+
+def _check_text(context: Context, channels: int, name: str) -> None:
+    if context.dim() != 3 or context.shape[-1] != channels or not context.is_floating_point():
+        raise UserError(
+            f"context of a {name} must be text states [b, l, {channels}], got {context.dtype} "
+            f"of shape {tuple(context.shape)}"
+        )
+
+
+@runtime_checkable
+class ContextFactory(Protocol):
+    """Makes a context reader for sizes that its parent owns."""
+
+    def __call__(self, width: int, num_layers: int) -> ContextReader:
+        """Return a context reader."""
+        ...

@@ -1,0 +1,96 @@
+"""The position-wise branch of a transformer layer."""
+
+from typing import Protocol, runtime_checkable
+
+import torch.nn.functional as F
+from torch import nn
+
+from pretzel.errors import UserError
+from pretzel.typing import Float, Tensor
+
+
+def hidden_size(width: int, ratio: float) -> int:
+    """Return the hidden size of an MLP.
+
+    Raises:
+        UserError: If it would not be positive.
+    """
+    hidden = int(width * ratio)
+    if hidden < 1:
+        raise UserError(f"ratio must give a positive hidden size at width={width}, got {ratio}")
+    return hidden
+
+
+class MLP(nn.Module):
+    """Two linear maps with a GELU between: down(GELU(up(x))).
+
+    Args:
+        width: Channels in and out (given by the parent).
+        bias: Whether the linear maps have one (given by the parent).
+        ratio: Hidden size over ``width``.
+    """
+
+    def __init__(self, width: int, bias: bool, *, ratio: float = 4.0) -> None:
+        super().__init__()
+        hidden = hidden_size(width, ratio)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
+        """Map the last axis."""
+        out: Tensor = self.down(F.gelu(self.up(x)))
+        return out
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP: down(SiLU(gate(x)) * up(x)) (arXiv 2002.05202).
+
+    Args:
+        width: Channels in and out (given by the parent).
+        bias: Whether the linear maps have one (given by the parent).
+        ratio: Hidden size over ``width``; 8/3 has as many parameters as an ungated MLP of 4.
+    """
+
+    def __init__(self, width: int, bias: bool, *, ratio: float = 8 / 3) -> None:
+        super().__init__()
+        hidden = hidden_size(width, ratio)
+        self.gate = nn.Linear(width, hidden, bias=bias)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
+        """Map the last axis."""
+        out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return out
+
+
+class GEGLU(nn.Module):
+    """Gated MLP: down(GELU(gate(x)) * up(x)), the GELU by tanh, as STARFlow's "SwiGLU" has it.
+
+    Args:
+        width: Channels in and out (given by the parent).
+        bias: Whether the linear maps have one (given by the parent).
+        ratio: Hidden size over ``width``.
+    """
+
+    def __init__(self, width: int, bias: bool, *, ratio: float = 4.0) -> None:
+        super().__init__()
+        hidden = hidden_size(width, ratio)
+        self.gate = nn.Linear(width, hidden, bias=bias)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
+        """Map the last axis."""
+        gate = F.gelu(self.gate(x), approximate="tanh")
+        out: Tensor = self.down(gate * self.up(x))
+        return out
+
+
+@runtime_checkable
+class MLPFactory(Protocol):
+    """Makes the position-wise branch for sizes that its parent owns."""
+
+    def __call__(self, width: int, bias: bool) -> nn.Module:
+        """Return a map of the last axis; its last linear map is called ``down``."""
+        ...

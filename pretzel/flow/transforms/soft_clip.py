@@ -1,0 +1,66 @@
+"""Raw parameters kept within bounds, for any transform."""
+
+import math
+
+import torch
+
+from pretzel.errors import UserError
+from pretzel.flow.transforms.base import Transform
+from pretzel.typing import Float, Tensor
+
+
+class SoftClip(Transform):
+    """Raw parameters p become B tanh(p / B) before another transform (STARFlow, arXiv 2506.06276).
+
+    Near 0 nothing changes; however far the conditioner goes, no raw number leaves (-B, B). Free
+    parameters are not touched: no conditioner can make them jump.
+
+    Args:
+        transform: The transform that gets the clipped parameters.
+        bound: B.
+
+    Raises:
+        UserError: If ``bound`` is not positive and finite.
+    """
+
+    def __init__(self, transform: Transform, bound: float = 4.0) -> None:
+        if not 0 < bound < math.inf:
+            raise UserError(f"bound must be positive and finite, got {bound}")
+        self.transform = transform
+        self.bound = bound
+        self.params_per_channel = transform.params_per_channel
+        self.free_per_channel = transform.free_per_channel
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether the wrapped transform is."""
+        return self.transform.is_affine
+
+    def forward(
+        self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+        """Apply the wrapped transform."""
+        return self.transform.forward(x, self._clip(params))
+
+    def inverse(
+        self, z: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
+    ) -> Float[Tensor, "*b d"]:
+        """Invert the wrapped transform."""
+        return self.transform.inverse(z, self._clip(params))
+
+    def location_and_scale(
+        self, params: Float[Tensor, "*b p"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+        """Return mu and sigma of the wrapped transform.
+
+        Raises:
+            UserError: If it is not affine.
+        """
+        return self.transform.location_and_scale(self._clip(params))
+
+    def _clip(self, params: Float[Tensor, "*b p"]) -> Float[Tensor, "*b p"]:
+        channels = params.shape[-1] // self.params_per_channel
+        num_free = self.free_per_channel * channels
+        free, conditional = params[..., :num_free], params[..., num_free:]
+        clipped = self.bound * torch.tanh(conditional / self.bound)
+        return torch.cat([free, clipped], dim=-1) if num_free else clipped

@@ -1,0 +1,118 @@
+"""Latents of a pretrained variational autoencoder, such as Stable Diffusion's (STARFlow's)."""
+
+from typing import Any
+
+import torch
+
+from pretzel.errors import UserError
+from pretzel.latent.base import LatentSpace
+from pretzel.latent.pixels import patchify, unpatchify
+from pretzel.typing import Float, Tensor
+
+
+class DiffusersVAE(LatentSpace):
+    """The mean latents of a diffusers ``AutoencoderKL``, scaled to unit variance; frozen.
+
+    Nothing is loaded before the first image, so that a configuration can be checked and counted
+    where the weights are not. Needs the package diffusers (``pip install pretzel[vae]``).
+
+    Args:
+        name: Hub id or local folder, for example ``stabilityai/sd-vae-ft-mse``.
+        image_size: Side of the square images, in pixels.
+        latent_channels: Channels of its latents.
+        downsampling: Pixels along a side for each latent.
+        noise: Standard deviation of the training noise, latents scaled.
+        patch_size: Side of a patch of latents that makes one position.
+        scale: Factor on the latents; None for the one in the autoencoder's own configuration,
+            0.18215 for Stable Diffusion's.
+
+    Raises:
+        UserError: If the sizes do not divide each other, or ``noise`` is negative.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_size: int,
+        latent_channels: int = 4,
+        downsampling: int = 8,
+        noise: float = 0.3,
+        patch_size: int = 1,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        if min(downsampling, patch_size) < 1 or image_size % (downsampling * patch_size):
+            raise UserError(
+                f"image_size must be a multiple of downsampling * patch_size = "
+                f"{downsampling} * {patch_size}, got {image_size}"
+            )
+        if noise < 0:
+            raise UserError(f"noise must be 0 or positive, got {noise}")
+        self.name = name
+        self.image_size = image_size
+        self.noise = noise
+        self.patch_size = patch_size
+        self.latent_channels = latent_channels
+        self.scale = scale
+        side = image_size // (downsampling * patch_size)
+        self.grid = (side, side)
+        self.channels = latent_channels * patch_size**2
+        self._loaded: list[Any] = []  # not a submodule: its weights belong to no checkpoint
+
+    @property
+    def identity(self) -> str:
+        """Name and settings."""
+        return f"{self.name}:{self.image_size}/{self.patch_size}:{self.scale}"
+
+    def encode(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n d"]:
+        """Return mean latents.
+
+        Raises:
+            UserError: If the images have another size, or the autoencoder cannot be loaded or
+                has latents of another shape.
+        """
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"images must be {self.image_size} x {self.image_size} pixels "
+                f"(image_size of the latent space), got {tuple(images.shape[-2:])}"
+            )
+        vae, scale = self._load(images)
+        with torch.no_grad():
+            latents = vae.encode(images).latent_dist.mean * scale
+        side = self.grid[0] * self.patch_size
+        expected = (self.latent_channels, side, side)
+        if tuple(latents.shape[1:]) != expected:
+            raise UserError(
+                f"latent_channels and downsampling must be those of {self.name}, which gives "
+                f"{tuple(latents.shape[1:])} instead of {expected}"
+            )
+        return patchify(latents, self.patch_size)
+
+    def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
+        """Return images."""
+        vae, scale = self._load(latents)
+        with torch.no_grad():
+            whole = unpatchify(latents, (self.grid[0], self.grid[1]), self.patch_size)
+            images: Tensor = vae.decode(whole / scale).sample
+        return images
+
+    def _load(self, like: Tensor) -> tuple[Any, float]:
+        if not self._loaded:
+            try:
+                import diffusers
+            except ImportError as error:
+                raise UserError(
+                    "DiffusersVAE needs the package diffusers: pip install 'pretzel[vae]'"
+                ) from error
+            try:
+                kind: Any = diffusers.AutoencoderKL
+                vae = kind.from_pretrained(self.name, use_safetensors=True)
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    "name must be a hub id that can be reached, or a local folder, of an "
+                    f"AutoencoderKL, got {self.name} ({str(error).splitlines()[0]})"
+                ) from error
+            self._loaded.append(vae.eval().requires_grad_(False))
+        vae = self._loaded[0].to(like)
+        scale = vae.config.scaling_factor if self.scale is None else self.scale
+        return vae, float(scale)

@@ -1,0 +1,170 @@
+"""``pretzel sample``: images of prompts from a trained model, as PNG files.
+
+The help needs no torch; what draws is imported when it is needed.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from pretzel.ablation.suggest import did_you_mean
+from pretzel.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+_DESCRIPTION = """\
+Draw images with the model of a fit configuration and trained weights: guidance and denoiser are
+those of the configuration, and arguments may change them as for `pretzel fit`.
+
+DIR receives 00000.png, 00001.png, ..., the first 256 on one sheet (grid.png), and prompts.json, a
+list of {file, prompt, seed, draw}. The noise of an image depends on the seed, its prompt and
+which draw of this prompt it is: neither on the other prompts nor on the batch size.
+"""
+_EXAMPLE = """\
+example:
+  pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt \\
+      --prompt "a red circle" --prompt "a teal triangle" --num 8 --model.guidance.weight 2.0
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def main(args: list[str]) -> int:
+    """Run ``pretzel sample``.
+
+    Args:
+        args: The options.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: For users' mistakes, before anything is written.
+        KeyboardInterrupt: With how far it came; the images drawn so far are whole.
+    """
+    parser = _parser()
+    given, overrides = parser.parse_known_args(args)
+    _check_overrides(overrides, parser)
+    for name in ("num", "batch_size"):
+        if getattr(given, name) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(given, name)}")
+    folder = _new_folder(given.out)
+    prompts = _prompts(given.prompt, given.prompts)
+
+    from pretzel.sampling.configured import Draws, trained_model
+    from pretzel.sampling.gallery import COLUMNS, draw_gallery, wanted
+
+    device = _device(given.device)
+    model = trained_model(
+        given.config, overrides, checkpoint=given.ckpt_path, weights=given.weights
+    ).to(device)
+    if not isinstance(model, Draws):
+        raise UserError(
+            f"pretzel sample needs a module with draw(prompts, keys, seed) and reads_text, but "
+            f"{type(model).__name__} is not one"
+        )
+    if not prompts and model.reads_text:
+        raise UserError(
+            f"--prompt or --prompts must be given: {type(model).__name__} draws what it is told"
+        )
+    seed = model.seed if given.seed is None else given.seed
+    asked = wanted(prompts or [""], given.num, seed)
+    columns = given.num if 1 < given.num <= COLUMNS else COLUMNS
+    draw_gallery(model, asked, folder, batch_size=given.batch_size, columns=columns)
+    print(f"Images:   {folder / asked[0].file} to {asked[-1].file} ({len(asked)}, seed {seed})")
+    print(f"Sheet:    {folder / 'grid.png'}")
+    print(f"Prompts:  {folder / 'prompts.json'}")
+    return 0
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="pretzel sample",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        usage="pretzel sample -c CONFIG [-c MORE] (--ckpt_path FILE | --weights FILE)\n"
+        "       (--prompt TEXT [--prompt TEXT ...] | --prompts FILE) [options] [--KEY VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-c", "--config", action="append", required=True, metavar="CONFIG",
+        help="a configuration of pretzel fit; several are laid over one another, the last on top",
+    )  # fmt: skip
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--ckpt_path", type=Path, metavar="FILE",
+        help="a checkpoint of pretzel fit or of a grid's cell; averaged weights where it has them",
+    )  # fmt: skip
+    start.add_argument("--weights", type=Path, metavar="FILE", help="exported safetensors")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated")
+    what.add_argument("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line")
+    parser.add_argument("--num", type=int, default=1, help="images of each prompt (%(default)s)")
+    parser.add_argument("--seed", type=int, help="seed of the noise (that of the configuration)")
+    parser.add_argument(
+        "--batch_size", type=int, default=64, help="images drawn at a time (%(default)s)"
+    )
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="a new or empty folder (samples/run-N)"
+    )
+    return parser
+
+
+def _check_overrides(overrides: list[str], parser: argparse.ArgumentParser) -> None:
+    """Refuse misspelt options of this command; dotted keys are the configuration's."""
+    groups = ("model", "data", "trainer", "seed_everything")
+    options = [option for action in parser._actions for option in action.option_strings]
+    for token in overrides:
+        option, _, _ = token.partition("=")
+        name = option.lstrip("-")
+        if option.startswith("-") and not name.isdigit() and "." not in name and name not in groups:
+            raise UserError(f"unknown argument '{option}'{did_you_mean(option, options)}")
+
+
+def _new_folder(out: Path | None) -> Path:
+    """Return a folder that holds nothing yet; it is made when the first image is there."""
+    if out is None:
+        number = 0
+        while Path("samples", f"run-{number}").exists():
+            number += 1
+        out = Path("samples", f"run-{number}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out must be a new or empty folder, got {out}, which is not")
+    existing = next(part for part in (out.absolute(), *out.absolute().parents) if part.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"--out: {out}: cannot be written, because {existing} cannot")
+    return out
+
+
+def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
+    if file is None:
+        return given or []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"--prompts: {file}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--prompts: {file}: must be UTF-8 text ({error.reason})") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UserError(f"--prompts: {file}: must hold at least one prompt, one a line")
+    return prompts
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine or this PyTorch has no CUDA; use cpu or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

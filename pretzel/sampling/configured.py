@@ -1,0 +1,117 @@
+"""The model of a fit configuration alone, with trained weights: no data, no trainer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule
+from typing_extensions import override
+
+from pretzel.ablation.explain import explain_constructor
+from pretzel.cli import PretzelCLI
+from pretzel.errors import UserError
+from pretzel.guards import check_checkpoint
+from pretzel.typing import Float, Tensor
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A module whose images can be drawn one by one, as :class:`pretzel.module.PretzelModule`."""
+
+    seed: int
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether images depend on their prompts."""
+
+    def draw(
+        self, prompts: Sequence[str], keys: Sequence[str], *, seed: int
+    ) -> Float[Tensor, "n 3 height width"]:
+        """Return one image in [-1, 1] a prompt; its noise depends on its key and the seed alone."""
+
+
+class ModelOnly(PretzelCLI):
+    """The command line's own way from a configuration to its model, and no further.
+
+    Args:
+        args: A command line of ``fit``.
+        replaced: Whether a checkpoint will replace the weights, so that the configuration's own
+            ``weights`` are not read.
+
+    Raises:
+        UserError: If the configuration is wrong, or names no weights and none replace them.
+    """
+
+    def __init__(self, args: list[str], *, replaced: bool) -> None:
+        self.replaced = replaced
+        super().__init__(args)
+
+    @override
+    def _set_seed(self) -> None:
+        """Keep the random state: the weights come from a file."""
+
+    @override
+    def instantiate_classes(self) -> None:
+        chosen = self.config["fit"].model
+        arguments = chosen.get("init_args") or {}
+        if self.replaced and "weights" in arguments:
+            arguments["weights"] = None
+        if not self.replaced and not arguments.get("weights"):
+            raise UserError(
+                "sampling needs trained weights: give --ckpt_path FILE.ckpt or --weights "
+                "FILE.safetensors (or weights in the configuration of the model)"
+            )
+        parser = self._parser("fit")
+        try:
+            self.model = parser.instantiate(Namespace(model=chosen)).model  # type: ignore[no-untyped-call]
+        except (ValueError, OSError, MisconfigurationException) as error:
+            raise explain_constructor(error, self.given) from error
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+
+def trained_model(
+    files: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    checkpoint: Path | None = None,
+    weights: Path | None = None,
+) -> LightningModule:
+    """Return the model of a fit configuration with trained weights, in evaluation mode, on CPU.
+
+    Args:
+        files: Configuration files, folded as ``fit`` does.
+        overrides: Arguments as for ``fit``, such as ``--model.guidance.weight=2``.
+        checkpoint: A Lightning checkpoint; of averaged weights it holds the average, as for
+            ``test``.
+        weights: A file that ``export`` wrote.
+
+    Raises:
+        UserError: If the configuration is wrong, there are no weights, or they do not fit.
+    """
+    if checkpoint is not None and not checkpoint.is_file():
+        raise UserError(f"--ckpt_path: {checkpoint}: no such file")
+    if weights is not None and not weights.is_file():
+        raise UserError(f"--weights: {weights}: no such file")
+    given = [word for file in files for word in ("-c", file)]
+    start = [] if weights is None else [f"--model.init_args.weights={weights}"]
+    cli = ModelOnly(["fit", *given, *overrides, *start], replaced=checkpoint is not None)
+    model: LightningModule = cli.model
+    if checkpoint is not None:
+        _load(model, checkpoint)
+    return model.eval()
+
+
+def _load(model: LightningModule, path: Path) -> None:
+    check_checkpoint(str(path), model)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+    except (UserError, RuntimeError) as error:  # torch's own word for what does not fit
+        raise UserError(f"--ckpt_path: {path}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,245 @@
+"""Samplers: how the positions of an autoregressive map are found, one by one or many at once.
+
+Fixed-point iteration x <- T^-1(z; theta(x)) reaches the exact inverse in at most as many rounds as
+there are positions, because position i depends on those before it only; usually long before.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from pretzel.errors import UserError
+from pretzel.sampling.inversion import Inversion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What solving one block took.
+
+    Attributes:
+        evaluations: Calls of its network: iterations, and those that commit.
+        positions: Positions that these calls ran over.
+    """
+
+    evaluations: int
+    positions: int
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            evaluations=self.evaluations + other.evaluations,
+            positions=self.positions + other.positions,
+        )
+
+
+NO_WORK = Work(evaluations=0, positions=0)
+
+
+class Sampler(ABC):
+    """Solves the inversions of a flow, block after block, noise side first."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what was found out while sampling, in plain types; it is saved with the run."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with what an earlier run found out."""
+        return
+
+    @abstractmethod
+    def solve(self, inversion: Inversion, block: int) -> Work:
+        """Bring the estimate of an inversion to its solution.
+
+        Args:
+            inversion: The problem, at its beginning.
+            block: Number of the block in the order of sampling; 0 is the first and hardest.
+
+        Returns:
+            The network evaluations it took.
+        """
+
+
+class Sequential(Sampler):
+    """One position after the other: exact."""
+
+    def solve(self, inversion: Inversion, block: int) -> Work:
+        """Step through the positions."""
+        n = inversion.num_positions
+        for index in range(n):
+            inversion.step(index)
+        return Work(evaluations=n, positions=n)
+
+
+class Jacobi(Sampler):
+    """Fixed-point iteration over blocks of positions, with what is finished in the cache.
+
+    A block of positions is iterated from the noise until the relative change
+    mean((x' - x)^2) / mean(x'^2) over the batch falls below the tolerance, at most as often as it
+    has positions, when it is exact. Then one more evaluation, at the solution, gives the final
+    values and is the one whose keys and values stay in the cache.
+
+    Args:
+        block_size: Positions iterated together; None for all of them.
+        tolerance: Relative mean square change at which to stop; 0 for the exact inverse.
+        max_iterations: Limit for each block of positions; None for its size.
+        keep_last_iteration: Leave the last iteration's keys and values in the cache, those of the
+            estimate before its update, and make no further evaluation (STARFlow's code).
+
+    Raises:
+        UserError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        block_size: int | None = None,
+        tolerance: float = 1e-8,
+        max_iterations: int | None = None,
+        keep_last_iteration: bool = False,
+    ) -> None:
+        for name, value in (("block_size", block_size), ("max_iterations", max_iterations)):
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be positive, got {value}")
+        if tolerance < 0:
+            raise UserError(f"tolerance must be 0 or positive, got {tolerance}")
+        self.block_size = block_size
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+        self.keep_last_iteration = keep_last_iteration
+
+    def solve(self, inversion: Inversion, block: int) -> Work:
+        """Iterate each block of positions in turn."""
+        return self.iterate(inversion, self.block_size or inversion.num_positions)
+
+    def iterate(self, inversion: Inversion, size: int) -> Work:
+        """Iterate blocks of ``size`` positions."""
+        work = NO_WORK
+        for start in range(0, inversion.num_positions, size):
+            work += self._chunk(inversion, start, min(start + size, inversion.num_positions))
+        return work
+
+    def _chunk(self, inversion: Inversion, start: int, stop: int) -> Work:
+        size = stop - start
+        # With as many rounds as positions the estimate is exact, and so is what the last one read
+        # of all positions but its own last, which nothing here reads.
+        limit = self.max_iterations or size
+        evaluations = 0
+        while True:
+            x = inversion.evaluate(start, stop)
+            evaluations += 1
+            change = x - inversion.branches.x[:, start:stop]
+            inversion.branches.write(start, stop, x)
+            if evaluations >= limit:
+                break
+            if float(change.square().mean()) < self.tolerance * float(x.square().mean()):
+                break
+            inversion.rewind(start, stop)
+        if not self.keep_last_iteration and evaluations < size:
+            inversion.rewind(start, stop)
+            inversion.branches.write(start, stop, inversion.evaluate(start, stop))
+            evaluations += 1
+        return Work(evaluations=evaluations, positions=evaluations * size)
+
+
+class SelectiveJacobi(Sampler):
+    """The first, hardest blocks one position after the other, the others by iteration.
+
+    Args:
+        jacobi: How the others are iterated.
+        num_sequential: Blocks at the noise side that are stepped through.
+
+    Raises:
+        UserError: If ``num_sequential`` is negative.
+    """
+
+    def __init__(self, jacobi: Jacobi, num_sequential: int = 1) -> None:
+        if num_sequential < 0:
+            raise UserError(f"num_sequential must be 0 or positive, got {num_sequential}")
+        self.jacobi = jacobi
+        self.num_sequential = num_sequential
+        self.sequential = Sequential()
+
+    def solve(self, inversion: Inversion, block: int) -> Work:
+        """Choose by the number of the block."""
+        chosen = self.sequential if block < self.num_sequential else self.jacobi
+        return chosen.solve(inversion, block)
+
+
+class GaussSeidelJacobi(Sampler):
+    """Iteration within segments, segment after segment, as many as suit each block.
+
+    Gauss-Seidel over segments with Jacobi inside (GS-Jacobi, arXiv 2505.12849). How many segments
+    a block wants is found at its first use: the first rows of the batch are solved with 1, 2, 4,
+    ... segments, and what costs least is kept. A network call is taken to cost its positions plus
+    a fixed ``overhead``, so that the schedule depends on the samples alone and not on the machine.
+
+    Args:
+        tolerance: Relative mean square change at which a segment is finished.
+        num_samples: Rows of the first batch on which the schedule is found.
+        overhead: Cost of a network call, in positions.
+        schedule: Segments of each block in the order of sampling; None to find them.
+
+    Raises:
+        UserError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        tolerance: float = 1e-8,
+        num_samples: int = 4,
+        overhead: float = 16.0,
+        schedule: list[int] | None = None,
+    ) -> None:
+        if num_samples < 1:
+            raise UserError(f"num_samples must be positive, got {num_samples}")
+        if overhead < 0:
+            raise UserError(f"overhead must be 0 or positive, got {overhead}")
+        if schedule is not None and min(schedule, default=0) < 1:
+            raise UserError(f"schedule must hold positive numbers of segments, got {schedule}")
+        self.jacobi = Jacobi(tolerance=tolerance)
+        self.tolerance = tolerance
+        self.num_samples = num_samples
+        self.overhead = overhead
+        self.is_given = schedule is not None
+        self.schedule: dict[int, int] = dict(enumerate(schedule or []))
+
+    def solve(self, inversion: Inversion, block: int) -> Work:
+        """Iterate the block in its segments, found at its first use.
+
+        Raises:
+            UserError: If the given schedule has no number for the block.
+        """
+        if block not in self.schedule:
+            if self.is_given:
+                raise UserError(
+                    f"schedule must have a number of segments for each block, got "
+                    f"{len(self.schedule)} for block {block}"
+                )
+            self.schedule[block] = self._find(inversion)
+        size = _segment(inversion.num_positions, self.schedule[block])
+        return self.jacobi.iterate(inversion, size)
+
+    def state(self) -> dict[str, Any]:
+        """Return the number of segments of each block found so far."""
+        return {"schedule": {str(block): count for block, count in self.schedule.items()}}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take a schedule that an earlier run found, unless one is given."""
+        if not self.is_given:
+            found = state.get("schedule", {})
+            self.schedule = {int(block): int(count) for block, count in found.items()}
+
+    def _find(self, inversion: Inversion) -> int:
+        n = inversion.num_positions
+        best, least = n, n * (self.overhead + 1)  # sequential
+        segments = 1
+        while segments < n:
+            trial = inversion.restart(self.num_samples)
+            work = self.jacobi.iterate(trial, _segment(n, segments))
+            cost = work.evaluations * self.overhead + work.positions
+            if cost < least:
+                best, least = segments, cost
+            segments *= 2
+        return best
+
+
+def _segment(num_positions: int, segments: int) -> int:
+    return -(-num_positions // segments)

@@ -1,0 +1,124 @@
+"""TarFlow: a stack of autoregressive blocks over the latents, the whole of the model.
+
+TarFlow (arXiv 2412.06329) has equal blocks, each given the class; STARFlow (arXiv 2506.06276) a few
+shallow blocks and a deep one, which alone is given the text. Both are this class; what differs is
+the split, the blocks and the condition.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from pretzel.errors import UserError
+from pretzel.flow.block import AutoregressiveBlock, BlockFactory, FlowBlock, FlowStack
+from pretzel.flow.context import Context
+from pretzel.flow.permutations import Permutation
+from pretzel.flow.split import Split, layer_costs
+from pretzel.flow.transforms import Transform
+from pretzel.generative import FrozenPart, GenerativeModel, Scores, normal_log_prob
+from pretzel.latent.base import LatentSpace
+from pretzel.sequence import Document, Image, Text
+from pretzel.tarflow.condition import Condition
+from pretzel.typing import Float, Tensor
+
+
+class TarFlow(GenerativeModel):
+    """An autoregressive flow by itself.
+
+    Args:
+        latent: Space in which images are modelled, with its noise; frozen.
+        split: Layers of the shallow blocks and of the deep one, which is the last.
+        permutations: Scan orders of all blocks, data side first, repeated over them in turn.
+        shallow: Shallow block; the model gives channels, grid, layers and permutation.
+        deep: Deep block; likewise.
+        condition: What conditioned blocks are given, made from the text before the image.
+
+    Raises:
+        UserError: If there are no permutations, or the condition and the blocks do not agree on
+            whether there is a context.
+    """
+
+    def __init__(
+        self,
+        latent: LatentSpace,
+        split: Split,
+        permutations: list[Permutation],
+        shallow: BlockFactory,
+        deep: BlockFactory,
+        condition: Condition,
+    ) -> None:
+        super().__init__()
+        if not permutations:
+            raise UserError("permutations must name at least one scan order, got an empty list")
+        channels, grid = latent.channels, latent.grid
+        self.latent = latent
+        order = permutations[0]
+        layers = split.layers(
+            lambda: layer_costs(
+                lambda n: shallow(channels, grid, n, order),
+                lambda n: deep(channels, grid, n, order),
+            )
+        )
+        blocks: list[FlowBlock] = []
+        for number, num_layers in enumerate((*layers.shallow, layers.deep)):
+            factory = deep if number == len(layers.shallow) else shallow
+            permutation = permutations[number % len(permutations)]
+            blocks.append(factory(channels, grid, num_layers, permutation))
+        self.stack = FlowStack(blocks)
+        self.text_condition = condition
+        self.reads_text = condition.reads_text
+        self.answers = False
+        if self.reads_text != any(block.reads_context for block in blocks):
+            raise UserError(
+                f"condition {type(condition).__name__} and the blocks must agree: "
+                + (
+                    "no block has a context to read it"
+                    if self.reads_text
+                    else "a block has a context and would be given none"
+                )
+            )
+
+    @property
+    def frozen(self) -> Mapping[str, FrozenPart]:
+        """The latent space and the condition."""
+        return {"latent": self.latent, "text_condition": self.text_condition}
+
+    @property
+    def guided_transforms(self) -> Sequence[Transform]:
+        """The transforms of the blocks that read the context, or of all if none does."""
+        blocks = [block for block in self.stack if isinstance(block, AutoregressiveBlock)]
+        guided = [block for block in blocks if block.reads_context] or blocks
+        return [block.transform for block in guided]
+
+    def condition(self, texts: Sequence[str | None]) -> Context | None:
+        """Return the context of texts, on the device of the model."""
+        return self.text_condition(texts, self.like.device)
+
+    def score(self, documents: Sequence[Document], x: Float[Tensor, "m n d"]) -> Scores:
+        """Return the likelihoods of the first image of each document, given the text before it.
+
+        Raises:
+            UserError: If the documents with an image are not as many as the latents.
+        """
+        texts = [_text_before(document) for document in documents if document.num_images]
+        if len(texts) != len(x):
+            raise UserError(
+                f"TarFlow models {len(texts)} images of these documents, the first of each, "
+                f"got {len(x)}"
+            )
+        flowed = self.stack(x, self.condition(texts))
+        return Scores(
+            z=flowed.z,
+            u=flowed.z,
+            log_prob=normal_log_prob(flowed.z) + flowed.logdet,
+            token_nll=x.new_zeros(0),
+        )
+
+
+def _text_before(document: Document) -> str | None:
+    """Return what is read before the first image; None if nothing is, or it was dropped."""
+    words = []
+    for segment in document.segments:
+        if isinstance(segment, Image):
+            break
+        if isinstance(segment, Text) and segment.role == "context":
+            words.append(segment.content)
+    return " ".join(words) or None

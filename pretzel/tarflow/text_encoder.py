@@ -1,0 +1,89 @@
+"""A frozen text encoder from Hugging Face, such as STARFlow's FLAN-T5."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pretzel.errors import UserError
+from pretzel.flow.context import Context
+from pretzel.tarflow.condition import Condition
+
+
+class TextEncoder(Condition):
+    """Text states of a frozen encoder, padded or cut to one length; no text is the empty one.
+
+    STARFlow attends to all ``length`` positions, padding included, so the length is part of the
+    model. Nothing is loaded before the first text is encoded.
+
+    Args:
+        name: Hub id or local folder with an encoder (or encoder-decoder) and its tokenizer.
+        channels: Channels of the states.
+        length: Tokens of every text.
+        batch_size: Texts encoded at once.
+
+    Raises:
+        UserError: If ``length`` or ``batch_size`` is not positive.
+    """
+
+    def __init__(self, name: str, channels: int, length: int = 128, batch_size: int = 32) -> None:
+        for argument, value in (("length", length), ("batch_size", batch_size)):
+            if value < 1:
+                raise UserError(f"{argument} must be positive, got {value}")
+        self.name = name
+        self.channels = channels
+        self.length = length
+        self.batch_size = batch_size
+        self._loaded: tuple[Any, Any] | None = None
+
+    @property
+    def identity(self) -> str:
+        """Name and length."""
+        return f"{self.name}:{self.length}"
+
+    def __call__(self, texts: Sequence[str | None], device: torch.device) -> Context | None:
+        """Return states [b, length, channels], float32.
+
+        Raises:
+            UserError: If the encoder cannot be loaded or has other channels.
+        """
+        tokenizer, encoder = self._load(device)
+        states = []
+        with torch.no_grad():
+            for start in range(0, len(texts), self.batch_size):
+                tokens = tokenizer(
+                    [text or "" for text in texts[start : start + self.batch_size]],
+                    padding="max_length",
+                    truncation=True,
+                    max_length=self.length,
+                    return_tensors="pt",
+                ).to(device)
+                output = encoder(
+                    input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+                )
+                states.append(output.last_hidden_state.float())
+        found = torch.cat(states) if states else torch.zeros(0, self.length, self.channels)
+        if found.shape[-1] != self.channels:
+            raise UserError(
+                f"channels must be those of {self.name}, {found.shape[-1]}, got {self.channels}"
+            )
+        return found.to(device)
+
+    def _load(self, device: torch.device) -> tuple[Any, Any]:
+        if self._loaded is None:
+            from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+
+            try:
+                config = AutoConfig.from_pretrained(self.name)
+                kind = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+                encoder = kind.from_pretrained(self.name, config=config)
+                tokenizer = AutoTokenizer.from_pretrained(self.name)
+            except (OSError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(
+                    f"name must be a hub id that can be reached, or a local folder, of a text "
+                    f"encoder and its tokenizer, got {self.name} ({reason})"
+                ) from error
+            self._loaded = tokenizer, encoder.eval().requires_grad_(False)
+        tokenizer, encoder = self._loaded
+        return tokenizer, encoder.to(device)

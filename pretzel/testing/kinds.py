@@ -1,0 +1,199 @@
+"""The kinds of parts that have laws, and how a class of each is put on trial in small sizes.
+
+A new kind is one function and one line of :data:`KINDS` here, and its laws in
+:data:`pretzel.testing.suite.LAWS`.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from pretzel.errors import UserError
+from pretzel.flow.block import BlockFactory, FlowBlock
+from pretzel.flow.permutations import ColumnMajor, FixedRandom, Flip, Permutation, Raster
+from pretzel.flow.transforms import Transform
+from pretzel.interleave.base import Interleaving, InterleavingFactory
+from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.guidance import Guidance
+from pretzel.sampling.samplers import Sampler
+from pretzel.testing.configured import Configured
+from pretzel.testing.denoisers import CHANNELS, POSITIONS
+from pretzel.testing.discovery import one_line, raised_at
+from pretzel.testing.tiny import tiny_pretzel
+
+_PLAIN = (int, float, str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One configuration that stands trial.
+
+    Attributes:
+        label: What is special about it; empty where there is only one.
+        factory: Builds what the laws are about, the same each time.
+        refused: Why the class does not take this configuration; empty where it does.
+    """
+
+    label: str
+    factory: Callable[[], object]
+    refused: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How the classes of one kind stand trial.
+
+    Attributes:
+        trials: Returns trials of a class with its own arguments parsed.
+        factory: The protocol of which such a class is an implementation in YAML, if it is: what
+            its call takes is what the parent gives.
+        defaults: Classes for arguments that the user has to choose in YAML, but not for a check.
+    """
+
+    trials: Callable[[Configured], list[Trial]]
+    factory: type | None = None
+    defaults: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names of the parameters that a parent gives."""
+        if self.factory is None:
+            return frozenset()
+        return frozenset(inspect.signature(self.factory.__call__).parameters) - {"self"}
+
+
+def alone(make: Configured) -> list[Trial]:
+    """Return one trial of a part that depends on no sizes."""
+    make.build()
+    return [Trial(label="", factory=make)]
+
+
+def blocks(make: Configured) -> list[Trial]:
+    """Return trials in several channels, grids, depths and orders.
+
+    Sizes that the constructor does not have are left out, and sizes that it refuses by a
+    ``ValueError`` are skipped.
+
+    Raises:
+        UserError: If it refuses all of them, or raises anything else.
+    """
+    sizes: list[dict[str, object]] = [
+        {"channels": 3, "grid": (2, 3), "num_layers": 1, "permutation": Raster()},
+        {"channels": 2, "grid": (3, 3), "num_layers": 2, "permutation": Flip()},
+        {"channels": 3, "grid": (3, 2), "num_layers": 2, "permutation": ColumnMajor()},
+        {"channels": 4, "grid": (2, 2), "num_layers": 1, "permutation": FixedRandom(seed=0)},
+    ]
+    trials: dict[str, Trial] = {}
+    refusal: UserError | None = None
+    for every in sizes:
+        given = {name: value for name, value in every.items() if name in make.accepts}
+        label = ", ".join(f"{name}={_short(value)}" for name, value in given.items())
+        refused = ""
+        try:
+            make.build(**given)
+        except UserError as error:
+            if not isinstance(error.__cause__, ValueError):
+                raise
+            refusal, refused = error, str(error)
+        trials[label] = Trial(label=label, factory=partial(make, **given), refused=refused)
+    if refusal and all(trial.refused for trial in trials.values()):
+        raise refusal
+    return list(trials.values())
+
+
+def denoisers(make: Configured) -> list[Trial]:
+    """Return trials on the latents of the laws, as a row and as a square."""
+
+    def fitted(grid: tuple[int, ...]) -> Denoiser:
+        denoiser = make.build()
+        assert isinstance(denoiser, Denoiser)
+        denoiser.fit_to(CHANNELS, grid)
+        return denoiser
+
+    trials = []
+    for grid in ((POSITIONS,), (2, POSITIONS // 2)):
+        factory = partial(fitted, grid)
+        try_to_build(make, factory)
+        label = f"channels={CHANNELS}, grid={grid}"
+        trials.append(Trial(label=label, factory=factory))
+    return trials
+
+
+def interleavings(make: Configured) -> list[Trial]:
+    """Return one trial inside the smallest real model."""
+
+    def interleaving(channels: int, hidden_size: int, width: int) -> Interleaving:
+        built = make.build(channels=channels, hidden_size=hidden_size, width=width)
+        assert isinstance(built, Interleaving)
+        return built
+
+    factory = partial(tiny_pretzel, interleaving)
+    try_to_build(make, factory)
+    return [Trial(label="in a tiny Pretzel", factory=factory)]
+
+
+def try_to_build(make: Configured, factory: Callable[[], object]) -> None:
+    """Build once what stands trial.
+
+    Raises:
+        UserError: If anything is raised where the part meets what is around it.
+    """
+    try:
+        factory()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error)}{raised_at(error)}"
+        raise UserError(f"{make.part.__name__} cannot be put on trial: {reason}") from error
+
+
+KINDS: dict[type, Kind] = {
+    FlowBlock: Kind(
+        trials=blocks,
+        factory=BlockFactory,
+        defaults={"transform": "pretzel.flow.AffineSoftplus"},
+    ),
+    Transform: Kind(trials=alone),
+    Permutation: Kind(trials=alone),
+    Guidance: Kind(trials=alone),
+    Denoiser: Kind(trials=denoisers),
+    Sampler: Kind(trials=alone),
+    Interleaving: Kind(trials=interleavings, factory=InterleavingFactory),
+}
+
+
+def kind_of(part: type) -> Kind:
+    """Return the kind of a class.
+
+    Raises:
+        UserError: If no laws are known for it.
+    """
+    for base, kind in KINDS.items():
+        if issubclass(part, base):
+            return kind
+    names = ", ".join(base.__name__ for base in KINDS)
+    raise UserError(
+        f"no laws are known for {part.__module__}.{part.__qualname__}: it is none of {names}"
+    )
+
+
+def describe(factory: object) -> str:
+    """Return what a case builds, in a few words: the arguments of a ``partial``."""
+    if not isinstance(factory, partial):
+        return ""
+    values = [_short(value) for value in factory.args]
+    return ", ".join([*values, *(f"{k}={_short(v)}" for k, v in factory.keywords.items())])
+
+
+def _short(value: object) -> str:
+    if isinstance(value, partial):
+        inner = describe(value)
+        return f"{_short(value.func)}({inner})"
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__name__")):
+        return str(value.__name__)
+    if value is None or isinstance(value, (*_PLAIN, tuple, list, dict)):
+        return repr(value)
+    arguments = inspect.signature(type(value).__init__).parameters
+    plain = {k: v for k, v in vars(value).items() if k in arguments and isinstance(v, _PLAIN)}
+    return f"{type(value).__name__}({', '.join(f'{k}={v!r}' for k, v in plain.items())})"

@@ -1,0 +1,193 @@
+"""The tests behind ``pytest --laws``: one for each law, state and case of every part."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from pretzel.errors import UserError
+from pretzel.testing.case import Case
+from pretzel.testing.cases import CASES
+from pretzel.testing.deviation import LawBroken
+from pretzel.testing.discovery import concrete_classes, one_line, raised_at
+from pretzel.testing.kinds import KINDS, describe
+from pretzel.testing.suite import Law, laws_of, state_name, try_law
+
+Factory = Callable[[], object]
+
+
+class PackageLaws(pytest.Collector):
+    """Collects every concrete part of a package; its name is the package's."""
+
+    @override
+    def collect(self) -> Iterator[pytest.Collector]:
+        """Yield the classes, kind by kind.
+
+        Raises:
+            CollectError: If a module of the package cannot be imported, or a ``conftest.py``
+                returns something else than cases.
+        """
+        cases = all_cases(self.config)
+        try:
+            parts: list[type] = []
+            for kind in KINDS:
+                parts.extend(concrete_classes(kind, self.name))
+        except UserError as error:
+            raise self.CollectError(f"--laws {self.name}: {error}") from error
+        for part in dict.fromkeys(parts):
+            name = f"{part.__module__}.{part.__qualname__}".replace("::", ".")
+            yield ClassLaws.of(self, name, part, cases.get(part, ()))
+
+
+class ClassLaws(pytest.Collector):
+    """Collects the laws of one class."""
+
+    part: type
+    cases: Sequence[Factory]
+
+    @classmethod
+    def of(
+        cls, parent: pytest.Collector, name: str, part: type, cases: Sequence[Factory]
+    ) -> "ClassLaws":
+        """Return the collector of a class.
+
+        Args:
+            parent: The package.
+            name: The class's dotted path; the start of the tests' ids, by which ``--dist
+                loadfile`` keeps the laws of a class together.
+            part: The class.
+            cases: Build it.
+        """
+        node: ClassLaws = cls.from_parent(parent, name=name, nodeid=name)
+        node.part = part
+        node.cases = cases
+        node.add_marker("laws")
+        return node
+
+    @override
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield one test for each law, state and case."""
+        if not self.cases:
+            yield Refused.of(self, "has a case", _how_to_add_a_case(self.part))
+        for number, factory in enumerate(self.cases):
+            label = f"case {number}" if len(self.cases) > 1 else "case"
+            try:
+                laws = laws_of(factory())
+            except Exception as error:
+                raised = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+                reason = f"{self.name}, {label}: {raised}{one_line(error)}{raised_at(error)}"
+                yield Refused.of(self, f"{label} can be built", reason)
+                continue
+            for law in laws:
+                for perturbed in (False, True):
+                    case = Case[Any](factory=factory, perturbed=perturbed)
+                    yield LawItem.of(self, label, law, case)
+
+
+class TrialItem(pytest.Item):
+    """A test of one class."""
+
+    @override
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return where the test is listed."""
+        return self.path, None, f"{self.parent.name}: {self.name}" if self.parent else self.name
+
+
+class LawItem(TrialItem):
+    """One law on one case, at initialisation or perturbed."""
+
+    law: Law
+    case: Case[Any]
+
+    @classmethod
+    def of(cls, parent: ClassLaws, label: str, law: Law, case: Case[Any]) -> "LawItem":
+        """Return the test."""
+        name = f"{law.name}[{state_name(case.perturbed)}, {label}]"
+        node: LawItem = cls.from_parent(parent, name=name)
+        node.law = law
+        node.case = case
+        return node
+
+    @override
+    def runtest(self) -> None:
+        """Try the law.
+
+        Raises:
+            LawBroken: With the meaning of the law, the worst error and where it is.
+        """
+        outcome = try_law(self.law, self.case)
+        if not outcome.passed:
+            built = describe(self.case.factory)
+            raise LawBroken(
+                f"{self.parent.name if self.parent else ''}{f', built as {built}' if built else ''}"
+                f"\nbreaks {self.law.name}"
+                f" ({'every parameter perturbed' if self.case.perturbed else 'at initialisation'}):"
+                f"\n  {self.law.meaning}\n  {outcome.detail}"
+            ) from outcome.cause
+
+    @override
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: object) -> Any:
+        """Show what the law says, not the traceback of how it found out."""
+        if isinstance(excinfo.value, LawBroken):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+
+class Refused(TrialItem):
+    """A test that fails, because a class could not be put on trial."""
+
+    reason: str
+
+    @classmethod
+    def of(cls, parent: ClassLaws, name: str, reason: str) -> "Refused":
+        """Return the test."""
+        node: Refused = cls.from_parent(parent, name=name)
+        node.reason = reason
+        return node
+
+    @override
+    def runtest(self) -> None:
+        """Fail.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(self.reason)
+
+    @override
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: object) -> str:
+        """Show the reason alone."""
+        return str(excinfo.value)
+
+
+def all_cases(config: pytest.Config) -> dict[type, Sequence[Factory]]:
+    """Return Pretzel's own cases, with those of every ``conftest.py`` laid over them.
+
+    Raises:
+        CollectError: If one of them is no mapping of classes to lists of functions.
+    """
+    merged: dict[type, Sequence[Factory]] = dict(CASES)
+    # The hook's first answer is that of the conftest.py that was loaded last: the deepest.
+    for given in reversed(config.hook.pytest_law_cases()):
+        for part, factories in dict(given).items():
+            listed = isinstance(factories, list | tuple) and all(map(callable, factories))
+            if not isinstance(part, type) or not listed:
+                raise pytest.Collector.CollectError(
+                    "pytest_law_cases must return {class: [function, ...]} of functions without "
+                    f"arguments that build the class, got {part!r}: {factories!r}"
+                )
+            merged[part] = factories
+    return merged
+
+
+def _how_to_add_a_case(part: type) -> str:
+    return (
+        f"{part.__module__}.{part.__qualname__} has no law case: add one to conftest.py\n\n"
+        f"    from {part.__module__} import {part.__name__}\n\n"
+        "    def pytest_law_cases():\n"
+        f"        return {{{part.__name__}: [lambda: {part.__name__}(...)]}}\n\n"
+        "with arguments that make it small (an interleaving: inside "
+        "pretzel.testing.tiny_pretzel)"
+    )

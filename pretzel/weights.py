@@ -1,0 +1,69 @@
+"""Weights from files: read without code, refused in one sentence where they do not fit."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from pretzel.errors import UserError
+from pretzel.typing import Tensor
+
+
+def read_exported(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file, as ``export`` writes it.
+
+    Raises:
+        UserError: If there is no such file, or it is no safetensors file.
+    """
+    if not path.is_file():
+        raise UserError(f"weights must name a file that export wrote, got {path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names: list[str] = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"weights must name a file that export wrote, got {path}: {error}"
+        ) from error
+
+
+def check_architecture(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
+    """Refuse a state with other names or shapes.
+
+    Args:
+        own: The module's state.
+        state: What would be loaded.
+        what: Where it is from, the beginning of the message.
+
+    Raises:
+        UserError: Naming the first tensor that does not fit, and the number of others.
+    """
+    problems = [f"{name} is missing" for name in own if name not in state]
+    problems += [f"{name} is unknown" for name in state if name not in own]
+    problems += [
+        f"{name} has shape {tuple(value.shape)} instead of {tuple(own[name].shape)}"
+        for name, value in state.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
+        raise UserError(f"{what} must be of the configured architecture, but {problems[0]}{more}")
+
+
+def check_frozen(own: Mapping[str, str], frozen: Mapping[str, str], what: str) -> None:
+    """Refuse weights that were trained around other frozen parts.
+
+    Args:
+        own: Name and identity of the module's frozen parts.
+        frozen: Those that the weights were trained with, as far as they are known.
+        what: Where the weights are from, the beginning of the message.
+
+    Raises:
+        UserError: If a frozen part differs.
+    """
+    for name, identity in frozen.items():
+        if own.get(name) != identity:
+            raise UserError(
+                f"{what} must be used with the {name} it was trained with, {identity}, "
+                f"got {own.get(name)}"
+            )

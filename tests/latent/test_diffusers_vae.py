@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from pretzel.latent import DiffusersVAE
+
+pytest.importorskip("diffusers")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A real AutoencoderKL, tiny and untrained."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4,
+        layers_per_block=1, scaling_factor=0.25,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("vae")
+    vae.save_pretrained(path)
+    return str(path), vae
+
+
+def test_latents_are_the_scaled_means_in_raster_order(folder):
+    path, vae = folder
+    latent = DiffusersVAE(path, image_size=16, downsampling=2, noise=0.3)
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    x = latent.encode(images)
+    assert x.shape == (2, latent.num_positions, latent.channels) == (2, 64, 4)
+    with torch.no_grad():
+        mean = vae.encode(images).latent_dist.mean
+        expected = vae.decode(mean).sample
+    torch.testing.assert_close(x[1, 11], 0.25 * mean[1, :, 1, 3])
+    torch.testing.assert_close(latent.decode(x), expected)
+
+
+def test_patches_hold_the_same_numbers(folder):
+    path, _ = folder
+    images = torch.rand(1, 3, 16, 16)
+    whole = DiffusersVAE(path, image_size=16, downsampling=2)
+    patched = DiffusersVAE(path, image_size=16, downsampling=2, patch_size=2)
+    assert (patched.grid, patched.channels) == ((4, 4), 16)
+    torch.testing.assert_close(
+        patched.decode(patched.encode(images)), whole.decode(whole.encode(images))
+    )
+
+
+def test_its_weights_belong_to_no_checkpoint(folder):
+    latent = DiffusersVAE(folder[0], image_size=16, downsampling=2)
+    latent.encode(torch.zeros(1, 3, 16, 16))
+    assert latent.state_dict() == {}
+    assert list(latent.parameters()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 20}, r"image_size must be a multiple of downsampling \* patch_size"),
+        ({"image_size": 16, "noise": -1.0}, "noise must be 0 or positive, got -1.0"),
+    ],
+)
+def test_wrong_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DiffusersVAE("anything", **options)
+
+
+def test_what_cannot_be_loaded_is_named(folder, tmp_path):
+    latent = DiffusersVAE(str(tmp_path / "nothing"), image_size=16)
+    with pytest.raises(ValueError, match=r"name must be .* AutoencoderKL, got .*nothing"):
+        latent.encode(torch.zeros(1, 3, 16, 16))
+    other = DiffusersVAE(folder[0], image_size=16, downsampling=4)
+    with pytest.raises(ValueError, match=r"which gives \(4, 8, 8\) instead of \(4, 4, 4\)"):
+        other.encode(torch.zeros(1, 3, 16, 16))

@@ -1,0 +1,284 @@
+"""`pretzel sample`: what it draws, what it writes, what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from pretzel.errors import UserError
+from pretzel.module import PretzelModule
+from pretzel.sampling import gallery
+from pretzel.sampling.command import main
+from pretzel.sampling.configured import ModelOnly, trained_model
+from pretzel.sampling.pictures import save_png, sheet
+from pretzel.testing import perturb
+
+ROOT = Path(__file__).parents[2]
+BASE = str(ROOT / "ablations" / "base" / "easy_vqa.yaml")
+SMALL = {
+    "latent": {
+        "class_path": "pretzel.latent.Pixels",
+        "init_args": {"image_size": 8, "patch_size": 4, "noise": 0.05},
+    },
+    "split": {
+        "class_path": "pretzel.flow.ExplicitSplit",
+        "init_args": {"shallow": [1], "deep": 1},
+    },
+}
+FREE = {"interleaving": {"class_path": "pretzel.interleave.Unconditional"}}
+RED, SHAPE = "a red circle", "a shape/../with ünsafe name"
+
+
+def configuration(path, parts):
+    sampler = {"class_path": "pretzel.sampling.samplers.Sequential"}
+    arguments = {"pretzel": parts, "sampler": sampler}
+    path.write_text(yaml.safe_dump({"model": {"init_args": arguments}}))
+    return ["-c", BASE, "-c", str(path)]
+
+
+def trained(config):
+    """Return the module that a configuration describes, with weights as if it had been trained."""
+    module = ModelOnly(["fit", *config], replaced=True).model
+    perturb(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A small configuration, and exported weights and a checkpoint for it."""
+    folder = tmp_path_factory.mktemp("made")
+    config = configuration(folder / "small.yaml", SMALL)
+    module = trained(config)
+    module.export(folder / "x.safetensors")
+    averaged = {name: value.clone() for name, value in module.state_dict().items()}
+    perturb(module, seed=1)
+    checkpoint = {"state_dict": averaged, "current_model_state": dict(module.state_dict())}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, folder / "x.ckpt")
+    return config, folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def sample(made, *args, out="out"):
+    config, folder = made
+    assert main([*config, "--weights", str(folder / "x.safetensors"), "--out", out, *args]) == 0
+    return json.loads((Path(out) / "prompts.json").read_text(encoding="utf-8"))
+
+
+def pixels(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_it_writes_every_image_a_sheet_and_what_was_asked_for(made, capsys):
+    found = sample(made, "--prompt", RED, "--prompt", SHAPE, "--num", "2", "--seed", "7")
+    assert found == [
+        {"file": "00000.png", "prompt": RED, "seed": 7, "draw": 0},
+        {"file": "00001.png", "prompt": RED, "seed": 7, "draw": 1},
+        {"file": "00002.png", "prompt": SHAPE, "seed": 7, "draw": 0},
+        {"file": "00003.png", "prompt": SHAPE, "seed": 7, "draw": 1},
+    ]
+    names = {one["file"] for one in found} | {"grid.png", "prompts.json"}
+    assert {path.name for path in Path("out").iterdir()} == names
+    images = [pixels(Path("out") / one["file"]) for one in found]
+    assert all(image.shape == (8, 8, 3) for image in images)
+    assert len({image.tobytes() for image in images}) == 4
+    # two columns of 96 px cells, as many as there are draws of a prompt
+    assert pixels("out/grid.png").shape == (2 * (96 + 18), 2 * 100, 3)
+    told = capsys.readouterr().out
+    for path in ("out/00000.png to 00003.png (4, seed 7)", "out/grid.png", "out/prompts.json"):
+        assert path in told
+
+
+def test_images_are_the_modules_own(made):
+    sample(made, "--prompt", RED, "--seed", "7")
+    config, folder = made
+    module = trained_model(config[1::2], [], weights=folder / "x.safetensors")
+    with torch.inference_mode():
+        image = module.draw([RED], [f"{RED}#0"], seed=7)[0]
+    expected = ((image + 1) * 127.5).round().permute(1, 2, 0).numpy()
+    assert np.array_equal(pixels("out/00000.png"), expected)
+
+
+def test_an_image_depends_neither_on_its_batch_nor_on_other_prompts(made):
+    both = sample(made, "--prompt", SHAPE, "--prompt", RED, "--num", "2")
+    alone = sample(made, "--prompt", RED, "--num", "2", "--batch_size", "1", out="alone")
+    assert [one["prompt"] for one in both[2:]] == [RED, RED]
+    for one, other in zip(both[2:], alone, strict=True):
+        difference = pixels(Path("out", one["file"])) - pixels(Path("alone", other["file"]))
+        assert np.abs(difference).max() <= 1  # a batch of another size rounds otherwise
+    twice = sample(made, "--prompt", RED, "--prompt", RED, out="twice")
+    assert [one["draw"] for one in twice] == [0, 1]
+
+
+def test_a_checkpoint_gives_its_averaged_weights(made):
+    config, folder = made
+    sample(made, "--prompt", RED)
+    arguments = ["--ckpt_path", str(folder / "x.ckpt"), "--prompt", RED, "--out", "averaged"]
+    assert main([*config, *arguments]) == 0
+    assert np.array_equal(pixels("out/00000.png"), pixels("averaged/00000.png"))
+    module = trained_model(config[1::2], [], checkpoint=folder / "x.ckpt")
+    assert isinstance(module, PretzelModule)
+    assert not module.training
+
+
+def test_prompts_from_a_file_and_overrides_as_for_fit(made):
+    Path("prompts.txt").write_text(f"{RED}\n\n  {SHAPE} \n", encoding="utf-8")
+    found = sample(made, "--prompts", "prompts.txt")
+    assert [one["prompt"] for one in found] == [RED, SHAPE]
+    assert {one["seed"] for one in found} == {0}  # that of the configuration
+    other = ["--model.guidance.weight", "0", "--model.init_args.seed=3"]
+    assert sample(made, "--prompts", "prompts.txt", *other, out="other")[0]["seed"] == 3
+    assert not np.array_equal(pixels("out/00000.png"), pixels("other/00000.png"))
+
+
+def test_weights_may_be_those_of_the_configuration_and_the_folder_the_next_free_one(made):
+    config, folder = made
+    weights = {"model": {"init_args": {"weights": str(folder / "x.safetensors")}}}
+    Path("weights.yaml").write_text(yaml.safe_dump(weights))
+    arguments = [*config, "-c", "weights.yaml", "--prompt", RED]
+    for run in ("run-0", "run-1"):
+        assert main(arguments) == 0
+        assert Path("samples", run, "grid.png").exists()
+
+
+def test_a_model_that_ignores_text_needs_no_prompt(tmp_path):
+    config = configuration(tmp_path / "free.yaml", SMALL | FREE)
+    Path("overlay.yaml").write_text(
+        yaml.safe_dump({"model": {"init_args": {"learning_rate_scales": {}}}})
+    )
+    config += ["-c", "overlay.yaml"]
+    trained(config).export(tmp_path / "free.safetensors")
+    assert main([*config, "--weights", "free.safetensors", "--num", "3", "--out", "out"]) == 0
+    assert len(json.loads(Path("out/prompts.json").read_text())) == 3
+    assert not np.array_equal(pixels("out/00000.png"), pixels("out/00001.png"))
+
+
+def test_an_interrupt_leaves_whole_files_only(made, monkeypatch):
+    saves = []
+
+    def interrupted(self, target, **options):
+        Path(target).write_bytes(b"half of a picture")
+        raise KeyboardInterrupt
+
+    def save(picture, path):
+        saves.append(path)
+        if len(saves) == 4:
+            monkeypatch.setattr(Image.Image, "save", interrupted)
+        save_png(picture, path)
+
+    monkeypatch.setattr(gallery, "save_png", save)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"interrupted after 3 of 6 images; they are in out"
+    ):
+        sample(made, "--prompt", RED, "--num", "6", "--batch_size", "2")
+    left = json.loads(Path("out/prompts.json").read_text())
+    assert [one["file"] for one in left] == ["00000.png", "00001.png", "00002.png"]
+    assert {path.name for path in Path("out").iterdir()} == {"prompts.json"} | {
+        one["file"] for one in left
+    }
+    assert all(pixels(Path("out", one["file"])).shape == (8, 8, 3) for one in left)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--prompt", RED], r"needs trained weights: give --ckpt_path FILE\.ckpt or --weights"),
+        (["--prompt", RED, "--weights", "none.safetensors"],
+         r"--weights: none\.safetensors: no such file"),
+        (["--prompt", RED, "--ckpt_path", "none.ckpt"], r"--ckpt_path: none\.ckpt: no such file"),
+        (["--prompt", RED, "--ckpt_path", "CKPT", "--weights", "WEIGHTS"], r"not allowed with"),
+        (["--prompt", RED, "--ckpt_path", "WEIGHTS"], r"x\.safetensors: not a weights-only"),
+        (["--prompt", RED, "--weights", "CKPT"], r"weights must name a file that export wrote"),
+        (["--weights", "WEIGHTS"], r"--prompt or --prompts must be given"),
+        (["--weights", "WEIGHTS", "--prompts", "none.txt"], r"none\.txt: cannot be read"),
+        (["--weights", "WEIGHTS", "--prompts", "empty.txt"], r"must hold at least one prompt"),
+        (["--weights", "WEIGHTS", "--prompts", "latin.txt"], r"latin\.txt: must be UTF-8 text"),
+        (["--prompt", RED, "--weights", "WEIGHTS", "--num", "0"], r"--num must be at least 1"),
+        (["--prompt", RED, "--weights", "WEIGHTS", "--batch_size", "-1"],
+         r"--batch_size must be at least 1, got -1"),
+        (["--prompt", RED, "--weights", "WEIGHTS", "--out", "full"],
+         r"--out must be a new or empty folder, got full"),
+        (["--promt", RED, "--weights", "WEIGHTS"],
+         r"unknown argument '--promt'; did you mean '--prompt'\?"),
+        (["--prompt", RED, "--weights", "WEIGHTS", "--model.guidance.wait", "1"], r"wait"),
+        (["--prompt", RED, "--weights", "WEIGHTS", "--out", "full/a.txt/out"],
+         r"--out: full/a\.txt/out: cannot be written"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_sentence_and_write_nothing(made, args, expected):
+    config, folder = made
+    Path("full").mkdir()
+    for name, content in (("full/a.txt", b"a"), ("empty.txt", b"\n"), ("latin.txt", b"\xe9")):
+        Path(name).write_bytes(content)
+    before = sorted(Path.cwd().rglob("*"))
+    named = {"WEIGHTS": str(folder / "x.safetensors"), "CKPT": str(folder / "x.ckpt")}
+    with pytest.raises(UserError, match=expected) as refused:
+        main([*config, *(named.get(word, word) for word in args)])
+    assert "\n" not in str(refused.value)
+    assert sorted(Path.cwd().rglob("*")) == before
+
+
+def test_weights_of_another_configuration_are_refused(made, tmp_path):
+    config, folder = made
+    other = configuration(
+        tmp_path / "deeper.yaml",
+        SMALL | {"split": {**SMALL["split"], "init_args": {"shallow": [1], "deep": 2}}},
+    )
+    for option, file in (("--weights", "x.safetensors"), ("--ckpt_path", "x.ckpt")):
+        with pytest.raises(UserError, match=rf"{file}.* must be of the configured architecture"):
+            main([*other, option, str(folder / file), "--prompt", RED])
+    saved = torch.load(folder / "x.ckpt", weights_only=True)
+    saved["frozen"]["vlm"] = "other:1"
+    torch.save(saved, "other.ckpt")
+    with pytest.raises(UserError, match=r"other\.ckpt: .* with the vlm it was trained with, other"):
+        main([*config, "--ckpt_path", "other.ckpt", "--prompt", RED])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_said(made):
+    config, folder = made
+    weights = ["--weights", str(folder / "x.safetensors"), "--prompt", RED]
+    with pytest.raises(UserError, match=r"--device cuda: this machine .* has no CUDA"):
+        main([*config, *weights, "--device", "cuda"])
+
+
+def test_too_little_memory_is_said(made, monkeypatch):
+    def draw(self, prompts, keys, *, seed):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(PretzelModule, "draw", draw)
+    with pytest.raises(UserError, match=r"--batch_size must be one that fits .*, got 64"):
+        sample(made, "--prompt", RED)
+
+
+def test_help_is_complete_and_needs_no_torch():
+    code = (
+        "import sys; from pretzel.sampling.command import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in ("example:", "--ckpt_path", "--weights", "--prompt ", "--prompts", "--num",
+                 "--seed", "--batch_size", "--device", "--out", "prompts.json"):  # fmt: skip
+        assert word in done.stdout, word
+
+
+def test_a_sheet_shortens_labels_and_enlarges_by_whole_pixels():
+    shown = [Image.new("RGB", (40, 20), colour) for colour in ("red", "blue", "green")]
+    picture = sheet(shown, ["a", "b " * 100, ""], columns=2)
+    assert picture.size == (2 * (120 + 4), 2 * (60 + 18))
+    assert picture.getpixel((2, 2)) == (255, 0, 0)
+    assert picture.getpixel((126, 2)) == (0, 0, 255)
+    assert picture.getpixel((121 + 1, 2)) == (255, 255, 255)

@@ -1,0 +1,203 @@
+"""``pretzel check``: a line for each law, the exit code, one sentence for a user's mistake."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pretzel.__main__ import main
+from pretzel.testing import check
+from pretzel.testing.cases import CASES
+from pretzel.testing.discovery import concrete_classes
+from pretzel.testing.kinds import KINDS
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "pretzel_causal_conv"
+LAB = '''
+import torch
+from pretzel.flow import AffineSoftplus, AffineTransform, FlowBlock, Flowed, Permutation
+from pretzel.interleave import Stacked
+
+
+class WrongSign(AffineSoftplus):
+    def forward(self, x, params):
+        z, logdet = super().forward(x, params)
+        return z, -logdet
+
+
+class Scale(FlowBlock):
+    """A block with a learned scale for each channel, and no order or depth."""
+
+    def __init__(self, channels: int, grid: tuple[int, ...], *, gain: float, even: bool = False):
+        super().__init__()
+        if even and channels % 2:
+            raise ValueError(f"channels must be even, got {channels}")
+        if gain < 0:
+            raise ValueError(f"gain must not be negative, got {gain}")
+        self.channels, self.grid = channels, grid
+        self.log_scale = torch.nn.Parameter(torch.zeros(channels))
+        self.gain = gain
+
+    def forward(self, x):
+        count = 1
+        for size in self.grid:
+            count *= size
+        if x.shape[1:] != (count, self.channels):
+            raise ValueError("shape")
+        logdet = self.gain * self.log_scale.sum() * count
+        return Flowed(z=x * (self.gain * self.log_scale).exp(), logdet=logdet.expand(len(x)))
+
+    def inverse(self, z):
+        return z * (-self.gain * self.log_scale).exp()
+
+
+class Deaf(Stacked):
+    """Refuses every configuration."""
+
+    def __init__(self, channels: int, hidden_size: int, width: int, *, levels: int):
+        raise RuntimeError(f"no {levels} levels")
+
+
+class HalfDone(AffineTransform):
+    pass
+
+
+class Crash(Permutation):
+    def order(self, grid):
+        return torch.zeros(3).reshape(7)
+
+
+class Unrelated:
+    pass
+
+
+def function():
+    pass
+'''
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    (tmp_path / "check_lab.py").write_text(LAB)
+    (tmp_path / "check_needs.py").write_text("import not_there_at_all\n")
+    (tmp_path / "check_raises.py").write_text("\n1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name in [name for name in sys.modules if name.startswith("check_")]:
+        del sys.modules[name]
+
+
+def run(capsys, *args):
+    code = main(["check", *args])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_our_parts_pass_without_arguments(capsys):
+    code, out, _ = run(capsys, "pretzel.flow.AffineSoftplus")
+    assert code == 0
+    assert "trial 2 of 2: min_scale=0.1" in out
+    law = [line for line in out.splitlines() if "logdet_is_that_of_the_derivative" in line]
+    states = [["pass", state] for state in ("initial", "perturbed")]
+    assert [line.split()[:3:2] for line in law] == 2 * states
+    assert "FAIL" not in out
+    assert "obeys all" in out.splitlines()[-1]
+
+
+def test_every_part_of_ours_is_of_a_kind_and_has_a_case():
+    parts = [part for kind in KINDS for part in concrete_classes(kind, "pretzel")]
+    assert len(parts) >= 14
+    assert [part for part in parts if not CASES.get(part)] == []
+    assert [check.find_class(f"{part.__module__}.{part.__name__}") for part in parts] == parts
+
+
+def test_the_example_block_passes_in_several_sizes(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLE / "src"))
+    code, out, err = run(capsys, "pretzel_causal_conv.CausalConvBlock", "--init-args.width", "8")
+    assert code == 0, out + err
+    assert out.startswith("transform: pretzel.flow.AffineSoftplus, as --init-args.transform is not")
+    assert "grid=(3, 3), num_layers=2, permutation=Flip()" in out
+    assert "autoregressive.cached_steps_equal_condition" in out
+
+
+def test_a_broken_law_is_named_with_meaning_error_and_place(capsys, lab):
+    code, out, _ = run(capsys, "check_lab.WrongSign")
+    assert code == 1
+    lines = out.splitlines()
+    (number,) = (i for i, text in enumerate(lines) if "FAIL" in text and "perturbed" in text)
+    line, meaning = lines[number : number + 2]
+    assert "transforms.logdet_is_that_of_the_derivative" in line
+    assert "worst error 2 at [" in line
+    assert meaning.strip().startswith("The reported log-determinant is not log dz/dx")
+    assert "breaks transforms.logdet_is_that_of_the_derivative: " in out.splitlines()[-1]
+
+
+def test_a_crash_is_a_broken_law_with_its_line(capsys, lab):
+    code, out, _ = run(capsys, "check_lab.Crash")
+    assert code == 1
+    assert "RuntimeError: shape '[7]' is invalid" in out
+    assert "check_lab.py:" in out
+
+
+def test_sizes_that_a_block_has_not_or_refuses_are_left_out(capsys, lab):
+    mapping = "{gain: 5e-1, even: true}"
+    _, out, _ = run(capsys, "check_lab.Scale", "--init-args", mapping)
+    assert out.count("pass  blocks.inverse_undoes_forward") == 2 * 2
+    assert "trial 2 of 4: channels=2, grid=(3, 3)\n" in out
+    assert "skipped: Scale cannot be built: ValueError: channels must be even, got 3" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["Flp"], "not the dotted path of a class, .* did you mean 'pretzel.flow.*Flip'"),
+        (["no_such_package.Block"], "no module 'no_such_package': it is neither installed nor in"),
+        (["check_needs.Block"], "'check_needs' cannot be imported: it needs module 'not_there_at"),
+        (["check_raises.Block"], "'check_raises' cannot .*: ZeroDivision.*check_raises.py:2"),
+        (["check_lab.WrongSgn"], "no class 'WrongSgn'; did you mean 'check_lab.WrongSign'"),
+        (["check_lab.function"], "'check_lab.function' is not a class but a function"),
+        (["pretzel.flow.permutations"], "is not a class but a module; it has .*Flip"),
+        (["check_lab.Unrelated"], "no laws are known for check_lab.Unrelated: .* FlowBlock, Tra"),
+        (["check_lab.HalfDone"], "is abstract .location_and_scale.: check a subclass"),
+        (["check_lab.Scale"], r"check_lab.Scale needs gain: for example --init-args.gain 0.5"),
+        (["check_lab.Scale", "--init-args.gain", "loud"], "gain: expected float, got 'loud'"),
+        (["check_lab.Scale", "--init-args.gan=1"], "no parameter 'gan' .*did you mean 'gain'"),
+        (["check_lab.Scale", "--init-args.gain=-1"], "must not be negative, got -1.0 .*lab.py"),
+        (["check_lab.Scale", "--init-args.channels=3"], "channels is not for YAML to give"),
+        (["check_lab.Scale", "--init-args", "[1]"], "must be a mapping of names to values"),
+        (["check_lab.Scale", "--init-args", "{a"], "--init-args: not valid YAML"),
+        (["check_lab.Scale", "--init-args.gain"], "--init-args.gain needs a value"),
+        (["check_lab.Scale", "--gain", "1"], "unknown option '--gain'"),
+        (["check_lab.Deaf", "--init-args.levels=2"], "Deaf cannot be .*RuntimeError: no 2 levels"),
+        (["check_lab.Scale", "check_lab.Crash"], "takes one class, got check_lab.Scale, check_l"),
+        (["--init-args.gain=1"], "takes one class, got none"),
+    ],
+)  # fmt: skip
+def test_mistakes_get_one_sentence(capsys, lab, args, sentence):
+    code, out, err = run(capsys, *args)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert re.search(sentence, err), err
+    assert "pass" not in out
+
+
+def test_parts_are_parsed_as_in_yaml(capsys, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLE / "src"))
+    wrong = "{class_path: AffineSoftplus, init_args: {min_scal: 1}}"
+    block = ("pretzel_causal_conv.CausalConvBlock", "--init-args.width=8")
+    code, _, err = run(capsys, *block, f"--init-args.transform={wrong}")
+    assert code == 2
+    assert "AffineSoftplus has no parameter 'min_scal' (value 1); did you mean 'min_scale'?" in err
+
+
+def test_help_is_instant():
+    code = (
+        "import sys; from pretzel.__main__ import main\n"
+        "code = main(['check', '--help'])\n"
+        "heavy = {'torch', 'lightning', 'transformers', 'jsonargparse'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pretzel check pretzel.flow.AFBlock" in done.stdout
