@@ -140,8 +140,8 @@ def test_guidance_changes_samples_only_where_text_is_read(interleaving):
     nulls = [prompt_document("a red circle", dropped=True)]
     z = latents(model, 1, key="z")
     with torch.no_grad():
-        plain = sample_u(model, prompts, z, GaussianMixing(0.0), nulls)
-        guided = sample_u(model, prompts, z, GaussianMixing(2.0), nulls)
+        plain = sample_u(model, prompts, z, GaussianMixing(0.0), nulls).x
+        guided = sample_u(model, prompts, z, GaussianMixing(2.0), nulls).x
     if model.interleaving.reads_text:
         assert not torch.allclose(plain, guided)
     else:

@@ -204,7 +204,8 @@ class AFBlock(AutoregressiveBlock[AFCache]):
             h = torch.cat([first, self.input(x[:, :-1])], dim=1)
         embedding = self.positions.embed(self.coordinates)
         h = h if embedding is None else h + embedding
-        return h if read.added is None else h + read.added[:, None]
+        out: Tensor = h if read.added is None else h + read.added[:, None]
+        return out
 
     def _rotation(self, length: int | None, dtype: torch.dtype) -> Rotation | None:
         """Return the rotation of a prefix of ``length`` (None: no text axis) and all positions."""
@@ -224,7 +225,8 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         return out
 
     def _first(self, cache: AFCache) -> Tensor:
-        return self.start(self.input).expand(cache.rows, 1, -1)
+        token: Tensor = self.start(self.input)
+        return token.expand(cache.rows, 1, -1)
 
     def _nothing(self, cache: AFCache, positions: int) -> Tensor:
         return self.head.weight.new_zeros(cache.rows, positions, self.num_params)

@@ -98,8 +98,8 @@ class Layer(nn.Module):
         width: Channels of the residual stream.
         attention: Its attention.
         mlp: Its MLP.
-        norm: Makes the norm before each branch, and after it with ``post_norm``.
-        post_norm: Whether each branch's output is normalised before it is added.
+        pre_norm: Makes the norm before each branch.
+        post_norm: Makes the norm of each branch's output, before it is added; None for none.
     """
 
     def __init__(
@@ -108,16 +108,16 @@ class Layer(nn.Module):
         width: int,
         attention: Attention,
         mlp: nn.Module,
-        norm: NormFactory,
-        post_norm: bool,
+        pre_norm: NormFactory,
+        post_norm: NormFactory | None,
     ) -> None:
         super().__init__()
-        self.attention_norm = norm(width)
+        self.attention_norm = pre_norm(width)
         self.attention = attention
-        self.attention_post_norm = norm(width) if post_norm else None
-        self.mlp_norm = norm(width)
+        self.attention_post_norm = None if post_norm is None else post_norm(width)
+        self.mlp_norm = pre_norm(width)
         self.mlp = mlp
-        self.mlp_post_norm = norm(width) if post_norm else None
+        self.mlp_post_norm = None if post_norm is None else post_norm(width)
 
     def forward(
         self,
@@ -155,6 +155,8 @@ class CausalTransformer(Conditioner[KVCache]):
             many as query heads.
         mlp: Position-wise branch; None for a GELU :class:`~pretzel.flow.mlp.MLP` of ratio 4.
         norm: Every norm; None for :class:`~pretzel.flow.norms.RMSNorm`.
+        pre_norm: Norm before each branch; None for ``norm``. STARFlow's layer norms stand only
+            there.
         qk_norm: Whether queries and keys are normalised before RoPE (arXiv 2302.05442).
         post_norm: Whether each branch's output is normalised as well.
         final_norm: Whether the last state is.
@@ -177,6 +179,7 @@ class CausalTransformer(Conditioner[KVCache]):
         num_kv_heads: int | None = None,
         mlp: MLPFactory | None = None,
         norm: NormFactory | None = None,
+        pre_norm: NormFactory | None = None,
         qk_norm: bool = True,
         post_norm: bool = False,
         final_norm: bool = True,
@@ -214,8 +217,8 @@ class CausalTransformer(Conditioner[KVCache]):
                         gated=gated_attention,
                     ),
                     mlp=make_mlp(width, bias),
-                    norm=make_norm,
-                    post_norm=post_norm,
+                    pre_norm=pre_norm or make_norm,
+                    post_norm=make_norm if post_norm else None,
                 )
                 for _ in range(num_layers)
             ]
@@ -268,9 +271,8 @@ class CausalTransformer(Conditioner[KVCache]):
                 h = layer(h, rotation, mask, cache, index, own)
         if cache is not None:
             cache.commit(length)
-        if self.final_norm is not None:
-            h = self.final_norm(h)
-        return h
+        out: Tensor = h if self.final_norm is None else self.final_norm(h)
+        return out
 
     def new_cache(
         self, batch_size: int, max_length: int, temperature: Float[Tensor, " b"] | None = None

@@ -119,6 +119,7 @@ CASES: dict[type, list[Factory]] = {
         partial(af_block, (3,), Flip(), VolumePreserving()),
         *OPTIONS,
     ],
+    CausalTransformer: OPTIONS,
     AffineSoftplus: [AffineSoftplus, partial(AffineSoftplus, min_scale=0.1)],
     AffineExp: [AffineExp],
     VolumePreserving: [VolumePreserving, partial(VolumePreserving, learn_variance=False)],

@@ -8,7 +8,7 @@ from pretzel.testing.deviation import Deviation, require, within, worst_of
 from pretzel.typing import Float, Tensor
 
 
-def sample() -> tuple[Float[Tensor, "b d"], ...]:
+def sample() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return conditional and unconditional means and standard deviations, float64."""
     mu_c, mu_u = normal(4, 5, key="mu_c"), normal(4, 5, key="mu_u")
     return mu_c, normal(4, 5, key="sigma_c").exp(), mu_u, normal(4, 5, key="sigma_u").exp()
@@ -54,8 +54,11 @@ def elements_are_independent(case: Case[Guidance]) -> Deviation:
     """One element's mixture depends on other elements."""
     guidance, given = case.build(), sample()
     mu, sigma = guidance.mix(*given, 1.5)
-    alone = [guidance.mix(*(tensor[i : i + 1, j : j + 1] for tensor in given), 1.5)
-             for i in range(4) for j in range(5)]  # fmt: skip
+    mu_c, sigma_c, mu_u, sigma_u = given
+    alone = [
+        guidance.mix(mu_c[at], sigma_c[at], mu_u[at], sigma_u[at], 1.5)
+        for at in ((slice(i, i + 1), slice(j, j + 1)) for i in range(4) for j in range(5))
+    ]
     return worst_of(
         [
             within(torch.cat([m.flatten() for m, _ in alone]).view(4, 5), mu, FP64, "mu"),

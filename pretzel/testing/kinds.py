@@ -8,11 +8,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from pretzel.errors import UserError
+from pretzel.flow.af_block import AFBlock
 from pretzel.flow.block import BlockFactory, FlowBlock
+from pretzel.flow.conditioner import Conditioner, ConditionerFactory
 from pretzel.flow.permutations import ColumnMajor, FixedRandom, Flip, Permutation, Raster
-from pretzel.flow.transforms import Transform
+from pretzel.flow.transforms import AffineSoftplus, Transform
 from pretzel.interleave.base import Interleaving, InterleavingFactory
 from pretzel.sampling.denoise import Denoiser
 from pretzel.sampling.guidance import Guidance
@@ -102,6 +105,34 @@ def blocks(make: Configured) -> list[Trial]:
     return list(trials.values())
 
 
+def conditioners(make: Configured) -> list[Trial]:
+    """Return trials inside an otherwise plain block, in several sizes."""
+
+    def block(grid: tuple[int, ...], num_layers: int, permutation: Permutation) -> AFBlock:
+        def conditioner(num_layers: int) -> Conditioner[Any]:
+            built = make.build(num_layers=num_layers)
+            assert isinstance(built, Conditioner)
+            return built
+
+        return AFBlock(
+            3, grid, num_layers, permutation,
+            transform=AffineSoftplus(), conditioner=conditioner,
+        )  # fmt: skip
+
+    trials = []
+    orders: list[tuple[tuple[int, ...], int, Permutation]] = [
+        ((2, 3), 1, Raster()),
+        ((3, 3), 2, Flip()),
+        ((6,), 1, FixedRandom(seed=0)),
+    ]
+    for grid, num_layers, permutation in orders:
+        factory = partial(block, grid, num_layers, permutation)
+        try_to_build(make, factory)
+        label = f"in an AFBlock, grid={grid}, num_layers={num_layers}"
+        trials.append(Trial(label=label, factory=factory))
+    return trials
+
+
 def denoisers(make: Configured) -> list[Trial]:
     """Return trials on the latents of the laws, as a row and as a square."""
 
@@ -154,6 +185,7 @@ KINDS: dict[type, Kind] = {
         factory=BlockFactory,
         defaults={"transform": "pretzel.flow.AffineSoftplus"},
     ),
+    Conditioner: Kind(trials=conditioners, factory=ConditionerFactory),
     Transform: Kind(trials=alone),
     Permutation: Kind(trials=alone),
     Guidance: Kind(trials=alone),

@@ -36,8 +36,8 @@ def parameters_of_u(
     """Return the transform parameters that the deep stream gives every image position."""
     is_image = model.pack(whole).is_image
     deep = run_streams(model, whole, u).deep
-    params = model.deep.params(deep[:, :-1][is_image[:, 1:]])
-    return params.view(*u.shape[:2], params.shape[-1])
+    before = deep[:, :-1][is_image[:, 1:]]
+    return model.deep.params(before.view(*u.shape[:2], before.shape[-1]))
 
 
 def likelihood_is_exact(case: Case[Pretzel]) -> Deviation:

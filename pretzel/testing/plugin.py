@@ -104,7 +104,8 @@ class LawItem(TrialItem):
     @classmethod
     def of(cls, parent: ClassLaws, label: str, law: Law, case: Case[Any]) -> "LawItem":
         """Return the test."""
-        name = f"{law.name}[{state_name(case.perturbed)}, {label}]"
+        # No brackets: pytest 9 reads them as parameters, and --last-failed would not find the id.
+        name = f"{law.name} ({state_name(case.perturbed)}, {label})"
         node: LawItem = cls.from_parent(parent, name=name)
         node.law = law
         node.case = case

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -108,7 +109,7 @@ def work_is_reported(case: Case[Sampler]) -> Deviation:
 
 
 def _count(
-    positions: list[int], number: int, module: torch.nn.Module, args: tuple[Tensor, ...]
+    positions: list[int], number: int, module: torch.nn.Module, args: tuple[Any, ...]
 ) -> None:
     positions[number] += args[0].shape[1]
 

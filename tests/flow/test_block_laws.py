@@ -4,11 +4,11 @@ import gc
 
 import pytest
 
-from pretzel.flow import Flip, FlowBlock, Permutation, Transform
+from pretzel.flow import Conditioner, Flip, FlowBlock, Permutation, Transform
 from pretzel.testing import concrete_classes, run_laws
 from pretzel.testing.cases import CASES
 
-KINDS = (FlowBlock, Transform, Permutation)
+KINDS = (FlowBlock, Conditioner, Transform, Permutation)
 TRIALS = [
     pytest.param(factory, id=f"{part.__name__}-{number}")
     for kind in KINDS

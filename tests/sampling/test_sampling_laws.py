@@ -1,13 +1,14 @@
-"""Every concrete guidance and denoiser obeys its laws."""
+"""Every concrete guidance, denoiser and sampler obeys its laws."""
 
 import pytest
 
 from pretzel.sampling.denoise import Denoiser
 from pretzel.sampling.guidance import Guidance
+from pretzel.sampling.samplers import Sampler
 from pretzel.testing import concrete_classes, run_laws
 from pretzel.testing.cases import CASES
 
-KINDS = (Guidance, Denoiser)
+KINDS = (Guidance, Denoiser, Sampler)
 TRIALS = [
     pytest.param(factory, id=f"{part.__name__}-{number}")
     for kind in KINDS

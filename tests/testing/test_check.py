@@ -158,7 +158,7 @@ def test_sizes_that_a_block_has_not_or_refuses_are_left_out(capsys, lab):
         (["check_lab.WrongSgn"], "no class 'WrongSgn'; did you mean 'check_lab.WrongSign'"),
         (["check_lab.function"], "'check_lab.function' is not a class but a function"),
         (["pretzel.flow.permutations"], "is not a class but a module; it has .*Flip"),
-        (["check_lab.Unrelated"], "no laws are known for check_lab.Unrelated: .* FlowBlock, Tra"),
+        (["check_lab.Unrelated"], "no laws are known for check_lab.Unrelated: .* FlowBlock, Con"),
         (["check_lab.HalfDone"], "is abstract .location_and_scale.: check a subclass"),
         (["check_lab.Scale"], r"check_lab.Scale needs gain: for example --init-args.gain 0.5"),
         (["check_lab.Scale", "--init-args.gain", "loud"], "gain: expected float, got 'loud'"),

@@ -1,5 +1,6 @@
 """``pytest --laws``: one test for each law, state and case; failures say what the law says."""
 
+import json
 import subprocess
 import sys
 from itertools import count
@@ -75,8 +76,8 @@ def test_passing_and_failing_classes(pytester, lab):
     result.assert_outcomes(passed=1 + 2 * PERMUTATION + TRANSFORM - 2, failed=2)
     result.stdout.fnmatch_lines(
         [
-            f"{lab.name}.parts.Backwards::permutations.*[[]initial, case 0[]] PASSED*",
-            f"{lab.name}.parts.Backwards::permutations.*[[]perturbed, case 1[]] PASSED*",
+            f"{lab.name}.parts.Backwards::permutations.*(initial, case 0) PASSED*",
+            f"{lab.name}.parts.Backwards::permutations.*(perturbed, case 1) PASSED*",
         ]
     )
     result.stdout.fnmatch_lines_random(
@@ -89,6 +90,17 @@ def test_passing_and_failing_classes(pytester, lab):
     )
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("*raise LawBroken*")
+
+
+def test_failures_are_run_again(pytester, lab):
+    pytester.makeconftest(cases(lab, "{WrongSign: [AffineSoftplus], Backwards: [lambda: None]}"))
+    cache = pytester.mkdir(".pytest_cache") / "v" / "cache"
+    cache.mkdir(parents=True)
+    law = "transforms.float32_is_close (perturbed, case)"
+    failed = {f"{lab.name}.parts.WrongSign::{law}": True}
+    (cache / "lastfailed").write_text(json.dumps(failed))
+    result = pytester.runpytest("-p", "pytest_pretzel", "--laws", lab.name, "--lf")
+    result.assert_outcomes(passed=1, deselected=TRANSFORM)
 
 
 def test_a_class_without_a_case_fails_and_says_how_to_add_one(pytester, lab):

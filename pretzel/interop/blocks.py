@@ -1,0 +1,352 @@
+"""Published blocks as ours: the configuration of an AFBlock, and its weights under our names.
+
+What the two families share: residual layers, whose tensors differ from ours in name, in the pairing
+of rotated channels and in the offset of RMS gains.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+
+from pretzel.errors import UserError
+from pretzel.flow.block import BlockFactory, FlowStack
+from pretzel.flow.permutations import Flip, Permutation, Raster
+from pretzel.interop.published import KeyReport, Keys
+from pretzel.typing import Tensor
+from pretzel.weights import check_architecture
+
+Node = dict[str, Any]
+Convert = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadBlock:
+    """A block of a published model.
+
+    Attributes:
+        number: Its number there, from the data side; blocks without layers are left out.
+        flips: Whether it visits the positions backwards.
+        num_layers: Its layers.
+        node: What makes it, as in YAML.
+        tensors: Its weights, by their names in the block.
+    """
+
+    number: int
+    flips: bool
+    num_layers: int
+    node: Node
+    tensors: dict[str, Tensor]
+
+    @property
+    def permutation(self) -> Permutation:
+        """The scan order."""
+        return Flip() if self.flips else Raster()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadFlow:
+    """A published model.
+
+    Attributes:
+        channels: Channels D of a position.
+        grid: Grid on which it was trained.
+        blocks: Its blocks, data side first.
+        report: What became of every key; names are those of :meth:`stack`.
+        condition: Channels of the text it reads, or its number of classes; 0 for neither.
+        text_length: Tokens of the text; 0 for none.
+    """
+
+    channels: int
+    grid: tuple[int, ...]
+    blocks: tuple[ReadBlock, ...]
+    report: KeyReport
+    condition: int = 0
+    text_length: int = 0
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights, by their names in :meth:`stack`."""
+        return {
+            f"blocks.{index}.{name}": value
+            for index, block in enumerate(self.blocks)
+            for name, value in block.tensors.items()
+        }
+
+    def stack(self, grid: tuple[int, ...] | None = None) -> FlowStack:
+        """Return the model as a stack of our blocks, in the precision of its weights.
+
+        Args:
+            grid: Grid of the latents; None for that of the training.
+
+        Raises:
+            UserError: If the weights do not fit, as learned positions on another grid.
+        """
+        stack = self._build(grid)
+        dtype = next(iter(self.tensors.values())).dtype
+        check_architecture(stack.state_dict(), self.tensors, "weights")
+        stack.to(dtype).load_state_dict(self.tensors)
+        return stack
+
+    def check(self, grid: tuple[int, ...] | None = None) -> None:
+        """Check names and shapes of the weights without making any.
+
+        Raises:
+            UserError: If they do not fit.
+        """
+        with torch.device("meta"):
+            own = self._build(grid).state_dict()
+        check_architecture(own, self.tensors, "weights")
+
+    def _build(self, grid: tuple[int, ...] | None) -> FlowStack:
+        return FlowStack(
+            [
+                factory(block.node)(
+                    self.channels, grid or self.grid, block.num_layers, block.permutation
+                )
+                for block in self.blocks
+            ]
+        )
+
+
+def factory(node: Node) -> BlockFactory:
+    """Return what a block's node makes, as the parser of the command line would."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--block", type=BlockFactory)
+    made: BlockFactory = parser.instantiate(parser.parse_object({"block": node})).block
+    return made
+
+
+@dataclass(kw_only=True)
+class BlockReader:
+    """Takes the tensors of one block, and keeps them under our names.
+
+    Attributes:
+        keys: The checkpoint.
+        prefix: What the block's keys begin with.
+        index: Number of the block in our stack.
+        tensors: What was taken.
+    """
+
+    keys: Keys
+    prefix: str
+    index: int
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def has(self, key: str) -> bool:
+        """Tell whether the block has a key."""
+        return self.prefix + key in self.keys
+
+    def shape(self, key: str, expected: str) -> tuple[int, ...]:
+        """Return a shape from which sizes are told (see :meth:`Keys.shape`)."""
+        return self.keys.shape(self.prefix + key, expected)
+
+    def take(
+        self, key: str, shape: tuple[int, ...], name: str, convert: Convert | None = None
+    ) -> None:
+        """Take a tensor of a shape as ``name``, converted."""
+        value = self.keys.take(self.prefix + key, shape, f"blocks.{self.index}.{name}")
+        self.tensors[name] = value if convert is None else convert(value)
+
+    def linear(
+        self,
+        key: str,
+        shape: tuple[int, int],
+        name: str,
+        *,
+        bias: bool = True,
+        convert: Convert | None = None,
+        convert_inputs: Convert | None = None,
+    ) -> None:
+        """Take a linear map, its outputs converted in weight and bias, its inputs in the weight."""
+
+        def weight(value: Tensor) -> Tensor:
+            value = value if convert is None else convert(value)
+            return value if convert_inputs is None else convert_inputs(value.T).T
+
+        self.take(f"{key}.weight", shape, f"{name}.weight", weight)
+        if bias:
+            self.take(f"{key}.bias", shape[:1], f"{name}.bias", convert)
+
+    def layer_norm(self, key: str, width: int, name: str) -> None:
+        """Take a layer norm."""
+        for part in ("weight", "bias"):
+            self.take(f"{key}.{part}", (width,), f"{name}.{part}")
+
+    def rms_norm(self, key: str, width: int, name: str, convert: Convert | None = None) -> None:
+        """Take an RMS norm, of which less 1 is published."""
+
+        def gain(value: Tensor) -> Tensor:
+            return 1 + (value if convert is None else convert(value))
+
+        self.take(f"{key}.weight", (width,), f"{name}.weight", gain)
+
+    def transformer(self, *, width: int, head_dim: int, interleaved: bool) -> tuple[int, Node]:
+        """Take the residual layers and the final norm.
+
+        Args:
+            width: Channels of the network.
+            head_dim: Channels of a head.
+            interleaved: Whether rotary positions turn the channel pairs (2m, 2m + 1) of a head.
+
+        Returns:
+            The number of layers, and the node of the conditioner.
+
+        Raises:
+            UserError: If a key is missing or has the wrong shape, or ``head_dim`` does not divide
+                the heads.
+        """
+        num_layers = self.keys.count(re.escape(f"{self.prefix}attn_blocks.") + r"(\d+)\.")
+        if head_dim < 1 or (interleaved and head_dim % 2):
+            raise UserError(f"head_dim must be positive and even, got {head_dim}")
+        style = self._style(width, head_dim) if num_layers else None
+        pairs = _HalfSplit(head_dim) if interleaved else None
+        for layer in range(num_layers):
+            assert style is not None
+            self._layer(f"attn_blocks.{layer}", f"conditioner.layers.{layer}", style, pairs)
+        final_norm = self.has("final_norm.weight")
+        if final_norm:
+            self.rms_norm("final_norm", width, "conditioner.final_norm")
+        options: Node = {"width": width, "head_dim": head_dim}
+        options |= style.options if style is not None else {"qk_norm": False}
+        options["final_norm"] = final_norm
+        return num_layers, {
+            "class_path": "pretzel.flow.CausalTransformer",
+            "init_args": options,
+        }
+
+    def _style(self, width: int, head_dim: int) -> "_Style":
+        """Tell the options of all layers from the first."""
+        first = "attn_blocks.0"
+        gated = self.has(f"{first}.mlp.gate_proj.weight")
+        up = "gate_proj" if gated else "main.0"
+        rows, _ = self.shape(f"{first}.attention.qkv.weight", "[queries + keys + values, channels]")
+        _, queries = self.shape(f"{first}.attention.proj.weight", "[channels, queries]")
+        hidden, _ = self.shape(f"{first}.mlp.{up}.weight", "[hidden, channels]")
+        if queries % head_dim or (rows - queries) % (2 * head_dim):
+            raise UserError(
+                f"head_dim must divide the {queries} channels of the queries of "
+                f"{self.prefix}{first} and the {rows - queries} of its keys and values in two, "
+                f"got {head_dim}"
+            )
+        return _Style(
+            width=width,
+            head_dim=head_dim,
+            num_heads=queries // head_dim,
+            num_kv_heads=(rows - queries) // (2 * head_dim),
+            hidden=hidden,
+            gated=gated,
+            layer_norm=self.has(f"{first}.attention.norm.bias"),
+            qk_norm=self.has(f"{first}.attention.query_norm.weight"),
+            post_norm=self.has(f"{first}.attention.post_norm.weight"),
+            bias=self.has(f"{first}.attention.qkv.bias"),
+        )
+
+    def _layer(self, key: str, name: str, style: "_Style", pairs: "_HalfSplit | None") -> None:
+        width, bias = style.width, style.bias
+        queries = style.num_heads * style.head_dim
+        values = style.num_kv_heads * style.head_dim
+
+        def rotated(rows: Tensor) -> Tensor:
+            if pairs is None:
+                return rows
+            query, key, value = rows.split([queries, values, values])
+            return torch.cat([pairs(query), pairs(key), value])
+
+        pre_norm = self.layer_norm if style.layer_norm else self.rms_norm
+        pre_norm(f"{key}.attention.norm", width, f"{name}.attention_norm")
+        self.linear(
+            f"{key}.attention.qkv",
+            (queries + 2 * values, width),
+            f"{name}.attention.qkv",
+            bias=bias,
+            convert=rotated,
+        )
+        if style.qk_norm:
+            for norm in ("query_norm", "key_norm"):
+                published, ours = f"{key}.attention.{norm}", f"{name}.attention.{norm}"
+                self.rms_norm(published, style.head_dim, ours, pairs)
+        self.linear(f"{key}.attention.proj", (width, queries), f"{name}.attention.out", bias=bias)
+        if style.post_norm:
+            self.rms_norm(f"{key}.attention.post_norm", width, f"{name}.attention_post_norm")
+        pre_norm(f"{key}.mlp.norm", width, f"{name}.mlp_norm")
+        maps = {"main.0": "up", "main.2": "down"}
+        if style.gated:
+            maps = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
+        for published, ours in maps.items():
+            shape = (width, style.hidden) if ours == "down" else (style.hidden, width)
+            self.linear(f"{key}.mlp.{published}", shape, f"{name}.mlp.{ours}", bias=bias)
+        if style.post_norm:
+            self.rms_norm(f"{key}.mlp.post_norm", width, f"{name}.mlp_post_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Style:
+    """What all layers of a block have in common."""
+
+    width: int
+    head_dim: int
+    num_heads: int
+    num_kv_heads: int
+    hidden: int
+    gated: bool
+    layer_norm: bool
+    qk_norm: bool
+    post_norm: bool
+    bias: bool
+
+    @property
+    def options(self) -> Node:
+        """Arguments of the conditioner that differ from its defaults, and the norms."""
+        options: Node = {"qk_norm": self.qk_norm}
+        if self.num_heads * self.head_dim != self.width:
+            options["num_heads"] = self.num_heads
+        if self.num_kv_heads != self.num_heads:
+            options["num_kv_heads"] = self.num_kv_heads
+        ratio = self.hidden / self.width
+        if int(self.width * ratio) != self.hidden:
+            ratio = (self.hidden + 0.5) / self.width
+        if self.gated or ratio != 4:
+            name = "pretzel.flow.GEGLU" if self.gated else "pretzel.flow.MLP"
+            options["mlp"] = {"class_path": name, "init_args": {"ratio": ratio}}
+        if self.layer_norm:
+            options["pre_norm"] = {"class_path": "pretzel.flow.LayerNorm"}
+        if self.post_norm:
+            options["post_norm"] = True
+        if not self.bias:
+            options["bias"] = False
+        return options
+
+
+class _HalfSplit:
+    """Moves the channel pairs (2m, 2m + 1) of every head to (m, m + d/2), where ours are.
+
+    Queries and keys are moved alike, so that their products do not change.
+
+    Args:
+        head_dim: Channels d of a head.
+    """
+
+    def __init__(self, head_dim: int) -> None:
+        self.head_dim = head_dim
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Reorder the rows of all heads."""
+        heads = rows.unflatten(0, (-1, self.head_dim // 2, 2))
+        return heads.transpose(1, 2).flatten(0, 2)
+
+
+def side_of(positions: int, what: str) -> int:
+    """Return the side of a square grid.
+
+    Raises:
+        UserError: If the positions are no square number.
+    """
+    side = math.isqrt(positions)
+    if side * side != positions:
+        raise UserError(f"{what} must have a square number of positions, got {positions}")
+    return side

@@ -1,0 +1,191 @@
+"""Published checkpoints: read without running code, and accounted for key by key."""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from pretzel.errors import UserError
+from pretzel.typing import Tensor
+
+# Where training scripts put the weights, and what wrappers put before their names.
+_NESTS = ("model", "state_dict", "model_state_dict", "module")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyReport:
+    """What became of every key of a checkpoint.
+
+    Attributes:
+        used: Our name of each tensor that was taken, by its key.
+        unused: Why a tensor was left, by its key.
+    """
+
+    used: Mapping[str, str]
+    unused: Mapping[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"used {len(self.used)} keys, left {len(self.unused)}, missing 0"]
+        lines += [f"  used    {key} -> {name}" for key, name in self.used.items()]
+        lines += [f"  unused  {key}: {reason}" for key, reason in self.unused.items()]
+        return "\n".join(lines)
+
+
+class Keys:
+    """The tensors of a checkpoint, each of which is taken once or left for a reason.
+
+    Args:
+        tensors: By published key.
+        source: Where they are from, the beginning of every message.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        self.source = source
+        self._tensors = tensors
+        self._used: dict[str, str] = {}
+        self._unused: dict[str, str] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._tensors
+
+    def shape(self, key: str, expected: str) -> tuple[int, ...]:
+        """Return the shape of a tensor from which sizes are told.
+
+        Args:
+            key: Its key.
+            expected: Its axes, for the message, for example ``[channels, inputs]``.
+
+        Raises:
+            UserError: If it is missing or has another number of axes.
+        """
+        if key not in self._tensors:
+            raise UserError(f"{self.source}: key {key} must have shape {expected}, found no key")
+        found = tuple(self._tensors[key].shape)
+        if len(found) != expected.count(",") + 1:
+            raise UserError(f"{self.source}: key {key} must have shape {expected}, found {found}")
+        return found
+
+    def take(self, key: str, shape: tuple[int, ...], name: str) -> Tensor:
+        """Return a tensor, which is thereby used.
+
+        Args:
+            key: Its key.
+            shape: The shape it must have.
+            name: What it becomes.
+
+        Raises:
+            UserError: If it is missing or has another shape.
+        """
+        if key not in self._tensors:
+            raise UserError(f"{self.source}: key {key} must have shape {shape}, found no key")
+        value = self._tensors[key]
+        if tuple(value.shape) != shape:
+            raise UserError(
+                f"{self.source}: key {key} must have shape {shape}, found {tuple(value.shape)}"
+            )
+        self._used[key] = name
+        return value
+
+    def value(self, key: str) -> Tensor:
+        """Return a tensor to look at, without using it."""
+        return self._tensors[key]
+
+    def count(self, pattern: str) -> int:
+        """Return one more than the largest number that the group of a pattern finds; 0 for none."""
+        found = [re.match(pattern, key) for key in self._tensors]
+        return max((int(match[1]) + 1 for match in found if match), default=0)
+
+    def leave(self, pattern: str, reason: str) -> None:
+        """Leave every key that a whole pattern matches."""
+        for key in self._tensors:
+            if re.fullmatch(pattern, key) and key not in self._used:
+                self._unused[key] = reason
+
+    def report(self) -> KeyReport:
+        """Return what became of all keys.
+
+        Raises:
+            UserError: If a key was neither taken nor left.
+        """
+        unknown = [key for key in self._tensors if key not in self._used | self._unused]
+        if unknown:
+            more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+            raise UserError(
+                f"{self.source}: key {unknown[0]} is unknown, expected no such key, found shape "
+                f"{tuple(self._tensors[unknown[0]].shape)}{more}"
+            )
+        return KeyReport(used=dict(self._used), unused=dict(self._unused))
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors or torch file, by published key.
+
+    The weights may lie under ``model``, ``state_dict``, ``model_state_dict`` or ``module``, and
+    their names may begin with ``module.``, ``_orig_mod.`` or ``model.``, as data parallel, compiled
+    and wrapped models write them.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: If there is no such file, it cannot be read without running code, or it holds no
+            state dict.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    while True:
+        nest = next((n for n in _NESTS if isinstance(content.get(n), Mapping)), None)
+        if nest is None:
+            break
+        content = content[nest]
+    other = [key for key, value in content.items() if not isinstance(value, Tensor)]
+    if other or not content:
+        found = f"{other[0]!r}, which is {type(content[other[0]]).__name__}" if other else "nothing"
+        raise UserError(
+            f"{path}: must hold a state dict, tensors by name, at the top or under "
+            f"{', '.join(_NESTS)}; found {found}"
+        )
+    tensors = {str(key): value for key, value in content.items()}
+    while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in tensors)), None):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def _safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names: list[str] = file.keys()
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: must be a safetensors file ({error})") from error
+
+
+def _torch(path: Path) -> Mapping[str, Any]:
+    try:
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: must be a safetensors file, or a torch file that holds tensors alone, since "
+            f"code in a checkpoint is never run; save its state_dict() by itself "
+            f"({_reason(str(error))})"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: must hold a state dict, found {type(content).__name__}")
+    return content
+
+
+def _reason(message: str) -> str:
+    """Return what torch found, without its advice to load the file all the same."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    telling = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
+    return (telling or lines or ["unreadable"])[0].removeprefix("WeightsUnpickler error:").strip()

@@ -1,0 +1,230 @@
+"""The public STARFlow (arXiv 2506.06276, apple/ml-starflow): its image models as ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from pretzel.errors import UserError
+from pretzel.interop.blocks import BlockReader, Convert, Node, ReadBlock, ReadFlow, side_of
+from pretzel.interop.published import Keys
+from pretzel.typing import Tensor
+
+_MASK = "the causal mask, which is never materialised here"
+_PRIOR = "the published sampling does not use it"
+_ROTARY = "a table that the published code does not use"
+_DENOISER = "a denoiser beside the flow, which is not read"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StarflowOptions:
+    """What the shapes of a checkpoint cannot tell; the defaults are the published 3B model's.
+
+    Attributes:
+        head_dim: Channels of a head.
+        seq_order: ``L2R`` if the even blocks visit the positions backwards, ``R2L`` if the odd do.
+        patch_size: Side of a patch of the latents.
+        softplus: Whether scales are softplus(a + ln(e - 1)), or exp(a).
+        soft_clip: Bound of the raw parameters; 0 for none.
+        hf_style_rope: Whether rotary positions turn the channel pairs (m, m + d/2) of a head, or
+            (2m, 2m + 1).
+        pt_seq_len: Positions along a side to which rotary positions are scaled; None for what the
+            shape of ``var`` tells.
+        text_length: Tokens of the text (``txt_size``); None for what the shapes of the masks tell.
+        channels_first: Whether a position is to have its patch in our order (channel, row, column),
+            or in the published one (row, column, channel).
+
+    Raises:
+        UserError: If a value is out of range.
+    """
+
+    head_dim: int = 64
+    seq_order: str = "L2R"
+    patch_size: int = 1
+    softplus: bool = True
+    soft_clip: float = 4.0
+    hf_style_rope: bool = False
+    pt_seq_len: int | None = None
+    text_length: int | None = None
+    channels_first: bool = True
+
+    def __post_init__(self) -> None:
+        if self.seq_order not in ("L2R", "R2L"):
+            raise UserError(f"seq_order must be L2R or R2L, got {self.seq_order!r}")
+        if self.patch_size < 1:
+            raise UserError(f"patch_size must be positive, got {self.patch_size}")
+        if self.soft_clip < 0:
+            raise UserError(f"soft_clip must be 0 or positive, got {self.soft_clip}")
+        if self.pt_seq_len is not None and self.pt_seq_len < 1:
+            raise UserError(f"pt_seq_len must be positive, got {self.pt_seq_len}")
+        if self.text_length is not None and self.text_length < 0:
+            raise UserError(f"text_length must be 0 or positive, got {self.text_length}")
+
+
+def read_starflow(
+    tensors: Mapping[str, Tensor], options: StarflowOptions, *, source: str = "tensors"
+) -> ReadFlow:
+    """Read a published model; blocks without layers, which have no keys, are left out.
+
+    Args:
+        tensors: Its state dict.
+        options: What its shapes cannot tell.
+        source: Where it is from, for messages.
+
+    Raises:
+        UserError: If a key is missing, unknown or of the wrong shape, or an option does not go
+            with the shapes.
+    """
+    keys = Keys(tensors, source)
+    num_blocks = max(keys.count(r"blocks\.(\d+)\."), 1)
+    top = num_blocks - 1
+    side = options.pt_seq_len
+    if side is None:
+        positions, _ = keys.shape("var", "[positions, channels]")
+        side = side_of(positions, f"{source}: var")
+    text_length = options.text_length
+    if text_length is None:
+        text_length = _text_length(keys, f"blocks.{top}.", side)
+    blocks = []
+    for number in range(num_blocks):
+        prefix = f"blocks.{number}."
+        if number < top and not keys.count(f"blocks\\.({number})\\."):
+            continue
+        flips = number % 2 == (1 if options.seq_order == "R2L" else 0)
+        reader = BlockReader(keys=keys, prefix=prefix, index=len(blocks))
+        blocks.append(_read_block(reader, number, flips, options, side, text_length))
+    return _flow(keys, blocks, side, text_length)
+
+
+def read_starflow_block(
+    tensors: Mapping[str, Tensor],
+    options: StarflowOptions,
+    *,
+    flips: bool,
+    source: str = "tensors",
+) -> ReadFlow:
+    """Read a published block by itself, whose keys begin with ``block.``.
+
+    Args:
+        tensors: Its state dict.
+        options: What its shapes cannot tell, ``pt_seq_len`` and ``text_length`` among it.
+        flips: Whether it visits the positions backwards.
+        source: Where it is from, for messages.
+
+    Raises:
+        UserError: As for a model, or if an option is missing.
+    """
+    if options.pt_seq_len is None or options.text_length is None:
+        raise UserError("pt_seq_len and text_length must be given for a block by itself")
+    keys = Keys(tensors, source)
+    reader = BlockReader(keys=keys, prefix="block.", index=0)
+    side, text_length = options.pt_seq_len, options.text_length
+    block = _read_block(reader, 0, flips, options, side, text_length)
+    return _flow(keys, [block], side, text_length)
+
+
+def _flow(keys: Keys, blocks: list[ReadBlock], side: int, text_length: int) -> ReadFlow:
+    keys.leave(r"(blocks?\.(\d+\.)?)attn_mask", _MASK)
+    keys.leave(r"feat_rope(_gen)?\.freqs_(cos|sin)", _ROTARY)
+    keys.leave(r"learnable_self_denoiser\..*", _DENOISER)
+    keys.leave("var", _PRIOR)
+    text = blocks[-1].tensors.get("context.linear.weight")
+    return ReadFlow(
+        channels=blocks[-1].tensors["input.weight"].shape[1],
+        grid=(side, side),
+        blocks=tuple(blocks),
+        report=keys.report(),
+        condition=0 if text is None else text.shape[1],
+        text_length=text_length,
+    )
+
+
+def _text_length(keys: Keys, prefix: str, side: int) -> int:
+    """Tell the length of the text from the mask, which is over text and positions."""
+    mask = f"{prefix}attn_mask"
+    if mask in keys:
+        length = keys.shape(mask, "[text + positions, text + positions]")[0] - side**2
+        if length >= 0:
+            return length
+    if f"{prefix}proj_txt.weight" in keys:
+        raise UserError(
+            f"{keys.source}: key {mask} must tell the length of the text, at least "
+            f"{(side**2, side**2)}, found "
+            + (f"{tuple(keys.value(mask).shape)}" if mask in keys else "no key")
+            + "; give text_length"
+        )
+    return 0
+
+
+def _read_block(
+    block: BlockReader,
+    number: int,
+    flips: bool,
+    options: StarflowOptions,
+    side: int,
+    text_length: int,
+) -> ReadBlock:
+    width, channels = block.shape("proj_in.weight", "[channels, position]")
+    to_ours = _patch_order(channels, options)
+    block.linear("proj_in", (width, channels), "input", convert_inputs=to_ours)
+    start = "pretzel.flow.ZeroShift"
+    if block.has("sos_embed"):
+        start = "pretzel.flow.LatentStart"
+
+        def token(value: Tensor) -> Tensor:
+            flat = value[0, 0]
+            return flat if to_ours is None else to_ours(flat)
+
+        block.take("sos_embed", (1, 1, channels), "start.token", token)
+    num_layers, conditioner = block.transformer(
+        width=width, head_dim=options.head_dim, interleaved=not options.hf_style_rope
+    )
+
+    def outputs(value: Tensor) -> Tensor:
+        return value if to_ours is None else torch.cat([to_ours(part) for part in value.chunk(2)])
+
+    block.linear("proj_out", (2 * channels, width), "head", convert=outputs)
+    transform: Node = {"class_path": "pretzel.flow.AffineExp"}
+    if options.softplus:
+        transform = {"class_path": "pretzel.flow.AffineSoftplus", "init_args": {"min_scale": 0.0}}
+    if options.soft_clip:
+        transform = {
+            "class_path": "pretzel.flow.SoftClip",
+            "init_args": {"transform": transform, "bound": float(options.soft_clip)},
+        }
+    arguments: Node = {
+        "transform": transform,
+        "conditioner": conditioner,
+        "positions": {
+            "class_path": "pretzel.flow.StarflowPositions",
+            "init_args": {"side": side, "of_text_model": text_length > 0},
+        },
+        "start": {"class_path": start},
+    }
+    if block.has("proj_txt.weight"):
+        _, text = block.shape("proj_txt.weight", "[channels, text]")
+        block.linear("proj_txt", (width, text), "context.linear")
+        arguments["context"] = {
+            "class_path": "pretzel.flow.PrefixContext",
+            "init_args": {"channels": text},
+        }
+    return ReadBlock(
+        number=number,
+        flips=flips,
+        num_layers=num_layers,
+        node={"class_path": "pretzel.flow.AFBlock", "init_args": arguments},
+        tensors=block.tensors,
+    )
+
+
+def _patch_order(channels: int, options: StarflowOptions) -> Convert | None:
+    """Return what moves the channels of a patch from (row, column, c) to (c, row, column)."""
+    p = options.patch_size
+    if channels % p**2:
+        raise UserError(
+            f"patch_size squared must divide the {channels} channels of a position, got {p}"
+        )
+    if p == 1 or not options.channels_first:
+        return None
+    order = torch.arange(channels).view(p, p, -1).permute(2, 0, 1).flatten()
+    return lambda rows: rows[order]

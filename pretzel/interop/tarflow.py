@@ -1,0 +1,148 @@
+"""The public TarFlow (arXiv 2412.06329, apple/ml-tarflow): its blocks and models as ours."""
+
+from collections.abc import Mapping
+
+import torch
+
+from pretzel.errors import UserError
+from pretzel.interop.blocks import BlockReader, Node, ReadBlock, ReadFlow, side_of
+from pretzel.interop.published import Keys
+from pretzel.typing import Tensor
+
+_MASK = "the causal mask, which is never materialised here"
+_NO_PRIOR = "the prior is the standard normal where scales depend on the data"
+
+
+def read_tarflow(
+    tensors: Mapping[str, Tensor], *, head_dim: int = 64, source: str = "tensors"
+) -> ReadFlow:
+    """Read a published model.
+
+    Its prior N(0, var), which only the volume-preserving variant learns, becomes the free scale of
+    the last block, so that the prior of ours is the standard normal.
+
+    Args:
+        tensors: Its state dict.
+        head_dim: Channels of a head, which no shape tells.
+        source: Where it is from, for messages.
+
+    Raises:
+        UserError: If a key is missing, unknown or of the wrong shape, or ``head_dim`` does not
+            divide the heads.
+    """
+    keys = Keys(tensors, source)
+    # A block that is missing altogether is missed by its keys; that all are, too.
+    num_blocks = max(keys.count(r"blocks\.(\d+)\."), 1)
+    blocks = [
+        _read_block(keys, f"blocks.{number}.", number, number % 2 == 1, head_dim)
+        for number in range(num_blocks)
+    ]
+    positions, _ = keys.shape("blocks.0.pos_embed", "[positions, channels]")
+    _, channels = keys.shape("blocks.0.proj_in.weight", "[channels, position]")
+    if _preserves_volume(blocks[-1]):
+        blocks[-1] = _with_prior(keys, blocks[-1], positions, channels)
+    return _flow(keys, blocks, (side_of(positions, f"{source}: blocks.0.pos_embed"),) * 2)
+
+
+def read_tarflow_block(
+    tensors: Mapping[str, Tensor], *, flips: bool, head_dim: int = 64, source: str = "tensors"
+) -> ReadFlow:
+    """Read a published block by itself; its grid is a line of positions.
+
+    Args:
+        tensors: Its state dict.
+        flips: Whether it visits the positions backwards.
+        head_dim: Channels of a head, which no shape tells.
+        source: Where it is from, for messages.
+
+    Raises:
+        UserError: As for a model.
+    """
+    keys = Keys(tensors, source)
+    block = _read_block(keys, "", 0, flips, head_dim)
+    positions, _ = keys.shape("pos_embed", "[positions, channels]")
+    return _flow(keys, [block], (positions,))
+
+
+def _flow(keys: Keys, blocks: list[ReadBlock], grid: tuple[int, ...]) -> ReadFlow:
+    keys.leave(r"(blocks\.\d+\.)?attn_mask", _MASK)
+    keys.leave("var", _NO_PRIOR)
+    classes = blocks[0].tensors.get("context.vector.vectors")
+    return ReadFlow(
+        channels=blocks[0].tensors["input.weight"].shape[1],
+        grid=grid,
+        blocks=tuple(blocks),
+        report=keys.report(),
+        condition=0 if classes is None else len(classes),
+    )
+
+
+def _read_block(keys: Keys, prefix: str, number: int, flips: bool, head_dim: int) -> ReadBlock:
+    block = BlockReader(keys=keys, prefix=prefix, index=number)
+    width, channels = block.shape("proj_in.weight", "[channels, position]")
+    outputs, _ = block.shape("proj_out.weight", "[outputs, channels]")
+    positions, _ = block.shape("pos_embed", "[positions, channels]")
+    if outputs not in (channels, 2 * channels):
+        raise UserError(
+            f"{keys.source}: key {prefix}proj_out.weight must have shape "
+            f"{(2 * channels, width)}, or {(channels, width)} of the volume-preserving variant, "
+            f"found {(outputs, width)}"
+        )
+    block.linear("proj_in", (width, channels), "input")
+    block.take("pos_embed", (positions, width), "positions.vectors")
+    # No rotary positions: the channels of a head have no pairs.
+    num_layers, conditioner = block.transformer(width=width, head_dim=head_dim, interleaved=False)
+    block.linear("proj_out", (outputs, width), "head")
+    transform: Node = {"class_path": "pretzel.flow.AffineExp"}
+    if outputs == channels:
+        transform = {
+            "class_path": "pretzel.flow.VolumePreserving",
+            "init_args": {"learn_variance": False},
+        }
+    arguments: Node = {
+        "transform": transform,
+        "conditioner": conditioner,
+        "positions": {"class_path": "pretzel.flow.LearnedPositions"},
+        "start": {"class_path": "pretzel.flow.ZeroShift"},
+    }
+    if block.has("class_embed"):
+        classes, *_ = block.shape("class_embed", "[classes, 1, channels]")
+        shape = (classes, 1, width)
+        block.take("class_embed", shape, "context.vector.vectors", lambda value: value[:, 0])
+        vector = {"class_path": "pretzel.flow.ClassVector", "init_args": {"num_classes": classes}}
+        arguments["context"] = {
+            "class_path": "pretzel.flow.AddedContext",
+            "init_args": {"vector": vector},
+        }
+    return ReadBlock(
+        number=number,
+        flips=flips,
+        num_layers=num_layers,
+        node={"class_path": "pretzel.flow.AFBlock", "init_args": arguments},
+        tensors=block.tensors,
+    )
+
+
+def _preserves_volume(block: ReadBlock) -> bool:
+    name: str = block.node["init_args"]["transform"]["class_path"]
+    return name.endswith(".VolumePreserving")
+
+
+def _with_prior(keys: Keys, block: ReadBlock, positions: int, channels: int) -> ReadBlock:
+    """Return the last block with the prior's standard deviation as its scale."""
+    var = keys.take("var", (positions, channels), f"blocks.{block.number}.free")
+    if not bool((var > 0).all()):
+        raise UserError(f"{keys.source}: key var must be positive, found {float(var.min())}")
+    order = block.permutation.order((positions,))
+    # z sqrt(var) is what the published inverse starts from: s = exp(a), a = log(var) / 2.
+    free = 0.5 * torch.log(var)[order]
+    arguments = block.node["init_args"] | {
+        "transform": {"class_path": "pretzel.flow.VolumePreserving"}
+    }
+    return ReadBlock(
+        number=block.number,
+        flips=block.flips,
+        num_layers=block.num_layers,
+        node=block.node | {"init_args": arguments},
+        tensors=block.tensors | {"free": free},
+    )
