@@ -26,6 +26,7 @@ an ablation (see `pretzel grid --help`):
 
 a model or a part:
   sample              pictures of prompts from a checkpoint (see `pretzel sample --help`)
+  import FAMILY FILE  weights of the public TarFlow or STARFlow (see `pretzel import --help`)
   check CLASS         the mathematical laws of a part, also your own (see `pretzel check --help`)
 """
 
@@ -60,6 +61,12 @@ def _check(args: list[str]) -> int:
     return run(args)
 
 
+def _import(args: list[str]) -> int:
+    from pretzel.interop.command import main as run
+
+    return run(args)
+
+
 # A new command is one line here, one in the help above and one function that imports it.
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "fit": _fit,
@@ -70,6 +77,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": lambda args: _compare(args[1:]),
     "sample": lambda args: _sample(args[1:]),
     "check": lambda args: _check(args[1:]),
+    "import": lambda args: _import(args[1:]),
 }
 
 

@@ -145,6 +145,24 @@ class PretzelCLI(LightningCLI):
             )
             return found
 
+    def build_model(self, subcommand: str, namespace: Namespace) -> LightningModule:
+        """Build the model of a parsed configuration, and nothing else.
+
+        Args:
+            subcommand: For example ``fit``.
+            namespace: What :meth:`parse` returned.
+
+        Raises:
+            UserError: If a constructor refuses its arguments.
+        """
+        self.config, self.subcommand = namespace, subcommand  # where hyperparameters are looked up
+        chosen = Namespace(model=namespace[subcommand].model)  # type: ignore[no-untyped-call]
+        try:
+            model: LightningModule = self._parser(subcommand).instantiate(chosen).model
+        except (ValueError, OSError, MisconfigurationException) as error:
+            raise explain_constructor(error, self.given) from error
+        return model
+
     def resolved(self, subcommand: str, namespace: Namespace) -> dict[str, Any]:
         """Return a parsed configuration as plain values, defaults included."""
         text = self._parser(subcommand).dump(namespace[subcommand], skip_unset=False)

@@ -1,18 +1,24 @@
 """Every YAML under ablations/ parses, builds and trains two steps."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from text_encoders import CHANNELS, save_tiny_t5
 
 from pretzel.__main__ import main
 from pretzel.ablation import grid as grids
 from pretzel.ablation import plan as plans
+from pretzel.ablation.overlay import Config, fold, read
+from pretzel.cli import ParserOnly
 from pretzel.latent.autoencoder import ConvAutoencoder
 
 ROOT = Path(__file__).parents[1]
 SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"
+SHRINK_PAPER = Path(__file__).parent / "configs" / "shrink_paper.yaml"
+PAPER = sorted((ROOT / "ablations" / "paper").glob("*.yaml"))
 ALL = sorted((ROOT / "ablations").rglob("*.yaml"))
 
 
@@ -21,8 +27,10 @@ def content(path: Path) -> dict:
 
 
 GRIDS = [path for path in ALL if "axes" in content(path)]
-WHOLE = [path for path in ALL if "class_path" in content(path).get("model", {})]
-OVERLAYS = [path for path in ALL if path not in GRIDS + WHOLE]
+WHOLE = [
+    path for path in ALL if "class_path" in content(path).get("model", {}) and path not in PAPER
+]
+OVERLAYS = [path for path in ALL if path not in GRIDS + WHOLE + PAPER]
 
 
 def part(node: dict, *keys: str) -> dict:
@@ -74,6 +82,67 @@ def test_a_configuration_trains(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = overlay(content(path), tmp_path)
     assert main(["fit", "-c", str(path), "-c", str(small)]) == 0
+
+
+# Trainable parameters in millions, and how closely the fact is known.
+SIZES = {
+    "tarflow_imagenet64": (460.14, 0.005),
+    "starflow_1b": (1420.0, 7.0),  # 1,414.4: published as 1.4 B
+    "starflow_3b": (3860.0, 5.0),
+}
+
+
+@pytest.mark.parametrize("path", PAPER, ids=name)
+def test_a_configuration_of_paper_size_has_its_parameters(path):
+    model = built_on_meta(fold([read(path)]))
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+    expected, tolerance = SIZES[path.stem]
+    assert abs(count - expected) <= tolerance
+
+
+def test_tarflow_with_a_thousand_classes_has_its_parameters(tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(map(str, range(1000))))
+    vector = {
+        "class_path": "pretzel.flow.ClassVector", "init_args": {"num_classes": 1000}
+    }  # fmt: skip
+    context = {"class_path": "pretzel.flow.AddedContext", "init_args": {"vector": vector}}
+    config = fold([read(ROOT / "ablations" / "paper" / "tarflow_imagenet64.yaml")])
+    node = config.values["model"]["init_args"]["pretzel"]["init_args"]
+    for block in ("shallow", "deep"):
+        node[block] = copy.deepcopy(node[block])
+        node[block]["init_args"]["context"] = context
+    node["condition"] = {
+        "class_path": "pretzel.tarflow.ClassNames",
+        "init_args": {"names": str(tmp_path / "names.txt")},
+    }
+    model = built_on_meta(config)
+    assert abs(sum(p.numel() for p in model.parameters()) / 1e6 - 466.3) < 0.05
+
+
+def built_on_meta(config: Config) -> torch.nn.Module:
+    """Build the model of a configuration with the command line's parser, without memory."""
+    cli = ParserOnly()
+    with torch.device("meta"):
+        return cli.build_model("fit", cli.parse("fit", config))
+
+
+@pytest.mark.parametrize("path", PAPER, ids=name)
+def test_a_configuration_of_paper_size_trains_when_shrunk(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = content(path)
+    small = [overlay(own, tmp_path), SHRINK_PAPER]
+    condition = part(own["model"], "pretzel", "condition")
+    if condition["class_path"] == "pretzel.tarflow.TextEncoder":
+        # The encoder itself cannot be had here: a real one of the same kind takes its place.
+        save_tiny_t5(tmp_path / "t5")
+        encoder = {"name": str(tmp_path / "t5"), "channels": CHANNELS, "length": 8}
+        context = {"init_args": {"context": {"init_args": {"channels": CHANNELS}}}}
+        nodes = {"condition": {"init_args": encoder}, "deep": context}
+        model = {"init_args": {"pretzel": {"init_args": nodes}}}
+        small.append(tmp_path / "text.yaml")
+        small[-1].write_text(yaml.safe_dump({"model": model}))
+    files = [argument for file in (path, *small) for argument in ("-c", str(file))]
+    assert main(["fit", *files]) == 0
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=name)

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -207,7 +209,19 @@ class _Planner:
             config = _seeded(config, self.grid.seeds[0])
         namespace = self.parser.parse("fit", config)
         resolved = self.parser.resolved("fit", namespace)
+        if not any(path in str(resolved["model"]) for path in self.weights.values()):
+            self.try_to_build(namespace)  # weights that a stage has yet to train cannot be read
         return _Parsed(resolved=resolved, essential=essence(resolved, self.upstream))
+
+    def try_to_build(self, namespace: Namespace) -> None:
+        """Build the model without memory, so that what its constructors refuse is found now."""
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                self.parser.build_model("fit", namespace)
+        except UserError:
+            raise
+        except (RuntimeError, NotImplementedError):
+            return  # a part that cannot be built without memory is built when its cell runs
 
     def cell(self, arm: str, parsed: _Parsed, seed: int) -> Cell:
         resolved, essential = deepcopy(parsed.resolved), deepcopy(parsed.essential)

@@ -140,7 +140,8 @@ class Layer(nn.Module):
             h = torch.addcmul(h + modulation[:, 3], h, modulation[:, 4])
         h = self.mlp(h)
         h = h if self.mlp_post_norm is None else self.mlp_post_norm(h)
-        return x + h if modulation is None else x + h + h * modulation[:, 5]
+        out: Tensor = x + h if modulation is None else x + h + h * modulation[:, 5]
+        return out
 
 
 class CausalTransformer(Conditioner[KVCache]):

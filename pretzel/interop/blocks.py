@@ -214,6 +214,9 @@ class BlockReader:
         options: Node = {"width": width, "head_dim": head_dim}
         options |= style.options if style is not None else {"qk_norm": False}
         options["final_norm"] = final_norm
+        if style is not None and style.layer_norm:
+            alone = not (style.qk_norm or style.post_norm or final_norm)
+            options["norm" if alone else "pre_norm"] = {"class_path": "pretzel.flow.LayerNorm"}
         return num_layers, {
             "class_path": "pretzel.flow.CausalTransformer",
             "init_args": options,
@@ -254,7 +257,8 @@ class BlockReader:
         def rotated(rows: Tensor) -> Tensor:
             if pairs is None:
                 return rows
-            query, key, value = rows.split([queries, values, values])
+            ends = queries + values
+            query, key, value = rows[:queries], rows[queries:ends], rows[ends:]
             return torch.cat([pairs(query), pairs(key), value])
 
         pre_norm = self.layer_norm if style.layer_norm else self.rms_norm
@@ -301,7 +305,7 @@ class _Style:
 
     @property
     def options(self) -> Node:
-        """Arguments of the conditioner that differ from its defaults, and the norms."""
+        """Arguments of the conditioner, but for the norm before each branch."""
         options: Node = {"qk_norm": self.qk_norm}
         if self.num_heads * self.head_dim != self.width:
             options["num_heads"] = self.num_heads
@@ -313,8 +317,6 @@ class _Style:
         if self.gated or ratio != 4:
             name = "pretzel.flow.GEGLU" if self.gated else "pretzel.flow.MLP"
             options["mlp"] = {"class_path": name, "init_args": {"ratio": ratio}}
-        if self.layer_norm:
-            options["pre_norm"] = {"class_path": "pretzel.flow.LayerNorm"}
         if self.post_norm:
             options["post_norm"] = True
         if not self.bias:
@@ -336,8 +338,8 @@ class _HalfSplit:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Reorder the rows of all heads."""
-        heads = rows.unflatten(0, (-1, self.head_dim // 2, 2))
-        return heads.transpose(1, 2).flatten(0, 2)
+        heads = rows.view(-1, self.head_dim // 2, 2, *rows.shape[1:])
+        return heads.transpose(1, 2).reshape(rows.shape)
 
 
 def side_of(positions: int, what: str) -> int:

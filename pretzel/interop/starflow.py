@@ -85,7 +85,7 @@ def read_starflow(
     text_length = options.text_length
     if text_length is None:
         text_length = _text_length(keys, f"blocks.{top}.", side)
-    blocks = []
+    blocks: list[ReadBlock] = []
     for number in range(num_blocks):
         prefix = f"blocks.{number}."
         if number < top and not keys.count(f"blocks\\.({number})\\."):

@@ -41,6 +41,12 @@ def read_tarflow(
     _, channels = keys.shape("blocks.0.proj_in.weight", "[channels, position]")
     if _preserves_volume(blocks[-1]):
         blocks[-1] = _with_prior(keys, blocks[-1], positions, channels)
+    elif "var" in keys and not bool((keys.value("var") == 1).all()):
+        low, high = keys.value("var").aminmax()
+        raise UserError(
+            f"{source}: key var must be 1 throughout where scales depend on the data, as the "
+            f"published training leaves it, found {float(low):.4g} to {float(high):.4g}"
+        )
     return _flow(keys, blocks, (side_of(positions, f"{source}: blocks.0.pos_embed"),) * 2)
 
 

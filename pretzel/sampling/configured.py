@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from typing_extensions import override
 
-from pretzel.ablation.explain import explain_constructor
 from pretzel.cli import PretzelCLI
 from pretzel.errors import UserError
 from pretzel.guards import check_checkpoint
@@ -64,11 +61,7 @@ class ModelOnly(PretzelCLI):
                 "sampling needs trained weights: give --ckpt_path FILE.ckpt or --weights "
                 "FILE.safetensors (or weights in the configuration of the model)"
             )
-        parser = self._parser("fit")
-        try:
-            self.model = parser.instantiate(Namespace(model=chosen)).model  # type: ignore[no-untyped-call]
-        except (ValueError, OSError, MisconfigurationException) as error:
-            raise explain_constructor(error, self.given) from error
+        self.model = self.build_model("fit", self.config)
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:

@@ -71,11 +71,19 @@ class TextEncoder(Condition):
 
     def _load(self, device: torch.device) -> tuple[Any, Any]:
         if self._loaded is None:
-            from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+            from transformers import (
+                MODEL_FOR_TEXT_ENCODING_MAPPING,
+                AutoConfig,
+                AutoModel,
+                AutoModelForTextEncoding,
+                AutoTokenizer,
+            )
 
             try:
                 config = AutoConfig.from_pretrained(self.name)
-                kind = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+                # An encoder-decoder's encoder alone; of other models, the whole.
+                halves = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
+                kind: Any = AutoModelForTextEncoding if halves else AutoModel
                 encoder = kind.from_pretrained(self.name, config=config)
                 tokenizer = AutoTokenizer.from_pretrained(self.name)
             except (OSError, ValueError) as error:

@@ -5,7 +5,7 @@ import torch
 from pretzel.sampling.guidance import Guidance
 from pretzel.testing.case import FP64, Case, normal
 from pretzel.testing.deviation import Deviation, require, within, worst_of
-from pretzel.typing import Float, Tensor
+from pretzel.typing import Tensor
 
 
 def sample() -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -231,7 +231,7 @@ class Case:
             seq_order=arguments["seq_order"] if is_model else "R2L",
             patch_size=patch,
             softplus=bool(arguments["use_softplus"]),
-            soft_clip=arguments["soft_clip"] or 0.0,
+            soft_clip=float(arguments["soft_clip"] or 0),
             hf_style_rope=bool(arguments["hf_style_rope"]),
             pt_seq_len=side,
             text_length=arguments["txt_size"],
@@ -345,13 +345,13 @@ class Case:
         if blocks[0].reads_context:
             context = self.labels(y, len(z), indexes=True)
             null = torch.full_like(context, -1)
-        weight, what = options["guidance"], options["guide_what"]
+        weight, what = float(options["guidance"]), options["guide_what"]
         if weight > 0 and what:
             guidance = LinearGuidance(
                 weight, options["annealed_guidance"], mean="b" in what, scale="a" in what
             )
             if options["attn_temp"] != 1:
-                guidance = AttentionTemperature(guidance, options["attn_temp"])
+                guidance = AttentionTemperature(guidance, float(options["attn_temp"]))
         for block in reversed(blocks):
             z = invert(block, z, Sequential(), context, null, guidance)
             sequence.append(self.image(z, grid))
@@ -360,11 +360,11 @@ class Case:
     def reverse_starflow(self, call, options, x, y):
         grid = self.grid(x)
         z, sequence = self.tokens(x), [x]
-        sampler, temperature = Sequential(), options["attn_temp"]
+        sampler, temperature = Sequential(), float(options["attn_temp"])
         if options["jacobi"]:
             sampler = Jacobi(
                 options["jacobi_block_size"],
-                options["jacobi_th"],
+                float(options["jacobi_th"]),
                 options["jacobi_max_iter"],
                 keep_last_iteration=True,
             )
@@ -378,7 +378,7 @@ class Case:
                 raise ValueError(f"guidance needs two rows of y for each of {len(x)}, {len(y)=}")
             context, null = context.chunk(2)
             if options["guide_what"] or options["jacobi"]:
-                guidance = GaussianMixing(options["guidance"])
+                guidance = GaussianMixing(float(options["guidance"]))
         for block in reversed(blocks):
             if block is not None:
                 z = invert(block, z, sampler, context, null, guidance, temperature)

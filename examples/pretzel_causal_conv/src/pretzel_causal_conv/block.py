@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from pretzel.errors import UserError
 from pretzel.flow import AutoregressiveBlock, Permutation, Transform
+from pretzel.flow.context import Context
 from pretzel.flow.positions import GridEmbedding, grid_coordinates
-from pretzel.flow.transformer import RMSNorm
+from pretzel.flow.norms import RMSNorm
 from pretzel.typing import Float, Tensor
 from torch import nn
 
@@ -94,7 +95,9 @@ class CausalConvBlock(AutoregressiveBlock[list[Tensor]]):
         self.register_buffer("coordinates", grid_coordinates(grid)[self.order], persistent=False)
         self.coordinates: Tensor
 
-    def condition(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n p"]:
+    def condition(
+        self, x: Float[Tensor, "b n d"], context: Context | None = None
+    ) -> Float[Tensor, "b n p"]:
         """Convolve the positions before each."""
         start = self.start.expand(len(x), 1, -1)
         h = torch.cat([start, self.input(x[:, :-1])], dim=1) + self.embedding(self.coordinates)
@@ -103,8 +106,19 @@ class CausalConvBlock(AutoregressiveBlock[list[Tensor]]):
         out: Tensor = self.head(h)
         return out
 
-    def new_cache(self, batch_size: int) -> list[Tensor]:
-        """Return one ring of zeros for each layer."""
+    def new_cache(
+        self,
+        batch_size: int,
+        context: Context | None = None,
+        temperature: Float[Tensor, " b"] | None = None,
+    ) -> list[Tensor]:
+        """Return one ring of zeros for each layer.
+
+        Raises:
+            UserError: If a temperature is asked for: there is no attention.
+        """
+        if temperature is not None:
+            raise UserError("temperature needs attention, CausalConvBlock has none")
         return [self.start.new_zeros(batch_size, x.reach + 1, len(self.start)) for x in self.layers]
 
     def step(
