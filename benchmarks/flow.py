@@ -1,273 +1,230 @@
-"""Training step and sampling of the flow against a plain reference, side by side.
+"""How fast the flow trains and samples, beside others and beside what the machine could do.
 
-    python -m benchmarks.flow                 # table on the screen
+    python -m benchmarks.flow                 # tables on the screen
     python -m benchmarks.flow --out result    # and result.json, result.md
+    python -m benchmarks.flow --quick         # seconds: does everything compute what it should?
 
-Same weights, same process, one thread, alternating. Time is the CPU time of that one thread,
-which other processes on the machine disturb less than the clock; memory is what a task adds to
-the peak RSS of a fresh process.
+Arms of a task run in one process, in turn, on one thread; a ratio is the median over rounds of the
+times of one round, smallest and largest in brackets. CPU time is that of the one thread, which
+other processes disturb less than the clock. The floor is the least time the first arm could take:
+its matrix products at the rate of a large one, and for one-by-one sampling its weights and caches
+at the rate of reading a buffer of that size, whichever is longer, both measured in this process.
+Memory is what a task adds to the peak of a fresh process.
 """
 
 import argparse
-import json
-import resource
-import statistics
-import subprocess
+import dataclasses
+import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from benchmarks import reference
-from pretzel.flow import AFBlock, AffineSoftplus, CausalTransformer, Flip, FlowStack, Raster
-from pretzel.rng import stream
-from pretzel.typing import Float, Tensor
-
-TASKS = ("training step", "sequential sampling")
-ARMS = ("ours", "reference")
+from benchmarks import dense, floor, flow_tasks, measure, memory, parallel, report
+from benchmarks.measure import Row
+from benchmarks.report import Section
+from benchmarks.size import Size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class Plan:
     """What is measured.
 
     Attributes:
-        side: Rows and columns of the latent grid.
-        channels: Channels of a latent position.
-        width: Channels of the transformers.
-        head_dim: Channels of a head.
-        layers: Layers of each block.
-        batch: Rows.
+        sizes: Sizes of the flow for training and one-by-one sampling.
+        rounds: Rounds that count.
+        dense: Width, transforms and batch of the 64-d problem.
+        trained: Sizes of the flow that is trained for sampling by iteration.
+        steps: Training steps of it.
+        samples: Batches in which it samples.
+        tolerance: Relative mean square change at which iteration stops.
     """
 
-    side: int
-    channels: int
-    width: int
-    head_dim: int
-    layers: tuple[int, ...]
-    batch: int
+    sizes: tuple[Size, ...]
+    rounds: int
+    dense: tuple[int, int, int]
+    trained: Size
+    steps: int
+    samples: tuple[int, ...]
+    tolerance: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the result.
-
-    Attributes:
-        task: What was done.
-        ours: Median CPU seconds of our stack.
-        reference: Median CPU seconds of the reference.
-        ratio: Median over rounds of ours / reference.
-        spread: Smallest and largest of these ratios.
-        ours_mib: Peak memory our stack adds to its process, MiB; None if not measured.
-        reference_mib: The same of the reference.
-    """
-
-    task: str
-    ours: float
-    reference: float
-    ratio: float
-    spread: tuple[float, float]
-    ours_mib: float | None = None
-    reference_mib: float | None = None
-
-
-def build(size: Size) -> FlowStack:
-    """Return our stack, its heads away from zero."""
-    blocks = [
-        AFBlock(
-            size.channels,
-            (size.side, size.side),
-            layers,
-            Flip() if number % 2 else Raster(),
-            transform=AffineSoftplus(),
-            conditioner=partial(CausalTransformer, width=size.width, head_dim=size.head_dim),
-        )
-        for number, layers in enumerate(size.layers)
-    ]
-    for block in blocks:
-        torch.nn.init.normal_(block.head.weight, std=0.3 * size.width**-0.5)
-    return FlowStack(list(blocks))
-
-
-def tasks(size: Size) -> dict[tuple[str, str], Callable[[], object]]:
-    """Return every task of every arm as a function without arguments."""
-    stack = build(size)
-    x = torch.randn(size.batch, size.side**2, size.channels, generator=stream("benchmark"))
-
-    def blocks() -> list[reference.Block]:
-        # Embeddings depend on weights, so that a training step makes them anew.
-        return [reference.from_block(b) for b in stack.blocks if isinstance(b, AFBlock)]
-
-    def train(ours: bool) -> Float[Tensor, ""]:
-        stack.zero_grad()
-        if ours:
-            flowed = stack(x)
-            z, logdet = flowed.z, flowed.logdet
-        else:
-            z, logdet = reference.forward_all(blocks(), x)
-        loss = z.square().mean() / 2 - logdet.mean() / x[0].numel()
-        loss.backward()
-        value: Tensor = loss.detach()
-        return value
-
-    def sample(ours: bool) -> Float[Tensor, "b n d"]:
-        with torch.inference_mode():
-            return stack.inverse(x) if ours else reference.inverse_all(blocks(), x)
-
-    return {
-        (task, arm): lambda function=function, ours=arm == "ours": function(ours)  # type: ignore[misc]
-        for task, function in zip(TASKS, (train, sample), strict=True)
-        for arm in ARMS
-    }
-
-
-def measure(size: Size, rounds: int) -> list[Row]:
-    """Time every task of both arms in turn; the first round warms up and does not count.
-
-    Raises:
-        AssertionError: If the arms do not compute the same.
-    """
-    functions = tasks(size)
-    rows = []
-    for task in TASKS:
-        seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
-        results: dict[str, Tensor] = {}
-        for turn in range(rounds + 1):
-            for arm in ARMS if turn % 2 else ARMS[::-1]:
-                begin = time.process_time()
-                result = functions[task, arm]()
-                seconds[arm].append(time.process_time() - begin)
-                assert isinstance(result, Tensor)
-                results[arm] = result
-        torch.testing.assert_close(results["ours"], results["reference"], rtol=1e-3, atol=1e-3)
-        ours, other = seconds["ours"][1:], seconds["reference"][1:]
-        ratios = [a / b for a, b in zip(ours, other, strict=True)]
-        rows.append(
-            Row(
-                task=task,
-                ours=statistics.median(ours),
-                reference=statistics.median(other),
-                ratio=statistics.median(ratios),
-                spread=(min(ratios), max(ratios)),
-            )
-        )
-    return rows
-
-
-def peak_mib() -> float:
-    """Return the peak resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def fill_to_peak() -> list[bytes]:
-    """Return ballast that lifts this process to its own peak, which imports have left behind.
-
-    Without it the first hundreds of MiB of a task would not move the peak.
-    """
-    ballast: list[bytes] = []
-    peak = peak_mib()
-    while peak_mib() < peak + 1:
-        ballast.append(b"." * 2**18)
-    return ballast
-
-
-def added_memory(task: str, arm: str, args: Sequence[str]) -> float:
-    """Return what a task of one arm adds to the peak memory of a fresh process, in MiB."""
-    command = [sys.executable, "-m", "benchmarks.flow", *args, "--child", f"{task}/{arm}"]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def child(size: Size, name: str) -> None:
-    """Print what one task adds to the peak memory of this process."""
-    task, arm = name.split("/")
-    function = tasks(size)[task, arm]
-    ballast = fill_to_peak()
-    before = peak_mib()
-    function()
-    print(peak_mib() - before)
-    del ballast
-
-
-def markdown(size: Size, rows: Sequence[Row]) -> str:
-    """Return the result as a table."""
-    lines = [
-        f"Grid {size.side}x{size.side}x{size.channels}, width {size.width}, layers "
-        f"{list(size.layers)}, batch {size.batch}, {torch.get_num_threads()} thread, "
-        f"torch {torch.__version__}",
-        "",
-        "| task | ours (s) | reference (s) | ours / reference | ours (MiB) | reference (MiB) |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        memory = ["-" if mib is None else f"{mib:.0f}" for mib in (row.ours_mib, row.reference_mib)]
-        lines.append(
-            f"| {row.task} | {row.ours:.3f} | {row.reference:.3f} "
-            f"| {row.ratio:.2f} ({row.spread[0]:.2f}-{row.spread[1]:.2f}) "
-            f"| {memory[0]} | {memory[1]} |"
-        )
-    return "\n".join(lines)
-
-
-def main(args: Sequence[str] | None = None) -> list[Row]:
+def main(args: Sequence[str] | None = None) -> list[Section]:
     """Measure, print and, where asked, write the result.
 
     Args:
         args: A command line; None for this process's own.
     """
+    given = _parser().parse_args(args)
+    plan = planned(given)
+    device = torch.device(given.device)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    if given.child:
+        print(memory.measure(_arm(given.child, plan, device)))
+        return []
+    peak: Callable[[Row], Row] = lambda row: row  # noqa: E731
+    if not given.no_memory and not given.quick and device.type == "cpu":
+        own = sys.argv[1:] if args is None else list(args)
+        peak = lambda row: _with_memory(row, own)  # noqa: E731
+    sections = []
+    for make in (_flow, _dense, _parallel):
+        section = make(plan, device, peak)
+        sections.append(section)
+        print(report.markdown(["..."], [section]), file=sys.stderr, flush=True)
+    header = _header(device, given.rounds)
+    text = report.markdown(header, sections)
+    print(text)
+    if given.out:
+        given.out.with_suffix(".md").write_text(text + "\n")
+        given.out.with_suffix(".json").write_text(report.record(header, sections))
+    return sections
+
+
+def planned(given: argparse.Namespace) -> Plan:
+    """Return what a command line asks for."""
+    if given.quick:
+        tiny = Size(
+            side=2, channels=3, width=16, head_dim=8, layers=(1, 1), text=3, batch=2
+        )  # fmt: skip
+        return Plan(
+            sizes=(tiny,),
+            rounds=1,
+            dense=(32, 2, 4),
+            trained=replace(tiny, side=4, channels=768, text=0),
+            steps=2,
+            samples=(2,),
+            tolerance=given.tolerance,
+        )
+    size = Size(
+        side=given.sides[0],
+        channels=given.channels,
+        width=given.width,
+        head_dim=given.head_dim,
+        layers=tuple(given.layers),
+        text=given.text,
+        batch=given.batch,
+    )
+    return Plan(
+        sizes=tuple(replace(size, side=side) for side in given.sides),
+        rounds=given.rounds,
+        dense=(96, 5, 256),
+        trained=Size(
+            side=32, channels=12, width=64, head_dim=32, layers=(2, 2), text=0, batch=8
+        ),  # fmt: skip
+        steps=given.steps,
+        samples=tuple(given.samples),
+        tolerance=given.tolerance,
+    )
+
+
+def _flow(plan: Plan, device: torch.device, peak: Callable[[Row], Row]) -> Section:
+    rows = []
+    for size in plan.sizes:
+        for task in flow_tasks.tasks(size, device):
+            rows += [peak(row) for row in measure.run(task, plan.rounds, device)]
+    sizes = "; ".join(str(size) for size in plan.sizes)
+    return Section(
+        title="Training and one-by-one sampling",
+        text="Same weights in all arms. Bare layers: Linear, SDPA, RMSNorm and GELU of the same "
+        "shapes, forward and backward, no flow. Reference: materialised masks, lists of cached "
+        "keys and values that are concatenated, and all rotated again, at every step; with "
+        f"guidance its batch is doubled like ours. {sizes}.",
+        rows=rows,
+    )
+
+
+def _dense(plan: Plan, device: torch.device, peak: Callable[[Row], Row]) -> Section:
+    width, transforms, batch = plan.dense
+    tasks = dense.tasks(width, transforms, batch, device)
+    text = " ".join((dense.__doc__ or "").split())
+    return Section(
+        title="64 dimensions beside zuko and normflows",
+        text=f"{text} {transforms} transforms, ours of width {width} with one layer each.",
+        rows=[row for task in tasks for row in measure.run(task, plan.rounds, device)],
+    )
+
+
+def _parallel(plan: Plan, device: torch.device, peak: Callable[[Row], Row]) -> Section:
+    trained = parallel.train(plan.trained, plan.steps, device)
+    rows, notes = [], []
+    for samples in plan.samples:
+        tasks, found = parallel.tasks(trained, samples, plan.tolerance, device)
+        rows += [row for task in tasks for row in measure.run(task, plan.rounds, device)]
+        notes += found
+    return Section(
+        title="Iteration beside one-by-one sampling of a trained flow",
+        text=f"easy-VQA pixels; {trained.size}; {trained.steps} steps of AdamW in "
+        f"{trained.seconds:.0f} s took the loss from {trained.losses[0]:.2f} to "
+        f"{trained.losses[1]:.2f} nats a dimension.",
+        rows=rows,
+        notes=[f"- {note}" for note in notes],
+    )
+
+
+def _header(device: torch.device, rounds: int) -> list[str]:
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif Path("/proc/cpuinfo").exists():
+        models = [
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        name = models[0] if models else name
+    return [
+        f"{name}, {torch.get_num_threads()} thread, torch {torch.__version__}, {rounds} rounds; "
+        f"a large float32 matrix product runs at {floor.rate(device) / 1e9:.0f} GFLOP/s, memory "
+        f"is read at {floor.bandwidth(2**28, device) / 1e9:.0f} GB/s, "
+        f"4 MiB of it again and again at {floor.bandwidth(2**22, device) / 1e9:.0f} GB/s."
+    ]
+
+
+def _arm(name: str, plan: Plan, device: torch.device) -> Callable[[], object]:
+    wanted, arm = name.split("/")
+    for size in plan.sizes:
+        for task in flow_tasks.tasks(size, device):
+            if task.name == wanted:
+                return task.arms[arm]
+    raise AssertionError(f"no task {wanted}")
+
+
+def _with_memory(row: Row, own: Sequence[str]) -> Row:
+    return dataclasses.replace(
+        row,
+        mib=memory.added(row.task, row.arm, own),
+        other_mib=memory.added(row.task, row.other, own),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.flow",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--side", type=int, default=8, help="rows and columns of the grid")
-    parser.add_argument("--channels", type=int, default=48, help="channels of a position")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round, no memory")
+    parser.add_argument("--sides", type=int, nargs="+", default=[16, 32], help="of the grids")
+    parser.add_argument("--channels", type=int, default=16, help="channels of a position")
     parser.add_argument("--width", type=int, default=128, help="channels of the transformers")
-    parser.add_argument("--head_dim", type=int, default=32, help="channels of a head")
+    parser.add_argument("--head_dim", type=int, default=64, help="channels of a head")
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 2, 4], help="of each block")
-    parser.add_argument("--batch", type=int, default=16, help="rows")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds that count")
+    parser.add_argument("--text", type=int, default=16, help="text states before the image")
+    parser.add_argument("--batch", type=int, default=8, help="images")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
+    parser.add_argument("--steps", type=int, default=300, help="training steps before iteration")
+    parser.add_argument(
+        "--samples", type=int, nargs="+", default=[1, 4], help="batches of iteration"
+    )
+    parser.add_argument("--tolerance", type=float, default=1e-7, help="of iteration")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--no_memory", action="store_true", help="skip the child processes")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    given = parser.parse_args(args)
-    size = Size(
-        side=given.side,
-        channels=given.channels,
-        width=given.width,
-        head_dim=given.head_dim,
-        layers=tuple(given.layers),
-        batch=given.batch,
-    )
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    if given.child:
-        child(size, given.child)
-        return []
-    rows = measure(size, given.rounds)
-    if not given.no_memory:
-        own = sys.argv[1:] if args is None else list(args)
-        rows = [
-            Row(
-                **{
-                    **vars(row),
-                    "ours_mib": added_memory(row.task, "ours", own),
-                    "reference_mib": added_memory(row.task, "reference", own),
-                }
-            )
-            for row in rows
-        ]
-    text = markdown(size, rows)
-    print(text)
-    if given.out:
-        given.out.with_suffix(".md").write_text(text + "\n")
-        record = {"size": asdict(size), "rows": [asdict(row) for row in rows]}
-        given.out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    return rows
+    return parser
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 Functional, over given weights, written from the mathematics alone (``tests/golden`` proves it):
 in training a causal mask is materialised; in sampling keys are cached unrotated in lists, are
-concatenated and all rotated again at every step, and sequences grow by concatenation.
+concatenated and all rotated again at every step, and sequences grow by concatenation. What costs it
+nothing to do well it does well: cosines and sines are computed once a pass, and key heads are
+repeated only where several query heads share one.
 """
 
 import math
@@ -13,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from pretzel.flow.af_block import AFBlock
+from pretzel.flow.context import PrefixContext
 from pretzel.flow.mlp import MLP
 from pretzel.flow.positions import AxialPositions
 from pretzel.flow.start import StartToken
@@ -120,10 +123,13 @@ class Cache:
 
 
 def rotate(
-    x: Float[Tensor, "b h l e"], angles: Float[Tensor, "l a"], *, interleaved: bool
+    x: Float[Tensor, "b h l e"],
+    cosine: Float[Tensor, "l a"],
+    sine: Float[Tensor, "l a"],
+    *,
+    interleaved: bool,
 ) -> Float[Tensor, "b h l e"]:
     """Rotate channel pairs by the angles of each position."""
-    cosine, sine = angles.cos().to(x), angles.sin().to(x)
     if interleaved:
         u, v = x[..., 0::2], x[..., 1::2]
         return torch.stack([u * cosine - v * sine, v * cosine + u * sine], dim=-1).flatten(-2)
@@ -132,14 +138,26 @@ def rotate(
 
 
 def run(
-    block: Block, h: Float[Tensor, "b l w"], cache: Cache | None = None
+    block: Block,
+    h: Float[Tensor, "b l w"],
+    rotation: tuple[Tensor, Tensor],
+    cache: Cache | None = None,
 ) -> Float[Tensor, "b l w"]:
-    """Run the layers over new positions; with a cache, behind those it holds."""
+    """Run the layers over new positions; with a cache, behind those it holds.
+
+    Args:
+        block: The block.
+        h: Inputs of the new positions.
+        rotation: Cosines and sines of all positions.
+        cache: Keys and values of the positions before.
+    """
     start = cache.length if cache is not None else 0
     length = h.shape[1]
     mask = torch.ones(length, start + length, dtype=torch.bool).tril(start).to(h.device)
     for number, layer in enumerate(block.layers):
-        branch = _attend(block, layer, layer.attention_norm(h), mask, cache, number, start)
+        branch = _attend(
+            block, layer, layer.attention_norm(h), rotation, mask, cache, number, start
+        )
         h = h + (layer.attention_post_norm(branch) if layer.attention_post_norm else branch)
         x = layer.mlp_norm(h)
         if layer.gate is None:
@@ -154,6 +172,7 @@ def _attend(
     block: Block,
     layer: Layer,
     x: Tensor,
+    rotation: tuple[Tensor, Tensor],
     mask: Tensor,
     cache: Cache | None,
     number: int,
@@ -169,10 +188,12 @@ def _attend(
     if cache is not None:
         key, value = cache.append(number, key, value)
     end = start + length
-    query = rotate(query, block.angles[start:end], interleaved=block.interleaved)
-    key = rotate(key, block.angles[:end], interleaved=block.interleaved)
-    key = key.repeat_interleave(num_heads // num_kv, dim=1)
-    value = value.repeat_interleave(num_heads // num_kv, dim=1)
+    cosine, sine = rotation
+    query = rotate(query, cosine[start:end], sine[start:end], interleaved=block.interleaved)
+    key = rotate(key, cosine[:end], sine[:end], interleaved=block.interleaved)
+    if num_heads != num_kv:
+        key = key.repeat_interleave(num_heads // num_kv, dim=1)
+        value = value.repeat_interleave(num_heads // num_kv, dim=1)
     y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return layer.proj(y.transpose(1, 2).flatten(2))
 
@@ -198,7 +219,7 @@ def forward(
     h = h if block.embedding is None else h + block.embedding
     prefix = block.prefix(text) if block.prefix is not None and text is not None else None
     h = h if prefix is None else torch.cat([prefix, h], dim=1)
-    scale, location = parameters(block, run(block, h)[:, -ordered.shape[1] :])
+    scale, location = parameters(block, run(block, h, _rotation(block, h))[:, -ordered.shape[1] :])
     z = (ordered - location) / scale
     return z[:, block.order.argsort()], -scale.log()
 
@@ -221,19 +242,24 @@ def inverse(
     ordered = z[:, block.order]
     rows = torch.cat([ordered, ordered]) if guided else ordered
     cache = Cache()
+    rotation = _rotation(block, z)
     if block.prefix is not None and text is not None:
-        run(block, block.prefix(text), cache)
+        run(block, block.prefix(text), rotation, cache)
     x = rows[:, :0]
     h = block.first.expand(len(rows), 1, -1)
     for index in range(rows.shape[1]):
         if block.embedding is not None:
             h = h + block.embedding[index]
-        scale, location = parameters(block, run(block, h, cache)[:, -1:])
+        scale, location = parameters(block, run(block, h, rotation, cache)[:, -1:])
         if guided:
             scale, location = _mixed(scale, location, guidance)
         x = torch.cat([x, rows[:, index : index + 1] * scale + location], dim=1)
         h = block.inputs(x[:, -1:])
     return x[: len(z), block.order.argsort()]
+
+
+def _rotation(block: Block, like: Tensor) -> tuple[Tensor, Tensor]:
+    return block.angles.cos().to(like), block.angles.sin().to(like)
 
 
 def _mixed(scale: Tensor, location: Tensor, w: float) -> tuple[Tensor, Tensor]:
@@ -267,8 +293,13 @@ def inverse_all(
     return z
 
 
-def from_block(block: AFBlock) -> Block:
-    """Return the reference over the very weights of one of our blocks."""
+def from_block(block: AFBlock, num_text: int = 0) -> Block:
+    """Return the reference over the very weights of one of our blocks.
+
+    Args:
+        block: A block of default parts, with a text before the image or without context.
+        num_text: Text states before the image.
+    """
     transformer, positions = block.conditioner, block.positions
     assert isinstance(block.transform, AffineSoftplus)
     assert isinstance(transformer, CausalTransformer)
@@ -276,7 +307,13 @@ def from_block(block: AFBlock) -> Block:
     assert isinstance(block.start, StartToken)
     assert positions.rotary is not None
     assert transformer.final_norm is not None
+    assert block.context is None or isinstance(block.context, PrefixContext)
     layers = [layer for layer in transformer.layers if isinstance(layer, OurLayer)]
+    places, prefix = block.coordinates, None
+    if block.context is not None:
+        text = positions.text_places(num_text, places.shape[1] + 1).to(places)
+        places = torch.cat([text, positions.image_places(places, num_text)])
+        prefix = Linear(weight=block.context.linear.weight, bias=block.context.linear.bias)
     return Block(
         order=block.order,
         layers=[_our_layer(layer) for layer in layers],
@@ -286,9 +323,10 @@ def from_block(block: AFBlock) -> Block:
         embedding=positions.embed(block.coordinates),
         final_norm=Norm(gain=transformer.final_norm.weight),
         head=Linear(weight=block.head.weight, bias=block.head.bias),
-        angles=block.coordinates.to(positions.rotary.frequencies) @ positions.rotary.frequencies,
+        angles=places.to(positions.rotary.frequencies) @ positions.rotary.frequencies,
         interleaved=False,
         min_scale=block.transform.min_scale,
+        prefix=prefix,
     )
 
 

@@ -12,7 +12,8 @@ from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel
-from pretzel.sampling.guidance import GaussianMixing
+from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing, LinearGuidance
+from pretzel.sampling.samplers import Jacobi
 from pretzel.sampling.streams import prompt_document, sample_u
 from pretzel.sampling.text import answer
 from pretzel.sequence import Document, DocumentBatch, Text
@@ -178,3 +179,21 @@ def test_shallow_blocks_need_an_order():
             vlm=model.vlm,
             interleaving=Stacked,
         )
+
+
+@pytest.mark.parametrize("interleaving", [Stacked, Unconditional])
+def test_attention_temperature_guides_the_deep_stream(interleaving):
+    model = built(interleaving)
+    prompts = [prompt_document("a red circle"), prompt_document("a shape")]
+    z = latents(model, 2, key="z")
+
+    def sampled(temperature, weight=1.0, sampler=None):
+        guidance = AttentionTemperature(LinearGuidance(weight), temperature, keeps_context=True)
+        with torch.no_grad():
+            return sample_u(model, prompts, z, guidance, None, sampler).x
+
+    plain = sampled(2.0, weight=0.0)
+    torch.testing.assert_close(sampled(1.0), plain)
+    assert not torch.allclose(sampled(2.0), plain)
+    jacobi = sampled(2.0, sampler=Jacobi(block_size=2, tolerance=0.0))
+    torch.testing.assert_close(jacobi, sampled(2.0), rtol=0, atol=1e-10)

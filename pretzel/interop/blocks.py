@@ -141,9 +141,20 @@ class BlockReader:
         """Tell whether the block has a key."""
         return self.prefix + key in self.keys
 
-    def shape(self, key: str, expected: str) -> tuple[int, ...]:
-        """Return a shape from which sizes are told (see :meth:`Keys.shape`)."""
-        return self.keys.shape(self.prefix + key, expected)
+    def any(self, pattern: str) -> bool:
+        """Tell whether one of the block's keys, without its prefix, is matched by a pattern."""
+        return self.keys.any(re.escape(self.prefix) + pattern)
+
+    def size(self, key: str, axis: int, *others: tuple[str, int]) -> int:
+        """Return a size that the block's tensors share (see :meth:`Keys.size`)."""
+        own = re.escape(self.prefix)
+        return self.keys.size(self.prefix + key, axis, *((own + key, at) for key, at in others))
+
+    @property
+    def width(self) -> int:
+        """Channels of the network."""
+        others = (("proj_in.bias", 0), ("proj_out.weight", 1), ("pos_embed", 1))
+        return self.size("proj_in.weight", 0, *others)
 
     def take(
         self, key: str, shape: tuple[int, ...], name: str, convert: Convert | None = None
@@ -223,13 +234,22 @@ class BlockReader:
         }
 
     def _style(self, width: int, head_dim: int) -> "_Style":
-        """Tell the options of all layers from the first."""
-        first = "attn_blocks.0"
-        gated = self.has(f"{first}.mlp.gate_proj.weight")
-        up = "gate_proj" if gated else "main.0"
-        rows, _ = self.shape(f"{first}.attention.qkv.weight", "[queries + keys + values, channels]")
-        _, queries = self.shape(f"{first}.attention.proj.weight", "[channels, queries]")
-        hidden, _ = self.shape(f"{first}.mlp.{up}.weight", "[hidden, channels]")
+        """Tell what the layers have in common."""
+        first, every = "attn_blocks.0", r"attn_blocks\.\d+\."
+        gated = self.any(every + r"mlp\.gate_proj\..*")
+        ups, down = (r"(gate|up)_proj", "down_proj") if gated else (r"main\.0", r"main\.2")
+        rows = self.size(
+            f"{first}.attention.qkv.weight", 0, (every + r"attention\.qkv\.(weight|bias)", 0)
+        )
+        queries = self.size(
+            f"{first}.attention.proj.weight", 1, (every + r"attention\.proj\.weight", 1)
+        )
+        hidden = self.size(
+            f"{first}.mlp.{'gate_proj' if gated else 'main.0'}.weight",
+            0,
+            (every + rf"mlp\.{ups}\.(weight|bias)", 0),
+            (every + rf"mlp\.{down}\.weight", 1),
+        )
         if queries % head_dim or (rows - queries) % (2 * head_dim):
             raise UserError(
                 f"head_dim must divide the {queries} channels of the queries of "
@@ -243,10 +263,10 @@ class BlockReader:
             num_kv_heads=(rows - queries) // (2 * head_dim),
             hidden=hidden,
             gated=gated,
-            layer_norm=self.has(f"{first}.attention.norm.bias"),
-            qk_norm=self.has(f"{first}.attention.query_norm.weight"),
-            post_norm=self.has(f"{first}.attention.post_norm.weight"),
-            bias=self.has(f"{first}.attention.qkv.bias"),
+            layer_norm=self.any(every + r"(attention|mlp)\.norm\.bias"),
+            qk_norm=self.any(every + r"attention\.(query|key)_norm\.weight"),
+            post_norm=self.any(every + r"(attention|mlp)\.post_norm\.weight"),
+            bias=self.any(every + r"(attention\.(qkv|proj)|mlp\.(main\.\d|\w+_proj))\.bias"),
         )
 
     def _layer(self, key: str, name: str, style: "_Style", pairs: "_HalfSplit | None") -> None:

@@ -3,6 +3,7 @@
 import pickle
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,22 +56,36 @@ class Keys:
     def __contains__(self, key: str) -> bool:
         return key in self._tensors
 
-    def shape(self, key: str, expected: str) -> tuple[int, ...]:
-        """Return the shape of a tensor from which sizes are told.
+    def size(self, key: str, axis: int, *others: tuple[str, int]) -> int:
+        """Return a size that several tensors share: what most of them say.
+
+        So a tensor that is missing or has the wrong shape is blamed when it is taken, and not the
+        others, which do not agree with it.
 
         Args:
-            key: Its key.
-            expected: Its axes, for the message, for example ``[channels, inputs]``.
+            key: A key that tells the size.
+            axis: Its axis.
+            others: Patterns of keys that tell it as well, with their axes.
 
         Raises:
-            UserError: If it is missing or has another number of axes.
+            UserError: If none of them is there.
         """
-        if key not in self._tensors:
-            raise UserError(f"{self.source}: key {key} must have shape {expected}, found no key")
-        found = tuple(self._tensors[key].shape)
-        if len(found) != expected.count(",") + 1:
-            raise UserError(f"{self.source}: key {key} must have shape {expected}, found {found}")
-        return found
+        told: Counter[int] = Counter()
+        for pattern, at in ((re.escape(key), axis), *others):
+            for other, value in self._tensors.items():
+                if re.fullmatch(pattern, other) and value.dim() > at:
+                    told[value.shape[at]] += 1
+        if not told:
+            found = f"shape {tuple(self.value(key).shape)}" if key in self else "no key"
+            raise UserError(
+                f"{self.source}: key {key} must have a shape of {axis + 1} axes or more, "
+                f"found {found}"
+            )
+        return told.most_common(1)[0][0]
+
+    def any(self, pattern: str) -> bool:
+        """Tell whether a whole pattern matches a key."""
+        return any(re.fullmatch(pattern, key) for key in self._tensors)
 
     def take(self, key: str, shape: tuple[int, ...], name: str) -> Tensor:
         """Return a tensor, which is thereby used.

@@ -80,8 +80,7 @@ def read_starflow(
     top = num_blocks - 1
     side = options.pt_seq_len
     if side is None:
-        positions, _ = keys.shape("var", "[positions, channels]")
-        side = side_of(positions, f"{source}: var")
+        side = side_of(keys.size("var", 0), f"{source}: var")
     text_length = options.text_length
     if text_length is None:
         text_length = _text_length(keys, f"blocks.{top}.", side)
@@ -143,7 +142,7 @@ def _text_length(keys: Keys, prefix: str, side: int) -> int:
     """Tell the length of the text from the mask, which is over text and positions."""
     mask = f"{prefix}attn_mask"
     if mask in keys:
-        length = keys.shape(mask, "[text + positions, text + positions]")[0] - side**2
+        length = keys.size(mask, 0) - side**2
         if length >= 0:
             return length
     if f"{prefix}proj_txt.weight" in keys:
@@ -164,11 +163,19 @@ def _read_block(
     side: int,
     text_length: int,
 ) -> ReadBlock:
-    width, channels = block.shape("proj_in.weight", "[channels, position]")
+    width = block.width
+    every = r"blocks?\.(\d+\.)?"
+    channels = block.keys.size(
+        f"{block.prefix}proj_in.weight",
+        1,
+        (every + r"proj_in\.weight", 1),
+        (every + "sos_embed", 2),
+        ("var", 1),
+    )
     to_ours = _patch_order(channels, options)
     block.linear("proj_in", (width, channels), "input", convert_inputs=to_ours)
     start = "pretzel.flow.ZeroShift"
-    if block.has("sos_embed"):
+    if block.keys.any(every + "sos_embed"):
         start = "pretzel.flow.LatentStart"
 
         def token(value: Tensor) -> Tensor:
@@ -202,7 +209,7 @@ def _read_block(
         "start": {"class_path": start},
     }
     if block.has("proj_txt.weight"):
-        _, text = block.shape("proj_txt.weight", "[channels, text]")
+        text = block.size("proj_txt.weight", 1)
         block.linear("proj_txt", (width, text), "context.linear")
         arguments["context"] = {
             "class_path": "pretzel.flow.PrefixContext",

@@ -37,8 +37,8 @@ def read_tarflow(
         _read_block(keys, f"blocks.{number}.", number, number % 2 == 1, head_dim)
         for number in range(num_blocks)
     ]
-    positions, _ = keys.shape("blocks.0.pos_embed", "[positions, channels]")
-    _, channels = keys.shape("blocks.0.proj_in.weight", "[channels, position]")
+    positions = blocks[0].tensors["positions.vectors"].shape[0]
+    channels = blocks[0].tensors["input.weight"].shape[1]
     if _preserves_volume(blocks[-1]):
         blocks[-1] = _with_prior(keys, blocks[-1], positions, channels)
     elif "var" in keys and not bool((keys.value("var") == 1).all()):
@@ -66,8 +66,7 @@ def read_tarflow_block(
     """
     keys = Keys(tensors, source)
     block = _read_block(keys, "", 0, flips, head_dim)
-    positions, _ = keys.shape("pos_embed", "[positions, channels]")
-    return _flow(keys, [block], (positions,))
+    return _flow(keys, [block], (block.tensors["positions.vectors"].shape[0],))
 
 
 def _flow(keys: Keys, blocks: list[ReadBlock], grid: tuple[int, ...]) -> ReadFlow:
@@ -85,9 +84,13 @@ def _flow(keys: Keys, blocks: list[ReadBlock], grid: tuple[int, ...]) -> ReadFlo
 
 def _read_block(keys: Keys, prefix: str, number: int, flips: bool, head_dim: int) -> ReadBlock:
     block = BlockReader(keys=keys, prefix=prefix, index=number)
-    width, channels = block.shape("proj_in.weight", "[channels, position]")
-    outputs, _ = block.shape("proj_out.weight", "[outputs, channels]")
-    positions, _ = block.shape("pos_embed", "[positions, channels]")
+    width = block.width
+    every = r"(blocks\.\d+\.)?"  # position, channels and classes are those of all blocks
+    channels = keys.size(f"{prefix}proj_in.weight", 1, (every + r"proj_in\.weight", 1), ("var", 1))
+    outputs = block.size("proj_out.weight", 0, ("proj_out.bias", 0))
+    positions = keys.size(
+        f"{prefix}pos_embed", 0, (every + "pos_embed", 0), (every + "attn_mask", 0), ("var", 0)
+    )
     if outputs not in (channels, 2 * channels):
         raise UserError(
             f"{keys.source}: key {prefix}proj_out.weight must have shape "
@@ -111,8 +114,8 @@ def _read_block(keys: Keys, prefix: str, number: int, flips: bool, head_dim: int
         "positions": {"class_path": "pretzel.flow.LearnedPositions"},
         "start": {"class_path": "pretzel.flow.ZeroShift"},
     }
-    if block.has("class_embed"):
-        classes, *_ = block.shape("class_embed", "[classes, 1, channels]")
+    if keys.any(every + "class_embed"):
+        classes = keys.size(f"{prefix}class_embed", 0, (every + "class_embed", 0))
         shape = (classes, 1, width)
         block.take("class_embed", shape, "context.vector.vectors", lambda value: value[:, 0])
         vector = {"class_path": "pretzel.flow.ClassVector", "init_args": {"num_classes": classes}}

@@ -16,7 +16,8 @@ from pretzel.flow import (
     Permutation,
 )
 from pretzel.sampling.denoise import Denoiser
-from pretzel.sampling.guidance import GaussianMixing
+from pretzel.sampling.guidance import GaussianMixing, LinearGuidance
+from pretzel.sampling.samplers import Jacobi, Sequential, Work
 from pretzel.testing import Case, LawBroken, laws_of, run_laws
 from pretzel.testing.suite import try_law
 
@@ -79,6 +80,21 @@ class CacheKept(AFBlock):
         if "kept" not in vars(self):
             self.kept = super().new_cache(batch_size)
         return self.kept
+
+
+class EvaluatesOneTooEarly(AFBlock):
+    def evaluate(self, x, start, stop, cache):
+        return super().evaluate(x.roll(1, dims=1), start, stop, cache)
+
+
+class ProvisionalStays(AFBlock):
+    def rewind(self, start, stop, cache):
+        pass
+
+
+class TakesNaN(AFBlock):
+    def check_finite(self, name, value):
+        pass
 
 
 class WritesIntoInput(AFBlock):
@@ -162,6 +178,28 @@ class Unnormalised(GaussianMixing):
         return mu * (1 + self.weight), sigma
 
 
+class NeverAnneals(LinearGuidance):
+    def weights(self, start, stop, num_positions):
+        return torch.full((stop - start, 1), self.weight)
+
+
+class StopsTooSoon(Jacobi):
+    def solve(self, inversion, block):
+        return Jacobi(max_iterations=2).solve(inversion, block)
+
+
+class CountsNothing(Sequential):
+    def solve(self, inversion, block):
+        super().solve(inversion, block)
+        return Work(evaluations=1, positions=1)
+
+
+class SeesTheNext(CausalTransformer):
+    def forward(self, h, rotation=None, mask=None, cache=None, modulation=None):
+        y = super().forward(h, rotation, mask, cache, modulation)
+        return y if cache is not None else y + y.roll(-1, dims=1)
+
+
 class GradientInInferenceMode(Denoiser):
     def __call__(self, x, sigma, log_prob):
         point = x.clone().requires_grad_()
@@ -191,6 +229,16 @@ BROKEN = [
     (block(TakesAnyShape), "blocks.wrong_shapes_are_refused"),
     (block(ApproximateInverse), "autoregressive.fixed_point_iteration_inverts"),
     (block(DividesByZero), "blocks.inverse_undoes_forward"),
+    (block(EvaluatesOneTooEarly), "autoregressive.evaluations_behind_the_cache_equal_condition"),
+    (block(ProvisionalStays), "autoregressive.evaluations_behind_the_cache_equal_condition"),
+    (block(TakesNaN), "blocks.what_is_not_finite_is_refused"),
+    (
+        block(conditioner=partial(SeesTheNext, width=16, head_dim=8)),
+        "autoregressive.conditioner_is_strictly_causal",
+    ),
+    (StopsTooSoon, "samplers.samples_equal_sequential_ones"),
+    (CountsNothing, "samplers.work_is_reported"),
+    (partial(NeverAnneals, 2.0, annealed=True), "guidance.annealing_grows_from_nothing"),
     (VisitsTwice, "permutations.every_position_is_visited_once"),
     (FreshRandom, "permutations.order_is_fixed"),
     (partial(Unnormalised, 1.0), "guidance.equal_branches_are_left_alone"),
@@ -209,7 +257,9 @@ def test_the_right_law_catches(factory, law):
     failed = [o for o in found if not o.passed]
     assert failed
     # A law judges, unless the mistake itself is a crash
-    crashes = isinstance(factory(), CacheKept | DividesByZero | GradientInInferenceMode)
+    crashes = isinstance(
+        factory(), CacheKept | DividesByZero | GradientInInferenceMode | ProvisionalStays
+    )
     assert crashes or all(isinstance(o.cause, LawBroken) for o in failed)
 
 

@@ -1,6 +1,7 @@
 """`pretzel import`: what it writes continues as any run, what it refuses, what it says of keys."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from pretzel.sampling.images import sample_latents
 from pretzel.sampling.samplers import Sequential
 from pretzel.sampling.stack import invert_stack
 
-GOLDEN = __import__("pathlib").Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ["--head_dim", "16"]
 
 
@@ -250,7 +251,17 @@ def latent(folder):
 
 
 KEY = "blocks.1.attn_blocks.0.mlp.main.0.weight"
+NORM = "blocks.1.attn_blocks.0.attention.norm.bias"
 REFUSED = {
+    "missing where sizes are told": (
+        {"blocks.0.pos_embed": None},
+        ["blocks.0.pos_embed", "(16, 32)"],
+    ),
+    "missing where options are told": ({NORM: None}, [NORM, "(32,)", "found no key"]),
+    "shape where sizes are told": (
+        {"blocks.0.proj_in.weight": torch.zeros(32, 11)},
+        ["blocks.0.proj_in.weight", "(32, 12)", "(32, 11)"],
+    ),
     "missing": ({KEY: None}, [KEY, "(128, 32)", "found no key"]),
     "unknown": ({"extra.key": torch.zeros(2, 3)}, ["extra.key", "no such key", "(2, 3)"]),
     "shape": ({KEY: torch.zeros(5, 32)}, [KEY, "(128, 32)", "(5, 32)"]),
