@@ -1,5 +1,6 @@
 """The position-wise branch of a transformer layer."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
@@ -42,8 +43,28 @@ class MLP(nn.Module):
         return out
 
 
-class SwiGLU(nn.Module):
-    """Gated MLP: down(SiLU(gate(x)) * up(x)) (arXiv 2002.05202).
+class GatedMLP(nn.Module, ABC):
+    """down(activation(gate(x)) * up(x)) (arXiv 2002.05202)."""
+
+    def __init__(self, width: int, bias: bool, ratio: float) -> None:
+        super().__init__()
+        hidden = hidden_size(width, ratio)
+        self.gate = nn.Linear(width, hidden, bias=bias)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    @abstractmethod
+    def activate(self, gate: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return what multiplies the other half."""
+
+    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
+        """Map the last axis."""
+        out: Tensor = self.down(self.activate(self.gate(x)) * self.up(x))
+        return out
+
+
+class SwiGLU(GatedMLP):
+    """Gated MLP with SiLU.
 
     Args:
         width: Channels in and out (given by the parent).
@@ -52,20 +73,15 @@ class SwiGLU(nn.Module):
     """
 
     def __init__(self, width: int, bias: bool, *, ratio: float = 8 / 3) -> None:
-        super().__init__()
-        hidden = hidden_size(width, ratio)
-        self.gate = nn.Linear(width, hidden, bias=bias)
-        self.up = nn.Linear(width, hidden, bias=bias)
-        self.down = nn.Linear(hidden, width, bias=bias)
+        super().__init__(width, bias, ratio)
 
-    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
-        """Map the last axis."""
-        out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
-        return out
+    def activate(self, gate: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return SiLU."""
+        return F.silu(gate)
 
 
-class GEGLU(nn.Module):
-    """Gated MLP: down(GELU(gate(x)) * up(x)), the GELU by tanh, as STARFlow's "SwiGLU" has it.
+class GEGLU(GatedMLP):
+    """Gated MLP with GELU, by tanh, as STARFlow's "SwiGLU" has it.
 
     Args:
         width: Channels in and out (given by the parent).
@@ -74,17 +90,11 @@ class GEGLU(nn.Module):
     """
 
     def __init__(self, width: int, bias: bool, *, ratio: float = 4.0) -> None:
-        super().__init__()
-        hidden = hidden_size(width, ratio)
-        self.gate = nn.Linear(width, hidden, bias=bias)
-        self.up = nn.Linear(width, hidden, bias=bias)
-        self.down = nn.Linear(hidden, width, bias=bias)
+        super().__init__(width, bias, ratio)
 
-    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
-        """Map the last axis."""
-        gate = F.gelu(self.gate(x), approximate="tanh")
-        out: Tensor = self.down(gate * self.up(x))
-        return out
+    def activate(self, gate: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return GELU."""
+        return F.gelu(gate, approximate="tanh")
 
 
 @runtime_checkable
