@@ -46,7 +46,7 @@ def tiny_module(interleaving=Stacked, noise=0.05, optimizer=torch.optim.SGD, **k
         optimizer=partial(optimizer, lr=0.05),
         schedule=Constant(),
         guidance=GaussianMixing(weight=1.0),
-        denoiser=NoDenoiser(),
+        denoiser=kwargs.pop("denoiser", NoDenoiser()),
         sampler=kwargs.pop("sampler", Sequential()),
         **kwargs,
     )

@@ -5,7 +5,8 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
-from pretzel.typing import Bool, Float, Int, Tensor
+from pretzel.flow.masks import Mask
+from pretzel.typing import Float, Int, Tensor
 
 CacheT = TypeVar("CacheT", bound="ConditionerCache")
 
@@ -50,7 +51,7 @@ class Conditioner(nn.Module, ABC, Generic[CacheT]):
         self,
         h: Float[Tensor, "b l w"],
         rotation: Rotation | None = None,
-        mask: Bool[Tensor, "b 1 l k"] | None = None,
+        mask: Mask | None = None,
         cache: CacheT | None = None,
         modulation: Float[Tensor, "b layers 6 w"] | None = None,
     ) -> Float[Tensor, "b l w"]:
@@ -59,7 +60,7 @@ class Conditioner(nn.Module, ABC, Generic[CacheT]):
         Args:
             h: Inputs of the new positions.
             rotation: Their rotary positions; None where ``rotary_dim`` is 0.
-            mask: True where a position may read another, the cache's first; None for causal
+            mask: Which position may read another, the cache's first; None for causal
                 reading over right-padded rows. A network that is not attention may refuse one.
             cache: Of the positions before; receives the new ones.
             modulation: Shift, scale and gate of both branches of every layer (adaLN); a network

@@ -8,9 +8,10 @@ from torch import nn
 
 from pretzel.errors import UserError
 from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory
+from pretzel.flow.masks import Mask
 from pretzel.flow.positions import AxialPositions, PositionsFactory
 from pretzel.flow.transforms import Transform
-from pretzel.typing import Bool, Float, Int, Tensor
+from pretzel.typing import Float, Int, Tensor
 
 
 class DeepStream(nn.Module):
@@ -74,7 +75,7 @@ class DeepStream(nn.Module):
         self,
         inputs: Float[Tensor, "b l w"],
         positions: Int[Tensor, "b l a"],
-        mask: Bool[Tensor, "b 1 l k"] | None = None,
+        mask: Mask | None = None,
         cache: ConditionerCache | None = None,
     ) -> Float[Tensor, "b l w"]:
         """Return y_D, the last hidden state after the final norm, for every position.
@@ -84,7 +85,7 @@ class DeepStream(nn.Module):
         Args:
             inputs: c_t, what the interleaving lets in at each position.
             positions: Text axis, then the coordinates of the grid.
-            mask: True where a query may attend a key; None for causal over right-padded rows.
+            mask: Which key a query may attend; None for causal over right-padded rows.
             cache: Keys and values of the positions before.
         """
         rotation = self.positions.rotation(positions, inputs.dtype)

@@ -5,18 +5,49 @@ materialised. Behind a cache a single position needs no mask, several get a lowe
 the caller gives a mask where rows are padded.
 """
 
+from typing import TypeGuard
+
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pretzel.errors import UserError
 from pretzel.flow.conditioner import Conditioner, Rotation
+from pretzel.flow.masks import Mask, attend, causal_mask
 from pretzel.flow.mlp import MLP, MLPFactory
 from pretzel.flow.norms import NormFactory, RMSNorm
 from pretzel.flow.positions import rotate
 from pretzel.sampling.cache import KVCache
-from pretzel.typing import Bool, Float, Tensor
+from pretzel.typing import Float, Tensor
+
+
+def normalise(norm: nn.Module, x: Float[Tensor, "b l w"]) -> Float[Tensor, "b l w"]:
+    """Apply a norm; a single position of an RMS norm on a CPU in fewer calls."""
+    if _is_step(norm, x):
+        return _over_rms(x).mul_(norm.weight)
+    out: Tensor = norm(x)
+    return out
+
+
+def _is_step(norm: nn.Module | None, x: Tensor) -> TypeGuard[RMSNorm]:
+    """Tell whether an RMS norm's calls cost more than its arithmetic: one position, on a CPU."""
+    return (
+        type(norm) is RMSNorm
+        and x.shape[-2] == 1
+        and x.dtype in (torch.float32, torch.float64)
+        and x.dtype == norm.weight.dtype
+        and x.is_cpu
+        and not torch.is_grad_enabled()
+    )
+
+
+def _over_rms(x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
+    """Return x over its root mean square; ``F.rms_norm`` on a CPU makes thrice as many calls."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.addcmul(_EPS[x.dtype], norm, norm, value=1 / x.shape[-1]).rsqrt_() * x
+
+
+_EPS = {dtype: torch.tensor(RMSNorm.eps, dtype=dtype) for dtype in (torch.float32, torch.float64)}
 
 
 class Attention(nn.Module):
@@ -57,7 +88,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "b l w"],
         rotation: Rotation | None,
-        mask: Bool[Tensor, "#b 1 l k"] | None,
+        mask: Mask | None,
         cache: KVCache | None,
         layer: int,
     ) -> Float[Tensor, "b l w"]:
@@ -65,30 +96,38 @@ class Attention(nn.Module):
         b, length, _ = x.shape
         count = self.num_heads + 2 * self.num_kv_heads
         heads = self.qkv(x).view(b, length, count, self.head_dim).transpose(1, 2)
-        query, key, value = heads.split(
-            [self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1
-        )
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if rotation is not None:
-            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        both, value = heads.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
+        query, key = self._placed(both, rotation)
         if cache is not None:
             if cache.query_scale is not None:
                 query = query * cache.query_scale
             key, value = cache.write(layer, key, value)
-        y = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=mask is None and length > 1,
-            enable_gqa=self.num_kv_heads != self.num_heads,
-        )
+        y = attend(query, key, value, mask)
         y = y.transpose(1, 2).reshape(b, length, self.num_heads * self.head_dim)
         if self.gate is not None:
             y = y * self.gate(x).sigmoid()
         out: Tensor = self.out(y)
         return out
+
+    def _placed(
+        self, both: Float[Tensor, "b heads l e"], rotation: Rotation | None
+    ) -> tuple[Float[Tensor, "b q l e"], Float[Tensor, "b k l e"]]:
+        """Return queries and keys normalised and rotated; in a single step, both at once."""
+        counts = [self.num_heads, self.num_kv_heads]
+        if _is_step(self.query_norm, both) and _is_step(self.key_norm, both):
+            both = _over_rms(both)
+            query, key = both.split(counts, dim=1)
+            query.mul_(self.query_norm.weight)
+            key.mul_(self.key_norm.weight)
+            if rotation is not None:
+                query, key = rotate(both, *rotation).split(counts, dim=1)
+            return query, key
+        query, key = both.split(counts, dim=1)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        return query, key
 
 
 class Layer(nn.Module):
@@ -123,19 +162,19 @@ class Layer(nn.Module):
         self,
         x: Float[Tensor, "b l w"],
         rotation: Rotation | None,
-        mask: Bool[Tensor, "#b 1 l k"] | None,
+        mask: Mask | None,
         cache: KVCache | None,
         layer: int,
         modulation: Float[Tensor, "b 6 1 w"] | None,
     ) -> Float[Tensor, "b l w"]:
         """Add the two branches to the residual stream."""
-        h = self.attention_norm(x)
+        h = normalise(self.attention_norm, x)
         if modulation is not None:
             h = torch.addcmul(h + modulation[:, 0], h, modulation[:, 1])
         h = self.attention(h, rotation, mask, cache, layer)
         h = h if self.attention_post_norm is None else self.attention_post_norm(h)
         x = x + h if modulation is None else x + h + h * modulation[:, 2]
-        h = self.mlp_norm(x)
+        h = normalise(self.mlp_norm, x)
         if modulation is not None:
             h = torch.addcmul(h + modulation[:, 3], h, modulation[:, 4])
         h = self.mlp(h)
@@ -244,7 +283,7 @@ class CausalTransformer(Conditioner[KVCache]):
         self,
         h: Float[Tensor, "b l w"],
         rotation: Rotation | None = None,
-        mask: Bool[Tensor, "#b 1 l k"] | None = None,
+        mask: Mask | None = None,
         cache: KVCache | None = None,
         modulation: Float[Tensor, "b layers 6 w"] | None = None,
     ) -> Float[Tensor, "b l w"]:
@@ -253,16 +292,15 @@ class CausalTransformer(Conditioner[KVCache]):
         Args:
             h: Input of the new positions.
             rotation: Cosines and sines of their positions.
-            mask: True where a query may attend a key; all keys of the cache, new ones last.
+            mask: Which key a query may attend; all keys of the cache, new ones last. Rows packed
+                with several documents: :func:`pretzel.flow.masks.document_mask`.
             cache: Keys and values of the positions before.
             modulation: Shift, scale, gate of attention, then of the MLP, for each layer.
         """
         length = h.shape[1]
         if mask is None and cache is not None and cache.length and length > 1:
             # is_causal aligns top-left: right only while the cache is empty.
-            keys = cache.length + length
-            mask = torch.ones(length, keys, dtype=torch.bool, device=h.device)
-            mask = mask.tril_(cache.length)[None, None]
+            mask = causal_mask(length, cache.length, h.device)
         recompute = self.gradient_checkpointing and cache is None and torch.is_grad_enabled()
         for index, layer in enumerate(self.layers):
             own = None if modulation is None else modulation[:, index, :, None]
@@ -272,8 +310,7 @@ class CausalTransformer(Conditioner[KVCache]):
                 h = layer(h, rotation, mask, cache, index, own)
         if cache is not None:
             cache.commit(length)
-        out: Tensor = h if self.final_norm is None else self.final_norm(h)
-        return out
+        return h if self.final_norm is None else normalise(self.final_norm, h)
 
     def new_cache(
         self, batch_size: int, max_length: int, temperature: Float[Tensor, " b"] | None = None

@@ -1,0 +1,77 @@
+"""Which positions attend to which, and attention under such a mask.
+
+Equal-length and right-padded rows need no mask at all. Padded rows behind a cache, and several
+documents packed into one row, do: dense on a CPU, by blocks on a GPU, where whole blocks of
+positions that see nothing of each other are skipped (FlexAttention, arXiv 2412.05496).
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from pretzel.typing import Float, Int, Tensor
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+    Mask = Tensor | BlockMask
+    """True where a query may attend a key, [b, 1, l, k]; or the same by blocks."""
+else:
+    Mask = object  # importing FlexAttention costs most of a second, and few need it
+
+
+def document_mask(document: Int[Tensor, "b l"]) -> Mask:
+    """Return the mask of rows that are packed with several documents, each causal by itself.
+
+    Args:
+        document: Number of the document that each position belongs to; padding may have one of
+            its own.
+
+    Returns:
+        A dense mask on a CPU, a block mask on a GPU.
+    """
+    if document.is_cuda:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return (document[row, query] == document[row, key]) & (query >= key)
+
+        rows, length = document.shape
+        return create_block_mask(seen, rows, None, length, length, device=document.device)
+    length = document.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=document.device).tril_()
+    return ((document[:, :, None] == document[:, None]) & causal)[:, None]
+
+
+def causal_mask(length: int, before: int, device: torch.device) -> Tensor:
+    """Return the lower-right causal mask [1, 1, l, before + l] of positions behind a cache."""
+    mask = torch.ones(length, before + length, dtype=torch.bool, device=device)
+    return mask.tril_(before)[None, None]
+
+
+def attend(
+    query: Float[Tensor, "b heads l e"],
+    key: Float[Tensor, "b kv k e"],
+    value: Float[Tensor, "b kv k e"],
+    mask: Mask | None,
+) -> Float[Tensor, "b heads l e"]:
+    """Return scaled dot-product attention; without a mask causal, or of one query to all keys."""
+    shared = key.shape[1] != query.shape[1]
+    if mask is not None and not isinstance(mask, Tensor):
+        out: Tensor = _by_blocks(query.is_cuda)(
+            query, key, value, block_mask=mask, enable_gqa=shared
+        )
+        return out
+    causal = mask is None and query.shape[2] > 1
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=shared
+    )
+
+
+@cache
+def _by_blocks(compiled: bool) -> Any:  # noqa: ANN401
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention) if compiled else flex_attention
