@@ -39,7 +39,10 @@ ELSEWHERE = {  # tested with what they belong to
     ("pretzel", "predict"): "tests/test_readme.py",
     ("pip", "install"): "tests/examples/test_causal_conv.py",
     ("python", "-m"): "tests/benchmarks/test_flow.py",
-    ("pytest", "examples/pretzel_causal_conv/tests"): "tests/examples/test_causal_conv.py",
+    ("pytest", "--laws"): "tests/testing/test_plugin.py",
+    ("pretzel", "check"): "tests/testing/test_check.py",
+    ("pretzel", "sample"): "tests/sampling/test_sample_command.py",
+    ("pretzel", "import"): "tests/interop/test_import.py",
 }
 
 

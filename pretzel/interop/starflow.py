@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from pretzel.errors import UserError
-from pretzel.interop.blocks import BlockReader, Convert, Node, ReadBlock, ReadFlow, side_of
+from pretzel.interop.blocks import Node, ReadBlock, ReadFlow, side_of
+from pretzel.interop.network import BlockReader, Convert
 from pretzel.interop.published import Keys
 from pretzel.typing import Tensor
 

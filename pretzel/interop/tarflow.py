@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 
 from pretzel.errors import UserError
-from pretzel.interop.blocks import BlockReader, Node, ReadBlock, ReadFlow, side_of
+from pretzel.interop.blocks import Node, ReadBlock, ReadFlow, side_of
+from pretzel.interop.network import BlockReader
 from pretzel.interop.published import Keys
 from pretzel.typing import Tensor
 

@@ -12,16 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from golden_arguments import (
+    GUIDED,
+    ITERATED,
+    STARFLOW_BLOCK,
+    STARFLOW_MODEL,
+    TARFLOW_BLOCK,
+    TARFLOW_MODEL,
+    filled,
+)
 from safetensors import safe_open
 
 from pretzel.flow.block import FlowStack
-from pretzel.interop import (
-    StarflowOptions,
-    read_starflow,
-    read_starflow_block,
-    read_tarflow,
-    read_tarflow_block,
-)
+from pretzel.interop.starflow import StarflowOptions, read_starflow, read_starflow_block
+from pretzel.interop.tarflow import read_tarflow, read_tarflow_block
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing, LinearGuidance
 from pretzel.sampling.samplers import Jacobi, Sequential
@@ -29,77 +33,6 @@ from pretzel.sampling.stack import invert_stack
 
 FOLDER = Path(os.environ.get("PRETZEL_GOLDEN") or Path(__file__).parents[1] / "golden")
 PREFIX = {torch.float32: "out.", torch.float64: "out64."}
-
-# Constructor arguments and their published defaults; None where the shapes tell.
-TARFLOW_MODEL = {
-    "in_channels": None,
-    "img_size": None,
-    "patch_size": None,
-    "channels": None,
-    "num_blocks": None,
-    "layers_per_block": None,
-    "nvp": None,
-    "num_classes": 0,
-    "block": {},
-}
-TARFLOW_BLOCK = {
-    "in_channels": None,
-    "channels": None,
-    "num_patches": None,
-    "num_layers": None,
-    "head_dim": 64,
-    "expansion": None,
-    "nvp": None,
-    "num_classes": 0,
-    "permutation": None,
-}
-_STARFLOW = {
-    "in_channels": None,
-    "channels": None,
-    "img_size": None,
-    "pt_seq_len": None,
-    "head_dim": 64,
-    "num_heads": None,
-    "num_kv_heads": None,
-    "txt_size": 0,
-    "txt_dim": 0,
-    "use_softplus": False,
-    "use_swiglu": None,
-    "use_qk_norm": None,
-    "use_post_norm": None,
-    "use_final_norm": None,
-    "use_bias": None,
-    "hf_style_rope": False,
-    "norm_type": None,
-    "soft_clip": 0,
-    "use_checkpoint": None,  # changes memory, not results
-    "use_checkpoint_mlp": None,
-}
-STARFLOW_MODEL = _STARFLOW | {
-    "patch_size": None,
-    "num_blocks": None,
-    "layers_per_block": None,
-    "rope": False,
-    "sos": None,
-    "cond_top_only": None,
-    "seq_order": "R2L",
-    "top_block_channels": None,
-}
-STARFLOW_BLOCK = _STARFLOW | {
-    "num_layers": None,
-    "expansion": None,
-    "use_rope": False,
-    "use_sos": None,
-    "permutation": None,
-    "rope": None,
-}
-GUIDED = {"guidance": 0.0, "guide_what": "ab", "attn_temp": 1.0, "annealed_guidance": False}
-ITERATED = {
-    "jacobi": False,
-    "jacobi_block_size": 32,
-    "jacobi_max_iter": 32,
-    "jacobi_th": 0.001,
-}
 
 
 def files(folder=FOLDER):
@@ -113,14 +46,6 @@ def calls(path):
             return [call["id"] for call in json.loads(file.metadata()["golden"])["calls"]] or None
     except Exception:
         return None
-
-
-def filled(given, known, what):
-    """Return arguments with their defaults; refuse those that are not known."""
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise ValueError(f"{what} has no argument {', '.join(unknown)}; known: {sorted(known)}")
-    return {**known, **given}
 
 
 @dataclass

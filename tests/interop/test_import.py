@@ -1,6 +1,8 @@
 """`pretzel import`: what it writes continues as any run, what it refuses, what it says of keys."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from pretzel.__main__ import main
 from pretzel.errors import UserError
-from pretzel.interop import (
-    StarflowOptions,
-    read_checkpoint,
-    read_starflow,
-    read_tarflow,
-)
 from pretzel.interop import written as writing
+from pretzel.interop.published import read_checkpoint
+from pretzel.interop.starflow import StarflowOptions, read_starflow
+from pretzel.interop.tarflow import read_tarflow
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.sampling.configured import trained_model
@@ -383,6 +382,18 @@ def test_a_full_disk_leaves_nothing(tmp_path, capsys, monkeypatch):
     assert main(["import", "tarflow", str(path), "--out", str(out), *SMALL]) == 2
     assert "No space left" in capsys.readouterr().err
     assert not out.parent.exists()
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from pretzel.__main__ import main\n"
+        "codes = [main(['import', *name, '--help']) for name in ([], ['tarflow'], ['starflow'])]\n"
+        "sys.exit('torch' in sys.modules or any(codes))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--class_names" in done.stdout
+    assert "--hf_style_rope" in done.stdout
 
 
 # What the shapes tell

@@ -1,0 +1,259 @@
+"""The tensors of one published block, taken under our names.
+
+What the two families share: residual layers, whose tensors differ from ours in name, in the pairing
+of rotated channels and in the offset of RMS gains.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from pretzel.errors import UserError
+from pretzel.interop.blocks import Node
+from pretzel.interop.published import Keys
+from pretzel.typing import Tensor
+
+Convert = Callable[[Tensor], Tensor]
+
+
+@dataclass(kw_only=True)
+class BlockReader:
+    """Takes the tensors of one block, and keeps them under our names.
+
+    Attributes:
+        keys: The checkpoint.
+        prefix: What the block's keys begin with.
+        index: Number of the block in our stack.
+        tensors: What was taken.
+    """
+
+    keys: Keys
+    prefix: str
+    index: int
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def has(self, key: str) -> bool:
+        """Tell whether the block has a key."""
+        return self.prefix + key in self.keys
+
+    def any(self, pattern: str) -> bool:
+        """Tell whether one of the block's keys, without its prefix, is matched by a pattern."""
+        return self.keys.any(re.escape(self.prefix) + pattern)
+
+    def size(self, key: str, axis: int, *others: tuple[str, int]) -> int:
+        """Return a size that the block's tensors share (see :meth:`Keys.size`)."""
+        own = re.escape(self.prefix)
+        return self.keys.size(self.prefix + key, axis, *((own + key, at) for key, at in others))
+
+    @property
+    def width(self) -> int:
+        """Channels of the network."""
+        others = (("proj_in.bias", 0), ("proj_out.weight", 1), ("pos_embed", 1))
+        return self.size("proj_in.weight", 0, *others)
+
+    def take(
+        self, key: str, shape: tuple[int, ...], name: str, convert: Convert | None = None
+    ) -> None:
+        """Take a tensor of a shape as ``name``, converted."""
+        value = self.keys.take(self.prefix + key, shape, f"blocks.{self.index}.{name}")
+        self.tensors[name] = value if convert is None else convert(value)
+
+    def linear(
+        self,
+        key: str,
+        shape: tuple[int, int],
+        name: str,
+        *,
+        bias: bool = True,
+        convert: Convert | None = None,
+        convert_inputs: Convert | None = None,
+    ) -> None:
+        """Take a linear map, its outputs converted in weight and bias, its inputs in the weight."""
+
+        def weight(value: Tensor) -> Tensor:
+            value = value if convert is None else convert(value)
+            return value if convert_inputs is None else convert_inputs(value.T).T
+
+        self.take(f"{key}.weight", shape, f"{name}.weight", weight)
+        if bias:
+            self.take(f"{key}.bias", shape[:1], f"{name}.bias", convert)
+
+    def layer_norm(self, key: str, width: int, name: str) -> None:
+        """Take a layer norm."""
+        for part in ("weight", "bias"):
+            self.take(f"{key}.{part}", (width,), f"{name}.{part}")
+
+    def rms_norm(self, key: str, width: int, name: str, convert: Convert | None = None) -> None:
+        """Take an RMS norm, of which less 1 is published."""
+
+        def gain(value: Tensor) -> Tensor:
+            return 1 + (value if convert is None else convert(value))
+
+        self.take(f"{key}.weight", (width,), f"{name}.weight", gain)
+
+    def transformer(self, *, width: int, head_dim: int, interleaved: bool) -> tuple[int, Node]:
+        """Take the residual layers and the final norm.
+
+        Args:
+            width: Channels of the network.
+            head_dim: Channels of a head.
+            interleaved: Whether rotary positions turn the channel pairs (2m, 2m + 1) of a head.
+
+        Returns:
+            The number of layers, and the node of the conditioner.
+
+        Raises:
+            UserError: If a key is missing or has the wrong shape, or ``head_dim`` does not divide
+                the heads.
+        """
+        num_layers = self.keys.count(re.escape(f"{self.prefix}attn_blocks.") + r"(\d+)\.")
+        if head_dim < 1 or (interleaved and head_dim % 2):
+            raise UserError(f"head_dim must be positive and even, got {head_dim}")
+        style = self._style(width, head_dim) if num_layers else None
+        pairs = _HalfSplit(head_dim) if interleaved else None
+        for layer in range(num_layers):
+            assert style is not None
+            self._layer(f"attn_blocks.{layer}", f"conditioner.layers.{layer}", style, pairs)
+        final_norm = self.has("final_norm.weight")
+        if final_norm:
+            self.rms_norm("final_norm", width, "conditioner.final_norm")
+        options: Node = {"width": width, "head_dim": head_dim}
+        options |= style.options if style is not None else {"qk_norm": False}
+        options["final_norm"] = final_norm
+        if style is not None and style.layer_norm:
+            alone = not (style.qk_norm or style.post_norm or final_norm)
+            options["norm" if alone else "pre_norm"] = {"class_path": "pretzel.flow.LayerNorm"}
+        return num_layers, {
+            "class_path": "pretzel.flow.CausalTransformer",
+            "init_args": options,
+        }
+
+    def _style(self, width: int, head_dim: int) -> "_Style":
+        """Tell what the layers have in common."""
+        first, every = "attn_blocks.0", r"attn_blocks\.\d+\."
+        gated = self.any(every + r"mlp\.gate_proj\..*")
+        ups, down = (r"(gate|up)_proj", "down_proj") if gated else (r"main\.0", r"main\.2")
+        rows = self.size(
+            f"{first}.attention.qkv.weight", 0, (every + r"attention\.qkv\.(weight|bias)", 0)
+        )
+        queries = self.size(
+            f"{first}.attention.proj.weight", 1, (every + r"attention\.proj\.weight", 1)
+        )
+        hidden = self.size(
+            f"{first}.mlp.{'gate_proj' if gated else 'main.0'}.weight",
+            0,
+            (every + rf"mlp\.{ups}\.(weight|bias)", 0),
+            (every + rf"mlp\.{down}\.weight", 1),
+        )
+        if queries % head_dim or (rows - queries) % (2 * head_dim):
+            raise UserError(
+                f"head_dim must divide the {queries} channels of the queries of "
+                f"{self.prefix}{first} and the {rows - queries} of its keys and values in two, "
+                f"got {head_dim}"
+            )
+        return _Style(
+            width=width,
+            head_dim=head_dim,
+            num_heads=queries // head_dim,
+            num_kv_heads=(rows - queries) // (2 * head_dim),
+            hidden=hidden,
+            gated=gated,
+            layer_norm=self.any(every + r"(attention|mlp)\.norm\.bias"),
+            qk_norm=self.any(every + r"attention\.(query|key)_norm\.weight"),
+            post_norm=self.any(every + r"(attention|mlp)\.post_norm\.weight"),
+            bias=self.any(every + r"(attention\.(qkv|proj)|mlp\.(main\.\d|\w+_proj))\.bias"),
+        )
+
+    def _layer(self, key: str, name: str, style: "_Style", pairs: "_HalfSplit | None") -> None:
+        width, bias = style.width, style.bias
+        queries = style.num_heads * style.head_dim
+        values = style.num_kv_heads * style.head_dim
+
+        def rotated(rows: Tensor) -> Tensor:
+            if pairs is None:
+                return rows
+            ends = queries + values
+            query, key, value = rows[:queries], rows[queries:ends], rows[ends:]
+            return torch.cat([pairs(query), pairs(key), value])
+
+        pre_norm = self.layer_norm if style.layer_norm else self.rms_norm
+        pre_norm(f"{key}.attention.norm", width, f"{name}.attention_norm")
+        self.linear(
+            f"{key}.attention.qkv",
+            (queries + 2 * values, width),
+            f"{name}.attention.qkv",
+            bias=bias,
+            convert=rotated,
+        )
+        if style.qk_norm:
+            for norm in ("query_norm", "key_norm"):
+                published, ours = f"{key}.attention.{norm}", f"{name}.attention.{norm}"
+                self.rms_norm(published, style.head_dim, ours, pairs)
+        self.linear(f"{key}.attention.proj", (width, queries), f"{name}.attention.out", bias=bias)
+        if style.post_norm:
+            self.rms_norm(f"{key}.attention.post_norm", width, f"{name}.attention_post_norm")
+        pre_norm(f"{key}.mlp.norm", width, f"{name}.mlp_norm")
+        maps = {"main.0": "up", "main.2": "down"}
+        if style.gated:
+            maps = {"gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
+        for published, ours in maps.items():
+            shape = (width, style.hidden) if ours == "down" else (style.hidden, width)
+            self.linear(f"{key}.mlp.{published}", shape, f"{name}.mlp.{ours}", bias=bias)
+        if style.post_norm:
+            self.rms_norm(f"{key}.mlp.post_norm", width, f"{name}.mlp_post_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Style:
+    """What all layers of a block have in common."""
+
+    width: int
+    head_dim: int
+    num_heads: int
+    num_kv_heads: int
+    hidden: int
+    gated: bool
+    layer_norm: bool
+    qk_norm: bool
+    post_norm: bool
+    bias: bool
+
+    @property
+    def options(self) -> Node:
+        """Arguments of the conditioner, but for the norm before each branch."""
+        options: Node = {"qk_norm": self.qk_norm}
+        if self.num_heads * self.head_dim != self.width:
+            options["num_heads"] = self.num_heads
+        if self.num_kv_heads != self.num_heads:
+            options["num_kv_heads"] = self.num_kv_heads
+        ratio = self.hidden / self.width
+        if int(self.width * ratio) != self.hidden:
+            ratio = (self.hidden + 0.5) / self.width
+        if self.gated or ratio != 4:
+            name = "pretzel.flow.GEGLU" if self.gated else "pretzel.flow.MLP"
+            options["mlp"] = {"class_path": name, "init_args": {"ratio": ratio}}
+        if self.post_norm:
+            options["post_norm"] = True
+        if not self.bias:
+            options["bias"] = False
+        return options
+
+
+class _HalfSplit:
+    """Moves the channel pairs (2m, 2m + 1) of every head to (m, m + d/2), where ours are.
+
+    Queries and keys are moved alike, so that their products do not change.
+
+    Args:
+        head_dim: Channels d of a head.
+    """
+
+    def __init__(self, head_dim: int) -> None:
+        self.head_dim = head_dim
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Reorder the rows of all heads."""
+        heads = rows.view(-1, self.head_dim // 2, 2, *rows.shape[1:])
+        return heads.transpose(1, 2).reshape(rows.shape)
