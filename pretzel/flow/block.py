@@ -92,12 +92,13 @@ class FlowBlock(nn.Module, ABC):
     def check_finite(self, name: str, value: Tensor) -> None:
         """Refuse values that are not finite.
 
-        Training on an accelerator is not made to wait for this: there a guard watches the loss.
+        What a training step computes is not looked at: where it diverges, a guard says at which
+        step, and an accelerator is not made to wait.
 
         Raises:
             UserError: Naming the block, the first such value and its place.
         """
-        if (self.training and value.is_cuda) or value.is_meta:
+        if (self.training and (value.requires_grad or value.is_cuda)) or value.is_meta:
             return
         finite = value.isfinite()
         if not bool(finite.all()):
