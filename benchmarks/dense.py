@@ -8,8 +8,10 @@ before it, and mix over the blocks. Shared weights are used at every position: a
 a density costs ours 16 times the operations.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import normflows
 import torch
@@ -20,7 +22,9 @@ from benchmarks import floor
 from benchmarks.measure import Task
 from pretzel.flow import AFBlock, AffineSoftplus, CausalTransformer, Flip, FlowStack, Raster
 from pretzel.rng import stream
-from pretzel.typing import Float, Tensor
+from pretzel.typing import Tensor
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 DIMENSIONS = 64
 CHANNELS = 4
@@ -39,22 +43,14 @@ def tasks(width: int, transforms: int, batch: int, device: torch.device) -> list
     budget = count(stack)
     maf = fitted(lambda hidden: zuko_maf(hidden, transforms), budget).to(device)
     made = fitted(lambda hidden: normflows_maf(hidden, transforms), budget).to(device)
-    assert isinstance(maf, zuko.flows.Flow)
     x = torch.randn(batch, DIMENSIONS, generator=stream("benchmark")).to(device)
-    normal = torch.distributions.Normal(x.new_zeros(()), x.new_ones(()))
     cut = (-1, DIMENSIONS // CHANNELS, CHANNELS)
-    their_normal = normflows.distributions.DiagGaussian(DIMENSIONS, trainable=False).to(device)
-    theirs = normflows.NormalizingFlow(their_normal, list(made))
 
-    def our_density() -> Float[Tensor, " b"]:
+    def our_density() -> Tensor:
         flowed = stack(x.view(cut))
-        return normal.log_prob(flowed.z).sum(dim=(1, 2)) + flowed.logdet
-
-    def their_samples() -> Float[Tensor, "b d"]:
-        z = x
-        for transform in made:
-            z, _ = transform(z)
-        return z
+        half_squares: Tensor = flowed.z.square().sum(dim=(1, 2)) / 2
+        out: Tensor = flowed.logdet - half_squares - DIMENSIONS * math.log(2 * math.pi) / 2
+        return out
 
     def quietly(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
         def run() -> Tensor:
@@ -74,8 +70,8 @@ def tasks(width: int, transforms: int, batch: int, device: torch.device) -> list
             name=f"log-density of {batch} 64-d vectors, {budget:,} parameters",
             arms={
                 "ours": quietly(our_density),
-                names[0]: quietly(lambda: maf().log_prob(x)),
-                names[1]: quietly(lambda: theirs.log_prob(x)),
+                names[0]: quietly(lambda: zuko_density(maf, x)),
+                names[1]: quietly(lambda: normflows_density(made, x)),
             },
             floor=least,
         ),
@@ -83,8 +79,8 @@ def tasks(width: int, transforms: int, batch: int, device: torch.device) -> list
             name=f"sampling of {batch} 64-d vectors, {budget:,} parameters",
             arms={
                 "ours": quietly(lambda: stack.inverse(x.view(cut)).flatten(1)),
-                names[0]: quietly(lambda: maf().transform.inv(x)),
-                names[1]: quietly(their_samples),
+                names[0]: quietly(lambda: zuko_samples(maf, x)),
+                names[1]: quietly(lambda: normflows_samples(made, x)),
             },
             floor=least,
         ),
@@ -109,23 +105,48 @@ def ours(width: int, transforms: int) -> FlowStack:
     return FlowStack(list(blocks))
 
 
-def zuko_maf(hidden: int, transforms: int) -> nn.Module:
+def zuko_maf(hidden: int, transforms: int) -> zuko.flows.Flow:
     """Return zuko's MAF, two hidden layers a transform."""
-    flow: nn.Module = zuko.flows.MAF(
-        DIMENSIONS, transforms=transforms, hidden_features=(hidden, hidden)
-    )
-    return flow
+    return zuko.flows.MAF(DIMENSIONS, transforms=transforms, hidden_features=(hidden, hidden))
 
 
-def normflows_maf(hidden: int, transforms: int) -> nn.ModuleList:
-    """Return normflows' MAF from noise to data; reversed, so that a density takes one pass."""
+def zuko_density(flow: zuko.flows.Flow, x: Tensor) -> Tensor:
+    """Return log-densities."""
+    out: Tensor = flow().log_prob(x)
+    return out
+
+
+def zuko_samples(flow: zuko.flows.Flow, z: Tensor) -> Tensor:
+    """Return what noise becomes."""
+    out: Tensor = flow().transform.inv(z)
+    return out
+
+
+def normflows_maf(hidden: int, transforms: int) -> normflows.NormalizingFlow:
+    """Return normflows' MAF, one residual block a transform.
+
+    It is reversed, so that a density takes one pass and a sample many, as with the others.
+    """
     flows: list[nn.Module] = []
     for number in range(transforms):
         made = normflows.flows.MaskedAffineAutoregressive(DIMENSIONS, hidden, num_blocks=1)
         flows.append(normflows.flows.Reverse(made))
         if number + 1 < transforms:
             flows.append(Backwards())
-    return nn.ModuleList(flows)
+    base = normflows.distributions.DiagGaussian(DIMENSIONS, trainable=False)
+    return normflows.NormalizingFlow(base, flows)
+
+
+def normflows_density(flow: normflows.NormalizingFlow, x: Tensor) -> Tensor:
+    """Return log-densities."""
+    out: Tensor = flow.log_prob(x)
+    return out
+
+
+def normflows_samples(flow: normflows.NormalizingFlow, z: Tensor) -> Tensor:
+    """Return what noise becomes."""
+    out: Tensor = flow.forward(z)
+    return out
 
 
 class Backwards(normflows.flows.Flow):  # type: ignore[misc]
@@ -145,22 +166,18 @@ def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def fitted(build: Callable[[int], nn.Module], budget: int) -> nn.Module:
+def fitted(build: Callable[[int], ModuleT], budget: int) -> ModuleT:
     """Return the module whose hidden width brings it nearest to a budget of parameters."""
 
-    def distance(hidden: int) -> int:
+    def parameters(hidden: int) -> int:
         with torch.random.fork_rng(devices=[]):
-            return abs(count(build(hidden)) - budget)
+            return count(build(hidden))
 
-    low, high = 1, 2
-    while True:
-        with torch.random.fork_rng(devices=[]):
-            if count(build(high)) >= budget:
-                break
-        low, high = high, 2 * high
+    high = 2
+    while parameters(high) < budget:
+        high *= 2
+    low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        with torch.random.fork_rng(devices=[]):
-            larger = count(build(middle)) >= budget
-        low, high = (low, middle) if larger else (middle, high)
-    return build(min((low, high), key=distance))
+        low, high = (low, middle) if parameters(middle) >= budget else (middle, high)
+    return build(min((low, high), key=lambda hidden: abs(parameters(hidden) - budget)))

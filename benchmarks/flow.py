@@ -13,7 +13,6 @@ Memory is what a task adds to the peak of a fresh process.
 """
 
 import argparse
-import dataclasses
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from benchmarks import dense, floor, flow_tasks, measure, memory, parallel, repo
 from benchmarks.measure import Row
 from benchmarks.report import Section
 from benchmarks.size import Size
+from pretzel.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +65,18 @@ def main(args: Sequence[str] | None = None) -> list[Section]:
     if given.child:
         print(memory.measure(_arm(given.child, plan, device)))
         return []
-    peak: Callable[[Row], Row] = lambda row: row  # noqa: E731
+    own = None
     if not given.no_memory and not given.quick and device.type == "cpu":
         own = sys.argv[1:] if args is None else list(args)
-        peak = lambda row: _with_memory(row, own)  # noqa: E731
     sections = []
     for make in (_flow, _dense, _parallel):
-        section = make(plan, device, peak)
+        section = make(plan, device)
         sections.append(section)
-        print(report.markdown(["..."], [section]), file=sys.stderr, flush=True)
-    header = _header(device, given.rounds)
+        print(f"measured: {section.title}", file=sys.stderr, flush=True)
+    if own is not None:
+        rows = [_with_memory(row, own) for row in sections[0].rows]
+        sections[0] = replace(sections[0], rows=rows)
+    header = _header(device, plan.rounds)
     text = report.markdown(header, sections)
     print(text)
     if given.out:
@@ -85,46 +87,60 @@ def main(args: Sequence[str] | None = None) -> list[Section]:
 
 def planned(given: argparse.Namespace) -> Plan:
     """Return what a command line asks for."""
+    tolerance = given.tolerance
     if given.quick:
-        tiny = Size(
-            side=2, channels=3, width=16, head_dim=8, layers=(1, 1), text=3, batch=2
-        )  # fmt: skip
+        tiny = Size(side=2, channels=3, width=16, head_dim=8, layers=(1, 1), text=3, batch=2)
         return Plan(
             sizes=(tiny,),
             rounds=1,
             dense=(32, 2, 4),
-            trained=replace(tiny, side=4, channels=768, text=0),
+            trained=replace(tiny, side=4, channels=parallel.channels(4), text=0),
             steps=2,
             samples=(2,),
-            tolerance=given.tolerance,
+            tolerance=tolerance,
         )
-    size = Size(
-        side=given.sides[0],
-        channels=given.channels,
-        width=given.width,
-        head_dim=given.head_dim,
-        layers=tuple(given.layers),
-        text=given.text,
-        batch=given.batch,
+    if len(given.batch) not in (1, len(given.sides)):
+        raise UserError(
+            f"--batch takes one number, or one for each of --sides {given.sides}, got {given.batch}"
+        )
+    batches = given.batch if len(given.batch) > 1 else given.batch * len(given.sides)
+    sizes = [
+        Size(
+            side=side,
+            channels=given.channels,
+            width=given.width,
+            head_dim=given.head_dim,
+            layers=tuple(given.layers),
+            text=given.text,
+            batch=batch,
+        )
+        for side, batch in zip(given.sides, batches, strict=True)
+    ]
+    trained = Size(
+        side=16,
+        channels=parallel.channels(16),
+        width=64,
+        head_dim=32,
+        layers=(1, 1, 1, 1),
+        text=0,
+        batch=8,
     )
     return Plan(
-        sizes=tuple(replace(size, side=side) for side in given.sides),
+        sizes=tuple(sizes),
         rounds=given.rounds,
         dense=(96, 5, 256),
-        trained=Size(
-            side=32, channels=12, width=64, head_dim=32, layers=(2, 2), text=0, batch=8
-        ),  # fmt: skip
+        trained=trained,
         steps=given.steps,
         samples=tuple(given.samples),
-        tolerance=given.tolerance,
+        tolerance=tolerance,
     )
 
 
-def _flow(plan: Plan, device: torch.device, peak: Callable[[Row], Row]) -> Section:
+def _flow(plan: Plan, device: torch.device) -> Section:
     rows = []
     for size in plan.sizes:
         for task in flow_tasks.tasks(size, device):
-            rows += [peak(row) for row in measure.run(task, plan.rounds, device)]
+            rows += measure.run(task, plan.rounds, device)
     sizes = "; ".join(str(size) for size in plan.sizes)
     return Section(
         title="Training and one-by-one sampling",
@@ -136,7 +152,7 @@ def _flow(plan: Plan, device: torch.device, peak: Callable[[Row], Row]) -> Secti
     )
 
 
-def _dense(plan: Plan, device: torch.device, peak: Callable[[Row], Row]) -> Section:
+def _dense(plan: Plan, device: torch.device) -> Section:
     width, transforms, batch = plan.dense
     tasks = dense.tasks(width, transforms, batch, device)
     text = " ".join((dense.__doc__ or "").split())
@@ -147,7 +163,7 @@ def _dense(plan: Plan, device: torch.device, peak: Callable[[Row], Row]) -> Sect
     )
 
 
-def _parallel(plan: Plan, device: torch.device, peak: Callable[[Row], Row]) -> Section:
+def _parallel(plan: Plan, device: torch.device) -> Section:
     trained = parallel.train(plan.trained, plan.steps, device)
     rows, notes = [], []
     for samples in plan.samples:
@@ -156,9 +172,10 @@ def _parallel(plan: Plan, device: torch.device, peak: Callable[[Row], Row]) -> S
         notes += found
     return Section(
         title="Iteration beside one-by-one sampling of a trained flow",
-        text=f"easy-VQA pixels; {trained.size}; {trained.steps} steps of AdamW in "
-        f"{trained.seconds:.0f} s took the loss from {trained.losses[0]:.2f} to "
-        f"{trained.losses[1]:.2f} nats a dimension.",
+        text=f"A flow trained on easy-VQA pixels, noised by {parallel.NOISE}: {trained.size}; "
+        f"{trained.steps} steps of AdamW in {trained.seconds:.0f} s took the loss from "
+        f"{trained.losses[0]:.2f} (first tenth) to {trained.losses[1]:.2f} (last) nats a "
+        "dimension.",
         rows=rows,
         notes=[f"- {note}" for note in notes],
     )
@@ -193,7 +210,7 @@ def _arm(name: str, plan: Plan, device: torch.device) -> Callable[[], object]:
 
 
 def _with_memory(row: Row, own: Sequence[str]) -> Row:
-    return dataclasses.replace(
+    return replace(
         row,
         mib=memory.added(row.task, row.arm, own),
         other_mib=memory.added(row.task, row.other, own),
@@ -212,14 +229,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=128, help="channels of the transformers")
     parser.add_argument("--head_dim", type=int, default=64, help="channels of a head")
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 2, 4], help="of each block")
-    parser.add_argument("--text", type=int, default=16, help="text states before the image")
-    parser.add_argument("--batch", type=int, default=8, help="images")
+    parser.add_argument("--text", type=int, default=64, help="text states before the image")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[16, 2], help="images, for each of --sides"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count")
     parser.add_argument("--steps", type=int, default=300, help="training steps before iteration")
     parser.add_argument(
         "--samples", type=int, nargs="+", default=[1, 4], help="batches of iteration"
     )
-    parser.add_argument("--tolerance", type=float, default=1e-7, help="of iteration")
+    parser.add_argument("--tolerance", type=float, default=1e-6, help="of iteration")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--no_memory", action="store_true", help="skip the child processes")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")

@@ -87,7 +87,7 @@ def _stepped(parameters: list[torch.nn.Parameter], z: Tensor, logdet: Tensor) ->
     loss = z.square().mean() / 2 - logdet.mean() / z[0].numel()
     for parameter in parameters:
         parameter.grad = None
-    loss.backward()
+    torch.autograd.backward(loss)
     value: Tensor = loss.detach()
     return value
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from pretzel.flow.af_block import AFBlock
 from pretzel.flow.context import PrefixContext
 from pretzel.flow.mlp import MLP
+from pretzel.flow.norms import RMSNorm
 from pretzel.flow.positions import AxialPositions
 from pretzel.flow.start import StartToken
 from pretzel.flow.transformer import Attention, CausalTransformer
@@ -306,7 +307,6 @@ def from_block(block: AFBlock, num_text: int = 0) -> Block:
     assert isinstance(positions, AxialPositions)
     assert isinstance(block.start, StartToken)
     assert positions.rotary is not None
-    assert transformer.final_norm is not None
     assert block.context is None or isinstance(block.context, PrefixContext)
     layers = [layer for layer in transformer.layers if isinstance(layer, OurLayer)]
     places, prefix = block.coordinates, None
@@ -321,7 +321,7 @@ def from_block(block: AFBlock, num_text: int = 0) -> Block:
         inputs=Linear(weight=block.input.weight, bias=block.input.bias),
         first=block.start.token,
         embedding=positions.embed(block.coordinates),
-        final_norm=Norm(gain=transformer.final_norm.weight),
+        final_norm=_our_norm(transformer.final_norm),
         head=Linear(weight=block.head.weight, bias=block.head.bias),
         angles=places.to(positions.rotary.frequencies) @ positions.rotary.frequencies,
         interleaved=False,
@@ -330,19 +330,22 @@ def from_block(block: AFBlock, num_text: int = 0) -> Block:
     )
 
 
+def _our_norm(norm: object) -> Norm:
+    assert isinstance(norm, RMSNorm)
+    return Norm(gain=norm.weight)
+
+
 def _our_layer(layer: OurLayer) -> Layer:
     attention, mlp = layer.attention, layer.mlp
     assert isinstance(attention, Attention)
     assert isinstance(mlp, MLP)
-    assert attention.query_norm is not None
-    assert attention.key_norm is not None
     return Layer(
-        attention_norm=Norm(gain=layer.attention_norm.weight),
+        attention_norm=_our_norm(layer.attention_norm),
         qkv=Linear(weight=attention.qkv.weight, bias=attention.qkv.bias),
         proj=Linear(weight=attention.out.weight, bias=attention.out.bias),
-        query_norm=Norm(gain=attention.query_norm.weight),
-        key_norm=Norm(gain=attention.key_norm.weight),
-        mlp_norm=Norm(gain=layer.mlp_norm.weight),
+        query_norm=_our_norm(attention.query_norm),
+        key_norm=_our_norm(attention.key_norm),
+        mlp_norm=_our_norm(layer.mlp_norm),
         up=Linear(weight=mlp.up.weight, bias=mlp.up.bias),
         down=Linear(weight=mlp.down.weight, bias=mlp.down.bias),
     )

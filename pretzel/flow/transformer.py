@@ -94,9 +94,9 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "b l w"]:
         """Attend; with a cache, write the new keys and values of ``layer`` first."""
         b, length, _ = x.shape
-        count = self.num_heads + 2 * self.num_kv_heads
-        heads = self.qkv(x).view(b, length, count, self.head_dim).transpose(1, 2)
-        both, value = heads.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
+        counts = [self.num_heads + self.num_kv_heads, self.num_kv_heads]
+        heads = self.qkv(x).view(b, length, sum(counts), self.head_dim).transpose(1, 2)
+        both, value = torch.split(heads, counts, dim=1)
         query, key = self._placed(both, rotation)
         if cache is not None:
             if cache.query_scale is not None:
@@ -116,13 +116,13 @@ class Attention(nn.Module):
         counts = [self.num_heads, self.num_kv_heads]
         if _is_step(self.query_norm, both) and _is_step(self.key_norm, both):
             both = _over_rms(both)
-            query, key = both.split(counts, dim=1)
+            query, key = torch.split(both, counts, dim=1)
             query.mul_(self.query_norm.weight)
             key.mul_(self.key_norm.weight)
             if rotation is not None:
-                query, key = rotate(both, *rotation).split(counts, dim=1)
+                query, key = torch.split(rotate(both, *rotation), counts, dim=1)
             return query, key
-        query, key = both.split(counts, dim=1)
+        query, key = torch.split(both, counts, dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:

@@ -19,8 +19,8 @@ _HELP = """\
 usage: pretzel check CLASS [--init-args YAML | --init-args.NAME VALUE ...]
 
 Hold a part to the mathematical laws of its kind: a flow block, a conditioner, a transform, a
-permutation, a sampler, a guidance, a denoiser, an interleaving. Every law is tried in small sizes, in float64, with the
-parameters at initialisation and again with all of them perturbed.
+permutation, a sampler, a guidance, a denoiser, an interleaving. Every law is tried in small sizes,
+in float64, with the parameters at initialisation and again with all of them perturbed.
 
   CLASS                    dotted path; the current folder is importable
   --init-args YAML         its arguments, as under init_args in a YAML file
