@@ -193,7 +193,8 @@ def _header(device: torch.device, rounds: int) -> list[str]:
         ]
         name = models[0] if models else name
     return [
-        f"{name}, {torch.get_num_threads()} thread, torch {torch.__version__}, {rounds} rounds; "
+        f"{name}, {torch.get_num_threads()} thread, torch {torch.__version__}, {rounds} rounds, "
+        "four times as many of a training step; "
         f"a large float32 matrix product runs at {floor.rate(device) / 1e9:.0f} GFLOP/s, memory "
         f"is read at {floor.bandwidth(2**28, device) / 1e9:.0f} GB/s, "
         f"4 MiB of it again and again at {floor.bandwidth(2**22, device) / 1e9:.0f} GB/s."
@@ -229,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=128, help="channels of the transformers")
     parser.add_argument("--head_dim", type=int, default=64, help="channels of a head")
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 2, 4], help="of each block")
-    parser.add_argument("--text", type=int, default=64, help="text states before the image")
+    parser.add_argument("--text", type=int, default=128, help="text states before the image")
     parser.add_argument(
         "--batch", type=int, nargs="+", default=[16, 2], help="images, for each of --sides"
     )

@@ -50,6 +50,7 @@ def training(problem: Problem, device: torch.device) -> Task:
         goals={BARE: 1 / 0.95, REFERENCE: 1.0},
         floor=floor.of_training(stack, problem.size, device),
         equal={REFERENCE: 1e-4},
+        turns=4,
     )
 
 

@@ -26,6 +26,7 @@ class Task:
         floor: What the first arm must compute and read.
         equal: Largest difference from the first arm's result, in absolute terms and relative to
             it, for each arm that computes the same.
+        turns: How many rounds are run in place of one: more where little time is asked about.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Task:
     goals: Mapping[str, float] = field(default_factory=dict)
     floor: Floor | None = None
     equal: Mapping[str, float] = field(default_factory=dict)
+    turns: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ def run(task: Task, rounds: int, device: torch.device) -> list[Row]:
 
     Args:
         task: The task.
-        rounds: Rounds that count.
+        rounds: Rounds that count, times the task's own ``turns``.
         device: Where the arms compute.
 
     Raises:
@@ -101,7 +103,7 @@ def run(task: Task, rounds: int, device: torch.device) -> list[Row]:
     cpu: dict[str, list[float]] = {name: [] for name in names}
     wall: dict[str, list[float]] = {name: [] for name in names}
     results: dict[str, Tensor] = {}
-    for turn in range(rounds + 1):
+    for turn in range(rounds * task.turns + 1):
         for name in names if turn % 2 else names[::-1]:
             synchronize(device)
             begin = time.process_time(), time.perf_counter()

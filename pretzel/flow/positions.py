@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -70,7 +70,29 @@ def rotate(
     sine: Float[Tensor, "*b 1 l e"],
 ) -> Float[Tensor, "b heads l e"]:
     """Rotate the channel pairs (j, j + e/2) of each head."""
+    if x.requires_grad and torch.is_grad_enabled():
+        rotated: Tensor = _Rotation.apply(x, cosine, sine)  # type: ignore[no-untyped-call]
+        return rotated
     return torch.addcmul(x * cosine, x.roll(x.shape[-1] // 2, dims=-1), sine)
+
+
+class _Rotation(torch.autograd.Function):
+    """The same in two passes over memory instead of three, and back in two instead of four."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(cosine, sine)
+        half = x.shape[-1] // 2
+        out = x * cosine
+        out[..., :half].addcmul_(x[..., half:], sine[..., :half])
+        out[..., half:].addcmul_(x[..., :half], sine[..., half:])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        cosine, sine = ctx.saved_tensors
+        back: Tensor = _Rotation.apply(gradients[0], cosine, -sine)  # type: ignore[no-untyped-call]
+        return back, None, None  # by the opposite angle
 
 
 class GridEmbedding(nn.Module):

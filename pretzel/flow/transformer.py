@@ -94,10 +94,9 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "b l w"]:
         """Attend; with a cache, write the new keys and values of ``layer`` first."""
         b, length, _ = x.shape
-        counts = [self.num_heads + self.num_kv_heads, self.num_kv_heads]
-        heads = self.qkv(x).view(b, length, sum(counts), self.head_dim).transpose(1, 2)
-        both, value = torch.split(heads, counts, dim=1)
-        query, key = self._placed(both, rotation)
+        count = self.num_heads + 2 * self.num_kv_heads
+        heads = self.qkv(x).view(b, length, count, self.head_dim).transpose(1, 2)
+        query, key, value = self._placed(heads, rotation)
         if cache is not None:
             if cache.query_scale is not None:
                 query = query * cache.query_scale
@@ -110,24 +109,26 @@ class Attention(nn.Module):
         return out
 
     def _placed(
-        self, both: Float[Tensor, "b heads l e"], rotation: Rotation | None
-    ) -> tuple[Float[Tensor, "b q l e"], Float[Tensor, "b k l e"]]:
-        """Return queries and keys normalised and rotated; in a single step, both at once."""
+        self, heads: Float[Tensor, "b heads l e"], rotation: Rotation | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys, normalised and rotated, and values."""
         counts = [self.num_heads, self.num_kv_heads]
-        if _is_step(self.query_norm, both) and _is_step(self.key_norm, both):
+        if _is_step(self.query_norm, heads) and _is_step(self.key_norm, heads):
+            # In fewer calls: queries and keys at once, up to the gains of their norms.
+            both, value = torch.split(heads, [sum(counts), self.num_kv_heads], dim=1)
             both = _over_rms(both)
             query, key = torch.split(both, counts, dim=1)
             query.mul_(self.query_norm.weight)
             key.mul_(self.key_norm.weight)
             if rotation is not None:
                 query, key = torch.split(rotate(both, *rotation), counts, dim=1)
-            return query, key
-        query, key = torch.split(both, counts, dim=1)
+            return query, key, value
+        query, key, value = torch.split(heads, [*counts, self.num_kv_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
             query, key = rotate(query, *rotation), rotate(key, *rotation)
-        return query, key
+        return query, key, value
 
 
 class Layer(nn.Module):
