@@ -71,7 +71,7 @@ def rotate(
 ) -> Float[Tensor, "b heads l e"]:
     """Rotate the channel pairs (j, j + e/2) of each head."""
     if x.requires_grad and torch.is_grad_enabled():
-        rotated: Tensor = _Rotation.apply(x, cosine, sine)  # type: ignore[no-untyped-call]
+        rotated: Tensor = _Rotation.apply(x, cosine, sine)
         return rotated
     return torch.addcmul(x * cosine, x.roll(x.shape[-1] // 2, dims=-1), sine)
 
@@ -91,7 +91,7 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         cosine, sine = ctx.saved_tensors
-        back: Tensor = _Rotation.apply(gradients[0], cosine, -sine)  # type: ignore[no-untyped-call]
+        back: Tensor = _Rotation.apply(gradients[0], cosine, -sine)
         return back, None, None  # by the opposite angle
 
 
