@@ -53,7 +53,10 @@ class AxialRotary(nn.Module):
 
     def forward(self, positions: Tensor, dtype: torch.dtype) -> Rotation:
         """Return cosines and signed sines of positions [*b, l, a], ready for :func:`rotate`."""
-        return rotation_of(positions.to(self.frequencies) @ self.frequencies, dtype)
+        # Not a matrix product: autocast would round angles of hundreds of radians to bfloat16.
+        wide = torch.promote_types(self.frequencies.dtype, torch.float32)
+        angles = positions.unsqueeze(-1).to(wide) * self.frequencies.to(wide)
+        return rotation_of(angles.sum(dim=-2), dtype)
 
 
 def rotation_of(angles: Float[Tensor, "*b l p"], dtype: torch.dtype) -> Rotation:

@@ -1,5 +1,6 @@
 """Guidance: how conditional and null predictions are mixed while sampling."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -157,7 +158,7 @@ class AttentionTemperature(Guidance):
     """
 
     def __init__(self, guidance: Guidance, temperature: float, keeps_context: bool = False) -> None:
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise UserError(f"temperature must be positive, got {temperature}")
         self.guidance = guidance
         self.weight = guidance.weight
@@ -178,6 +179,6 @@ class AttentionTemperature(Guidance):
 
 
 def _checked(weight: float) -> float:
-    if weight < 0:
+    if not 0 <= weight < math.inf:
         raise UserError(f"weight must be 0 or positive, got {weight}")
     return weight

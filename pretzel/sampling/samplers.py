@@ -98,7 +98,7 @@ class Jacobi(Sampler):
         for name, value in (("block_size", block_size), ("max_iterations", max_iterations)):
             if value is not None and value < 1:
                 raise UserError(f"{name} must be positive, got {value}")
-        if tolerance < 0:
+        if not tolerance >= 0:
             raise UserError(f"tolerance must be 0 or positive, got {tolerance}")
         self.block_size = block_size
         self.tolerance = tolerance
@@ -120,7 +120,7 @@ class Jacobi(Sampler):
         size = stop - start
         # With as many rounds as positions the estimate is exact, and so is what the last one read
         # of all positions but its own last, which nothing here reads.
-        limit = self.max_iterations or size
+        limit = min(self.max_iterations or size, size)
         evaluations = 0
         while True:
             x = inversion.evaluate(start, stop)

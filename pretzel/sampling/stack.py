@@ -37,6 +37,9 @@ def invert_stack(
 ) -> Sampled:
     """Invert the blocks of a stack, the last first.
 
+    Guided are the blocks that read the context, or all of them where none does (which only an
+    attention temperature guides).
+
     Args:
         stack: The blocks.
         z: Noise.
@@ -51,9 +54,11 @@ def invert_stack(
         UserError: If a block cannot be guided, or gives values that are not finite.
     """
     work = []
+    conditional = any(block.reads_context for block in stack)
     for number, block in enumerate(reversed(list(stack)), start=first):
         if isinstance(block, AutoregressiveBlock):
-            inversion = BlockInversion(block, z, context, null_context, guidance, temperature)
+            own = guidance if block.reads_context or not conditional else None
+            inversion = BlockInversion(block, z, context, null_context, own, temperature)
             work.append(sampler.solve(inversion, number))
             z = inversion.x
         else:

@@ -97,6 +97,16 @@ def test_rotary_products_depend_on_differences_along_every_axis():
     assert (same[1, 2] - same[1, 1]).abs() > 1e-3
 
 
+def test_far_positions_stay_apart_under_autocast():
+    rotary = AxialRotary(head_dim=8, num_axes=1)
+    places = torch.tensor([[300], [301]])
+    with torch.autocast("cpu", torch.bfloat16):
+        cosine, _ = rotary(places, torch.float32)
+    exact, _ = rotary(places, torch.float32)
+    torch.testing.assert_close(cosine, exact)
+    assert (cosine[0, 0] - cosine[0, 1]).abs().max() > 0.1
+
+
 def test_rotation_keeps_norms():
     rotation = AxialRotary(head_dim=8, num_axes=2)(torch.tensor([[5, 3]]), torch.float64)
     x = normal(1, 2, 1, 8)

@@ -72,6 +72,12 @@ def test_limited_iterations_stop_early():
     assert public.work[0].evaluations == 2
 
 
+def test_no_block_of_positions_is_iterated_more_often_than_it_has_positions():
+    stack, z = FlowStack([block()]), normal(2, 16, 2)
+    found = sampled(stack, Jacobi(block_size=10, tolerance=0.0, max_iterations=100), z)
+    assert found.work[0].evaluations == 10 + 6
+
+
 def test_what_stays_in_the_cache_is_the_solution_unless_asked_otherwise():
     stack, z = FlowStack([block()]), normal(2, 16, 2)
     exact = sampled(stack, Sequential(), z).x
