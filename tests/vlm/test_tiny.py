@@ -114,6 +114,9 @@ def test_cache_of_another_model_is_refused(vlm):
         def length(self) -> int:
             return 0
 
+        def rewind(self, num_positions):
+            raise NotImplementedError
+
         def select(self, rows):
             return self
 
