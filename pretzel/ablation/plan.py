@@ -104,7 +104,7 @@ class Plan:
 
 
 def make(grid: Grid) -> Plan:
-    """Parse all cells of a grid; nothing is built and nothing is written.
+    """Parse all cells of a grid and build their models without memory; nothing is written.
 
     Args:
         grid: From :func:`pretzel.ablation.grid.load`.
@@ -145,12 +145,17 @@ class _Planner:
             base = fold([read(file) for file in self.grid.base])
         except UserError as error:
             raise report([*self.mistakes, str(error)], self.grid.file) from error
+        wrong: dict[str, list[str]] = {}
         for combination in combinations:
             choices[combination.name] = combination.choices
             try:
                 parsed[combination.name] = self.parse(_with_arms(base, combination))
             except UserError as error:
-                self.mistakes.append(self.of_arm(str(error), combination))
+                wrong.setdefault(str(error), []).append(combination.name)
+        for message, names in wrong.items():
+            # What every cell is refused for is no arm's mistake.
+            every = len(names) == len(combinations) > 1
+            self.mistakes += [message] if every else [f"{message} (cell {n})" for n in names]
         self.refuse_equal_arms(parsed)
         if self.mistakes:
             raise report(self.mistakes, self.grid.file)
@@ -209,12 +214,27 @@ class _Planner:
             config = _seeded(config, self.grid.seeds[0])
         namespace = self.parser.parse("fit", config)
         resolved = self.parser.resolved("fit", namespace)
-        if not any(path in str(resolved["model"]) for path in self.weights.values()):
-            self.try_to_build(namespace)  # weights that a stage has yet to train cannot be read
+        self.try_to_build(self.before_stages(namespace, config))
         return _Parsed(resolved=resolved, essential=essence(resolved, self.upstream))
 
-    def try_to_build(self, namespace: Namespace) -> None:
+    def before_stages(self, namespace: Namespace, config: Config) -> Namespace | None:
+        """Return what can be built before the stages have run: without their weights.
+
+        None where a part takes no None in the place of a stage's weights.
+        """
+        paths = set(self.weights.values())
+        values = _without(config.values, paths)
+        if values == config.values:
+            return namespace
+        try:
+            return self.parser.parse("fit", Config(values=values, sources=config.sources))
+        except UserError:
+            return None
+
+    def try_to_build(self, namespace: Namespace | None) -> None:
         """Build the model without memory, so that what its constructors refuse is found now."""
+        if namespace is None:
+            return
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
                 self.parser.build_model("fit", namespace)
@@ -238,12 +258,6 @@ class _Planner:
             identity=identity(essential),
             config=_placed(resolved, self.grid.output / name),
         )
-
-    def of_arm(self, message: str, combination: Combination) -> str:
-        """Say which arm a mistake is of, unless it is every arm's."""
-        if any(message.startswith(f"{file}:") for file in self.grid.base):
-            return message
-        return f"{message} (cell {combination.name})"
 
     def refuse_equal_arms(self, parsed: dict[str, _Parsed]) -> None:
         """Refuse arms that come to the same configuration: they would only look like a result."""
@@ -298,6 +312,15 @@ def _substitute(node: Any, weights: dict[str, str], config: Config, path: Key = 
             where = f"{config.source(path)}: {'.'.join(path)}"
             raise UserError(f"{where}: no such stage '{name}'{near}")
     return _STAGE.sub(lambda found: weights[found[1]], node)
+
+
+def _without(node: Any, paths: set[str]) -> Any:  # noqa: ANN401
+    """Put None in the place of paths."""
+    if isinstance(node, dict):
+        return {key: _without(value, paths) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without(value, paths) for value in node]
+    return None if isinstance(node, str) and node in paths else node
 
 
 def _placed(resolved: dict[str, Any], folder: Path) -> dict[str, Any]:

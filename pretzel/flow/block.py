@@ -62,7 +62,10 @@ class FlowBlock(nn.Module, ABC):
     def example_context(self, num_rows: int) -> Context | None:
         """Return different contexts of the right kind, for the laws; None without a context."""
         if self.reads_context:
-            raise NotImplementedError(f"{type(self).__name__} must define example_context")
+            raise UserError(
+                f"{type(self).__name__} reads a context and must define example_context(num_rows) "
+                "for the laws"
+            )
         return None
 
     def check(self, name: str, value: Tensor, context: Context | None) -> None:
@@ -226,7 +229,10 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
             cache: What has been committed.
         """
         if self.reads_context:
-            raise NotImplementedError(f"{type(self).__name__} must define evaluate and rewind")
+            raise UserError(
+                f"{type(self).__name__} reads a context, so it must define evaluate and rewind for "
+                "samplers of several positions; choose the sampler Sequential, which needs neither"
+            )
         return self.condition(x)[:, start:stop]
 
     def rewind(self, start: int, stop: int, cache: CacheT) -> None:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from lab_files import BASE, write
 
 from pretzel.__main__ import main
@@ -192,3 +193,23 @@ def test_changes_name_added_and_removed_keys():
     kept = essence({"trainer": {"logger": 1, "max_steps": 2}, "ckpt_path": "x"}, {})
     assert kept == {"trainer": {"max_steps": 2}}
     assert identity({"a": 1, "b": 2}) == identity({"b": 2, "a": 1}) != identity({"a": 1, "b": 3})
+
+
+def test_what_cannot_go_together_is_refused_with_its_cell_also_behind_a_stage(tmp_path):
+    ablations = Path(__file__).parents[2] / "ablations"
+    deep = "model.init_args.pretzel.deep.init_args.transform"
+    weights = "model.init_args.pretzel.latent.init_args.weights"
+    mixture = {"class_path": "pretzel.flow.MixtureCDF", "init_args": {"num_components": 2}}
+    values = {
+        "base": str(ablations / "base" / "easy_vqa.yaml"),
+        "stages": {"autoencoder": str(ablations / "stages" / "autoencoder.yaml")},
+        "axes": {"arm": {"shipped": {}, "mixed": {deep: mixture, weights: "{stages.autoencoder}"}}},
+        "seeds": [0],
+        "baseline": {"arm": "shipped"},
+        "metrics": {"test/right": "max"},
+    }
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match="needs an affine transform, got MixtureCDF") as caught:
+        make(load(file))
+    assert str(caught.value).endswith("(cell mixed)")
