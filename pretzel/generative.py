@@ -148,5 +148,6 @@ class GenerativeModel(nn.Module, ABC):
 
 
 def normal_log_prob(z: Float[Tensor, "m n d"]) -> Float[Tensor, " m"]:
-    """Return the log-density of each sample under N(0, I), in nats."""
+    """Return the log-density of each sample under N(0, I), in nats, float32 at least."""
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
     return -0.5 * (z.square() + LOG_2PI).sum(dim=(1, 2))

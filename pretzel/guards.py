@@ -7,8 +7,9 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from jsonargparse import Namespace
@@ -72,6 +73,15 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)  # Lightning leaves Ctrl-C ignored
 
 
+@runtime_checkable
+class ChecksState(Protocol):
+    """A module that says itself which states fit it."""
+
+    def check_state(self, state: Mapping[str, torch.Tensor], what: str) -> None:
+        """Refuse a state; ``what`` begins the message."""
+        ...
+
+
 def check_checkpoint(path: str | None, model: LightningModule) -> None:
     """Refuse a checkpoint that cannot be read or is of another architecture.
 
@@ -93,6 +103,9 @@ def check_checkpoint(path: str | None, model: LightningModule) -> None:
     except Exception as error:  # torch raises half a dozen types, one for each kind of damage
         reason = str(error).split("\n", 1)[0]
         raise UserError(f"ckpt_path: {path}: not a weights-only checkpoint ({reason})") from error
+    if isinstance(model, ChecksState):
+        model.check_state(saved, f"ckpt_path: {path}")
+        return
     own = model.state_dict()
     for name, value in saved.items():
         if name in own and own[name].shape != value.shape:

@@ -6,6 +6,7 @@ x = encode(image) + noise;  u = f_S(x);  z_n = T(u_n; state before n);  text fro
 
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 
 from pretzel.errors import UserError
@@ -112,10 +113,11 @@ class Pretzel(GenerativeModel):
         before = streams.deep[:, :-1][packed.is_image[:, 1:]]
         params = self.deep.params(before.view(*x.shape[:2], before.shape[-1]))
         z, logdet = self.deep.transform.forward(flowed.z, params)
+        wide = torch.promote_types(logdet.dtype, torch.float32)
         return Scores(
             z=z,
             u=flowed.z,
-            log_prob=normal_log_prob(z) + logdet.sum(dim=(1, 2)) + flowed.logdet,
+            log_prob=normal_log_prob(z) + logdet.sum(dim=(1, 2), dtype=wide) + flowed.logdet,
             token_nll=self._token_nll(streams.text, packed),
         )
 

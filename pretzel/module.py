@@ -1,5 +1,6 @@
 """The training of Pretzel: losses, optimizer, logging, checkpoints; nothing mathematical."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors.torch import save_file
 from torch import nn
@@ -30,6 +32,8 @@ from pretzel.schedule import Schedule
 from pretzel.sequence import DocumentBatch
 from pretzel.typing import Float, Tensor
 from pretzel.weights import check_architecture, check_frozen, read_exported
+
+_SAMPLER = "sampler"  # name in the metadata of exported weights
 
 
 class PretzelModule(LightningModule):
@@ -95,6 +99,7 @@ class PretzelModule(LightningModule):
         self.denoiser = denoiser
         self.sampler = sampler
         self.denoiser.fit_to(pretzel.latent.channels, pretzel.latent.grid)
+        self._denoiser_lacks = False  # trained weights, although the flow has them
         self.latent_norm_penalty = latent_norm_penalty
         self.seed = seed
         self.learning_rate_scales: dict[str, float] = {}
@@ -154,7 +159,7 @@ class PretzelModule(LightningModule):
         if self.latent_norm_penalty and num_images:
             penalty, _ = self._global_mean(output.u.square().mean(dim=(1, 2)))
             loss = loss + self.latent_norm_penalty * penalty
-        if not len(nll) or not len(output.token_nll):
+        if not len(nll) or (self.pretzel.answers and not len(output.token_nll)):
             # Every process must take part in every gradient, whatever its rows hold (DDP).
             loss = loss + 0.0 * sum(p.sum() for p in self._trainable().values())
         return loss, parts
@@ -277,6 +282,11 @@ class PretzelModule(LightningModule):
     def _images(
         self, prompts: Sequence[str], noise: Float[Tensor, "n p d"]
     ) -> Float[Tensor, "n 3 h w"]:
+        if self._denoiser_lacks:
+            raise UserError(
+                f"denoiser {type(self.denoiser).__name__} has no trained weights: the flow's were "
+                "trained without one; choose another denoiser, or train this one with fit"
+            )
         made = sample_images(
             self.pretzel, prompts, noise, self.guidance, self.denoiser, self.sampler
         )
@@ -346,17 +356,53 @@ class PretzelModule(LightningModule):
             UserError: If the state is that of another architecture.
         """
         if strict:
-            check_architecture(self.state_dict(), state_dict, "checkpoint")
+            self.check_state(state_dict, "checkpoint")
         loaded: _IncompatibleKeys = super().load_state_dict(state_dict, False, assign)
+        self._denoiser_lacks = self._denoiser_missing_from(state_dict)
         return loaded
 
+    def check_state(self, state: Mapping[str, Tensor], what: str) -> None:
+        """Refuse a state that does not fit.
+
+        A denoiser is a part of its own: the flow of a state can be used with another one, and one
+        without parameters leaves those of the state's alone.
+
+        Args:
+            state: What would be loaded; tensors may be without memory.
+            what: Where it is from, the beginning of the message.
+
+        Raises:
+            UserError: If the state is that of another architecture; in ``fit``, if it has another
+                denoiser, whose optimizer state would be missing or foreign.
+        """
+        own = self.state_dict()
+        is_fit = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if not is_fit:
+            missing = self._denoiser_missing_from(state)
+            own = {name: value for name, value in own.items() if not (missing and _denoises(name))}
+            if not any(map(_denoises, own)):
+                state = {name: value for name, value in state.items() if not _denoises(name)}
+        check_architecture(own, state, what)
+
+    def _denoiser_missing_from(self, state: Mapping[str, Any]) -> bool:
+        return any(map(_denoises, self.state_dict())) and not any(map(_denoises, state))
+
     def _start_from(self, path: Path) -> None:
-        state, metadata = read_exported(path)
-        own = self.frozen_identities()
-        named = {name: metadata[name] for name in own if name in metadata}
-        check_frozen(own, named, f"weights {path}")
-        check_architecture(self.state_dict(), state, f"weights {path}")
+        what = f"weights {path}"
+        is_meta = self.pretzel.like.is_meta  # built to be checked and counted only
+        state, metadata = read_exported(path, shapes_only=is_meta)
+        if is_meta:
+            self.check_state(state, what)
+            return
+        named = {name: metadata[name] for name in self.pretzel.frozen if name in metadata}
+        check_frozen({name: self.pretzel.frozen[name].identity for name in named}, named, what)
+        self.check_state(state, what)
         self.load_state_dict(state)
+        self.sampler.load_state(json.loads(metadata.get(_SAMPLER, "{}")))
+
+    def on_fit_start(self) -> None:
+        """Let a denoiser that has no trained weights train from its beginning."""
+        self._denoiser_lacks = False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the frozen parts."""
@@ -379,7 +425,12 @@ class PretzelModule(LightningModule):
     def export(self, path: Path) -> None:
         """Write the trained weights as safetensors, frozen parts named in the metadata."""
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, path, metadata=self.frozen_identities())
+        metadata = {**self.frozen_identities(), _SAMPLER: json.dumps(self.sampler.state())}
+        save_file(tensors, path, metadata=metadata)
+
+
+def _denoises(name: str) -> bool:
+    return name.startswith("denoiser.")
 
 
 def _leave_out_frozen(

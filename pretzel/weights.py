@@ -1,16 +1,24 @@
 """Weights from files: read without code, refused in one sentence where they do not fit."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from pretzel.errors import UserError
 from pretzel.typing import Tensor
 
 
-def read_exported(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_exported(
+    path: Path, *, shapes_only: bool = False
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file, as ``export`` writes it.
+
+    Args:
+        path: The file.
+        shapes_only: Read names and shapes alone; the tensors are on the meta device.
 
     Raises:
         UserError: If there is no such file, or it is no safetensors file.
@@ -20,7 +28,12 @@ def read_exported(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             names: list[str] = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            if shapes_only:
+                shapes = {name: file.get_slice(name).get_shape() for name in names}
+                state = {name: torch.empty(shapes[name], device="meta") for name in names}
+            else:
+                state = {name: file.get_tensor(name) for name in names}
+            return state, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"weights must name a file that export wrote, got {path}: {error}"
@@ -67,3 +80,13 @@ def check_frozen(own: Mapping[str, str], frozen: Mapping[str, str], what: str) -
                 f"{what} must be used with the {name} it was trained with, {identity}, "
                 f"got {own.get(name)}"
             )
+
+
+def content_hash(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, dtypes, shapes and values of a state."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,23 +1,22 @@
 """Training with Lightning: checkpoints, resume, learning rates, mistakes."""
 
-from functools import partial
-
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
-from safetensors.torch import load_file, save_file
-from tiny import caption_batch, images, joined, perturb, question_batch, tiny_module, tiny_pretzel
+from safetensors.torch import save_file
+from tiny import (
+    caption_batch,
+    fit,
+    images,
+    joined,
+    perturb,
+    question_batch,
+    tiny_module,
+    tiny_pretzel,
+)
 
-from callbacks import EMAWeightAveraging
 from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
-from pretzel.module import PretzelModule
-from pretzel.sampling.denoise import NoDenoiser
-from pretzel.sampling.guidance import NoGuidance
 from pretzel.sampling.learned_denoiser import LearnedDenoiser
-from pretzel.sampling.samplers import Sequential
-from pretzel.schedule import Constant
-from pretzel.sequence import Document, DocumentBatch, Text
 
 pytestmark = [  # these fits have nothing to validate on, and a list for a loader
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
@@ -25,32 +24,6 @@ pytestmark = [  # these fits have nothing to validate on, and a list for a loade
 ]
 
 QUESTION = ("what color is the shape?", "red")
-
-
-def batches(count):
-    return [
-        joined(caption_batch("a red circle", "a shape", seed=i), question_batch(QUESTION, seed=i))
-        for i in range(count)
-    ]
-
-
-def fit(module, tmp_path, steps, given=None, settings=None, **kwargs):
-    trainer = Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        default_root_dir=tmp_path,
-        **(settings or {}),
-    )
-    # One batch, again and again: which batch comes next after a resume is the datamodule's to say.
-    loader = torch.utils.data.DataLoader(given or batches(1), batch_size=None)
-    trainer.fit(module, loader, weights_only=True, **kwargs)
-    return trainer
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
@@ -174,119 +147,16 @@ def test_more_images_than_the_model_views_are_refused():
         tiny_pretzel()(one, torch.zeros(2, 4, 48))
 
 
-# A denoiser that trains beside the flow
-
-
-def module_with(denoiser, noise=0.05, optimizer=torch.optim.SGD, **settings):
-    torch.manual_seed(0)
-    model = tiny_pretzel(noise=noise)
-    perturb(model)
-    module = PretzelModule(
-        model,
-        text_weight=0.5,
-        optimizer=partial(optimizer, lr=0.05),
-        schedule=Constant(),
-        guidance=NoGuidance(),
-        denoiser=denoiser,
-        sampler=Sequential(),
-        **settings,
-    )
-    if isinstance(denoiser, LearnedDenoiser):
-        perturb(denoiser)
-    return module
-
-
-def learned(**settings):
-    return module_with(LearnedDenoiser(width=8, num_blocks=1), **settings)
-
-
-def test_a_learned_denoiser_is_trained_saved_and_exported_with_the_flow(tmp_path):
-    module = learned(learning_rate_scales={"denoiser": 0.5})
-    before = {name: value.clone() for name, value in module.denoiser.state_dict().items()}
-    trainer = fit(module, tmp_path, 1)
-    rates = {}
-    for group in trainer.optimizers[0].param_groups:
-        rates.update({id(p): group["lr"] for p in group["params"]})
-    for name, parameter in module.denoiser.named_parameters():
-        assert rates[id(parameter)] == pytest.approx(0.025), name
-        assert not torch.equal(parameter, before[name]), name
-    trainer.save_checkpoint(tmp_path / "x.ckpt")
-    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
-    module.export(tmp_path / "x.safetensors")
-    exported = load_file(tmp_path / "x.safetensors")
-    for name, value in module.denoiser.state_dict().items():
-        assert torch.equal(saved[f"denoiser.{name}"], value)
-        assert torch.equal(exported[f"denoiser.{name}"], value)
-
-
-def test_its_loss_is_the_mean_square_error_of_the_noised_batch(tmp_path):
-    module, batch = learned(), batches(1)[0]
-    noise = module.pretzel.noise(len(batch.images), 0, "noise", 0, 0)
-    clean = module.pretzel.latent.encode(batch.images)
-    estimate = module.denoiser(clean + 0.05 * noise, 0.05, lambda x: x)
-    expected = (estimate - clean).square().mean()
-    found = fit(module, tmp_path, 1).callback_metrics
-    assert found["train/denoise"].item() == pytest.approx(expected.item(), rel=1e-4)
-    parts = found["train/nll_flow"] + 0.5 * found["train/nll_text"] + found["train/denoise"]
-    torch.testing.assert_close(found["train/loss"], parts)
-
-
-@pytest.mark.parametrize("clip", [{}, {"gradient_clip_val": 0.1}])
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
-def test_the_flow_trains_as_it_would_without_one(tmp_path, clip, optimizer):
-    plain, beside = (
-        module_with(denoiser, optimizer=optimizer)
-        for denoiser in (NoDenoiser(), LearnedDenoiser(width=8))
-    )
-    for module in (plain, beside):
-        fit(module, tmp_path, 3, settings=clip)
-    for name, value in plain.pretzel.state_dict().items():
-        assert torch.equal(beside.pretzel.state_dict()[name], value), name
-
-
-def test_without_noise_a_learned_denoiser_has_nothing_to_learn(tmp_path):
-    module = learned(noise=0.0)
-    before = {name: value.clone() for name, value in module.denoiser.state_dict().items()}
-    found = fit(module, tmp_path, 1).callback_metrics
-    assert found["train/denoise"] == 0
-    for name, value in module.denoiser.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
-def test_a_batch_without_images_touches_it_all_the_same(tmp_path):
-    class Looking(Callback):
-        def on_after_backward(self, trainer, pl_module):
-            gradients = [p.grad for p in pl_module.denoiser.parameters()]
-            assert all(g is not None and not g.any() for g in gradients)
-
-    text = tuple(
-        Document(key=a, segments=(Text(content="what color?"), Text(content=a, role="target")))
-        for a in ("red", "blue")
-    )
-    batch = DocumentBatch(documents=text, images=torch.zeros(0, 3, 8, 8))
-    found = fit(learned(), tmp_path, 1, [batch], {"callbacks": [Looking()]}).callback_metrics
-    assert "train/denoise" not in found
-
-
-def test_its_average_is_kept_too(tmp_path):
-    module = learned()
-    settings = {"callbacks": [EMAWeightAveraging(decay=0.5)]}
-    fit(module, tmp_path, 3, settings=settings).save_checkpoint(tmp_path / "x.ckpt")
-    saved = torch.load(tmp_path / "x.ckpt", weights_only=True)
-    name = "denoiser.head.weight"
-    assert not torch.equal(saved["state_dict"][name], saved["current_model_state"][name])
-
-
 # Starting from exported weights
 
 
 def test_exported_weights_start_the_same_module(tmp_path):
-    first = learned()
+    first = tiny_module(denoiser=LearnedDenoiser(width=8, num_blocks=1))
+    perturb(first)
     first.export(tmp_path / "x.safetensors")
-    from_file = PretzelModule(
-        tiny_pretzel(), 0.5, partial(torch.optim.SGD, lr=0.1), Constant(), NoGuidance(),
-        LearnedDenoiser(width=8, num_blocks=1), Sequential(), weights=tmp_path / "x.safetensors",
-    )  # fmt: skip
+    from_file = tiny_module(
+        denoiser=LearnedDenoiser(width=8, num_blocks=1), weights=tmp_path / "x.safetensors"
+    )
     assert from_file.state_dict().keys() == first.state_dict().keys()
     for name, value in first.state_dict().items():
         assert torch.equal(from_file.state_dict()[name], value), name

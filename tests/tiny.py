@@ -3,6 +3,7 @@
 from functools import partial
 
 import torch
+from lightning.pytorch import Trainer
 
 from pretzel.flow import (
     AFBlock,
@@ -80,3 +81,32 @@ def joined(*batches: DocumentBatch) -> DocumentBatch:
         documents=tuple(d for batch in batches for d in batch.documents),
         images=torch.cat([batch.images for batch in batches]),
     )
+
+
+def batches(count):
+    return [
+        joined(
+            caption_batch("a red circle", "a shape", seed=i),
+            question_batch(("what color is the shape?", "red"), seed=i),
+        )
+        for i in range(count)
+    ]
+
+
+def fit(module, tmp_path, steps, given=None, settings=None, **kwargs):
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        default_root_dir=tmp_path,
+        **(settings or {}),
+    )
+    # One batch, again and again: which batch comes next after a resume is the datamodule's to say.
+    loader = torch.utils.data.DataLoader(given or batches(1), batch_size=None)
+    trainer.fit(module, loader, weights_only=True, **kwargs)
+    return trainer

@@ -85,10 +85,12 @@ class Interleaving(nn.Module, ABC):
     Attributes:
         reads_text: Whether images are conditioned on the text before them.
         answers: Whether text after an image can be predicted (image-to-text, joint loss).
+        feeds_vlm: Whether every position enters the VLM, which then keeps a cache.
     """
 
     reads_text: bool
     answers: bool
+    feeds_vlm: bool
 
     def start_from(self, vlm: VLMStream) -> None:
         """Fit what depends on the frozen model's own states (once, at construction)."""
@@ -98,7 +100,6 @@ class Interleaving(nn.Module, ABC):
     def view(self, document: Document) -> Document:
         """Return the part of a document that this interleaving models."""
 
-    @abstractmethod
     def new_caches(
         self,
         vlm: VLMStream,
@@ -116,6 +117,10 @@ class Interleaving(nn.Module, ABC):
             max_length: Positions of each.
             temperature: Divides the deep stream's attention logits of each row; None for 1.
         """
+        return StreamCaches(
+            deep=deep.new_cache(batch_size, max_length, temperature),
+            vlm=vlm.new_cache(batch_size, max_length) if self.feeds_vlm else None,
+        )
 
     @abstractmethod
     def forward(

@@ -50,6 +50,7 @@ class Stacked(Interleaving):
 
     reads_text = True
     answers = True
+    feeds_vlm = True
 
     def __init__(
         self,
@@ -81,20 +82,6 @@ class Stacked(Interleaving):
     def view(self, document: Document) -> Document:
         """Return the whole document."""
         return document
-
-    def new_caches(
-        self,
-        vlm: VLMStream,
-        deep: DeepStream,
-        batch_size: int,
-        max_length: int,
-        temperature: Float[Tensor, " b"] | None = None,
-    ) -> StreamCaches:
-        """Return caches of both streams."""
-        return StreamCaches(
-            deep=deep.new_cache(batch_size, max_length, temperature),
-            vlm=vlm.new_cache(batch_size, max_length),
-        )
 
     def forward(
         self,

@@ -7,7 +7,7 @@ from pretzel.flow.deep import DeepStream
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.interleave.whitening import Whitening
 from pretzel.sequence import Document, Image
-from pretzel.typing import Float, Tensor
+from pretzel.typing import Tensor
 from pretzel.vlm.base import VLMStream
 
 
@@ -26,6 +26,7 @@ class TextPrefix(Interleaving):
 
     reads_text = True
     answers = False
+    feeds_vlm = False
 
     def __init__(self, channels: int, hidden_size: int, width: int, *, whiten: bool = True) -> None:
         super().__init__()
@@ -41,17 +42,6 @@ class TextPrefix(Interleaving):
         """Return the document up to its first image."""
         end = next((i for i, s in enumerate(document.segments) if isinstance(s, Image)), -1) + 1
         return Document(key=document.key, segments=document.segments[:end])
-
-    def new_caches(
-        self,
-        vlm: VLMStream,
-        deep: DeepStream,
-        batch_size: int,
-        max_length: int,
-        temperature: Float[Tensor, " b"] | None = None,
-    ) -> StreamCaches:
-        """Return a cache of the deep stream: the VLM runs over the prompt alone, at once."""
-        return StreamCaches(deep=deep.new_cache(batch_size, max_length, temperature), vlm=None)
 
     def forward(
         self,

@@ -6,7 +6,6 @@ from torch import nn
 from pretzel.flow.deep import DeepStream
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.sequence import Document, Image
-from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
 
 
@@ -21,6 +20,7 @@ class Unconditional(Interleaving):
 
     reads_text = False
     answers = False
+    feeds_vlm = False
 
     def __init__(self, channels: int, hidden_size: int, width: int) -> None:
         super().__init__()
@@ -32,17 +32,6 @@ class Unconditional(Interleaving):
             key=document.key,
             segments=tuple(s for s in document.segments if isinstance(s, Image))[:1],
         )
-
-    def new_caches(
-        self,
-        vlm: VLMStream,
-        deep: DeepStream,
-        batch_size: int,
-        max_length: int,
-        temperature: Float[Tensor, " b"] | None = None,
-    ) -> StreamCaches:
-        """Return a cache of the deep stream."""
-        return StreamCaches(deep=deep.new_cache(batch_size, max_length, temperature), vlm=None)
 
     def forward(
         self,

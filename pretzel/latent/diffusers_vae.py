@@ -1,5 +1,6 @@
 """Latents of a pretrained variational autoencoder, such as Stable Diffusion's (STARFlow's)."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from pretzel.errors import UserError
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.typing import Float, Tensor
+from pretzel.weights import content_hash
 
 
 class DiffusersVAE(LatentSpace):
@@ -46,7 +48,7 @@ class DiffusersVAE(LatentSpace):
                 f"image_size must be a multiple of downsampling * patch_size = "
                 f"{downsampling} * {patch_size}, got {image_size}"
             )
-        if noise < 0:
+        if not 0 <= noise < math.inf:
             raise UserError(f"noise must be 0 or positive, got {noise}")
         self.name = name
         self.image_size = image_size
@@ -58,11 +60,13 @@ class DiffusersVAE(LatentSpace):
         self.grid = (side, side)
         self.channels = latent_channels * patch_size**2
         self._loaded: list[Any] = []  # not a submodule: its weights belong to no checkpoint
+        self._hash = ""
 
     @property
     def identity(self) -> str:
-        """Name and settings."""
-        return f"{self.name}:{self.image_size}/{self.patch_size}:{self.scale}"
+        """Settings and content hash of the weights, which it loads."""
+        scale = self._scale(self._load())
+        return f"diffusers-vae:{self.image_size}/{self.patch_size}:{scale}:{self._hash}"
 
     def encode(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n d"]:
         """Return mean latents.
@@ -76,7 +80,7 @@ class DiffusersVAE(LatentSpace):
                 f"images must be {self.image_size} x {self.image_size} pixels "
                 f"(image_size of the latent space), got {tuple(images.shape[-2:])}"
             )
-        vae, scale = self._load(images)
+        vae, scale = self._at(images)
         with torch.no_grad():
             latents = vae.encode(images).latent_dist.mean * scale
         side = self.grid[0] * self.patch_size
@@ -90,13 +94,13 @@ class DiffusersVAE(LatentSpace):
 
     def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
         """Return images."""
-        vae, scale = self._load(latents)
+        vae, scale = self._at(latents)
         with torch.no_grad():
             whole = unpatchify(latents, (self.grid[0], self.grid[1]), self.patch_size)
             images: Tensor = vae.decode(whole / scale).sample
         return images
 
-    def _load(self, like: Tensor) -> tuple[Any, float]:
+    def _load(self) -> Any:  # noqa: ANN401
         if not self._loaded:
             try:
                 import diffusers
@@ -112,7 +116,13 @@ class DiffusersVAE(LatentSpace):
                     "name must be a hub id that can be reached, or a local folder, of an "
                     f"AutoencoderKL, got {self.name} ({str(error).splitlines()[0]})"
                 ) from error
+            self._hash = content_hash(vae.state_dict())  # before it is cast to another dtype
             self._loaded.append(vae.eval().requires_grad_(False))
-        vae = self._loaded[0].to(like)
-        scale = vae.config.scaling_factor if self.scale is None else self.scale
-        return vae, float(scale)
+        return self._loaded[0]
+
+    def _at(self, like: Tensor) -> tuple[Any, float]:
+        vae = self._load().to(like)
+        return vae, self._scale(vae)
+
+    def _scale(self, vae: Any) -> float:  # noqa: ANN401
+        return float(vae.config.scaling_factor if self.scale is None else self.scale)

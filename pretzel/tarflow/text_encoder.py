@@ -8,6 +8,7 @@ import torch
 from pretzel.errors import UserError
 from pretzel.flow.context import Context
 from pretzel.tarflow.condition import Condition
+from pretzel.weights import content_hash
 
 
 class TextEncoder(Condition):
@@ -35,11 +36,14 @@ class TextEncoder(Condition):
         self.length = length
         self.batch_size = batch_size
         self._loaded: tuple[Any, Any] | None = None
+        self._hash = ""
 
     @property
     def identity(self) -> str:
-        """Name and length."""
-        return f"{self.name}:{self.length}"
+        """Length and content hash of the weights, which it loads."""
+        _, encoder = self._load(None)
+        self._hash = self._hash or content_hash(encoder.state_dict())
+        return f"text-encoder:{self.length}:{self._hash}"
 
     def __call__(self, texts: Sequence[str | None], device: torch.device) -> Context | None:
         """Return states [b, length, channels], float32.
@@ -69,7 +73,7 @@ class TextEncoder(Condition):
             )
         return found.to(device)
 
-    def _load(self, device: torch.device) -> tuple[Any, Any]:
+    def _load(self, device: torch.device | None) -> tuple[Any, Any]:
         if self._loaded is None:
             from transformers import (
                 MODEL_FOR_TEXT_ENCODING_MAPPING,
@@ -94,4 +98,4 @@ class TextEncoder(Condition):
                 ) from error
             self._loaded = tokenizer, encoder.eval().requires_grad_(False)
         tokenizer, encoder = self._loaded
-        return tokenizer, encoder.to(device)
+        return tokenizer, encoder if device is None else encoder.to(device)

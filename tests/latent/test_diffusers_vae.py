@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -53,11 +55,28 @@ def test_its_weights_belong_to_no_checkpoint(folder):
     assert list(latent.parameters()) == []
 
 
+def test_its_identity_is_what_it_computes_with(folder, tmp_path):
+    path, vae = folder
+    latent = DiffusersVAE(path, image_size=16, downsampling=2)
+    identity = latent.identity
+    latent.encode(torch.zeros(1, 3, 16, 16, dtype=torch.bfloat16))
+    assert latent.identity == identity
+    vae.save_pretrained(tmp_path / "copy")
+    copy = DiffusersVAE(str(tmp_path / "copy"), image_size=16, downsampling=2, scale=0.25)
+    assert copy.identity == identity
+    other = deepcopy(vae)
+    other.decoder.conv_in.bias.data += 1e-3
+    other.save_pretrained(tmp_path / "other")
+    assert DiffusersVAE(str(tmp_path / "other"), 16, downsampling=2).identity != identity
+    assert DiffusersVAE(path, 16, downsampling=2, scale=0.5).identity != identity
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"image_size": 20}, r"image_size must be a multiple of downsampling \* patch_size"),
         ({"image_size": 16, "noise": -1.0}, "noise must be 0 or positive, got -1.0"),
+        ({"image_size": 16, "noise": float("nan")}, "noise must be 0 or positive, got nan"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):
