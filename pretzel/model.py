@@ -6,11 +6,11 @@ x = encode(image) + noise;  u = f_S(x);  z_n = T(u_n; state before n);  text fro
 
 from collections.abc import Mapping, Sequence
 
-import torch
 import torch.nn.functional as F
 
 from pretzel.errors import UserError
 from pretzel.flow.block import BlockFactory, FlowStack
+from pretzel.flow.block.base import at_least_float32
 from pretzel.flow.deep import DeepFactory, DeepStream
 from pretzel.flow.permutations import Permutation, Raster
 from pretzel.flow.split import Split, layer_costs
@@ -113,11 +113,11 @@ class Pretzel(GenerativeModel):
         before = streams.deep[:, :-1][packed.is_image[:, 1:]]
         params = self.deep.params(before.view(*x.shape[:2], before.shape[-1]))
         z, logdet = self.deep.transform.forward(flowed.z, params)
-        wide = torch.promote_types(logdet.dtype, torch.float32)
+        summed = logdet.sum(dim=(1, 2), dtype=at_least_float32(logdet))
         return Scores(
             z=z,
             u=flowed.z,
-            log_prob=normal_log_prob(z) + logdet.sum(dim=(1, 2), dtype=wide) + flowed.logdet,
+            log_prob=normal_log_prob(z) + summed + flowed.logdet,
             token_nll=self._token_nll(streams.text, packed),
         )
 

@@ -19,13 +19,15 @@ from torch.optim.optimizer import Optimizer
 
 from pretzel.ablation.ledger import write_json
 from pretzel.errors import UserError
+from pretzel.flow.block.base import at_least_float32
 from pretzel.generative import LOG_2PI, GenerativeModel, ImageLikelihood, Scores
 from pretzel.latent.pixels import Pixels
 from pretzel.model import Pretzel
 from pretzel.sampling.denoise import Denoiser, TrainableDenoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.images import sample_images
-from pretzel.sampling.inversion import check_guidance
+from pretzel.sampling.inversion import check_guided
+from pretzel.sampling.record import sampling_record
 from pretzel.sampling.samplers import Sampler
 from pretzel.sampling.text import answer
 from pretzel.schedule import Schedule
@@ -86,7 +88,7 @@ class PretzelModule(LightningModule):
             ("text_weight", text_weight),
             ("latent_norm_penalty", latent_norm_penalty),
         ):
-            if value < 0:
+            if not 0 <= value < math.inf:
                 raise UserError(f"{name} must be 0 or positive, got {value}")
         self.pretzel = pretzel
         self.register_state_dict_post_hook(_leave_out_frozen)  # type: ignore[no-untyped-call]
@@ -94,11 +96,11 @@ class PretzelModule(LightningModule):
         self.optimizer_factory = optimizer
         self.schedule = schedule
         self.guidance = guidance
-        for transform in pretzel.guided_transforms:
-            check_guidance(guidance, transform)
+        check_guided(pretzel, guidance)
         self.denoiser = denoiser
         self.sampler = sampler
         self.denoiser.fit_to(pretzel.latent.channels, pretzel.latent.grid)
+        self._last_sampling: dict[str, Any] = {}
         self._denoiser_lacks = False  # trained weights, although the flow has them
         self.latent_norm_penalty = latent_norm_penalty
         self.seed = seed
@@ -157,7 +159,8 @@ class PretzelModule(LightningModule):
         if num_tokens:
             parts["nll_text"] = text
         if self.latent_norm_penalty and num_images:
-            penalty, _ = self._global_mean(output.u.square().mean(dim=(1, 2)))
+            wide = at_least_float32(output.u)
+            penalty, _ = self._global_mean(output.u.square().mean(dim=(1, 2), dtype=wide))
             loss = loss + self.latent_norm_penalty * penalty
         if not len(nll) or (self.pretzel.answers and not len(output.token_nll)):
             # Every process must take part in every gradient, whatever its rows hold (DDP).
@@ -290,15 +293,16 @@ class PretzelModule(LightningModule):
         made = sample_images(
             self.pretzel, prompts, noise, self.guidance, self.denoiser, self.sampler
         )
+        self._last_sampling = sampling_record(self.sampler, self.guidance, self.denoiser, made.work)
         folder = getattr(self.logger, "log_dir", None) if self._trainer is not None else None
         if folder is not None and self.trainer.is_global_zero:
-            record = {
-                "sampler": type(self.sampler).__name__,
-                "state": self.sampler.state(),
-                "evaluations_per_block": [work.evaluations for work in made.work],
-            }
-            write_json(Path(folder) / "sampling.json", record)
+            write_json(Path(folder) / "sampling.json", self._last_sampling)
         return made.pixels
+
+    @property
+    def sampling_record(self) -> dict[str, Any]:
+        """How the last images were sampled, in plain types; empty before the first."""
+        return self._last_sampling
 
     def draw(
         self, prompts: Sequence[str], keys: Sequence[str], *, seed: int

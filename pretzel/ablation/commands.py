@@ -3,17 +3,11 @@
 Only ``plan`` and ``run`` import torch.
 """
 
-import argparse
 import os
 from pathlib import Path
-from typing import NoReturn
 
+from pretzel.commandline import Parser
 from pretzel.errors import UserError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def grid(args: list[str]) -> int:
@@ -28,8 +22,8 @@ def grid(args: list[str]) -> int:
     Raises:
         UserError: For users' mistakes.
     """
-    parser = _Parser(prog="pretzel grid", description="Plan, run and watch an ablation grid.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    parser = Parser(prog="pretzel grid", description="Plan, run and watch an ablation grid.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     plan = commands.add_parser("plan", help="parse every cell and show what each arm changes")
     run = commands.add_parser("run", help="train and test what is not done; continues after a kill")
     status = commands.add_parser("status", help="show what is done, running and failed")
@@ -63,7 +57,7 @@ def compare(args: list[str]) -> int:
     Raises:
         UserError: For users' mistakes.
     """
-    parser = _Parser(prog="pretzel compare", description="Compare the arms of a grid.")
+    parser = Parser(prog="pretzel compare", description="Compare the arms of a grid.")
     parser.add_argument("folder", help="the grid's output folder, such as runs/quickstart")
     parser.add_argument("--format", choices=["markdown"], default="markdown")
     given = parser.parse_args(args)

@@ -10,6 +10,7 @@ from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory, Rotat
 from pretzel.flow.context import Context, ContextFactory, Read
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.positions import AxialPositions, PositionsFactory, grid_coordinates
+from pretzel.flow.sizes import check_sizes
 from pretzel.flow.start import StartFactory, StartToken
 from pretzel.flow.transforms import Transform
 from pretzel.typing import Float, Tensor
@@ -54,6 +55,9 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         start: What stands before the first position; None for
             :class:`~pretzel.flow.start.StartToken`.
         context: How a context is read; None for a block without.
+
+    Raises:
+        UserError: If a size is not positive.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         context: ContextFactory | None = None,
     ) -> None:
         super().__init__(channels=channels, grid=grid, permutation=permutation, transform=transform)
+        check_sizes(num_layers=num_layers)
         self.conditioner = conditioner(num_layers)
         width = self.conditioner.width
         self.input = nn.Linear(channels, width)
@@ -211,7 +216,7 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         """Return the rotation of a prefix of ``length`` (None: no text axis) and all positions."""
         places = self.positions.image_places(self.coordinates, length)
         if length is not None:
-            text = self.positions.text_places(length, places.shape[-1]).to(places)
+            text = self.positions.text_places(length, places.shape[-1], places.device).to(places)
             places = torch.cat([text, places])
         return self.positions.rotation(places, dtype)
 

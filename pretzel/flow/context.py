@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
+from pretzel.flow.sizes import check_sizes
 from pretzel.rng import stream
 from pretzel.typing import Float, Tensor
 
@@ -85,24 +86,27 @@ class ClassVector(ContextVector):
 
     def __init__(self, width: int, *, num_classes: int) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise UserError(f"num_classes must be positive, got {num_classes}")
+        check_sizes(num_classes=num_classes)
+        self.num_classes = num_classes
         self.vectors = nn.Parameter(0.01 * torch.randn(num_classes, width))
 
     def forward(self, context: Context) -> Float[Tensor, "b w"]:
         """Look labels up.
 
+        The range of labels on an accelerator is not looked at, which would make it wait: whoever
+        makes labels knows theirs (:meth:`pretzel.tarflow.condition.Condition.check`).
+
         Raises:
-            UserError: If the context is no batch of labels, or a label is out of range.
+            UserError: If the context is no batch of labels, or a label on a CPU is out of range.
         """
         if context.dim() != 1 or context.is_floating_point():
             raise UserError(
                 f"context of a ClassVector must be labels [b], got {context.dtype} "
                 f"of shape {tuple(context.shape)}"
             )
-        if len(context) and int(context.max()) >= len(self.vectors):
+        if context.is_cpu and len(context) and int(context.max()) >= self.num_classes:
             raise UserError(
-                f"context of a ClassVector must be labels below num_classes={len(self.vectors)} "
+                f"context of a ClassVector must be labels below num_classes={self.num_classes} "
                 f"(-1 for none), got {int(context.max())}"
             )
         none = (context < 0)[:, None]
@@ -111,7 +115,41 @@ class ClassVector(ContextVector):
 
     def example(self, num_rows: int) -> Context:
         """Return all labels in turn, none included."""
-        return torch.arange(num_rows) % (len(self.vectors) + 1) - 1
+        return torch.arange(num_rows) % (self.num_classes + 1) - 1
+
+
+class TextMap(nn.Linear):
+    """A linear map of text states.
+
+    Args:
+        channels: Channels of the states.
+        width: Channels of the result.
+
+    Raises:
+        UserError: If there are no channels.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        check_sizes(channels=channels)
+        super().__init__(channels, width)
+
+    def check(self, context: Context, reader: nn.Module) -> None:
+        """Refuse a context that is no batch of text states.
+
+        Raises:
+            UserError: Naming the reader.
+        """
+        channels = self.in_features
+        if context.dim() != 3 or context.shape[-1] != channels or not context.is_floating_point():
+            raise UserError(
+                f"context of a {type(reader).__name__} must be text states [b, l, {channels}], "
+                f"got {context.dtype} of shape {tuple(context.shape)}"
+            )
+
+    def example(self, num_rows: int) -> Context:
+        """Return random states of three tokens."""
+        shape = (num_rows, 3, self.in_features)
+        return torch.randn(shape, generator=stream("context"), dtype=torch.float64)
 
 
 class PooledText(ContextVector):
@@ -124,17 +162,17 @@ class PooledText(ContextVector):
 
     def __init__(self, width: int, *, channels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(channels, width)
+        self.linear = TextMap(channels, width)
 
     def forward(self, context: Context) -> Float[Tensor, "b w"]:
         """Pool and map."""
-        _check_text(context, self.linear.in_features, type(self).__name__)
+        self.linear.check(context, self)
         out: Tensor = self.linear(context.mean(dim=1))
         return out
 
     def example(self, num_rows: int) -> Context:
         """Return random states of three tokens."""
-        return _example_text(num_rows, self.linear.in_features)
+        return self.linear.example(num_rows)
 
 
 class PrefixContext(ContextReader):
@@ -150,16 +188,16 @@ class PrefixContext(ContextReader):
 
     def __init__(self, width: int, num_layers: int, *, channels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(channels, width)
+        self.linear = TextMap(channels, width)
 
     def forward(self, context: Context) -> Read:
         """Map the states."""
-        _check_text(context, self.linear.in_features, type(self).__name__)
+        self.linear.check(context, self)
         return Read(prefix=self.linear(context))
 
     def example(self, num_rows: int) -> Context:
         """Return random states of three tokens."""
-        return _example_text(num_rows, self.linear.in_features)
+        return self.linear.example(num_rows)
 
 
 class AddedContext(ContextReader):
@@ -212,19 +250,6 @@ class AdaLN(ContextReader):
     def example(self, num_rows: int) -> Context:
         """Return contexts of the vector."""
         return self.vector.example(num_rows)
-
-
-def _example_text(num_rows: int, channels: int) -> Context:
-    drawn = torch.randn(num_rows, 3, channels, generator=stream("context"), dtype=torch.float64)
-    return drawn
-
-
-def _check_text(context: Context, channels: int, name: str) -> None:
-    if context.dim() != 3 or context.shape[-1] != channels or not context.is_floating_point():
-        raise UserError(
-            f"context of a {name} must be text states [b, l, {channels}], got {context.dtype} "
-            f"of shape {tuple(context.shape)}"
-        )
 
 
 @runtime_checkable

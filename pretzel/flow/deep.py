@@ -10,6 +10,7 @@ from pretzel.errors import UserError
 from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory
 from pretzel.flow.masks import Mask
 from pretzel.flow.positions import AxialPositions, PositionsFactory
+from pretzel.flow.sizes import check_grid, check_sizes
 from pretzel.flow.transforms import Transform
 from pretzel.typing import Float, Int, Tensor
 
@@ -31,7 +32,8 @@ class DeepStream(nn.Module):
             :class:`~pretzel.flow.positions.AxialPositions`.
 
     Raises:
-        UserError: If the positions cannot be told while a text is still being written.
+        UserError: If a size is not positive, or the positions cannot be told while a text is still
+            being written.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class DeepStream(nn.Module):
         positions: PositionsFactory | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(channels=channels, num_layers=num_layers)
+        check_grid(grid)
         self.channels = channels
         self.transform = transform
         self.conditioner = conditioner(num_layers)

@@ -1,5 +1,6 @@
 """The position-wise branch of a transformer layer."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
@@ -16,10 +17,9 @@ def hidden_size(width: int, ratio: float) -> int:
     Raises:
         UserError: If it would not be positive.
     """
-    hidden = int(width * ratio)
-    if hidden < 1:
+    if not 1 <= width * ratio < math.inf:
         raise UserError(f"ratio must give a positive hidden size at width={width}, got {ratio}")
-    return hidden
+    return int(width * ratio)
 
 
 class MLP(nn.Module):

@@ -100,14 +100,19 @@ class FractionSplit(Split):
         num_shallow: Shallow blocks that share them.
 
     Raises:
-        UserError: If the share does not give every shallow block the same whole number of layers,
-            or leaves none for the deep block.
+        UserError: If an argument is out of range, or the share does not give every shallow block
+            the same whole number of layers.
     """
 
     def __init__(self, total: int, shallow_fraction: float, num_shallow: int) -> None:
+        if total < 1:
+            raise UserError(f"total must be a positive number of layers, got {total}")
+        _check_fraction(shallow_fraction)
+        if num_shallow < 0:
+            raise UserError(f"num_shallow must be 0 or positive, got {num_shallow}")
         each, rest = divmod(round(total * shallow_fraction), max(num_shallow, 1))
         exact = abs(total * shallow_fraction - each * num_shallow) < 1e-6
-        if rest or not exact or (num_shallow > 0 and each < 1) or each * num_shallow >= total:
+        if rest or not exact or (num_shallow and each < 1) or each * num_shallow >= total:
             raise UserError(
                 "shallow_fraction * total must be a whole multiple of num_shallow and leave layers "
                 f"for the deep block, got total={total}, shallow_fraction={shallow_fraction}, "
@@ -142,8 +147,7 @@ class ParameterSplit(Split):
     def __init__(self, total: int, shallow_fraction: float, num_shallow: int) -> None:
         if total < 1:
             raise UserError(f"total must be a positive number of parameters, got {total}")
-        if not 0 <= shallow_fraction < 1:
-            raise UserError(f"shallow_fraction must be in [0, 1), got {shallow_fraction}")
+        _check_fraction(shallow_fraction)
         if num_shallow < 0 or (num_shallow == 0) != (shallow_fraction == 0):
             raise UserError(
                 "num_shallow must be positive where shallow_fraction is, and 0 where it is 0, "
@@ -173,6 +177,11 @@ class ParameterSplit(Split):
                 f"({cost.deep} a layer)"
             )
         return Layers(shallow=(each,) * self.num_shallow, deep=deep)
+
+
+def _check_fraction(shallow_fraction: float) -> None:
+    if not 0 <= shallow_fraction < 1:
+        raise UserError(f"shallow_fraction must be in [0, 1), got {shallow_fraction}")
 
 
 def _nearest(budget: float, cost: int) -> int:

@@ -5,8 +5,6 @@ materialised. Behind a cache a single position needs no mask, several get a lowe
 the caller gives a mask where rows are padded.
 """
 
-from typing import TypeGuard
-
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -15,39 +13,11 @@ from pretzel.errors import UserError
 from pretzel.flow.conditioner import Conditioner, Rotation
 from pretzel.flow.masks import Mask, attend, causal_mask
 from pretzel.flow.mlp import MLP, MLPFactory
-from pretzel.flow.norms import NormFactory, RMSNorm
+from pretzel.flow.norms import NormFactory, RMSNorm, is_step, normalise, over_rms
 from pretzel.flow.positions import rotate
+from pretzel.flow.sizes import check_sizes
 from pretzel.sampling.cache import KVCache
 from pretzel.typing import Float, Tensor
-
-
-def normalise(norm: nn.Module, x: Float[Tensor, "b l w"]) -> Float[Tensor, "b l w"]:
-    """Apply a norm; a single position of an RMS norm on a CPU in fewer calls."""
-    if _is_step(norm, x):
-        return _over_rms(x).mul_(norm.weight)
-    out: Tensor = norm(x)
-    return out
-
-
-def _is_step(norm: nn.Module | None, x: Tensor) -> TypeGuard[RMSNorm]:
-    """Tell whether an RMS norm's calls cost more than its arithmetic: one position, on a CPU."""
-    return (
-        type(norm) is RMSNorm
-        and x.shape[-2] == 1
-        and x.dtype in (torch.float32, torch.float64)
-        and x.dtype == norm.weight.dtype
-        and x.is_cpu
-        and not torch.is_grad_enabled()
-    )
-
-
-def _over_rms(x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
-    """Return x over its root mean square; ``F.rms_norm`` on a CPU makes thrice as many calls."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return torch.addcmul(_EPS[x.dtype], norm, norm, value=1 / x.shape[-1]).rsqrt_() * x
-
-
-_EPS = {dtype: torch.tensor(RMSNorm.eps, dtype=dtype) for dtype in (torch.float32, torch.float64)}
 
 
 class Attention(nn.Module):
@@ -113,10 +83,10 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and keys, normalised and rotated, and values."""
         counts = [self.num_heads, self.num_kv_heads]
-        if _is_step(self.query_norm, heads) and _is_step(self.key_norm, heads):
+        if is_step(self.query_norm, heads) and is_step(self.key_norm, heads):
             # In fewer calls: queries and keys at once, up to the gains of their norms.
             both, value = torch.split(heads, [sum(counts), self.num_kv_heads], dim=1)
-            both = _over_rms(both)
+            both = over_rms(both)
             query, key = torch.split(both, counts, dim=1)
             query.mul_(self.query_norm.weight)
             key.mul_(self.key_norm.weight)
@@ -207,7 +177,7 @@ class CausalTransformer(Conditioner[KVCache]):
             activations.
 
     Raises:
-        UserError: If the sizes do not divide each other.
+        UserError: If a size is not positive, or the sizes do not divide each other.
     """
 
     def __init__(
@@ -229,10 +199,12 @@ class CausalTransformer(Conditioner[KVCache]):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        check_sizes(num_layers=num_layers, width=width, head_dim=head_dim)
         if num_heads is None:
-            if head_dim < 1 or width % head_dim:
+            if width % head_dim:
                 raise UserError(f"head_dim must divide width={width}, got {head_dim}")
             num_heads = width // head_dim
+        check_sizes(num_heads=num_heads)
         kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if kv_heads < 1 or num_heads % kv_heads:
             raise UserError(f"num_kv_heads must divide num_heads={num_heads}, got {kv_heads}")

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import silu
 
 from pretzel.errors import UserError
-from pretzel.latent.base import LatentSpace
+from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.typing import Float, Tensor
 
@@ -211,8 +211,7 @@ class Autoencoder(LatentSpace):
 
     def __init__(self, patch_size: int, noise: float, weights: str | None = None) -> None:
         super().__init__()
-        if noise < 0:
-            raise UserError(f"noise must be 0 or positive, got {noise}")
+        check_noise(noise)
         path = _SHIPPED if weights is None else Path(weights)
         self.autoencoder = ConvAutoencoder.load(path)
         side = self.autoencoder.side

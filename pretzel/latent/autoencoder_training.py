@@ -1,5 +1,6 @@
 """The autoencoder stage: images from noised latents."""
 
+import math
 import os
 from pathlib import Path
 from typing import final
@@ -62,7 +63,7 @@ class AutoencoderTraining(LightningModule):
         export_to: str | None = None,
     ) -> None:
         super().__init__()
-        if max_noise < 0:
+        if not 0 <= max_noise < math.inf:
             raise UserError(f"max_noise must be 0 or positive, got {max_noise}")
         self.autoencoder = autoencoder
         self.optimizer_factory = optimizer

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
+from pretzel.errors import UserError
 from pretzel.typing import Float, Tensor
 
 
@@ -45,3 +46,13 @@ class LatentSpace(nn.Module, ABC):
     @abstractmethod
     def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
         """Map latents to images; values may leave [-1, 1] a little."""
+
+
+def check_noise(noise: float) -> None:
+    """Refuse a standard deviation of the training noise that is none.
+
+    Raises:
+        UserError: If it is negative or not finite.
+    """
+    if not 0 <= noise < math.inf:
+        raise UserError(f"noise must be 0 or positive, and finite, got {noise}")

@@ -1,12 +1,11 @@
 """Latents of a pretrained variational autoencoder, such as Stable Diffusion's (STARFlow's)."""
 
-import math
 from typing import Any
 
 import torch
 
 from pretzel.errors import UserError
-from pretzel.latent.base import LatentSpace
+from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.typing import Float, Tensor
 from pretzel.weights import content_hash
@@ -48,8 +47,7 @@ class DiffusersVAE(LatentSpace):
                 f"image_size must be a multiple of downsampling * patch_size = "
                 f"{downsampling} * {patch_size}, got {image_size}"
             )
-        if not 0 <= noise < math.inf:
-            raise UserError(f"noise must be 0 or positive, got {noise}")
+        check_noise(noise)
         self.name = name
         self.image_size = image_size
         self.noise = noise

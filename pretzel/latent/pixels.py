@@ -1,7 +1,7 @@
 """Pixels themselves, cut into patches."""
 
 from pretzel.errors import UserError
-from pretzel.latent.base import LatentSpace
+from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.typing import Float, Tensor
 
 
@@ -32,15 +32,17 @@ class Pixels(LatentSpace):
         noise: Standard deviation of the training noise, pixels scaled to [-1, 1].
 
     Raises:
-        UserError: If ``patch_size`` does not divide ``image_size`` or ``noise`` is negative.
+        UserError: If a size is not positive, ``patch_size`` does not divide ``image_size``, or
+            ``noise`` is negative or not finite.
     """
 
     def __init__(self, image_size: int, patch_size: int, noise: float) -> None:
         super().__init__()
+        if image_size < 1:
+            raise UserError(f"image_size must be positive, got {image_size}")
         if patch_size < 1 or image_size % patch_size:
             raise UserError(f"patch_size must divide image_size={image_size}, got {patch_size}")
-        if noise < 0:
-            raise UserError(f"noise must be 0 or positive, got {noise}")
+        check_noise(noise)
         self.image_size = image_size
         self.patch_size = patch_size
         self.noise = noise

@@ -20,7 +20,8 @@ class KVCache(ConditionerCache):
         num_heads: Key-value heads.
         max_length: Positions that fit.
         head_dim: Width of a head.
-        like: A tensor that gives dtype and device.
+        like: A tensor that gives device and dtype; under autocast the dtype is the one that keys
+            and values are computed in.
         temperature: Divides the attention logits of each row; None for 1.
     """
 
@@ -36,7 +37,7 @@ class KVCache(ConditionerCache):
         temperature: Float[Tensor, " b"] | None = None,
     ) -> None:
         shape = (num_layers, batch_size, num_heads, max_length, head_dim)
-        self.keys = torch.empty(shape, dtype=like.dtype, device=like.device)
+        self.keys = torch.empty(shape, dtype=_computed_dtype(like), device=like.device)
         self.values = torch.empty_like(self.keys)
         self.max_length = max_length
         self.length = 0
@@ -83,7 +84,10 @@ class KVCache(ConditionerCache):
         chosen.query_scale = None if self.query_scale is None else self.query_scale[rows]
         return chosen
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of the cache."""
-        return 2 * self.keys.numel() * self.keys.element_size()
+
+def _computed_dtype(like: Tensor) -> torch.dtype:
+    """Return the dtype of what a linear map with parameters like these returns."""
+    kind = like.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return like.dtype if like.dtype == torch.float64 else torch.get_autocast_dtype(kind)
+    return like.dtype

@@ -6,9 +6,10 @@ The help needs no torch; what draws is imported when it is needed.
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from pretzel.ablation.suggest import did_you_mean
+from pretzel.commandline import Parser
 from pretzel.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,20 +19,16 @@ _DESCRIPTION = """\
 Draw images with the model of a fit configuration and trained weights: guidance and denoiser are
 those of the configuration, and arguments may change them as for `pretzel fit`.
 
-DIR receives 00000.png, 00001.png, ..., the first 256 on one sheet (grid.png), and prompts.json, a
-list of {file, prompt, seed, draw}. The noise of an image depends on the seed, its prompt and
-which draw of this prompt it is: neither on the other prompts nor on the batch size.
+DIR receives 00000.png, 00001.png, ..., the first 256 on one sheet (grid.png), prompts.json, a
+list of {file, prompt, seed, draw}, and sampling.json: sampler, its schedule, guidance, denoiser,
+seed and network evaluations. The noise of an image depends on the seed, its prompt and which draw
+of this prompt it is: neither on the other prompts nor on the batch size.
 """
 _EXAMPLE = """\
 example:
   pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt \\
       --prompt "a red circle" --prompt "a teal triangle" --num 8 --model.guidance.weight 2.0
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def main(args: list[str]) -> int:
@@ -79,11 +76,13 @@ def main(args: list[str]) -> int:
     print(f"Images:   {folder / asked[0].file} to {asked[-1].file} ({len(asked)}, seed {seed})")
     print(f"Sheet:    {folder / 'grid.png'}")
     print(f"Prompts:  {folder / 'prompts.json'}")
+    if (folder / "sampling.json").exists():
+        print(f"Sampling: {folder / 'sampling.json'}")
     return 0
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="pretzel sample",
         description=_DESCRIPTION,
         epilog=_EXAMPLE,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule
@@ -28,6 +28,15 @@ class Draws(Protocol):
         self, prompts: Sequence[str], keys: Sequence[str], *, seed: int
     ) -> Float[Tensor, "n 3 height width"]:
         """Return one image in [-1, 1] a prompt; its noise depends on its key and the seed alone."""
+
+
+@runtime_checkable
+class TellsHow(Protocol):
+    """A module that can tell how its last images were sampled."""
+
+    @property
+    def sampling_record(self) -> dict[str, Any]:
+        """What :func:`pretzel.sampling.record.sampling_record` returns; empty before the first."""
 
 
 class ModelOnly(PretzelCLI):

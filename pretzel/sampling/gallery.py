@@ -1,18 +1,20 @@
-"""A folder of drawn images, whole at every moment: pictures, their prompts, one sheet."""
+"""A folder of drawn images, whole at every moment: pictures, prompts, how sampled, one sheet."""
 
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pretzel.ablation.ledger import write_json, write_text
 from pretzel.errors import UserError
-from pretzel.sampling.configured import Draws
+from pretzel.sampling.configured import Draws, TellsHow
 from pretzel.sampling.pictures import pictures, save_png, sheet
 
 ON_SHEET = 256
@@ -58,7 +60,9 @@ def draw_gallery(
     Args:
         module: What draws.
         asked: What is drawn, from :func:`wanted`.
-        folder: Receives the pictures, ``prompts.json`` and ``grid.png``.
+        folder: Receives the pictures, ``prompts.json``, ``grid.png``, and ``sampling.json`` from a
+            module that can tell: its record, the seed, and the images and network evaluations per
+            block of every batch.
         batch_size: Images drawn at a time.
         columns: Pictures in a row of the sheet.
 
@@ -68,6 +72,7 @@ def draw_gallery(
     """
     kept: list[Image.Image] = []
     done: list[Drawn] = []
+    batches: list[dict[str, Any]] = []
     columns_shown = (
         TextColumn("drawing"),
         BarColumn(),
@@ -87,6 +92,12 @@ def draw_gallery(
                         kept.append(picture)
                     progress.advance(task)
                 _write_prompts(done, folder)
+                if isinstance(module, TellsHow):
+                    record = dict(module.sampling_record)
+                    evaluations = record.pop("evaluations_per_block", [])
+                    batches.append({"images": len(batch), "evaluations_per_block": evaluations})
+                    record |= {"seed": batch[0].seed, "batches": batches}
+                    write_json(folder / "sampling.json", record)
         save_png(
             sheet(kept, [one.prompt for one in done[: len(kept)]], columns), folder / "grid.png"
         )
@@ -113,11 +124,5 @@ def _draw(module: Draws, batch: Sequence[Drawn]) -> list[Image.Image]:
 
 
 def _write_prompts(done: Sequence[Drawn], folder: Path) -> None:
-    path = folder / "prompts.json"
-    partial = path.with_name(f"{path.name}.partial")
     text = json.dumps([asdict(one) for one in done], indent=1, ensure_ascii=False)
-    try:
-        partial.write_text(f"{text}\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(folder / "prompts.json", f"{text}\n")

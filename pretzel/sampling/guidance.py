@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 
@@ -11,8 +12,21 @@ from pretzel.typing import Float, Tensor
 Weight = float | Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gaussian:
+    """The conditional N(mu, sigma^2) of some positions.
+
+    Attributes:
+        mu: Mean.
+        sigma: Standard deviation.
+    """
+
+    mu: Float[Tensor, "*b d"]
+    sigma: Float[Tensor, "*b d"]
+
+
 class Guidance(ABC):
-    """Mixes two Gaussian conditionals N(mu, sigma^2) of one position.
+    """Mixes two Gaussian conditionals of the same positions.
 
     Attributes:
         weight: Strength; 0 leaves the conditional prediction alone and needs no null branch.
@@ -28,23 +42,22 @@ class Guidance(ABC):
     keeps_context: bool = False
 
     @abstractmethod
-    def mix(
-        self,
-        mu_c: Float[Tensor, "*b d"],
-        sigma_c: Float[Tensor, "*b d"],
-        mu_u: Float[Tensor, "*b d"],
-        sigma_u: Float[Tensor, "*b d"],
-        weight: Weight,
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
-        """Return mu and sigma to sample from.
+    def mix(self, conditional: Gaussian, null: Gaussian, weight: Weight) -> Gaussian:
+        """Return what is sampled from.
 
         Args:
-            mu_c: Conditional mean.
-            sigma_c: Conditional standard deviation.
-            mu_u: Unconditional mean.
-            sigma_u: Unconditional standard deviation.
+            conditional: N(mu_c, sigma_c^2), given the context.
+            null: N(mu_u, sigma_u^2), of the null branch.
             weight: Strength at these positions, a number or one for each position [k, 1].
         """
+
+    def has_null_branch(self, has_null_context: bool) -> bool:
+        """Return whether there is anything to guide away from.
+
+        Args:
+            has_null_context: Whether the model reads a context, which the null branch lacks.
+        """
+        return self.weight != 0 and (has_null_context or self.temperature != 1)
 
     def weights(self, start: int, stop: int, num_positions: int) -> Float[Tensor, "k 1"]:
         """Return the strength at positions start .. stop - 1 of a scan of ``num_positions``."""
@@ -59,16 +72,9 @@ class NoGuidance(Guidance):
 
     weight = 0.0
 
-    def mix(
-        self,
-        mu_c: Float[Tensor, "*b d"],
-        sigma_c: Float[Tensor, "*b d"],
-        mu_u: Float[Tensor, "*b d"],
-        sigma_u: Float[Tensor, "*b d"],
-        weight: Weight,
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def mix(self, conditional: Gaussian, null: Gaussian, weight: Weight) -> Gaussian:
         """Return the conditional."""
-        return mu_c, sigma_c
+        return conditional
 
 
 class LinearGuidance(Guidance):
@@ -94,18 +100,14 @@ class LinearGuidance(Guidance):
         self.mean = mean
         self.scale = scale
 
-    def mix(
-        self,
-        mu_c: Float[Tensor, "*b d"],
-        sigma_c: Float[Tensor, "*b d"],
-        mu_u: Float[Tensor, "*b d"],
-        sigma_u: Float[Tensor, "*b d"],
-        weight: Weight,
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def mix(self, conditional: Gaussian, null: Gaussian, weight: Weight) -> Gaussian:
         """Return the extrapolation."""
-        mu = mu_c + weight * (mu_c - mu_u) if self.mean else mu_c
-        sigma = sigma_c * (sigma_c / sigma_u) ** weight if self.scale else sigma_c
-        return mu, sigma
+        mu, sigma = conditional.mu, conditional.sigma
+        if self.mean:
+            mu = mu + weight * (mu - null.mu)
+        if self.scale:
+            sigma = sigma * (sigma / null.sigma) ** weight
+        return Gaussian(mu=mu, sigma=sigma)
 
 
 class GaussianMixing(Guidance):
@@ -126,19 +128,13 @@ class GaussianMixing(Guidance):
         self.weight = _checked(weight)
         self.annealed = annealed
 
-    def mix(
-        self,
-        mu_c: Float[Tensor, "*b d"],
-        sigma_c: Float[Tensor, "*b d"],
-        mu_u: Float[Tensor, "*b d"],
-        sigma_u: Float[Tensor, "*b d"],
-        weight: Weight,
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def mix(self, conditional: Gaussian, null: Gaussian, weight: Weight) -> Gaussian:
         """Return the mixture's mean and standard deviation."""
         w = weight
-        r = (sigma_c / sigma_u).square().clamp(max=1.0)
+        r = (conditional.sigma / null.sigma).square().clamp(max=1.0)
         total = 1 + w - w * r
-        return ((1 + w) * mu_c - w * r * mu_u) / total, sigma_c / total.sqrt()
+        mu = ((1 + w) * conditional.mu - w * r * null.mu) / total
+        return Gaussian(mu=mu, sigma=conditional.sigma / total.sqrt())
 
 
 class AttentionTemperature(Guidance):
@@ -166,16 +162,9 @@ class AttentionTemperature(Guidance):
         self.temperature = temperature
         self.keeps_context = keeps_context
 
-    def mix(
-        self,
-        mu_c: Float[Tensor, "*b d"],
-        sigma_c: Float[Tensor, "*b d"],
-        mu_u: Float[Tensor, "*b d"],
-        sigma_u: Float[Tensor, "*b d"],
-        weight: Weight,
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def mix(self, conditional: Gaussian, null: Gaussian, weight: Weight) -> Gaussian:
         """Mix as the given guidance does."""
-        return self.guidance.mix(mu_c, sigma_c, mu_u, sigma_u, weight)
+        return self.guidance.mix(conditional, null, weight)
 
 
 def _checked(weight: float) -> float:

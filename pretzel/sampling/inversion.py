@@ -9,7 +9,8 @@ from pretzel.errors import UserError
 from pretzel.flow.block import AutoregressiveBlock
 from pretzel.flow.context import Context
 from pretzel.flow.transforms import Transform
-from pretzel.sampling.guidance import Guidance
+from pretzel.generative import GenerativeModel
+from pretzel.sampling.guidance import Gaussian, Guidance
 from pretzel.typing import Float, Tensor
 
 
@@ -54,10 +55,12 @@ class Branches:
             return self.transform.inverse(z, params)
         mu, sigma = self.transform.location_and_scale(params)
         b = self.num_rows
-        mu, sigma = self.guidance.mix(
-            mu[:b], sigma[:b], mu[b:], sigma[b:], self.weights[start:stop]
+        mixed = self.guidance.mix(
+            Gaussian(mu=mu[:b], sigma=sigma[:b]),
+            Gaussian(mu=mu[b:], sigma=sigma[b:]),
+            self.weights[start:stop],
         )
-        return mu + sigma * z
+        return mixed.mu + mixed.sigma * z
 
     def write(self, start: int, stop: int, x: Float[Tensor, "b k d"]) -> None:
         """Set the estimate of positions start .. stop - 1 in all branches."""
@@ -76,6 +79,19 @@ def check_guidance(guidance: Guidance, transform: Transform) -> None:
         raise UserError(
             f"{type(guidance).__name__} needs an affine transform, got {type(transform).__name__}"
         )
+
+
+def check_guided(model: GenerativeModel, guidance: Guidance) -> None:
+    """Refuse guidance that would have to mix conditionals of a model that are not Gaussian.
+
+    Guidance that has no null branch there does nothing and is let be.
+
+    Raises:
+        UserError: Naming the guidance and the transform.
+    """
+    if guidance.has_null_branch(model.reads_text):
+        for transform in model.guided_transforms:
+            check_guidance(guidance, transform)
 
 
 class Inversion(ABC):
@@ -107,9 +123,20 @@ class Inversion(ABC):
     def rewind(self, start: int, stop: int) -> None:
         """Take back what the last :meth:`evaluate` of these positions has committed."""
 
+    @property
     @abstractmethod
-    def restart(self, num_rows: int) -> "Inversion":
-        """Return the same problem for the first rows, from the beginning, with its own caches."""
+    def estimate(self) -> Float[Tensor, "b n d"]:
+        """The present estimate in raster order, whatever it holds."""
+
+    @abstractmethod
+    def trial(self, z: Float[Tensor, "k n d"]) -> "Inversion":
+        """Return a problem of this kind for other noise, with no prompts and its own caches.
+
+        It does not depend on the rows of this one.
+
+        Args:
+            z: Noise, raster order.
+        """
 
 
 class BlockInversion(Inversion):
@@ -143,13 +170,12 @@ class BlockInversion(Inversion):
         block.check("z", z, context)
         self.block = block
         self.arguments = (z, context, null_context, guidance, temperature)
-        guided = guidance is not None and guidance.weight != 0
-        if guided and guidance is not None and guidance.temperature == 1:
-            guided = null_context is not None
-        self.branches = Branches(z[:, block.order], block.transform, guidance if guided else None)
+        if guidance is not None and not guidance.has_null_branch(null_context is not None):
+            guidance = None
+        self.branches = Branches(z[:, block.order], block.transform, guidance)
         rows = len(self.branches.rows)
         temperatures = None
-        if guided and guidance is not None:
+        if guidance is not None:
             if context is not None:
                 null = context if guidance.keeps_context else null_context
                 if null is None:
@@ -176,9 +202,14 @@ class BlockInversion(Inversion):
         Raises:
             UserError: If it is not finite.
         """
-        x = self.branches.x[:, self.block.rank]
+        x = self.estimate
         self.block.check_finite("x", x)
         return x
+
+    @property
+    def estimate(self) -> Float[Tensor, "b n d"]:
+        """The estimate, raster order, whatever it holds."""
+        return self.branches.x[:, self.block.rank]
 
     def step(self, index: int) -> None:
         """Set position ``index`` with the block's cache."""
@@ -196,14 +227,14 @@ class BlockInversion(Inversion):
         """Take back the block's last evaluation."""
         self.block.rewind(start, stop, self.cache)
 
-    def restart(self, num_rows: int) -> "BlockInversion":
-        """Return the same problem for the first rows."""
-        z, context, null_context, guidance, temperature = self.arguments
-        return BlockInversion(
-            self.block,
-            z[:num_rows],
-            None if context is None else context[:num_rows],
-            None if null_context is None else null_context[:num_rows],
-            guidance,
-            temperature,
-        )
+    def trial(self, z: Float[Tensor, "k n d"]) -> "BlockInversion":
+        """Return the inversion of other noise under the null context.
+
+        Where there is none, the contexts of these rows serve in turn.
+        """
+        _, context, null_context, guidance, temperature = self.arguments
+        if context is not None:
+            given = context if null_context is None else null_context[:1]
+            context = given[torch.arange(len(z), device=given.device) % len(given)]
+            null_context = None if null_context is None else context
+        return BlockInversion(self.block, z, context, null_context, guidance, temperature)

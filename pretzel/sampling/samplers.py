@@ -8,8 +8,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from pretzel.errors import UserError
+from pretzel.rng import stream
 from pretzel.sampling.inversion import Inversion
+from pretzel.typing import Float, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +133,9 @@ class Jacobi(Sampler):
             inversion.branches.write(start, stop, x)
             if evaluations >= limit:
                 break
-            if float(change.square().mean()) < self.tolerance * float(x.square().mean()):
+            # Both numbers in one transfer: each waits for the device.
+            moved, size_of_x = torch.stack([change.square().mean(), x.square().mean()]).tolist()
+            if moved < self.tolerance * size_of_x:
                 break
             inversion.rewind(start, stop)
         if not self.keep_last_iteration and evaluations < size:
@@ -167,13 +173,15 @@ class GaussSeidelJacobi(Sampler):
     """Iteration within segments, segment after segment, as many as suit each block.
 
     Gauss-Seidel over segments with Jacobi inside (GS-Jacobi, arXiv 2505.12849). How many segments
-    a block wants is found at its first use: the first rows of the batch are solved with 1, 2, 4,
-    ... segments, and what costs least is kept. A network call is taken to cost its positions plus
-    a fixed ``overhead``, so that the schedule depends on the samples alone and not on the machine.
+    a block wants is found at its first use: trial samples are drawn with 1, 2, 4, ... segments, and
+    what costs least is kept. A network call is taken to cost its positions plus a fixed
+    ``overhead``, and trial samples have noise of their own and no prompts, so that the schedule
+    depends on the model alone: not on the machine, nor on the batch. Processes that draw different
+    batches, or none, therefore agree without waiting for one another.
 
     Args:
         tolerance: Relative mean square change at which a segment is finished.
-        num_samples: Rows of the first batch on which the schedule is found.
+        num_samples: Trial samples on which the schedule is found.
         overhead: Cost of a network call, in positions.
         schedule: Segments of each block in the order of sampling; None to find them.
 
@@ -200,6 +208,7 @@ class GaussSeidelJacobi(Sampler):
         self.overhead = overhead
         self.is_given = schedule is not None
         self.schedule: dict[int, int] = dict(enumerate(schedule or []))
+        self._trial: Float[Tensor, "k n d"] | None = None  # samples of the last block tried
 
     def solve(self, inversion: Inversion, block: int) -> Work:
         """Iterate the block in its segments, found at its first use.
@@ -213,7 +222,7 @@ class GaussSeidelJacobi(Sampler):
                     f"schedule must have a number of segments for each block, got "
                     f"{len(self.schedule)} for block {block}"
                 )
-            self.schedule[block] = self._find(inversion)
+            self.schedule[block] = self._find(inversion, block)
         size = _segment(inversion.num_positions, self.schedule[block])
         return self.jacobi.iterate(inversion, size)
 
@@ -227,18 +236,31 @@ class GaussSeidelJacobi(Sampler):
             found = state.get("schedule", {})
             self.schedule = {int(block): int(count) for block, count in found.items()}
 
-    def _find(self, inversion: Inversion) -> int:
-        n = inversion.num_positions
+    def _find(self, inversion: Inversion, block: int) -> int:
+        n, d = inversion.branches.z.shape[1:]
+        # A block starts where the one before it has come to; only the first has noise.
+        z = self._trial
+        if block == 0 or z is None or z.shape != (self.num_samples, n, d):
+            z = trial_noise(self.num_samples, n, d)
+        z = z.to(inversion.branches.z, copy=True)
         best, least = n, n * (self.overhead + 1)  # sequential
         segments = 1
         while segments < n:
-            trial = inversion.restart(self.num_samples)
+            trial = inversion.trial(z)
             work = self.jacobi.iterate(trial, _segment(n, segments))
             cost = work.evaluations * self.overhead + work.positions
             if cost < least:
                 best, least = segments, cost
+            # Every number of segments leads here; what runs off without a prompt is no sample.
+            self._trial = trial.estimate.detach().nan_to_num(0.0, 0.0, 0.0)
             segments *= 2
         return best
+
+
+def trial_noise(num_samples: int, num_positions: int, channels: int) -> Float[Tensor, "k n d"]:
+    """Return the noise on which schedules are found: the same in every process, float64."""
+    shape = (num_samples, num_positions, channels)
+    return torch.randn(shape, generator=stream("schedule"), dtype=torch.float64)
 
 
 def _segment(num_positions: int, segments: int) -> int:

@@ -114,9 +114,9 @@ class StreamInversion(Inversion):
         null_documents: Sequence[Document] | None = None,
     ) -> None:
         self.model = model
-        self.arguments = (documents, z, guidance, null_documents)
+        self.arguments = (guidance, null_documents)
         tempered = guidance.temperature != 1
-        guided = guidance.weight != 0 and (null_documents is not None or tempered)
+        guided = guidance.has_null_branch(null_documents is not None)
         self.branches = Branches(z, model.deep.transform, guidance if guided else None)
         rows = list(documents)
         temperature = None
@@ -127,13 +127,19 @@ class StreamInversion(Inversion):
                 temperature = z.new_ones(len(rows))
                 temperature[len(z) :] = guidance.temperature
         self.started = start(model, rows, temperature)
-        n = self.num_positions
+        # What the image's positions are given but u is the same at every step.
+        n, r, device = self.num_positions, len(rows), z.device
         prompt = self.started.is_valid
-        self.is_valid = torch.cat([prompt, prompt.new_ones(len(rows), n)], dim=1)
         self.prompt_length = prompt.shape[1]
-        coordinates = model.packer.coordinates.to(z.device)
+        self.is_valid = torch.cat([prompt, prompt.new_ones(r, n)], dim=1)[:, None, None]
+        keys = self.prompt_length + n
+        self.causal = prompt.new_ones(n, keys).tril(self.prompt_length)
+        self.tokens = torch.full((r, n), model.vlm.special.pad, device=device)
+        self.is_image = prompt.new_ones(r, n)
+        self.index = self.started.next_index[:, None] + torch.arange(n, device=device)
+        coordinates = model.packer.coordinates.to(device)
         place = self.started.place[:, None, None].expand(-1, n, -1)
-        self.positions = torch.cat([place, coordinates.expand(len(rows), -1, -1)], dim=-1)
+        self.positions = torch.cat([place, coordinates.expand(r, -1, -1)], dim=-1)
 
     def step(self, index: int) -> None:
         """Set one position."""
@@ -156,16 +162,17 @@ class StreamInversion(Inversion):
         rows, length = u.shape[:2]
         if not length:
             return self.started.state.new_zeros(rows, 0, self.started.state.shape[-1])
-        valid = self.is_valid[:, : self.prompt_length + stop]
-        causal = torch.ones(length, valid.shape[1], dtype=torch.bool, device=u.device)
-        offset = torch.arange(start, stop, device=u.device)
+        keys = self.prompt_length + stop
+        mask = self.is_valid[..., :keys]
+        if length > 1:  # a single position, the last, may attend all keys so far
+            mask = mask & self.causal[start:stop, :keys]
         inputs = StreamInputs(
-            tokens=torch.full((rows, length), self.model.vlm.special.pad, device=u.device),
-            is_image=torch.ones(rows, length, dtype=torch.bool, device=u.device),
+            tokens=self.tokens[:, start:stop],
+            is_image=self.is_image[:, start:stop],
             u=u,
-            index=self.started.next_index[:, None] + offset,
+            index=self.index[:, start:stop],
             positions=self.positions[:, start:stop],
-            mask=(causal.tril(self.prompt_length + start) & valid[:, None])[:, None],
+            mask=mask,
         )
         streams = self.model.interleaving(
             inputs, self.model.vlm, self.model.deep, self.started.caches
@@ -177,15 +184,20 @@ class StreamInversion(Inversion):
         """Commit the last position, so that both caches hold the whole image."""
         self.read(self.num_positions - 1, self.num_positions)
 
-    def restart(self, num_rows: int) -> "StreamInversion":
-        """Return the same problem for the first rows."""
-        documents, z, guidance, nulls = self.arguments
+    @property
+    def estimate(self) -> Float[Tensor, "b n d"]:
+        """The estimate of u, whatever it holds."""
+        return self.branches.x
+
+    def trial(self, z: Float[Tensor, "k n d"]) -> "StreamInversion":
+        """Return the inversion of other noise behind empty prompts."""
+        guidance, nulls = self.arguments
         return StreamInversion(
             self.model,
-            documents[:num_rows],
-            z[:num_rows],
+            [prompt_document("")] * len(z),
+            z,
             guidance,
-            None if nulls is None else nulls[:num_rows],
+            None if nulls is None else [prompt_document("", dropped=True)] * len(z),
         )
 
 

@@ -8,7 +8,8 @@ import torch
 
 from pretzel.ablation.suggest import did_you_mean
 from pretzel.errors import UserError
-from pretzel.flow.context import Context
+from pretzel.flow.block import FlowBlock
+from pretzel.flow.context import ClassVector, Context
 
 
 class Condition(ABC):
@@ -24,6 +25,14 @@ class Condition(ABC):
     @abstractmethod
     def identity(self) -> str:
         """Name and what determines its contexts."""
+
+    def check(self, block: FlowBlock) -> None:
+        """Refuse a block that cannot read every context made here; called once, by the model.
+
+        Raises:
+            UserError: If the condition can tell and the block cannot.
+        """
+        return
 
     @abstractmethod
     def __call__(self, texts: Sequence[str | None], device: torch.device) -> Context | None:
@@ -54,17 +63,22 @@ class ClassNames(Condition):
     """Each text is the name of a class.
 
     Args:
-        names: Names in the order of the classes, or a file with one a line.
+        names: Names in the order of the classes, or a file (UTF-8) with one a line.
 
     Raises:
-        UserError: If there are none, or two are the same.
+        UserError: If there are none, one is blank, or two are the same.
     """
 
     def __init__(self, names: list[str] | Path) -> None:
+        place = "number {}"
         if isinstance(names, Path):
+            place = f"line {{}} of {names}"
             if not names.is_file():
                 raise UserError(f"names must be a list or a file with one name a line, got {names}")
-            names = names.read_text().splitlines()
+            names = names.read_text(encoding="utf-8").splitlines()
+        for number, name in enumerate(names, start=1):
+            if not name.strip():
+                raise UserError(f"names must not be blank, got {name!r} at {place.format(number)}")
         self.labels = {name: label for label, name in enumerate(names)}
         if not names or len(self.labels) != len(names):
             raise UserError(f"names must be different and at least one, got {len(names)} names")
@@ -73,6 +87,19 @@ class ClassNames(Condition):
     def identity(self) -> str:
         """The names."""
         return f"classes:{','.join(self.labels)}"
+
+    def check(self, block: FlowBlock) -> None:
+        """Refuse a block with fewer classes than there are names.
+
+        Raises:
+            UserError: Naming both numbers.
+        """
+        for part in block.modules():
+            if isinstance(part, ClassVector) and part.num_classes < len(self.labels):
+                raise UserError(
+                    "num_classes must be at least the number of names of the condition ClassNames, "
+                    f"{len(self.labels)} names, got {part.num_classes}"
+                )
 
     def __call__(self, texts: Sequence[str | None], device: torch.device) -> Context | None:
         """Return labels, -1 for no text.

@@ -32,8 +32,8 @@ class TarFlow(GenerativeModel):
         condition: What conditioned blocks are given, made from the text before the image.
 
     Raises:
-        UserError: If there are no permutations, or the condition and the blocks do not agree on
-            whether there is a context.
+        UserError: If there are no permutations, the condition and the blocks do not agree on
+            whether there is a context, or a block cannot read the condition's.
     """
 
     def __init__(
@@ -75,6 +75,8 @@ class TarFlow(GenerativeModel):
                     else "a block has a context and would be given none"
                 )
             )
+        for block in blocks:
+            condition.check(block)
 
     @property
     def frozen(self) -> Mapping[str, FrozenPart]:

@@ -10,6 +10,7 @@ from pretzel.testing.blocks import Bound, sample
 from pretzel.testing.case import FP64, Case
 from pretzel.testing.deviation import Deviation, check, require, within, worst, worst_of
 from pretzel.testing.gradients import jacobian
+from pretzel.typing import Tensor
 
 AnyBlock = AutoregressiveBlock[Any]
 
@@ -74,6 +75,36 @@ def evaluations_behind_the_cache_equal_condition(case: Case[AnyBlock]) -> Deviat
             parts.append(block.evaluate(x, start, stop, cache))
         expected = block.condition(x, **context)
     return within(torch.cat(parts, dim=1), expected, FP64, "parameters behind the cache")
+
+
+def caches_share_nothing(case: Case[AnyBlock]) -> Deviation:
+    """Two caches that are used in turn disturb each other: memory is kept outside of them."""
+    block = case.build()
+    inputs = [sample(block), sample(block, key="other")]
+    contexts = [Bound(block).context(3, first) for first in (0, 1)]
+    n = inputs[0].shape[1]
+
+    def first_of(count: int) -> Tensor:
+        """Return the first input's parameters, found in turn with those of ``count - 1`` others."""
+        used = list(zip(inputs[:count], contexts[:count], strict=True))
+        caches = [block.new_cache(3, **context) for _, context in used]
+        found = []
+        for index in range(n):
+            steps = [
+                block.step(x[:, index - 1] if index else None, index, cache)
+                for (x, _), cache in zip(used, caches, strict=True)
+            ]
+            found.append(steps[0])
+        caches = [block.new_cache(3, **context) for _, context in used]
+        for (x, _), cache in zip(used, caches, strict=True):
+            block.evaluate(x, 0, n, cache)
+        for cache in caches:
+            block.rewind(0, n, cache)
+        again = [block.evaluate(x, 0, n, cache) for (x, _), cache in zip(used, caches, strict=True)]
+        return torch.cat([torch.stack(found, dim=1), again[0]], dim=1)
+
+    with torch.no_grad():
+        return within(first_of(2), first_of(1), FP64, "parameters beside another cache")
 
 
 def fixed_point_iteration_inverts(case: Case[AnyBlock]) -> Deviation:

@@ -63,28 +63,28 @@ def inverse_undoes_forward(case: Case[FlowBlock]) -> Deviation:
 def logdet_is_that_of_the_jacobian(case: Case[FlowBlock]) -> Deviation:
     """The reported log-determinant is not log|det| of the block's autograd Jacobian."""
     block = Bound(case.build(), same=True)
-    x = sample(block.block, rows=2)
-    dims = x[0].numel()
-    matrices = [jacobian(lambda rows: block(rows).z, row).reshape(dims, dims) for row in x]
-    true = torch.stack([torch.linalg.slogdet(matrix).logabsdet for matrix in matrices])
-    return within(block(x).logdet, true, FP64, "logdet = log|det dz/dx|")
+    x = sample(block.block, rows=1)
+    dims = x.numel()
+    matrix = jacobian(lambda rows: block(rows).z, x[0]).reshape(dims, dims)
+    true = torch.linalg.slogdet(matrix).logabsdet[None]
+    with torch.no_grad():
+        return within(block(x).logdet, true, FP64, "logdet = log|det dz/dx|")
 
 
 def rows_are_independent(case: Case[FlowBlock]) -> Deviation:
     """A sample's result depends on the other samples of its batch."""
     block = Bound(case.build())
-    x = sample(block.block)
+    x = sample(block.block, rows=2)
     with torch.no_grad():
         whole = block(x)
         alone = [block(row[None], i) for i, row in enumerate(x)]
-        inverse = torch.cat([block.inverse(row[None], i) for i, row in enumerate(x)])
-        return worst_of(
-            [
-                within(torch.cat([f.z for f in alone]), whole.z, FP64, "z of single rows"),
-                within(torch.cat([f.logdet for f in alone]), whole.logdet, FP64, "logdet of rows"),
-                within(inverse, block.inverse(x), FP64, "inverse of single rows"),
-            ]
-        )
+    # An inverse that mixes rows does not undo a map that does not: a law of its own.
+    return worst_of(
+        [
+            within(torch.cat([f.z for f in alone]), whole.z, FP64, "z of single rows"),
+            within(torch.cat([f.logdet for f in alone]), whole.logdet, FP64, "logdet of rows"),
+        ]
+    )
 
 
 def inputs_are_not_modified(case: Case[FlowBlock]) -> Deviation:

@@ -61,15 +61,16 @@ def af_block(
     )
 
 
-def with_options(**options: Any) -> Factory:  # noqa: ANN401
+def with_options(transform: Transform | None = None, **options: Any) -> Factory:  # noqa: ANN401
     """Return a factory of blocks on a small grid with options of their own."""
-    return partial(af_block, (2, 2), Flip(), AffineSoftplus(), num_layers=2, **options)
+    return partial(af_block, (2, 2), Flip(), transform or AffineSoftplus(), num_layers=2, **options)
 
 
 CLASSES = partial(ClassVector, num_classes=3)
 OPTIONS: list[Factory] = [
     # TarFlow's block, STARFlow's, and the same with everything else that can be chosen
     with_options(
+        AffineExp(),
         conditioner=transformer(
             width=16, head_dim=8, norm=LayerNorm, qk_norm=False, final_norm=False
         ),
@@ -86,7 +87,7 @@ OPTIONS: list[Factory] = [
     with_options(
         conditioner=partial(
             CausalTransformer, width=16, head_dim=8, num_kv_heads=1, mlp=SwiGLU,
-            post_norm=True, bias=False, gated_attention=True, gradient_checkpointing=True,
+            post_norm=True, bias=False, gated_attention=True,
         ),
         context=partial(AdaLN, vector=CLASSES),
     ),
@@ -110,13 +111,11 @@ def learned_denoiser(grid: tuple[int, ...], num_blocks: int = 1) -> LearnedDenoi
 CASES: dict[type, list[Factory]] = {
     Identity: [partial(Identity, 3, (2, 2), 0, Flip())],
     AFBlock: [
-        partial(af_block, (3, 3), Flip(), AffineSoftplus(), num_layers=2),
-        partial(af_block, (2, 3), FixedRandom(seed=1), AffineExp()),
-        partial(af_block, (2, 1, 3), ColumnMajor(flip=True), AffineSoftplus(min_scale=0.0)),
-        partial(af_block, (4,), Raster(), AffineSoftplus()),
+        partial(af_block, (2, 3), Flip(), AffineSoftplus(), num_layers=2),
+        partial(af_block, (2, 1, 2), ColumnMajor(flip=True), AffineSoftplus(min_scale=0.0)),
         partial(af_block, (2, 1, 2), FlipWithinFrame(), MixtureCDF(num_components=2)),
-        partial(af_block, (2, 2), Flip(), SoftClip(Spline(num_bins=4))),
-        partial(af_block, (3,), Flip(), VolumePreserving()),
+        partial(af_block, (2, 2), FixedRandom(seed=1), SoftClip(Spline(num_bins=4))),
+        partial(af_block, (3,), Raster(), VolumePreserving()),
         *OPTIONS,
     ],
     CausalTransformer: OPTIONS,

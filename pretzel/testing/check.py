@@ -199,8 +199,7 @@ def _trials(part: type, options: list[tuple[str, str]]) -> "list[Trial]":
 
 def _judge(part: type, trials: "list[Trial]") -> int:
     """Try all laws on all trials, and print each as it is done."""
-    from pretzel.testing.case import Case
-    from pretzel.testing.suite import laws_of, try_law
+    from pretzel.testing.suite import cases_of, laws_of, try_law
 
     began = time.monotonic()
     failed: list[Outcome] = []
@@ -210,11 +209,12 @@ def _judge(part: type, trials: "list[Trial]") -> int:
         if trial.refused:
             _say(f"  skipped: {trial.refused}")
             continue
-        laws = laws_of(trial.factory())
+        built = trial.factory()
+        laws, cases = laws_of(built), cases_of(built, trial.factory)
         width = max(len(law.name) for law in laws)
         for law in laws:
-            for perturbed in (False, True):
-                outcome = try_law(law, Case(factory=trial.factory, perturbed=perturbed))
+            for case in cases:
+                outcome = try_law(law, case)
                 _say(_line(outcome, width))
                 count += 1
                 names.add(law.name)

@@ -23,6 +23,8 @@ class Deviation:
     where: str = ""
 
     def __str__(self) -> str:
+        if not (self.error or self.tolerance or self.where):
+            return self.what  # nothing was measured
         place = f" at {self.where}" if self.where else ""
         return f"{self.what}: worst error {self.error:.2g}{place} (tolerance {self.tolerance:.2g})"
 

@@ -11,7 +11,7 @@ from pretzel.interleave.base import StreamInputs
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.packing import PackedBatch
 from pretzel.sampling.cache import KVCache
-from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
+from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.samplers import Jacobi
 from pretzel.sampling.streams import prompt_document, sample_u
 from pretzel.sampling.text import answer
@@ -82,12 +82,13 @@ def guided_samples_mix_uncached_branches(case: Case[Pretzel]) -> Deviation:
     z, guidance = latents(model, len(prompts), key="z"), GaussianMixing(weight=1.5)
     with torch.no_grad():
         u = sample_u(model, prompts, z, guidance, nulls).x
-        branches = [
-            transform.location_and_scale(parameters_of_u(model, with_image(rows), u))
-            for rows in (prompts, nulls)
-        ]
-        mu, sigma = guidance.mix(*branches[0], *branches[1], weight=1.5)
-    return within((u - mu) / sigma, z, FP64, "z of guided samples")
+        branches = []
+        for rows in (prompts, nulls):
+            params = parameters_of_u(model, with_image(rows), u)
+            mu, sigma = transform.location_and_scale(params)
+            branches.append(Gaussian(mu=mu, sigma=sigma))
+        mixed = guidance.mix(branches[0], branches[1], 1.5)
+    return within((u - mixed.mu) / mixed.sigma, z, FP64, "z of guided samples")
 
 
 def rows_generate_independently(case: Case[Pretzel]) -> Deviation:

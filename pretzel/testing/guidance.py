@@ -1,41 +1,65 @@
 """The laws of guidance."""
 
+from dataclasses import replace
+
 import torch
 
-from pretzel.sampling.guidance import Guidance
+from pretzel.sampling.guidance import Gaussian, Guidance
 from pretzel.testing.case import FP64, Case, normal
-from pretzel.testing.deviation import Deviation, require, within, worst_of
-from pretzel.typing import Tensor
+from pretzel.testing.deviation import Deviation, check, require, within, worst, worst_of
 
 
-def sample() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return conditional and unconditional means and standard deviations, float64."""
-    mu_c, mu_u = normal(4, 5, key="mu_c"), normal(4, 5, key="mu_u")
-    return mu_c, normal(4, 5, key="sigma_c").exp(), mu_u, normal(4, 5, key="sigma_u").exp()
+def sample() -> tuple[Gaussian, Gaussian]:
+    """Return the conditional and the null branch's Gaussian, float64."""
+    return (
+        Gaussian(mu=normal(4, 5, key="mu_c"), sigma=normal(4, 5, key="sigma_c").exp()),
+        Gaussian(mu=normal(4, 5, key="mu_u"), sigma=normal(4, 5, key="sigma_u").exp()),
+    )
+
+
+def equal(actual: Gaussian, expected: Gaussian, tolerance: float = FP64) -> list[Deviation]:
+    """Compare means and standard deviations."""
+    return [
+        within(actual.mu, expected.mu, tolerance, "mu"),
+        within(actual.sigma, expected.sigma, tolerance, "sigma"),
+    ]
 
 
 def weight_zero_is_the_conditional(case: Case[Guidance]) -> Deviation:
     """With weight 0 the mixture is not the conditional prediction."""
-    given = sample()
-    mu, sigma = case.build().mix(*given, 0.0)
-    return worst_of([within(mu, given[0], FP64, "mu"), within(sigma, given[1], FP64, "sigma")])
+    conditional, null = sample()
+    return worst_of(equal(case.build().mix(conditional, null, 0.0), conditional))
 
 
 def equal_branches_are_left_alone(case: Case[Guidance]) -> Deviation:
     """Where both branches agree the mixture differs from them."""
-    mu_c, sigma_c, _, _ = sample()
-    mu, sigma = case.build().mix(mu_c, sigma_c, mu_c, sigma_c, weight=1.5)
-    return worst_of([within(mu, mu_c, FP64, "mu"), within(sigma, sigma_c, FP64, "sigma")])
+    conditional, _ = sample()
+    return worst_of(equal(case.build().mix(conditional, conditional, 1.5), conditional))
+
+
+def mean_moves_away_from_the_null_branch(case: Case[Guidance]) -> Deviation:
+    """The mean moves towards the null branch's, or a weight above 0 changes nothing at all."""
+    guidance = case.build()
+    conditional, null = sample()
+    mixed = guidance.mix(conditional, replace(null, sigma=conditional.sigma), 1.5)
+    away = (mixed.mu - conditional.mu) * (conditional.mu - null.mu).sign()
+    if guidance.weight != 0:  # of the scale alone there may be guidance too
+        moved = (
+            away.any() or (guidance.mix(conditional, null, 1.5).sigma != conditional.sigma).any()
+        )
+        require(bool(moved), "with weight 1.5 the mixture is the conditional prediction")
+    return check(worst((-away).clamp(min=0), FP64, "mean towards the null branch's"))
 
 
 def scale_stays_positive(case: Case[Guidance]) -> Deviation:
     """The mixture has a standard deviation that is not positive, or values that are not finite."""
     guidance = case.build()
-    mu_c, sigma_c, mu_u, sigma_u = sample()
+    conditional, null = sample()
     for stretch in (1e-3, 1.0, 1e3):
-        mu, sigma = guidance.mix(mu_c, sigma_c * stretch, mu_u, sigma_u, weight=1.5)
-        require(bool((sigma > 0).all()), f"sigma must be positive, got {float(sigma.min()):.3g}")
-        finite = bool(mu.isfinite().all() and sigma.isfinite().all())
+        mixed = guidance.mix(replace(conditional, sigma=conditional.sigma * stretch), null, 1.5)
+        least = float(mixed.sigma.min())
+        require(bool((mixed.sigma > 0).all()), f"sigma must be positive, got {least:.3g}")
+        finite = bool(mixed.mu.isfinite().all() and mixed.sigma.isfinite().all())
         require(finite, f"mu and sigma must be finite at sigma_c / sigma_u of {stretch:g}")
     return Deviation(what="sigma > 0", error=0.0, tolerance=0.0)
 
@@ -44,27 +68,23 @@ def inputs_are_not_modified(case: Case[Guidance]) -> Deviation:
     """The guidance writes into the tensors it is given."""
     given, before = sample(), sample()
     case.build().mix(*given, 1.5)
-    names = ("mu_c", "sigma_c", "mu_u", "sigma_u")
-    return worst_of(
-        [within(g, b, 0.0, name) for g, b, name in zip(given, before, names, strict=True)]
-    )
+    return worst_of(equal(given[0], before[0], 0.0) + equal(given[1], before[1], 0.0))
 
 
 def elements_are_independent(case: Case[Guidance]) -> Deviation:
     """One element's mixture depends on other elements."""
-    guidance, given = case.build(), sample()
-    mu, sigma = guidance.mix(*given, 1.5)
-    mu_c, sigma_c, mu_u, sigma_u = given
-    alone = [
-        guidance.mix(mu_c[at], sigma_c[at], mu_u[at], sigma_u[at], 1.5)
-        for at in ((slice(i, i + 1), slice(j, j + 1)) for i in range(4) for j in range(5))
-    ]
-    return worst_of(
-        [
-            within(torch.cat([m.flatten() for m, _ in alone]).view(4, 5), mu, FP64, "mu"),
-            within(torch.cat([s.flatten() for _, s in alone]).view(4, 5), sigma, FP64, "sigma"),
-        ]
-    )
+    guidance, (conditional, null) = case.build(), sample()
+    alone = Gaussian(mu=torch.empty_like(conditional.mu), sigma=torch.empty_like(conditional.sigma))
+    for i in range(4):
+        for j in range(5):
+            at = (slice(i, i + 1), slice(j, j + 1))
+            mixed = guidance.mix(_element(conditional, at), _element(null, at), 1.5)
+            alone.mu[at], alone.sigma[at] = mixed.mu, mixed.sigma
+    return worst_of(equal(guidance.mix(conditional, null, 1.5), alone))
+
+
+def _element(whole: Gaussian, at: tuple[slice, slice]) -> Gaussian:
+    return Gaussian(mu=whole.mu[at], sigma=whole.sigma[at])
 
 
 def annealing_grows_from_nothing(case: Case[Guidance]) -> Deviation:

@@ -9,12 +9,14 @@ from pretzel.testing import concrete_classes, run_laws
 from pretzel.testing.cases import CASES
 
 KINDS = (FlowBlock, Conditioner, Transform, Permutation)
-TRIALS = [
-    pytest.param(factory, id=f"{part.__name__}-{number}")
+# The same case may stand for a block and for the conditioner in it.
+NAMED = {
+    id(factory): pytest.param(factory, id=f"{part.__name__}-{number}")
     for kind in KINDS
     for part in concrete_classes(kind, "pretzel")
     for number, factory in enumerate(CASES.get(part, ()))
-]
+}
+TRIALS = list(NAMED.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,6 @@
 """Deliberately broken parts: each is caught by the law that is about its mistake."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -173,9 +174,14 @@ class FreshRandom(Permutation):
 
 
 class Unnormalised(GaussianMixing):
-    def mix(self, mu_c, sigma_c, mu_u, sigma_u, weight):
-        mu, sigma = super().mix(mu_c, sigma_c, mu_u, sigma_u, weight)
-        return mu * (1 + self.weight), sigma
+    def mix(self, conditional, null, weight):
+        mixed = super().mix(conditional, null, weight)
+        return replace(mixed, mu=mixed.mu * (1 + self.weight))
+
+
+class TowardsTheNull(LinearGuidance):
+    def mix(self, conditional, null, weight):
+        return super().mix(conditional, null, -weight)
 
 
 class NeverAnneals(LinearGuidance):
@@ -242,6 +248,7 @@ BROKEN = [
     (VisitsTwice, "permutations.every_position_is_visited_once"),
     (FreshRandom, "permutations.order_is_fixed"),
     (partial(Unnormalised, 1.0), "guidance.equal_branches_are_left_alone"),
+    (partial(TowardsTheNull, 1.0), "guidance.mean_moves_away_from_the_null_branch"),
     (GradientInInferenceMode, "denoisers.inference_mode_changes_nothing"),
 ]
 

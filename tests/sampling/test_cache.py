@@ -33,7 +33,6 @@ def test_nothing_is_reallocated():
         assert keys.data_ptr() == place[0]
         made.commit(1)
     assert (made.keys.data_ptr(), made.values.data_ptr()) == place
-    assert made.num_bytes == 2 * 2 * 2 * 3 * 4 * 5 * 8
 
 
 def test_uncommitted_positions_are_written_over():
@@ -60,3 +59,15 @@ def test_selected_rows_go_on_apart():
 def test_a_full_cache_says_so():
     with pytest.raises(ValueError, match="max_length=4 positions, got 5"):
         cache().write(0, torch.ones(2, 3, 5, 5), torch.ones(2, 3, 5, 5))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"), [(torch.float32, torch.bfloat16), (torch.float64, torch.float64)]
+)
+def test_keys_have_the_dtype_they_are_computed_in(dtype, stored):
+    sizes = {"num_layers": 1, "batch_size": 1, "num_heads": 1, "max_length": 1, "head_dim": 2}
+    with torch.autocast("cpu", torch.bfloat16):
+        made = KVCache(**sizes, like=torch.zeros((), dtype=dtype))
+    assert (made.keys.dtype, made.values.dtype) == (stored, stored)  # no autocast of float64
+    assert KVCache(**sizes, like=torch.zeros((), dtype=dtype)).keys.dtype == dtype
+    assert KVCache(**sizes, like=torch.zeros((), device="meta")).keys.is_meta

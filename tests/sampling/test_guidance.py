@@ -1,14 +1,23 @@
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
+from tiny import tiny_pretzel
 
 from pretzel.flow import AFBlock, MixtureCDF, Raster
 from pretzel.flow.transforms import AffineExp
-from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing, LinearGuidance
-from pretzel.sampling.inversion import BlockInversion, check_guidance
+from pretzel.interleave import Stacked, Unconditional
+from pretzel.sampling.guidance import (
+    AttentionTemperature,
+    GaussianMixing,
+    LinearGuidance,
+    NoGuidance,
+)
+from pretzel.sampling.inversion import BlockInversion, check_guidance, check_guided
 from pretzel.sampling.samplers import Sequential
-from pretzel.testing import perturb
+from pretzel.testing import perturb, run_laws
 from pretzel.testing.case import normal
 from pretzel.testing.guidance import sample
 from pretzel.testing.tiny import transformer
@@ -17,27 +26,27 @@ from pretzel.testing.tiny import transformer
 @pytest.mark.parametrize("w", [0.5, 1.5, 4.0])
 def test_mixing_is_the_product_of_gaussian_powers(w):
     # Where sigma_c <= sigma_u: N(mu_c, s_c^2)^(1+w) N(mu_u, s_u^2)^(-w), in natural parameters.
-    mu_c, sigma_c, mu_u, sigma_u = sample()
-    sigma_u = torch.maximum(sigma_c, sigma_u)
-    precision = (1 + w) / sigma_c**2 - w / sigma_u**2
-    shift = (1 + w) * mu_c / sigma_c**2 - w * mu_u / sigma_u**2
-    mu, sigma = GaussianMixing(w).mix(mu_c, sigma_c, mu_u, sigma_u, w)
-    torch.testing.assert_close(mu, shift / precision)
-    torch.testing.assert_close(sigma, precision**-0.5)
+    c, u = sample()
+    u = replace(u, sigma=torch.maximum(c.sigma, u.sigma))
+    precision = (1 + w) / c.sigma**2 - w / u.sigma**2
+    shift = (1 + w) * c.mu / c.sigma**2 - w * u.mu / u.sigma**2
+    mixed = GaussianMixing(w).mix(c, u, w)
+    torch.testing.assert_close(mixed.mu, shift / precision)
+    torch.testing.assert_close(mixed.sigma, precision**-0.5)
 
 
 def test_a_wider_conditional_is_treated_as_equally_wide():
-    mu_c, sigma_c, mu_u, _ = sample()
-    mu, sigma = GaussianMixing(2.0).mix(mu_c, sigma_c, mu_u, sigma_c / 3, 2.0)
-    torch.testing.assert_close(mu, 3 * mu_c - 2 * mu_u)
-    torch.testing.assert_close(sigma, sigma_c)
+    c, u = sample()
+    mixed = GaussianMixing(2.0).mix(c, replace(u, sigma=c.sigma / 3), 2.0)
+    torch.testing.assert_close(mixed.mu, 3 * c.mu - 2 * u.mu)
+    torch.testing.assert_close(mixed.sigma, c.sigma)
 
 
-def test_guidance_pushes_away_from_the_unconditional():
-    mu_c, sigma_c, mu_u, sigma_u = sample()
-    means = [GaussianMixing(w).mix(mu_c, sigma_c, mu_u, sigma_u, w)[0] for w in (0.0, 1.0, 2.0)]
+def test_guidance_pushes_further_away_with_its_weight():
+    c, u = sample()
+    means = [GaussianMixing(w).mix(c, u, w).mu for w in (0.0, 1.0, 2.0)]
     for weaker, stronger in pairwise(means):
-        assert ((stronger - weaker) * (mu_c - mu_u).sign() > 0).all()
+        assert ((stronger - weaker) * (c.mu - u.mu).sign() > 0).all()
 
 
 def test_weight_must_not_be_negative():
@@ -48,15 +57,20 @@ def test_weight_must_not_be_negative():
 
 
 def test_linear_guidance_extrapolates_mean_and_log_scale():
-    mu_c, sigma_c, mu_u, sigma_u = sample()
-    mu, sigma = LinearGuidance(3.0).mix(mu_c, sigma_c, mu_u, sigma_u, 3.0)
-    torch.testing.assert_close(mu, 4 * mu_c - 3 * mu_u)
-    torch.testing.assert_close(sigma.log(), 4 * sigma_c.log() - 3 * sigma_u.log())
-    mu, sigma = LinearGuidance(3.0, mean=False).mix(mu_c, sigma_c, mu_u, sigma_u, 3.0)
-    assert torch.equal(mu, mu_c)
-    assert not torch.equal(sigma, sigma_c)
-    mu, sigma = LinearGuidance(3.0, scale=False).mix(mu_c, sigma_c, mu_u, sigma_u, 3.0)
-    assert torch.equal(sigma, sigma_c)
+    c, u = sample()
+    mixed = LinearGuidance(3.0).mix(c, u, 3.0)
+    torch.testing.assert_close(mixed.mu, 4 * c.mu - 3 * u.mu)
+    torch.testing.assert_close(mixed.sigma.log(), 4 * c.sigma.log() - 3 * u.sigma.log())
+    scale_only = LinearGuidance(3.0, mean=False).mix(c, u, 3.0)
+    assert torch.equal(scale_only.mu, c.mu)
+    assert torch.equal(scale_only.sigma, mixed.sigma)
+    mean_only = LinearGuidance(3.0, scale=False).mix(c, u, 3.0)
+    assert torch.equal(mean_only.sigma, c.sigma)
+
+
+@pytest.mark.parametrize("options", [{"mean": False}, {"scale": False}, {"weight": 0.0}])
+def test_guidance_of_one_parameter_or_of_none_obeys_the_laws(options):
+    run_laws(partial(LinearGuidance, **{"weight": 1.0, **options}))
 
 
 def unconditional(transform=None):
@@ -126,5 +140,22 @@ def test_transforms_that_are_not_affine_are_refused():
         check_guidance(GaussianMixing(1.0), MixtureCDF(num_components=2))
     check_guidance(GaussianMixing(0.0), MixtureCDF(num_components=2))
     block = unconditional(MixtureCDF(num_components=2))
+    assert solved(block, GaussianMixing(1.0)).isfinite().all()  # no null branch, nothing to mix
     with pytest.raises(ValueError, match="AttentionTemperature needs an affine transform"):
         solved(block, AttentionTemperature(GaussianMixing(1.0), temperature=2.0))
+
+
+@pytest.mark.parametrize("interleaving", [Stacked, Unconditional])
+def test_a_model_is_checked_only_where_its_guidance_does_something(interleaving):
+    model = tiny_pretzel(interleaving)
+    model.deep.transform = MixtureCDF(num_components=2)
+    tempered = AttentionTemperature(GaussianMixing(1.0), temperature=2.0)
+    with pytest.raises(ValueError, match="AttentionTemperature needs an affine transform"):
+        check_guided(model, tempered)
+    check_guided(model, AttentionTemperature(GaussianMixing(0.0), temperature=2.0))
+    check_guided(model, NoGuidance())
+    if model.reads_text:
+        with pytest.raises(ValueError, match="GaussianMixing needs an affine transform, got Mix"):
+            check_guided(model, GaussianMixing(1.0))
+    else:
+        check_guided(model, GaussianMixing(1.0))

@@ -87,7 +87,7 @@ def test_it_writes_every_image_a_sheet_and_what_was_asked_for(made, capsys):
         {"file": "00002.png", "prompt": SHAPE, "seed": 7, "draw": 0},
         {"file": "00003.png", "prompt": SHAPE, "seed": 7, "draw": 1},
     ]
-    names = {one["file"] for one in found} | {"grid.png", "prompts.json"}
+    names = {one["file"] for one in found} | {"grid.png", "prompts.json", "sampling.json"}
     assert {path.name for path in Path("out").iterdir()} == names
     images = [pixels(Path("out") / one["file"]) for one in found]
     assert all(image.shape == (8, 8, 3) for image in images)
@@ -95,8 +95,24 @@ def test_it_writes_every_image_a_sheet_and_what_was_asked_for(made, capsys):
     # two columns of 96 px cells, as many as there are draws of a prompt
     assert pixels("out/grid.png").shape == (2 * (96 + 18), 2 * 100, 3)
     told = capsys.readouterr().out
-    for path in ("out/00000.png to 00003.png (4, seed 7)", "out/grid.png", "out/prompts.json"):
+    for path in ("out/00000.png to 00003.png (4, seed 7)", "out/grid.png", "out/prompts.json",
+                 "out/sampling.json"):  # fmt: skip
         assert path in told
+
+
+def test_it_writes_how_the_images_were_sampled(made):
+    arguments = ["--prompt", RED, "--num", "3", "--batch_size", "2", "--seed", "7"]
+    sample(made, *arguments, "--model.guidance.weight", "0.5")
+    record = json.loads(Path("out/sampling.json").read_text())
+    positions = 4
+    assert record["sampler"] == {"class_path": "pretzel.sampling.samplers.Sequential"}
+    assert record["guidance"]["init_args"]["weight"] == 0.5
+    assert record["denoiser"]["class_path"].startswith("pretzel.sampling.")
+    assert record["state"] == {}
+    assert record["seed"] == 7
+    assert record["batches"] == [
+        {"images": images, "evaluations_per_block": [positions] * 2} for images in (2, 1)
+    ]
 
 
 def test_images_are_the_modules_own(made):
@@ -183,7 +199,7 @@ def test_an_interrupt_leaves_whole_files_only(made, monkeypatch):
         sample(made, "--prompt", RED, "--num", "6", "--batch_size", "2")
     left = json.loads(Path("out/prompts.json").read_text())
     assert [one["file"] for one in left] == ["00000.png", "00001.png", "00002.png"]
-    assert {path.name for path in Path("out").iterdir()} == {"prompts.json"} | {
+    assert {path.name for path in Path("out").iterdir()} == {"prompts.json", "sampling.json"} | {
         one["file"] for one in left
     }
     assert all(pixels(Path("out", one["file"])).shape == (8, 8, 3) for one in left)

@@ -1,5 +1,6 @@
 """Samplers beyond their laws: what they report, find and refuse."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -7,7 +8,14 @@ import torch
 
 from pretzel.flow import AFBlock, AffineSoftplus, FixedRandom, FlowStack, Identity, ZeroShift
 from pretzel.sampling.denoise import ScoreDenoiser
-from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, SelectiveJacobi, Sequential
+from pretzel.sampling.inversion import BlockInversion
+from pretzel.sampling.samplers import (
+    GaussSeidelJacobi,
+    Jacobi,
+    SelectiveJacobi,
+    Sequential,
+    trial_noise,
+)
 from pretzel.sampling.stack import invert_stack
 from pretzel.testing import perturb
 from pretzel.testing.case import normal
@@ -104,7 +112,8 @@ def test_a_schedule_is_found_once_and_goes_on_in_a_later_run():
 
 
 def test_the_found_schedule_is_the_cheapest_that_was_tried():
-    stack, z = FlowStack([block()]), normal(2, 16, 2)
+    stack = FlowStack([block()])
+    z = trial_noise(2, 16, 2)
     sampler = GaussSeidelJacobi(tolerance=1e-12, num_samples=2, overhead=8.0)
     sampled(stack, sampler, z)
 
@@ -114,6 +123,49 @@ def test_the_found_schedule_is_the_cheapest_that_was_tried():
 
     costs = {segments: cost(segments) for segments in (1, 2, 4, 8)} | {16: 16 * 9.0}
     assert costs[sampler.schedule[0]] == min(costs.values())
+
+
+def test_a_schedule_depends_on_the_model_and_not_on_the_batch():
+    given = problem()
+    found = []
+    for rows, scale in (([0, 1, 2], 1.0), ([2], 10.0), ([1, 1], 0.0)):
+        sampler = GaussSeidelJacobi(tolerance=1e-12, num_samples=4, overhead=2.0)
+        own = replace(
+            given,
+            z=given.z[rows] * scale,
+            context=given.context[rows],
+            null_context=given.null_context[rows],
+        )
+        own.solve(sampler, 1.5)
+        found.append(sampler.state())
+        # Each block is tried on what the one before it gives.
+        torch.testing.assert_close(sampler._trial, trials(given.stack, 4), rtol=0, atol=1e-5)
+    assert found[0] == found[1] == found[2]
+
+
+def trials(stack, num):
+    z = trial_noise(num, 8, 2)
+    null = torch.full((num,), -1)
+    sampler = GaussSeidelJacobi(tolerance=1e-12, schedule=[4, 4])
+    with torch.no_grad():
+        return invert_stack(stack, z, sampler, context=null, null_context=null).x
+
+
+def test_the_change_of_an_iteration_is_read_from_the_device_once(monkeypatch):
+    reads = []
+    item, tolist = torch.Tensor.item, torch.Tensor.tolist
+    for name, read in (("item", item), ("__float__", torch.Tensor.__float__), ("tolist", tolist)):
+
+        def counted(tensor, *args, read=read):
+            reads.append(tensor.shape)
+            return read(tensor, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    inversion = BlockInversion(block(), normal(2, 16, 2))
+    reads.clear()
+    with torch.no_grad():
+        work = Jacobi(tolerance=1e-20).solve(inversion, 0)
+    assert len(reads) == work.evaluations - 1  # the last one commits
 
 
 def test_a_schedule_that_is_too_short_is_refused():

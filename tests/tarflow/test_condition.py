@@ -27,6 +27,15 @@ def test_class_names_must_differ(given):
         ClassNames(given)
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_blank_names_are_refused_with_their_line(tmp_path, name):
+    with pytest.raises(ValueError, match=r"names must not be blank, got .* at number 2"):
+        ClassNames(["cat", name, "dog"])
+    (tmp_path / "names.txt").write_text(f"cat\n{name}\ndog\n")
+    with pytest.raises(ValueError, match=r"names must not be blank, got .* 2 of .*names\.txt"):
+        ClassNames(tmp_path / "names.txt")
+
+
 def test_a_missing_file_of_names_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"names must be a list or a file .*nothing\.txt"):
         ClassNames(tmp_path / "nothing.txt")

@@ -148,3 +148,8 @@ def test_guidance_of_a_transform_that_is_not_affine_is_refused_when_built():
     with pytest.raises(ValueError, match="GaussianMixing needs an affine transform"):
         module(pretzel=model)
     module(pretzel=model, guidance=NoGuidance())
+
+
+def test_more_names_than_classes_are_refused_where_they_meet():
+    with pytest.raises(ValueError, match=r"num_classes must be at least .* 3 names, got 2"):
+        tarflow(["circle", "square", "star"])

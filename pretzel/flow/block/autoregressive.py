@@ -1,126 +1,20 @@
-"""Flow blocks: invertible maps of a latent grid, and the contract of the autoregressive ones."""
+"""The contract of the autoregressive blocks."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
 from pretzel.errors import UserError
+from pretzel.flow.block.base import FlowBlock, Flowed, at_least_float32
 from pretzel.flow.context import Context
 from pretzel.flow.permutations import Permutation
+from pretzel.flow.sizes import check_grid, check_sizes
 from pretzel.flow.transforms import Transform
 from pretzel.typing import Float, Tensor
 
 CacheT = TypeVar("CacheT")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flowed:
-    """What a block makes of its input.
-
-    Attributes:
-        z: The mapped positions, in the order of the input.
-        logdet: log|det dz/dx| of each sample, in nats.
-    """
-
-    z: Float[Tensor, "b n d"]
-    logdet: Float[Tensor, " b"]
-
-
-class FlowBlock(nn.Module, ABC):
-    """An invertible map of token grids with a known log-determinant.
-
-    Attributes:
-        channels: Channels D of a position.
-        grid: Shape of the latent grid.
-        reads_context: Whether the map is conditioned; such a block is always given a context.
-    """
-
-    channels: int
-    grid: tuple[int, ...]
-    reads_context: bool = False
-
-    @abstractmethod
-    def forward(self, x: Float[Tensor, "b n d"], context: Context | None = None) -> Flowed:
-        """Map data towards noise.
-
-        Args:
-            x: Positions, raster order.
-            context: What the map is conditioned on; None for a block that reads none.
-        """
-
-    @abstractmethod
-    def inverse(
-        self, z: Float[Tensor, "b n d"], context: Context | None = None
-    ) -> Float[Tensor, "b n d"]:
-        """Map noise towards data: the exact inverse of :meth:`forward`."""
-
-    def example_context(self, num_rows: int) -> Context | None:
-        """Return different contexts of the right kind, for the laws; None without a context."""
-        if self.reads_context:
-            raise UserError(
-                f"{type(self).__name__} reads a context and must define example_context(num_rows) "
-                "for the laws"
-            )
-        return None
-
-    def check(self, name: str, value: Tensor, context: Context | None) -> None:
-        """Refuse an input of the wrong shape, one that is not finite, or a missing context.
-
-        Args:
-            name: The argument, for the message.
-            value: Positions.
-            context: What came with them.
-
-        Raises:
-            UserError: Naming the block, the rule and the value.
-        """
-        positions = math.prod(self.grid)
-        if value.dim() != 3 or value.shape[1:] != (positions, self.channels):
-            raise UserError(
-                f"{type(self).__name__} takes {name} of shape [b, {positions}, {self.channels}] "
-                f"(grid {self.grid}), got {tuple(value.shape)}"
-            )
-        if self.reads_context != (context is not None):
-            raise UserError(
-                f"{type(self).__name__} "
-                + ("reads a context, got none" if self.reads_context else "reads no context")
-            )
-        self.check_finite(name, value)
-
-    def check_finite(self, name: str, value: Tensor) -> None:
-        """Refuse values that are not finite.
-
-        What a training step computes is not looked at: where it diverges, a guard says at which
-        step, and an accelerator is not made to wait.
-
-        Raises:
-            UserError: Naming the block, the first such value and its place.
-        """
-        if (self.training and (value.requires_grad or value.is_cuda)) or value.is_meta:
-            return
-        finite = value.isfinite()
-        if not bool(finite.all()):
-            place = (~finite).nonzero()[0].tolist()
-            raise UserError(
-                f"{type(self).__name__}: {name} must be finite, "
-                f"got {value[tuple(place)].item()} at {place}"
-            )
-
-
-@runtime_checkable
-class BlockFactory(Protocol):
-    """Makes a block for sizes that its parent owns."""
-
-    def __call__(
-        self, channels: int, grid: tuple[int, ...], num_layers: int, permutation: Permutation
-    ) -> FlowBlock:
-        """Return a block."""
-        ...
 
 
 class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
@@ -138,6 +32,9 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
         grid: Shape of the latent grid.
         permutation: Order in which positions are visited.
         transform: Elementwise map whose parameters the conditioner gives.
+
+    Raises:
+        UserError: If there are no channels or no positions.
     """
 
     def __init__(
@@ -149,6 +46,8 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
         transform: Transform,
     ) -> None:
         super().__init__()
+        check_sizes(channels=channels)
+        check_grid(grid)
         self.channels = channels
         self.grid = grid
         self.transform = transform
@@ -264,7 +163,8 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
                 is so extreme that z is not.
         """
         z, logdet = self.elementwise(x, context)
-        return Flowed(z=z[:, self.rank], logdet=logdet.sum(dim=(1, 2)))
+        total = logdet.sum(dim=(1, 2), dtype=at_least_float32(logdet))
+        return Flowed(z=z[:, self.rank], logdet=total)
 
     def inverse(
         self, z: Float[Tensor, "b n d"], context: Context | None = None
@@ -285,66 +185,3 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
             x[:, index] = previous
         self.check_finite("x", x)
         return x[:, self.rank]
-
-
-class Identity(FlowBlock):
-    """Leaves everything as it is: a block of no layers.
-
-    Args:
-        channels: Channels D of a position (given by the parent).
-        grid: Shape of the latent grid (given by the parent).
-        num_layers: Not used (given by the parent).
-        permutation: Not used (given by the parent).
-    """
-
-    def __init__(
-        self, channels: int, grid: tuple[int, ...], num_layers: int, permutation: Permutation
-    ) -> None:
-        super().__init__()
-        self.channels = channels
-        self.grid = grid
-
-    def forward(self, x: Float[Tensor, "b n d"], context: Context | None = None) -> Flowed:
-        """Return x."""
-        self.check("x", x, context)
-        return Flowed(z=x.clone(), logdet=x.new_zeros(len(x)))
-
-    def inverse(
-        self, z: Float[Tensor, "b n d"], context: Context | None = None
-    ) -> Float[Tensor, "b n d"]:
-        """Return z."""
-        self.check("z", z, context)
-        return z.clone()
-
-
-class FlowStack(nn.Module):
-    """Blocks applied one after the other: a shallow flow f_S, or a whole TarFlow.
-
-    Args:
-        blocks: First block first (data side).
-    """
-
-    def __init__(self, blocks: list[FlowBlock]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-
-    def __iter__(self) -> Iterator[FlowBlock]:
-        for block in self.blocks:
-            assert isinstance(block, FlowBlock)
-            yield block
-
-    def forward(self, x: Float[Tensor, "b n d"], context: Context | None = None) -> Flowed:
-        """Map latents x to u, with log|det du/dx| in nats."""
-        logdet = x.new_zeros(len(x))
-        for block in self:
-            flowed = block(x, context) if block.reads_context else block(x)
-            x, logdet = flowed.z, logdet + flowed.logdet
-        return Flowed(z=x, logdet=logdet)
-
-    def inverse(
-        self, z: Float[Tensor, "b n d"], context: Context | None = None
-    ) -> Float[Tensor, "b n d"]:
-        """Map u back to latents x."""
-        for block in reversed(list(self)):
-            z = block.inverse(z, context) if block.reads_context else block.inverse(z)
-        return z

@@ -1,0 +1,18 @@
+"""What the argument parsers of the commands have in common. Needs no torch."""
+
+import argparse
+from typing import NoReturn
+
+from pretzel.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are users' mistakes, printed as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+            UserError: With the message, and where help is.
+        """
+        raise UserError(f"{message} (see {self.prog} --help)")

@@ -1,0 +1,19 @@
+"""Where a position stands: a text axis and the coordinates of the latent grid, as a part."""
+
+from pretzel.flow.positions.axial import AxialPositions, GridEmbedding
+from pretzel.flow.positions.base import Positions, PositionsFactory, grid_coordinates
+from pretzel.flow.positions.learned import LearnedPositions
+from pretzel.flow.positions.rotary import AxialRotary, rotate
+from pretzel.flow.positions.starflow import StarflowPositions
+
+__all__ = [
+    "AxialPositions",
+    "AxialRotary",
+    "GridEmbedding",
+    "LearnedPositions",
+    "Positions",
+    "PositionsFactory",
+    "StarflowPositions",
+    "grid_coordinates",
+    "rotate",
+]

@@ -1,0 +1,59 @@
+"""The laws of what a conditioner is given in the deep stream but not in a block: a mask."""
+
+import torch
+
+from pretzel.flow.af_block import AFBlock
+from pretzel.flow.conditioner import Rotation
+from pretzel.flow.masks import document_mask
+from pretzel.flow.positions import AxialRotary
+from pretzel.testing.case import FP64, Case, normal
+from pretzel.testing.deviation import Deviation, require, within, worst_of
+
+LENGTH = 5
+PADDING = (0, 1, 3)
+
+
+def masks_hide_what_stands_before(case: Case[AFBlock]) -> Deviation:
+    """Rows padded on the left, or packed behind others, are not as by themselves under a mask."""
+    conditioner = case.build().conditioner
+    h = normal(len(PADDING), LENGTH, conditioner.width, key="states")
+    index = torch.arange(LENGTH) - torch.tensor(PADDING)[:, None]
+    own = index >= 0
+    mask = document_mask(own.long())
+    assert isinstance(mask, torch.Tensor)
+    rotation = None
+    if conditioner.rotary_dim:
+        rotary = AxialRotary(head_dim=conditioner.rotary_dim, num_axes=1)
+        rotation = rotary(index.clamp(min=0)[..., None], h.dtype)
+    begin = max(PADDING) + 1
+    with torch.no_grad():
+        try:
+            whole = conditioner(h, rotation, mask)
+        except ValueError as error:
+            require("mask" in str(error), f"a mask is refused without naming it: {error}")
+            return Deviation(what="refuses a mask", error=0.0, tolerance=0.0)
+        cache = conditioner.new_cache(len(h), LENGTH)
+        chunks = [
+            conditioner(
+                h[:, start:stop],
+                _part(rotation, slice(None), slice(start, stop)),
+                mask[:, :, start:stop, :stop],
+                cache,
+            )
+            for start, stop in ((0, begin), *((i, i + 1) for i in range(begin, LENGTH)))
+        ]
+        alone = [
+            conditioner(h[i : i + 1, pad:], _part(rotation, slice(i, i + 1), slice(pad, None)))[0]
+            for i, pad in enumerate(PADDING)
+        ]
+    expected = torch.cat(alone)
+    return worst_of(
+        [
+            within(whole[own], expected, FP64, "states of padded rows"),
+            within(torch.cat(chunks, 1)[own], expected, FP64, "states of padded rows, cached"),
+        ]
+    )
+
+
+def _part(rotation: Rotation | None, rows: slice, positions: slice) -> Rotation | None:
+    return None if rotation is None else tuple(r[rows, :, positions] for r in rotation)  # type: ignore[return-value]
