@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from pretzel.errors import UserError
-from pretzel.interop.blocks import Node
+from pretzel.interop.blocks import Node, ReadBlock
 from pretzel.interop.published import Keys
 from pretzel.typing import Tensor
 
@@ -129,6 +129,23 @@ class BlockReader:
             "class_path": "pretzel.flow.CausalTransformer",
             "init_args": options,
         }
+
+    def af_block(self, *, number: int, flips: bool, num_layers: int, parts: Node) -> ReadBlock:
+        """Return the block of which everything was taken.
+
+        Args:
+            number: Its number in the published model.
+            flips: Whether it visits the positions backwards.
+            num_layers: Its layers.
+            parts: Nodes of its parts, by argument of :class:`~pretzel.flow.AFBlock`.
+        """
+        return ReadBlock(
+            number=number,
+            flips=flips,
+            num_layers=num_layers,
+            node={"class_path": "pretzel.flow.AFBlock", "init_args": parts},
+            tensors=self.tensors,
+        )
 
     def _style(self, width: int, head_dim: int) -> "_Style":
         """Tell what the layers have in common."""

@@ -200,7 +200,7 @@ def _read_block(
             "class_path": "pretzel.flow.SoftClip",
             "init_args": {"transform": transform, "bound": float(options.soft_clip)},
         }
-    arguments: Node = {
+    parts: Node = {
         "transform": transform,
         "conditioner": conditioner,
         "positions": {
@@ -212,17 +212,11 @@ def _read_block(
     if block.has("proj_txt.weight"):
         text = block.size("proj_txt.weight", 1)
         block.linear("proj_txt", (width, text), "context.linear")
-        arguments["context"] = {
+        parts["context"] = {
             "class_path": "pretzel.flow.PrefixContext",
             "init_args": {"channels": text},
         }
-    return ReadBlock(
-        number=number,
-        flips=flips,
-        num_layers=num_layers,
-        node={"class_path": "pretzel.flow.AFBlock", "init_args": arguments},
-        tensors=block.tensors,
-    )
+    return block.af_block(number=number, flips=flips, num_layers=num_layers, parts=parts)
 
 
 def _patch_order(channels: int, options: StarflowOptions) -> Convert | None:

@@ -1,6 +1,7 @@
 """The public TarFlow (arXiv 2412.06329, apple/ml-tarflow): its blocks and models as ours."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -109,7 +110,7 @@ def _read_block(keys: Keys, prefix: str, number: int, flips: bool, head_dim: int
             "class_path": "pretzel.flow.VolumePreserving",
             "init_args": {"learn_variance": False},
         }
-    arguments: Node = {
+    parts: Node = {
         "transform": transform,
         "conditioner": conditioner,
         "positions": {"class_path": "pretzel.flow.LearnedPositions"},
@@ -120,17 +121,11 @@ def _read_block(keys: Keys, prefix: str, number: int, flips: bool, head_dim: int
         shape = (classes, 1, width)
         block.take("class_embed", shape, "context.vector.vectors", lambda value: value[:, 0])
         vector = {"class_path": "pretzel.flow.ClassVector", "init_args": {"num_classes": classes}}
-        arguments["context"] = {
+        parts["context"] = {
             "class_path": "pretzel.flow.AddedContext",
             "init_args": {"vector": vector},
         }
-    return ReadBlock(
-        number=number,
-        flips=flips,
-        num_layers=num_layers,
-        node={"class_path": "pretzel.flow.AFBlock", "init_args": arguments},
-        tensors=block.tensors,
-    )
+    return block.af_block(number=number, flips=flips, num_layers=num_layers, parts=parts)
 
 
 def _preserves_volume(block: ReadBlock) -> bool:
@@ -149,10 +144,8 @@ def _with_prior(keys: Keys, block: ReadBlock, positions: int, channels: int) -> 
     arguments = block.node["init_args"] | {
         "transform": {"class_path": "pretzel.flow.VolumePreserving"}
     }
-    return ReadBlock(
-        number=block.number,
-        flips=block.flips,
-        num_layers=block.num_layers,
+    return replace(
+        block,
         node=block.node | {"init_args": arguments},
         tensors=block.tensors | {"free": free},
     )

@@ -1,15 +1,9 @@
 """Golden vectors: calls of the published code, made on our blocks.
 
-A file holds the constructor arguments and the calls of the published code with their results, in
-float32 (``out.``) and in float64 (``out64.``). Here each call is made on what `pretzel.interop`
-reads from the file's parameters, and its results are given their documented names. Anything
-unknown is refused: nothing may be skipped in silence.
+Each call of a file (see `golden_file`) is made on what `pretzel.interop` reads from the file's
+parameters, and its results are given their documented names. Anything unknown is refused: nothing
+may be skipped in silence.
 """
-
-import json
-import os
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from golden_arguments import (
@@ -21,7 +15,7 @@ from golden_arguments import (
     TARFLOW_MODEL,
     filled,
 )
-from safetensors import safe_open
+from golden_file import GoldenFile
 
 from pretzel.flow.block import FlowStack
 from pretzel.interop.starflow import StarflowOptions, read_starflow, read_starflow_block
@@ -31,92 +25,26 @@ from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing, Line
 from pretzel.sampling.samplers import Jacobi, Sequential
 from pretzel.sampling.stack import invert_stack
 
-FOLDER = Path(os.environ.get("PRETZEL_GOLDEN") or Path(__file__).parents[1] / "golden")
-PREFIX = {torch.float32: "out.", torch.float64: "out64."}
+KINDS = {
+    ("tarflow", "Model"): TARFLOW_MODEL,
+    ("tarflow", "MetaBlock"): TARFLOW_BLOCK,
+    ("starflow", "Model"): STARFLOW_MODEL,
+    ("starflow", "MetaBlock"): STARFLOW_BLOCK,
+}
 
 
-def files(folder=FOLDER):
-    return sorted(Path(folder).glob("*.safetensors"))
-
-
-def calls(path):
-    """Return the calls of a file; None if it cannot be read, which fails later, as a test."""
-    try:
-        with safe_open(path, "pt") as file:
-            return [call["id"] for call in json.loads(file.metadata()["golden"])["calls"]] or None
-    except Exception:
-        return None
-
-
-@dataclass
-class Case:
-    """One file in one precision."""
-
-    path: Path
-    dtype: torch.dtype
-    tensors: dict = field(init=False)
-    about: dict = field(init=False)
+class Case(GoldenFile):
+    """One file in one precision, run by our blocks."""
 
     def __post_init__(self):
-        with safe_open(self.path, "pt") as file:
-            self.about = json.loads(file.metadata()["golden"])
-            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        super().__post_init__()
         self._flows = {}
-        kinds = {
-            ("tarflow", "Model"): TARFLOW_MODEL,
-            ("tarflow", "MetaBlock"): TARFLOW_BLOCK,
-            ("starflow", "Model"): STARFLOW_MODEL,
-            ("starflow", "MetaBlock"): STARFLOW_BLOCK,
-        }
         kind = (self.about["family"], self.about["module"])
-        if kind not in kinds:
-            raise ValueError(f"family and module must be one of {sorted(kinds)}, got {kind}")
+        if kind not in KINDS:
+            raise ValueError(f"family and module must be one of {sorted(KINDS)}, got {kind}")
         self.family, self.module = kind
         self.what = f"{self.family} {self.module}"
-        self.arguments = filled(self.about["ctor"], kinds[kind], self.what)
-
-    # What the file holds
-
-    def cast(self, value):
-        return value.to(self.dtype) if value.is_floating_point() else value
-
-    def input(self, key):
-        if key.startswith("out."):
-            key = PREFIX[self.dtype] + key.removeprefix("out.")
-        return self.cast(self.tensors[key])
-
-    def expected(self, key):
-        return self.tensors[PREFIX[self.dtype] + key.removeprefix("out.")]
-
-    def call(self, name):
-        return next(call for call in self.about["calls"] if call["id"] == name)
-
-    def parameters(self):
-        found = {
-            key.removeprefix("param."): self.cast(value)
-            for key, value in self.tensors.items()
-            if key.startswith("param.")
-        }
-        if "var" in found:
-            found["var"] = torch.ones_like(found["var"])  # as constructed; see `var`
-        return found
-
-    def var(self, before):
-        """Return the prior's variance at a call: the file holds that after all updates."""
-        updates = [call for call in self.about["calls"] if call["method"] == "update_prior"]
-        if not updates:
-            return self.cast(self.tensors["param.var"])
-        key = next(k for k in updates[0]["outputs"] if k.endswith(".var_before"))
-        var = self.cast(self.expected(key))
-        for call in self.about["calls"]:
-            if call["id"] == before:
-                break
-            if call["method"] == "update_prior":
-                var = self.updated(var, call)
-        return var
-
-    def updated(self, var, call):
-        return 0.9 * var + 0.1 * self.input(call["inputs"]["z"]).square().mean(dim=0)
+        self.arguments = filled(self.about["ctor"], KINDS[kind], self.what)
 
     # What is read from it
 

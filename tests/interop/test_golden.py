@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import FOLDER, Case, calls, files
+from golden import Case
+from golden_file import FOLDER, runs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-RUNS = [(path, call) for path in files() for call in calls(path) or [None]]
+RUNS = runs()
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
 OURS = Path(__file__).parents[1] / "golden"
@@ -29,7 +30,6 @@ def check(golden, call):
     """Make a call and compare everything that the published code gave."""
     found = golden.run(call)
     outputs = golden.call(call)["outputs"]
-    assert outputs, f"{golden.path}: {call} has no outputs to compare with"
     for key in outputs:
         name = key.removeprefix(f"out.{call}.")
         assert name in found, f"{golden.path}: {call} gives no {name}, only {sorted(found)}"
@@ -43,16 +43,21 @@ def check(golden, call):
         assert error <= within, f"{key}: off by {error:.2e} of {scale:.2e}"
 
 
+def make(path, call, dtype):
+    """Make a run: a file that cannot be read fails here, as one that tells no calls."""
+    golden = case(path, dtype)
+    assert call is not None, f"{path} has no calls"
+    check(golden, call)
+
+
 def test_there_are_golden_vectors():
-    assert RUNS, f"no *.safetensors in {FOLDER}"
+    assert RUNS, f"no golden vectors in {FOLDER}"
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("path", "call"), RUNS, ids=lambda v: getattr(v, "stem", v))
 def test_our_blocks_do_what_the_published_code_does(path, call, precision):
-    golden = case(path, PRECISIONS[precision])  # a file that cannot be read fails here
-    assert call is not None, f"{path} has no calls"
-    check(golden, call)
+    make(path, call, PRECISIONS[precision])
 
 
 # The comparison bites
@@ -98,9 +103,60 @@ def test_what_is_not_known_is_refused(tmp_path, name, what):
         check(Case(path, torch.float64), "rev")
 
 
+MALFORMED = {
+    "a call without outputs": (
+        lambda tensors, about: about["calls"][1].update(outputs=[]),
+        "no outputs",
+    ),
+    "a call that says more": (
+        lambda tensors, about: about["calls"][1].update(seed=1),
+        r"must have .* got .*seed",
+    ),
+    "a call that says less": (lambda tensors, about: about["calls"][1].pop("kwargs"), "kwargs"),
+    "a call twice": (lambda tensors, about: about["calls"][1].update(id="fwd"), "'fwd' twice"),
+    "a result of no call": (
+        lambda tensors, about: tensors.update({"out.fwd.more": torch.ones(1)}),
+        r"'out\.fwd\.more' is the output of no call",
+    ),
+    "a result that is not there": (
+        lambda tensors, about: tensors.pop("out64.rev.x"),
+        r"'out64\.rev\.x'",
+    ),
+    "a name without out.": (
+        lambda tensors, about: about["calls"][1].update(outputs=["rev.x"]),
+        "begin with out",
+    ),
+    "a missing weight": (
+        lambda tensors, about: tensors.pop("param.block.proj_out.bias"),
+        "proj_out.bias",
+    ),
+    "a missing input": (lambda tensors, about: tensors.pop("in.noise"), "in.noise"),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_what_is_malformed_fails(tmp_path, what):
+    change, words = MALFORMED[what]
+    path = changed(tmp_path, "S1", change)
+    assert (path, "rev") in runs(tmp_path) or what == "a call twice"
+    with pytest.raises((ValueError, KeyError), match=words):
+        check(Case(path, torch.float64), "rev")
+
+
 def test_a_file_that_cannot_be_read_is_a_run_that_fails(tmp_path):
-    (tmp_path / "broken.safetensors").write_bytes(b"broken")
-    (path,) = files(tmp_path)
-    assert calls(path) is None
-    with pytest.raises(Exception, match=r"(?i)header"):
-        Case(path, torch.float64)
+    (tmp_path / "deeper").mkdir()
+    names = ("broken.safetensors", "deeper/other.pt", "README.md", "SHA256SUMS")
+    for name in names:
+        (tmp_path / name).write_bytes(b"broken")
+    save_file({"x": torch.ones(1)}, tmp_path / "bare.safetensors")
+    save_file({"x": torch.ones(1)}, tmp_path / "empty.safetensors", {"golden": '{"calls": []}'})
+    made = runs(tmp_path)
+    expected = ("bare.safetensors", "broken.safetensors", "deeper/other.pt", "empty.safetensors")
+    assert made == [(tmp_path / name, None) for name in expected]
+    for path, call in made:
+        with pytest.raises(Exception, match=r"(?i)header|subscript|no call"):
+            make(path, call, torch.float64)
+
+
+def test_an_empty_folder_has_no_runs(tmp_path):
+    assert runs(tmp_path) == runs(tmp_path / "none") == []
