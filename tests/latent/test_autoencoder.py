@@ -162,7 +162,7 @@ def test_images_of_another_size_are_refused(latent: Autoencoder):
 def test_settings_that_cannot_be_are_refused(weights: Path):
     with pytest.raises(UserError, match=r"patch_size must divide the side 4 .*got 3"):
         Autoencoder(weights=str(weights), patch_size=3, noise=0.1)
-    with pytest.raises(UserError, match=r"noise must be 0 or positive, got -0\.1"):
+    with pytest.raises(UserError, match=r"noise must be 0 or positive, and finite, got -0\.1"):
         Autoencoder(weights=str(weights), patch_size=2, noise=-0.1)
 
 
