@@ -1,7 +1,9 @@
 """Lightning callbacks: metrics during training, samples, weight averaging."""
 
+from callbacks.analysis import LinkAnalysis
 from callbacks.clip import CLIPScore
 from callbacks.distances import FID, KID
+from callbacks.drift import TextDrift
 from callbacks.ema import EMAWeightAveraging
 from callbacks.features import FeatureExtractor, Inception, JudgeFeatures, ModuleFeatures
 from callbacks.generation import Generation
@@ -26,11 +28,13 @@ __all__ = [
     "JudgeFeatures",
     "JudgeTraining",
     "Likelihood",
+    "LinkAnalysis",
     "ModuleFeatures",
     "NonFiniteGuard",
     "PredictionWriter",
     "ReferenceMetric",
     "SampleGrid",
     "ShapeAccuracy",
+    "TextDrift",
     "VQAAccuracy",
 ]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any, final
 
 from lightning.pytorch import LightningDataModule
@@ -27,7 +27,8 @@ class WebDatasetDataModule(LightningDataModule):
 
     Training draws shards and samples at random, reproducibly for a seed and differently in every
     epoch; an epoch is ``steps_per_epoch`` batches in every process. Validation, test and
-    prediction see each sample once, in order, as ``caption, image``. The order of the training
+    prediction see each sample once, in order, as ``caption, image``, or as the interleaved document
+    that it is. The order of the training
     data depends on ``seed``, ``batch_size``, ``steps_per_epoch``, ``shuffle_buffer``, the number of
     workers and of processes, and on nothing else; a resumed fit continues with the batches that
     the uninterrupted one would have seen.
@@ -147,14 +148,14 @@ class WebDatasetDataModule(LightningDataModule):
     def evaluation_samples(
         self, split: Split = "test", limit: int | None = None
     ) -> Iterator[Sample]:
-        """Yield decoded samples once, in order, with caption and questions, in every process.
+        """Yield captioned images once, in order, with their questions, in every process.
 
         Args:
             split: ``train``, ``val`` or ``test``.
             limit: Number of samples; all if not given.
 
         Raises:
-            UserError: If the source has no such split.
+            UserError: If the source has no such split, or it holds interleaved documents alone.
         """
         if not self.source.shards(split):
             raise UserError(f"{type(self.source).__name__} has no {split} shards")
@@ -274,10 +275,11 @@ class WebDatasetDataModule(LightningDataModule):
         shards = self.source.shards(split)
         if not shards or is_pipe(shards[0]):
             return
-        samples = self.source.samples(split, self.image_size, upscale=self.upscale)
+        samples = self.source.decoded(split, self.image_size, upscale=self.upscale)
         for sample in islice(samples, 1):
             if split == "train":
-                self.recipe.documents(sample, stream(self.seed, "check"))
+                following = chain(samples, repeat(sample))
+                self.recipe.draw(sample, following, stream(self.seed, "check"))
 
 
 def _at_least(minimum: int, **numbers: int) -> None:

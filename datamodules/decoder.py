@@ -2,12 +2,14 @@
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from datamodules.sample import CorruptSample, Sample
+from datamodules.sample import AnySample, CorruptSample, InterleavedSample, Sample
+from datamodules.segments import FIELD, parse_segments
 from datamodules.shard_reader import IMAGE_SUFFIXES, JSON_SUFFIX, TEXT_SUFFIX, RawSample
 from pretzel.errors import UserError
 
@@ -15,7 +17,9 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 class SampleDecoder:
-    """Decodes raw samples: image, caption, questions.
+    """Decodes raw samples: image, caption, questions; or an interleaved document.
+
+    A ``key.json`` with ``segments`` makes a sample a document (:mod:`datamodules.segments`).
 
     The largest centred square is resized to ``image_size`` (antialiased bicubic), which is the
     same as resizing the shorter side and cropping the centre. Transparent pixels become white.
@@ -35,9 +39,9 @@ class SampleDecoder:
         self.upscale = upscale
         self.caption_field = caption_field
         self.resident = resident
-        self._decoded: dict[tuple[str, str], Sample] = {}
+        self._decoded: dict[tuple[str, str], AnySample] = {}
 
-    def __call__(self, raw: RawSample) -> Sample | CorruptSample:
+    def __call__(self, raw: RawSample) -> AnySample | CorruptSample:
         """Decode one sample.
 
         Args:
@@ -47,14 +51,14 @@ class SampleDecoder:
             The sample, or what is wrong with its bytes.
 
         Raises:
-            UserError: If it has no caption or its image is smaller than ``image_size``.
+            UserError: If it has no caption, an image is smaller than ``image_size``, or segments
+                are not as they should be.
         """
         known = self._decoded.get((raw.shard, raw.key))
         if known is not None:
             return known
         try:
-            pixels = self._pixels(raw)
-            caption, questions = self._annotation(raw)
+            sample = self._decode(raw)
         except UserError:
             raise
         # Decoders meet hostile bytes with many exception types; the sample is named and skipped.
@@ -67,15 +71,26 @@ class SampleDecoder:
             Image.DecompressionBombError,
         ) as error:
             return CorruptSample(shard=raw.shard, key=raw.key, reason=_one_line(error))
-        sample = Sample(key=raw.key, pixels=pixels, caption=caption, questions=questions)
         if self.resident:
             self._decoded[raw.shard, raw.key] = sample
         return sample
 
-    def _pixels(self, raw: RawSample) -> UInt8[np.ndarray, "height width 3"]:
+    def _decode(self, raw: RawSample) -> AnySample:
+        fields = json.loads(raw.members.get(JSON_SUFFIX, b"{}"))
+        if not isinstance(fields, dict):
+            raise TypeError(f"{raw.key}.json is not an object")
+        if FIELD in fields:
+            segments, members = parse_segments(raw, fields[FIELD])
+            images = tuple(self._pixels(raw, member) for member in members)
+            return InterleavedSample(key=raw.key, segments=segments, images=images)
         suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in raw.members), None)
         if suffix is None:
             raise KeyError("no image")
+        pixels = self._pixels(raw, suffix)
+        caption, questions = self._annotation(raw, fields)
+        return Sample(key=raw.key, pixels=pixels, caption=caption, questions=questions)
+
+    def _pixels(self, raw: RawSample, suffix: str) -> UInt8[np.ndarray, "height width 3"]:
         size = self.image_size
         with Image.open(io.BytesIO(raw.members[suffix]), formats=_FORMATS) as image:
             width, height = image.size
@@ -92,10 +107,9 @@ class SampleDecoder:
             picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
         return np.array(picture)
 
-    def _annotation(self, raw: RawSample) -> tuple[str, tuple[tuple[str, str], ...]]:
-        fields = json.loads(raw.members.get(JSON_SUFFIX, b"{}"))
-        if not isinstance(fields, dict):
-            raise TypeError(f"{raw.key}.json is not an object")
+    def _annotation(
+        self, raw: RawSample, fields: dict[str, Any]
+    ) -> tuple[str, tuple[tuple[str, str], ...]]:
         if TEXT_SUFFIX in raw.members:
             caption = raw.members[TEXT_SUFFIX].decode()
         else:

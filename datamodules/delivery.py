@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from datamodules.sample import CorruptSample, Sample, to_images
+import torch
+
+from datamodules.illustrated import Illustrated
+from datamodules.sample import CorruptSample, to_images
 from pretzel.errors import UserError
-from pretzel.sequence import Document, DocumentBatch
+from pretzel.sequence import DocumentBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +40,22 @@ class BatchBuilder:
 
     Args:
         batch_size: Documents in a batch.
+        image_size: Height and width of the images, which a batch may be without.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, image_size: int) -> None:
         self._batch_size = batch_size
-        self._documents: list[tuple[Document, Sample]] = []
+        self._image_size = image_size
+        self._documents: list[Illustrated] = []
         self._corrupt: list[CorruptSample] = []
 
     def skip(self, corrupt: CorruptSample) -> None:
         """Note a sample that could not be read."""
         self._corrupt.append(corrupt)
 
-    def add(self, document: Document, sample: Sample) -> Iterator[Delivery]:
+    def add(self, document: Illustrated) -> Iterator[Delivery]:
         """Add one document; yield the batch if this fills it."""
-        self._documents.append((document, sample))
+        self._documents.append(document)
         if len(self._documents) == self._batch_size:
             yield from self.flush()
 
@@ -59,9 +64,11 @@ class BatchBuilder:
         documents, corrupt = self._documents, tuple(self._corrupt)
         self._documents, self._corrupt = [], []
         if documents:
-            pixels = [s.pixels for document, s in documents for _ in range(document.num_images)]
+            pixels = [pixels for document in documents for pixels in document.pixels]
+            size = self._image_size
             batch = DocumentBatch(
-                documents=tuple(document for document, _ in documents), images=to_images(pixels)
+                documents=tuple(document.document for document in documents),
+                images=to_images(pixels) if pixels else torch.zeros(0, 3, size, size),
             )
             yield Delivery(batch=batch, corrupt=corrupt)
         elif corrupt:

@@ -9,7 +9,8 @@ from torch.utils.data import get_worker_info
 
 from datamodules.decoder import SampleDecoder
 from datamodules.delivery import BatchBuilder, Delivery, with_errors_as_text
-from datamodules.sample import Sample
+from datamodules.illustrated import Illustrated, as_written
+from datamodules.sample import CorruptSample, Sample
 from datamodules.shard_reader import RawSample
 from datamodules.source import ShardSource, Split
 from pretzel.sequence import caption_document
@@ -36,7 +37,9 @@ class EvalPlan:
 
 @final
 class EvalStream:
-    """Caption documents of this process's samples, in order, nothing dropped or repeated.
+    """The documents of this process's samples, in order, nothing dropped or repeated.
+
+    A captioned image becomes caption and image; an interleaved document stays as it is written.
 
     Every worker reads all shards, but decodes only the batches whose turn is its own.
 
@@ -58,7 +61,7 @@ class EvalStream:
 
     def _batches(self, turn: int, turns: int) -> Iterator[Delivery]:
         plan = self._plan
-        builder = BatchBuilder(plan.batch_size)
+        builder = BatchBuilder(plan.batch_size, self._decoder.image_size)
         batch = turn
         for place, raw in enumerate(
             islice(self._raw(builder), plan.rank, plan.limit, plan.world_size)
@@ -71,11 +74,13 @@ class EvalStream:
                 yield from builder.flush()
                 batch = number
             sample = self._decoder(raw)
-            if isinstance(sample, Sample):
-                document = caption_document(sample.caption, key=sample.key)
-                yield from builder.add(document, sample)
-            else:
+            if isinstance(sample, CorruptSample):
                 builder.skip(sample)
+            elif isinstance(sample, Sample):
+                document = caption_document(sample.caption, key=sample.key)
+                yield from builder.add(Illustrated(document=document, pixels=(sample.pixels,)))
+            else:
+                yield from builder.add(as_written(sample))
         yield from builder.flush()
 
     def _raw(self, builder: BatchBuilder) -> Iterator[RawSample]:

@@ -4,14 +4,14 @@ from typing import final
 
 import torch
 
-from datamodules.recipe import Recipe
+from datamodules.recipe import SampleRecipe
 from datamodules.sample import Sample
 from pretzel.errors import UserError
 from pretzel.sequence import Document, Image, Segment, Text
 
 
 @final
-class Described(Recipe):
+class Described(SampleRecipe):
     """Image, then its caption and the answers to questions about it as targets.
 
     Args:
@@ -30,7 +30,7 @@ class Described(Recipe):
 
 
 @final
-class Told(Recipe):
+class Told(SampleRecipe):
     """Caption, then the answers to questions as targets; no image.
 
     Args:

@@ -1,17 +1,65 @@
-"""What a sample becomes: the contract of a recipe and the recipes for captions and questions."""
+"""What samples become: the contract of recipes, and those for captions and questions."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import final
 
 import torch
 
-from datamodules.sample import Sample
+from datamodules.illustrated import Illustrated
+from datamodules.sample import AnySample, Sample
 from pretzel.errors import UserError
 from pretzel.sequence import Document, caption_document, question_document
 
 
 class Recipe(ABC):
-    """Turns one sample into training documents."""
+    """Turns samples into training documents."""
+
+    @abstractmethod
+    def accepts(self, sample: AnySample) -> bool:
+        """Say whether a document can begin with this sample."""
+
+    @abstractmethod
+    def draw(
+        self, sample: AnySample, following: Iterator[AnySample], generator: torch.Generator
+    ) -> tuple[Illustrated, ...]:
+        """Return the documents of a sample, perhaps with some that follow it.
+
+        Args:
+            sample: The sample whose turn it is.
+            following: Samples that come next, without end. Those that are taken are used up.
+            generator: Source of every random choice; its stream belongs to this place of the
+                training data, so that arms with one seed see the same documents.
+
+        Raises:
+            UserError: If a sample lacks what the recipe needs.
+        """
+
+
+class SampleRecipe(Recipe, ABC):
+    """Turns one captioned image into training documents."""
+
+    def accepts(self, sample: AnySample) -> bool:
+        """Say whether the sample is a captioned image."""
+        return isinstance(sample, Sample)
+
+    def draw(
+        self, sample: AnySample, following: Iterator[AnySample], generator: torch.Generator
+    ) -> tuple[Illustrated, ...]:
+        """Return the documents of one sample; none that follows is taken.
+
+        Raises:
+            UserError: If it is an interleaved document, or lacks what the recipe needs.
+        """
+        if not isinstance(sample, Sample):
+            raise UserError(
+                f"recipe {type(self).__name__}: sample {sample.key} is an interleaved document; "
+                "use datamodules.AsWritten, alone or in a Mixture"
+            )
+        return tuple(
+            Illustrated(document=document, pixels=(sample.pixels,) * document.num_images)
+            for document in self.documents(sample, generator)
+        )
 
     @abstractmethod
     def documents(self, sample: Sample, generator: torch.Generator) -> tuple[Document, ...]:
@@ -28,7 +76,7 @@ class Recipe(ABC):
 
 
 @final
-class Captions(Recipe):
+class Captions(SampleRecipe):
     """Text-to-image: caption, then image.
 
     Args:
@@ -47,7 +95,7 @@ class Captions(Recipe):
 
 
 @final
-class Questions(Recipe):
+class Questions(SampleRecipe):
     """Image-to-text: image, then questions with their answers as targets.
 
     Args:
@@ -71,7 +119,7 @@ class Questions(Recipe):
 
 @final
 class Mixture(Recipe):
-    """Each sample goes to one recipe, drawn with the given weights.
+    """Each sample goes to one recipe, drawn with the given weights among those that accept it.
 
     Args:
         recipes: The recipes to choose from.
@@ -88,10 +136,25 @@ class Mixture(Recipe):
             raise UserError(f"weights must be positive, not {weights}")
         self.recipes = recipes
         self.weights = weights
-        self._cumulative = torch.tensor(weights, dtype=torch.float64).cumsum(0)
 
-    def documents(self, sample: Sample, generator: torch.Generator) -> tuple[Document, ...]:
-        """Return the documents of the drawn recipe."""
-        draw = torch.rand((), generator=generator, dtype=torch.float64) * self._cumulative[-1]
-        index = min(int((self._cumulative <= draw).sum()), len(self.recipes) - 1)
-        return self.recipes[index].documents(sample, generator)
+    def accepts(self, sample: AnySample) -> bool:
+        """Say whether a recipe accepts the sample."""
+        return any(recipe.accepts(sample) for recipe in self.recipes)
+
+    def draw(
+        self, sample: AnySample, following: Iterator[AnySample], generator: torch.Generator
+    ) -> tuple[Illustrated, ...]:
+        """Return the documents of the drawn recipe.
+
+        Raises:
+            UserError: If no recipe accepts the sample, or it lacks what the drawn one needs.
+        """
+        usable = [i for i, recipe in enumerate(self.recipes) if recipe.accepts(sample)]
+        if not usable:
+            kind = "a captioned image" if isinstance(sample, Sample) else "an interleaved document"
+            raise UserError(f"recipe Mixture: sample {sample.key} is {kind}; no recipe accepts it")
+        weights = torch.tensor([self.weights[i] for i in usable], dtype=torch.float64)
+        cumulative = weights.cumsum(0)
+        mark = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
+        drawn = usable[min(int((cumulative <= mark).sum()), len(usable) - 1)]
+        return self.recipes[drawn].draw(sample, following, generator)

@@ -1,4 +1,4 @@
-"""One decoded sample, and what stands for one that cannot be decoded."""
+"""Decoded samples, and what stands for one that cannot be decoded."""
 
 from dataclasses import dataclass, field
 
@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+from pretzel.sequence import Image, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,24 @@ class Sample:
     def image(self) -> Float[Tensor, "3 height width"]:
         """The image in [-1, 1]."""
         return to_images([self.pixels])[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterleavedSample:
+    """Text and images in the order in which they were written.
+
+    Attributes:
+        key: Name of the sample in its shards; the same in every epoch and process.
+        segments: Runs of text and places of images, in reading order.
+        images: RGB bytes of the images in that order, cropped and resized.
+    """
+
+    key: str
+    segments: tuple[Text | Image, ...]
+    images: tuple[UInt8[np.ndarray, "height width 3"], ...] = field(repr=False, compare=False)
+
+
+AnySample = Sample | InterleavedSample
 
 
 def to_images(pixels: list[UInt8[np.ndarray, "height width 3"]]) -> Float[Tensor, "n 3 h w"]:

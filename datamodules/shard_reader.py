@@ -28,7 +28,8 @@ class RawSample:
     Attributes:
         shard: Path or address of the shard.
         key: Common part of the members' names.
-        members: Bytes by lower-case suffix.
+        members: Bytes by lower-case suffix: what follows the first dot of the name. Images may
+            have a name before theirs (``0.jpg``).
     """
 
     shard: str
@@ -62,7 +63,7 @@ def read_shard(shard: str) -> Iterator[RawSample | CorruptSample]:
                 yield RawSample(
                     shard=shard,
                     key=sample["__key__"],
-                    members={name: sample[name] for name in sample if name in _SUFFIXES},
+                    members={name: sample[name] for name in sample if _is_member(name)},
                 )
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         if isinstance(error, UserError):
@@ -109,6 +110,10 @@ def _members(shard: str, stream: IO[bytes] | Pipe) -> Iterator[dict[str, str | b
                 yield {"fname": member.name, "data": content.read(), "__url__": shard}
             # Or the headers of the whole shard stay in memory.
             archive.members = []  # type: ignore[attr-defined]
+
+
+def _is_member(suffix: str) -> bool:
+    return suffix in _SUFFIXES or suffix.rpartition(".")[2] in IMAGE_SUFFIXES
 
 
 def _is_readable(name: str) -> bool:

@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from typing import Literal
 
 from datamodules.decoder import SampleDecoder
-from datamodules.sample import CorruptSample, Sample
+from datamodules.sample import AnySample, CorruptSample, Sample
 from datamodules.shard_reader import RawSample, read_shard, resident_shard
+from pretzel.errors import UserError
 
 Split = Literal["train", "val", "test"]
 
 
 class ShardSource(ABC):
-    """Shards of images with captions, by split.
+    """Shards of images with captions, or of interleaved documents, by split.
 
     Sources say where shards lie and how they are read; they do not shuffle, batch or repeat.
     """
@@ -58,6 +59,32 @@ class ShardSource(ABC):
         )
 
     def samples(self, split: Split, image_size: int, *, upscale: bool = False) -> Iterator[Sample]:
+        """Yield every captioned image of a split once, in order; unreadable ones are left out.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            image_size: Height and width in pixels.
+            upscale: Whether smaller images are enlarged; otherwise they are an error.
+
+        Raises:
+            UserError: If a shard is missing, a caption is missing or an image is too small, or
+                there is nothing but interleaved documents.
+        """
+        others = captioned = 0
+        for sample in self.decoded(split, image_size, upscale=upscale):
+            if isinstance(sample, Sample):
+                captioned += 1
+                yield sample
+            else:
+                others += 1
+        if others and not captioned:
+            raise UserError(
+                f"the {split} shards hold interleaved documents alone; captioned images are needed"
+            )
+
+    def decoded(
+        self, split: Split, image_size: int, *, upscale: bool = False
+    ) -> Iterator[AnySample]:
         """Yield every sample of a split once, in order; unreadable ones are left out.
 
         Args:
@@ -72,5 +99,5 @@ class ShardSource(ABC):
         for shard in self.shards(split):
             for raw in self.read(shard):
                 sample = decode(raw) if isinstance(raw, RawSample) else raw
-                if isinstance(sample, Sample):
+                if not isinstance(sample, CorruptSample):
                     yield sample

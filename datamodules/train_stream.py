@@ -21,7 +21,7 @@ from torch.utils.data import get_worker_info
 from datamodules.decoder import SampleDecoder
 from datamodules.delivery import BatchBuilder, Delivery, with_errors_as_text
 from datamodules.recipe import Recipe
-from datamodules.sample import CorruptSample, Sample
+from datamodules.sample import AnySample, CorruptSample
 from datamodules.shard_reader import RawSample
 from datamodules.source import ShardSource
 from pretzel.errors import UserError
@@ -115,7 +115,7 @@ class TrainStream:
         """Yield batch ``number`` and every further one of its slot; replay those before it."""
         slots = self._plan.slots_per_process
         slot, end = number % slots, self._plan.steps
-        builder = BatchBuilder(self._plan.batch_size)
+        builder = BatchBuilder(self._plan.batch_size, self._decoder.image_size)
         current = slot
         for delivery in self._deliveries(builder, slot):
             if current >= number:
@@ -125,8 +125,16 @@ class TrainStream:
                 return
 
     def _deliveries(self, builder: BatchBuilder, slot: int) -> Iterator[Delivery]:
+        samples = self._readable(builder, slot)
+        for position, sample in enumerate(samples):
+            generator = stream(
+                self._plan.seed, "recipe", self._epoch, self._plan.rank, slot, position
+            )
+            for document in self._recipe.draw(sample, samples, generator):
+                yield from builder.add(document)
+
+    def _readable(self, builder: BatchBuilder, slot: int) -> Iterator[AnySample]:
         in_a_row = 0
-        position = 0
         for sample in self._samples(slot):
             if isinstance(sample, CorruptSample):
                 builder.skip(sample)
@@ -138,14 +146,9 @@ class TrainStream:
                     )
                 continue
             in_a_row = 0
-            generator = stream(
-                self._plan.seed, "recipe", self._epoch, self._plan.rank, slot, position
-            )
-            position += 1
-            for document in self._recipe.documents(sample, generator):
-                yield from builder.add(document, sample)
+            yield sample
 
-    def _samples(self, slot: int) -> Iterator[Sample | CorruptSample]:
+    def _samples(self, slot: int) -> Iterator[AnySample | CorruptSample]:
         plan = self._plan
         shards = slot_shards(self._source.shards("train"), plan, self._epoch, slot)
         key = (plan.seed, "samples", self._epoch, plan.rank, slot)

@@ -1,4 +1,4 @@
-"""A user's own shards, in the layout that img2dataset writes."""
+"""A user's own shards: the layout that img2dataset writes, and interleaved documents."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,9 @@ class Shards(ShardSource):
     """WebDataset shards: ``key.jpg|jpeg|png|webp`` with ``key.txt`` or ``key.json``.
 
     A ``key.json`` may hold the caption in ``caption_field`` (where there is no ``key.txt``) and
-    ``questions``: a list of ``[question, answer]``. Other members are not read.
+    ``questions``: a list of ``[question, answer]``. Or it holds an interleaved document in
+    ``segments`` (:mod:`datamodules.segments`), whose images are ``key.0.jpg``, ``key.1.jpg``, or
+    whatever it names. Other members are not read.
 
     Args:
         train: Training shards: paths with braces to expand, such as ``cc/{00000..00099}.tar``.

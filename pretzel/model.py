@@ -35,9 +35,12 @@ class Pretzel(GenerativeModel):
         deep: Deep stream; the model gives channels, grid and layers.
         vlm: Frozen vision-language model.
         interleaving: Who feeds whom; the model gives the sizes of the streams.
+        pack_length: Positions of a row into which several documents are packed in training and
+            scoring (the deep stream must take masks); None for one document a row.
 
     Raises:
-        UserError: If there are shallow blocks but no permutations.
+        UserError: If there are shallow blocks but no permutations, or ``pack_length`` is not
+            positive.
     """
 
     def __init__(
@@ -49,8 +52,12 @@ class Pretzel(GenerativeModel):
         deep: DeepFactory,
         vlm: VLMStream,
         interleaving: InterleavingFactory,
+        pack_length: int | None = None,
     ) -> None:
         super().__init__()
+        if pack_length is not None and pack_length < 1:
+            raise UserError(f"pack_length must be at least 1, got {pack_length}")
+        self.pack_length = pack_length
         channels, grid = latent.channels, latent.grid
         layers = split.layers(
             lambda: layer_costs(
@@ -69,10 +76,11 @@ class Pretzel(GenerativeModel):
         self.deep: DeepStream = deep(channels, grid, layers.deep)
         self.vlm = vlm
         self.interleaving: Interleaving = interleaving(channels, vlm.hidden_size, self.deep.width)
+        self.interleaving.check_streams(vlm, self.deep)
         self.interleaving.start_from(vlm)
         self.reads_text = self.interleaving.reads_text
         self.answers = self.interleaving.answers
-        self.packer = Packer(vlm.encode_text, vlm.special, grid)
+        self.packer = Packer(vlm.encode_text, vlm.special, grid, vlm.image_index(grid))
 
     @property
     def frozen(self) -> Mapping[str, FrozenPart]:
@@ -107,10 +115,11 @@ class Pretzel(GenerativeModel):
                 f"documents, got {len(x)}"
             )
         flowed = self.shallow(x)
-        streams = self.interleaving(stream_inputs(packed, flowed.z), self.vlm, self.deep)
+        inputs = stream_inputs(packed, flowed.z, self.seen(flowed.z, x))
+        streams = self.interleaving(inputs, self.vlm, self.deep)
 
         # The state before an image position gives its parameters; no image starts a row.
-        before = streams.deep[:, :-1][packed.is_image[:, 1:]]
+        before = streams.deep.flatten(0, 1)[packed.places(packed.is_image) - 1]
         params = self.deep.params(before.view(*x.shape[:2], before.shape[-1]))
         z, logdet = self.deep.transform.forward(flowed.z, params)
         summed = logdet.sum(dim=(1, 2), dtype=at_least_float32(logdet))
@@ -121,26 +130,50 @@ class Pretzel(GenerativeModel):
             token_nll=self._token_nll(streams.text, packed),
         )
 
+    def seen(
+        self, u: Float[Tensor, "m n d"], x: Float[Tensor, "m n d"]
+    ) -> Float[Tensor, "m n s"] | None:
+        """Return what the vision-language model is shown of whole images, None for u."""
+        sight = self.interleaving.sight
+        if sight is None or sight.is_causal:
+            return None
+        return sight.features(u, x, self.latent, self.vlm)
+
     def pack(self, documents: Sequence[Document]) -> PackedBatch:
         """Pack what the interleaving models of documents."""
-        return self.packer([self.interleaving.view(document) for document in documents])
+        viewed = [self.interleaving.view(document) for document in documents]
+        if self.pack_length is None:
+            return self.packer(viewed)
+        return self.packer.fill(viewed, self.pack_length)
 
     def _token_nll(self, text: Tensor | None, packed: PackedBatch) -> Float[Tensor, " k"]:
         if text is None:
             return self.deep.head.weight.new_zeros(0)
-        supervised = packed.targets != IGNORE
-        logits = self.vlm.logits(text[supervised])
-        return F.cross_entropy(logits, packed.targets[supervised], reduction="none")
+        supervised = packed.places(packed.targets != IGNORE)
+        logits = self.interleaving.logits(text.flatten(0, 1)[supervised], self.vlm)
+        return F.cross_entropy(logits, packed.targets.flatten()[supervised], reduction="none")
 
 
-def stream_inputs(packed: PackedBatch, u: Float[Tensor, "m n d"]) -> StreamInputs:
-    """Lay u out at the image positions of packed sequences (right-padded, causal)."""
-    dense = u.new_zeros(*packed.tokens.shape, u.shape[-1])
-    dense[packed.is_image] = u.flatten(0, 1)
+def stream_inputs(
+    packed: PackedBatch,
+    u: Float[Tensor, "m n d"],
+    seen: Float[Tensor, "m n s"] | None = None,
+) -> StreamInputs:
+    """Lay u, and what is seen, out at the image positions of packed sequences (causal)."""
+    places = packed.places(packed.is_image)
+
+    def laid_out(features: Float[Tensor, "m n c"]) -> Float[Tensor, "b l c"]:
+        dense = features.new_zeros(packed.tokens.numel(), features.shape[-1])
+        dense[places] = features.flatten(0, 1)
+        return dense.view(*packed.tokens.shape, -1)
+
     return StreamInputs(
         tokens=packed.tokens,
         is_image=packed.is_image,
-        u=dense,
+        u=laid_out(u),
         index=packed.index,
         positions=packed.positions,
+        mask=None if packed.document is None else packed.mask,
+        blocks=packed.block_mask,
+        seen=None if seen is None else laid_out(seen),
     )

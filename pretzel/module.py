@@ -1,5 +1,6 @@
 """The training of Pretzel: losses, optimizer, logging, checkpoints; nothing mathematical."""
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors.torch import save_file
 from torch import nn
@@ -32,23 +34,26 @@ from pretzel.sampling.samplers import Sampler
 from pretzel.sampling.text import answer
 from pretzel.schedule import Schedule
 from pretzel.sequence import DocumentBatch
+from pretzel.stages import SAMPLER, beginning, read_weights, train_only
 from pretzel.typing import Float, Tensor
-from pretzel.weights import check_architecture, check_frozen, read_exported
-
-_SAMPLER = "sampler"  # name in the metadata of exported weights
+from pretzel.vlm.text_states import TextStates
+from pretzel.weights import check_architecture, check_frozen
 
 
 class PretzelModule(LightningModule):
-    """Trains a :class:`pretzel.generative.GenerativeModel` with L = L_NF + lambda L_NTP.
+    """Trains a :class:`pretzel.generative.GenerativeModel` with L = w L_NF + lambda L_NTP.
 
     L_NF is the mean over all image dimensions of z^2/2 + log sigma - log|det J|, L_NTP the mean
     cross-entropy over all supervised tokens; both means are over the global batch, so that the
     loss does not depend on how rows are dealt out to processes. A denoiser that is trained adds
     its own loss, whose gradient stays within it: the flow trains as it would without one.
 
+    A stage (STARFlow2's S1, S2, S3) is what trains, which losses count and where it starts from:
+    ``trains``, ``flow_weight``, ``text_weight`` and ``weights``.
+
     Args:
         pretzel: The model: a :class:`pretzel.model.Pretzel`, or a flow by itself.
-        text_weight: Weight lambda of L_NTP.
+        text_weight: Weight lambda of L_NTP; with 0 it has no gradient.
         optimizer: Optimizer of the trainable parameters.
         schedule: Learning-rate schedule over the steps of the run.
         guidance: Guidance of the images sampled in evaluations and predictions.
@@ -59,14 +64,23 @@ class PretzelModule(LightningModule):
             their name, for example ``{interleaving: 2.0}``. A name that ends in ``?`` may begin
             none, for parts that some arms lack: ``{"interleaving.adapter?": 4.0}``.
         seed: Seed of the training and sampling noise.
-        weights: File written by :meth:`export`, to start from in place of random weights. A
-            checkpoint that is resumed overrules it.
+        weights: File written by :meth:`export`, or a checkpoint, to start from in place of random
+            weights: those alone, averaged if averages were kept; the optimizer and the steps begin
+            anew. A checkpoint that is resumed overrules it.
+        flow_weight: Weight w of L_NF; with 0 it has no gradient.
+        trains: Beginnings of the names of the parameters that train, ``?`` as above; None for all
+            that are not frozen for good. The others are left out of the optimizer, not out of
+            checkpoints.
+        text_states: Keeps the text states of the vision-language model, for a stage in which it is
+            a text encoder and no more.
 
     Raises:
-        UserError: If a weight is negative; if guidance cannot mix the model's transforms; if a
-            name in ``learning_rate_scales`` begins none of the trainable parameters and does not
-            end in ``?``; if ``weights`` cannot be read, are those of another architecture, or
-            were trained around other frozen parts.
+        UserError: If a weight is negative, or both losses are off; if guidance cannot mix the
+            model's transforms; if a name in ``learning_rate_scales`` or ``trains`` begins none of
+            the trainable parameters and does not end in ``?``, or nothing trains; if L_NF is off
+            and the model has no image-to-text; if ``weights`` cannot be read, are those of another
+            architecture, or were trained around other frozen parts; if ``text_states`` would not
+            do.
     """
 
     def __init__(
@@ -82,17 +96,27 @@ class PretzelModule(LightningModule):
         learning_rate_scales: dict[str, float] | None = None,
         seed: int = 0,
         weights: Path | None = None,
+        flow_weight: float = 1.0,
+        trains: list[str] | None = None,
+        text_states: TextStates | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
             ("text_weight", text_weight),
+            ("flow_weight", flow_weight),
             ("latent_norm_penalty", latent_norm_penalty),
         ):
             if not 0 <= value < math.inf:
                 raise UserError(f"{name} must be 0 or positive, got {value}")
+        if not flow_weight and not (text_weight and pretzel.answers):
+            raise UserError(
+                "flow_weight must be positive, got 0: "
+                + ("text_weight is 0 too" if pretzel.answers else _has_no_text_stage(pretzel))
+            )
         self.pretzel = pretzel
         self.register_state_dict_post_hook(_leave_out_frozen)  # type: ignore[no-untyped-call]
         self.text_weight = text_weight
+        self.flow_weight = flow_weight
         self.optimizer_factory = optimizer
         self.schedule = schedule
         self.guidance = guidance
@@ -106,15 +130,16 @@ class PretzelModule(LightningModule):
         self.seed = seed
         self.learning_rate_scales: dict[str, float] = {}
         for name, scale in (learning_rate_scales or {}).items():
-            prefix = name.removesuffix("?")
-            if prefix == name and not any(n.startswith(prefix) for n in self._trainable()):
-                raise UserError(
-                    f"learning_rate_scales: {name!r} must begin the name of a trainable "
-                    f"parameter, which start with {sorted(self._roots())}, or end in '?'"
-                )
+            # whether or not it trains in this stage
+            prefix = beginning("learning_rate_scales", name, self._trainable())
             self.learning_rate_scales[prefix] = scale
+        if trains is not None:
+            train_only(trains, self._trainable())
         if weights is not None:
             self._start_from(weights)
+        self.text_states = text_states
+        if text_states is not None:
+            text_states.check(pretzel)
 
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
         named = dict(self.pretzel.named_parameters())
@@ -122,8 +147,11 @@ class PretzelModule(LightningModule):
             named |= self.denoiser.named_parameters(prefix="denoiser")
         return {name: parameter for name, parameter in named.items() if parameter.requires_grad}
 
-    def _roots(self) -> set[str]:
-        return {name.split(".")[0] for name in self._trainable()}
+    def _trained_denoiser(self) -> TrainableDenoiser | None:
+        denoiser = self.denoiser
+        if not isinstance(denoiser, TrainableDenoiser):
+            return None
+        return denoiser if any(p.requires_grad for p in denoiser.parameters()) else None
 
     # Training
 
@@ -132,11 +160,15 @@ class PretzelModule(LightningModule):
         seen = self.trainer.fit_loop.epoch_loop.total_batch_idx
         noise = self.pretzel.noise(len(batch.images), self.seed, "noise", self.global_rank, seen)
         x = self.pretzel.encode(batch.images, noise)
-        loss, parts = self._loss(self.pretzel.score(batch.documents, x))
-        if isinstance(self.denoiser, TrainableDenoiser):
+        known = self.text_states
+        with known.serving(self.pretzel) if known is not None else contextlib.nullcontext():
+            output = self.pretzel.score(batch.documents, x)
+        loss, parts = self._loss(output)
+        denoiser = self._trained_denoiser()
+        if denoiser is not None:
             sigma = self.pretzel.latent.noise
             error, num_images = self._global_mean(
-                self.denoiser.loss(x, x - sigma * noise, sigma) if len(x) else x.new_zeros(0)
+                denoiser.loss(x, x - sigma * noise, sigma) if len(x) else x.new_zeros(0)
             )
             loss = loss + error
             if num_images:
@@ -152,7 +184,11 @@ class PretzelModule(LightningModule):
         nll = -output.log_prob / dims - 0.5 * LOG_2PI
         flow, num_images = self._global_mean(nll)
         text, num_tokens = self._global_mean(output.token_nll)
-        loss = flow + self.text_weight * text
+        loss = nll.new_zeros(())
+        if self.flow_weight:  # without it there is no gradient to take, not even one of zeros
+            loss = loss + self.flow_weight * flow
+        if self.text_weight:
+            loss = loss + self.text_weight * text
         parts: dict[str, Tensor] = {}
         if num_images:
             parts["nll_flow"] = flow
@@ -162,7 +198,9 @@ class PretzelModule(LightningModule):
             wide = at_least_float32(output.u)
             penalty, _ = self._global_mean(output.u.square().mean(dim=(1, 2), dtype=wide))
             loss = loss + self.latent_norm_penalty * penalty
-        if not len(nll) or (self.pretzel.answers and not len(output.token_nll)):
+        has_flow = bool(self.flow_weight) and len(nll) > 0
+        has_text = bool(self.text_weight) and len(output.token_nll) > 0
+        if not has_flow or (self.pretzel.answers and not has_text):
             # Every process must take part in every gradient, whatever its rows hold (DDP).
             loss = loss + 0.0 * sum(p.sum() for p in self._trainable().values())
         return loss, parts
@@ -282,14 +320,22 @@ class PretzelModule(LightningModule):
         noise = self.pretzel.noise(len(prompts), self.seed, "sample", *stream_key)
         return self._images(prompts, noise)
 
-    def _images(
-        self, prompts: Sequence[str], noise: Float[Tensor, "n p d"]
-    ) -> Float[Tensor, "n 3 h w"]:
+    def check_denoiser(self) -> None:
+        """Refuse to draw with a denoiser that was not trained with the flow.
+
+        Raises:
+            UserError: If its weights were not in the file that the flow's are from.
+        """
         if self._denoiser_lacks:
             raise UserError(
                 f"denoiser {type(self.denoiser).__name__} has no trained weights: the flow's were "
                 "trained without one; choose another denoiser, or train this one with fit"
             )
+
+    def _images(
+        self, prompts: Sequence[str], noise: Float[Tensor, "n p d"]
+    ) -> Float[Tensor, "n 3 h w"]:
+        self.check_denoiser()
         made = sample_images(
             self.pretzel, prompts, noise, self.guidance, self.denoiser, self.sampler
         )
@@ -394,19 +440,32 @@ class PretzelModule(LightningModule):
     def _start_from(self, path: Path) -> None:
         what = f"weights {path}"
         is_meta = self.pretzel.like.is_meta  # built to be checked and counted only
-        state, metadata = read_exported(path, shapes_only=is_meta)
+        start = read_weights(path, shapes_only=is_meta)
         if is_meta:
-            self.check_state(state, what)
+            self.check_state(start.state, what)
             return
-        named = {name: metadata[name] for name in self.pretzel.frozen if name in metadata}
+        frozen = start.frozen
+        named = {name: frozen[name] for name in self.pretzel.frozen if name in frozen}
         check_frozen({name: self.pretzel.frozen[name].identity for name in named}, named, what)
-        self.check_state(state, what)
-        self.load_state_dict(state)
-        self.sampler.load_state(json.loads(metadata.get(_SAMPLER, "{}")))
+        self.check_state(start.state, what)
+        self.load_state_dict(start.state)
+        self.sampler.load_state(start.sampler)
 
     def on_fit_start(self) -> None:
-        """Let a denoiser that has no trained weights train from its beginning."""
-        self._denoiser_lacks = False
+        """Let a denoiser that has no trained weights train from its beginning; find text states."""
+        if self._trained_denoiser() is not None:
+            self._denoiser_lacks = False
+        if self.text_states is not None:
+            self.text_states.start(self.pretzel)
+
+    def on_fit_end(self) -> None:
+        """Keep the text states that are new."""
+        states = self.text_states
+        if states is not None:
+            states.finish()
+            rank_zero_info(
+                f"text states of the VLM: {states.num_read} read, {states.num_computed} computed"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the frozen parts."""
@@ -429,8 +488,16 @@ class PretzelModule(LightningModule):
     def export(self, path: Path) -> None:
         """Write the trained weights as safetensors, frozen parts named in the metadata."""
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
-        metadata = {**self.frozen_identities(), _SAMPLER: json.dumps(self.sampler.state())}
+        metadata = {**self.frozen_identities(), SAMPLER: json.dumps(self.sampler.state())}
         save_file(tensors, path, metadata=metadata)
+
+
+def _has_no_text_stage(pretzel: GenerativeModel) -> str:
+    part = pretzel.interleaving if isinstance(pretzel, Pretzel) else pretzel
+    return (
+        f"{type(part).__name__} has no image-to-text, so this stage does not exist for it; the "
+        "next one starts from the weights of the one before"
+    )
 
 
 def _denoises(name: str) -> bool:

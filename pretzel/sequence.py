@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pretzel.errors import UserError
+
 Role = Literal["context", "target", "dropped"]
 
 
@@ -22,9 +24,10 @@ class Text:
 
     Attributes:
         content: The text itself.
-        role: ``context`` is read but not predicted (captions of text-to-image, questions);
-            ``target`` is supervised by next-token prediction (answers); ``dropped`` keeps its
-            absolute positions but is not attended (caption dropout).
+        role: ``context`` is read but not predicted (captions of text-to-image, questions,
+            requests); ``target`` is supervised by next-token prediction (answers); ``dropped``
+            keeps its absolute positions but is not attended (caption dropout). What else stands
+            before it stays visible.
     """
 
     content: str
@@ -36,7 +39,21 @@ class Image:
     """The place of one image; its pixels are the next ones of the batch's ``images``."""
 
 
-Segment = Text | Image
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """Text and images that are gone but keep their place: neither attended nor modelled.
+
+    What follows has the absolute positions that it would have behind them. Dropped images have
+    no pixels in the batch.
+
+    Attributes:
+        segments: What stood there.
+    """
+
+    segments: tuple[Text | Image, ...]
+
+
+Segment = Text | Image | Dropped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +70,7 @@ class Document:
 
     @property
     def num_images(self) -> int:
-        """Number of images in the document."""
+        """Number of images in the document, dropped ones not counted."""
         return sum(isinstance(segment, Image) for segment in self.segments)
 
     @property
@@ -99,3 +116,29 @@ def question_document(pairs: Sequence[tuple[str, str]], *, key: str = "") -> Doc
     for question, answer in pairs:
         segments += [Text(content=question), Text(content=answer, role="target")]
     return Document(key=key, segments=tuple(segments))
+
+
+def without_past(document: Document, image: int) -> Document:
+    """Return the document from one of its images on, all that stood before it dropped.
+
+    This is the null context of guidance, for the first image and for any later one: begin-of-image
+    attends to itself alone, at its absolute position.
+
+    Args:
+        document: The document.
+        image: Number of the image in the document, from 0.
+
+    Raises:
+        UserError: If the document has no such image.
+    """
+    places = [i for i, segment in enumerate(document.segments) if isinstance(segment, Image)]
+    if not 0 <= image < len(places):
+        raise UserError(
+            f"image must be one of the {len(places)} images of document {document.key!r}, "
+            f"counted from 0, got {image}"
+        )
+    past: list[Text | Image] = []
+    for segment in document.segments[: places[image]]:
+        past += segment.segments if isinstance(segment, Dropped) else (segment,)
+    rest = document.segments[places[image] :]
+    return replace(document, segments=(Dropped(segments=tuple(past)), *rest) if past else rest)

@@ -175,9 +175,9 @@ def test_a_missing_kind_adds_nothing_and_every_parameter_takes_part(data, absent
 
 def test_learning_rates_scale_by_name():
     trained = module(learning_rate_scales={"interleaving": 2.0, "interleaving.adapter": 0.0})
-    adapter = trained.pretzel.interleaving.adapter.linear.weight.clone()
+    adapter = trained.pretzel.interleaving.adapter.last.weight.clone()
     fit(trained, given())
-    assert torch.equal(trained.pretzel.interleaving.adapter.linear.weight, adapter)
+    assert torch.equal(trained.pretzel.interleaving.adapter.last.weight, adapter)
     rates = {group["lr"] for group in trained.trainer.optimizers[0].param_groups}
     assert rates == {0.1, 0.2, 0.0}
     with pytest.raises(ValueError, match="'vlm' must begin the name of a trainable parameter"):

@@ -1,14 +1,24 @@
-"""Documents as sequences: layout, positions, targets, padding, dropped captions."""
+"""Documents as sequences: layout, positions, targets, padding, what is dropped, shared rows."""
 
 import pytest
 import torch
 
+from pretzel.flow.masks import document_mask
 from pretzel.packing import IGNORE, Packer
-from pretzel.sequence import Document, Image, Text, caption_document, question_document
+from pretzel.rows import first_fit
+from pretzel.sequence import (
+    Document,
+    Dropped,
+    Image,
+    Text,
+    caption_document,
+    question_document,
+    without_past,
+)
 from pretzel.vlm.base import SpecialTokens
 
 PAD, BOI, EOI, END = 0, 1, 2, 3
-WORDS = {"a": 10, "red": 11, "circle": 12, "shape": 13, "color": 14, "yes": 15, "no": 16}
+WORDS = {"a": 10, "red": 11, "circle": 12, "shape": 13, "color": 14, "yes": 15, "no": 16, "b": 17}
 
 
 def encode(text):
@@ -57,7 +67,6 @@ def test_image_positions_and_end_of_image_are_never_targets(packer):
         Image(),
         Text(content="b a", role="target"),
     )
-    WORDS["b"] = 17
     packed = packer([Document(key="", segments=segments)])
     supervised = packed.targets != IGNORE
     assert not (supervised & packed.is_image).any()
@@ -127,3 +136,181 @@ def test_no_documents_or_empty_ones_are_refused(packer):
         packer([])
     with pytest.raises(ValueError, match="document 'k' must have text or an image"):
         packer([Document(key="k", segments=(Text(content="a", role="dropped"),))])
+
+
+def words(content, role="context"):
+    return Text(content=content, role=role)
+
+
+STORY = Document(
+    key="story",
+    segments=(
+        words("a red circle"),
+        Image(),
+        words("shape"),
+        words("circle", "target"),
+        words("a"),
+        Image(),
+        words("yes", "target"),
+    ),
+)
+
+
+def test_an_interleaved_document(packer):
+    packed = packer([STORY])
+    image = [BOI, PAD, PAD, PAD, PAD, EOI]
+    assert packed.tokens[0].tolist() == [
+        10, 11, 12, *image, 13, 12, END, 10, *image, 15, END,
+    ]  # fmt: skip
+    assert packed.index[0].tolist() == list(range(21))
+    # the request "a" ends in a begin-of-image that is a target; the second image's own follow
+    ignored = [IGNORE] * 5
+    assert target(packed) == [
+        IGNORE, IGNORE, BOI, *ignored, IGNORE, 12, END, IGNORE, BOI, *ignored, 15, END, IGNORE,
+    ]  # fmt: skip
+    places = packed.positions[0, :, 0].tolist()
+    assert places == [0, 1, 2, 3, 4, 4, 4, 4, 5, 6, 7, 8, 9, 10, 11, 11, 11, 11, 12, 13, 14]
+    assert packed.positions[0, 14:18, 1:].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+def test_an_image_in_front_is_predicted_by_nothing(packer):
+    assert BOI not in target(packer([Document(key="", segments=(Image(), words("no")))]))
+
+
+def test_empty_text_takes_no_position_but_an_empty_answer_ends(packer):
+    packed = packer([Document(key="", segments=(words(""), Image(), words("", "target")))])
+    assert packed.tokens[0].tolist() == [BOI, 0, 0, 0, 0, EOI, END]
+    assert target(packed) == [IGNORE] * 5 + [END, IGNORE]
+
+
+def test_text_alone_and_several_supervised_turns(packer):
+    turns = (words("shape"), words("circle", "target"), words("color"), words("red", "target"))
+    packed = packer([Document(key="", segments=turns)])
+    assert packed.tokens[0].tolist() == [13, 12, END, 14, 11, END]
+    assert target(packed) == [12, END, IGNORE, 11, END, IGNORE]
+
+
+@pytest.mark.parametrize("image", [0, 1])
+def test_an_image_without_its_past_keeps_its_place_and_sees_nothing(packer, image):
+    whole, cut = packer([STORY]), packer([without_past(STORY, image)])
+    start = (3, 13)[image]
+    assert cut.tokens[0].tolist() == whole.tokens[0, start:].tolist()
+    assert cut.index[0].tolist() == whole.index[0, start:].tolist()
+    assert cut.positions[0].tolist() == whole.positions[0, start:].tolist()
+    assert target(cut) == target(whole)[start:]
+    assert not cut.mask[0, 0, 0, 1:].any()
+    assert without_past(STORY, image).num_images == 2 - image
+
+
+def test_a_past_without_an_image_is_that_of_a_dropped_caption(packer):
+    cut = packer([without_past(caption_document("a red circle"), 0)])
+    dropped = packer([caption_document("a red circle", dropped=True)])
+    assert cut.index.tolist() == dropped.index.tolist()
+    assert cut.positions.tolist() == dropped.positions.tolist()
+
+
+def test_dropping_the_past_twice_drops_it_once(packer):
+    twice = without_past(without_past(STORY, 0), 1)
+    assert twice == without_past(STORY, 1)
+    assert without_past(twice, 0) == twice
+    assert isinstance(twice.segments[0], Dropped)
+
+
+def test_an_image_that_a_document_lacks_is_refused():
+    with pytest.raises(ValueError, match="2 images of document 'story', counted from 0, got 2"):
+        without_past(STORY, 2)
+
+
+def test_nothing_behind_a_gap_is_predicted_from_before_it(packer):
+    request = words("a", "dropped")
+    packed = packer([Document(key="", segments=(Image(), request, Image()))])
+    assert packed.tokens[0].tolist() == [BOI, 0, 0, 0, 0, EOI, BOI, 0, 0, 0, 0, EOI]
+    assert target(packed) == [IGNORE] * 12
+    # only the request is hidden: the image before stays visible
+    assert packed.mask[0, 0, 6, :7].all()
+
+
+def test_the_index_over_an_image_may_be_that_of_the_model():
+    special = SpecialTokens(pad=PAD, begin_of_image=BOI, end_of_image=EOI, end_of_text=END)
+    packer = Packer(encode, special, (2, 2), image_index=([0, 0, 0, 0], 2))
+    assert packer([STORY]).index[0].tolist() == [
+        0, 1, 2, 3, 4, 4, 4, 4, 6, 7, 8, 9, 10, 11, 12, 12, 12, 12, 14, 15, 16,
+    ]  # fmt: skip
+    assert packer([without_past(STORY, 1)]).index[0, 0] == 11
+
+
+# Several documents in a row
+
+BATCH = (
+    caption_document("a red circle"),
+    STORY,
+    Document(key="", segments=(words("shape"), words("circle", "target"))),
+    question_document([("color", "red")]),
+    caption_document("a", dropped=True),
+)
+
+
+def test_longest_first_into_the_first_row_with_room():
+    assert first_fit([4, 8, 1, 4, 2, 1], 10) == [[0, 2, 3, 5], [1, 4]]
+    assert first_fit([3, 12, 3], 10) == [[0, 2], [1]]
+    assert first_fit([5], 5) == [[0]]
+
+
+def test_shared_rows_hold_what_rows_of_one_hold(packer):
+    alone, packed = packer(BATCH), packer.fill(BATCH, 23)
+    assert packed.tokens.shape == (3, 21)
+    for number in range(len(BATCH)):
+        own, there = alone.is_valid[number], packed.document == number
+        for name in ("tokens", "is_image", "is_valid", "index", "positions", "targets"):
+            expected = getattr(alone, name)[number][own]
+            assert getattr(packed, name)[there].tolist() == expected.tolist(), name
+    assert ((packed.document == -1) == ~packed.is_valid).all()
+
+
+def test_documents_of_a_row_do_not_see_each_other(packer):
+    packed = packer.fill(BATCH, 23)
+    mask = packed.mask[:, 0]
+    for row, documents in zip(mask, packed.document, strict=True):
+        for query, key in row.nonzero().tolist():
+            assert key <= query
+            assert documents[query] == documents[key]
+            assert documents[query] >= 0 or query == key
+    assert packed.block_mask is None
+    own = document_mask(packed.document) & packed.is_valid[:, None, :, None]
+    assert torch.equal(own, packed.mask & packed.is_valid[:, None, :, None])
+
+
+def test_places_are_those_of_the_documents_in_order(packer):
+    alone, packed = packer(BATCH), packer.fill(BATCH, 23)
+    # Documents 2 and 3 share the first row, before the images of document 1.
+    assert packed.document[:, 0].tolist() == [0, 1, 4]
+    for name in ("is_image", "is_valid"):
+        expected = alone.index.flatten()[alone.places(getattr(alone, name))]
+        found = packed.index.flatten()[packed.places(getattr(packed, name))]
+        assert found.tolist() == expected.tolist()
+    expected, found = (
+        batch.targets.flatten()[batch.places(batch.targets != IGNORE)] for batch in (alone, packed)
+    )
+    assert found.tolist() == expected.tolist()
+
+
+def test_a_document_longer_than_a_row_has_one_of_its_own(packer):
+    packed = packer.fill(BATCH, 9)
+    assert packed.tokens.shape[1] == 21
+    assert (packed.document == 1).any(dim=1).sum() == 1
+    assert set(packed.document[(packed.document == 1).any(dim=1)].flatten().tolist()) == {1}
+
+
+def test_shared_rows_refuse_what_rows_of_one_refuse(packer):
+    with pytest.raises(ValueError, match="at least one document, got none"):
+        packer.fill([], 9)
+    with pytest.raises(ValueError, match="max_length must be at least 1, got 0"):
+        packer.fill(BATCH, 0)
+
+
+def test_the_null_context_of_a_second_image_is_begin_of_image_alone(packer):
+    past = Document(key="", segments=without_past(STORY, 1).segments[:1])
+    packed = packer([past], pad="left", open_image=True)
+    assert packed.tokens.tolist() == [[BOI]]
+    assert packed.index.tolist() == [[13]]
+    assert packed.positions.tolist() == [[[10, 0, 0]]]

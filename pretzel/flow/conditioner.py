@@ -81,6 +81,40 @@ class Conditioner(nn.Module, ABC, Generic[CacheT]):
         """
 
 
+class LayeredConditioner(Conditioner[CacheT], Generic[CacheT]):
+    """A conditioner that can stop between layers, so that another stream can join in.
+
+    ``forward`` is :meth:`run` over all layers, then :meth:`finish`.
+
+    Attributes:
+        num_layers: Layers.
+    """
+
+    num_layers: int
+
+    @abstractmethod
+    def run(
+        self,
+        h: Float[Tensor, "b l w"],
+        start: int,
+        stop: int,
+        rotation: Rotation | None = None,
+        mask: Mask | None = None,
+        cache: CacheT | None = None,
+        modulation: Float[Tensor, "b layers 6 w"] | None = None,
+    ) -> Float[Tensor, "b l w"]:
+        """Run layers ``start`` to ``stop - 1``; arguments as in ``forward``.
+
+        Nothing is committed to the cache before :meth:`finish`.
+        """
+
+    @abstractmethod
+    def finish(
+        self, h: Float[Tensor, "b l w"], cache: CacheT | None = None
+    ) -> Float[Tensor, "b l w"]:
+        """Return the states after the last layer's; commit the new positions to the cache."""
+
+
 @runtime_checkable
 class ConditionerFactory(Protocol):
     """Makes a conditioner for the layers that the split gives it."""

@@ -1,13 +1,18 @@
 """The deep stream: a causal TarFlow transformer over the interleaved sequence."""
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from pretzel.errors import UserError
-from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory
+from pretzel.flow.conditioner import (
+    ConditionerCache,
+    ConditionerFactory,
+    LayeredConditioner,
+    Rotation,
+)
 from pretzel.flow.masks import Mask
 from pretzel.flow.positions import AxialPositions, PositionsFactory
 from pretzel.flow.sizes import check_grid, check_sizes
@@ -47,7 +52,7 @@ class DeepStream(nn.Module):
         positions: PositionsFactory | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(channels=channels, num_layers=num_layers)
+        check_sizes(channels=channels)
         check_grid(grid)
         self.channels = channels
         self.transform = transform
@@ -96,6 +101,26 @@ class DeepStream(nn.Module):
         out: Tensor = self.conditioner(inputs, rotation, mask, cache)
         return out
 
+    def begin(
+        self,
+        positions: Int[Tensor, "b l a"],
+        dtype: torch.dtype,
+        mask: Mask | None = None,
+        cache: ConditionerCache | None = None,
+    ) -> "DeepRun":
+        """Return a run over new positions that can stop between layers.
+
+        Raises:
+            UserError: If the conditioner cannot.
+        """
+        if not isinstance(self.conditioner, LayeredConditioner):
+            raise UserError(
+                "conditioner of the deep stream must be a LayeredConditioner to stop between its "
+                f"layers, got {type(self.conditioner).__name__}"
+            )
+        rotation = self.positions.rotation(positions, dtype)
+        return DeepRun(self.conditioner, rotation, mask, cache)
+
     def new_cache(
         self, batch_size: int, max_length: int, temperature: Float[Tensor, " b"] | None = None
     ) -> ConditionerCache:
@@ -115,6 +140,39 @@ class DeepStream(nn.Module):
             return out
         own = self.free[start : start + out.shape[1]]
         return torch.cat([own.expand(len(out), -1, -1), out], dim=-1)
+
+
+class DeepRun:
+    """One chunk of positions on its way through the layers of the deep stream.
+
+    Args:
+        conditioner: The layers.
+        rotation: Rotary positions of the chunk.
+        mask: Which key a query may attend.
+        cache: Keys and values of the positions before.
+    """
+
+    def __init__(
+        self,
+        conditioner: LayeredConditioner[Any],
+        rotation: Rotation | None,
+        mask: Mask | None,
+        cache: ConditionerCache | None,
+    ) -> None:
+        self.conditioner = conditioner
+        self.arguments = (rotation, mask, cache)
+        self.cache = cache
+        self.done = 0
+
+    def advance(self, h: Float[Tensor, "b l w"], num_layers: int) -> Float[Tensor, "b l w"]:
+        """Run the next ``num_layers`` layers."""
+        start, self.done = self.done, self.done + num_layers
+        return self.conditioner.run(h, start, self.done, *self.arguments)
+
+    def finish(self, h: Float[Tensor, "b l w"]) -> Float[Tensor, "b l w"]:
+        """Return y_D once all layers have run; commit the chunk to the cache."""
+        assert self.done == self.conditioner.num_layers
+        return self.conditioner.finish(h, self.cache)
 
 
 @runtime_checkable

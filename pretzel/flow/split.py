@@ -74,15 +74,17 @@ class ExplicitSplit(Split):
 
     Args:
         shallow: Layers of each shallow block, data side first; empty for none.
-        deep: Layers of the deep block.
+        deep: Layers of the deep block; 0 only where an interleaving runs the flow elsewhere.
 
     Raises:
-        UserError: If a number of layers is not positive.
+        UserError: If a number of layers is negative, or 0 in a shallow block.
     """
 
     def __init__(self, shallow: list[int], deep: int) -> None:
-        if min([deep, *shallow]) < 1:
-            raise UserError(f"layers must be positive, got shallow={shallow}, deep={deep}")
+        if min([1, *shallow]) < 1 or deep < 0:
+            raise UserError(
+                f"layers must be positive, and deep may be 0, got shallow={shallow}, deep={deep}"
+            )
         self.shallow = tuple(shallow)
         self.deep = deep
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pretzel.errors import UserError
-from pretzel.flow.conditioner import Conditioner, Rotation
+from pretzel.flow.conditioner import LayeredConditioner, Rotation
 from pretzel.flow.masks import Mask, attend, causal_mask
 from pretzel.flow.mlp import MLP, MLPFactory
 from pretzel.flow.norms import NormFactory, RMSNorm, is_step, normalise, over_rms
@@ -154,7 +154,7 @@ class Layer(nn.Module):
         return out
 
 
-class CausalTransformer(Conditioner[KVCache]):
+class CausalTransformer(LayeredConditioner[KVCache]):
     """A stack of causal pre-norm layers.
 
     Args:
@@ -199,7 +199,9 @@ class CausalTransformer(Conditioner[KVCache]):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        check_sizes(num_layers=num_layers, width=width, head_dim=head_dim)
+        if num_layers < 0:
+            raise UserError(f"num_layers must be 0 or positive, got {num_layers}")
+        check_sizes(width=width, head_dim=head_dim)
         if num_heads is None:
             if width % head_dim:
                 raise UserError(f"head_dim must divide width={width}, got {head_dim}")
@@ -210,6 +212,7 @@ class CausalTransformer(Conditioner[KVCache]):
             raise UserError(f"num_kv_heads must divide num_heads={num_heads}, got {kv_heads}")
         make_norm: NormFactory = norm or RMSNorm
         make_mlp: MLPFactory = mlp or MLP
+        self.num_layers = num_layers
         self.width = width
         self.rotary_dim = head_dim
         self.head_dim = head_dim
@@ -270,19 +273,40 @@ class CausalTransformer(Conditioner[KVCache]):
             cache: Keys and values of the positions before.
             modulation: Shift, scale, gate of attention, then of the MLP, for each layer.
         """
+        h = self.run(h, 0, self.num_layers, rotation, mask, cache, modulation)
+        return self.finish(h, cache)
+
+    def run(
+        self,
+        h: Float[Tensor, "b l w"],
+        start: int,
+        stop: int,
+        rotation: Rotation | None = None,
+        mask: Mask | None = None,
+        cache: KVCache | None = None,
+        modulation: Float[Tensor, "b layers 6 w"] | None = None,
+    ) -> Float[Tensor, "b l w"]:
+        """Run layers ``start`` to ``stop - 1``; arguments as in ``forward``."""
         length = h.shape[1]
         if mask is None and cache is not None and cache.length and length > 1:
             # is_causal aligns top-left: right only while the cache is empty.
             mask = causal_mask(length, cache.length, h.device)
         recompute = self.gradient_checkpointing and cache is None and torch.is_grad_enabled()
-        for index, layer in enumerate(self.layers):
+        for index in range(start, stop):
+            layer = self.layers[index]
             own = None if modulation is None else modulation[:, index, :, None]
             if recompute:
                 h = checkpoint(layer, h, rotation, mask, None, index, own, use_reentrant=False)
             else:
                 h = layer(h, rotation, mask, cache, index, own)
+        return h
+
+    def finish(
+        self, h: Float[Tensor, "b l w"], cache: KVCache | None = None
+    ) -> Float[Tensor, "b l w"]:
+        """Apply the final norm; commit the new positions to the cache."""
         if cache is not None:
-            cache.commit(length)
+            cache.commit(h.shape[1])
         return h if self.final_norm is None else normalise(self.final_norm, h)
 
     def new_cache(

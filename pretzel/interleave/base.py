@@ -6,8 +6,12 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from pretzel.errors import UserError
 from pretzel.flow.conditioner import ConditionerCache
 from pretzel.flow.deep import DeepStream
+from pretzel.flow.masks import Mask
+from pretzel.interleave.new_tokens import NewTokens
+from pretzel.interleave.sight import Sight
 from pretzel.sequence import Document
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import VLMCache, VLMStream
@@ -21,10 +25,13 @@ class StreamInputs:
         tokens: Token ids (at image positions: any).
         is_image: True at image positions.
         u: Output of the shallow flow at image positions, anything finite elsewhere.
+        seen: What the vision-language model is shown at image positions, anything finite
+            elsewhere; None for u.
         index: Absolute index in the row.
         positions: Text axis, then grid coordinates.
         mask: True where a query may attend a key (all keys of the caches, new ones last); None
             for causal attention over right-padded rows without caches.
+        blocks: The same for the deep stream, by blocks; None for ``mask``.
     """
 
     tokens: Int[Tensor, "b l"]
@@ -33,6 +40,13 @@ class StreamInputs:
     index: Int[Tensor, "b l"]
     positions: Int[Tensor, "b l a"]
     mask: Bool[Tensor, "b 1 l k"] | None = None
+    seen: Float[Tensor, "b l s"] | None = None
+    blocks: Mask | None = None
+
+    @property
+    def deep_mask(self) -> Mask | None:
+        """The mask that the deep stream takes."""
+        return self.mask if self.blocks is None else self.blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +75,13 @@ class StreamCaches:
     vlm: VLMCache | None
 
     def rewind(self, num_positions: int) -> None:
-        """Take the last positions out of the caches: they were provisional."""
+        """Take the last positions out of the caches: they were provisional.
+
+        The VLM's may not hold them: an image is not always shown to it before it is complete.
+        """
         self.deep.rewind(num_positions)
         if self.vlm is not None:
-            self.vlm.rewind(num_positions)
+            self.vlm.rewind(max(self.vlm.length - self.deep.length, 0))
 
     def select(self, rows: Int[Tensor, " k"]) -> "StreamCaches":
         """Return caches of the given rows (repeats allowed), so that a shared prefix runs once."""
@@ -86,15 +103,42 @@ class Interleaving(nn.Module, ABC):
         reads_text: Whether images are conditioned on the text before them.
         answers: Whether text after an image can be predicted (image-to-text, joint loss).
         feeds_vlm: Whether every position enters the VLM, which then keeps a cache.
+        sight: What the VLM is shown at image positions; None where they do not enter it.
+        new_tokens: Tokens that the VLM's vocabulary lacks; None if it lacks none.
     """
 
     reads_text: bool
     answers: bool
     feeds_vlm: bool
+    sight: Sight | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new_tokens: NewTokens | None = None
 
     def start_from(self, vlm: VLMStream) -> None:
-        """Fit what depends on the frozen model's own states (once, at construction)."""
-        return
+        """Fit what depends on the frozen model (once, at construction)."""
+        if vlm.num_new_tokens and (self.reads_text or self.answers):
+            self.new_tokens = NewTokens(vlm)
+
+    def check_streams(self, vlm: VLMStream, deep: DeepStream) -> None:
+        """Refuse streams that do not fit together (once, at construction).
+
+        Raises:
+            UserError: If the deep stream has no layers.
+        """
+        if getattr(deep.conditioner, "num_layers", None) == 0:
+            raise UserError(
+                f"split must give the deep stream of {type(self).__name__} a layer at least, got 0"
+            )
+
+    def embed(self, tokens: Int[Tensor, "b l"], vlm: VLMStream) -> Float[Tensor, "b l h"]:
+        """Return the VLM's embeddings of tokens, new ones included."""
+        return vlm.embed(tokens) if self.new_tokens is None else self.new_tokens.embed(tokens, vlm)
+
+    def logits(self, text: Float[Tensor, "*b h"], vlm: VLMStream) -> Float[Tensor, "*b v"]:
+        """Return the logits of the next token, of new ones included, from states for text."""
+        return vlm.logits(text) if self.new_tokens is None else self.new_tokens.logits(text, vlm)
 
     @abstractmethod
     def view(self, document: Document) -> Document:

@@ -4,32 +4,17 @@ import torch
 from torch import nn
 
 from pretzel.flow.deep import DeepStream
-from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
+from pretzel.interleave.adapter import AdapterFactory
+from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
+from pretzel.interleave.links import LinkFactory, ZeroLink
+from pretzel.interleave.seeing import Seeing
+from pretzel.interleave.sight import Sight
 from pretzel.interleave.whitening import Whitening
 from pretzel.sequence import Document
-from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
 
 
-class Adapter(nn.Module):
-    """Linear map from u into the embedding space of the VLM.
-
-    Args:
-        channels: Channels D of u.
-        hidden_size: Hidden size of the vision-language model.
-    """
-
-    def __init__(self, *, channels: int, hidden_size: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(channels, hidden_size)
-
-    def forward(self, u: Float[Tensor, "*b d"]) -> Float[Tensor, "*b h"]:
-        """Map u."""
-        out: Tensor = self.linear(u)
-        return out
-
-
-class Stacked(Interleaving):
+class Stacked(Seeing):
     """The Pretzel of the paper.
 
     Image positions enter the VLM through the adapter. The deep stream reads P_in(u) + W_vlm y_vlm
@@ -46,11 +31,12 @@ class Stacked(Interleaving):
         deep_skip: Whether W_D exists; without it text is read off the VLM alone.
         detach_u: Stop gradients from the VLM into the shallow flow (an ablation).
         whiten: Whether P_txt and W_vlm read whitened states of the VLM, in place of raw ones.
+        skips: How both skips start; None for :class:`~pretzel.interleave.links.ZeroLink`.
+        adapter: Maps what is seen into the VLM's embedding space; None for
+            :class:`~pretzel.interleave.adapter.LinearAdapter`.
+        sight: What the VLM is shown of an image; None for
+            :class:`~pretzel.interleave.sight.SeesFlow`.
     """
-
-    reads_text = True
-    answers = True
-    feeds_vlm = True
 
     def __init__(
         self,
@@ -62,20 +48,22 @@ class Stacked(Interleaving):
         deep_skip: bool = True,
         detach_u: bool = False,
         whiten: bool = True,
+        skips: LinkFactory | None = None,
+        adapter: AdapterFactory | None = None,
+        sight: Sight | None = None,
     ) -> None:
-        super().__init__()
-        self.adapter = Adapter(channels=channels, hidden_size=hidden_size)
+        super().__init__(channels, hidden_size, adapter=adapter, sight=sight, detach_u=detach_u)
+        make_link: LinkFactory = skips or ZeroLink
         self.whitening = Whitening(hidden_size=hidden_size) if whiten else None
         self.text_input = nn.Linear(hidden_size, width)
-        self.vlm_skip = nn.Linear(hidden_size, width, bias=False) if vlm_skip else None
-        self.deep_skip = nn.Linear(width, hidden_size, bias=False) if deep_skip else None
-        for skip in (self.vlm_skip, self.deep_skip):
-            if skip is not None:
-                nn.init.zeros_(skip.weight)
-        self.detach_u = detach_u
+        # Where the image being modelled is not seen, nothing leads from the VLM to its positions.
+        has_vlm_skip = vlm_skip and self.sight.is_causal
+        self.vlm_skip = make_link(hidden_size, width) if has_vlm_skip else None
+        self.deep_skip = make_link(width, hidden_size) if deep_skip else None
 
     def start_from(self, vlm: VLMStream) -> None:
-        """Fit the whitening to the VLM."""
+        """Fit the whitening and the adapter to the VLM."""
+        super().start_from(vlm)
         if self.whitening is not None:
             self.whitening.fit(vlm)
 
@@ -91,15 +79,17 @@ class Stacked(Interleaving):
         caches: StreamCaches | None = None,
     ) -> StreamOutputs:
         """Run the VLM, then the flow."""
-        is_image = inputs.is_image[..., None]
-        seen = inputs.u.detach() if self.detach_u else inputs.u
-        embeddings = torch.where(is_image, self.adapter(seen), vlm.embed(inputs.tokens))
-        y_vlm = vlm(embeddings, inputs.index, inputs.mask, caches.vlm if caches else None)
-        read = y_vlm if self.whitening is None else self.whitening(y_vlm)
+        y_vlm = self.run_vlm(inputs, vlm, caches)
         at_image = deep.embed(inputs.u, inputs.positions)
-        if self.vlm_skip is not None:
-            at_image = at_image + self.vlm_skip(read)
-        c = torch.where(is_image, at_image, self.text_input(read))
-        y_deep = deep(c, inputs.positions, inputs.mask, caches.deep if caches else None)
-        text = y_vlm if self.deep_skip is None else y_vlm + self.deep_skip(y_deep)
+        if y_vlm is None:
+            c = at_image
+        else:
+            read = y_vlm if self.whitening is None else self.whitening(y_vlm)
+            if self.vlm_skip is not None:
+                at_image = self.vlm_skip(at_image, read, inputs.is_image)
+            c = torch.where(inputs.is_image[..., None], at_image, self.text_input(read))
+        y_deep = deep(c, inputs.positions, inputs.deep_mask, caches.deep if caches else None)
+        if y_vlm is None:
+            return StreamOutputs(deep=y_deep, text=None)
+        text = y_vlm if self.deep_skip is None else self.deep_skip(y_vlm, y_deep, ~inputs.is_image)
         return StreamOutputs(deep=y_deep, text=text)

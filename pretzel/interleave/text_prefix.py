@@ -35,6 +35,7 @@ class TextPrefix(Interleaving):
 
     def start_from(self, vlm: VLMStream) -> None:
         """Fit the whitening to the VLM."""
+        super().start_from(vlm)
         if self.whitening is not None:
             self.whitening.fit(vlm)
 
@@ -50,27 +51,36 @@ class TextPrefix(Interleaving):
         deep: DeepStream,
         caches: StreamCaches | None = None,
     ) -> StreamOutputs:
-        """Encode the columns that hold text before an image, then run the flow over all."""
+        """Encode the text before an image, or a prompt, then run the flow over all."""
         c = deep.embed(inputs.u, inputs.positions)
-        end = self._prefix_length(inputs.is_image)
-        if end:
+        is_read = self._is_read(inputs.is_image)
+        if is_read.any():
             # The VLM keeps no cache: a prompt is encoded at once.
             assert caches is None or caches.deep.length == 0
-            with torch.no_grad():
-                y_vlm = vlm(
-                    vlm.embed(inputs.tokens[:, :end]),
-                    inputs.index[:, :end],
-                    None if inputs.mask is None else inputs.mask[:, :, :end, :end],
-                )
-            read = y_vlm if self.whitening is None else self.whitening(y_vlm)
-            prefix = torch.where(inputs.is_image[:, :end, None], c[:, :end], self.text_input(read))
-            c = torch.cat([prefix, c[:, end:]], dim=1)
-        y_deep = deep(c, inputs.positions, inputs.mask, caches.deep if caches else None)
+            c = torch.where(is_read[..., None], self._encode(inputs, is_read, vlm), c)
+        y_deep = deep(c, inputs.positions, inputs.deep_mask, caches.deep if caches else None)
         return StreamOutputs(deep=y_deep, text=None)
 
+    def _encode(self, inputs: StreamInputs, is_read: Tensor, vlm: VLMStream) -> Tensor:
+        """Return P_txt of the VLM's states where ``is_read``: it runs on no image position."""
+        num_read = int(is_read.sum(dim=1).max())
+        column = (~is_read).int().argsort(dim=1, stable=True)[:, :num_read]
+        tokens, index = (values.gather(1, column) for values in (inputs.tokens, inputs.index))
+        mask, positions = inputs.mask, inputs.positions
+        if mask is not None:
+            mask = mask.gather(2, column[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
+            mask = mask.gather(3, column[:, None, None].expand(-1, 1, num_read, -1))
+        axes = column[..., None].expand(-1, -1, positions.shape[2])
+        with torch.no_grad():
+            embeddings = self.embed(tokens, vlm)
+            y_vlm = vlm(embeddings, index, mask, coordinates=positions.gather(1, axes)[..., 1:])
+        read = self.text_input(y_vlm if self.whitening is None else self.whitening(y_vlm))
+        where = column[..., None].expand(-1, -1, read.shape[2])
+        out: Tensor = read.new_zeros(*is_read.shape, read.shape[2]).scatter(1, where, read)
+        return out
+
     @staticmethod
-    def _prefix_length(is_image: Tensor) -> int:
-        """Return the first column from which on no row has a text before its image."""
-        has_image = is_image.any(dim=1)
-        first = torch.where(has_image, is_image.int().argmax(dim=1), is_image.shape[1])
-        return int(first.max())
+    def _is_read(is_image: Tensor) -> Tensor:
+        """Return where text stands that an image of its row follows, or in a row without images."""
+        followed = is_image.flip(1).int().cummax(dim=1).values.flip(1).bool()
+        return ~is_image & (followed | ~is_image.any(dim=1, keepdim=True))

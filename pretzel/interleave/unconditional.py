@@ -43,5 +43,5 @@ class Unconditional(Interleaving):
         """Run the flow."""
         at_image = deep.embed(inputs.u, inputs.positions)
         c = torch.where(inputs.is_image[..., None], at_image, self.start)
-        y_deep = deep(c, inputs.positions, inputs.mask, caches.deep if caches else None)
+        y_deep = deep(c, inputs.positions, inputs.deep_mask, caches.deep if caches else None)
         return StreamOutputs(deep=y_deep, text=None)

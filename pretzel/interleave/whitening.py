@@ -13,7 +13,6 @@ from torch import nn
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
 
-MAX_TOKENS = 2048
 RIDGE = 0.01
 """Added to the eigenvalues, as a share of their mean: what varies less is not blown up."""
 
@@ -55,14 +54,11 @@ class Whitening(nn.Module):
 def token_states(vlm: VLMStream) -> Float[Tensor, "t h"]:
     """Return the last hidden state at each token of the vocabulary, after one common word.
 
-    Of a large vocabulary, at most ``MAX_TOKENS`` evenly spaced tokens are taken.
+    Of a large vocabulary, evenly spaced tokens are taken.
     """
-    like = next(vlm.parameters())
-    device = like.device
-    size = vlm.logits(like.new_zeros(1, vlm.hidden_size)).shape[-1]
-    tokens = torch.arange(0, size, -(-size // MAX_TOKENS), device=device)
+    tokens = vlm.some_tokens()
     first = torch.full_like(tokens, vlm.encode_text("a")[0])
-    index = torch.arange(2, device=device).expand(len(tokens), 2)
+    index = torch.arange(2, device=tokens.device).expand(len(tokens), 2)
     with torch.no_grad():
         states: Tensor = vlm(vlm.embed(torch.stack([first, tokens], dim=1)), index)
     return states[:, 1]

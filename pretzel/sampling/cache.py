@@ -41,9 +41,14 @@ class KVCache(ConditionerCache):
         self.values = torch.empty_like(self.keys)
         self.max_length = max_length
         self.length = 0
-        self.query_scale = None
+        self.dtype = like.dtype
+        self.query_scale: Float[Tensor, "b 1 1 1"] | None = None
         if temperature is not None:
-            self.query_scale = (1 / temperature).to(like)[:, None, None, None]
+            self.set_temperature(temperature)
+
+    def set_temperature(self, temperature: Float[Tensor, " b"]) -> None:
+        """Divide the attention logits of each row from now on."""
+        self.query_scale = (1 / temperature).to(self.keys.device, self.dtype)[:, None, None, None]
 
     def write(
         self, layer: int, keys: Float[Tensor, "b heads l e"], values: Float[Tensor, "b heads l e"]

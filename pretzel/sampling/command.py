@@ -1,4 +1,4 @@
-"""``pretzel sample``: images of prompts from a trained model, as PNG files.
+"""``pretzel sample``: images of prompts, answers, conversations, from a trained model.
 
 The help needs no torch; what draws is imported when it is needed.
 """
@@ -23,11 +23,22 @@ DIR receives 00000.png, 00001.png, ..., the first 256 on one sheet (grid.png), p
 list of {file, prompt, seed, draw}, and sampling.json: sampler, its schedule, guidance, denoiser,
 seed and network evaluations. The noise of an image depends on the seed, its prompt and which draw
 of this prompt it is: neither on the other prompts nor on the batch size.
+
+With --image the model answers questions about a picture of its own image size, or describes it.
+With --turns it takes part in a conversation, a YAML list of steps in one sequence: {say: TEXT},
+{image: FILE} (found relative to the YAML file), {draw: true}, {answer: true}, and {continue: true}
+for text in which the model may begin images itself. Text is printed as it comes; DIR receives the
+pictures, transcript.json, transcript.txt, grid.png and sampling.json.
 """
+_BATCH = 64
+_MAX_TOKENS = 64
 _EXAMPLE = """\
 example:
   pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt \\
       --prompt "a red circle" --prompt "a teal triangle" --num 8 --model.guidance.weight 2.0
+  pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt \\
+      --image shape.png --question "what color is the shape?"
+  pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt --turns story.yaml
 """
 
 
@@ -47,11 +58,14 @@ def main(args: list[str]) -> int:
     parser = _parser()
     given, overrides = parser.parse_known_args(args)
     _check_overrides(overrides, parser)
-    for name in ("num", "batch_size"):
-        if getattr(given, name) < 1:
+    for name in ("num", "batch_size", "max_tokens"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(given, name)}")
+    _check_together(given)
     folder = _new_folder(given.out)
     prompts = _prompts(given.prompt, given.prompts)
+    if given.turns is not None or given.image is not None:
+        return _converse(given, overrides, folder)
 
     from pretzel.sampling.configured import Draws, trained_model
     from pretzel.sampling.gallery import COLUMNS, draw_gallery, wanted
@@ -70,9 +84,10 @@ def main(args: list[str]) -> int:
             f"--prompt or --prompts must be given: {type(model).__name__} draws what it is told"
         )
     seed = model.seed if given.seed is None else given.seed
-    asked = wanted(prompts or [""], given.num, seed)
-    columns = given.num if 1 < given.num <= COLUMNS else COLUMNS
-    draw_gallery(model, asked, folder, batch_size=given.batch_size, columns=columns)
+    num = given.num or 1
+    asked = wanted(prompts or [""], num, seed)
+    columns = num if 1 < num <= COLUMNS else COLUMNS
+    draw_gallery(model, asked, folder, batch_size=given.batch_size or _BATCH, columns=columns)
     print(f"Images:   {folder / asked[0].file} to {asked[-1].file} ({len(asked)}, seed {seed})")
     print(f"Sheet:    {folder / 'grid.png'}")
     print(f"Prompts:  {folder / 'prompts.json'}")
@@ -81,13 +96,69 @@ def main(args: list[str]) -> int:
     return 0
 
 
+def _converse(given: argparse.Namespace, overrides: list[str], folder: Path) -> int:
+    """Answer questions about a picture, or hold a conversation."""
+    from pretzel.sampling.script import check_script, questions, read_script
+
+    scripts = (
+        [read_script(given.turns)] if given.turns else questions(given.image, given.question or [])
+    )
+
+    from pretzel.module import PretzelModule
+    from pretzel.sampling.configured import trained_model
+    from pretzel.sampling.gallery import COLUMNS
+    from pretzel.sampling.generate import require_pretzel
+    from pretzel.sampling.transcript import hold, write_conversations
+    from pretzel.sampling.writing import Writing
+
+    writing = Writing(
+        temperature=0.0 if given.temperature is None else given.temperature,
+        top_p=1.0 if given.top_p is None else given.top_p,
+    )
+    device = _device(given.device)
+    module = trained_model(
+        given.config, overrides, checkpoint=given.ckpt_path, weights=given.weights
+    ).to(device)
+    if not isinstance(module, PretzelModule):
+        raise UserError(f"pretzel sample needs a PretzelModule here, got {type(module).__name__}")
+    max_tokens = given.max_tokens or _MAX_TOKENS
+    model = require_pretzel(module.pretzel)
+    draws = any(step.kind in ("draw", "continue") for script in scripts for step in script)
+    if draws:
+        module.check_denoiser()
+    room = max(check_script(model, script, max_tokens) for script in scripts)
+
+    def tell(piece: str) -> None:
+        print(piece, end="", flush=True)
+
+    seed = module.seed if given.seed is None else given.seed
+    held = hold(
+        module, scripts, room=room, max_tokens=max_tokens, writing=writing, seed=seed, tell=tell
+    )
+    write_conversations(module, held, folder, columns=COLUMNS)
+    print(f"Written to {folder}: transcript.json, transcript.txt, sampling.json and pictures")
+    return 0
+
+
+def _check_together(given: argparse.Namespace) -> None:
+    """Refuse options that mean nothing beside those that say what is asked for."""
+    if given.question and given.image is None:
+        raise UserError("--question must be asked about a picture: give --image FILE too")
+    talks = given.turns is not None or given.image is not None
+    for name in ("num", "batch_size") if talks else ("temperature", "top_p", "max_tokens"):
+        if getattr(given, name) is not None:
+            others = "--prompt or --prompts" if talks else "--image or --turns"
+            raise UserError(f"--{name} must be given together with {others} only")
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog="pretzel sample",
         description=_DESCRIPTION,
         epilog=_EXAMPLE,
         usage="pretzel sample -c CONFIG [-c MORE] (--ckpt_path FILE | --weights FILE)\n"
-        "       (--prompt TEXT [--prompt TEXT ...] | --prompts FILE) [options] [--KEY VALUE ...]",
+        "       (--prompt TEXT [--prompt TEXT ...] | --prompts FILE |\n"
+        "        --image FILE [--question TEXT ...] | --turns FILE) [options] [--KEY VALUE ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -100,15 +171,28 @@ def _parser() -> Parser:
         "--ckpt_path", type=Path, metavar="FILE",
         help="a checkpoint of pretzel fit or of a grid's cell; averaged weights where it has them",
     )  # fmt: skip
-    start.add_argument("--weights", type=Path, metavar="FILE", help="exported safetensors")
+    start.add_argument(
+        "--weights", type=Path, metavar="FILE", help="exported safetensors, or a checkpoint"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated")
     what.add_argument("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line")
-    parser.add_argument("--num", type=int, default=1, help="images of each prompt (%(default)s)")
-    parser.add_argument("--seed", type=int, help="seed of the noise (that of the configuration)")
+    what.add_argument("--image", type=Path, metavar="FILE", help="a picture to ask about")
+    what.add_argument("--turns", type=Path, metavar="FILE", help="a conversation, a YAML list")
     parser.add_argument(
-        "--batch_size", type=int, default=64, help="images drawn at a time (%(default)s)"
+        "--question", action="append", metavar="TEXT",
+        help="about the picture; may be repeated; without one it is described",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperature", type=float, help="of text; 0 for the likeliest token, always (0)"
     )
+    parser.add_argument(
+        "--top_p", type=float, help="tokens are drawn from the likeliest with this probability (1)"
+    )
+    parser.add_argument("--max_tokens", type=int, help=f"of a text, at most ({_MAX_TOKENS})")
+    parser.add_argument("--num", type=int, help="images of each prompt (1)")
+    parser.add_argument("--seed", type=int, help="seed of the noise (that of the configuration)")
+    parser.add_argument("--batch_size", type=int, help=f"images drawn at a time ({_BATCH})")
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="(%(default)s)"
     )

@@ -90,9 +90,6 @@ def sample_latents(
         )
     assert isinstance(model, Pretzel)
     documents = [prompt_document(prompt) for prompt in prompts]
-    nulls = [prompt_document(prompt, dropped=True) for prompt in prompts]
-    deep = sample_u(
-        model, documents, z, guidance, nulls if model.interleaving.reads_text else None, sampler
-    )
+    deep = sample_u(model, documents, z, guidance, sampler)
     shallow = invert_stack(model.shallow, deep.x, sampler, first=1)
     return Sampled(x=shallow.x, work=(*deep.work, *shallow.work))

@@ -29,8 +29,13 @@ from pretzel.flow.transforms import (
     Transform,
     VolumePreserving,
 )
+from pretzel.interleave.adapter import MLPAdapter, NoAdapter
+from pretzel.interleave.links import GatedLink, RandomLink
+from pretzel.interleave.mixture import MixtureOfTransformers
+from pretzel.interleave.sight import SeesLatents, SeesTower
 from pretzel.interleave.stacked import Stacked
 from pretzel.interleave.text_prefix import TextPrefix
+from pretzel.interleave.tiled import Tiled
 from pretzel.interleave.unconditional import Unconditional
 from pretzel.sampling.denoise import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import (
@@ -165,6 +170,35 @@ CASES: dict[type, list[Factory]] = {
     Stacked: [
         partial(tiny_pretzel, Stacked),
         partial(tiny_pretzel, partial(Stacked, vlm_skip=False, detach_u=True)),
+        partial(tiny_pretzel, partial(Stacked, skips=RandomLink, adapter=MLPAdapter)),
+        partial(tiny_pretzel, partial(Stacked, skips=GatedLink, sight=SeesLatents())),
+        partial(tiny_pretzel, partial(Stacked, adapter=NoAdapter, sight=SeesTower())),
+    ],
+    Tiled: [
+        partial(tiny_pretzel, partial(Tiled, word="VVF"), deep_layers=2),
+        partial(
+            tiny_pretzel,
+            partial(Tiled, word="VF", direction="vlm_to_flow", links=GatedLink),
+            deep_layers=4,
+        ),
+        partial(
+            tiny_pretzel,
+            partial(Tiled, word="VFFV", direction="flow_to_vlm", links=RandomLink),
+            deep_layers=4,
+        ),
+        partial(
+            tiny_pretzel,
+            partial(Tiled, word="VVF", links=GatedLink, sight=SeesLatents()),
+            deep_layers=2,
+        ),
+    ],
+    MixtureOfTransformers: [
+        partial(tiny_pretzel, MixtureOfTransformers, deep_layers=0),
+        partial(
+            tiny_pretzel,
+            partial(MixtureOfTransformers, trains_text=True, random_start=True),
+            deep_layers=0,
+        ),
     ],
     TextPrefix: [partial(tiny_pretzel, TextPrefix)],
     Unconditional: [partial(tiny_pretzel, Unconditional)],

@@ -1,22 +1,30 @@
 """The laws of cached generation: the same numbers as without caches, nothing computed twice."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 
 from pretzel.interleave.base import StreamInputs
+from pretzel.interleave.seeing import Seeing
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.packing import PackedBatch
-from pretzel.sampling.cache import KVCache
 from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.samplers import Jacobi
-from pretzel.sampling.streams import prompt_document, sample_u
+from pretzel.sampling.session import Session
+from pretzel.sampling.streams import prompt_document, prompted, sample_u
 from pretzel.sampling.text import answer
 from pretzel.sequence import Document, Image, Text
 from pretzel.testing.case import FP64, Case
+from pretzel.testing.conversations import (
+    Counts,
+    begins_of_image,
+    converse,
+    counted,
+    guidance_for,
+    recomputed,
+)
 from pretzel.testing.deviation import Deviation, require, within, worst_of
 from pretzel.testing.models import latents, parameters_of_u
 from pretzel.testing.tiny import PROMPTS
@@ -37,7 +45,8 @@ def chunks_equal_the_whole(case: Case[Pretzel]) -> Deviation:
     viewed = [model.interleaving.view(document) for document in documents]
     packed = model.packer(viewed, pad="left")
     u = latents(model, len(documents), key="u")
-    inputs = _masked(packed, u)
+    x = latents(model, len(documents))
+    inputs = replace(stream_inputs(packed, u, model.seen(u, x)), mask=packed.mask)
     begin = int(packed.is_image[0].int().argmax())
     # Where no text follows an image, end-of-image is not run either.
     length = packed.tokens.shape[1] - (not model.interleaving.answers)
@@ -45,17 +54,26 @@ def chunks_equal_the_whole(case: Case[Pretzel]) -> Deviation:
     edges = [0, *range(begin, length + 1)]
     with torch.no_grad():
         whole = model.interleaving(inputs, model.vlm, model.deep)
-        chunks = [
-            model.interleaving(_cut(inputs, start, end), model.vlm, model.deep, caches)
-            for start, end in pairwise(edges)
-        ]
+        chunks = []
+        for start, end in pairwise(edges):
+            if inputs.seen is not None and start == begin + u.shape[1]:
+                # What is not known before the image is complete is seen behind it.
+                image = _cut(inputs, begin, start, seen=True)
+                assert isinstance(model.interleaving, Seeing)
+                model.interleaving.see(image, model.vlm, caches)
+            chunk = _cut(inputs, start, end)
+            chunks.append(model.interleaving(chunk, model.vlm, model.deep, caches))
     valid = packed.is_valid[:, :length]
     deep = torch.cat([chunk.deep for chunk in chunks], dim=1)
     expected = whole.deep[:, :length]
     results = [within(deep[valid], expected[valid], FP64, "states of the deep stream")]
     if whole.text is not None:
-        text = torch.cat([chunk.text for chunk in chunks], dim=1)
-        results.append(within(text[valid], whole.text[valid], FP64, "states for text"))
+        found = [i for i, chunk in enumerate(chunks) if chunk.text is not None]
+        columns = [column for i in found for column in range(edges[i], edges[i + 1])]
+        valid = valid[:, columns]
+        text = torch.cat([chunks[i].text for i in found], dim=1)
+        expected = whole.text[:, columns]
+        results.append(within(text[valid], expected[valid], FP64, "states for text"))
     return worst_of(results)
 
 
@@ -81,7 +99,7 @@ def guided_samples_mix_uncached_branches(case: Case[Pretzel]) -> Deviation:
     nulls = [prompt_document(prompt, dropped=True) for prompt in PROMPTS]
     z, guidance = latents(model, len(prompts), key="z"), GaussianMixing(weight=1.5)
     with torch.no_grad():
-        u = sample_u(model, prompts, z, guidance, nulls).x
+        u = sample_u(model, prompts, z, guidance).x
         branches = []
         for rows in (prompts, nulls):
             params = parameters_of_u(model, with_image(rows), u)
@@ -106,14 +124,13 @@ def parallel_decoding_equals_sequential(case: Case[Pretzel]) -> Deviation:
     """Block-Jacobi through both streams gives other samples, or leaves other caches behind."""
     model = case.build()
     prompts = [prompt_document(prompt) for prompt in PROMPTS]
-    nulls = [prompt_document(prompt, dropped=True) for prompt in PROMPTS]
     guided = model.reads_text and model.deep.transform.is_affine
     guidance: Guidance = GaussianMixing(weight=1.5) if guided else NoGuidance()
     z = latents(model, len(prompts), key="z")
     with torch.no_grad():
-        expected = sample_u(model, prompts, z, guidance, nulls if guided else None)
+        expected = sample_u(model, prompts, z, guidance)
         jacobi = Jacobi(block_size=2, tolerance=0.0)
-        found = sample_u(model, prompts, z, guidance, nulls if guided else None, jacobi)
+        found = sample_u(model, prompts, z, guidance, jacobi)
     return within(found.x, expected.x, FP64, "u by block-Jacobi")
 
 
@@ -121,36 +138,172 @@ def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:
     """Generating an image runs a stream over a position twice, or not at all."""
     model = case.build()
     prompts = [prompt_document(prompt) for prompt in PROMPTS]
-    nulls = [prompt_document(prompt, dropped=True) for prompt in PROMPTS]
     z = latents(model, len(prompts), key="z")
     n = model.latent.num_positions
-    for guidance, null_documents in ((NoGuidance(), None), (GaussianMixing(weight=2.0), nulls)):
-        counts = {"deep": _Count(), "vlm": _Count()}
-        hooks = [
-            stream.register_forward_pre_hook(count, with_kwargs=True)
-            for stream, count in ((model.deep, counts["deep"]), (model.vlm, counts["vlm"]))
-        ]
-        with torch.no_grad():
-            sample_u(model, prompts, z, guidance, null_documents)
-        for hook in hooks:
-            hook.remove()
-        packed = model.packer(
-            [Document(key="", segments=model.interleaving.view(d).segments[:-1])
-             for d in with_image(prompts)],
-            open_image=True,
-        )  # fmt: skip
-        width = packed.tokens.shape[1]
-        deep, vlm = counts["deep"].positions, counts["vlm"].positions
-        require(deep == width + n, f"the deep stream ran over {deep} positions, not {width + n}")
-        cache = counts["deep"].cache
-        assert isinstance(cache, KVCache)
-        require(
-            cache.length == width + n,
-            f"the deep cache holds {cache.length} positions, not {width + n}",
-        )
-        allowed = {width + n} if counts["vlm"].cache is not None else {0, width}
-        require(vlm in allowed, f"the VLM ran over {vlm} positions, not {sorted(allowed)}")
+    viewed = [model.interleaving.view(document) for document in with_image(prompts)]
+    whole = [Document(key="", segments=document.segments[:-1]) for document in viewed]
+    width = model.packer(whole, open_image=True).tokens.shape[1]
+    for guidance in (NoGuidance(), guidance_for(model)):
+        session = prompted(model, prompts)
+        with torch.no_grad(), counted(model) as counts:
+            session.draw_u(z, guidance)
+        _require_counts(counts, session, width + n, prefix=width, lags=n)
     return Deviation(what="each position once per stream", error=0.0, tolerance=0.0)
+
+
+def conversations_commit_positions_once(case: Case[Pretzel]) -> Deviation:
+    """Going on after an image or an answer runs a stream over a position twice, or not at all."""
+    model = case.build()
+    with counted(model) as counts:
+        spoken = converse(model)
+    session = spoken.session
+    n = model.latent.num_positions
+    images = sum(part is None for part in spoken.parts)
+    texts = [part for part in spoken.parts if part is not None]
+    columns = sum(max(len(row) for row in part) for part in texts) + images * (1 + n)
+    # End-of-image waits for what follows it.
+    columns += images if model.interleaving.answers else 0
+    require(
+        session.rows.length == columns,
+        f"{columns} positions with padding were generated, the session has {session.rows.length}",
+    )
+    _require_counts(counts, session, columns, prefix=columns - n, lags=0)
+    for row in range(session.num_rows):
+        positions = sum(len(part[row]) for part in texts) + images * (2 + n)
+        positions -= 0 if model.interleaving.answers else 1
+        valid = int(session.rows.valid[row, :columns].sum())
+        require(valid == positions, f"row {row} attends {valid} positions, not {positions}")
+    return Deviation(what="each position once per stream", error=0.0, tolerance=0.0)
+
+
+def _require_counts(
+    counts: Counts, session: Session, columns: int, *, prefix: int, lags: int
+) -> None:
+    """Hold streams and caches to a number of columns.
+
+    Args:
+        counts: What ran.
+        session: Afterwards.
+        columns: Columns of the whole sequence.
+        prefix: Those before the image, where the VLM reads no more.
+        lags: Those of an image that has not been ended, which the VLM may not yet have seen.
+    """
+    interleaving, caches = session.model.interleaving, session.caches
+    assert caches is not None
+    in_vlm = {0, prefix}
+    if interleaving.feeds_vlm:
+        sight = interleaving.sight
+        in_vlm = {columns - (0 if sight is None or sight.is_causal else lags)}
+        assert caches.vlm is not None
+        held = caches.vlm.length
+        require(held in in_vlm, f"the VLM's cache holds {held} positions, not {sorted(in_vlm)}")
+    require(counts.vlm in in_vlm, f"the VLM ran over {counts.vlm} positions, not {sorted(in_vlm)}")
+    if counts.deep == 0 and counts.vlm == columns:
+        return  # the flow's weights are in the VLM's layers: there is but one stream
+    require(
+        counts.deep == columns, f"the deep stream ran over {counts.deep} positions, not {columns}"
+    )
+    held = caches.deep.length
+    require(held == columns, f"the deep cache holds {held} positions, not {columns}")
+
+
+def conversations_equal_recomputation(case: Case[Pretzel]) -> Deviation:
+    """With caches, logits, mu or sigma of a conversation are not those computed from scratch."""
+    model = case.build()
+    spoken = converse(model)
+    columns = spoken.session.rows.length
+    rows = spoken.session.num_rows
+    is_image = torch.cat([inputs.is_image[:rows] for inputs in spoken.inputs], dim=1)
+    deep = torch.cat([outputs.deep[:rows] for outputs in spoken.outputs], dim=1)
+    results = []
+    packed, whole = recomputed(model, spoken)
+    for row in range(rows):
+        valid = spoken.session.rows.valid[row, :columns]
+        found, length = deep[row][valid][None], int(valid.sum())
+        expected = whole.deep[row : row + 1, :length]
+        results.append(within(found, expected, FP64, "states of the deep stream"))
+        before = packed.is_image[row : row + 1, 1:]
+        for name, one, other in zip(
+            ("mu", "sigma"),
+            _moments(model, found[:, :-1][before[:, : length - 1]]),
+            _moments(model, expected[:, :-1][before[:, : length - 1]]),
+            strict=True,
+        ):
+            results.append(within(one, other, FP64, name))
+        if whole.text is None or not model.interleaving.answers:
+            continue
+        # Of an image that is not seen before it is complete, there are no states for text.
+        text = torch.cat(
+            [
+                outputs.deep.new_zeros(rows, outputs.deep.shape[1], whole.text.shape[-1])
+                if outputs.text is None
+                else outputs.text[:rows]
+                for outputs in spoken.outputs
+            ],
+            dim=1,
+        )
+        words = ~is_image[row][valid]
+        logits = [
+            model.interleaving.logits(states, model.vlm)
+            for states in (text[row][valid][words], whole.text[row, :length][words])
+        ]
+        results.append(within(logits[0], logits[1], FP64, "logits"))
+    return worst_of(results)
+
+
+def null_branches_equal_recomputation(case: Case[Pretzel]) -> Deviation:
+    """The null branch attends what stands before begin-of-image, or outlives its image."""
+    model = case.build()
+    spoken = converse(model)
+    rows = spoken.session.num_rows
+    if isinstance(guidance_for(model), NoGuidance):
+        return Deviation(what="not guided", error=0.0, tolerance=0.0)
+    n = model.latent.num_positions
+    guided = [outputs.deep[rows:, -1:] for outputs in spoken.outputs if len(outputs.deep) > rows]
+    images = len(spoken.drawn)
+    require(
+        len(guided) == images * (1 + n),
+        f"null branches ran {len(guided)} times, not {images * (1 + n)}: for begin-of-image and "
+        "each position of every image",
+    )
+    results = []
+    for image in range(images):
+        found = torch.cat(guided[image * (1 + n) : (image + 1) * (1 + n)], dim=1)
+        packed, whole = recomputed(model, spoken, null_of=image)
+        for row, begin in enumerate(begins_of_image(packed, n, image)):
+            expected = whole.deep[row, begin : begin + 1 + n]
+            results.append(within(found[row], expected, FP64, "states of the null branch"))
+            u = spoken.drawn[image][0][row]
+            for chunk in range(n):
+                number = [i for i, o in enumerate(spoken.outputs) if len(o.deep) > rows]
+                given = spoken.inputs[number[image * (1 + n) + 1 + chunk]].u
+                results.append(within(given[rows + row, -1], u[chunk], 0.0, "guided u_n"))
+    return worst_of(results)
+
+
+def conversations_of_rows_are_independent(case: Case[Pretzel]) -> Deviation:
+    """What is drawn or written in a row depends on the rows beside it, or on their lengths."""
+    model = case.build()
+    together = converse(model)
+    results, row = [], 2  # the one with the most padding
+    alone = converse(model, rows=(row,))
+    for part, one in zip(together.parts, alone.parts, strict=True):
+        found = None if one is None else one[0]
+        expected = None if part is None else part[row]
+        require(found == expected, f"row {row} alone is {found}, with others {expected}")
+    for (u, x), (one_u, one_x) in zip(together.drawn, alone.drawn, strict=True):
+        results.append(within(one_u[0], u[row], FP64, "u of a row alone"))
+        results.append(within(one_x[0], x[row], FP64, "x of a row alone"))
+    return worst_of(results)
+
+
+def _moments(model: Pretzel, before: Float[Tensor, "k w"]) -> tuple[Tensor, Tensor]:
+    """Return mu and sigma by the states before; raw parameters where there are none such."""
+    n = model.latent.num_positions
+    params = model.deep.params(before.view(-1, n, before.shape[-1]))
+    if not model.deep.transform.is_affine:
+        return params, params
+    return model.deep.transform.location_and_scale(params)
 
 
 def answers_equal_uncached_ones(case: Case[Pretzel]) -> Deviation:
@@ -164,7 +317,7 @@ def answers_equal_uncached_ones(case: Case[Pretzel]) -> Deviation:
     with torch.no_grad():
         u = model.shallow(x).z
         expected = [
-            _answer_uncached(model, u[i : i + 1], question, 6)
+            _answer_uncached(model, u[i : i + 1], x[i : i + 1], question, 6)
             for i, question in zip(of_question.tolist(), QUESTIONS, strict=True)
         ]
     require(found == expected, f"cached answers {found}, uncached {expected}")
@@ -172,13 +325,23 @@ def answers_equal_uncached_ones(case: Case[Pretzel]) -> Deviation:
 
 
 def _answer_uncached(
-    model: Pretzel, u: Float[Tensor, "1 n d"], question: str, max_tokens: int
+    model: Pretzel,
+    u: Float[Tensor, "1 n d"],
+    x: Float[Tensor, "1 n d"],
+    question: str,
+    max_tokens: int,
 ) -> str:
     packed = model.packer([Document(key="", segments=(Image(), Text(content=question)))])
     generated: list[int] = []
     while len(generated) < max_tokens:
-        outputs = model.interleaving(stream_inputs(packed, u), model.vlm, model.deep)
-        token = model.vlm.logits(outputs.text[:, -1]).argmax(dim=-1)
+        inputs = stream_inputs(packed, u, model.seen(u, x))
+        outputs = model.interleaving(inputs, model.vlm, model.deep)
+        logits = model.interleaving.logits(outputs.text[:, -1], model.vlm)
+        special = model.vlm.special
+        for unspoken in {special.pad, special.begin_of_image, special.end_of_image}:
+            if unspoken != special.end_of_text:
+                logits[:, unspoken] = -torch.inf
+        token = logits.argmax(dim=-1)
         if int(token) == model.vlm.special.end_of_text:
             break
         generated.append(int(token))
@@ -199,20 +362,7 @@ def _append(packed: PackedBatch, token: Int[Tensor, " b"]) -> PackedBatch:
     )
 
 
-def _masked(packed: PackedBatch, u: Float[Tensor, "m n d"]) -> StreamInputs:
-    dense = u.new_zeros(*packed.tokens.shape, u.shape[-1])
-    dense[packed.is_image] = u.flatten(0, 1)
-    return StreamInputs(
-        tokens=packed.tokens,
-        is_image=packed.is_image,
-        u=dense,
-        index=packed.index,
-        positions=packed.positions,
-        mask=packed.mask,
-    )
-
-
-def _cut(inputs: StreamInputs, start: int, end: int) -> StreamInputs:
+def _cut(inputs: StreamInputs, start: int, end: int, *, seen: bool = False) -> StreamInputs:
     assert inputs.mask is not None
     return StreamInputs(
         tokens=inputs.tokens[:, start:end],
@@ -221,17 +371,5 @@ def _cut(inputs: StreamInputs, start: int, end: int) -> StreamInputs:
         index=inputs.index[:, start:end],
         positions=inputs.positions[:, start:end],
         mask=inputs.mask[:, :, start:end, :end],
+        seen=inputs.seen[:, start:end] if seen and inputs.seen is not None else None,
     )
-
-
-@dataclass
-class _Count:
-    """Counts the positions that enter a stream."""
-
-    positions: int = 0
-    cache: Any = field(default=None)
-
-    def __call__(self, module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.positions += args[0].shape[1]
-        found = kwargs.get("cache", args[3] if len(args) > 3 else None)
-        self.cache = found if found is not None else self.cache

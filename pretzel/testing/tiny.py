@@ -1,11 +1,13 @@
 """The smallest real Pretzel around an interleaving, and documents of every kind for it."""
 
 import copy
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
 import torch
 
+from pretzel.errors import UserError
 from pretzel.flow.af_block import AFBlock
 from pretzel.flow.conditioner import ConditionerFactory
 from pretzel.flow.deep import DeepStream
@@ -26,15 +28,28 @@ PAIRS = (("what color is the shape?", "red"), ("is it a circle?", "yes"))
 
 
 def tiny_pretzel(
-    interleaving: InterleavingFactory, *, image_size: int = 4, patch_size: int = 2
+    interleaving: InterleavingFactory,
+    *,
+    image_size: int = 4,
+    patch_size: int = 2,
+    deep_layers: int | None = None,
+    shipped: bool = False,
 ) -> Pretzel:
-    """Return a model of a few thousand weights around the shipped vision-language model.
+    """Return a model of a few thousand weights around a small vision-language model.
 
     Args:
         interleaving: The part on trial, or anything that makes one from the streams' sizes.
         image_size: Side of the images.
         patch_size: Side of a patch.
+        deep_layers: Layers of the deep stream, beside 4 of the vision-language model; None for the
+            first of 1, 2, 4 and 0 that the interleaving takes.
+        shipped: Whether the vision-language model is the shipped one, in place of a smaller one of
+            random weights.
+
+    Raises:
+        UserError: If the interleaving takes none of these.
     """
+    vlm = _shipped() if shipped else _small(image_size, patch_size)
 
     def shallow(
         channels: int, grid: tuple[int, ...], num_layers: int, permutation: Permutation
@@ -50,15 +65,26 @@ def tiny_pretzel(
             transform=AffineSoftplus(), conditioner=transformer(width=24, head_dim=12),
         )  # fmt: skip
 
-    return Pretzel(
-        latent=Pixels(image_size=image_size, patch_size=patch_size, noise=0.1),
-        split=ExplicitSplit(shallow=[1, 1], deep=1),
-        permutations=[Raster(), Flip()],
-        shallow=shallow,
-        deep=deep,
-        vlm=copy.deepcopy(_shipped()),
-        interleaving=interleaving,
-    )
+    def build(num_layers: int) -> Pretzel:
+        return Pretzel(
+            latent=Pixels(image_size=image_size, patch_size=patch_size, noise=0.1),
+            split=ExplicitSplit(shallow=[1, 1], deep=num_layers),
+            permutations=[Raster(), Flip()],
+            shallow=shallow,
+            deep=deep,
+            vlm=copy.deepcopy(vlm),
+            interleaving=interleaving,
+        )
+
+    if deep_layers is not None:
+        return build(deep_layers)
+    refusals = []
+    for num_layers in (1, 2, 4, 0):
+        try:
+            return build(num_layers)
+        except UserError as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 def transformer(**options: Any) -> ConditionerFactory:  # noqa: ANN401
@@ -71,6 +97,31 @@ def _shipped() -> VLMStream:
     from pretzel.vlm.tiny import TinyVLM  # imports transformers, which most parts do without
 
     return TinyVLM()
+
+
+@cache
+def _small(image_size: int, patch_size: int) -> VLMStream:
+    """Return the shipped model's tokenizer and layers in small, with eyes for such images."""
+    from pretzel.vlm.network import TinyNetwork
+    from pretzel.vlm.tiny import TinyVLM
+
+    vlm = TinyVLM()
+    config = replace(
+        vlm.network.config,
+        hidden_size=32, num_heads=2, intermediate_size=48,
+        image_size=image_size, patch_size=patch_size,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        vlm.network = TinyNetwork(config)
+        for name, parameter in vlm.network.named_parameters():
+            if parameter.dim() == 2:  # far from linear, unlike the usual initialisation
+                embeds = name.endswith("embed_tokens.weight")
+                torch.nn.init.normal_(parameter, std=0.5 if embeds else config.hidden_size**-0.5)
+    vlm.hidden_size = config.hidden_size
+    vlm.identity = "tiny-vlm:random"
+    vlm.freeze()
+    return vlm
 
 
 def documents() -> tuple[Document, ...]:

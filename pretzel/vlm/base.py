@@ -1,17 +1,28 @@
 """What Pretzel asks of a vision-language model."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
+from pretzel.errors import UserError
 from pretzel.typing import Bool, Float, Int, Tensor
+
+AfterLayer = Callable[[int, Tensor], Tensor]
+"""What another stream does to the residual stream [b, l, h] after decoder layer i = 0, 1, ..."""
+
+MAX_TOKENS = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialTokens:
     """Token ids with a meaning of their own.
+
+    Ids from the size of the vocabulary on stand for tokens that the model's own vocabulary lacks:
+    the interleaving learns their embeddings, and their rows of the language head.
 
     Attributes:
         pad: Fills rows; never attended by what counts.
@@ -52,13 +63,63 @@ class VLMStream(nn.Module, ABC):
 
     Attributes:
         hidden_size: Width of its embeddings and of its last hidden state.
+        num_layers: Decoder layers.
+        vocab_size: Rows of its embedding.
         special: Ids of its special tokens.
         identity: Name and content hash of its weights, for checkpoints and ledgers.
     """
 
     hidden_size: int
+    num_layers: int
+    vocab_size: int
     special: SpecialTokens
     identity: str
+
+    @property
+    def num_new_tokens(self) -> int:
+        """Special tokens that its vocabulary lacks."""
+        ids = (
+            self.special.pad,
+            self.special.begin_of_image,
+            self.special.end_of_image,
+            self.special.end_of_text,
+        )
+        return max(max(ids) + 1 - self.vocab_size, 0)
+
+    def image_index(self, grid: tuple[int, ...]) -> tuple[list[int], int]:
+        """Return how the absolute index counts over an image.
+
+        Args:
+            grid: Latent grid.
+
+        Returns:
+            The offset of each position in raster order from that of the first, and by how much
+            the index has gone on behind the image.
+        """
+        n = math.prod(grid)
+        return list(range(n)), n
+
+    def see(
+        self, images: Float[Tensor, "m 3 height width"]
+    ) -> tuple[Float[Tensor, "m n h"], tuple[int, ...]]:
+        """Return what its own vision tower puts at image positions, raster order, and the grid.
+
+        Args:
+            images: Pixels in [-1, 1].
+
+        Raises:
+            UserError: If it has no vision tower.
+        """
+        raise UserError(f"vlm {type(self).__name__} has no vision tower to see with")
+
+    def some_tokens(self) -> Int[Tensor, " t"]:
+        """Return tokens of the vocabulary, evenly spaced if there are more than 2048."""
+        step = -(-self.vocab_size // MAX_TOKENS)
+        return torch.arange(0, self.vocab_size, step, device=next(self.parameters()).device)
+
+    def text_scale(self) -> float:
+        """Return the root mean square of the embeddings of text."""
+        return float(self.embed(self.some_tokens()[None]).square().mean().sqrt())
 
     def train(self, mode: bool = True) -> "VLMStream":
         """Stay in eval mode: a frozen model has no training behaviour."""
@@ -88,6 +149,8 @@ class VLMStream(nn.Module, ABC):
         index: Int[Tensor, "b l"],
         mask: Bool[Tensor, "b 1 l k"] | None = None,
         cache: VLMCache | None = None,
+        coordinates: Int[Tensor, "b l a"] | None = None,
+        after_layer: AfterLayer | None = None,
     ) -> Float[Tensor, "b l h"]:
         """Run the model and return its last hidden state, after its own final norm (y_vlm).
 
@@ -98,7 +161,19 @@ class VLMStream(nn.Module, ABC):
                 ones last). Without it attention is causal over equal-length or right-padded rows.
             cache: Receives the keys and values of the new positions; mask is then required to
                 cover ``cache.length + l`` keys.
+            coordinates: Place of each position on the grid of its image, zero at text, for models
+                that count along the axes of an image.
+            after_layer: What joins the residual stream after each layer.
         """
+
+    @abstractmethod
+    def decoder_layers(self) -> nn.ModuleList:
+        """Return its decoder layers in order, for parts that work inside of them."""
+
+    @property
+    @abstractmethod
+    def final_norm(self) -> nn.Module:
+        """The norm behind the last of them, whose output is y_vlm."""
 
     @abstractmethod
     def new_cache(self, batch_size: int, max_length: int) -> VLMCache:

@@ -15,6 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from pretzel.errors import UserError
 from pretzel.typing import Bool, Float, Int, Tensor
+from pretzel.vlm.base import AfterLayer
 from pretzel.vlm.cache import PreallocatedCache
 
 # Of easy-VQA, whose paper is light: unstandardised, shapes take several times longer to learn
@@ -161,6 +162,7 @@ class TinyNetwork(nn.Module):
         index: Int[Tensor, "b l"],
         mask: Bool[Tensor, "b 1 l k"] | None = None,
         cache: PreallocatedCache | None = None,
+        after_layer: AfterLayer | None = None,
     ) -> Float[Tensor, "b l h"]:
         """Run the decoder; arguments as in :meth:`pretzel.vlm.base.VLMStream.forward`.
 
@@ -170,8 +172,10 @@ class TinyNetwork(nn.Module):
         x = embeddings
         positions = self.decoder.rotary_emb(x, index)
         keys = None if cache is None else cache.hub
-        for layer in self.decoder.layers:
+        for number, layer in enumerate(self.decoder.layers):
             x = layer(x, attention_mask=mask, position_embeddings=positions, past_key_values=keys)
+            if after_layer is not None:
+                x = after_layer(number, x)
         states: Tensor = self.decoder.norm(x)
         return states
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from pretzel.typing import Bool, Float, Int, Tensor
-from pretzel.vlm.base import VLMCache, VLMStream
+from pretzel.vlm.base import AfterLayer, VLMCache, VLMStream
 from pretzel.vlm.cache import PreallocatedCache
 from pretzel.vlm.network import TinyNetwork
 from pretzel.vlm.weights import load_weights
@@ -40,6 +42,8 @@ class TinyVLM(VLMStream):
         self.tokenizer = loaded.tokenizer
         self.special = self.tokenizer.special
         self.hidden_size = loaded.config.hidden_size
+        self.num_layers = loaded.config.num_layers
+        self.vocab_size = loaded.config.vocab_size
         self.identity = f"tiny-vlm:{loaded.sha256}"
         self.freeze()
 
@@ -55,20 +59,24 @@ class TinyVLM(VLMStream):
         """Return the embeddings of token ids."""
         return self.network.embed(tokens)
 
-    def see(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n h"]:
-        """Return what its own vision tower puts at the image positions, raster order.
+    def see(
+        self, images: Float[Tensor, "m 3 height width"]
+    ) -> tuple[Float[Tensor, "m n h"], tuple[int, ...]]:
+        """Return what its own vision tower puts at the image positions, raster order, and the grid.
 
         Pretzel itself puts the adapted latents of the flow there; this measures how well the
         frozen model does with its own eyes.
 
         Args:
-            images: Pixels in [-1, 1], 32 x 32.
-
-        Raises:
-            UserError: If the images have another size.
+            images: Pixels in [-1, 1]; resampled to 32 x 32.
         """
+        config = self.network.config
+        size = (config.image_size, config.image_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         embeddings: Tensor = self.network.vision(images)
-        return embeddings
+        side = config.image_size // config.patch_size
+        return embeddings, (side, side)
 
     def forward(
         self,
@@ -76,6 +84,8 @@ class TinyVLM(VLMStream):
         index: Int[Tensor, "b l"],
         mask: Bool[Tensor, "b 1 l k"] | None = None,
         cache: VLMCache | None = None,
+        coordinates: Int[Tensor, "b l a"] | None = None,
+        after_layer: AfterLayer | None = None,
     ) -> Float[Tensor, "b l h"]:
         """Run the model and return its last hidden state, after its final norm.
 
@@ -86,18 +96,29 @@ class TinyVLM(VLMStream):
                 finite state without meaning.
             cache: Receives the new keys and values; it comes from :meth:`new_cache`, and needs a
                 mask over ``cache.length + l`` keys.
+            coordinates: Not asked: image positions are counted in raster order.
+            after_layer: What joins the residual stream after each layer.
 
         Raises:
             ValueError: If there is a cache without a mask, one of another model, or a full one.
         """
         if cache is None:
-            return self.network(embeddings, index, mask)  # type: ignore[no-any-return]
+            return self.network(embeddings, index, mask, None, after_layer)  # type: ignore[no-any-return]
         if not isinstance(cache, PreallocatedCache):
             raise ValueError(f"cache must come from new_cache, got {type(cache).__name__}")
         if mask is None:
             raise ValueError("mask is required with a cache, got None")
         cache.require_room(embeddings.shape[0], embeddings.shape[1])
-        return self.network(embeddings, index, mask, cache)  # type: ignore[no-any-return]
+        return self.network(embeddings, index, mask, cache, after_layer)  # type: ignore[no-any-return]
+
+    def decoder_layers(self) -> nn.ModuleList:
+        """Return its decoder layers in order."""
+        return self.network.decoder.layers
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm behind the last of them."""
+        return self.network.decoder.norm
 
     def new_cache(self, batch_size: int, max_length: int) -> PreallocatedCache:
         """Return an empty cache for ``batch_size`` rows of at most ``max_length`` positions."""

@@ -23,6 +23,10 @@ callbacks:
     init_args: {folder: pictures}
   - class_path: callbacks.VQAAccuracy
     init_args: {num_validation_questions: 500}
+  - class_path: callbacks.LinkAnalysis
+    init_args: {num_samples: 50}
+  - class_path: callbacks.TextDrift
+    init_args: {num_samples: 50}
   - class_path: callbacks.Generation
     init_args:
       num_images: 256

@@ -1,5 +1,7 @@
 """Recipes: what a sample becomes, and by which random stream."""
 
+from itertools import repeat
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,8 @@ SAMPLE = Sample(key="k", pixels=PIXELS, caption="a cat", questions=PAIRS)
 
 
 def documents(recipe, count, name="test"):
-    return [d for i in range(count) for d in recipe.documents(SAMPLE, stream(0, name, i))]
+    drawn = [recipe.draw(SAMPLE, repeat(SAMPLE), stream(0, name, i)) for i in range(count)]
+    return [d.document for documents in drawn for d in documents]
 
 
 def test_caption_precedes_the_image():

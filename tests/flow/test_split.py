@@ -40,7 +40,7 @@ def test_fractions_that_do_not_divide_are_refused(arguments):
         FractionSplit(*arguments)
 
 
-@pytest.mark.parametrize(("shallow", "deep"), [([0], 2), ([1], 0), ([1, -1], 2)])
+@pytest.mark.parametrize(("shallow", "deep"), [([0], 2), ([1], -1), ([1, -1], 2)])
 def test_layers_must_be_positive(shallow, deep):
     with pytest.raises(ValueError, match="must be positive"):
         ExplicitSplit(shallow, deep)

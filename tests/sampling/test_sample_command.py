@@ -214,7 +214,6 @@ def test_an_interrupt_leaves_whole_files_only(made, monkeypatch):
         (["--prompt", RED, "--ckpt_path", "none.ckpt"], r"--ckpt_path: none\.ckpt: no such file"),
         (["--prompt", RED, "--ckpt_path", "CKPT", "--weights", "WEIGHTS"], r"not allowed with"),
         (["--prompt", RED, "--ckpt_path", "WEIGHTS"], r"x\.safetensors: not a weights-only"),
-        (["--prompt", RED, "--weights", "CKPT"], r"weights must name a file that export wrote"),
         (["--weights", "WEIGHTS"], r"--prompt or --prompts must be given"),
         (["--weights", "WEIGHTS", "--prompts", "none.txt"], r"none\.txt: cannot be read"),
         (["--weights", "WEIGHTS", "--prompts", "empty.txt"], r"must hold at least one prompt"),

@@ -1,0 +1,261 @@
+"""How much each link adds to the stream it enters, and in which direction (arXiv 2605.08029)."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import override
+
+from callbacks.analysis_pass import analysed_model, before_text, hooked, question_batches, run
+from callbacks.evaluation import Evaluation, check_counts
+from callbacks.protocols import HasEvaluationSamples, datamodule_of
+from callbacks.reporting import Stage, gather
+from pretzel.errors import UserError
+from pretzel.flow.block.base import at_least_float32
+from pretzel.interleave.links import Link
+from pretzel.model import Pretzel
+from pretzel.packing import PackedBatch
+from pretzel.sequence import DocumentBatch
+
+_COLUMNS = ("ratio", "alignment")
+_Kinds = Mapping[str, Bool[Tensor, "b l"]]
+
+
+class LinkAnalysis(Evaluation):
+    r"""Measure contribution ratio and directional alignment of every link of the interleaving.
+
+    For a link that adds a = W s to a target t, means over positions of
+
+    - ``analysis/<link>/<kind>_ratio``: the contribution ratio ``||a|| / ||t||``;
+    - ``analysis/<link>/<kind>_alignment``: the directional alignment ``cos(a, t)``.
+
+    A link is named as in the interleaving: ``deep_skip``, or with its layer where there is one for
+    each. Kinds of positions are ``image``, ``text``, and ``answer``: those of text that a
+    supervised token follows. (``all`` where a link is given a part of the sequence only.) Of a
+    link that is open at some positions only those count; padding never does. A position where the
+    target is zero has no ratio, one where either is zero no alignment: a link that adds nothing
+    has ratio 0 and no alignment. In ``test`` the names begin with ``test/``.
+
+    Measured is what the evaluation step itself runs, by hooks that live until the interleaving has
+    returned; training steps know nothing of it. Evaluation batches of captions hold no answers:
+    images with questions from the datamodule are run as well, for ``answer`` alone.
+
+    Args:
+        every_n_validations: Analyse every n-th validation of a fit.
+        num_samples: Samples whose questions are read, over all processes; 0 for none (as under a
+            strategy where the model only runs within a step).
+        batch_size: Samples run at a time.
+
+    Raises:
+        UserError: If a number is out of range, or the module has no model.
+    """
+
+    def __init__(
+        self, every_n_validations: int = 1, num_samples: int = 100, batch_size: int = 25
+    ) -> None:
+        super().__init__(every_n_validations)
+        check_counts(type(self).__name__, batch_size=batch_size)
+        if num_samples < 0:
+            raise UserError(f"LinkAnalysis: num_samples must be 0 or positive, got {num_samples}")
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self._model: Pretzel | None = None
+        self._handles: list[RemovableHandle] = []
+        # Sums over positions of a batch, left on the device until the end of the evaluation.
+        self._sums: dict[str, list[Float[Tensor, "2 2"]]] = {}
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        model = analysed_model(pl_module, "LinkAnalysis")
+        self._model = model if model is not None and links(model.interleaving) else None
+        if self._model is None:
+            rank_zero_info("LinkAnalysis: not applicable, the model has no links")
+
+    def _watch(self, model: Pretzel, kinds: _Kinds) -> list[RemovableHandle]:
+        return [
+            link.register_forward_pre_hook(partial(self._measure, name, kinds), with_kwargs=True)
+            for name, link in links(model.interleaving).items()
+        ]
+
+    def _measure(
+        self,
+        name: str,
+        kinds: _Kinds,
+        link: nn.Module,
+        args: tuple[Tensor | None, ...],
+        kwargs: Mapping[str, Tensor | None],
+    ) -> None:
+        assert isinstance(link, Link)
+        given = dict(zip(("target", "source", "where"), args, strict=False)) | dict(kwargs)
+        target, source, where = given["target"], given["source"], given.get("where")
+        assert target is not None
+        assert source is not None
+        if any(counted.shape != target.shape[:2] for counted in kinds.values()):
+            kinds = {"all": target.new_ones(target.shape[:2], dtype=torch.bool)}
+        with torch.no_grad():
+            # Not output - target: in bfloat16 a small contribution is lost in the sum.
+            added = link.contribution(source)
+            for kind, counted in kinds.items():
+                chosen = counted if where is None else counted & where
+                sums = self._sums.setdefault(f"{name}/{kind}", [])
+                sums.append(position_sums(added, target, chosen))
+
+    @override
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+        model = self._model
+        if model is None:
+            return
+        has_samples = isinstance(datamodule_of(trainer), HasEvaluationSamples)
+        if self.num_samples and model.answers and has_samples:
+            for batch in question_batches(
+                trainer, pl_module, stage, self.num_samples, self.batch_size
+            ):
+                kinds = {"answer": before_text(model, _packed(model, batch))}
+                with hooked(self._watch(model, kinds)):
+                    run(pl_module, batch)
+        own = {
+            key: torch.stack(sums).cpu().double().sum(dim=0).tolist()
+            for key, sums in self._sums.items()
+        }
+        self._sums = {}
+        parts = gather(trainer, own)
+        prefix = "" if stage == "val" else f"{stage}/"
+        for key in sorted({key for part in parts for key in part}):
+            for i, column in enumerate(_COLUMNS):
+                rows = [part[key][i] for part in parts if key in part]
+                total, count = (math.fsum(values) for values in zip(*rows, strict=True))
+                if count:
+                    name = f"{prefix}analysis/{key}_{column}"
+                    # The mean over ranks of equal values, as in log_values.
+                    pl_module.log(name, total / count, batch_size=1, sync_dist=True)
+
+    # The pass of the evaluation step
+
+    def _begin(self, trainer: Trainer, batch: object) -> None:
+        self._unhook()
+        model = self._model
+        if model is None or trainer.sanity_checking:
+            return
+        assert isinstance(batch, DocumentBatch)
+        packed = _packed(model, batch)
+        kinds = {
+            "image": packed.is_image & packed.is_valid,
+            "text": ~packed.is_image & packed.is_valid,
+            "answer": before_text(model, packed),
+        }
+        self._handles += self._watch(model, kinds)
+        # The first pass only: other callbacks may run the model on this batch too.
+        last = model.interleaving.register_forward_hook(lambda *_: self._unhook())
+        self._handles.append(last)
+
+    def _unhook(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    @override
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._sums = {}
+
+    @override
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._sums = {}
+
+    @override
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._begin(trainer, batch)
+
+    @override
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._begin(trainer, batch)
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._unhook()  # of a step that did not run the model
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._unhook()
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._unhook()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._unhook()
+        self._model = None
+
+
+def links(interleaving: nn.Module) -> dict[str, Link]:
+    """Return the links of an interleaving by name."""
+    return {name: part for name, part in interleaving.named_modules() if isinstance(part, Link)}
+
+
+def _packed(model: Pretzel, batch: DocumentBatch) -> PackedBatch:
+    return model.pack(batch.documents).to(model.like.device)
+
+
+def position_sums(
+    added: Float[Tensor, "b l t"], target: Float[Tensor, "b l t"], chosen: Bool[Tensor, "b l"]
+) -> Float[Tensor, "2 2"]:
+    """Return sum and count over chosen positions: of ratios, then of cosines.
+
+    Args:
+        added: What a link adds.
+        target: What it is added to.
+        chosen: Positions that count.
+    """
+    wide = at_least_float32(target)
+    added, target = added.to(wide), target.to(wide)
+    size, base = added.norm(dim=-1), target.norm(dim=-1)
+    has_ratio = chosen & (base > 0)
+    has_cosine = has_ratio & (size > 0)
+    ratio = size / base
+    cosine = ((added / size[..., None]) * (target / base[..., None])).sum(dim=-1)
+    zero = ratio.new_zeros(())
+    return torch.stack(
+        [
+            torch.stack([torch.where(has, value, zero).sum(), has.sum()])
+            for value, has in ((ratio, has_ratio), (cosine, has_cosine))
+        ]
+    )

@@ -1,0 +1,38 @@
+"""A document with the pixels of its images, on its way into a batch."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import UInt8
+
+from datamodules.sample import InterleavedSample
+from pretzel.sequence import Document, without_past
+
+
+@dataclass(frozen=True, kw_only=True)
+class Illustrated:
+    """A document and its images.
+
+    Attributes:
+        document: The document.
+        pixels: RGB bytes of each of its images, in order; dropped ones have none.
+    """
+
+    document: Document
+    pixels: tuple[UInt8[np.ndarray, "height width 3"], ...] = field(repr=False, compare=False)
+
+    def without_past(self, image: int) -> "Illustrated":
+        """Return it from one of its images on, all that stood before it dropped.
+
+        Args:
+            image: Number of the image, from 0.
+        """
+        document = without_past(self.document, image)
+        return Illustrated(document=document, pixels=self.pixels[image:])
+
+
+def as_written(sample: InterleavedSample) -> Illustrated:
+    """Return an interleaved sample as the document that it is."""
+    return Illustrated(
+        document=Document(key=sample.key, segments=sample.segments), pixels=sample.images
+    )

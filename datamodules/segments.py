@@ -1,0 +1,84 @@
+"""The layout of interleaved documents in shards.
+
+``key.json`` holds ``segments``, in reading order::
+
+    {"segments": [{"text": "a red circle"},
+                  {"image": "0.png"},
+                  {"text": "what shape is it?"},
+                  {"text": "circle", "role": "target"},
+                  {"text": "now make it blue"},
+                  {"image": "1.png"}]}
+
+Texts are read (``role`` ``context``, the default) or supervised (``target``). An image is named by
+what follows the key in the name of its member: ``0.png`` is ``key.0.png``. A document may have no
+image, or show one twice.
+"""
+
+from typing import Any
+
+from datamodules.shard_reader import IMAGE_SUFFIXES, RawSample
+from pretzel.errors import UserError
+from pretzel.sequence import Image, Text
+
+FIELD = "segments"
+_ROLES = ("context", "target")
+
+
+def parse_segments(raw: RawSample, written: Any) -> tuple[tuple[Text | Image, ...], list[str]]:  # noqa: ANN401
+    """Return the segments of a document, and the members that hold its images, in order.
+
+    Args:
+        raw: Members of the sample.
+        written: What ``key.json`` holds under ``segments``.
+
+    Raises:
+        UserError: If it is not a list of texts and images, or there is no such image.
+    """
+    if not isinstance(written, list) or not written:
+        raise UserError(
+            f"{FIELD} of {raw.key}.json in {raw.shard} must be a list of texts and images, not "
+            f"{_short(written)}"
+        )
+    segments: list[Text | Image] = []
+    members: list[str] = []
+    for number, entry in enumerate(written):
+        place = f"segment {number} of {raw.key}.json in {raw.shard}"
+        if _is_text(entry):
+            segments.append(Text(content=entry["text"], role=entry.get("role", "context")))
+        elif (
+            isinstance(entry, dict) and set(entry) == {"image"} and isinstance(entry["image"], str)
+        ):
+            member = entry["image"].lower()
+            if member not in raw.members or member.rpartition(".")[2] not in IMAGE_SUFFIXES:
+                raise UserError(
+                    f"{place} names the image {entry['image']!r}, but the shard has no image "
+                    f"{raw.key}.{entry['image']}"
+                )
+            members.append(member)
+            segments.append(Image())
+        else:
+            raise UserError(
+                f"{place} must be {{'text': ..., 'role': 'context' or 'target'}} or "
+                f"{{'image': 'NAME.png'}}, not {_short(entry)}"
+            )
+    if not members and not any(isinstance(s, Text) and s.content.strip() for s in segments):
+        raise UserError(f"{FIELD} of {raw.key}.json in {raw.shard} hold neither text nor image")
+    return tuple(segments), members
+
+
+def _is_text(entry: Any) -> bool:  # noqa: ANN401
+    return (
+        isinstance(entry, dict)
+        and {"text"} <= set(entry) <= {"text", "role"}
+        and isinstance(entry["text"], str)
+        and entry.get("role", "context") in _ROLES
+    )
+
+
+def _is_image(entry: Any) -> bool:  # noqa: ANN401
+    return isinstance(entry, dict) and set(entry) == {"image"} and isinstance(entry["image"], str)
+
+
+def _short(value: Any) -> str:  # noqa: ANN401
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,135 @@
+"""Adapters: from what the vision-language model sees into its embedding space."""
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pretzel.errors import UserError
+from pretzel.flow.sizes import check_sizes
+from pretzel.typing import Float, Tensor
+from pretzel.vlm.base import VLMStream
+
+_SAMPLES = 1024
+
+
+class Adapter(nn.Module, ABC):
+    """Maps features of image positions into the embedding space."""
+
+    @abstractmethod
+    def forward(self, features: Float[Tensor, "*b s"]) -> Float[Tensor, "*b h"]:
+        """Return embeddings."""
+
+    def start_from(self, vlm: VLMStream) -> None:
+        """Take the scale of the text embeddings, once, at construction."""
+        return
+
+
+class _Matched(Adapter):
+    """An adapter whose output starts as large as the embeddings of text, in root mean square.
+
+    Its last layer is scaled for standard normal features.
+    """
+
+    num_features: int
+    last: nn.Linear
+
+    def start_from(self, vlm: VLMStream) -> None:
+        """Scale the last layer."""
+        weight = self.last.weight
+        if weight.is_meta:
+            return
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            features = torch.randn(_SAMPLES, self.num_features, generator=generator).to(weight)
+            weight *= vlm.text_scale() / self(features).square().mean().sqrt()
+
+
+class LinearAdapter(_Matched):
+    """One linear map.
+
+    Args:
+        features: Width of what is seen (given by the interleaving).
+        hidden_size: Hidden size of the vision-language model (given by the interleaving).
+    """
+
+    def __init__(self, features: int, hidden_size: int) -> None:
+        super().__init__()
+        self.num_features = features
+        self.last = nn.Linear(features, hidden_size)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: Float[Tensor, "*b s"]) -> Float[Tensor, "*b h"]:
+        """Map features."""
+        out: Tensor = self.last(features)
+        return out
+
+
+class MLPAdapter(_Matched):
+    """A GELU MLP, as in LLaVA-1.5 (arXiv 2310.03744).
+
+    Args:
+        features: Width of what is seen (given by the interleaving).
+        hidden_size: Hidden size of the vision-language model (given by the interleaving).
+        width: Hidden width; None for ``hidden_size``.
+        num_hidden: Hidden layers.
+
+    Raises:
+        UserError: If a size is not positive.
+    """
+
+    def __init__(
+        self, features: int, hidden_size: int, *, width: int | None = None, num_hidden: int = 1
+    ) -> None:
+        super().__init__()
+        width = hidden_size if width is None else width
+        check_sizes(width=width, num_hidden=num_hidden)
+        self.num_features = features
+        sizes = [features, *[width] * num_hidden]
+        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(sizes)])
+        self.last = nn.Linear(width, hidden_size)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: Float[Tensor, "*b s"]) -> Float[Tensor, "*b h"]:
+        """Map features."""
+        h = features
+        for linear in self.hidden:
+            h = F.gelu(linear(h))
+        out: Tensor = self.last(h)
+        return out
+
+
+class NoAdapter(Adapter):
+    """Nothing between, for features that are in the embedding space already: the tower's own.
+
+    Args:
+        features: Width of what is seen (given by the interleaving).
+        hidden_size: Hidden size of the vision-language model (given by the interleaving).
+
+    Raises:
+        UserError: If they differ.
+    """
+
+    def __init__(self, features: int, hidden_size: int) -> None:
+        super().__init__()
+        if features != hidden_size:
+            raise UserError(
+                "adapter NoAdapter needs features that are as wide as the embeddings of the "
+                f"vision-language model, {hidden_size}, got {features}"
+            )
+
+    def forward(self, features: Float[Tensor, "*b s"]) -> Float[Tensor, "*b h"]:
+        """Return the features."""
+        return features
+
+
+@runtime_checkable
+class AdapterFactory(Protocol):
+    """Makes an adapter between widths that the interleaving knows."""
+
+    def __call__(self, features: int, hidden_size: int) -> Adapter:
+        """Return an adapter."""
+        ...

@@ -1,0 +1,78 @@
+"""What the flow reads of the VLM's residual stream between two of its layers.
+
+The residual stream is no state to be read as it stands: it grows from layer to layer, and at some
+positions, such as the first, by orders of magnitude more than at others. The VLM's own layers read
+it through a norm of each position; so does the flow. Then it is whitened, for the reason that
+:mod:`pretzel.interleave.whitening` gives, by what tokens look like at that very depth.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pretzel.interleave.whitening import RIDGE, Whitening
+from pretzel.typing import Float, Tensor
+from pretzel.vlm.base import VLMStream
+
+
+class ResidualReading(nn.Module):
+    """Each position over its root mean square, then whitened; nothing in it is trained.
+
+    Args:
+        hidden_size: Channels of the residual stream.
+        whiten: Whether it is whitened.
+    """
+
+    def __init__(self, *, hidden_size: int, whiten: bool) -> None:
+        super().__init__()
+        self.whitening = Whitening(hidden_size=hidden_size) if whiten else None
+
+    def fit(self, states: Float[Tensor, "t h"]) -> None:
+        """Take mean and covariance of normalised states."""
+        if self.whitening is None or self.whitening.mean.is_meta:
+            return
+        states = normalised(states).double()
+        mean = states.mean(dim=0)
+        centred = states - mean
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(states))
+        scale = (values.clamp(min=0) + RIDGE * values.mean()).rsqrt()
+        self.whitening.mean.copy_(mean)
+        self.whitening.matrix.copy_((vectors * scale) @ vectors.T)
+
+    def forward(self, h: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return what the flow reads."""
+        read = normalised(h)
+        if self.whitening is not None:
+            read = self.whitening(read)
+        return read
+
+
+def normalised(h: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+    """Return states over their root mean square, position by position."""
+    return F.rms_norm(h, h.shape[-1:])
+
+
+def fit_readings(readings: Mapping[int, ResidualReading], vlm: VLMStream) -> None:
+    """Fit each to what tokens look like after its layer, in one run.
+
+    Args:
+        readings: By the layer of the VLM that they read behind.
+        vlm: The frozen model.
+    """
+    if all(reading.whitening is None for reading in readings.values()):
+        return
+    tokens = vlm.some_tokens()
+    if tokens.is_meta:
+        return
+    first = torch.full_like(tokens, vlm.encode_text("a")[0])
+    index = torch.arange(2, device=tokens.device).expand(len(tokens), 2)
+
+    def after_layer(number: int, h: Tensor) -> Tensor:
+        if number in readings:
+            readings[number].fit(h[:, 1])
+        return h
+
+    with torch.no_grad():
+        vlm(vlm.embed(torch.stack([first, tokens], dim=1)), index, after_layer=after_layer)

@@ -1,0 +1,135 @@
+"""Routed modules: one layer, two sets of weights, chosen position by position.
+
+(Mixture-of-Transformers, arXiv 2411.04996, algorithm 1; BAGEL, arXiv 2505.14683.)
+
+A routed module is a Linear or a norm of somebody else's layer whose ``forward`` is exchanged for
+the length of one call. Nothing is registered in the layer: its state dict, its type and its own
+weights are what they were, and what calls it (attention, masks, caches) does not know.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+
+from pretzel.errors import UserError
+from pretzel.typing import Bool, Float, Tensor
+
+Map = Callable[[Tensor], Tensor]
+
+
+def routable(root: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the names and modules under a root that have weights.
+
+    Raises:
+        UserError: If one of them is neither a Linear nor a norm.
+    """
+    found = []
+    for name, module in root.named_modules():
+        own = list(module.parameters(recurse=False))
+        if not own:
+            continue
+        is_norm = "norm" in type(module).__name__.lower() and all(p.dim() == 1 for p in own)
+        if not (isinstance(module, nn.Linear) or is_norm):
+            raise UserError(
+                "vlm must have layers made of Linears and norms to route positions through weights "
+                f"of their own, got {type(module).__name__} at {name or 'its root'!r}"
+            )
+        found.append((name, module))
+    return found
+
+
+def own_copy(module: nn.Module, *, random: bool) -> nn.Module:
+    """Return a trainable copy of a Linear or a norm, in float32 at least.
+
+    Args:
+        module: A frozen one.
+        random: Whether to draw new weights: normal of std 0.5 / sqrt(fan-in) and no bias, as the
+            flow's own layers start; a norm's gain is 1.
+    """
+    made = copy.deepcopy(module)
+    for parameter in made.parameters():
+        parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+    made.requires_grad_(True)
+    if random:
+        with torch.no_grad():
+            for name, parameter in made.named_parameters():
+                if name == "bias":
+                    parameter.zero_()
+                elif parameter.dim() == 1:
+                    parameter.fill_(1.0)
+                else:
+                    parameter.normal_(std=0.5 * parameter.shape[1] ** -0.5)
+    return made
+
+
+class Route:
+    """Which positions of a chunk are an image's: each map runs over its own ones only.
+
+    Args:
+        is_image: True at image positions.
+    """
+
+    def __init__(self, is_image: Bool[Tensor, "b l"]) -> None:
+        flat = is_image.flatten()
+        self.text, self.image = (~flat).nonzero()[:, 0], flat.nonzero()[:, 0]
+        # Puts text positions, then image positions, back in their order.
+        self.order = torch.cat([self.text, self.image]).argsort()
+
+    def __call__(
+        self, at_text: Map, at_image: Map, x: Float[Tensor, "b l *c"]
+    ) -> Float[Tensor, "b l *e"]:
+        """Run each position through its map."""
+        if not len(self.image):
+            return at_text(x)
+        if not len(self.text):
+            return at_image(x)
+        rows = x.flatten(0, 1)
+        text, image, order = (i.to(x.device) for i in (self.text, self.image, self.order))
+        both = torch.cat([at_text(rows[text]), at_image(rows[image])])
+        return both[order].view(*x.shape[:2], *both.shape[1:])
+
+
+@contextmanager
+def routed(
+    modules: Sequence[nn.Module],
+    at_text: Sequence[nn.Module] | None,
+    at_image: Sequence[nn.Module],
+    is_image: Bool[Tensor, "b l"],
+) -> Iterator[None]:
+    """Route positions through other weights for the length of a call.
+
+    Args:
+        modules: Those whose ``forward`` is exchanged.
+        at_text: What runs in the place of each at text positions; None for themselves.
+        at_image: What runs in the place of each at image positions.
+        is_image: True at image positions; the first two axes of all inputs.
+    """
+    route = Route(is_image)
+    # Others may have exchanged a forward as well, for example to keep weights elsewhere.
+    before = [vars(module).get("forward") for module in modules]
+    try:
+        for number, module in enumerate(modules):
+            text = module.forward if at_text is None else partial(_run, at_text[number])
+            image = partial(_run, at_image[number])
+            vars(module)["forward"] = partial(route, text, image)
+        yield
+    finally:
+        for module, forward in zip(modules, before, strict=True):
+            vars(module).pop("forward", None)
+            if forward is not None:
+                vars(module)["forward"] = forward
+
+
+def _run(module: nn.Module, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b e"]:
+    """Return the output where and, but for autocast, in the type in which the input came."""
+    weight = next(module.parameters())
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        autocast: Tensor = module(x.to(weight.device))
+        return autocast.to(x.device)
+    out: Tensor = module(x.to(weight))
+    return out.to(x)

@@ -1,0 +1,89 @@
+"""What interleavings have in common whose vision-language model is shown the images."""
+
+from abc import ABC
+
+import torch
+
+from pretzel.interleave.adapter import Adapter, AdapterFactory, LinearAdapter
+from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs
+from pretzel.interleave.sight import SeesFlow, Sight
+from pretzel.typing import Float, Tensor
+from pretzel.vlm.base import AfterLayer, VLMStream
+
+
+class Seeing(Interleaving, ABC):
+    """Image positions enter the vision-language model through an adapter.
+
+    Args:
+        channels: Channels D of u.
+        hidden_size: Hidden size of the vision-language model.
+        adapter: Maps what is seen into its embedding space; None for a linear map.
+        sight: What is seen; None for u.
+        detach_u: Stop gradients from the vision-language model into the shallow flow.
+    """
+
+    answers = True
+    feeds_vlm = True
+    reads_text = True
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_size: int,
+        *,
+        adapter: AdapterFactory | None,
+        sight: Sight | None,
+        detach_u: bool,
+    ) -> None:
+        super().__init__()
+        make_adapter: AdapterFactory = adapter or LinearAdapter
+        self.sight: Sight = sight or SeesFlow()
+        self.seen_width = self.sight.width(channels, hidden_size)
+        self.adapter: Adapter = make_adapter(self.seen_width, hidden_size)
+        self.detach_u = detach_u
+
+    def start_from(self, vlm: VLMStream) -> None:
+        """Fit the adapter to the VLM."""
+        super().start_from(vlm)
+        self.adapter.start_from(vlm)
+
+    def run_vlm(
+        self,
+        inputs: StreamInputs,
+        vlm: VLMStream,
+        caches: StreamCaches | None,
+        after_layer: AfterLayer | None = None,
+    ) -> Float[Tensor, "b l h"] | None:
+        """Return y_vlm; None at positions of an image that is not seen before it is complete."""
+        seen = inputs.u if inputs.seen is None else inputs.seen
+        if inputs.seen is None and not self.sight.is_causal:
+            if inputs.is_image.all():
+                return None
+            # No image in this chunk, which is all text.
+            seen = inputs.u.new_zeros(*inputs.u.shape[:2], self.seen_width)
+        if self.detach_u:
+            seen = seen.detach()
+        words = self.embed(inputs.tokens, vlm)
+        embeddings = torch.where(inputs.is_image[..., None], self.adapter(seen), words)
+        states: Tensor = vlm(
+            embeddings,
+            inputs.index,
+            inputs.mask,
+            caches.vlm if caches else None,
+            inputs.positions[..., 1:],
+            after_layer,
+        )
+        return states
+
+    def see(self, inputs: StreamInputs, vlm: VLMStream, caches: StreamCaches) -> None:
+        """Show the VLM an image that has just been completed, and commit it to its cache.
+
+        Only for a sight that is not causal: otherwise the cache holds it already.
+
+        Args:
+            inputs: The positions of the image, with what is seen of it.
+            vlm: The vision-language model.
+            caches: The deep stream's holds the image.
+        """
+        assert inputs.seen is not None
+        self.run_vlm(inputs, vlm, caches)

@@ -1,0 +1,122 @@
+"""Sight: what the vision-language model is shown at the positions of an image."""
+
+from abc import ABC, abstractmethod
+
+import torch.nn.functional as F
+
+from pretzel.errors import UserError
+from pretzel.latent.base import LatentSpace
+from pretzel.typing import Float, Tensor
+from pretzel.vlm.base import VLMStream
+
+
+class Sight(ABC):
+    """What of an image is shown.
+
+    Attributes:
+        is_causal: Whether what is shown of position n is known as soon as u_n is. If not, the
+            image being modelled stays unseen: links from the vision-language model are closed at
+            its positions, and it is read once the image is complete.
+    """
+
+    is_causal: bool
+
+    @abstractmethod
+    def width(self, channels: int, hidden_size: int) -> int:
+        """Return the width of the features.
+
+        Args:
+            channels: Channels D of the latents and of u.
+            hidden_size: Hidden size of the vision-language model.
+        """
+
+    @abstractmethod
+    def features(
+        self,
+        u: Float[Tensor, "m n d"],
+        x: Float[Tensor, "m n d"],
+        latent: LatentSpace,
+        vlm: VLMStream,
+    ) -> Float[Tensor, "m n s"]:
+        """Return what is shown of whole images.
+
+        Args:
+            u: Output of the shallow flow.
+            x: Noised latents.
+            latent: Their space.
+            vlm: The vision-language model.
+        """
+
+
+class SeesFlow(Sight):
+    """u, the shallow flow's output, position by position (STARFlow2)."""
+
+    is_causal = True
+
+    def width(self, channels: int, hidden_size: int) -> int:
+        """Return D."""
+        return channels
+
+    def features(
+        self,
+        u: Float[Tensor, "m n d"],
+        x: Float[Tensor, "m n d"],
+        latent: LatentSpace,
+        vlm: VLMStream,
+    ) -> Float[Tensor, "m n d"]:
+        """Return u."""
+        return u
+
+
+class SeesLatents(Sight):
+    """x, the noised latents: each depends on all of u."""
+
+    is_causal = False
+
+    def width(self, channels: int, hidden_size: int) -> int:
+        """Return D."""
+        return channels
+
+    def features(
+        self,
+        u: Float[Tensor, "m n d"],
+        x: Float[Tensor, "m n d"],
+        latent: LatentSpace,
+        vlm: VLMStream,
+    ) -> Float[Tensor, "m n d"]:
+        """Return x."""
+        return x
+
+
+class SeesTower(Sight):
+    """What the vision-language model's own tower makes of the decoded latents.
+
+    Features on another grid than the latents' are resampled to it bilinearly.
+    """
+
+    is_causal = False
+
+    def width(self, channels: int, hidden_size: int) -> int:
+        """Return the hidden size: a tower ends in the embedding space."""
+        return hidden_size
+
+    def features(
+        self,
+        u: Float[Tensor, "m n d"],
+        x: Float[Tensor, "m n d"],
+        latent: LatentSpace,
+        vlm: VLMStream,
+    ) -> Float[Tensor, "m n h"]:
+        """Return the tower's features of decode(x), without a gradient to x.
+
+        Raises:
+            UserError: If the model has no tower, or the latent grid is not two-dimensional.
+        """
+        seen, grid = vlm.see(latent.decode(x.detach()))
+        if len(latent.grid) != 2:
+            raise UserError(f"sight SeesTower needs a latent grid of 2 axes, got {latent.grid}")
+        if grid == latent.grid:
+            return seen
+        maps = seen.mT.reshape(len(seen), -1, *grid)
+        maps = F.interpolate(maps, size=latent.grid, mode="bilinear", antialias=True)
+        return maps.flatten(2).mT

@@ -1,0 +1,183 @@
+"""Tiled: layers of the VLM and of the flow in turn, by a word such as "VVF"."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from pretzel.flow.deep import DeepRun, DeepStream
+from pretzel.interleave.adapter import AdapterFactory
+from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
+from pretzel.interleave.links import LinkFactory, ZeroLink
+from pretzel.interleave.residual import ResidualReading, fit_readings
+from pretzel.interleave.seeing import Seeing
+from pretzel.interleave.sight import Sight
+from pretzel.interleave.tiling import check_layers, check_word, flow_layers_after
+from pretzel.sequence import Document
+from pretzel.typing import Bool, Float, Tensor
+from pretzel.vlm.base import VLMStream
+
+Direction = Literal["both", "vlm_to_flow", "flow_to_vlm"]
+
+
+class Tiled(Seeing):
+    """Both streams side by side, joined at every border between their layers.
+
+    A word over V (a decoder layer of the VLM) and F (a layer of the deep stream) is repeated until
+    the layers of both are used up. Where F follows V, W_vf adds what the flow reads of the VLM's
+    residual stream to its own; where V follows F, W_fv adds the flow's residual stream to the
+    VLM's. The flow starts at the first F from P_in(u) (plus a link) at image positions and from
+    P_txt(VLM), which is no link and never zero, at text positions. Text is predicted from
+    y_vlm + W y_D.
+
+    Links that start at zero leave text exactly the VLM and vision a plain flow with a text prefix.
+    The frozen layers then run on a residual stream that they were not trained on as soon as a link
+    into the VLM moves; :class:`~pretzel.interleave.stacked.Stacked` spares them that.
+
+    Args:
+        channels: Channels D of u (given by the parent).
+        hidden_size: Hidden size of the VLM (given by the parent).
+        width: Width of the deep stream (given by the parent).
+        word: The pattern of layers; it begins with V.
+        direction: Which links exist: from the VLM into the flow, from the flow into the VLM, both.
+        links: How links start; None for :class:`~pretzel.interleave.links.ZeroLink`.
+        whiten: Whether what the flow reads of the VLM, over its root mean square, is whitened too.
+        adapter: Maps what is seen into the VLM's embedding space; None for
+            :class:`~pretzel.interleave.adapter.LinearAdapter`.
+        sight: What the VLM is shown of an image; None for
+            :class:`~pretzel.interleave.sight.SeesFlow`.
+        detach_u: Stop gradients from the adapter into the shallow flow (an ablation).
+
+    Raises:
+        UserError: If the word is none, or does not use up the layers of both streams.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_size: int,
+        width: int,
+        *,
+        word: str,
+        direction: Direction = "both",
+        links: LinkFactory | None = None,
+        whiten: bool = True,
+        adapter: AdapterFactory | None = None,
+        sight: Sight | None = None,
+        detach_u: bool = False,
+    ) -> None:
+        super().__init__(channels, hidden_size, adapter=adapter, sight=sight, detach_u=detach_u)
+        check_word(word)
+        self.word = word
+        self.into_flow = direction != "flow_to_vlm"
+        self.into_vlm = direction != "vlm_to_flow"
+        self.make_link: LinkFactory = links or ZeroLink
+        self.sizes = (hidden_size, width)
+        self.whiten = whiten
+        self.text_input = nn.Linear(hidden_size, width)
+        self.last = self.make_link(width, hidden_size) if self.into_vlm else None
+        # By the layer of the VLM behind which they lie, whose number start_from learns.
+        self.flow_layers: tuple[int, ...] = ()
+        self.readings = nn.ModuleDict()
+        self.vlm_links = nn.ModuleDict()
+        self.flow_links = nn.ModuleDict()
+
+    def start_from(self, vlm: VLMStream) -> None:
+        """Make the links for the layers of this VLM; fit the adapter and what the flow reads.
+
+        Raises:
+            UserError: If the layers of the VLM end within the word.
+        """
+        super().start_from(vlm)
+        self.flow_layers = flow_layers_after(self.word, vlm.num_layers)
+        borders = [number for number, count in enumerate(self.flow_layers) if count]
+        hidden_size, width = self.sizes
+        for number in borders:
+            is_first = number == borders[0]
+            # Of an image that the VLM may not see yet nothing leads from it to the flow.
+            linked = self.into_flow and (self.sight.is_causal or not is_first)
+            if linked:
+                self.vlm_links[str(number)] = self.make_link(hidden_size, width)
+            if linked or is_first:
+                reading = ResidualReading(hidden_size=hidden_size, whiten=self.whiten)
+                self.readings[str(number)] = reading
+            if self.into_vlm and number + 1 < len(self.flow_layers):
+                self.flow_links[str(number)] = self.make_link(width, hidden_size)
+        fit_readings({int(number): r for number, r in self.readings.items()}, vlm)  # type: ignore[misc]
+
+    def check_streams(self, vlm: VLMStream, deep: DeepStream) -> None:
+        """Refuse streams whose layers the word does not use up.
+
+        Raises:
+            UserError: Naming the counts, and what would fit.
+        """
+        check_layers(self.word, vlm.num_layers, getattr(deep.conditioner, "num_layers", 0))
+
+    def view(self, document: Document) -> Document:
+        """Return the whole document."""
+        return document
+
+    def forward(
+        self,
+        inputs: StreamInputs,
+        vlm: VLMStream,
+        deep: DeepStream,
+        caches: StreamCaches | None = None,
+    ) -> StreamOutputs:
+        """Run the VLM, and between its layers the flow's."""
+        at_image = deep.embed(inputs.u, inputs.positions)
+        cache = caches.deep if caches else None
+        run = deep.begin(inputs.positions, at_image.dtype, inputs.deep_mask, cache)
+        flow = _Flow(self, inputs.is_image, at_image, run)
+        y_vlm = self.run_vlm(inputs, vlm, caches, flow.after_layer)
+        if y_vlm is None:
+            # Positions of an image that the VLM does not see: no link has a part in them.
+            y_deep = run.finish(run.advance(at_image, sum(self.flow_layers)))
+            return StreamOutputs(deep=y_deep, text=None)
+        y_deep = run.finish(flow.state)
+        text = y_vlm if self.last is None else self.last(y_vlm, y_deep, flow.linked)
+        return StreamOutputs(deep=y_deep, text=text)
+
+
+class _Flow:
+    """The deep stream of one call, on its way between the layers of the VLM.
+
+    Attributes:
+        state: Its residual stream.
+        linked: Where links are open; None for everywhere.
+    """
+
+    def __init__(
+        self,
+        tiled: Tiled,
+        is_image: Bool[Tensor, "b l"],
+        at_image: Float[Tensor, "b l w"],
+        run: DeepRun,
+    ) -> None:
+        self.tiled = tiled
+        self.is_image = is_image
+        self.state = at_image
+        self.run = run
+        self.linked = None if tiled.sight.is_causal else ~is_image
+
+    def after_layer(self, number: int, h: Float[Tensor, "b l h"]) -> Float[Tensor, "b l h"]:
+        """Run the layers of the flow that follow one of the VLM's."""
+        tiled, key = self.tiled, str(number)
+        count = tiled.flow_layers[number]
+        if not count:
+            return h
+        if key in tiled.readings:
+            self._read(key, tiled.readings[key](h))
+        self.state = self.run.advance(self.state, count)
+        if key in tiled.flow_links:
+            h = tiled.flow_links[key](h, self.state, self.linked)
+        return h
+
+    def _read(self, key: str, read: Float[Tensor, "b l h"]) -> None:
+        """Let the VLM into the residual stream, or start it."""
+        links, starts = self.tiled.vlm_links, not self.run.done
+        if key in links:
+            self.state = links[key](self.state, read, None if starts else self.linked)
+        if starts:
+            text = self.tiled.text_input(read)
+            self.state = torch.where(self.is_image[..., None], self.state, text)

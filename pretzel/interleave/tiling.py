@@ -1,0 +1,62 @@
+"""The word of a tiled interleaving: which layers of which stream run in turn."""
+
+import math
+
+from pretzel.errors import UserError
+
+
+def check_word(word: str) -> None:
+    """Refuse what is no word over V and F that a sequence of layers can be tiled with.
+
+    Raises:
+        UserError: If it holds other letters, lacks one of the two, or begins with F.
+    """
+    if set(word) != {"V", "F"}:
+        raise UserError(
+            "word must hold V (a layer of the VLM) and F (a layer of the flow), both and nothing "
+            f"else, for example 'VVF', got {word!r}"
+        )
+    if word[0] != "V":
+        raise UserError(
+            "word must begin with V, since the flow reads the text off the VLM's states, "
+            f"got {word!r}"
+        )
+
+
+def flow_layers_after(word: str, num_vlm_layers: int) -> tuple[int, ...]:
+    """Return how many layers of the flow follow each layer of the VLM.
+
+    Args:
+        word: Repeated until the layers of the VLM are used up.
+        num_vlm_layers: Layers of the VLM.
+
+    Raises:
+        UserError: If its layers end within the word.
+    """
+    each = word.count("V")
+    if num_vlm_layers % each:
+        fitting = [v for v in range(1, num_vlm_layers + 1) if num_vlm_layers % v == 0]
+        raise UserError(
+            f"word {word!r} takes {each} layers of the VLM at a time, which must divide its "
+            f"{num_vlm_layers}; numbers of V that fit: {fitting}"
+        )
+    runs = word.split("V")[1:]  # the F behind each V
+    return tuple(len(run) for run in runs) * (num_vlm_layers // each)
+
+
+def check_layers(word: str, num_vlm_layers: int, num_flow_layers: int) -> None:
+    """Refuse a word that does not use up the layers of both streams at once.
+
+    Raises:
+        UserError: Naming the counts, and what would fit.
+    """
+    needed = sum(flow_layers_after(word, num_vlm_layers))
+    if needed == num_flow_layers:
+        return
+    got = f"word {word!r} over {num_vlm_layers} layers of the VLM must find {needed} in the deep "
+    got += f"stream, got {num_flow_layers}; give it {needed}"
+    times = math.gcd(num_vlm_layers, num_flow_layers)
+    if times:
+        fitting = "V" * (num_vlm_layers // times) + "F" * (num_flow_layers // times)
+        got += f", or write word {fitting!r}"
+    raise UserError(got)

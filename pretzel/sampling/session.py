@@ -1,0 +1,389 @@
+"""One left-to-right pass of generation over text and images, with the caches of both streams.
+
+Nothing is ever run twice: a token or an image position enters both caches when it is read, drawn
+or written, and switching between text and images only goes on from there.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pretzel.errors import UserError
+from pretzel.interleave.base import StreamCaches
+from pretzel.interleave.seeing import Seeing
+from pretzel.model import Pretzel
+from pretzel.rng import stream
+from pretzel.sampling.cache import KVCache
+from pretzel.sampling.drawing import StreamInversion
+from pretzel.sampling.guidance import Guidance
+from pretzel.sampling.inversion import check_guided
+from pretzel.sampling.rows import Block, Rows, text_block
+from pretzel.sampling.samplers import Sampler, Sequential, Work
+from pretzel.sampling.stack import Sampled, invert_stack
+from pretzel.sampling.writing import GREEDY, Writing
+from pretzel.sequence import Document, Image, Segment, Text
+from pretzel.typing import Bool, Float, Int, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """An image of each row.
+
+    Attributes:
+        u: Output of the shallow flow, as both streams hold it.
+        x: Noised latents.
+        work: Network evaluations of each block of the flow, in the order of sampling.
+    """
+
+    u: Float[Tensor, "b n d"]
+    x: Float[Tensor, "b n d"]
+    work: tuple[Work, ...]
+
+
+class Session:
+    """Sequences being generated, row by row in one batch.
+
+    Text may differ in length from row to row: shorter rows are padded, and padding is neither
+    attended nor counted. Images come in all rows at once. What has been read or written enters
+    the caches no later than the next operation needs it, so that text, the end of an image and
+    what follows go through the networks together.
+
+    Args:
+        model: The model.
+        num_rows: Rows.
+        room: Positions that fit into a row, padding included; the caches are allocated once.
+        keys: Names of the rows: what is drawn at random for text depends on them and the seed,
+            not on the rows beside it. None for their numbers.
+        seed: Seed of the text.
+
+    Attributes:
+        rows: Where each row stands.
+        caches: Of both streams; None before anything has entered them.
+        is_drawing: Whether an image has been begun and not ended.
+    """
+
+    def __init__(
+        self,
+        model: Pretzel,
+        num_rows: int,
+        room: int,
+        *,
+        keys: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model = model
+        self.room = room
+        self.keys = list(keys) if keys is not None else [str(i) for i in range(num_rows)]
+        self.seed = seed
+        self.rows = Rows.new(num_rows, room, model.deep.width, like=model.like)
+        self.num_rows = num_rows
+        self.caches: StreamCaches | None = None
+        self.is_drawing = False
+        self._pending: list[Block] = []
+        self._segments: list[Segment] = []
+        self._temperature: Float[Tensor, " r"] | None = None
+
+    # Reading
+
+    def read(self, texts: Sequence[Sequence[Text]]) -> None:
+        """Take in text of each row, of any lengths, none at all included.
+
+        Text that the interleaving does not model, behind or before what it does, is left out, as
+        in training.
+        """
+        assert not self.is_drawing
+        assert len(texts) == self.num_rows
+        if not any(texts):
+            return
+        segment = Text(content="")
+        if not self._models(segment, Image()):
+            return
+        self._segments.append(segment)
+        vlm = self.model.vlm
+        rows = []
+        for row in texts:
+            tokens: list[tuple[int, bool]] = []
+            for text in row:
+                attended = text.role != "dropped"
+                tokens += [(token, attended) for token in vlm.encode_text(text.content)]
+                if text.role == "target":
+                    tokens.append((vlm.special.end_of_text, True))
+            rows.append(tokens)
+        block = text_block(rows, vlm.special.pad, self.model.like.device)
+        if block.tokens.shape[1]:
+            self._queue(block)
+
+    def read_text(self, texts: Sequence[str]) -> None:
+        """Take in one text for each row."""
+        self.read([[Text(content=text)] for text in texts])
+
+    def read_image(
+        self, u: Float[Tensor, "b n d"], x: Float[Tensor, "b n d"] | None = None
+    ) -> None:
+        """Take in a given image of each row, at once, with what is pending before it.
+
+        Args:
+            u: Output of the shallow flow.
+            x: Noised latents; needed where the vision-language model is not shown u.
+
+        Raises:
+            UserError: If the interleaving models no image here, or there is no room.
+        """
+        assert not self.is_drawing
+        self._begin()
+        before = self._take_pending()
+        special = self.model.vlm.special
+        end = self.rows.repeated(special.end_of_image)
+        seen = None if x is None else self.model.seen(u, x)
+        self._enter([before, end], image=u, seen=seen)
+
+    def flush(self) -> None:
+        """Run what is pending, and commit it."""
+        if self._pending:
+            self._enter([self._take_pending()])
+
+    # Drawing
+
+    def begin_image(self, guidance: Guidance, *, is_open: bool = False) -> None:
+        """Read up to begin-of-image; with guidance start the null branch there.
+
+        The null branch has rows of its own behind the others. What stands before begin-of-image
+        is not attended there, and keeps its absolute positions: the null context of caption
+        dropout.
+
+        Args:
+            guidance: How the branches are mixed.
+            is_open: Whether begin-of-image has been written already.
+
+        Raises:
+            UserError: If the interleaving models no image here, or there is no room.
+        """
+        assert not self.is_drawing
+        check_guided(self.model, guidance)
+        self._begin(is_open=is_open)
+        if guidance.has_null_branch(self.model.reads_text):
+            self._add_null_rows(guidance)
+        self.flush()
+        self.rows.require_room(self.model.latent.num_positions)
+        self.is_drawing = True
+
+    def draw_u(
+        self,
+        z: Float[Tensor, "b n d"],
+        guidance: Guidance,
+        sampler: Sampler | None = None,
+        *,
+        is_open: bool = False,
+    ) -> Sampled:
+        """Draw u of an image for each row, each position committed once; leave the image open.
+
+        Args:
+            z: Standard normal noise.
+            guidance: How the branches are mixed.
+            sampler: How positions are found; None for one after the other.
+            is_open: Whether begin-of-image has been written already.
+
+        Raises:
+            UserError: If guidance cannot mix the transform, the interleaving models no image here,
+                or there is no room.
+        """
+        self.begin_image(guidance, is_open=is_open)
+        inversion = StreamInversion(self, z, guidance)
+        work = (sampler or Sequential()).solve(inversion, 0)
+        inversion.finish()
+        return Sampled(x=inversion.branches.x, work=(work,))
+
+    def draw(
+        self,
+        z: Float[Tensor, "b n d"],
+        guidance: Guidance,
+        sampler: Sampler | None = None,
+        *,
+        is_open: bool = False,
+    ) -> Drawn:
+        """Draw an image for each row and end it; arguments and errors as in :meth:`draw_u`."""
+        deep = self.draw_u(z, guidance, sampler, is_open=is_open)
+        shallow = invert_stack(self.model.shallow, deep.x, sampler or Sequential(), first=1)
+        self.end_image(deep.x, shallow.x)
+        return Drawn(u=deep.x, x=shallow.x, work=(*deep.work, *shallow.work))
+
+    def end_image(self, u: Float[Tensor, "b n d"], x: Float[Tensor, "b n d"]) -> None:
+        """Drop the null branch and force end-of-image.
+
+        Where what the vision-language model is shown is known only now, it reads the image here.
+
+        Args:
+            u: Output of the shallow flow.
+            x: Noised latents.
+        """
+        assert self.is_drawing
+        assert self.caches is not None
+        self.is_drawing = False
+        if self.rows.count > self.num_rows:
+            kept = torch.arange(self.num_rows, device=u.device)
+            self.caches = self.caches.select(kept)
+            self.rows = self.rows.select(kept)
+            self._temperature = None
+        seen = self.model.seen(u, x)
+        if seen is not None:
+            interleaving = self.model.interleaving
+            assert isinstance(interleaving, Seeing)  # no other has a sight
+            inputs = self.rows.image_inputs(self.model, u, seen)
+            interleaving.see(inputs, self.model.vlm, self.caches)
+        self._queue(self.rows.repeated(self.model.vlm.special.end_of_image))
+
+    # Writing
+
+    def write(
+        self, max_tokens: int, writing: Writing = GREEDY, *, may_draw: bool = False
+    ) -> Iterator[Int[Tensor, " b"]]:
+        """Write text, a token for each row at a time.
+
+        A row stops at end-of-text, or at begin-of-image where images may be drawn; what follows
+        there is padding. Nothing is run beyond the tokens asked for.
+
+        Args:
+            max_tokens: Tokens of a row at most, the one that ends it included.
+            writing: How tokens are chosen.
+            may_draw: Whether begin-of-image may be written; an image of every row comes next then,
+                by ``draw(..., is_open=True)``.
+
+        Yields:
+            The next token of each row; end-of-text in rows that have stopped.
+
+        Raises:
+            UserError: If the interleaving predicts no text, nothing stands before the text, or
+                there is no room.
+        """
+        interleaving, vlm = self.model.interleaving, self.model.vlm
+        require_answers(self.model)
+        self.flush()
+        if self.rows.text is None:
+            raise UserError("text must follow a text or an image, got nothing before it")
+        special = vlm.special
+        ruled_out = {special.pad, special.end_of_image} - {special.end_of_text}
+        if not may_draw:
+            ruled_out.add(special.begin_of_image)
+        device = self.model.like.device
+        excluded = torch.tensor(sorted(ruled_out), device=device)
+        uniform = None if writing.is_greedy else self._uniform(max_tokens).to(device)
+        self._segments.append(Text(content="", role="target"))
+        done = torch.zeros(self.num_rows, dtype=torch.bool, device=device)
+        for step in range(max_tokens):
+            self.flush()
+            logits = interleaving.logits(self.rows.text, vlm)
+            logits = logits.index_fill(-1, excluded, -torch.inf)
+            token = writing.choose(logits, None if uniform is None else uniform[:, step])
+            token = torch.where(done, special.end_of_text, token)
+            going = ~done
+            self._queue(Block(tokens=token[:, None], valid=going[:, None], counts=going[:, None]))
+            done = done | (token == special.end_of_text) | (token == special.begin_of_image)
+            yield token
+            if done.all():
+                return
+
+    def end_text(self, is_ended: Bool[Tensor, " b"]) -> None:
+        """Force end-of-text in rows whose text has been cut."""
+        if not is_ended.all():
+            going = ~is_ended[:, None]
+            tokens = torch.full_like(going, self.model.vlm.special.end_of_text, dtype=torch.long)
+            self._queue(Block(tokens=tokens, valid=going, counts=going))
+
+    def select(self, chosen: Int[Tensor, " k"], keys: Sequence[str] | None = None) -> "Session":
+        """Return a session of the given rows (repeats allowed), so that a shared prefix runs once.
+
+        Args:
+            chosen: Rows.
+            keys: Their names; None for their numbers.
+        """
+        assert not self.is_drawing
+        new = Session(self.model, len(chosen), self.room, keys=keys, seed=self.seed)
+        new.rows = self.rows.select(chosen)
+        new.caches = None if self.caches is None else self.caches.select(chosen)
+        new._pending = [block.select(chosen) for block in self._pending]
+        new._segments = list(self._segments)
+        return new
+
+    # Inside
+
+    def _models(self, *segments: Segment) -> bool:
+        """Return whether the interleaving models such segments behind what it has."""
+        document = Document(key="", segments=(*self._segments, *segments))
+        return len(self.model.interleaving.view(document).segments) == len(document.segments)
+
+    def _begin(self, *, is_open: bool = False) -> None:
+        if not self._models(Image()):
+            raise UserError(
+                f"{type(self.model.interleaving).__name__} models no image behind an image: begin "
+                "another sequence"
+            )
+        self._segments.append(Image())
+        if not is_open:
+            self._queue(self.rows.repeated(self.model.vlm.special.begin_of_image))
+
+    def _queue(self, block: Block) -> None:
+        self._pending.append(block)
+
+    def _take_pending(self) -> Block:
+        block = Block.joined(self._pending)
+        self._pending = []
+        return block
+
+    def _add_null_rows(self, guidance: Guidance) -> None:
+        keeps = guidance.keeps_context or not self.model.reads_text
+        self._pending = [self._take_pending().with_null(keeps)]
+        b = self.num_rows
+        both = torch.arange(b, device=self.model.like.device).repeat(2)
+        self.rows = self.rows.select(both)
+        if not keeps:
+            self.rows.valid[b:] = False
+        if guidance.temperature != 1:
+            self._temperature = self.model.like.new_ones(2 * b)
+            self._temperature[b:] = guidance.temperature
+        if self.caches is not None:
+            self.caches = self.caches.select(both)
+            if self._temperature is not None:
+                deep = self.caches.deep
+                if not isinstance(deep, KVCache) or not len(deep.keys):
+                    raise UserError(
+                        f"{type(guidance).__name__} needs attention in the deep stream to change "
+                        f"its temperature behind a prefix, got {type(deep).__name__}"
+                    )
+                deep.set_temperature(self._temperature)
+
+    def _enter(
+        self,
+        blocks: Sequence[Block],
+        image: Float[Tensor, "b n d"] | None = None,
+        seen: Float[Tensor, "b n s"] | None = None,
+    ) -> None:
+        """Run a block of text, or one, an image and another, and commit it."""
+        inputs, advance = self.rows.inputs(self.model, blocks, image, seen)
+        if self.caches is None:
+            self.caches = self.model.interleaving.new_caches(
+                self.model.vlm, self.model.deep, self.rows.count, self.room, self._temperature
+            )
+        streams = self.model.interleaving(inputs, self.model.vlm, self.model.deep, self.caches)
+        self.rows.advance(streams, advance)
+
+    def _uniform(self, count: int) -> Float[Tensor, "b t"]:
+        """Return random numbers that belong to the rows' names and the place in the sequence."""
+        turn = len(self._segments)
+        return torch.stack(
+            [torch.rand(count, generator=stream(self.seed, "text", key, turn), dtype=torch.float64)
+             for key in self.keys]
+        )  # fmt: skip
+
+
+def require_answers(model: Pretzel) -> None:
+    """Refuse text of a model that writes none.
+
+    Raises:
+        UserError: Naming its interleaving.
+    """
+    if not model.interleaving.answers:
+        raise UserError(
+            "interleaving must be one that answers questions, got "
+            f"{type(model.interleaving).__name__}"
+        )

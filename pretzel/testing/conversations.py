@@ -1,0 +1,193 @@
+"""A conversation for the laws of generation: two images, two answers, rows of different lengths."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from pretzel.flow.conditioner import LayeredConditioner
+from pretzel.interleave.base import StreamInputs, StreamOutputs
+from pretzel.model import Pretzel, stream_inputs
+from pretzel.packing import PackedBatch, Packer
+from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
+from pretzel.sampling.session import Session
+from pretzel.sampling.writing import Writing
+from pretzel.sequence import Document, Image, Segment, Text
+from pretzel.testing.models import latents
+from pretzel.typing import Float, Int, Tensor
+
+FIRST = ("a red circle", "a very small blue triangle, perhaps", "")
+THEN = (
+    ("what color is the shape?", "why?", "is it a small circle?"),
+    ("now make it blue", "again, please", ""),
+    ("is it?", "what shape is it?", "what?"),
+)
+MAX_TOKENS = 3
+WRITING = Writing(temperature=1.5, top_p=0.9)
+
+
+@dataclass
+class Spoken:
+    """What became of a conversation.
+
+    Attributes:
+        session: The session, all committed.
+        drawn: u and x of each image.
+        parts: Tokens of a text of every row, or None for an image, in order.
+        inputs: What entered the streams, chunk by chunk.
+        outputs: What came out.
+    """
+
+    session: Session
+    drawn: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    parts: list[list[list[int]] | None] = field(default_factory=list)
+    inputs: list[StreamInputs] = field(default_factory=list)
+    outputs: list[StreamOutputs] = field(default_factory=list)
+
+
+def guidance_for(model: Pretzel) -> Guidance:
+    """Return guidance, where the model can be guided."""
+    guided = model.reads_text and model.deep.transform.is_affine
+    return GaussianMixing(weight=1.5, annealed=True) if guided else NoGuidance()
+
+
+def converse(
+    model: Pretzel,
+    rows: Sequence[int] = (0, 1, 2),
+    make: Callable[..., Session] = Session,
+    guidance: Guidance | None = None,
+) -> Spoken:
+    """Hold the conversation, or as much of it as the interleaving models, with some of the rows.
+
+    Args:
+        model: The model.
+        rows: Rows of the whole conversation.
+        make: What makes the session.
+        guidance: Of the images; None for that of :func:`guidance_for`.
+    """
+    room = 200 + 2 * model.latent.num_positions
+    session = make(model, len(rows), room, keys=[str(row) for row in rows])
+    spoken = Spoken(session=session)
+    guidance = guidance or guidance_for(model)
+
+    def say(texts: Sequence[str]) -> None:
+        chosen = [texts[row] for row in rows]
+        session.read_text(chosen)
+        spoken.parts.append([model.vlm.encode_text(text) for text in chosen])
+
+    def draw(key: str) -> None:
+        z = latents(model, len(FIRST), key=key)[list(rows)]
+        drawn = session.draw(z, guidance)
+        spoken.drawn.append((drawn.u, drawn.x))
+        spoken.parts.append(None)
+
+    def answer() -> None:
+        end = model.vlm.special.end_of_text
+        written = torch.stack(list(session.write(MAX_TOKENS, WRITING)), dim=1).tolist()
+        spoken.parts.append([r[: r.index(end) + 1] if end in r else r for r in written])
+
+    def record(module: object, args: tuple[Any, ...], outputs: StreamOutputs) -> None:
+        spoken.inputs.append(args[0])
+        spoken.outputs.append(outputs)
+
+    hook = model.interleaving.register_forward_hook(record)
+    try:
+        with torch.no_grad():
+            if model.reads_text:
+                say(FIRST)
+            draw("z0")
+            if model.interleaving.answers:
+                say(THEN[0])
+                answer()
+                say(THEN[1])
+                draw("z1")
+                say(THEN[2])
+                answer()
+                session.flush()
+    finally:
+        hook.remove()
+    return spoken
+
+
+def recomputed(
+    model: Pretzel, spoken: Spoken, null_of: int | None = None
+) -> tuple[PackedBatch, StreamOutputs]:
+    """Return the sequences, packed anew, and their states from scratch, without caches.
+
+    Args:
+        model: The model.
+        spoken: The conversation.
+        null_of: Image whose null branch is asked for: nothing is attended before it.
+    """
+    vlm, grid, n = model.vlm, model.latent.grid, model.latent.num_positions
+    packer = Packer(
+        lambda words: [int(word) for word in words.split()],
+        vlm.special, grid, vlm.image_index(grid),
+    )  # fmt: skip
+    documents = []
+    for row in range(spoken.session.num_rows):
+        segments: list[Segment] = [
+            Image() if part is None else Text(content=" ".join(map(str, part[row])))
+            for part in spoken.parts
+        ]
+        documents.append(Document(key="", segments=tuple(segments)))
+    packed = packer(documents)
+    u, x = (torch.stack([d[i] for d in spoken.drawn], dim=1).flatten(0, 1) for i in (0, 1))
+    if null_of is not None:
+        valid = packed.is_valid.clone()
+        for row, begin in enumerate(begins_of_image(packed, n, null_of)):
+            valid[row, :begin] = False
+        packed = replace(packed, is_valid=valid)
+    with torch.no_grad():
+        inputs = replace(stream_inputs(packed, u, model.seen(u, x)), mask=packed.mask)
+        outputs: StreamOutputs = model.interleaving(inputs, vlm, model.deep)
+    return packed, outputs
+
+
+def begins_of_image(packed: PackedBatch, num_positions: int, image: int) -> list[int]:
+    """Return where begin-of-image of an image stands in each row."""
+    return [int(row.nonzero()[image * num_positions]) - 1 for row in packed.is_image]
+
+
+@dataclass
+class Counts:
+    """Columns that ran through the first layer of each stream.
+
+    Attributes:
+        deep: Of the deep stream; 0 where it has no layers of its own.
+        vlm: Of the vision-language model.
+        index: Absolute indices that entered the vision-language model, chunk by chunk.
+    """
+
+    deep: int = 0
+    vlm: int = 0
+    index: list[Int[Tensor, "r l"]] = field(default_factory=list)
+
+
+@contextmanager
+def counted(model: Pretzel) -> Iterator[Counts]:
+    """Count what the streams run over."""
+    counts = Counts()
+    conditioner = model.deep.conditioner
+    layered = isinstance(conditioner, LayeredConditioner)
+    name = "run" if layered else "forward"
+    original = getattr(conditioner, name)
+
+    def run(h: Float[Tensor, "r l w"], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        start = kwargs.get("start", args[0] if args else 0) if layered else 0
+        counts.deep += h.shape[1] if start == 0 else 0
+        return original(h, *args, **kwargs)
+
+    def enters(module: object, args: tuple[Any, ...]) -> None:
+        counts.vlm += args[0].shape[1]
+        counts.index.append(args[1])
+
+    setattr(conditioner, name, run)
+    hook = model.vlm.register_forward_pre_hook(enters)
+    try:
+        yield counts
+    finally:
+        delattr(conditioner, name)
+        hook.remove()

@@ -1,0 +1,319 @@
+"""Hugging Face models, frozen, as streams of Pretzel.
+
+The models run through their own modules; other streams join the residual stream by forward hooks
+on the models' own decoder layers, so that masks, caches and positions stay theirs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pretzel.errors import UserError
+from pretzel.typing import Bool, Float, Int, Tensor
+from pretzel.vlm.base import AfterLayer, VLMCache, VLMStream
+from pretzel.vlm.cache import PreallocatedCache
+from pretzel.vlm.huggingface_families import Colours, family_of
+from pretzel.vlm.huggingface_layers import joined, recomputed, without_position_ids
+from pretzel.vlm.huggingface_loading import (
+    Attention,
+    DType,
+    build_model,
+    image_statistics,
+    load_config,
+    load_tokenizer,
+)
+from pretzel.vlm.huggingface_masks import causal, for_attention
+from pretzel.vlm.huggingface_tokens import special_tokens
+from pretzel.weights import content_hash
+
+
+class HuggingFaceVLM(VLMStream):
+    """A frozen Qwen2.5-VL, Qwen3-VL, SmolVLM, LLaVA, or a plain Llama, Qwen2 or Qwen3.
+
+    Its precision is its own: it stays what ``dtype`` says whatever the rest of the model is cast
+    to, embeddings are cast on the way in and states on the way out. On the meta device nothing is
+    read but the configuration (and the tokenizer of ``name``). No text can spell a special token.
+
+    Args:
+        name: Hub id or local folder. Code from it is never executed.
+        config: In its place, a transformers configuration with its ``model_type``; the weights
+            are random.
+        tokenizer: Hub id or local folder; None for that of ``name``. Beside ``config`` it is
+            loaded when text is first encoded, and special tokens are those of ``config``.
+        dtype: Precision of the weights.
+        attention: Implementation of attention.
+        gradient_checkpointing: Recompute each decoder layer in the backward pass, in place of
+            keeping its activations.
+        device: Where it stays, for example ``cuda:1``; None to follow the rest of the model.
+        begin_of_image: Token before an image; None for the family's, or else a new one whose
+            embedding is learned.
+        end_of_image: Token after an image; None likewise.
+        end_of_text: Token that ends a supervised run of text; None for the family's.
+        pad: Token that fills rows; None for the family's.
+        seed: Of random weights.
+
+    Raises:
+        UserError: If not exactly one of ``name`` and ``config`` is given, one cannot be loaded or
+            is of no known family, a token is unknown, or there is no such device.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        dtype: DType = "float32",
+        attention: Attention = "sdpa",
+        gradient_checkpointing: bool = False,
+        device: str | None = None,
+        begin_of_image: str | None = None,
+        end_of_image: str | None = None,
+        end_of_text: str | None = None,
+        pad: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        loaded = load_config(name, config)
+        self.name = name
+        self.family = family_of(loaded.model_type, name or "config")
+        self.attention: Attention = attention
+        self.gradient_checkpointing = gradient_checkpointing
+        self.pinned = None if device is None else _device(device)
+        self._tokenizer_source = tokenizer or name
+        self._tokenizer: Any = None
+        self._statistics: tuple[Colours, Colours] | None = None
+        self._hash = ""
+
+        text = loaded.get_text_config()
+        self.hidden_size: int = text.hidden_size
+        self.num_layers: int = text.num_hidden_layers
+        self.vocab_size: int = text.vocab_size
+        given = {
+            "begin_of_image": begin_of_image,
+            "end_of_image": end_of_image,
+            "end_of_text": end_of_text,
+            "pad": pad,
+        }
+        asks = name is not None or any(given.values())
+        self.special = special_tokens(
+            given, self.family, loaded, self.vocab_size, self.tokenizer if asks else None
+        )
+        self.model: Any = build_model(name, loaded, self.family, dtype, attention, seed)
+        if self.pinned is not None and not self._like.is_meta:
+            self.model.to(self.pinned)
+        self.freeze()
+
+    @property
+    def identity(self) -> str:  # type: ignore[override]  # its hash takes a while: when asked
+        """Kind of the model and content hash of its weights."""
+        self._hash = self._hash or content_hash(self.model.state_dict())
+        return f"{self.model.config.model_type}:{self._hash}"
+
+    @property
+    def tokenizer(self) -> Any:  # noqa: ANN401
+        """The transformers tokenizer, loaded at first use.
+
+        Raises:
+            UserError: If there is none.
+        """
+        if self._tokenizer is None:
+            if self._tokenizer_source is None:
+                raise UserError(
+                    "tokenizer must be given beside config where text or token strings are used, "
+                    "got None"
+                )
+            self._tokenizer = load_tokenizer(self._tokenizer_source)
+        return self._tokenizer
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Its inner text model: embeddings, ``layers``, final norm."""
+        return self.family.decoder(self.model)
+
+    @property
+    def _like(self) -> Tensor:
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight
+
+    def image_index(self, grid: tuple[int, ...]) -> tuple[list[int], int]:
+        """Return how the absolute index counts over an image.
+
+        Where positions have three axes, an image has one index, and goes on from it by its
+        longest side (Qwen2-VL, arXiv 2409.12191, section 2.1); else positions count in raster
+        order.
+        """
+        offsets, length = super().image_index(grid)
+        return ([0] * len(offsets), max(grid)) if self.family.counts_axes else (offsets, length)
+
+    def see(
+        self, images: Float[Tensor, "m 3 height width"]
+    ) -> tuple[Float[Tensor, "m n h"], tuple[int, ...]]:
+        """Return what its own vision tower puts at image positions, raster order, and the grid.
+
+        Images are resized to the sides that the tower takes.
+
+        Args:
+            images: Pixels in [-1, 1].
+
+        Raises:
+            UserError: If it has no vision tower.
+        """
+        if self._statistics is None and self.family.has_tower:
+            self._statistics = image_statistics(self.name, self.family)
+        mean, std = self._statistics or (self.family.mean, self.family.std)
+        prepared = self.family.prepare(self.model.config, images, mean, std)
+        features, grid = self.family.features(self.model, prepared.to(self._like))
+        return features.to(images), grid
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return token ids of ``text``, without special tokens.
+
+        Raises:
+            UserError: If there is no tokenizer, or it is that of a larger vocabulary.
+        """
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if ids and max(ids) >= self.vocab_size:
+            raise UserError(
+                f"tokenizer must be the model's own, which has {self.vocab_size} tokens, got "
+                f"{self._tokenizer_source}, which makes token {max(ids)} of {text!r}"
+            )
+        return ids
+
+    def decode_text(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        special = set(vars(self.special).values())
+        ordinary = [i for i in tokens if i < self.vocab_size and i not in special]
+        text: str = self.tokenizer.decode(
+            ordinary, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def embed(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l h"]:
+        """Return the embeddings of token ids, in the model's own precision."""
+        embeddings: Tensor = self.model.get_input_embeddings()(tokens.to(self._like.device))
+        return embeddings.to(tokens.device)
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "b l h"],
+        index: Int[Tensor, "b l"],
+        mask: Bool[Tensor, "b 1 l k"] | None = None,
+        cache: VLMCache | None = None,
+        coordinates: Int[Tensor, "b l a"] | None = None,
+        after_layer: AfterLayer | None = None,
+    ) -> Float[Tensor, "b l h"]:
+        """Run the inner text model and return its last hidden state, after its final norm.
+
+        Args:
+            embeddings: Text embeddings and adapted image positions, interleaved.
+            index: Absolute index of each position in its row.
+            mask: True where a query may attend a key. A query that may attend nothing gives a
+                finite state without meaning.
+            cache: Receives the new keys and values; it comes from :meth:`new_cache`, and needs a
+                mask over ``cache.length + l`` keys.
+            coordinates: Place of each position on the grid of its image; asked only where
+                positions have three axes.
+            after_layer: What joins the residual stream after each layer, in the precision and on
+                the device of ``embeddings``.
+
+        Raises:
+            ValueError: If there is a cache without a mask, one of another model, or a full one.
+        """
+        keys = None if cache is None else self._check_cache(cache, mask, embeddings)
+        own = self._like
+        rows = embeddings.to(own)
+        if mask is None:
+            attended: Tensor | None = causal(rows)
+        else:
+            attended = for_attention(mask.to(own.device), self.attention, own.dtype)
+        recompute = self.gradient_checkpointing and keys is None and torch.is_grad_enabled()
+        layers = self.decoder_layers()
+        with (
+            joined(layers, after_layer, embeddings),
+            # Flash attention takes a jump in the position ids of a single row for packed sequences
+            without_position_ids(layers if self.attention == "flash_attention_2" else []),
+            recomputed(layers if recompute else []),
+        ):
+            states: Tensor = self.decoder(
+                inputs_embeds=rows,
+                position_ids=self._positions(index, coordinates).to(own.device),
+                attention_mask=attended,
+                past_key_values=None if keys is None else keys.hub,
+                use_cache=keys is not None,
+            ).last_hidden_state
+        return states.to(embeddings)
+
+    def decoder_layers(self) -> nn.ModuleList:
+        """Return its decoder layers in order."""
+        layers = self.decoder.layers
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm behind the last of them."""
+        norm = self.decoder.norm
+        assert isinstance(norm, nn.Module)
+        return norm
+
+    def new_cache(self, batch_size: int, max_length: int) -> PreallocatedCache:
+        """Return an empty cache for ``batch_size`` rows of at most ``max_length`` positions."""
+        return PreallocatedCache(self.num_layers, batch_size, max_length)
+
+    def logits(self, states: Float[Tensor, "*b h"]) -> Float[Tensor, "*b v"]:
+        """Apply the model's own language head to last hidden states."""
+        logits: Tensor = self.model.get_output_embeddings()(states.to(self._like))
+        return logits.to(states)
+
+    def _check_cache(
+        self, cache: VLMCache, mask: Tensor | None, embeddings: Tensor
+    ) -> PreallocatedCache:
+        if not isinstance(cache, PreallocatedCache):
+            raise ValueError(f"cache must come from new_cache, got {type(cache).__name__}")
+        if mask is None:
+            raise ValueError("mask is required with a cache, got None")
+        cache.require_room(embeddings.shape[0], embeddings.shape[1])
+        return cache
+
+    def _positions(self, index: Tensor, coordinates: Tensor | None) -> Tensor:
+        """Return the index, or index + (time, row, column) where positions have three axes."""
+        if not self.family.counts_axes:
+            return index
+        axes = index.new_zeros(3, *index.shape)
+        if coordinates is not None:
+            places = coordinates.movedim(-1, 0)[-3:].to(index)
+            axes[3 - len(places) :] = places
+        return index + axes
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HuggingFaceVLM":
+        """Move the weights, but neither cast them nor take them from where they are to stay."""
+
+        def move(tensor: Tensor) -> Tensor:
+            if tensor.is_meta:
+                return fn(tensor)
+            probe = fn(torch.empty(0, dtype=tensor.dtype, device=tensor.device))
+            if self.pinned is not None and probe.device != tensor.device:
+                return tensor
+            return fn(tensor) if probe.dtype == tensor.dtype else tensor.to(probe.device)
+
+        applied: HuggingFaceVLM = super()._apply(move, recurse)  # type: ignore[no-untyped-call]
+        return applied
+
+
+def _device(name: str) -> torch.device:
+    """Return a device that is there.
+
+    Raises:
+        UserError: If it is not.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"device must be one of this machine, such as cpu or cuda:0, got {name} ({reason})"
+        ) from error
+    return device

@@ -1,0 +1,265 @@
+"""What differs between the families of Hugging Face models: their parts, and how they see.
+
+The parts are called as the models call them; images are prepared as the families' own
+preprocessors do, with tensors in place of files.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pretzel.errors import UserError
+from pretzel.typing import Float, Tensor
+
+Colours = tuple[float, float, float]
+
+CLIP_MEAN: Colours = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: Colours = (0.26862954, 0.26130258, 0.27577711)
+HALF: Colours = (0.5, 0.5, 0.5)
+
+
+class Family(ABC):
+    """One kind of model.
+
+    Attributes:
+        has_tower: Whether it sees.
+        counts_axes: Whether rotary positions have three axes: time, row and column of an image.
+        mean: Of each colour of its images, in [0, 1].
+        std: Standard deviation of each colour.
+        special: Strings of special tokens by role, where its vocabulary has them.
+        special_ids: The same roles as names of ids in its configuration.
+    """
+
+    has_tower = True
+    counts_axes = False
+    mean: Colours = CLIP_MEAN
+    std: Colours = CLIP_STD
+    special: Mapping[str, str] = {}
+    special_ids: Mapping[str, str] = {}
+
+    @abstractmethod
+    def decoder(self, model: Any) -> nn.Module:  # noqa: ANN401
+        """Return the inner text model: embeddings, decoder layers, final norm."""
+
+    @abstractmethod
+    def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
+        """Return the size in pixels in which its tower looks at an image."""
+
+    @abstractmethod
+    def features(
+        self,
+        model: Any,  # noqa: ANN401
+        images: Float[Tensor, "m 3 height width"],
+    ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
+        """Return what tower and projector make of normalised images, raster order, and the grid."""
+
+    def prepare(
+        self,
+        config: Any,  # noqa: ANN401
+        images: Float[Tensor, "m 3 height width"],
+        mean: Colours,
+        std: Colours,
+    ) -> Float[Tensor, "m 3 height2 width2"]:
+        """Resize images in [-1, 1] for the tower and normalise their colours."""
+        size = self.image_size(config, images.shape[-2], images.shape[-1])
+        if size != tuple(images.shape[-2:]):
+            images = F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
+        centre, spread = (images.new_tensor(values)[:, None, None] for values in (mean, std))
+        return ((images + 1) / 2 - centre) / spread
+
+
+class PlainText(Family):
+    """Causal language models without a tower."""
+
+    has_tower = False
+
+    def decoder(self, model: Any) -> nn.Module:  # noqa: ANN401
+        """Return the inner model."""
+        inner: nn.Module = model.model
+        return inner
+
+    def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
+        """Refuse."""
+        raise UserError("vlm is a plain language model: it has no vision tower to see with")
+
+    def features(
+        self,
+        model: Any,  # noqa: ANN401
+        images: Float[Tensor, "m 3 height width"],
+    ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
+        """Refuse."""
+        raise UserError("vlm is a plain language model: it has no vision tower to see with")
+
+
+class Llava(Family):
+    """LLaVA (arXiv 2304.08485): a CLIP tower, a projector, a Llama or Qwen decoder."""
+
+    def decoder(self, model: Any) -> nn.Module:  # noqa: ANN401
+        """Return the language model."""
+        inner: nn.Module = model.model.language_model
+        return inner
+
+    def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
+        """Return the tower's one size: its position embeddings are learned."""
+        side: int = config.vision_config.image_size
+        return side, side
+
+    def features(
+        self,
+        model: Any,  # noqa: ANN401
+        images: Float[Tensor, "m 3 height width"],
+    ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
+        """Run tower and projector; the class token, where one is kept, is no position."""
+        vision = model.config.vision_config
+        side = vision.image_size // vision.patch_size
+        features = model.model.get_image_features(
+            images,
+            vision_feature_layer=model.config.vision_feature_layer,
+            vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+            return_dict=True,
+        ).pooler_output
+        return torch.stack(tuple(features))[:, -side * side :], (side, side)
+
+
+class SmolVLM(Family):
+    """SmolVLM (arXiv 2504.05299): a SigLIP tower, pixel shuffle, a SmolLM2 decoder."""
+
+    mean = HALF
+    std = HALF
+
+    def decoder(self, model: Any) -> nn.Module:  # noqa: ANN401
+        """Return the text model."""
+        inner: nn.Module = model.model.text_model
+        return inner
+
+    def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
+        """Return the tower's one size: the image as a whole, not cut into tiles."""
+        side: int = config.vision_config.image_size
+        return side, side
+
+    def features(
+        self,
+        model: Any,  # noqa: ANN401
+        images: Float[Tensor, "m 3 height width"],
+    ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
+        """Run tower and connector.
+
+        The model's own ``get_image_features`` would drop an image that is grey all over: to it,
+        zeros are padding.
+        """
+        vision = model.config.vision_config
+        side = vision.image_size // vision.patch_size
+        seen = images.new_ones(len(images), side, side).bool()
+        hidden = model.model.vision_model(pixel_values=images, patch_attention_mask=seen)
+        features: Tensor = model.model.connector(hidden.last_hidden_state)
+        side //= model.config.scale_factor
+        return features, (side, side)
+
+
+class QwenVL(Family):
+    """Qwen2.5-VL (arXiv 2502.13923) and Qwen3-VL: images of any size, positions of three axes.
+
+    Of Qwen3-VL, features enter at the embeddings alone: those that its tower also hands to the
+    first decoder layers (DeepStack) are left out.
+
+    Args:
+        mean: Of each colour of its images, in [0, 1].
+        std: Standard deviation of each colour.
+    """
+
+    counts_axes = True
+    special = {  # noqa: RUF012  # a constant
+        "begin_of_image": "<|vision_start|>",
+        "end_of_image": "<|vision_end|>",
+        "end_of_text": "<|im_end|>",
+        "pad": "<|endoftext|>",
+    }
+    special_ids = {  # noqa: RUF012  # a constant
+        "begin_of_image": "vision_start_token_id",
+        "end_of_image": "vision_end_token_id",
+    }
+
+    def __init__(self, mean: Colours, std: Colours) -> None:
+        self.mean = mean
+        self.std = std
+
+    def decoder(self, model: Any) -> nn.Module:  # noqa: ANN401
+        """Return the language model."""
+        inner: nn.Module = model.model.language_model
+        return inner
+
+    def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
+        """Return the nearest multiples of a merged patch."""
+        unit = config.vision_config.patch_size * config.vision_config.spatial_merge_size
+        return max(round(height / unit), 1) * unit, max(round(width / unit), 1) * unit
+
+    def features(
+        self,
+        model: Any,  # noqa: ANN401
+        images: Float[Tensor, "m 3 height width"],
+    ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
+        """Run tower and merger."""
+        vision = model.config.vision_config
+        merge = vision.spatial_merge_size
+        patches, (rows, columns) = qwen_patches(
+            images, vision.patch_size, merge, vision.temporal_patch_size
+        )
+        grid = patches.new_tensor([1, rows, columns]).long().expand(len(images), 3)
+        features = model.model.get_image_features(patches, grid, return_dict=True).pooler_output
+        return torch.stack(tuple(features)), (rows // merge, columns // merge)
+
+
+def qwen_patches(
+    images: Float[Tensor, "m 3 height width"], patch: int, merge: int, frames: int
+) -> tuple[Float[Tensor, "k c"], tuple[int, int]]:
+    """Return flattened patches as Qwen's tower reads them, and the rows and columns of patches.
+
+    Patches that will be merged follow each other; a still image is a film of equal frames.
+
+    Args:
+        images: Normalised images whose sides are multiples of ``patch * merge``.
+        patch: Side of a patch in pixels.
+        merge: Side of a merged patch in patches.
+        frames: Frames in the depth of a patch.
+    """
+    rows, columns = (side // patch for side in images.shape[-2:])
+    # Row and column of the merged patch (r, c), of the patch in it (i, j), of the pixel (p, q)
+    blocks = (rows // merge, merge, patch, columns // merge, merge, patch)
+    split = images.reshape(*images.shape[:2], *blocks)
+    patches = torch.einsum("mxripcjq->mrcijxpq", split)
+    films = patches.unsqueeze(-3).expand(*patches.shape[:-2], frames, patch, patch)
+    return films.flatten(5).flatten(0, 4), (rows, columns)
+
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": PlainText(),
+    "qwen2": PlainText(),
+    "qwen3": PlainText(),
+    "llava": Llava(),
+    "smolvlm": SmolVLM(),
+    "qwen2_5_vl": QwenVL(CLIP_MEAN, CLIP_STD),
+    "qwen3_vl": QwenVL(HALF, HALF),
+}
+"""By the ``model_type`` of a configuration."""
+
+
+def family_of(model_type: object, what: str) -> Family:
+    """Return the family of a configuration.
+
+    Args:
+        model_type: What the configuration says.
+        what: Where it is from, the beginning of the message.
+
+    Raises:
+        UserError: If it is none of those that are known.
+    """
+    if model_type not in FAMILIES:
+        raise UserError(
+            f"{what} must be of one of the families {', '.join(sorted(FAMILIES))}, got model_type "
+            f"{model_type!r}"
+        )
+    return FAMILIES[str(model_type)]

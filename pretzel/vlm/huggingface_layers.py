@@ -1,0 +1,104 @@
+"""What is done to the decoder layers of a Hugging Face model for the length of one call."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from pretzel.typing import Float, Tensor
+from pretzel.vlm.base import AfterLayer
+
+
+@contextmanager
+def joined(
+    layers: Iterable[nn.Module], after_layer: AfterLayer | None, like: Tensor
+) -> Iterator[None]:
+    """Let another stream join the residual stream after each layer.
+
+    Args:
+        layers: The decoder layers.
+        after_layer: What joins; None for nothing.
+        like: A tensor of the precision and on the device that it works in.
+    """
+    with ExitStack() as stack:
+        for number, layer in enumerate(layers):
+            if after_layer is not None:
+                hook = partial(_join, after_layer, number, like)
+                stack.callback(layer.register_forward_hook(hook).remove)
+        yield
+
+
+def _join(
+    after_layer: AfterLayer,
+    number: int,
+    like: Tensor,
+    layer: nn.Module,
+    args: tuple[Any, ...],
+    output: Float[Tensor, "b l h"],
+) -> Float[Tensor, "b l h"]:
+    return after_layer(number, output.to(like)).to(output)
+
+
+@contextmanager
+def without_position_ids(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Keep the position ids from layers: the rotary embedding has been made of them by then."""
+    with ExitStack() as stack:
+        for layer in layers:
+            handle = layer.register_forward_pre_hook(_drop_position_ids, with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+def _drop_position_ids(
+    layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, {**kwargs, "position_ids": None}
+
+
+@contextmanager
+def recomputed(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Let layers keep no activations: they run again in the backward pass.
+
+    transformers' own switch asks for train mode, which a frozen model is never in. Hooks of a
+    layer stand outside of what runs again.
+    """
+    with ExitStack() as stack:
+        for layer in layers:
+            again = partial(
+                checkpoint,
+                layer.forward,
+                use_reentrant=False,
+                context_fn=partial(_contexts, _exchanged(layer)),
+            )
+            stack.enter_context(_in_place({layer: again}))
+        yield
+
+
+def _exchanged(layer: nn.Module) -> dict[nn.Module, Any]:
+    """Return what runs in the place of modules in this call, such as routes to other weights."""
+    return {m: vars(m)["forward"] for m in layer.modules() if "forward" in vars(m)}
+
+
+def _contexts(
+    exchanged: dict[nn.Module, Any],
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return contexts of the forward pass and of its repetition, when the call is long over."""
+    return nullcontext(), _in_place(exchanged)
+
+
+@contextmanager
+def _in_place(forwards: dict[nn.Module, Any]) -> Iterator[None]:
+    """Exchange the ``forward`` of modules."""
+    before = {module: vars(module).get("forward") for module in forwards}
+    try:
+        for module, forward in forwards.items():
+            vars(module)["forward"] = forward
+        yield
+    finally:
+        for module, forward in before.items():
+            vars(module).pop("forward", None)
+            if forward is not None:
+                vars(module)["forward"] = forward

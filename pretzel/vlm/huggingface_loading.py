@@ -1,0 +1,194 @@
+"""Hugging Face configurations, weights and tokenizers, refused in one sentence where they fail.
+
+Code from a repository is never executed, weights are safetensors only, and nothing of them is
+read before the configuration has been accepted.
+"""
+
+from typing import Any, Literal
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from pretzel.errors import UserError
+from pretzel.vlm.huggingface_families import HALF, Colours, Family, family_of
+
+DType = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+
+TEXT_MODELS = ("llama", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text")
+"""Decoders that attend to all positions in every layer, with rotary positions."""
+
+
+def load_config(name: str | None, config: dict[str, Any] | None) -> Any:  # noqa: ANN401
+    """Return a transformers configuration that is known to be of a family.
+
+    Args:
+        name: Hub id or local folder.
+        config: Or the configuration itself, with its ``model_type``.
+
+    Raises:
+        UserError: If not exactly one is given, it cannot be read, or it is of no known family.
+    """
+    from transformers import AutoConfig
+
+    if (name is None) == (config is None):
+        got = "neither" if name is None else f"both name={name} and config={config}"
+        raise UserError(f"exactly one of name and config must be given, got {got}")
+    if config is not None:
+        family_of(config.get("model_type"), "config")
+        try:
+            made = AutoConfig.for_model(**config)
+        except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"config must be a transformers configuration of {config['model_type']}, but "
+                f"{_first_line(error)}"
+            ) from error
+    else:
+        assert name is not None
+        try:
+            made = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                "name must be a hub id that can be reached, or a local folder, of a Hugging Face "
+                f"model, got {name} ({_first_line(error)})"
+            ) from error
+        family_of(made.model_type, f"name={name}")
+    _check_decoder(made.get_text_config(), name or "config")
+    return made
+
+
+def _check_decoder(text: Any, what: str) -> None:  # noqa: ANN401
+    if text.model_type not in TEXT_MODELS:
+        raise UserError(
+            f"{what} must have a text model of one of the kinds {', '.join(TEXT_MODELS)}, "
+            f"got {text.model_type}"
+        )
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise UserError(
+            f"{what} must attend to all positions in every layer, got layers with "
+            f"{', '.join(sorted(kinds - {'full_attention'}))}"
+        )
+
+
+def build_model(
+    name: str | None,
+    config: Any,  # noqa: ANN401
+    family: Family,
+    dtype: DType,
+    attention: Attention,
+    seed: int,
+) -> Any:  # noqa: ANN401
+    """Return the model: the weights of ``name``, or random ones; on the meta device neither.
+
+    Args:
+        name: Hub id or local folder; None for random weights.
+        config: Its configuration.
+        family: Its family.
+        dtype: Precision of its weights.
+        attention: Implementation of attention.
+        seed: Of random weights.
+
+    Raises:
+        UserError: If weights cannot be read or do not fit the configuration, or the
+            implementation of attention is not there.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    auto: Any = AutoModelForImageTextToText if family.has_tower else AutoModelForCausalLM
+    options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+    device = torch.get_default_device()
+    try:
+        if device.type == "meta":
+            return auto.from_config(config, **options)
+        # Weights are drawn on the CPU: the same on every machine.
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            if name is None:
+                model = auto.from_config(config, **options)
+            else:
+                model = _read(auto, name, config, options)
+    except ImportError as error:
+        raise UserError(f"attention={attention} cannot be used: {_first_line(error)}") from error
+    return model.to(device)
+
+
+def _read(auto: Any, name: str, config: Any, options: dict[str, Any]) -> Any:  # noqa: ANN401
+    try:
+        model, info = auto.from_pretrained(
+            name,
+            config=config,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"name must have safetensors weights that fit its configuration, got {name} "
+            f"({_first_line(error)})"
+        ) from error
+    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if lacking:
+        # transformers would go on with random numbers
+        raise UserError(
+            f"name must have all weights of its configuration, but {name} lacks {lacking[0]} "
+            f"({len(lacking)} such tensors)"
+        )
+    return model
+
+
+def load_tokenizer(source: str) -> Any:  # noqa: ANN401
+    """Return a tokenizer whose special tokens no text can spell.
+
+    Args:
+        source: Hub id or local folder.
+
+    Raises:
+        UserError: If it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    auto: Any = AutoTokenizer
+    try:
+        return auto.from_pretrained(source, trust_remote_code=False, split_special_tokens=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(
+            "tokenizer must be a hub id that can be reached, or a local folder, of a tokenizer, "
+            f"got {source} ({_first_line(error)})"
+        ) from error
+
+
+def image_statistics(name: str | None, family: Family) -> tuple[Colours, Colours]:
+    """Return mean and standard deviation of colours: its preprocessor's, or the family's.
+
+    Args:
+        name: Hub id or local folder.
+        family: Its family.
+    """
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    found: dict[str, Any] = {}
+    if name is not None:
+        try:
+            found, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        except (OSError, ValueError):
+            found = {}  # a model without a preprocessor
+    if not found.get("do_normalize", True):
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return _colours(found.get("image_mean"), family.mean), _colours(
+        found.get("image_std"), family.std
+    )
+
+
+def _colours(found: Any, default: Colours) -> Colours:  # noqa: ANN401
+    if found is None:
+        return default
+    values = list(found) if isinstance(found, list | tuple) else [found] * len(HALF)
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

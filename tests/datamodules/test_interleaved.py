@@ -1,0 +1,308 @@
+"""Interleaved documents: a user's own, and those made of captioned images."""
+
+import json
+from itertools import pairwise, repeat
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules import (
+    AsWritten,
+    Captions,
+    Conversations,
+    EasyVQA,
+    InterleavedSample,
+    Mixture,
+    Questions,
+    Sample,
+    Shards,
+    WebDatasetDataModule,
+)
+from datamodules.grounding import Told
+from pretzel.errors import UserError
+from pretzel.rng import stream
+from pretzel.sequence import Dropped, Image, Text
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+STORY = [
+    {"text": "a red square"},
+    {"image": "0.png"},
+    {"text": "what color is it?"},
+    {"text": "red", "role": "target"},
+    {"text": "now make it blue"},
+    {"image": "Second.jpg"},
+]
+WRITTEN = (
+    Text(content="a red square"),
+    Image(),
+    Text(content="what color is it?"),
+    Text(content="red", role="target"),
+    Text(content="now make it blue"),
+    Image(),
+)
+
+
+def pixels(value):
+    return np.full((4, 4, 3), value, dtype=np.uint8)
+
+
+SAMPLES = [
+    Sample(
+        key=f"k{i}",
+        pixels=pixels(i),
+        caption=f"caption {i}",
+        questions=tuple((f"q{i}{j}", f"a{i}{j}") for j in range(i)),
+    )
+    for i in range(4)
+]
+DOCUMENT = InterleavedSample(key="story", segments=WRITTEN, images=(pixels(7), pixels(8)))
+
+
+def module(source, recipe, **changes):
+    arguments = {"image_size": 16, "batch_size": 2, "steps_per_epoch": 3, "shuffle_buffer": 4}
+    return WebDatasetDataModule(source, recipe, **(arguments | changes))
+
+
+def story(encoded, key="x", segments=STORY):
+    return {
+        f"{key}.0.png": encoded(RED),
+        f"{key}.Second.jpg": encoded(BLUE, suffix="jpg"),
+        f"{key}.json": json.dumps({"segments": segments}).encode(),
+    }
+
+
+@pytest.fixture
+def stories(write_shard, encoded, tmp_path):
+    """Four shards of four interleaved documents."""
+    for shard in range(4):
+        members = {}
+        for number in range(4):
+            members |= story(encoded, f"{shard}{number}")
+        write_shard(f"{shard:05d}.tar", members)
+    return str(tmp_path / "{00000..00003}.tar")
+
+
+# Shards of documents
+
+
+def test_a_document_is_read_as_it_is_written(write_shard, encoded):
+    source = Shards(write_shard("a.tar", story(encoded)))
+    (sample,) = source.decoded("train", 16)
+    assert (sample.key, sample.segments) == ("x", WRITTEN)
+    first, second = (image.reshape(-1, 3).mean(0) for image in sample.images)
+    assert np.abs(first - RED).max() < 2
+    assert np.abs(second - BLUE).max() < 12
+
+
+def test_text_alone_and_one_image_shown_twice(write_shard, encoded):
+    members = story(encoded, "a", [{"text": "hello"}, {"text": "hi", "role": "target"}])
+    members |= story(encoded, "b", [{"image": "0.png"}, {"text": "again"}, {"image": "0.png"}])
+    text, twice = Shards(write_shard("a.tar", members)).decoded("train", 16)
+    assert (text.images, len(twice.images)) == ((), 2)
+    assert text.segments[1] == Text(content="hi", role="target")
+
+
+def test_batches_hold_images_in_order_of_documents(stories):
+    loader = module(Shards(stories), AsWritten(drop=0.0)).train_dataloader()
+    for batch in loader:
+        assert [document.segments for document in batch.documents] == [WRITTEN] * 2
+        assert batch.images.shape == (4, 3, 16, 16)
+        colors = batch.images.mean(dim=(2, 3)).argmax(dim=1)
+        assert colors.tolist() == [0, 2, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("segments", "parts"),
+    [
+        ([{"image": "3.png"}], ("segment 0", "names the image '3.png'", "no image x.3.png")),
+        ([{"text": "a"}, {"image": "json"}], ("segment 1", "no image x.json")),
+        ([{"text": "a", "role": "dropped"}], ("segment 0", "'context' or 'target'")),
+        ([{"text": 3}], ("segment 0", "{'text': 3}")),
+        ([{"text": "a", "image": "0.png"}], ("segment 0", "must be")),
+        (["a"], ("segment 0", "'a'")),
+        ([], ("must be a list of texts and images, not []",)),
+        ({"text": "a"}, ("must be a list",)),
+        ([{"text": " "}], ("neither text nor image",)),
+    ],
+)
+def test_mistakes_name_shard_and_key(write_shard, encoded, segments, parts):
+    shard = write_shard("a.tar", story(encoded, segments=segments))
+    with pytest.raises(UserError) as error:
+        module(Shards(shard), AsWritten()).setup("fit")
+    message = str(error.value)
+    assert "\n" not in message
+    for part in ("x.json", shard, *parts):
+        assert part in message
+
+
+def test_a_broken_or_small_image_inside_a_document_is_named(write_shard, encoded):
+    members = story(encoded, "good") | story(encoded, "bad") | {"bad.0.png": b"broken"}
+    datamodule = module(Shards(write_shard("a.tar", members)), AsWritten())
+    keys = {document.key for batch in datamodule.train_dataloader() for document in batch.documents}
+    assert keys == {"good"}
+    assert [sample.key for sample in datamodule.corrupt_samples] == ["bad"]
+    with pytest.warns(UserWarning, match="bad in"):
+        datamodule.teardown("fit")
+    members = story(encoded) | {"x.0.png": encoded(size=(8, 8))}
+    with pytest.raises(UserError, match=r"image x.0.png in .* is 8x8 pixels"):
+        module(Shards(write_shard("b.tar", members)), AsWritten()).setup("fit")
+
+
+def test_evaluation_keeps_documents_and_metrics_ask_for_captions(stories):
+    datamodule = module(Shards(stories, test=stories), AsWritten())
+    batches = list(datamodule.test_dataloader())
+    assert sum(len(batch) for batch in batches) == 16
+    assert {document.segments for batch in batches for document in batch.documents} == {WRITTEN}
+    with pytest.raises(UserError, match="test shards hold interleaved documents alone"):
+        list(datamodule.evaluation_samples("test"))
+
+
+def test_documents_and_captions_in_one_source(write_shard, encoded):
+    captioned = {}
+    for i in range(4):
+        captioned |= {f"c{i}.png": encoded(), f"c{i}.txt": b"t"}
+    shards = [write_shard("a.tar", story(encoded)), write_shard("b.tar", captioned)]
+    source = Shards(shards, val=shards)
+    recipe = Mixture([Captions(0.0), AsWritten(0.0), Conversations(2, drop=0.0)], [1.0, 1.0, 1.0])
+    datamodule = module(source, recipe, steps_per_epoch=20)
+    kinds = set()
+    for batch in datamodule.train_dataloader():
+        assert len(batch.images) == sum(document.num_images for document in batch.documents)
+        kinds |= {(document.key == "x", len(document.segments)) for document in batch.documents}
+    assert kinds == {(True, 6), (False, 2), (False, 4)}
+    assert [sample.key for sample in datamodule.evaluation_samples("val")] == [
+        f"c{i}" for i in range(4)
+    ]
+
+
+# Recipes
+
+
+def conversation(recipe, number=0):
+    return recipe.draw(SAMPLES[1], iter(SAMPLES[2:]), stream(0, "test", number))
+
+
+def test_a_conversation_asks_about_each_image_and_requests_the_next():
+    (made,) = conversation(Conversations(num_images=3, per_image=2, drop=0.0))
+    assert made.document.key == "k1+k2+k3"
+    first, second, third = (pixels(i) for i in (1, 2, 3))
+    for found, expected in zip(made.pixels, (first, second, third), strict=True):
+        assert (found == expected).all()
+    segments = made.document.segments
+    assert segments[:5] == (
+        Text(content="caption 1"),
+        Image(),
+        Text(content="q10"),
+        Text(content="a10", role="target"),
+        Text(content="caption 2"),
+    )
+    assert len(segments) == 3 * 2 + 2 * (1 + 2 + 2)
+    for question, answer in pairwise(segments):
+        if isinstance(answer, Text) and answer.role == "target":
+            assert answer.content[1:] == question.content[1:]
+
+
+def test_an_image_without_questions_has_none():
+    (made,) = Conversations(num_images=1, drop=0.0).draw(SAMPLES[0], repeat(DOCUMENT), stream(0))
+    assert made.document.segments == (Text(content="caption 0"), Image())
+
+
+def test_documents_met_on_the_way_stay():
+    following = iter([DOCUMENT, SAMPLES[2]])
+    made, other = Conversations(2, drop=0.0).draw(SAMPLES[1], following, stream(0))
+    assert made.document.key == "k1+k2"
+    assert (other.document.key, other.document.segments) == ("story", WRITTEN)
+
+
+@pytest.mark.parametrize("recipe", [Conversations(2, drop=0.5), AsWritten(drop=0.5)])
+def test_the_past_of_first_and_later_images_is_dropped(recipe):
+    starts = []
+    for number in range(400):
+        sample = DOCUMENT if isinstance(recipe, AsWritten) else SAMPLES[1]
+        (made,) = recipe.draw(sample, iter(SAMPLES[2:]), stream(0, "test", number))
+        head, *rest = made.document.segments
+        assert not any(isinstance(segment, Dropped) for segment in rest)
+        assert len(made.pixels) == made.document.num_images
+        starts.append(len(head.segments) if isinstance(head, Dropped) else 0)
+    # dropped in half of them; from the first image on, or from the second
+    assert starts.count(0) == pytest.approx(200, abs=40)
+    assert set(starts) == {0, 1, 5}
+    assert starts.count(1) == pytest.approx(100, abs=35)
+
+
+def test_a_higher_drop_rate_drops_the_same_and_more():
+    def dropped(rate):
+        made = [conversation(Conversations(2, drop=rate), i)[0].document for i in range(100)]
+        return {(i, d) for i, d in enumerate(made) if isinstance(d.segments[0], Dropped)}
+
+    assert dropped(0.2) < dropped(0.6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Conversations(num_images=0), "num_images must be at least 1, not 0"),
+        (lambda: Conversations(per_image=-1), "per_image must be at least 0, not -1"),
+        (lambda: Conversations(drop=2.0), "drop must be a probability in [0, 1], not 2.0"),
+        (lambda: AsWritten(drop=-1.0), "drop must be a probability in [0, 1], not -1.0"),
+        (lambda: AsWritten().draw(SAMPLES[0], repeat(SAMPLES[0]), stream(0)), "no segments"),
+        (lambda: Captions().draw(DOCUMENT, repeat(DOCUMENT), stream(0)), "datamodules.AsWritten"),
+        (
+            lambda: Conversations().draw(DOCUMENT, repeat(DOCUMENT), stream(0)),
+            "sample story is an interleaved document",
+        ),
+        (
+            lambda: Mixture([Captions()], [1.0]).draw(DOCUMENT, repeat(DOCUMENT), stream(0)),
+            "sample story is an interleaved document; no recipe accepts it",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(make, message):
+    with pytest.raises(UserError) as error:
+        make()
+    assert message in str(error.value)
+
+
+# The stream
+
+
+def conversations(pattern, num_workers=0, **changes):
+    recipe = Mixture([Conversations(2, drop=0.3), Captions(0.3), Questions()], [2.0, 1.0, 1.0])
+    return module(Shards(pattern), recipe, num_workers=num_workers, steps_per_epoch=6, **changes)
+
+
+def batches(loader):
+    return [(batch.documents, batch.images.sum().item()) for batch in loader]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_equal_seeds_give_equal_batches_and_resuming_continues(shard_pattern, num_workers):
+    whole = batches(conversations(shard_pattern, num_workers).train_dataloader())
+    assert len(whole) == 6
+    assert any(d.num_images == 2 for documents, _ in whole for d in documents)
+    torch.manual_seed(1)
+    loader = conversations(shard_pattern, num_workers).train_dataloader()
+    loader.load_state_dict({"consumed": 4})
+    assert batches(loader) == whole[4:]
+    other = batches(conversations(shard_pattern, num_workers, seed=1).train_dataloader())
+    assert other != whole
+
+
+def test_every_image_is_that_of_its_sample():
+    recipe = Conversations(num_images=3, per_image=0, drop=0.4)
+    datamodule = module(EasyVQA(), recipe, image_size=64)
+    known = {sample.key: sample for sample in EasyVQA().samples("train", 64)}
+    for batch in datamodule.train_dataloader():
+        images = iter(batch.images)
+        for document in batch.documents:
+            keys = document.key.split("+")
+            assert len(keys) == 3
+            for key in keys[3 - document.num_images :]:
+                assert torch.equal(next(images), known[key].image)
+        assert next(images, None) is None
+
+
+def test_a_batch_without_images_has_none(shard_pattern):
+    (batch, *_) = module(Shards(shard_pattern), Told()).train_dataloader()
+    assert batch.images.shape == (0, 3, 16, 16)

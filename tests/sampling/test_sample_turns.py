@@ -1,0 +1,140 @@
+"""`pretzel sample` with a picture and questions, or a conversation."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from test_sample_command import FREE, SMALL, configuration, elsewhere, made, pixels, trained
+
+from pretzel.errors import UserError
+from pretzel.sampling.command import main
+
+__all__ = ["elsewhere", "made"]
+
+STORY = [
+    {"say": "a red circle"},
+    {"draw": True},
+    {"say": "what shape is it?"},
+    {"answer": True},
+    {"image": "red.png"},
+    {"say": "now make it blue"},
+    {"draw": True},
+    {"continue": True},
+]
+
+
+@pytest.fixture(autouse=True)
+def files(elsewhere):
+    Path("there").mkdir()
+    Image.new("RGB", (8, 8), "red").save("there/red.png")
+    Image.new("RGB", (9, 8), "red").save("there/wide.png")
+    Path("there/story.yaml").write_text(yaml.safe_dump(STORY), encoding="utf-8")
+
+
+def sample(made, *args):
+    config, folder = made
+    return main([*config, "--weights", str(folder / "x.safetensors"), *args])
+
+
+def test_a_conversation_is_told_as_it_comes_and_written(made, capsys):
+    sample(made, "--turns", "there/story.yaml", "--max_tokens", "3", "--out", "out")
+    (turns,) = json.loads(Path("out/transcript.json").read_text(encoding="utf-8"))
+    kinds = [next(iter(turn)) for turn in turns]
+    assert kinds == ["say", "draw", "say", "answer", "image", "say", "draw", "answer"]
+    pictures = [turn[kind] for turn, kind in zip(turns, kinds, strict=True)
+                if kind in ("draw", "image")]  # fmt: skip
+    assert pictures == ["00000.png", "00001.png", "00002.png"]
+    assert all(pixels(f"out/{name}").shape == (8, 8, 3) for name in pictures)
+    assert pixels("out/grid.png").shape[1] == 3 * 100
+    lines = Path("out/transcript.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "say: a red circle"
+    assert lines[1] == "draw: 00000.png"
+    answered = turns[3]["answer"]
+    told = capsys.readouterr().out
+    assert f"say: what shape is it?\nanswer: {answered}\nimage\n" in told
+    record = json.loads(Path("out/sampling.json").read_text())
+    assert [batch["evaluations_per_block"] for batch in record["batches"]] == [[4, 4]] * 2
+    assert record["writing"]["init_args"] == {"temperature": 0.0, "top_p": 1.0}
+
+
+def test_questions_about_a_picture(made):
+    asked = ["--question", "what color is it?", "--question", "is it a circle?"]
+    options = ["--temperature", "2", "--top_p", "0.9", "--max_tokens", "3"]
+    sample(made, "--image", "there/red.png", *asked, *options, "--out", "out")
+    found = json.loads(Path("out/transcript.json").read_text(encoding="utf-8"))
+    for turns, question in zip(found, asked[1::2], strict=True):
+        assert turns[:2] == [{"image": "00000.png"}, {"say": question}]
+        assert list(turns[2]) == ["answer"]
+    # what is drawn at random does not depend on the other questions
+    sample(made, "--image", "there/red.png", *asked[2:], *options, "--out", "alone")
+    alone = json.loads(Path("alone/transcript.json").read_text(encoding="utf-8"))
+    assert alone == [found[1]]
+
+
+def test_a_picture_without_a_question_is_described(made):
+    sample(made, "--image", "there/red.png", "--max_tokens", "2", "--out", "out")
+    (turns,) = json.loads(Path("out/transcript.json").read_text(encoding="utf-8"))
+    assert [next(iter(turn)) for turn in turns] == ["image", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "args", "expected"),
+    [
+        (None, ["--image", "there/none.png"], r"--image: there/none\.png: cannot be read as an"),
+        (None, ["--image", "there/story.yaml"], r"story\.yaml: cannot be read as an image"),
+        (None, ["--image", "there/wide.png"], r"image must be 8 x 8 pixels, got 9 x 8"),
+        (None, ["--question", "why?", "--prompt", "a"], r"--question must be asked about a pict"),
+        (None, ["--prompt", "a", "--temperature", "1"], r"--temperature must be given together"),
+        (None, ["--image", "there/red.png", "--num", "2"], r"--num must be given together with"),
+        (None, ["--image", "there/red.png", "--top_p", "2"], r"top_p must be above 0 and at most"),
+        (None, ["--turns", "none.yaml"], r"--turns: none\.yaml: cannot be read"),
+        ({"say": "a"}, [], r"must be a list of steps"),
+        ([], [], r"must be a list of steps"),
+        ([{"says": "a"}], [], r"step 1 must be one of say, .*, got 'says'; did you mean 'say'\?"),
+        ([{"say": "a"}, "draw"], [], r"step 2 must be one of .* with its value, got 'draw'"),
+        ([{"draw": False}], [], r"step 1: draw must be given true, got False"),
+        ([{"say": 3}], [], r"step 1: say must be given a text, got 3"),
+        ([{"image": "none.png"}], [], r"step 1: .*none\.png: cannot be read as an image"),
+        ([{"answer": True}], [], r"answer must follow a text or an image"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_sentence_and_write_nothing(made, steps, args, expected):
+    if steps is not None:
+        Path("there/wrong.yaml").write_text(yaml.safe_dump(steps))
+        args = ["--turns", "there/wrong.yaml"]
+    with pytest.raises(UserError, match=expected) as refused:
+        sample(made, *args, "--out", "out")
+    assert "\n" not in str(refused.value)
+    assert not Path("out").exists()
+
+
+def test_a_model_that_cannot_is_refused_before_anything_is_drawn(tmp_path):
+    config = configuration(tmp_path / "free.yaml", SMALL | FREE)
+    Path("overlay.yaml").write_text(
+        yaml.safe_dump({"model": {"init_args": {"learning_rate_scales": {}}}})
+    )
+    config += ["-c", "overlay.yaml"]
+    trained(config).export(tmp_path / "free.safetensors")
+    arguments = [*config, "--weights", "free.safetensors", "--turns", "two.yaml", "--out", "out"]
+    for steps, expected in (
+        ([{"draw": True}, {"draw": True}], "Unconditional models one image in a sequence, got 2"),
+        ([{"draw": True}, {"answer": True}], "answers questions, got Unconditional"),
+    ):
+        Path("two.yaml").write_text(yaml.safe_dump(steps))
+        with pytest.raises(UserError, match=expected):
+            main(arguments)
+        assert not Path("out").exists()
+
+
+def test_a_script_is_checked_without_torch():
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from pretzel.sampling.script import read_script\n"
+        "read_script(Path('there/story.yaml')); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,139 @@
+"""What the vision-language model is shown: adapters, sights, tokens it lacks, its own counting."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from tiny import perturb, tiny_pretzel
+
+from pretzel.errors import UserError
+from pretzel.interleave import (
+    GatedLink,
+    LinearAdapter,
+    MLPAdapter,
+    NoAdapter,
+    RandomLink,
+    SeesLatents,
+    SeesTower,
+    Stacked,
+    ZeroLink,
+)
+from pretzel.latent import Pixels
+from pretzel.packing import Packer
+from pretzel.sequence import Document, Image, Text, question_document
+from pretzel.vlm.tiny import TinyVLM
+
+
+@pytest.mark.parametrize(
+    "make", [LinearAdapter, MLPAdapter, partial(MLPAdapter, width=32, num_hidden=2)]
+)
+def test_an_adapter_starts_as_large_as_the_text(make):
+    vlm = TinyVLM()
+    adapter = make(6, vlm.hidden_size)
+    adapter.start_from(vlm)
+    found = adapter(torch.randn(4096, 6)).square().mean().sqrt()
+    words = vlm.embed(torch.arange(vlm.vocab_size)[None]).square().mean().sqrt()
+    torch.testing.assert_close(found, words, rtol=0.05, atol=0)
+
+
+def test_no_adapter_needs_equal_widths():
+    assert torch.equal(NoAdapter(4, 4)(torch.ones(2, 4)), torch.ones(2, 4))
+    with pytest.raises(UserError, match=r"as wide as the embeddings .* 8, got 4"):
+        NoAdapter(4, 8)
+
+
+def test_links_start_as_they_say():
+    target, source = torch.randn(2, 3, 5), torch.randn(2, 3, 4)
+    for make in (ZeroLink, GatedLink, RandomLink):
+        link = make(4, 5)
+        assert torch.equal(link(target, source), target) == link.starts_at_zero
+    where = torch.tensor([[True, False, True], [False, False, False]])
+    out = RandomLink(4, 5)(target, source, where)
+    assert torch.equal(out[~where], target[~where])
+    assert not torch.equal(out[where], target[where])
+    with pytest.raises(UserError, match="scale must be positive and finite, got 0"):
+        RandomLink(4, 5, scale=0.0)
+
+
+@pytest.mark.parametrize("make", [ZeroLink, GatedLink])
+def test_one_factor_alone_of_a_link_is_zero(make):
+    link = make(4, 5)
+    link(torch.zeros(2, 3, 5), torch.randn(2, 3, 4)).square().sum().backward()
+    link(torch.zeros(2, 3, 5), torch.randn(2, 3, 4)).sum().backward()
+    assert any(p.grad.any() for p in link.parameters())
+
+
+class Ramp(TinyVLM):
+    """Eyes that see the number of the row, and that of the column."""
+
+    def see(self, images):
+        place = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
+        return place.expand(len(images), -1, -1), (8, 8)
+
+
+def test_the_tower_sees_the_decoded_latents():
+    vlm, images = TinyVLM(), torch.rand(2, 3, 32, 32) * 2 - 1
+    latent = Pixels(image_size=32, patch_size=4, noise=0.05)
+    x = latent.encode(images)
+    found = SeesTower().features(torch.zeros_like(x), x, latent, vlm)
+    torch.testing.assert_close(found, vlm.see(images)[0], rtol=0, atol=1e-5)
+
+
+def test_features_on_another_grid_are_resampled_in_raster_order():
+    coarse = Pixels(image_size=32, patch_size=8, noise=0.05)
+    x = torch.zeros(1, 16, coarse.channels)
+    found = SeesTower().features(x, x, coarse, Ramp()).view(4, 4, 2)
+    inside = found[1:3, 1:3]
+    torch.testing.assert_close(inside[..., 0], torch.tensor([[2.5, 2.5], [4.5, 4.5]]))
+    torch.testing.assert_close(inside[..., 1], torch.tensor([[2.5, 4.5], [2.5, 4.5]]))
+
+
+class Speechless(TinyVLM):
+    """The tiny model as if its vocabulary had no image tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.special = replace(
+            self.special, begin_of_image=self.vocab_size, end_of_image=self.vocab_size + 1
+        )
+
+
+def test_tokens_that_the_vocabulary_lacks_are_learned():
+    vlm = Speechless()
+    assert vlm.num_new_tokens == 2
+    interleaving = Stacked(4, vlm.hidden_size, 16)
+    interleaving.start_from(vlm)
+    new = interleaving.new_tokens
+    tokens = torch.tensor([[5, 512, 7, 513]])
+    embedded = interleaving.embed(tokens, vlm)
+    assert torch.equal(embedded[0, [1, 3]], new.embedding)
+    assert torch.equal(embedded[:, [0, 2]], vlm.embed(tokens[:, [0, 2]]))
+    states = torch.randn(3, vlm.hidden_size)
+    logits = interleaving.logits(states, vlm)
+    assert torch.equal(logits[:, :512], vlm.logits(states))
+    assert torch.equal(logits[:, 512:], torch.zeros(3, 2))
+    known = Stacked(4, vlm.hidden_size, 16)
+    known.start_from(TinyVLM())
+    assert known.new_tokens is None
+
+
+def test_an_index_counts_over_an_image_as_the_vlm_does():
+    special = TinyVLM().special
+    document = Document(key="", segments=(Text(content="ab"), Image(), Text(content="c")))
+    encode = lambda text: [10 + ord(c) for c in text]  # noqa: E731
+    raster = Packer(encode, special, (2, 3))([document])
+    assert raster.index[0].tolist() == list(range(11))
+    compact = Packer(encode, special, (2, 3), ([0] * 6, 3))([document])
+    assert compact.index[0].tolist() == [0, 1, 2, *[3] * 6, 6, 7]
+    assert torch.equal(compact.positions, raster.positions)
+
+
+def test_questions_are_answered_whatever_is_shown():
+    model = tiny_pretzel(partial(Stacked, sight=SeesLatents()))
+    perturb(model)
+    x = torch.randn(1, 4, 48)
+    scores = model.score([question_document([("what color is the shape?", "red")])], x)
+    assert len(scores.token_nll)
+    other = model.score([question_document([("what color is the shape?", "red")])], x + 0.1)
+    assert not torch.equal(scores.token_nll, other.token_nll)

@@ -1,0 +1,88 @@
+"""The laws of the whole model around Hugging Face models.
+
+Norms and rotary embeddings of transformers compute in float32 whatever they are given, and the
+models keep a precision of their own. So laws that measure hold to the rounding of float32: their
+tolerance is exchanged, and nothing else. Causality is exact all the same.
+"""
+
+import copy
+from functools import cache, partial
+
+import pytest
+from huggingface_tiny import CONFIGS, LAYERS, save_tokenizer
+
+from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
+from pretzel.interleave import Stacked
+from pretzel.interleave.mixture import MixtureOfTransformers
+from pretzel.interleave.tiled import Tiled
+from pretzel.latent import Pixels
+from pretzel.model import Pretzel
+from pretzel.testing import generation, models, run_laws
+from pretzel.testing.case import Case
+from pretzel.testing.tiny import transformer
+from pretzel.vlm.huggingface import HuggingFaceVLM
+
+SINGLE = 1e-5
+TRANSFORMER = transformer(width=16, head_dim=8)
+INTERLEAVINGS = {
+    "Stacked": Stacked,
+    "Tiled": partial(Tiled, word="VF"),
+    "MixtureOfTransformers": MixtureOfTransformers,
+}
+
+
+@pytest.fixture(scope="module")
+def vlm_of(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(folder)
+
+    @cache
+    def build(family: str) -> HuggingFaceVLM:
+        vlm = HuggingFaceVLM(config=CONFIGS[family], tokenizer=str(folder))
+        vlm.encode_text("a")  # which loads the tokenizer, once for all copies
+        return vlm
+
+    return build
+
+
+@pytest.fixture(autouse=True)
+def single_precision(monkeypatch):
+    for module in (models, generation):
+        monkeypatch.setattr(module, "FP64", SINGLE)
+
+
+def pretzel(vlm: HuggingFaceVLM, interleaving) -> Pretzel:
+    own_layers = 0 if interleaving is MixtureOfTransformers else LAYERS
+    return Pretzel(
+        latent=Pixels(image_size=4, patch_size=2, noise=0.1),
+        split=ExplicitSplit(shallow=[1, 1], deep=own_layers),
+        permutations=[Raster(), Flip()],
+        shallow=partial(AFBlock, transform=AffineSoftplus(), conditioner=TRANSFORMER),
+        deep=partial(DeepStream, transform=AffineSoftplus(), conditioner=TRANSFORMER),
+        vlm=copy.deepcopy(vlm),
+        interleaving=interleaving,
+    )
+
+
+@pytest.mark.slow  # a minute each
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("interleaving", INTERLEAVINGS)
+@pytest.mark.parametrize("family", CONFIGS)
+def test_all_laws_hold(vlm_of, family, interleaving):
+    run_laws(partial(pretzel, vlm_of(family), INTERLEAVINGS[interleaving]))
+
+
+@pytest.mark.parametrize(
+    ("family", "interleaving"),
+    [
+        *((family, "Tiled") for family in CONFIGS),
+        ("qwen2_5_vl", "Stacked"),
+        ("qwen2_5_vl", "MixtureOfTransformers"),
+    ],
+)
+def test_generation_is_recomputation_and_causality_exact(vlm_of, family, interleaving):
+    factory = partial(pretzel, vlm_of(family), INTERLEAVINGS[interleaving])
+    case = Case(factory=factory, perturbed=True)
+    assert models.means_see_only_the_past(case).error == 0
+    deviation = generation.conversations_equal_recomputation(case)
+    assert deviation.error <= deviation.tolerance == SINGLE
