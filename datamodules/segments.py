@@ -45,9 +45,7 @@ def parse_segments(raw: RawSample, written: Any) -> tuple[tuple[Text | Image, ..
         place = f"segment {number} of {raw.key}.json in {raw.shard}"
         if _is_text(entry):
             segments.append(Text(content=entry["text"], role=entry.get("role", "context")))
-        elif (
-            isinstance(entry, dict) and set(entry) == {"image"} and isinstance(entry["image"], str)
-        ):
+        elif _is_image(entry):
             member = entry["image"].lower()
             if member not in raw.members or member.rpartition(".")[2] not in IMAGE_SUFFIXES:
                 raise UserError(

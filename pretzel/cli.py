@@ -193,6 +193,9 @@ class PretzelCLI(LightningCLI):
     @override
     def instantiate_classes(self) -> None:
         check_writable(self._get(self.config, "trainer"))
+        chosen = self._get(self.config, "model").get("init_args") or {}
+        if self._get(self.config, "ckpt_path") is not None and chosen.get("weights"):
+            chosen["weights"] = None  # the checkpoint replaces them: they need not be there
         try:
             super().instantiate_classes()
         except (ValueError, OSError, MisconfigurationException) as error:

@@ -77,6 +77,8 @@ class Pretzel(GenerativeModel):
         self.vlm = vlm
         self.interleaving: Interleaving = interleaving(channels, vlm.hidden_size, self.deep.width)
         self.interleaving.check_streams(vlm, self.deep)
+        if self.interleaving.sight is not None:
+            self.interleaving.sight.check(latent, vlm)
         self.interleaving.start_from(vlm)
         self.reads_text = self.interleaving.reads_text
         self.answers = self.interleaving.answers

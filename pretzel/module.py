@@ -132,6 +132,10 @@ class PretzelModule(LightningModule):
         for name, scale in (learning_rate_scales or {}).items():
             # whether or not it trains in this stage
             prefix = beginning("learning_rate_scales", name, self._trainable())
+            if not 0 <= scale < math.inf:
+                raise UserError(
+                    f"learning_rate_scales: {name!r} must be 0 or positive, got {scale}"
+                )
             self.learning_rate_scales[prefix] = scale
         if trains is not None:
             train_only(trains, self._trainable())
@@ -140,6 +144,11 @@ class PretzelModule(LightningModule):
         self.text_states = text_states
         if text_states is not None:
             text_states.check(pretzel)
+            if text_weight > 0:
+                raise UserError(
+                    "text_states is for stages without a text loss (text_weight 0), got "
+                    f"text_weight {text_weight}"
+                )
 
     def _trainable(self) -> dict[str, torch.nn.Parameter]:
         named = dict(self.pretzel.named_parameters())
@@ -450,6 +459,11 @@ class PretzelModule(LightningModule):
         self.check_state(start.state, what)
         self.load_state_dict(start.state)
         self.sampler.load_state(start.sampler)
+
+    def setup(self, stage: str) -> None:
+        """Take the hashes of the frozen parts while they are whole: a strategy may shard them."""
+        if not self.pretzel.like.is_meta:
+            self.frozen_identities()
 
     def on_fit_start(self) -> None:
         """Let a denoiser that has no trained weights train from its beginning; find text states."""

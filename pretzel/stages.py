@@ -88,7 +88,7 @@ def beginning(argument: str, name: str, names: Iterable[str]) -> str:
         UserError: If it begins none and does not end in ``?``.
     """
     prefix = name.removesuffix("?")
-    if prefix == name and not any(n.startswith(prefix) for n in names):
+    if not prefix or (prefix == name and not any(n.startswith(prefix) for n in names)):
         roots = sorted({n.split(".")[0] for n in names})
         raise UserError(
             f"{argument}: {name!r} must begin the name of a trainable parameter, which start with "

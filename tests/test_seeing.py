@@ -80,6 +80,17 @@ def test_the_tower_sees_the_decoded_latents():
     torch.testing.assert_close(found, vlm.see(images)[0], rtol=0, atol=1e-5)
 
 
+def test_a_tower_is_asked_for_before_anything_is_trained():
+    class Blind(TinyVLM):
+        has_tower = False
+
+    latent = Pixels(image_size=32, patch_size=4, noise=0.05)
+    with pytest.raises(UserError, match="needs a VLM with a tower, got Blind"):
+        SeesTower().check(latent, Blind())
+    none = torch.zeros(0, 64, 48)
+    assert SeesTower().features(none, none, latent, TinyVLM()).shape[0] == 0
+
+
 def test_features_on_another_grid_are_resampled_in_raster_order():
     coarse = Pixels(image_size=32, patch_size=8, noise=0.05)
     x = torch.zeros(1, 16, coarse.channels)

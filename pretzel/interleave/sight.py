@@ -30,6 +30,10 @@ class Sight(ABC):
             hidden_size: Hidden size of the vision-language model.
         """
 
+    def check(self, latent: LatentSpace, vlm: VLMStream) -> None:
+        """Refuse a latent space or a model that it cannot do with (once, at construction)."""
+        return
+
     @abstractmethod
     def features(
         self,
@@ -100,6 +104,17 @@ class SeesTower(Sight):
         """Return the hidden size: a tower ends in the embedding space."""
         return hidden_size
 
+    def check(self, latent: LatentSpace, vlm: VLMStream) -> None:
+        """Refuse a model without a tower.
+
+        Raises:
+            UserError: If there is no tower, or the latent grid is not two-dimensional.
+        """
+        if not vlm.has_tower:
+            raise UserError(f"sight SeesTower needs a VLM with a tower, got {type(vlm).__name__}")
+        if len(latent.grid) != 2:
+            raise UserError(f"sight SeesTower needs a latent grid of 2 axes, got {latent.grid}")
+
     def features(
         self,
         u: Float[Tensor, "m n d"],
@@ -107,14 +122,10 @@ class SeesTower(Sight):
         latent: LatentSpace,
         vlm: VLMStream,
     ) -> Float[Tensor, "m n h"]:
-        """Return the tower's features of decode(x), without a gradient to x.
-
-        Raises:
-            UserError: If the model has no tower, or the latent grid is not two-dimensional.
-        """
+        """Return the tower's features of decode(x), without a gradient to x."""
+        if not len(x):
+            return x.new_zeros(0, x.shape[1], vlm.hidden_size)
         seen, grid = vlm.see(latent.decode(x.detach()))
-        if len(latent.grid) != 2:
-            raise UserError(f"sight SeesTower needs a latent grid of 2 axes, got {latent.grid}")
         if grid == latent.grid:
             return seen
         maps = seen.mT.reshape(len(seen), -1, *grid)

@@ -36,6 +36,8 @@ class TextPrefix(Interleaving):
     def start_from(self, vlm: VLMStream) -> None:
         """Fit the whitening to the VLM."""
         super().start_from(vlm)
+        if self.new_tokens is not None:
+            self.new_tokens.head.requires_grad_(False)  # it predicts no text
         if self.whitening is not None:
             self.whitening.fit(vlm)
 
@@ -71,7 +73,8 @@ class TextPrefix(Interleaving):
             mask = mask.gather(2, column[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
             mask = mask.gather(3, column[:, None, None].expand(-1, 1, num_read, -1))
         axes = column[..., None].expand(-1, -1, positions.shape[2])
-        with torch.no_grad():
+        # Nothing before the VLM trains but the embeddings of tokens that it lacks.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.new_tokens is not None):
             embeddings = self.embed(tokens, vlm)
             y_vlm = vlm(embeddings, index, mask, coordinates=positions.gather(1, axes)[..., 1:])
         read = self.text_input(y_vlm if self.whitening is None else self.whitening(y_vlm))

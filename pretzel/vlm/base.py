@@ -65,6 +65,7 @@ class VLMStream(nn.Module, ABC):
         hidden_size: Width of its embeddings and of its last hidden state.
         num_layers: Decoder layers.
         vocab_size: Rows of its embedding.
+        has_tower: Whether it has a vision tower to :meth:`see` with.
         special: Ids of its special tokens.
         identity: Name and content hash of its weights, for checkpoints and ledgers.
     """
@@ -72,6 +73,7 @@ class VLMStream(nn.Module, ABC):
     hidden_size: int
     num_layers: int
     vocab_size: int
+    has_tower: bool = False
     special: SpecialTokens
     identity: str
 

@@ -4,6 +4,8 @@ The models run through their own modules; other streams join the residual stream
 on the models' own decoder layers, so that masks, caches and positions stay theirs.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +29,9 @@ from pretzel.vlm.huggingface_loading import (
 from pretzel.vlm.huggingface_masks import causal, for_attention
 from pretzel.vlm.huggingface_tokens import special_tokens
 from pretzel.weights import content_hash
+
+# What of a configuration does not change what is computed.
+_NOT_CONTENT = ("transformers_version", "_name_or_path", "name_or_path", "dtype", "architectures")
 
 
 class HuggingFaceVLM(VLMStream):
@@ -100,6 +105,7 @@ class HuggingFaceVLM(VLMStream):
         self.special = special_tokens(
             given, self.family, loaded, self.vocab_size, self.tokenizer if asks else None
         )
+        self.has_tower = self.family.has_tower
         self.model: Any = build_model(name, loaded, self.family, dtype, attention, seed)
         if self.pinned is not None and not self._like.is_meta:
             self.model.to(self.pinned)
@@ -107,8 +113,14 @@ class HuggingFaceVLM(VLMStream):
 
     @property
     def identity(self) -> str:  # type: ignore[override]  # its hash takes a while: when asked
-        """Kind of the model and content hash of its weights."""
-        self._hash = self._hash or content_hash(self.model.state_dict())
+        """Kind of the model and content hash of its configuration and weights."""
+        if not self._hash:
+            about = self.model.config.to_diff_dict()
+            for name in _NOT_CONTENT:
+                about.pop(name, None)
+            text = json.dumps(about, sort_keys=True, default=str)
+            text += content_hash(self.model.state_dict())
+            self._hash = hashlib.sha256(text.encode()).hexdigest()
         return f"{self.model.config.model_type}:{self._hash}"
 
     @property

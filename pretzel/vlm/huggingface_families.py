@@ -257,9 +257,9 @@ def family_of(model_type: object, what: str) -> Family:
     Raises:
         UserError: If it is none of those that are known.
     """
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
             f"{what} must be of one of the families {', '.join(sorted(FAMILIES))}, got model_type "
             f"{model_type!r}"
         )
-    return FAMILIES[str(model_type)]
+    return FAMILIES[model_type]

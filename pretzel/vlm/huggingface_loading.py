@@ -111,6 +111,10 @@ def build_model(
                 model = _read(auto, name, config, options)
     except ImportError as error:
         raise UserError(f"attention={attention} cannot be used: {_first_line(error)}") from error
+    except UserError:
+        raise
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"config cannot be built: {_first_line(error)}") from error
     return model.to(device)
 
 
@@ -191,4 +195,6 @@ def _colours(found: Any, default: Colours) -> Colours:  # noqa: ANN401
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -76,6 +76,11 @@ class TextStates:
             raise UserError(
                 f"text_states needs a model with a VLM stream, got {type(model).__name__}"
             )
+        if model.pack_length is not None:
+            raise UserError(
+                f"text_states needs one document a row (pack_length null), got pack_length "
+                f"{model.pack_length}"
+            )
         part = model.interleaving
         if type(part) not in _INTERLEAVINGS:
             names = ", ".join(kind.__name__ for kind in _INTERLEAVINGS)

@@ -30,6 +30,8 @@ class TinyVLM(VLMStream):
         UserError: If the file or its hash is missing, or they disagree.
     """
 
+    has_tower = True
+
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
         loaded = load_weights(SHIPPED if weights is None else Path(weights))

@@ -62,7 +62,7 @@ def test_it_is_bit_identical_after_training_and_not_saved(folder, tmp_path):
 def test_its_identity_is_its_content(folder):
     vlm, again = HuggingFaceVLM(folder), HuggingFaceVLM(folder)
     assert vlm.identity == again.identity == tiny_vlm("qwen2_5_vl").identity
-    assert vlm.identity == f"qwen2_5_vl:{content_hash(vlm.model.state_dict())}"
+    assert vlm.identity.startswith("qwen2_5_vl:")
     assert tiny_vlm("qwen2_5_vl", seed=1).identity != vlm.identity
     assert tiny_vlm("llama").identity != tiny_vlm("qwen2").identity
 
@@ -147,3 +147,15 @@ def test_weights_of_a_folder_are_not_read_on_the_meta_device(folder, tmp_path):
     with torch.device("meta"):
         vlm = HuggingFaceVLM(str(tmp_path / "lean"))
     assert {p.device.type for p in vlm.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_attention_heads": 2}, {"rms_norm_eps": 1e-2}, {"hidden_act": "gelu"}],
+)
+def test_the_identity_covers_what_the_weights_do_not_say(change):
+    plain = HuggingFaceVLM(config=CONFIGS["llama"])
+    changed = HuggingFaceVLM(config=CONFIGS["llama"] | change)
+    assert changed.identity != plain.identity
+    same = HuggingFaceVLM(config=dict(CONFIGS["llama"]), attention="eager")
+    assert same.identity == plain.identity
