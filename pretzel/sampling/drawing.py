@@ -37,7 +37,7 @@ class StreamInversion(Inversion):
         self.caches = session.caches
         self.guidance = guidance
         rows = session.rows
-        has_null_branch = rows.count > len(z)
+        has_null_branch = rows.count > session.num_rows
         self.branches = Branches(
             z, self.model.deep.transform, guidance if has_null_branch else None
         )

@@ -11,9 +11,9 @@ Example::
     picture = conversation.draw()
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,11 +26,12 @@ from pretzel.sampling.denoise import Denoiser, NoDenoiser
 from pretzel.sampling.guidance import Guidance, NoGuidance
 from pretzel.sampling.pictures import pictures
 from pretzel.sampling.samplers import Sampler, Sequential, Work
-from pretzel.sampling.session import Session, require_answers
+from pretzel.sampling.session import Session
 from pretzel.sampling.writing import GREEDY, Writing
 from pretzel.sequence import Document, Image, Role, Segment, Text
 from pretzel.typing import Float, Tensor
 
+Piece = TypeVar("Piece")
 MAX_TOKENS = 64
 ROOM = 2048
 
@@ -54,7 +55,8 @@ class Conversation:
     """One sequence of text and images: what is said and shown, drawn and answered.
 
     Everything is read once: an answer sees all that stands before it in the caches of both
-    streams, and so does an image. Texts follow one another without anything between.
+    streams, and so does an image. Texts follow one another without anything between. A text that
+    is still being streamed is ended before whatever is asked for next.
 
     Args:
         model: The model.
@@ -96,7 +98,7 @@ class Conversation:
         self._session = Session(model, 1, room, keys=[key], seed=seed)
         self._segments: list[Segment] = []
         self._latents: list[Tensor] = []
-        self._is_open = False  # begin-of-image has been written, the image not drawn
+        self._going: Generator[object, None, object] | None = None  # what is being written
 
     def fork(self, key: str | None = None) -> "Conversation":
         """Return a conversation that goes on from here by itself; nothing is read again.
@@ -104,6 +106,7 @@ class Conversation:
         Args:
             key: Its name; None for that of this one.
         """
+        self._end_going()
         key = self.key if key is None else key
         other = Conversation(
             self.model,
@@ -116,16 +119,17 @@ class Conversation:
             room=1,
         )
         with torch.inference_mode():
-            self._session.flush()
+            if self.model.interleaving.feeds_vlm:
+                self._session.flush()  # once, not in every fork
             first = torch.zeros(1, dtype=torch.long, device=self.model.like.device)
             other._session = self._session.select(first, [key])
         other.turns, other.work = list(self.turns), list(self.work)
         other._segments, other._latents = list(self._segments), list(self._latents)
-        other._is_open = self._is_open
         return other
 
     def say(self, text: str) -> None:
         """Add a text, which is read by whatever comes next."""
+        self._end_going()
         with torch.inference_mode():
             self._session.read_text([text])
         self._add_text(text, "context")
@@ -139,6 +143,7 @@ class Conversation:
                 image here.
         """
         pixels = to_pixels(self.model, picture)
+        self._end_going()
         key = f"{self.key}#{len(self._latents)}"
         with torch.inference_mode():
             x = self.model.encode(pixels, self.model.sample_noise([key], self.seed, "show"))
@@ -151,14 +156,18 @@ class Conversation:
         Raises:
             UserError: If the interleaving models no image here, or there is no room.
         """
+        self._end_going()
+        return self._draw()
+
+    def _draw(self) -> Picture:
         key = f"{self.key}#{len(self._latents)}"
-        with torch.inference_mode():
-            z = self.model.sample_noise([key], self.seed, "draw")
-            drawn = self._session.draw(z, self.guidance, self.sampler, is_open=self._is_open)
-        self._is_open = False
-        clean = self.denoiser(drawn.x, self.model.latent.noise, self._log_prob)
-        with torch.inference_mode():
-            picture = pictures(self.model.latent.decode(clean).clamp(-1, 1))[0]
+        with self._session.undone_on_error():
+            with torch.inference_mode():
+                z = self.model.sample_noise([key], self.seed, "draw")
+                drawn = self._session.draw(z, self.guidance, self.sampler)
+            clean = self.denoiser(drawn.x, self.model.latent.noise, self._log_prob)
+            with torch.inference_mode():
+                picture = pictures(self.model.latent.decode(clean).clamp(-1, 1))[0]
         self.work.append(drawn.work)
         self._add_image(drawn.x, Turn(kind="draw", picture=picture))
         return picture
@@ -170,7 +179,8 @@ class Conversation:
             max_tokens: A text that has not ended by then is cut and ended.
 
         Raises:
-            UserError: If the model writes no text, nothing stands before it, or there is no room.
+            UserError: If the model writes no text, nothing stands before it, there is no room, or
+                no tokens are asked for.
         """
         for _ in self.stream(max_tokens):
             pass
@@ -181,7 +191,7 @@ class Conversation:
 
         A text that is not asked for to its end is ended where it is.
         """
-        return self._stream(max_tokens, may_draw=False)
+        return self._alone(self._stream(max_tokens, may_draw=False))
 
     def continue_freely(
         self, max_tokens: int = MAX_TOKENS, max_images: int = 1
@@ -196,24 +206,40 @@ class Conversation:
             Pieces of text and whole pictures.
 
         Raises:
-            UserError: If the model writes no text, nothing stands before it, or there is no room.
+            UserError: If the model writes no text, nothing stands before it, there is no room, or
+                no tokens are asked for.
         """
-        require_answers(self.model)
-        while max_tokens > 0:
-            yield from self._stream(max_tokens, may_draw=max_images > 0)
-            max_tokens -= self._written
-            if not self._is_open:
-                return
-            max_images -= 1
-            yield self.draw()
+        return self._alone(self._continue(max_tokens, max_images))
 
-    def _stream(self, max_tokens: int, *, may_draw: bool) -> Iterator[str]:
+    def _continue(self, max_tokens: int, max_images: int) -> Generator[str | Picture, None, None]:
+        while True:
+            written, begins = yield from self._stream(max_tokens, may_draw=max_images > 0)
+            if not begins:
+                return
+            yield self._draw()
+            max_tokens -= written
+            max_images -= 1
+            if max_tokens < 1:
+                return
+
+    def _alone(self, pieces: Generator[Piece, None, object]) -> Iterator[Piece]:
+        self._end_going()
+        self._going = pieces
+        yield from pieces
+
+    def _end_going(self) -> None:
+        if self._going is not None:
+            self._going.close()
+            self._going = None
+
+    def _stream(self, max_tokens: int, *, may_draw: bool) -> Generator[str, None, tuple[int, bool]]:
+        """Write a text; return its tokens' number, and whether begin-of-image ended it."""
         vlm = self.model.vlm
         writer = self._session.write(max_tokens, self.writing, may_draw=may_draw)
         tokens: list[int] = []
         shown = ""
         last = None
-        self._written = 0
+        written = 0
         try:
             while True:
                 # Not around the yield: it would reach into the code of whoever reads this.
@@ -222,7 +248,7 @@ class Conversation:
                 if token is None:
                     break
                 last = int(token)
-                self._written += 1
+                written += 1
                 if last in (vlm.special.end_of_text, vlm.special.begin_of_image):
                     continue
                 tokens.append(last)
@@ -233,15 +259,18 @@ class Conversation:
                     yield piece
         finally:
             if last is not None:
-                self._is_open = last == vlm.special.begin_of_image
-                ended = torch.tensor([self._is_open or last == vlm.special.end_of_text])
+                begins = may_draw and last == vlm.special.begin_of_image
+                ended = torch.tensor([begins or last == vlm.special.end_of_text])
                 with torch.inference_mode():
                     self._session.end_text(ended.to(self.model.like.device))
                 text = vlm.decode_text(tokens)
-                self._add_text(text, "target")
-                self.turns.append(Turn(kind="answer", text=text))
+                # No end-of-text stands before an image that the model has begun.
+                self._add_text(text, "context" if begins else "target")
+                if text or not may_draw:
+                    self.turns.append(Turn(kind="answer", text=text))
         if text != shown and text.startswith(shown):
             yield text[len(shown) :]
+        return written, begins
 
     def _add_text(self, text: str, role: Role) -> None:
         self._segments.append(Text(content=text, role=role))

@@ -5,7 +5,8 @@ or written, and switching between text and images only goes on from there.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -128,44 +129,65 @@ class Session:
             x: Noised latents; needed where the vision-language model is not shown u.
 
         Raises:
-            UserError: If the interleaving models no image here, or there is no room.
+            UserError: If the interleaving models no image here, there is no room, or x is missing.
         """
         assert not self.is_drawing
-        self._begin()
-        before = self._take_pending()
-        special = self.model.vlm.special
-        end = self.rows.repeated(special.end_of_image)
-        seen = None if x is None else self.model.seen(u, x)
-        self._enter([before, end], image=u, seen=seen)
+        sight = self.model.interleaving.sight
+        if x is None and sight is not None and not sight.is_causal:
+            raise UserError(
+                "x must be given where the vision-language model is not shown u, got None with "
+                f"{type(sight).__name__}"
+            )
+        with self.undone_on_error():
+            self._begin()
+            end = self.rows.repeated(self.model.vlm.special.end_of_image)
+            seen = None if x is None else self.model.seen(u, x)
+            self._enter([Block.joined(self._pending), end], image=u, seen=seen)
+            self._pending = []
 
     def flush(self) -> None:
-        """Run what is pending, and commit it."""
-        if self._pending:
-            self._enter([self._take_pending()])
+        """Run what is pending, and commit it.
+
+        Raises:
+            UserError: If text is not run without the image behind it, or there is no room.
+        """
+        if not self._pending:
+            return
+        if not self.model.interleaving.feeds_vlm:
+            raise UserError(
+                f"{type(self.model.interleaving).__name__} reads text together with the image "
+                "behind it: it must not be flushed before"
+            )
+        self._commit()
 
     # Drawing
 
-    def begin_image(self, guidance: Guidance, *, is_open: bool = False) -> None:
+    def begin_image(self, guidance: Guidance) -> None:
         """Read up to begin-of-image; with guidance start the null branch there.
 
         The null branch has rows of its own behind the others. What stands before begin-of-image
         is not attended there, and keeps its absolute positions: the null context of caption
-        dropout.
+        dropout. Attention is tempered from begin-of-image on; of a model that reads text together
+        with the image, in the text before as well.
 
         Args:
             guidance: How the branches are mixed.
-            is_open: Whether begin-of-image has been written already.
 
         Raises:
             UserError: If the interleaving models no image here, or there is no room.
         """
         assert not self.is_drawing
         check_guided(self.model, guidance)
-        self._begin(is_open=is_open)
-        if guidance.has_null_branch(self.model.reads_text):
+        pending = sum(block.tokens.shape[1] for block in self._pending)
+        self.rows.require_room(pending + 1 + self.model.latent.num_positions)
+        has_null_branch = guidance.has_null_branch(self.model.reads_text)
+        is_tempered = has_null_branch and guidance.keeps_context and guidance.temperature != 1
+        if is_tempered and self.model.interleaving.feeds_vlm:
+            self.flush()
+        self._begin()
+        if has_null_branch:
             self._add_null_rows(guidance)
-        self.flush()
-        self.rows.require_room(self.model.latent.num_positions)
+        self._commit()
         self.is_drawing = True
 
     def draw_u(
@@ -173,8 +195,6 @@ class Session:
         z: Float[Tensor, "b n d"],
         guidance: Guidance,
         sampler: Sampler | None = None,
-        *,
-        is_open: bool = False,
     ) -> Sampled:
         """Draw u of an image for each row, each position committed once; leave the image open.
 
@@ -182,16 +202,18 @@ class Session:
             z: Standard normal noise.
             guidance: How the branches are mixed.
             sampler: How positions are found; None for one after the other.
-            is_open: Whether begin-of-image has been written already.
 
         Raises:
-            UserError: If guidance cannot mix the transform, the interleaving models no image here,
-                or there is no room.
+            UserError: If z has other rows, guidance cannot mix the transform, the interleaving
+                models no image here, or there is no room.
         """
-        self.begin_image(guidance, is_open=is_open)
-        inversion = StreamInversion(self, z, guidance)
-        work = (sampler or Sequential()).solve(inversion, 0)
-        inversion.finish()
+        if len(z) != self.num_rows:
+            raise UserError(f"z must have {self.num_rows} rows, as the session has, got {len(z)}")
+        with self.undone_on_error():
+            self.begin_image(guidance)
+            inversion = StreamInversion(self, z, guidance)
+            work = (sampler or Sequential()).solve(inversion, 0)
+            inversion.finish()
         return Sampled(x=inversion.branches.x, work=(work,))
 
     def draw(
@@ -199,13 +221,15 @@ class Session:
         z: Float[Tensor, "b n d"],
         guidance: Guidance,
         sampler: Sampler | None = None,
-        *,
-        is_open: bool = False,
     ) -> Drawn:
-        """Draw an image for each row and end it; arguments and errors as in :meth:`draw_u`."""
-        deep = self.draw_u(z, guidance, sampler, is_open=is_open)
-        shallow = invert_stack(self.model.shallow, deep.x, sampler or Sequential(), first=1)
-        self.end_image(deep.x, shallow.x)
+        """Draw an image for each row and end it; arguments and errors as in :meth:`draw_u`.
+
+        Of an image that is refused or interrupted nothing is left.
+        """
+        with self.undone_on_error():
+            deep = self.draw_u(z, guidance, sampler)
+            shallow = invert_stack(self.model.shallow, deep.x, sampler or Sequential(), first=1)
+            self.end_image(deep.x, shallow.x)
         return Drawn(u=deep.x, x=shallow.x, work=(*deep.work, *shallow.work))
 
     def end_image(self, u: Float[Tensor, "b n d"], x: Float[Tensor, "b n d"]) -> None:
@@ -240,24 +264,25 @@ class Session:
     ) -> Iterator[Int[Tensor, " b"]]:
         """Write text, a token for each row at a time.
 
-        A row stops at end-of-text, or at begin-of-image where images may be drawn; what follows
-        there is padding. Nothing is run beyond the tokens asked for.
+        A row stops at end-of-text, or at begin-of-image where images may be drawn, which is left
+        to :meth:`draw`; what follows there is padding. Nothing is run beyond the tokens asked for.
 
         Args:
             max_tokens: Tokens of a row at most, the one that ends it included.
             writing: How tokens are chosen.
-            may_draw: Whether begin-of-image may be written; an image of every row comes next then,
-                by ``draw(..., is_open=True)``.
+            may_draw: Whether begin-of-image may be written.
 
         Yields:
             The next token of each row; end-of-text in rows that have stopped.
 
         Raises:
-            UserError: If the interleaving predicts no text, nothing stands before the text, or
-                there is no room.
+            UserError: If the interleaving predicts no text, nothing stands before the text, there
+                is no room, or something else is read before the text has been written.
         """
         interleaving, vlm = self.model.interleaving, self.model.vlm
         require_answers(self.model)
+        if max_tokens < 1:
+            raise UserError(f"max_tokens must be at least 1, got {max_tokens}")
         self.flush()
         if self.rows.text is None:
             raise UserError("text must follow a text or an image, got nothing before it")
@@ -269,16 +294,22 @@ class Session:
         excluded = torch.tensor(sorted(ruled_out), device=device)
         uniform = None if writing.is_greedy else self._uniform(max_tokens).to(device)
         self._segments.append(Text(content="", role="target"))
+        turn = len(self._segments)
         done = torch.zeros(self.num_rows, dtype=torch.bool, device=device)
         for step in range(max_tokens):
+            if len(self._segments) != turn:
+                raise UserError("text must be written before anything is read behind it")
             self.flush()
             logits = interleaving.logits(self.rows.text, vlm)
             logits = logits.index_fill(-1, excluded, -torch.inf)
             token = writing.choose(logits, None if uniform is None else uniform[:, step])
             token = torch.where(done, special.end_of_text, token)
-            going = ~done
-            self._queue(Block(tokens=token[:, None], valid=going[:, None], counts=going[:, None]))
-            done = done | (token == special.end_of_text) | (token == special.begin_of_image)
+            begins = ~done & may_draw & (token == special.begin_of_image)
+            # The image brings its own begin-of-image, in one column for all rows.
+            kept = (~done & ~begins)[:, None]
+            if kept.any():
+                self._queue(Block(tokens=token[:, None], valid=kept, counts=kept))
+            done = done | begins | (token == special.end_of_text)
             yield token
             if done.all():
                 return
@@ -305,6 +336,21 @@ class Session:
         new._segments = list(self._segments)
         return new
 
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Leave everything as it was if what is done within does not come to its end."""
+        rows = replace(self.rows, valid=self.rows.valid.clone())
+        pending, segments, caches = list(self._pending), list(self._segments), self.caches
+        try:
+            yield
+        except BaseException:
+            if caches is not None:
+                caches.rewind(caches.deep.length - rows.length)
+            self.rows, self.caches = rows, caches
+            self._pending, self._segments = pending, segments
+            self._temperature, self.is_drawing = None, False
+            raise
+
     # Inside
 
     def _models(self, *segments: Segment) -> bool:
@@ -312,27 +358,26 @@ class Session:
         document = Document(key="", segments=(*self._segments, *segments))
         return len(self.model.interleaving.view(document).segments) == len(document.segments)
 
-    def _begin(self, *, is_open: bool = False) -> None:
+    def _begin(self) -> None:
         if not self._models(Image()):
             raise UserError(
                 f"{type(self.model.interleaving).__name__} models no image behind an image: begin "
                 "another sequence"
             )
         self._segments.append(Image())
-        if not is_open:
-            self._queue(self.rows.repeated(self.model.vlm.special.begin_of_image))
+        self._queue(self.rows.repeated(self.model.vlm.special.begin_of_image))
 
     def _queue(self, block: Block) -> None:
         self._pending.append(block)
 
-    def _take_pending(self) -> Block:
-        block = Block.joined(self._pending)
-        self._pending = []
-        return block
+    def _commit(self) -> None:
+        with self.undone_on_error():
+            self._enter([Block.joined(self._pending)])
+            self._pending = []
 
     def _add_null_rows(self, guidance: Guidance) -> None:
         keeps = guidance.keeps_context or not self.model.reads_text
-        self._pending = [self._take_pending().with_null(keeps)]
+        self._pending = [Block.joined(self._pending).with_null(keeps)]
         b = self.num_rows
         both = torch.arange(b, device=self.model.like.device).repeat(2)
         self.rows = self.rows.select(both)

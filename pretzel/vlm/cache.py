@@ -79,8 +79,9 @@ class PreallocatedCache(VLMCache):
     def rewind(self, num_positions: int) -> None:
         """Forget the last positions."""
         assert 0 <= num_positions <= self.length
+        kept = self.length - num_positions
         for layer in self.layers:
-            layer.length -= num_positions
+            layer.length = kept  # layers that an interrupted pass left ahead included
 
     def select(self, rows: Int[Tensor, " k"]) -> "PreallocatedCache":
         """Return a cache of the given rows (repeats allowed), with the same room."""

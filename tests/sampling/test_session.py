@@ -76,8 +76,8 @@ def test_an_image_that_takes_no_place_on_the_text_axis_is_caught(monkeypatch):
 def test_an_image_that_is_read_again_is_caught(monkeypatch):
     draw = Session.draw
 
-    def again(self, z, guidance, sampler=None, *, is_open=False):
-        drawn = draw(self, z, guidance, sampler, is_open=is_open)
+    def again(self, z, guidance, sampler=None):
+        drawn = draw(self, z, guidance, sampler)
         self.read_image(drawn.u, drawn.x)
         return drawn
 

@@ -14,7 +14,6 @@ from pretzel.model import Pretzel
 from pretzel.module import PretzelModule
 from pretzel.vlm.base import VLMStream
 from pretzel.vlm.huggingface import HuggingFaceVLM
-from pretzel.weights import content_hash
 
 
 @pytest.fixture(scope="module")
