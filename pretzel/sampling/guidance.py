@@ -147,7 +147,8 @@ class AttentionTemperature(Guidance):
         guidance: How the two branches are mixed.
         temperature: Of the null branch's attention; positive.
         keeps_context: Whether the null branch is given the context, so that temperature alone
-            separates the branches.
+            separates the branches. Attention is tempered from begin-of-image on; of a model that
+            reads text together with the image, in the text before as well.
 
     Raises:
         UserError: If ``temperature`` is not positive.
