@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from callbacks.analysis_pass import analysed_model, before_text, hooked, question_batches, run
-from callbacks.evaluation import Evaluation, check_counts
+from callbacks.evaluation import BatchEvaluation, Evaluation, check_counts
 from callbacks.protocols import HasEvaluationSamples, datamodule_of
 from callbacks.reporting import Stage, gather
 from pretzel.errors import UserError
@@ -28,7 +27,7 @@ _COLUMNS = ("ratio", "alignment")
 _Kinds = Mapping[str, Bool[Tensor, "b l"]]
 
 
-class LinkAnalysis(Evaluation):
+class LinkAnalysis(BatchEvaluation, Evaluation):
     r"""Measure contribution ratio and directional alignment of every link of the interleaving.
 
     For a link that adds a = W s to a target t, means over positions of
@@ -138,7 +137,12 @@ class LinkAnalysis(Evaluation):
 
     # The pass of the evaluation step
 
-    def _begin(self, trainer: Trainer, batch: object) -> None:
+    @override
+    def begin_epoch(self) -> None:
+        self._sums = {}
+
+    @override
+    def begin_batch(self, trainer: Trainer, batch: object) -> None:
         self._unhook()
         model = self._model
         if model is None or trainer.sanity_checking:
@@ -155,64 +159,14 @@ class LinkAnalysis(Evaluation):
         last = model.interleaving.register_forward_hook(lambda *_: self._unhook())
         self._handles.append(last)
 
+    @override
+    def end_batch(self, pl_module: LightningModule, outputs: object, batch: object) -> None:
+        self._unhook()  # of a step that did not run the model
+
     def _unhook(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-    @override
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._sums = {}
-
-    @override
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._sums = {}
-
-    @override
-    def on_validation_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._begin(trainer, batch)
-
-    @override
-    def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._begin(trainer, batch)
-
-    @override
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._unhook()  # of a step that did not run the model
-
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._unhook()
 
     @override
     def on_exception(

@@ -91,6 +91,8 @@ class TextDrift(Evaluation):
         own = torch.stack(sums).cpu().double().sum(dim=0).tolist() if sums else [0.0] * 4
         parts = gather(trainer, own)
         kl, nll, frozen_nll, count = (math.fsum(values) for values in zip(*parts, strict=True))
+        if not count:
+            return
         perplexity, frozen = (
             float(torch.tensor(total / count, dtype=torch.float64).exp())
             for total in (nll, frozen_nll)

@@ -1,6 +1,7 @@
-"""What is measured at every n-th validation of a fit, and at every test."""
+"""What is measured at every n-th validation of a fit, and at every test; or on every batch."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
@@ -59,3 +60,73 @@ class Evaluation(Callback, ABC):
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.evaluate(trainer, pl_module, "test")
+
+
+class BatchEvaluation(Callback, ABC):
+    """A callback that follows the batches of validation and test alike."""
+
+    @abstractmethod
+    def begin_epoch(self) -> None:
+        """Begin a pass over the batches."""
+
+    def begin_batch(self, trainer: Trainer, batch: object) -> None:
+        """Prepare for the step on a batch."""
+        return
+
+    @abstractmethod
+    def end_batch(self, pl_module: LightningModule, outputs: object, batch: object) -> None:
+        """Take in what the step on a batch returned."""
+
+    @override
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.begin_epoch()
+
+    @override
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.begin_epoch()
+
+    @override
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.begin_batch(trainer, batch)
+
+    @override
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.begin_batch(trainer, batch)
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.end_batch(pl_module, outputs, batch)
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.end_batch(pl_module, outputs, batch)

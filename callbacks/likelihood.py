@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from callbacks.evaluation import BatchEvaluation
 from callbacks.protocols import HasLikelihood, HasPixelLikelihood, Likelihoods, lacks
 from callbacks.reporting import Stage, gather, log_values
 from pretzel.errors import UserError
@@ -20,7 +20,7 @@ PIXEL_LEVELS = 256
 """Levels of an 8-bit pixel."""
 
 
-class Likelihood(Callback):
+class Likelihood(BatchEvaluation):
     r"""Measure how many bits a dimension costs beyond the noise that was put into it.
 
     Logs ``<stage>/nll_excess_bits_per_dim``, the mean over images of
@@ -52,10 +52,12 @@ class Likelihood(Callback):
         if self.dequantised:
             _pixels(pl_module)
 
-    def _start(self) -> None:
+    @override
+    def begin_epoch(self) -> None:
         self._excess, self._bits = _Mean(), _Mean()
 
-    def _measure(self, pl_module: LightningModule, outputs: object, batch: object) -> None:
+    @override
+    def end_batch(self, pl_module: LightningModule, outputs: object, batch: object) -> None:
         assert isinstance(batch, DocumentBatch)
         if len(batch.images) == 0:
             return
@@ -78,38 +80,6 @@ class Likelihood(Callback):
             if n > 0:
                 total = math.fsum(part.total for part in parts)
                 log_values(pl_module, stage, {name: total / n, f"{name}_n": float(n)})
-
-    @override
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start()
-
-    @override
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start()
-
-    @override
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._measure(pl_module, outputs, batch)
-
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._measure(pl_module, outputs, batch)
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

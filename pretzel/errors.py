@@ -7,3 +7,10 @@ class UserError(ValueError):
     The command line prints the message alone and exits with code 2; from Python it is an
     ordinary ``ValueError``.
     """
+
+
+class NotApplicable(UserError):
+    """A question that does not exist for a choice of parts: a stage that a model does not have.
+
+    A mistake in a single run; n/a in a grid, where it is the arm's answer.
+    """

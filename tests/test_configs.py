@@ -9,11 +9,11 @@ import yaml
 from text_encoders import CHANNELS, save_tiny_t5
 
 from pretzel.__main__ import main
-from pretzel.ablation import grid as grids
-from pretzel.ablation import plan as plans
+from pretzel.ablation import gridfile, planner
+from pretzel.ablation.ledger import CellFolder
 from pretzel.ablation.overlay import Config, fold, read
+from pretzel.ablation.training import train_and_test
 from pretzel.cli import ParserOnly
-from pretzel.latent.autoencoder import ConvAutoencoder
 
 ROOT = Path(__file__).parents[1]
 SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"
@@ -77,7 +77,12 @@ CHAINED = [ROOT / "ablations" / "stages" / f"s{number}.yaml" for number in (1, 2
 
 
 def test_every_overlay_is_laid_over_something_that_is_tested():
-    in_grids = {Path(base).resolve() for path in GRIDS for base in grids.load(path).base}
+    in_grids = {
+        file.resolve()
+        for grid in map(gridfile.load, GRIDS)
+        for files in (grid.base, *(link.configs for link in grid.chain))
+        for file in files
+    }
     readme = (ROOT / "README.md").read_text()  # whose commands test_readme.py runs
     unused = [
         path
@@ -161,31 +166,30 @@ def test_a_configuration_of_paper_size_trains_when_shrunk(path, tmp_path, monkey
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=name)
-def test_every_arm_of_a_grid_trains(path, tmp_path, monkeypatch):
+def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plan = plans.make(grids.load(path))
-    first = min(cell.seed for cell in plan.cells)
-    for cell in plan.cells:
-        if cell.seed != first:
+    plan = planner.make(gridfile.load(path))
+    by_name = {run.name: run for run in plan.runs}
+    wanted = [cell.name for cell in plan.cells if cell.seed == plan.grid.seeds[0]]
+    for run in wanted:  # grows while it is read
+        wanted += [need for need in by_name[run].needs if need not in wanted]
+    for run in plan.runs:
+        if run.name not in wanted:
             continue
-        config = dict(cell.config)
-        latent = part(config["model"], "pretzel", "latent")
-        if latent["init_args"].get("weights"):
-            # What the grid's own stage would export, untrained.
-            torch.manual_seed(0)
-            stage = part(plan.stages[0].config["model"], "autoencoder")
-            arguments = dict(stage.get("init_args", stage))
-            arguments["widths"] = tuple(arguments["widths"])
-            ConvAutoencoder(**arguments).save(tmp_path / "stage.safetensors")
-            latent["init_args"]["weights"] = str(tmp_path / "stage.safetensors")
-        (tmp_path / "cell.yaml").write_text(yaml.safe_dump(config))
-        small = overlay(config, tmp_path)
-        code = main(["fit", "-c", str(tmp_path / "cell.yaml"), "-c", str(small)])
-        assert code == 0, cell.name
+        config = copy.deepcopy(run.config)
+        small = fold([Config(values=config), read(overlay(config, tmp_path))]).values
+        if run.export:  # as the grid's own process does
+            folder = CellFolder(path=plan.grid.output / run.name)
+            folder.path.mkdir(parents=True)
+            spec = {"config": small, "export": True, "checkpoint_seconds": 1000.0}
+            train_and_test(folder, spec, lambda: False)
+            continue
+        (tmp_path / "cell.yaml").write_text(yaml.safe_dump(small))
+        assert main(["fit", "-c", str(tmp_path / "cell.yaml")]) == 0, run.name
 
 
 def test_the_seeds_of_all_arms_see_the_same_data_and_noise():
     for path in GRIDS:
-        for cell in plans.make(grids.load(path)).cells:
+        for cell in planner.make(gridfile.load(path)).cells:
             assert cell.config["data"]["init_args"]["seed"] == cell.seed, cell.name
             assert cell.config["model"]["init_args"]["seed"] == cell.seed, cell.name

@@ -183,12 +183,12 @@ def test_weights_that_do_not_fit_are_refused_in_one_sentence(tmp_path):
     path.write_bytes(b"not tensors")
     with pytest.raises(UserError, match=r"weights must name a file that export wrote, got .*x\."):
         tiny_module(weights=path)
-    tiny_module(TextPrefix).export(path)
+    tiny_module(Stacked).export(path)
     with pytest.raises(
         UserError, match=r"weights .*x\.safetensors must be of the configured architecture, but "
-        r"pretzel\.\S+ is missing \(and \d+ more differences\)$"
+        r"pretzel\.interleaving\.\S+ is unknown \(and \d+ more differences\)$"
     ):  # fmt: skip
-        tiny_module(Stacked, weights=path)
+        tiny_module(TextPrefix, weights=path)
     module = tiny_module()
     save_file(dict(module.state_dict()), path, {"vlm": "other:1", "latent": "pixels:8/4"})
     with pytest.raises(UserError, match=r"x\.safetensors must be used with the vlm .* other:1, "):

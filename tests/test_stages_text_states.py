@@ -17,8 +17,8 @@ from pretzel.sequence import Document, DocumentBatch, Image, Text, caption_docum
 from pretzel.tarflow import TarFlow
 from pretzel.tarflow.condition import NoCondition
 from pretzel.vlm.text_states import TextStates, default_folder
-from pretzel.vlm.text_states_store import StateStore
-from pretzel.vlm.text_states_stream import prefix_lengths
+from pretzel.vlm.text_states.store import StateStore
+from pretzel.vlm.text_states.stream import prefix_lengths
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 

@@ -84,7 +84,7 @@ def _compare(folder: Path) -> str:
 def _status(file: str) -> int:
     from rich.console import Console
 
-    from pretzel.ablation.grid import load
+    from pretzel.ablation.gridfile import load
     from pretzel.ablation.ledger import CellFolder, read_json
     from pretzel.ablation.view import Row, table
 
@@ -109,32 +109,32 @@ def _status(file: str) -> int:
 def _plan(file: str) -> int:
     from rich.console import Console
 
-    from pretzel.ablation.grid import load
-    from pretzel.ablation.plan import make
+    from pretzel.ablation.gridfile import load
+    from pretzel.ablation.planner import make
     from pretzel.ablation.run import folder_of
     from pretzel.ablation.view import Row, table
 
     plan = make(load(file))
     console = Console()
     names = [metric.name for metric in plan.grid.metrics]
-    rows = [
-        Row.of(cell.name, folder_of(plan, cell), cell.identity, names)
-        for cell in (*plan.stages, *plan.cells)
-    ]
+    rows = [Row.of(cell.name, folder_of(plan, cell), cell.identity, names) for cell in plan.runs]
     console.print(table(rows, f"{plan.grid.output}: {len(rows)} runs"))
     for arm, changes in plan.changes.items():
         told = "the baseline" if arm == plan.grid.baseline_name else "; ".join(changes)
         console.print(f"{arm}: {told}", markup=False, highlight=False, soft_wrap=True)
+        for link, reason in plan.absent[arm].items():
+            told = f"{arm}: {link or 'all of it'}: n/a: {reason}"
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
 def _run(file: str, slots: int, rerun_stale: bool) -> int:
-    from pretzel.ablation.grid import load
+    from pretzel.ablation.gridfile import load
 
     given = load(file)
     print(f"{file}: parsing all cells before anything starts", flush=True)
 
-    from pretzel.ablation.plan import make
+    from pretzel.ablation.planner import make
     from pretzel.ablation.run import run
 
     code = run(make(given), slots=slots, rerun_stale=rerun_stale)

@@ -58,6 +58,8 @@ class Comparison:
         axes: The names of the arms on each axis.
         metrics: Columns.
         seeds: Seeds of the grid.
+        absent: Why an arm lacks links of the chain, by arm and link.
+        has_stages: Whether cells start from runs that they share.
         cells: One for each arm and seed, done or not.
     """
 
@@ -68,6 +70,8 @@ class Comparison:
     axes: dict[str, list[str]]
     metrics: tuple[Metric, ...]
     seeds: tuple[int, ...]
+    absent: dict[str, dict[str, str]]
+    has_stages: bool
     cells: tuple[CellResult, ...]
 
     def values(self, arm: str, metric: str) -> dict[int, float]:
@@ -111,7 +115,8 @@ def load(output: str | Path) -> Comparison:
     plan = read_json(output / "plan.json")
     if plan is None:
         raise UserError(f"{output}: no plan.json there; name the output folder of a grid that ran")
-    cells = tuple(_cell(output, cell) for cell in plan["cells"] if cell["seed"] is not None)
+    needs = {cell["name"]: cell.get("needs", []) for cell in plan["cells"]}
+    cells = tuple(_cell(output, cell, needs) for cell in plan["cells"] if cell["seed"] is not None)
     return Comparison(
         output=output,
         baseline=plan["baseline"],
@@ -120,13 +125,21 @@ def load(output: str | Path) -> Comparison:
         axes=plan["axes"],
         metrics=tuple(Metric(name=n, direction=d) for n, d in plan["metrics"].items()),
         seeds=tuple(plan["seeds"]),
+        absent={name: arm.get("absent", {}) for name, arm in plan["arms"].items()},
+        has_stages=any(needs.values()),
         cells=cells,
     )
 
 
-def _cell(output: Path, cell: dict[str, Any]) -> CellResult:
+def _cell(output: Path, cell: dict[str, Any], needs: dict[str, list[str]]) -> CellResult:
     folder = CellFolder(path=output / cell["name"])
     result = folder.result or {}
+    chain = [cell["name"]]
+    for name in chain:  # grows while it is read
+        chain += [other for other in needs[name] if other not in chain]
+    seconds = [
+        (CellFolder(path=output / name).result or {}).get("train_seconds", 0.0) for name in chain
+    ]
     size = result.get("parameters", {})
     return CellResult(
         arm=cell["arm"],
@@ -135,7 +148,7 @@ def _cell(output: Path, cell: dict[str, Any]) -> CellResult:
         metrics=result.get("metrics", {}),
         trainable=size.get("trainable", 0),
         frozen=size.get("frozen", 0),
-        train_seconds=result.get("train_seconds", 0.0),
+        train_seconds=sum(seconds),
     )
 
 
@@ -150,10 +163,11 @@ def markdown(comparison: Comparison) -> str:
         cells = [cell for cell in c.cells if cell.arm == arm]
         done = [cell for cell in cells if cell.state is State.DONE]
         name = f"**{arm}** (baseline)" if arm == c.baseline else arm
-        row = [name, str(len(done)) if len(done) == len(cells) else _missing(cells, len(done))]
+        counted = str(len(done)) if len(done) == len(cells) else _missing(cells, len(done))
+        row = [name, counted if cells else "n/a"]
         for metric in c.metrics:
             own = estimate(list(c.values(arm, metric.name).values()))
-            absent = "n/a" if done else "—"
+            absent = "n/a" if done or not cells else "—"
             row.append(_shown(own, len(done)) if own else absent)
             if arm == c.baseline:
                 row.append("")
@@ -166,6 +180,10 @@ def markdown(comparison: Comparison) -> str:
         f"Mean ± half of the {CONFIDENCE:.0%} t interval over n seeds; Δ is the mean of the "
         "differences at the same seed, with its own interval. ↑ more is better, ↓ less is better."
     ]
+    if c.has_stages:
+        notes.append("Train time counts the stages that a cell starts from, also shared ones.")
+    for arm, reasons in c.absent.items():
+        notes += [f"n/a: {arm}{link and f', {link}'}: {why}" for link, why in reasons.items()]
     for cell in c.cells:
         if cell.state is not State.DONE:
             notes.append(f"Not in the table: {cell.arm}/seed{cell.seed} ({cell.state.value}).")

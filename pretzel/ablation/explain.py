@@ -13,7 +13,7 @@ from pretzel.ablation.classes import import_name, same_class
 from pretzel.ablation.overlay import Config, at, locate
 from pretzel.ablation.suggest import did_you_mean
 from pretzel.ablation.yamlfile import Key
-from pretzel.errors import UserError
+from pretzel.errors import NotApplicable, UserError
 
 # The parser's findings, the most telling first: a union reports one finding for each member.
 _FINDINGS = (
@@ -82,7 +82,8 @@ def explain_constructor(error: BaseException, config: Config) -> UserError:
             for path, name in nodes:
                 if import_name(name) is type(instance) or name == type(instance).__name__:
                     inner = path if path == ("trainer",) else (*path, "init_args")
-                    return _of_part(config, path, inner, type(instance).__name__, reason)
+                    said = _of_part(config, path, inner, type(instance).__name__, reason)
+                    return NotApplicable(*said.args) if isinstance(cause, NotApplicable) else said
     return UserError(" ".join(str(error).split()) or type(error).__name__)
 
 

@@ -62,8 +62,8 @@ def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     old, new = flatten(dict(base)), flatten(dict(other))
     swapped = [
         key.removesuffix(".class_path")
-        for key in new.keys() & old.keys()
-        if key.endswith(".class_path") and old[key] != new[key]
+        for key in old.keys() | new.keys()
+        if key.endswith(".class_path") and old.get(key) != new.get(key)
     ]
     lines = []
     for key in sorted(old.keys() | new.keys()):
@@ -72,7 +72,8 @@ def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         if old.get(key) == new.get(key) and key in old and key in new:
             continue
         if node in swapped and not inside:
-            lines.append(f"{node}: {_short(old[key])} -> {_short(new[key])}")
+            if key != node:  # a null in the place of a class is told with its class_path
+                lines.append(f"{node}: {_short(old.get(key))} -> {_short(new.get(key))}")
         elif not inside:
             lines.append(f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}")
     return lines

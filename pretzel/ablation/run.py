@@ -40,8 +40,7 @@ def run(plan: Plan, *, slots: int, rerun_stale: bool) -> int:
         UserError: If finished cells are stale and may not be rerun, or the folder is not writable.
         KeyboardInterrupt: After the cells have saved and stopped.
     """
-    everything = (*plan.stages, *plan.cells)
-    stale = [c for c in everything if folder_of(plan, c).state(c.identity) is State.STALE]
+    stale = [c for c in plan.runs if folder_of(plan, c).state(c.identity) is State.STALE]
     if stale and not rerun_stale:
         names = ", ".join(cell.name for cell in stale)
         raise UserError(
@@ -53,12 +52,7 @@ def run(plan: Plan, *, slots: int, rerun_stale: bool) -> int:
         folder_of(plan, cell).clear()
     view = View(plan.grid.output)
     with _signals() as stop:
-        for batch in (*((stage,) for stage in plan.stages), plan.cells):
-            failed = _Batch(plan, batch, slots, view, stop).run()
-            if failed and batch is not plan.cells:
-                view.say(f"stage {failed[0].arm} failed, so nothing after it can run")
-                break
-    return int(any(folder_of(plan, c).state(c.identity) is not State.DONE for c in everything))
+        return int(bool(_Runs(plan, slots, view, stop).run()))
 
 
 @dataclass
@@ -83,23 +77,24 @@ def _signals() -> Iterator[_Stop]:
 
 
 @dataclass
-class _Batch:
-    """Cells that may run at the same time."""
+class _Runs:
+    """All runs of a plan, each when those that it needs are done."""
 
     plan: Plan
-    cells: tuple[Cell, ...]
     slots: int
     view: View
     stop: _Stop
     processes: dict[Cell, subprocess.Popen[bytes]] = field(default_factory=dict)
     failed: list[Cell] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
     retried: set[Cell] = field(default_factory=set)
 
     def run(self) -> list[Cell]:
         """Run until every cell is done or failed; return the failed ones."""
         todo = []
-        for cell in self.cells:
+        for cell in self.plan.runs:
             if self.state(cell) is State.DONE:
+                self.done.add(cell.name)
                 self.view.say(f"{cell.name}: done before, skipped")
             else:
                 todo.append(cell)
@@ -126,9 +121,18 @@ class _Batch:
         """Fill the free slots; return the cells still to start."""
         waiting = []
         for cell in todo:
+            broken = [other.name for other in self.failed if other.name in cell.needs]
+            if broken:
+                self.view.say(f"{cell.name}: not run, {broken[0]} failed")
+                self.failed.append(cell)
+                continue
+            if not self.done.issuperset(cell.needs):
+                waiting.append(cell)
+                continue
             folder = folder_of(self.plan, cell)
             state = self.state(cell)
             if state is State.DONE:  # by another runner
+                self.done.add(cell.name)
                 self.view.say(f"{cell.name}: done by another runner")
             elif state is State.FAILED and cell not in self.retried:
                 self.told_failed(cell, folder, "FAILED under another runner")
@@ -177,6 +181,7 @@ class _Batch:
             if code == TAKEN:
                 again.append(cell)
             elif code == DONE:
+                self.done.add(cell.name)
                 seconds = (folder.result or {}).get("seconds", 0.0)
                 self.view.say(f"{cell.name}: done in {seconds:.0f} s")
             else:
@@ -213,5 +218,5 @@ class _Batch:
         names = [metric.name for metric in self.plan.grid.metrics]
         return [
             Row.of(cell.name, folder_of(self.plan, cell), cell.identity, names)
-            for cell in self.cells
+            for cell in self.plan.runs
         ]

@@ -10,13 +10,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pretzel.errors import UserError
+from pretzel.flow.cache import KVCache
 from pretzel.flow.conditioner import LayeredConditioner, Rotation
 from pretzel.flow.masks import Mask, attend, causal_mask
 from pretzel.flow.mlp import MLP, MLPFactory
 from pretzel.flow.norms import NormFactory, RMSNorm, is_step, normalise, over_rms
 from pretzel.flow.positions import rotate
 from pretzel.flow.sizes import check_sizes
-from pretzel.sampling.cache import KVCache
 from pretzel.typing import Float, Tensor
 
 

@@ -8,11 +8,10 @@ it through a norm of each position; so does the flow. Then it is whitened, for t
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretzel.interleave.whitening import RIDGE, Whitening
+from pretzel.interleave.whitening import Whitening, run_tokens
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
 
@@ -33,13 +32,7 @@ class ResidualReading(nn.Module):
         """Take mean and covariance of normalised states."""
         if self.whitening is None or self.whitening.mean.is_meta:
             return
-        states = normalised(states).double()
-        mean = states.mean(dim=0)
-        centred = states - mean
-        values, vectors = torch.linalg.eigh(centred.T @ centred / len(states))
-        scale = (values.clamp(min=0) + RIDGE * values.mean()).rsqrt()
-        self.whitening.mean.copy_(mean)
-        self.whitening.matrix.copy_((vectors * scale) @ vectors.T)
+        self.whitening.fit_to(normalised(states))
 
     def forward(self, h: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
         """Return what the flow reads."""
@@ -63,16 +56,12 @@ def fit_readings(readings: Mapping[int, ResidualReading], vlm: VLMStream) -> Non
     """
     if all(reading.whitening is None for reading in readings.values()):
         return
-    tokens = vlm.some_tokens()
-    if tokens.is_meta:
+    if vlm.some_tokens().is_meta:
         return
-    first = torch.full_like(tokens, vlm.encode_text("a")[0])
-    index = torch.arange(2, device=tokens.device).expand(len(tokens), 2)
 
     def after_layer(number: int, h: Tensor) -> Tensor:
         if number in readings:
             readings[number].fit(h[:, 1])
         return h
 
-    with torch.no_grad():
-        vlm(vlm.embed(torch.stack([first, tokens], dim=1)), index, after_layer=after_layer)
+    run_tokens(vlm, after_layer)

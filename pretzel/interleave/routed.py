@@ -3,13 +3,13 @@
 (Mixture-of-Transformers, arXiv 2411.04996, algorithm 1; BAGEL, arXiv 2505.14683.)
 
 A routed module is a Linear or a norm of somebody else's layer whose ``forward`` is exchanged for
-the length of one call. Nothing is registered in the layer: its state dict, its type and its own
-weights are what they were, and what calls it (attention, masks, caches) does not know.
+the length of one call (:mod:`pretzel.vlm.exchange`): what calls it, attention, masks and caches,
+does not know.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 
 from pretzel.errors import UserError
 from pretzel.typing import Bool, Float, Tensor
+from pretzel.vlm.exchange import exchanged
 
 Map = Callable[[Tensor], Tensor]
 
@@ -93,13 +94,12 @@ class Route:
         return both[order].view(*x.shape[:2], *both.shape[1:])
 
 
-@contextmanager
 def routed(
     modules: Sequence[nn.Module],
     at_text: Sequence[nn.Module] | None,
     at_image: Sequence[nn.Module],
     is_image: Bool[Tensor, "b l"],
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Route positions through other weights for the length of a call.
 
     Args:
@@ -109,19 +109,12 @@ def routed(
         is_image: True at image positions; the first two axes of all inputs.
     """
     route = Route(is_image)
-    # Others may have exchanged a forward as well, for example to keep weights elsewhere.
-    before = [vars(module).get("forward") for module in modules]
-    try:
-        for number, module in enumerate(modules):
-            text = module.forward if at_text is None else partial(_run, at_text[number])
-            image = partial(_run, at_image[number])
-            vars(module)["forward"] = partial(route, text, image)
-        yield
-    finally:
-        for module, forward in zip(modules, before, strict=True):
-            vars(module).pop("forward", None)
-            if forward is not None:
-                vars(module)["forward"] = forward
+    routes = {}
+    for number, module in enumerate(modules):
+        # Others may have exchanged a forward as well, for example to keep weights elsewhere.
+        text = module.forward if at_text is None else partial(_run, at_text[number])
+        routes[module] = partial(route, text, partial(_run, at_image[number]))
+    return exchanged(routes)
 
 
 def _run(module: nn.Module, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b e"]:

@@ -9,6 +9,9 @@ from pretzel.latent.base import LatentSpace
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
 
+Latents = Float[Tensor, "m n d"]
+"""Of whole images, in raster order."""
+
 
 class Sight(ABC):
     """What of an image is shown.
@@ -36,11 +39,7 @@ class Sight(ABC):
 
     @abstractmethod
     def features(
-        self,
-        u: Float[Tensor, "m n d"],
-        x: Float[Tensor, "m n d"],
-        latent: LatentSpace,
-        vlm: VLMStream,
+        self, u: Latents, x: Latents, latent: LatentSpace, vlm: VLMStream
     ) -> Float[Tensor, "m n s"]:
         """Return what is shown of whole images.
 
@@ -61,13 +60,7 @@ class SeesFlow(Sight):
         """Return D."""
         return channels
 
-    def features(
-        self,
-        u: Float[Tensor, "m n d"],
-        x: Float[Tensor, "m n d"],
-        latent: LatentSpace,
-        vlm: VLMStream,
-    ) -> Float[Tensor, "m n d"]:
+    def features(self, u: Latents, x: Latents, latent: LatentSpace, vlm: VLMStream) -> Latents:
         """Return u."""
         return u
 
@@ -81,13 +74,7 @@ class SeesLatents(Sight):
         """Return D."""
         return channels
 
-    def features(
-        self,
-        u: Float[Tensor, "m n d"],
-        x: Float[Tensor, "m n d"],
-        latent: LatentSpace,
-        vlm: VLMStream,
-    ) -> Float[Tensor, "m n d"]:
+    def features(self, u: Latents, x: Latents, latent: LatentSpace, vlm: VLMStream) -> Latents:
         """Return x."""
         return x
 
@@ -116,11 +103,7 @@ class SeesTower(Sight):
             raise UserError(f"sight SeesTower needs a latent grid of 2 axes, got {latent.grid}")
 
     def features(
-        self,
-        u: Float[Tensor, "m n d"],
-        x: Float[Tensor, "m n d"],
-        latent: LatentSpace,
-        vlm: VLMStream,
+        self, u: Latents, x: Latents, latent: LatentSpace, vlm: VLMStream
     ) -> Float[Tensor, "m n h"]:
         """Return the tower's features of decode(x), without a gradient to x."""
         if not len(x):

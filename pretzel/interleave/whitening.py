@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from pretzel.typing import Float, Tensor
-from pretzel.vlm.base import VLMStream
+from pretzel.vlm.base import AfterLayer, VLMStream
 
 RIDGE = 0.01
 """Added to the eigenvalues, as a share of their mean: what varies less is not blown up."""
 
 
 class Whitening(nn.Module):
-    """The fixed affine map y -> (y - m) (C + ridge)^(-1/2), until :meth:`fit` the identity.
+    """The fixed affine map y -> (y - m) (C + ridge)^(-1/2), until it is fitted the identity.
 
     It is not trained and not saved: it follows from the frozen model, whose hash the checkpoint
     holds. Linear maps of its output are affine maps of y.
@@ -36,9 +36,12 @@ class Whitening(nn.Module):
 
     def fit(self, vlm: VLMStream) -> None:
         """Take m and C as mean and covariance of :func:`token_states`."""
-        if self.mean.is_meta:
-            return
-        states = token_states(vlm).double()
+        if not self.mean.is_meta:
+            self.fit_to(token_states(vlm))
+
+    def fit_to(self, states: Float[Tensor, "t h"]) -> None:
+        """Take m and C as mean and covariance of states."""
+        states = states.double()
         mean = states.mean(dim=0)
         centred = states - mean
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(states))
@@ -56,9 +59,21 @@ def token_states(vlm: VLMStream) -> Float[Tensor, "t h"]:
 
     Of a large vocabulary, evenly spaced tokens are taken.
     """
+    return run_tokens(vlm)[:, 1]
+
+
+@torch.no_grad()
+def run_tokens(vlm: VLMStream, after_layer: AfterLayer | None = None) -> Float[Tensor, "t 2 h"]:
+    """Run the model on one common word and a token behind it, for some tokens of the vocabulary.
+
+    Args:
+        vlm: The frozen model.
+        after_layer: As the model takes it.
+    """
     tokens = vlm.some_tokens()
     first = torch.full_like(tokens, vlm.encode_text("a")[0])
     index = torch.arange(2, device=tokens.device).expand(len(tokens), 2)
-    with torch.no_grad():
-        states: Tensor = vlm(vlm.embed(torch.stack([first, tokens], dim=1)), index)
-    return states[:, 1]
+    states: Tensor = vlm(
+        vlm.embed(torch.stack([first, tokens], dim=1)), index, after_layer=after_layer
+    )
+    return states

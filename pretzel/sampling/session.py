@@ -5,25 +5,23 @@ or written, and switching between text and images only goes on from there.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from pretzel.errors import UserError
-from pretzel.interleave.base import StreamCaches
 from pretzel.interleave.seeing import Seeing
 from pretzel.model import Pretzel
 from pretzel.rng import stream
-from pretzel.sampling.cache import KVCache
+from pretzel.sampling.cached_rows import CachedRows
 from pretzel.sampling.drawing import StreamInversion
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.inversion import check_guided
-from pretzel.sampling.rows import Block, Rows, text_block
+from pretzel.sampling.rows import Block, text_block
 from pretzel.sampling.samplers import Sampler, Sequential, Work
 from pretzel.sampling.stack import Sampled, invert_stack
 from pretzel.sampling.writing import GREEDY, Writing
-from pretzel.sequence import Document, Image, Segment, Text
+from pretzel.sequence import Image, Text
 from pretzel.typing import Bool, Float, Int, Tensor
 
 
@@ -42,7 +40,7 @@ class Drawn:
     work: tuple[Work, ...]
 
 
-class Session:
+class Session(CachedRows):
     """Sequences being generated, row by row in one batch.
 
     Text may differ in length from row to row: shorter rows are padded, and padding is neither
@@ -57,11 +55,6 @@ class Session:
         keys: Names of the rows: what is drawn at random for text depends on them and the seed,
             not on the rows beside it. None for their numbers.
         seed: Seed of the text.
-
-    Attributes:
-        rows: Where each row stands.
-        caches: Of both streams; None before anything has entered them.
-        is_drawing: Whether an image has been begun and not ended.
     """
 
     def __init__(
@@ -73,17 +66,9 @@ class Session:
         keys: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
-        self.model = model
-        self.room = room
+        super().__init__(model, num_rows, room)
         self.keys = list(keys) if keys is not None else [str(i) for i in range(num_rows)]
         self.seed = seed
-        self.rows = Rows.new(num_rows, room, model.deep.width, like=model.like)
-        self.num_rows = num_rows
-        self.caches: StreamCaches | None = None
-        self.is_drawing = False
-        self._pending: list[Block] = []
-        self._segments: list[Segment] = []
-        self._temperature: Float[Tensor, " r"] | None = None
 
     # Reading
 
@@ -144,21 +129,6 @@ class Session:
             seen = None if x is None else self.model.seen(u, x)
             self._enter([Block.joined(self._pending), end], image=u, seen=seen)
             self._pending = []
-
-    def flush(self) -> None:
-        """Run what is pending, and commit it.
-
-        Raises:
-            UserError: If text is not run without the image behind it, or there is no room.
-        """
-        if not self._pending:
-            return
-        if not self.model.interleaving.feeds_vlm:
-            raise UserError(
-                f"{type(self.model.interleaving).__name__} reads text together with the image "
-                "behind it: it must not be flushed before"
-            )
-        self._commit()
 
     # Drawing
 
@@ -244,11 +214,7 @@ class Session:
         assert self.is_drawing
         assert self.caches is not None
         self.is_drawing = False
-        if self.rows.count > self.num_rows:
-            kept = torch.arange(self.num_rows, device=u.device)
-            self.caches = self.caches.select(kept)
-            self.rows = self.rows.select(kept)
-            self._temperature = None
+        self._drop_null_rows()
         seen = self.model.seen(u, x)
         if seen is not None:
             interleaving = self.model.interleaving
@@ -330,87 +296,8 @@ class Session:
         """
         assert not self.is_drawing
         new = Session(self.model, len(chosen), self.room, keys=keys, seed=self.seed)
-        new.rows = self.rows.select(chosen)
-        new.caches = None if self.caches is None else self.caches.select(chosen)
-        new._pending = [block.select(chosen) for block in self._pending]
-        new._segments = list(self._segments)
+        new._take(self, chosen)
         return new
-
-    @contextmanager
-    def undone_on_error(self) -> Iterator[None]:
-        """Leave everything as it was if what is done within does not come to its end."""
-        rows = replace(self.rows, valid=self.rows.valid.clone())
-        pending, segments, caches = list(self._pending), list(self._segments), self.caches
-        try:
-            yield
-        except BaseException:
-            if caches is not None:
-                caches.rewind(caches.deep.length - rows.length)
-            self.rows, self.caches = rows, caches
-            self._pending, self._segments = pending, segments
-            self._temperature, self.is_drawing = None, False
-            raise
-
-    # Inside
-
-    def _models(self, *segments: Segment) -> bool:
-        """Return whether the interleaving models such segments behind what it has."""
-        document = Document(key="", segments=(*self._segments, *segments))
-        return len(self.model.interleaving.view(document).segments) == len(document.segments)
-
-    def _begin(self) -> None:
-        if not self._models(Image()):
-            raise UserError(
-                f"{type(self.model.interleaving).__name__} models no image behind an image: begin "
-                "another sequence"
-            )
-        self._segments.append(Image())
-        self._queue(self.rows.repeated(self.model.vlm.special.begin_of_image))
-
-    def _queue(self, block: Block) -> None:
-        self._pending.append(block)
-
-    def _commit(self) -> None:
-        with self.undone_on_error():
-            self._enter([Block.joined(self._pending)])
-            self._pending = []
-
-    def _add_null_rows(self, guidance: Guidance) -> None:
-        keeps = guidance.keeps_context or not self.model.reads_text
-        self._pending = [Block.joined(self._pending).with_null(keeps)]
-        b = self.num_rows
-        both = torch.arange(b, device=self.model.like.device).repeat(2)
-        self.rows = self.rows.select(both)
-        if not keeps:
-            self.rows.valid[b:] = False
-        if guidance.temperature != 1:
-            self._temperature = self.model.like.new_ones(2 * b)
-            self._temperature[b:] = guidance.temperature
-        if self.caches is not None:
-            self.caches = self.caches.select(both)
-            if self._temperature is not None:
-                deep = self.caches.deep
-                if not isinstance(deep, KVCache) or not len(deep.keys):
-                    raise UserError(
-                        f"{type(guidance).__name__} needs attention in the deep stream to change "
-                        f"its temperature behind a prefix, got {type(deep).__name__}"
-                    )
-                deep.set_temperature(self._temperature)
-
-    def _enter(
-        self,
-        blocks: Sequence[Block],
-        image: Float[Tensor, "b n d"] | None = None,
-        seen: Float[Tensor, "b n s"] | None = None,
-    ) -> None:
-        """Run a block of text, or one, an image and another, and commit it."""
-        inputs, advance = self.rows.inputs(self.model, blocks, image, seen)
-        if self.caches is None:
-            self.caches = self.model.interleaving.new_caches(
-                self.model.vlm, self.model.deep, self.rows.count, self.room, self._temperature
-            )
-        streams = self.model.interleaving(inputs, self.model.vlm, self.model.deep, self.caches)
-        self.rows.advance(streams, advance)
 
     def _uniform(self, count: int) -> Float[Tensor, "b t"]:
         """Return random numbers that belong to the rows' names and the place in the sequence."""

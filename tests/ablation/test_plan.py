@@ -8,9 +8,9 @@ import yaml
 from lab_files import BASE, write
 
 from pretzel.__main__ import main
-from pretzel.ablation.grid import load
+from pretzel.ablation.gridfile import load
 from pretzel.ablation.identity import changes, essence, identity
-from pretzel.ablation.plan import make
+from pretzel.ablation.planner import make
 from pretzel.errors import UserError
 
 CUBIC = {"model.features": {"class_path": "lab.Cubic"}}
@@ -83,7 +83,7 @@ def test_identity_ignores_paths_and_loggers_and_nothing_else(project):
 
 
 def test_a_stage_is_part_of_the_identity_of_the_cells_that_use_it(project):
-    use = {"linear": {}, "warm": {"model.start": "{stages.warm}"}}
+    use = {"linear": {}, "warm": {"model.weights": "{stages.warm}"}}
 
     def identities(stage):
         write("warm.yaml", stage)
@@ -97,7 +97,7 @@ def test_a_stage_is_part_of_the_identity_of_the_cells_that_use_it(project):
         assert plan.stages[0].export
         warm = next(cell for cell in plan.cells if cell.arm == "warm")
         assert (
-            warm.config["model"]["init_args"]["start"]
+            warm.config["model"]["init_args"]["weights"]
             == "runs/grid/stages/warm/weights.safetensors"
         )
         return {cell.name: cell.identity for cell in plan.cells}
@@ -115,7 +115,7 @@ def test_all_mistakes_in_one_report(project, capsys):
             "typo": {"model.lrr": 1},
             "type": {"model.lr": "fast"},
             "class": {"model.features": {"class_path": "lab.Cubci"}},
-            "stage": {"model.start": "{stages.wram}"},
+            "stage": {"model.weights": "{stages.wram}"},
             "same": {"model.lr": 0.01},
         },
     }
@@ -190,6 +190,12 @@ def test_changes_name_added_and_removed_keys():
     base = {"model": {"class_path": "a.A", "init_args": {"x": 1}}, "k": 1}
     other = {"model": {"class_path": "a.A", "init_args": {"x": 2}}}
     assert changes(base, other) == ["k: 1 -> None", "model.x: 1 -> 2"]
+    part = {"model": {"class_path": "a.A", "init_args": {"part": None}}}
+    given = {"class_path": "b.B", "init_args": {"y": 1}}
+    assert changes(part, {"model": {"class_path": "a.A", "init_args": {"part": given}}}) == [
+        "model.part: None -> B"
+    ]
+    assert changes({"a": given}, {"a": None}) == ["a: B -> None"]
     kept = essence({"trainer": {"logger": 1, "max_steps": 2}, "ckpt_path": "x"}, {})
     assert kept == {"trainer": {"max_steps": 2}}
     assert identity({"a": 1, "b": 2}) == identity({"b": 2, "a": 1}) != identity({"a": 1, "b": 3})

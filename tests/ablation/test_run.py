@@ -65,7 +65,7 @@ def story(tmp_path_factory):
     os.environ["PYTHONPATH"] = str(HERE)
     os.environ["OMP_NUM_THREADS"] = "1"
     sys.path.insert(0, str(HERE))
-    model = {**BASE["model"]["init_args"], "start": "{stages.warm}", "delay": 0.1}
+    model = {**BASE["model"]["init_args"], "weights": "{stages.warm}", "delay": 0.1}
     write("warm.yaml", BASE)
     write(
         "base.yaml",

@@ -6,9 +6,9 @@ import pytest
 import torch
 from lab_files import BASE, write
 
-from pretzel.ablation.grid import load
+from pretzel.ablation.gridfile import load
 from pretzel.ablation.ledger import CellFolder
-from pretzel.ablation.plan import make
+from pretzel.ablation.planner import make
 from pretzel.ablation.training import train_and_test
 
 pytestmark = pytest.mark.filterwarnings(

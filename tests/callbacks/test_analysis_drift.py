@@ -75,3 +75,10 @@ def test_links_inside_the_language_model_are_left_out_of_the_reference(tmp_path:
     assert found["val/text_drift"] > 1e-4
     frozen = found["val/text_perplexity"] - found["val/text_perplexity_change"]
     assert frozen == pytest.approx(start["val/text_perplexity"], rel=1e-5)
+
+
+def test_without_a_question_on_any_rank_nothing_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("callbacks.drift.question_batches", lambda *_: iter(()))
+    assert analysed(tmp_path, moved(), TextDrift()) == {}

@@ -28,8 +28,8 @@ def test_its_own_tests_pass(request):
 
 
 def test_its_grid_plans_and_its_arm_builds_and_trains():
-    from pretzel.ablation.grid import load
-    from pretzel.ablation.plan import make
+    from pretzel.ablation.gridfile import load
+    from pretzel.ablation.planner import make
     from pretzel.testing.models import latents
     from pretzel.testing.tiny import documents
 

@@ -9,7 +9,7 @@ from huggingface_tiny import CONFIGS, LAYERS, VOCAB, WIDTH, tiny_vlm
 
 from pretzel.errors import UserError
 from pretzel.vlm.cache import PreallocatedCache
-from pretzel.vlm.huggingface_masks import for_attention
+from pretzel.vlm.huggingface.masks import for_attention
 
 CLOSE = {"rtol": 0, "atol": 5e-6}
 

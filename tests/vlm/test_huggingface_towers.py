@@ -9,7 +9,7 @@ from huggingface_tiny import SEEING, save_vlm, tiny_vlm
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 from pretzel.errors import UserError
-from pretzel.vlm.huggingface_families import CLIP_MEAN, CLIP_STD, HALF, qwen_patches
+from pretzel.vlm.huggingface.families import CLIP_MEAN, CLIP_STD, HALF, qwen_patches
 
 
 def pictures(count: int, height: int = 16, width: int = 16) -> torch.Tensor:

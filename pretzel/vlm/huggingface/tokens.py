@@ -5,7 +5,7 @@ from typing import Any
 
 from pretzel.errors import UserError
 from pretzel.vlm.base import SpecialTokens
-from pretzel.vlm.huggingface_families import Family
+from pretzel.vlm.huggingface.families import Family
 
 ROLES = ("begin_of_image", "end_of_image", "end_of_text", "pad")
 

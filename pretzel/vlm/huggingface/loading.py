@@ -11,7 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from pretzel.errors import UserError
-from pretzel.vlm.huggingface_families import HALF, Colours, Family, family_of
+from pretzel.vlm.huggingface.families import HALF, Colours, Family, family_of
 
 DType = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]

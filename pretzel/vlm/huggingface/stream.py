@@ -16,9 +16,9 @@ from pretzel.errors import UserError
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import AfterLayer, VLMCache, VLMStream
 from pretzel.vlm.cache import PreallocatedCache
-from pretzel.vlm.huggingface_families import Colours, family_of
-from pretzel.vlm.huggingface_layers import joined, recomputed, without_position_ids
-from pretzel.vlm.huggingface_loading import (
+from pretzel.vlm.huggingface.families import Colours, family_of
+from pretzel.vlm.huggingface.layers import joined, recomputed, without_position_ids
+from pretzel.vlm.huggingface.loading import (
     Attention,
     DType,
     build_model,
@@ -26,8 +26,8 @@ from pretzel.vlm.huggingface_loading import (
     load_config,
     load_tokenizer,
 )
-from pretzel.vlm.huggingface_masks import causal, for_attention
-from pretzel.vlm.huggingface_tokens import special_tokens
+from pretzel.vlm.huggingface.masks import causal, for_attention
+from pretzel.vlm.huggingface.tokens import special_tokens
 from pretzel.weights import content_hash
 
 # What of a configuration does not change what is computed.

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pretzel.sampling.cache import KVCache
+from pretzel.flow.cache import KVCache
 from pretzel.testing.case import normal
 
 

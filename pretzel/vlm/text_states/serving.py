@@ -25,8 +25,8 @@ from pretzel.interleave.unconditional import Unconditional
 from pretzel.model import Pretzel
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
-from pretzel.vlm.text_states_store import KEY_BYTES, StateStore
-from pretzel.vlm.text_states_stream import KnownStates, prefix_lengths
+from pretzel.vlm.text_states.store import KEY_BYTES, StateStore
+from pretzel.vlm.text_states.stream import KnownStates, prefix_lengths
 
 _INTERLEAVINGS = (Stacked, TextPrefix, Unconditional)  # which read last hidden states alone
 

@@ -1,6 +1,6 @@
 """What is done to the decoder layers of a Hugging Face model for the length of one call."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import AfterLayer
+from pretzel.vlm.exchange import Forward, exchanged, exchanges
 
 
 @contextmanager
@@ -71,34 +72,14 @@ def recomputed(layers: Iterable[nn.Module]) -> Iterator[None]:
                 checkpoint,
                 layer.forward,
                 use_reentrant=False,
-                context_fn=partial(_contexts, _exchanged(layer)),
+                context_fn=partial(_contexts, exchanges(layer.modules())),
             )
-            stack.enter_context(_in_place({layer: again}))
+            stack.enter_context(exchanged({layer: again}))
         yield
-
-
-def _exchanged(layer: nn.Module) -> dict[nn.Module, Any]:
-    """Return what runs in the place of modules in this call, such as routes to other weights."""
-    return {m: vars(m)["forward"] for m in layer.modules() if "forward" in vars(m)}
 
 
 def _contexts(
-    exchanged: dict[nn.Module, Any],
+    forwards: Mapping[nn.Module, Forward],
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Return contexts of the forward pass and of its repetition, when the call is long over."""
-    return nullcontext(), _in_place(exchanged)
-
-
-@contextmanager
-def _in_place(forwards: dict[nn.Module, Any]) -> Iterator[None]:
-    """Exchange the ``forward`` of modules."""
-    before = {module: vars(module).get("forward") for module in forwards}
-    try:
-        for module, forward in forwards.items():
-            vars(module)["forward"] = forward
-        yield
-    finally:
-        for module, forward in before.items():
-            vars(module).pop("forward", None)
-            if forward is not None:
-                vars(module)["forward"] = forward
+    return nullcontext(), exchanged(forwards)

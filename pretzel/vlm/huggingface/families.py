@@ -26,6 +26,7 @@ class Family(ABC):
     """One kind of model.
 
     Attributes:
+        decoder_name: Where its models have the inner text model.
         has_tower: Whether it sees.
         counts_axes: Whether rotary positions have three axes: time, row and column of an image.
         mean: Of each colour of its images, in [0, 1].
@@ -34,6 +35,7 @@ class Family(ABC):
         special_ids: The same roles as names of ids in its configuration.
     """
 
+    decoder_name: str
     has_tower = True
     counts_axes = False
     mean: Colours = CLIP_MEAN
@@ -41,9 +43,9 @@ class Family(ABC):
     special: Mapping[str, str] = {}
     special_ids: Mapping[str, str] = {}
 
-    @abstractmethod
-    def decoder(self, model: Any) -> nn.Module:  # noqa: ANN401
+    def decoder(self, model: nn.Module) -> nn.Module:
         """Return the inner text model: embeddings, decoder layers, final norm."""
+        return model.get_submodule(self.decoder_name)
 
     @abstractmethod
     def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
@@ -75,12 +77,8 @@ class Family(ABC):
 class PlainText(Family):
     """Causal language models without a tower."""
 
+    decoder_name = "model"
     has_tower = False
-
-    def decoder(self, model: Any) -> nn.Module:  # noqa: ANN401
-        """Return the inner model."""
-        inner: nn.Module = model.model
-        return inner
 
     def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
         """Refuse."""
@@ -95,18 +93,19 @@ class PlainText(Family):
         raise UserError("vlm is a plain language model: it has no vision tower to see with")
 
 
-class Llava(Family):
-    """LLaVA (arXiv 2304.08485): a CLIP tower, a projector, a Llama or Qwen decoder."""
-
-    def decoder(self, model: Any) -> nn.Module:  # noqa: ANN401
-        """Return the language model."""
-        inner: nn.Module = model.model.language_model
-        return inner
+class FixedSize(Family):
+    """Families whose tower looks at an image as a whole, in one size: its positions are learned."""
 
     def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
-        """Return the tower's one size: its position embeddings are learned."""
+        """Return the tower's size."""
         side: int = config.vision_config.image_size
         return side, side
+
+
+class Llava(FixedSize):
+    """LLaVA (arXiv 2304.08485): a CLIP tower, a projector, a Llama or Qwen decoder."""
+
+    decoder_name = "model.language_model"
 
     def features(
         self,
@@ -125,21 +124,12 @@ class Llava(Family):
         return torch.stack(tuple(features))[:, -side * side :], (side, side)
 
 
-class SmolVLM(Family):
-    """SmolVLM (arXiv 2504.05299): a SigLIP tower, pixel shuffle, a SmolLM2 decoder."""
+class SmolVLM(FixedSize):
+    """SmolVLM (arXiv 2504.05299): a SigLIP tower, pixel shuffle, a SmolLM2 decoder; no tiles."""
 
+    decoder_name = "model.text_model"
     mean = HALF
     std = HALF
-
-    def decoder(self, model: Any) -> nn.Module:  # noqa: ANN401
-        """Return the text model."""
-        inner: nn.Module = model.model.text_model
-        return inner
-
-    def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
-        """Return the tower's one size: the image as a whole, not cut into tiles."""
-        side: int = config.vision_config.image_size
-        return side, side
 
     def features(
         self,
@@ -171,6 +161,7 @@ class QwenVL(Family):
         std: Standard deviation of each colour.
     """
 
+    decoder_name = "model.language_model"
     counts_axes = True
     special = {  # noqa: RUF012  # a constant
         "begin_of_image": "<|vision_start|>",
@@ -186,11 +177,6 @@ class QwenVL(Family):
     def __init__(self, mean: Colours, std: Colours) -> None:
         self.mean = mean
         self.std = std
-
-    def decoder(self, model: Any) -> nn.Module:  # noqa: ANN401
-        """Return the language model."""
-        inner: nn.Module = model.model.language_model
-        return inner
 
     def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
         """Return the nearest multiples of a merged patch."""

@@ -1,0 +1,112 @@
+"""What no stage has trained yet starts as the stage at hand configures it."""
+
+from functools import partial
+
+import pytest
+import torch
+from tiny import caption_batch, fit, perturb, tiny_module
+
+from pretzel.errors import NotApplicable, UserError
+from pretzel.interleave import (
+    GatedLink,
+    MLPAdapter,
+    RandomLink,
+    Stacked,
+    TextPrefix,
+    Unconditional,
+)
+from pretzel.stages import read_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+
+S1 = {"trains": ["shallow", "deep", "interleaving.text_input?"], "text_weight": 0.0}
+CAPTIONS = [caption_batch("a red circle", "a shape")]
+
+
+def seeded(seed, *args, **options):
+    torch.manual_seed(seed)
+    return tiny_module(*args, **options)
+
+
+@pytest.fixture
+def first(tmp_path):
+    """Weights of S1: links at zero and an adapter, neither of them trained."""
+    return exported(seeded(0, **S1), tmp_path / "s1.safetensors")
+
+
+def exported(module, path):
+    perturb(module)
+    module.export(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("interleaving", "fresh"),
+    [
+        (Stacked, {"adapter", "vlm_skip", "deep_skip"}),
+        (partial(Stacked, skips=RandomLink), {"adapter", "vlm_skip", "deep_skip"}),
+        (partial(Stacked, skips=GatedLink), {"adapter", "vlm_skip", "deep_skip"}),
+        (partial(Stacked, adapter=partial(MLPAdapter, width=8)),
+         {"adapter", "vlm_skip", "deep_skip"}),
+        (partial(Stacked, vlm_skip=False), {"adapter", "deep_skip"}),
+        (TextPrefix, set()),
+    ],
+    ids=["zero", "random", "gated", "adapter", "no skip", "text_prefix"],
+)  # fmt: skip
+def test_from_s1(interleaving, fresh, first):
+    saved = read_weights(first).state
+    alone, module = seeded(5, interleaving), seeded(5, interleaving, weights=first)
+    for name, value in module.state_dict().items():
+        as_configured = name.split(".")[2] in fresh
+        expected = alone.state_dict()[name] if as_configured else saved[name]
+        assert torch.equal(value, expected), name
+        if not as_configured:
+            assert not torch.equal(value, alone.state_dict()[name])
+
+
+def test_of_the_interleaving_a_stage_may_have_parts_that_the_one_before_lacked(tmp_path):
+    path = exported(seeded(0, TextPrefix, **S1), tmp_path / "s1.safetensors")
+    module, alone = seeded(5, weights=path), seeded(5)
+    for name, value in module.state_dict().items():
+        kept = name.split(".")[2] in ("adapter", "vlm_skip", "deep_skip")
+        assert torch.equal(value, alone.state_dict()[name]) == kept, name
+
+
+def test_what_has_trained_must_find_its_place(first, tmp_path):
+    with pytest.raises(
+        UserError,
+        match=r"configured architecture, but pretzel\.interleaving\.text_input\.bias is unknown",
+    ):
+        tiny_module(Unconditional, weights=first)  # nowhere to put the text input
+    module = seeded(0, trains=["interleaving.vlm_skip"])
+    path = exported(module, tmp_path / "links.safetensors")
+    with pytest.raises(UserError, match=r"gate is missing"):  # not half of a link
+        tiny_module(partial(Stacked, skips=GatedLink), weights=path)
+    path = exported(seeded(0), tmp_path / "all.safetensors")
+    assert read_weights(path).untrained == frozenset()
+    with pytest.raises(UserError, match=r"gate is missing"):
+        tiny_module(partial(Stacked, skips=GatedLink), weights=path)
+
+
+def test_stages_add_up(first, tmp_path):
+    untrained = read_weights(first).untrained
+    assert {name.split(".")[2] for name in untrained} == {"adapter", "vlm_skip", "deep_skip"}
+    second = tiny_module(weights=first, trains=["interleaving.adapter"])
+    path = exported(second, tmp_path / "s2.safetensors")
+    parts = {name.split(".")[2] for name in read_weights(path).untrained}
+    assert parts == {"vlm_skip", "deep_skip"}  # deep has trained, in the stage before
+    trainer = fit(
+        tiny_module(weights=first, trains=["interleaving.adapter"]), tmp_path, 1, CAPTIONS
+    )
+    trainer.save_checkpoint(tmp_path / "s2.ckpt")
+    assert read_weights(tmp_path / "s2.ckpt").untrained == read_weights(path).untrained
+    # resumed, from nothing but the checkpoint
+    resumed = tiny_module(trains=["interleaving.adapter"])
+    resumed.on_load_checkpoint(torch.load(tmp_path / "s2.ckpt", weights_only=True))
+    resumed.export(tmp_path / "resumed.safetensors")
+    assert read_weights(tmp_path / "resumed.safetensors").untrained == read_weights(path).untrained
+
+
+def test_a_model_without_what_trains_does_not_have_the_stage():
+    with pytest.raises(NotApplicable, match="the model has none of these"):
+        tiny_module(TextPrefix, trains=["interleaving.adapter?"])
