@@ -11,6 +11,7 @@ from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.guards import NonFiniteGuard
 from callbacks.judge_training import JudgeTraining
 from callbacks.likelihood import Likelihood
+from callbacks.own_drawings import OwnDrawings
 from callbacks.predictions import PredictionWriter
 from callbacks.samples import SampleGrid
 from callbacks.shapes import ShapeAccuracy
@@ -31,6 +32,7 @@ __all__ = [
     "LinkAnalysis",
     "ModuleFeatures",
     "NonFiniteGuard",
+    "OwnDrawings",
     "PredictionWriter",
     "ReferenceMetric",
     "SampleGrid",

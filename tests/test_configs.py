@@ -49,6 +49,7 @@ def shrunk(callbacks: list[dict]) -> list[dict]:
     small = {
         "Generation": {"num_images": 4, "batch_size": 4},
         "LinkAnalysis": {"num_samples": 4},
+        "OwnDrawings": {"num_images": 2},
         "SampleGrid": {"num_images": 2, "columns": 2},
         "TextDrift": {"num_samples": 4},
         "VQAAccuracy": {"num_questions": 8, "num_validation_questions": 8},
@@ -73,7 +74,8 @@ def overlay(config: dict, folder: Path) -> Path:
 
 
 # tests/test_stages.py chains them.
-CHAINED = [ROOT / "ablations" / "stages" / f"s{number}.yaml" for number in (1, 2, 3)]
+STAGES = ("s1", "s2", "s3", "conversations")
+CHAINED = [ROOT / "ablations" / "stages" / f"{name}.yaml" for name in STAGES]
 
 
 def test_every_overlay_is_laid_over_something_that_is_tested():

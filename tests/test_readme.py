@@ -30,7 +30,7 @@ def commands() -> list[list[str]]:
 
 
 COMMANDS = commands()
-STAGES = [c for c in COMMANDS if "ablations/stages/s" in c[-1]]  # chained by tests/test_stages.py
+STAGES = [c for c in COMMANDS if "ablations/stages/" in c[-1]]  # chained by tests/test_stages.py
 FITS = [c for c in COMMANDS if c[:2] == ["pretzel", "fit"] and c not in STAGES]
 PLANS = [c for c in COMMANDS if c[:2] == ["pretzel", "grid"]]
 MAKES = [c for c in COMMANDS if c[0] == "make"]

@@ -21,6 +21,7 @@ pytestmark = [  # these fits have nothing to validate on, and a list for a loade
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "ablations" / "base" / "easy_vqa.yaml"
+PROCESSES = ROOT / "ablations" / "base" / "two_processes.yaml"
 STAGES = ROOT / "ablations" / "stages"
 SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"
 
@@ -201,9 +202,11 @@ def test_weights_that_are_no_checkpoint_of_this_model_are_refused(tmp_path):
 def shrunk(name, folder):
     """Write the shrinking overlay: all callbacks stay, with less to do."""
     small = yaml.safe_load(SHRINK.read_text())
-    callbacks = yaml.safe_load((STAGES / f"{name}.yaml").read_text())["trainer"]["callbacks"]
+    own = "s3" if name == "conversations" else name
+    callbacks = yaml.safe_load((STAGES / f"{own}.yaml").read_text())["trainer"]["callbacks"]
     sizes = {
         "Generation": {"num_images": 4, "batch_size": 4},
+        "OwnDrawings": {"num_images": 2},
         "SampleGrid": {"num_images": 2, "columns": 2},
         "VQAAccuracy": {"num_questions": 8, "num_validation_questions": 8},
     }
@@ -218,8 +221,11 @@ def shrunk(name, folder):
 def test_the_files_chain_by_checkpoint_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     states = {}
-    for name in ("s1", "s2", "s3"):
-        files = [BASE, STAGES / f"{name}.yaml", shrunk(name, tmp_path)]
+    for name in ("s1", "s2", "s3", "conversations"):
+        stage = [STAGES / f"{name}.yaml"]
+        if name == "conversations":
+            stage.insert(0, STAGES / "s3.yaml")
+        files = [BASE, PROCESSES, *stage, shrunk(name, tmp_path)]
         assert main(["fit", *[word for file in files for word in ("-c", str(file))]]) == 0
         checkpoint = tmp_path / "runs" / "stages" / name / "checkpoints" / "last.ckpt"
         states[name] = torch.load(checkpoint, weights_only=True)["state_dict"]
@@ -230,4 +236,5 @@ def test_the_files_chain_by_checkpoint_path(tmp_path, monkeypatch):
         key = f"pretzel.interleaving.{skip}.linear.weight"
         assert not states["s2"][key].any()
         assert states["s3"][key].any()
+        assert not torch.equal(states["conversations"][key], states["s3"][key])
     assert len(list((tmp_path / "runs" / "text_states").glob("*/*.safetensors"))) == 1

@@ -27,6 +27,8 @@ callbacks:
     init_args: {num_samples: 50}
   - class_path: callbacks.TextDrift
     init_args: {num_samples: 50}
+  - class_path: callbacks.OwnDrawings
+    init_args: {num_images: 100}
   - class_path: callbacks.Generation
     init_args:
       num_images: 256
