@@ -84,10 +84,19 @@ class KVCache(ConditionerCache):
     def select(self, rows: Int[Tensor, " k"]) -> "KVCache":
         """Return a cache of the given rows (repeats allowed), with the same room."""
         chosen = copy.copy(self)
-        chosen.keys = self.keys[:, rows]
-        chosen.values = self.values[:, rows]
+        chosen.keys = filled_rows(self.keys, rows, self.length)
+        chosen.values = filled_rows(self.values, rows, self.length)
         chosen.query_scale = None if self.query_scale is None else self.query_scale[rows]
         return chosen
+
+
+def filled_rows(
+    held: Float[Tensor, "*layers b h n d"], rows: Int[Tensor, " k"], length: int
+) -> Float[Tensor, "*layers k h n d"]:
+    """Return the given rows of a cache with the same room; only what is filled is copied."""
+    chosen = held.new_empty(*held.shape[:-4], len(rows), *held.shape[-3:])
+    chosen[..., :length, :] = held[..., rows, :, :length, :]
+    return chosen
 
 
 def _computed_dtype(like: Tensor) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from pretzel.flow.cache import filled_rows
 from pretzel.typing import Float, Int, Tensor
 from pretzel.vlm.base import VLMCache
 
@@ -90,7 +91,8 @@ class PreallocatedCache(VLMCache):
             if old.is_initialized:
                 assert old.keys is not None
                 assert old.values is not None
-                new.keys, new.values = old.keys[rows], old.values[rows]
+                new.keys = filled_rows(old.keys, rows, old.length)
+                new.values = filled_rows(old.values, rows, old.length)
                 new.length, new.is_initialized = old.length, True
         return chosen
 

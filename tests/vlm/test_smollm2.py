@@ -5,9 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from pretzel.__main__ import main
+from pretzel.ablation.overlay import fold, read
+from pretzel.cli import ParserOnly
 from pretzel.errors import UserError
 from pretzel.vlm import smollm2
 from pretzel.vlm.smollm2 import SmolLM2, expanded, packaged_weights
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch):
@@ -65,3 +70,24 @@ def test_it_knows_the_capital_of_france(cache):
     assert SmolLM2(str(cache)).identity == vlm.identity
     assert [path.name for path in cache.iterdir()] == [folder.name]
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
+
+
+EXAMPLE = [ROOT / "ablations" / "base" / "easy_vqa.yaml", ROOT / "ablations" / "stages" / "s1.yaml",
+           ROOT / "examples" / "smollm2.yaml"]  # fmt: skip
+
+
+def test_the_example_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(smollm2, "PACKAGE", "llm-no-such-package")
+    cli = ParserOnly()
+    with pytest.raises(UserError, match="SmolLM2 needs the package"):
+        cli.build_model("fit", cli.parse("fit", fold([read(file) for file in EXAMPLE])))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_example_trains(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    vlm = "model.init_args.pretzel.init_args.vlm.init_args.cache"
+    files = [*EXAMPLE, ROOT / "tests" / "configs" / "shrink.yaml"]
+    given = [word for file in files for word in ("-c", str(file))]
+    assert main(["fit", *given, "--trainer.callbacks", "null", f"--{vlm}", str(cache)]) == 0

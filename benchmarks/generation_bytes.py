@@ -1,0 +1,180 @@
+"""Bytes of weights and of caches in unified generation: what is held, and what a step must read."""
+
+import gc
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from benchmarks.floor import Floor
+from benchmarks.generation_growth import Place
+from benchmarks.generation_script import CAPTION, QUESTION, Script, noise
+from pretzel.flow import AFBlock
+from pretzel.interleave import Stacked
+from pretzel.model import Pretzel
+from pretzel.sampling.drawing import StreamInversion
+from pretzel.sampling.inversion import BlockInversion, Inversion
+from pretzel.sampling.samplers import Sequential, Work
+from pretzel.sampling.session import Session
+from pretzel.typing import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """One cache, as it is allocated while an image is drawn.
+
+    Attributes:
+        name: Of the stream or block.
+        rows: Rows, that of the null branch included.
+        positions: Positions of a row.
+        num_bytes: Of all its tensors.
+    """
+
+    name: str
+    rows: int
+    positions: int
+    num_bytes: int
+
+    @property
+    def per_position(self) -> float:
+        """Bytes of one position of one row."""
+        return self.num_bytes / self.rows / self.positions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What generation holds.
+
+    Attributes:
+        streams: Bytes of both streams' caches between images, where there is no null branch.
+        caches: Those alive while an image is drawn, the shallow blocks' one after the other.
+        alive: Bytes of all tensors that are alive while the deep stream draws and were not before.
+    """
+
+    streams: int
+    caches: Sequence[Held]
+    alive: int
+
+
+class Weighing(Sequential):
+    """One position after the other, the caches weighed first.
+
+    Attributes:
+        held: Caches, in the order of sampling.
+        alive: Bytes of all tensors, while the deep stream draws.
+    """
+
+    def __init__(self) -> None:
+        self.held: list[Held] = []
+        self.alive = 0
+
+    def solve(self, inversion: Inversion, block: int) -> Work:
+        """Weigh, then step through the positions."""
+        rows, n = len(inversion.branches.rows), inversion.num_positions
+        if isinstance(inversion, StreamInversion):
+            caches, room = inversion.caches, inversion.session.room
+            for name, cache in (("VLM", caches.vlm), ("deep stream", caches.deep)):
+                self._add(name, rows, room, cache)
+            self.alive = alive()
+        elif isinstance(inversion, BlockInversion) and isinstance(inversion.block, AFBlock):
+            self._add(f"shallow block {block}", rows, n, inversion.cache.network)
+        return super().solve(inversion, block)
+
+    def _add(self, name: str, rows: int, positions: int, cache: object) -> None:
+        total = sum(storages(cache).values())
+        self.held.append(Held(name=name, rows=rows, positions=positions, num_bytes=total))
+
+
+def memory(model: Pretzel, script: Script) -> Memory:
+    """Return what is held with room for the whole conversation."""
+    before = alive()
+    session = Session(model, 1, script.room(model))
+    sampler = Weighing()
+    with torch.inference_mode():
+        session.read_text([QUESTION])
+        session.flush()  # as behind a first image: the caches are there when an image begins
+        session.read_text([CAPTION])
+        streams = sum(storages(session.caches).values())
+        session.draw(noise(model, 0), script.guidance, sampler)
+    return Memory(streams=streams, caches=sampler.held, alive=sampler.alive - before)
+
+
+def storages(of: object) -> dict[int, int]:
+    """Return the bytes of each allocation that an object's tensors lie in, modules left out."""
+    found: dict[int, int] = {}
+    seen: set[int] = set()
+    parts = [of]
+    while parts:
+        part = parts.pop()
+        if id(part) in seen or isinstance(part, nn.Module):
+            continue
+        seen.add(id(part))
+        if isinstance(part, Tensor):
+            storage = part.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(part, Mapping):
+            parts += part.values()
+        elif isinstance(part, (list, tuple)):
+            parts += part
+        elif hasattr(part, "__dict__") and not isinstance(part, type):
+            parts += vars(part).values()
+    return found
+
+
+def alive() -> int:
+    """Return the bytes of all tensors of this process."""
+    tensors = [
+        item
+        for item in gc.get_objects()
+        if issubclass(type(item), Tensor) and not item.is_meta and item.layout == torch.strided
+    ]
+    return sum(storages(tensors).values())
+
+
+def weights(model: Pretzel, kind: str) -> int:
+    """Return the bytes of the weights that one step cannot do without.
+
+    Args:
+        model: A model whose interleaving is Stacked.
+        kind: ``token`` or ``position``.
+    """
+    interleaving, vlm, deep = model.interleaving, model.vlm, model.deep
+    assert isinstance(interleaving, Stacked)
+    parts: list[nn.Module | None] = [
+        vlm.decoder_layers(), vlm.final_norm, deep.conditioner, interleaving.whitening
+    ]  # fmt: skip
+    if kind == "position":
+        parts += [interleaving.adapter, interleaving.vlm_skip, deep.input, deep.head]
+        return _bytes(parts)
+    head = vlm.vocab_size * vlm.hidden_size * next(vlm.parameters()).element_size()
+    return _bytes([*parts, interleaving.text_input, interleaving.deep_skip]) + head
+
+
+def _bytes(parts: Iterable[nn.Module | None]) -> int:
+    tensors = {
+        tensor.data_ptr(): tensor.nbytes
+        for part in parts
+        if part is not None
+        for tensor in (*part.parameters(), *part.buffers())
+    }
+    return sum(tensors.values())
+
+
+def step_floor(model: Pretzel, place: Place, held: Memory) -> Floor:
+    """Return what the middle one of the steps at a place must compute and read.
+
+    Of the null branch nothing before begin-of-image is needed.
+    """
+    own = place.count / 2
+    streams = [cache for cache in held.caches if "shallow" not in cache.name]
+    rows = streams[0].rows if place.kind == "position" else 1
+    positions = place.length + own + (rows - 1) * (1 + own)
+    read = weights(model, place.kind)
+    num_bytes = read + positions * sum(cache.per_position for cache in streams)
+    return Floor(
+        flops=2 * rows * read / 4,
+        num_bytes=num_bytes,
+        per_step=num_bytes,
+        device=torch.device("cpu"),
+    )

@@ -1,0 +1,195 @@
+"""What a step takes as the sequence grows, and how much of that is attention.
+
+A conversation is held once and forked behind so many images. Then all forks go on in turn, a few
+steps each, so that what disturbs the machine disturbs them alike; ratios are of steps that ran
+within a moment of each other.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.generation_script import CAPTION, QUESTION, Script, Trace, Unending, hold, noise
+from pretzel.model import Pretzel
+from pretzel.sampling.drawing import StreamInversion
+from pretzel.sampling.session import Session
+from pretzel.typing import Tensor
+
+TURN = 8
+"""Steps of a fork before it is another's turn; the first of them find the processor's caches full
+of what the others have left."""
+
+Lap = tuple[float, float]
+"""CPU seconds, and those of them within attention."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a step took at one length, in one round.
+
+    Attributes:
+        seconds: CPU seconds, the median.
+        attention: Of those, within attention.
+        to_first: Ratio to the step at the first length.
+        rest_to_first: The same of all but attention.
+    """
+
+    seconds: float
+    attention: float
+    to_first: float
+    rest_to_first: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A place in the sequence at which steps were timed.
+
+    Attributes:
+        kind: ``token`` or ``position``: what is made one after the other.
+        images: Images before it.
+        length: Positions before the first step.
+        count: Steps.
+        rounds: What one took.
+    """
+
+    kind: str
+    images: int
+    length: int
+    count: int
+    rounds: Sequence[Step]
+
+
+class Clock:
+    """CPU time of this process, and how much of it went into attention."""
+
+    def __init__(self) -> None:
+        self.attention = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Time attention, that of transformers as well."""
+        attend = F.scaled_dot_product_attention
+
+        def timed(*args: Any, **options: Any) -> Tensor:  # noqa: ANN401
+            begin = time.process_time()
+            out: Tensor = attend(*args, **options)
+            self.attention += time.process_time() - begin
+            return out
+
+        with mock.patch.object(F, "scaled_dot_product_attention", timed):
+            yield
+
+    def lap(self, run: Callable[[], object]) -> Lap:
+        """Return what a call takes."""
+        before, begin = self.attention, time.process_time()
+        run()
+        return time.process_time() - begin, self.attention - before
+
+
+def grown(model: Pretzel, script: Script, images: Sequence[int], rounds: int) -> list[Place]:
+    """Return what tokens and image positions take behind so many images.
+
+    Args:
+        model: The model.
+        script: Its conversation, in which that many images are followed by another turn.
+        images: Numbers of images, ascending.
+        rounds: Rounds that count; one more warms up.
+    """
+    clock, places = Clock(), []
+    kinds: Mapping[str, Callable[[Session, Script], Iterator[object]]] = {
+        "token": _tokens, "position": _positions,
+    }  # fmt: skip
+    with torch.inference_mode(), clock.running():
+        forks = _forks(model, script, images)
+        for kind, steps in kinds.items():
+            found: list[list[Step]] = []
+            for _ in range(rounds + 1):
+                sessions = [_fork(fork) for fork in forks]
+                runs = [steps(session, script) for session in sessions]
+                for run in runs:
+                    next(run)
+                lengths = [session.rows.length for session in sessions]
+                count = (script.tokens if kind == "token" else model.latent.num_positions) - 1
+                found.append(_steps(_laps(runs, count, clock)))
+            for place, (number, length) in enumerate(zip(images, lengths, strict=True)):
+                own = [one[place] for one in found[1:]]
+                places.append(
+                    Place(kind=kind, images=number, length=length, count=count, rounds=own)
+                )
+    return places
+
+
+def _forks(model: Pretzel, script: Script, images: Sequence[int]) -> list[Session]:
+    session, trace = Session(model, 1, script.room(model)), Trace()
+    forks = []
+    for turn in range(max(images) + 1):
+        if turn in images:
+            forks.append(_fork(session))
+        if turn < max(images):
+            hold(session, script, turn, trace)
+    return forks
+
+
+def _fork(session: Session) -> Session:
+    return session.select(torch.tensor([0]))
+
+
+def _tokens(session: Session, script: Script) -> Iterator[object]:
+    session.read_text([QUESTION])
+    writing = Unending(end=session.model.vlm.special.end_of_text)
+    yield from session.write(script.tokens, writing)
+
+
+def _positions(session: Session, script: Script) -> Iterator[object]:
+    session.read_text([CAPTION])
+    session.begin_image(script.guidance)
+    z = noise(session.model, 0)
+    inversion = StreamInversion(session, z, script.guidance)
+    for index in range(inversion.num_positions):
+        inversion.step(index)
+        yield index
+
+
+def _laps(runs: Sequence[Iterator[object]], count: int, clock: Clock) -> list[list[list[Lap]]]:
+    """Return laps by moments, in which every run has its turn, and by runs."""
+    moments = []
+    for number, start in enumerate(range(0, count, TURN)):
+        moment: list[list[Lap]] = [[] for _ in runs]
+        order = range(len(runs)) if number % 2 else reversed(range(len(runs)))
+        for place in order:
+            steps = range(start, min(start + TURN, count))
+            moment[place] = [clock.lap(lambda run=runs[place]: next(run)) for _ in steps]  # type: ignore[misc]
+        moments.append(moment)
+    return moments
+
+
+def _steps(moments: Sequence[Sequence[Sequence[Lap]]]) -> list[Step]:
+    """Return what a step takes at each place, from one round."""
+    found = []
+    medians = [[_median(laps) for laps in moment] for moment in moments]
+    for place in range(len(moments[0])):
+        seconds, attention = _median([lap for moment in moments for lap in moment[place]])
+        own = [moment[place] for moment in medians]
+        first = [moment[0] for moment in medians]
+        pairs = list(zip(own, first, strict=True))
+        found.append(
+            Step(
+                seconds=seconds,
+                attention=attention,
+                to_first=statistics.median(a[0] / b[0] for a, b in pairs),
+                rest_to_first=statistics.median((a[0] - a[1]) / (b[0] - b[1]) for a, b in pairs),
+            )
+        )
+    return found
+
+
+def _median(laps: Sequence[Lap]) -> Lap:
+    seconds, attention = zip(*laps, strict=True)
+    return statistics.median(seconds), statistics.median(attention)
