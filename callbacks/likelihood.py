@@ -31,7 +31,8 @@ class Likelihood(BatchEvaluation):
 
     With ``dequantised`` it also logs ``<stage>/bits_per_dim_dequantised``, the uniform
     dequantisation bound of Theis et al. (2016, arXiv:1511.01844, equation 2) on the 8-bit image,
-    for a module that works in pixels. Both come with the number of images, ``<name>_n``.
+    for a module that works in pixels. Both come with the number of images, ``<name>_n``: those that
+    the model gives a likelihood, of documents of several images perhaps the first alone.
 
     Args:
         dequantised: Also measure the 8-bit bound, at the cost of a second pass.
@@ -119,7 +120,7 @@ def _pixels(module: LightningModule) -> HasPixelLikelihood:
 def dequantised_bits_per_dim(
     module: HasPixelLikelihood, batch: DocumentBatch
 ) -> Float[Tensor, " m"]:
-    """Return the uniform-dequantisation bound on bits per dimension of each 8-bit image.
+    """Return the uniform-dequantisation bound on bits per dimension of each modelled 8-bit image.
 
     A pixel level k in 0..255 is the value ``k / 127.5 - 1``; its cell is ``1 / 127.5`` wide, so
     ``-log2 P(k) <= E_u[-log2 p(x)] + log2(127.5)`` per dimension with
@@ -137,9 +138,10 @@ def dequantised_bits_per_dim(
     levels = ((batch.images + 1) * half).round().clamp(0, PIXEL_LEVELS - 1)
     images = (levels + noise - 0.5) / half - 1
     log_prob = module.pixel_log_prob(replace(batch, images=images))
-    if len(log_prob) != len(images):
+    if len(log_prob) > len(images):
         raise UserError(
-            f"pixel_log_prob must return one value an image: got {len(log_prob)} for {len(images)}"
+            "pixel_log_prob must return at most one value an image: "
+            f"got {len(log_prob)} for {len(images)}"
         )
     dims = images[0].numel()
     return -log_prob / (dims * math.log(2)) + math.log2(half)

@@ -23,7 +23,8 @@ class ImageLikelihood:
     """Exact log-likelihood of noised latents.
 
     Attributes:
-        log_prob: Natural logarithm of the density of each image, all constants included.
+        log_prob: Natural logarithm of the density of each image that the model models, all
+            constants included.
         dims: Dimensions of one image.
         noise_floor: Entropy of the added noise in nats per dimension: no model of the noised data
             can have a mean negative log-likelihood per dimension below it.
@@ -92,10 +93,10 @@ class GenerativeModel(nn.Module, ABC):
 
         Args:
             documents: Documents in whose order the images come.
-            x: Noised latents of all images.
+            x: Noised latents of all images, those that the model's view drops included.
 
         Raises:
-            UserError: If the documents, as the model views them, do not hold ``m`` images.
+            UserError: If the documents do not hold ``m`` images.
         """
 
     @property

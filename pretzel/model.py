@@ -102,20 +102,22 @@ class Pretzel(GenerativeModel):
     def score(self, documents: Sequence[Document], x: Float[Tensor, "m n d"]) -> Scores:
         """Return the likelihoods of noised latents and of supervised tokens.
 
+        Documents may hold text and images in any order. What the interleaving's view of a document
+        drops has no likelihood; where nothing remains of any document, there are none at all.
+
         Args:
             documents: Documents in whose order the images come.
-            x: Noised latents of all images.
+            x: Noised latents of all images, those that the view drops included.
 
         Raises:
-            UserError: If the documents, as the interleaving views them, do not hold ``m`` images.
+            UserError: If the documents do not hold ``m`` images, or one holds nothing.
         """
-        packed = self.pack(documents).to(x.device)
-        num_images = int(packed.is_image.sum()) // self.latent.num_positions
-        if num_images != len(x):
-            raise UserError(
-                f"{type(self.interleaving).__name__} models {num_images} images of these "
-                f"documents, got {len(x)}"
-            )
+        viewed = [self.interleaving.view(document) for document in documents]
+        x = x[_kept_images(documents, viewed, len(x))]
+        packed = self._pack(documents, viewed).to(x.device)
+        if not packed.tokens.numel():
+            none = normal_log_prob(x)
+            return Scores(z=x, u=x, log_prob=none, token_nll=none)
         flowed = self.shallow(x)
         inputs = stream_inputs(packed, flowed.z, self.seen(flowed.z, x))
         streams = self.interleaving(inputs, self.vlm, self.deep)
@@ -142,18 +144,40 @@ class Pretzel(GenerativeModel):
         return sight.features(u, x, self.latent, self.vlm)
 
     def pack(self, documents: Sequence[Document]) -> PackedBatch:
-        """Pack what the interleaving models of documents."""
-        viewed = [self.interleaving.view(document) for document in documents]
+        """Pack what the interleaving models of documents, which of some may be nothing."""
+        return self._pack(documents, [self.interleaving.view(document) for document in documents])
+
+    def _pack(self, documents: Sequence[Document], viewed: Sequence[Document]) -> PackedBatch:
+        # A document that is empty itself is left to the packer to refuse.
+        left = [v for d, v in zip(documents, viewed, strict=True) if v.segments or not d.segments]
+        if documents and not left:
+            return self.packer.nothing()
         if self.pack_length is None:
-            return self.packer(viewed)
-        return self.packer.fill(viewed, self.pack_length)
+            return self.packer(left)
+        return self.packer.fill(left, self.pack_length)
 
     def _token_nll(self, text: Tensor | None, packed: PackedBatch) -> Float[Tensor, " k"]:
         if text is None:
-            return self.deep.head.weight.new_zeros(0)
+            weight = self.deep.head.weight
+            return weight.new_zeros(0, dtype=at_least_float32(weight))
         supervised = packed.places(packed.targets != IGNORE)
         logits = self.interleaving.logits(text.flatten(0, 1)[supervised], self.vlm)
+        logits = logits.to(at_least_float32(logits))
         return F.cross_entropy(logits, packed.targets.flatten()[supervised], reduction="none")
+
+
+def _kept_images(
+    documents: Sequence[Document], viewed: Sequence[Document], num_images: int
+) -> list[int] | slice:
+    """Return which images of documents their views hold: of each the first ones."""
+    kept: list[int] = []
+    count = 0
+    for document, view in zip(documents, viewed, strict=True):
+        kept += range(count, count + view.num_images)
+        count += document.num_images
+    if count != num_images:
+        raise UserError(f"these documents hold {count} images, got the latents of {num_images}")
+    return kept if len(kept) < count else slice(None)
 
 
 def stream_inputs(

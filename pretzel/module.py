@@ -73,7 +73,8 @@ class PretzelModule(SavedModule):
             the trainable parameters and does not end in ``?``, or nothing trains; if L_NF is off
             and the model has no image-to-text; if ``weights`` cannot be read, are those of another
             architecture, or were trained around other frozen parts; if ``text_states`` would not
-            do.
+            do; when it is to be fitted, if a link does not train although it is on from the start
+            and no stage before has trained it.
     """
 
     def __init__(
@@ -314,8 +315,9 @@ class PretzelModule(SavedModule):
         return answer_by_key(self.pretzel, images, questions, keys, seed=self.seed)
 
     def on_fit_start(self) -> None:
-        """Find text states."""
+        """Refuse links that are on and untrained; find text states."""
         super().on_fit_start()
+        self._check_off()
         if self.text_states is not None:
             self.text_states.start(self.pretzel)
 

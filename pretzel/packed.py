@@ -33,6 +33,24 @@ class PackedBatch:
     targets: Int[Tensor, "b l"]
     document: Int[Tensor, "b l"] | None = None
 
+    @classmethod
+    def empty(cls, *, num_axes: int) -> "PackedBatch":
+        """Return a batch of no rows.
+
+        Args:
+            num_axes: The text axis and those of the grid.
+        """
+        ids = torch.zeros(0, 0, dtype=torch.long)
+        marks = ids.bool()
+        return cls(
+            tokens=ids,
+            is_image=marks,
+            is_valid=marks,
+            index=ids,
+            positions=ids.new_zeros(0, 0, num_axes),
+            targets=ids,
+        )
+
     def to(self, device: torch.device | str) -> "PackedBatch":
         """Return the batch on ``device``."""
         return replace(

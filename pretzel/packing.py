@@ -24,7 +24,7 @@ from pretzel.errors import UserError
 from pretzel.flow.positions import grid_coordinates
 from pretzel.packed import IGNORE, PackedBatch
 from pretzel.rows import Row, first_fit
-from pretzel.sequence import Document, Dropped, Image, Segment
+from pretzel.sequence import Document, Dropped, Image, Segment, Text
 from pretzel.vlm.base import SpecialTokens
 
 __all__ = ["IGNORE", "PackedBatch", "Packer"]
@@ -104,6 +104,14 @@ class Packer:
             row[: lengths.sum()] = torch.tensor(share).repeat_interleave(lengths)
         return replace(packed, document=document)
 
+    def token_ids(self, text: Text) -> list[int]:
+        """Return the token ids of a text, the end-of-text behind a target left out."""
+        return self.encode_text(text.content) if text.tokens is None else list(text.tokens)
+
+    def nothing(self) -> PackedBatch:
+        """Return a batch of no rows, for documents of which nothing is modelled."""
+        return PackedBatch.empty(num_axes=1 + self.coordinates.shape[1])
+
     def _row(self, document: Document, open_image: bool) -> Row:
         row = self._laid_out(document.segments)
         if open_image:
@@ -126,7 +134,7 @@ class Packer:
                 )
                 row.add_text([self.special.end_of_image], supervised=False)
                 continue
-            tokens = self.encode_text(segment.content)
+            tokens = self.token_ids(segment)
             if segment.role == "dropped":
                 row.skip(len(tokens), len(tokens))
             elif segment.role == "target":

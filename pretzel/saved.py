@@ -14,9 +14,10 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from pretzel.errors import UserError
 from pretzel.generative import GenerativeModel
+from pretzel.interleave.links import Link
 from pretzel.sampling.denoise import Denoiser, TrainableDenoiser
 from pretzel.sampling.samplers import Sampler
-from pretzel.stages import SAMPLER, UNTRAINED, read_weights
+from pretzel.stages import SAMPLER, UNTRAINED, StartingWeights, read_weights
 from pretzel.typing import Tensor
 from pretzel.weights import check_architecture, check_frozen
 
@@ -42,7 +43,8 @@ class SavedModule(LightningModule):
         self.sampler = sampler
         self.denoiser.fit_to(pretzel.latent.channels, pretzel.latent.grid)
         self._denoiser_lacks = False  # trained weights, although the flow has them
-        self._as_configured = set(self.state_dict())  # as opposed to: from an earlier stage
+        # what is not from an earlier stage; None where there was none
+        self._as_configured: set[str] | None = None
 
     # What trains
 
@@ -88,7 +90,9 @@ class SavedModule(LightningModule):
         if strict:
             self.check_state(state_dict, "checkpoint")
         loaded: _IncompatibleKeys = super().load_state_dict(state_dict, False, assign)
-        self._denoiser_lacks = self._denoiser_missing_from(state_dict)
+        self._denoiser_lacks = self._denoiser_missing_from(state_dict) or any(
+            map(_denoises, self._as_configured or ())
+        )
         return loaded
 
     def check_state(self, state: Mapping[str, Tensor], what: str) -> None:
@@ -119,13 +123,37 @@ class SavedModule(LightningModule):
 
     # Files
 
+    def load_weights(self, path: Path) -> None:
+        """Load exported weights or a checkpoint whole, to be used as they were trained.
+
+        Args:
+            path: What :meth:`export` wrote, or a checkpoint.
+
+        Raises:
+            UserError: If it cannot be read, is that of another architecture, or was trained around
+                other frozen parts.
+        """
+        start = self._read(path)
+        self._as_configured = set(start.untrained or ())
+        self._take(start, start.state, f"weights {path}")
+
     def _start_from(self, path: Path) -> None:
         what = f"weights {path}"
-        is_meta = self.pretzel.like.is_meta  # built to be checked and counted only
-        start = read_weights(path, shapes_only=is_meta)
+        start = self._read(path)
         own = self.state_dict()
         state = start.over(own)
-        if is_meta:
+        self._as_configured = {n for n, value in own.items() if state.get(n) is value}
+        self._take(start, state, what)
+        if self._as_configured:
+            parts = sorted({_part_named(name) for name in self._as_configured})
+            rank_zero_info(f"{what}: these parts start as configured: {', '.join(parts)}")
+
+    def _read(self, path: Path) -> StartingWeights:
+        is_meta = self.pretzel.like.is_meta  # built to be checked and counted only
+        return read_weights(path, shapes_only=is_meta)
+
+    def _take(self, start: StartingWeights, state: Mapping[str, Tensor], what: str) -> None:
+        if self.pretzel.like.is_meta:
             self.check_state(state, what)
             return
         frozen = start.frozen
@@ -134,11 +162,18 @@ class SavedModule(LightningModule):
         self.check_state(state, what)
         self.load_state_dict(state)
         self.sampler.load_state(start.sampler)
-        untrained = start.untrained or frozenset()
-        self._as_configured = {n for n in own if n in untrained or n not in start.state}
-        if self._as_configured:
-            parts = sorted({".".join(n.split(".")[1:3]) for n in self._as_configured})
-            rank_zero_info(f"{what}: these parts start as configured: {', '.join(parts)}")
+
+    def _check_off(self) -> None:
+        """Refuse links that are on although no stage trains them."""
+        untrained = self._untrained()
+        for name, link in self.named_modules():
+            is_on = isinstance(link, Link) and not link.starts_at_zero
+            if is_on and any(other.startswith(f"{name}.") for other in untrained):
+                raise UserError(
+                    f"trains must name {name.removeprefix('pretzel.')}, which is on from the "
+                    f"start ({type(link).__name__}) and has not been trained; where it is not to "
+                    "train, choose ZeroLink"
+                )
 
     def setup(self, stage: str) -> None:
         """Take the hashes of the frozen parts while they are whole: a strategy may shard them."""
@@ -164,7 +199,8 @@ class SavedModule(LightningModule):
     def _untrained(self) -> list[str]:
         """Return the names of the parameters that neither this stage nor one before trains."""
         trained = {name if _denoises(name) else f"pretzel.{name}" for name in self._trainable()}
-        return sorted(self._as_configured - trained)
+        begun = self._as_configured
+        return sorted((set(self.state_dict()) if begun is None else begun) - trained)
 
     def frozen_identities(self) -> dict[str, str]:
         """Return name and content hash of every frozen part."""
@@ -179,6 +215,11 @@ class SavedModule(LightningModule):
             UNTRAINED: json.dumps(self._untrained()),
         }
         save_file(tensors, path, metadata=metadata)
+
+
+def _part_named(name: str) -> str:
+    words = name.split(".")
+    return words[0] if _denoises(name) else ".".join(words[1:3])
 
 
 def _denoises(name: str) -> bool:

@@ -28,10 +28,13 @@ class Text:
             requests); ``target`` is supervised by next-token prediction (answers); ``dropped``
             keeps its absolute positions but is not attended (caption dropout). What else stands
             before it stays visible.
+        tokens: Token ids that stand for it, of a text that a model has written: its content read
+            again may be others. None for those of the content.
     """
 
     content: str
     role: Role = "context"
+    tokens: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

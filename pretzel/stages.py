@@ -43,22 +43,23 @@ class StartingWeights:
     def over(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return a module's state with what has been trained in the place of its own.
 
-        What no stage has trained starts as this one configures it, such as links that are off in
-        S1 and random in S3. So do parts of the interleaving that the stage before did not have.
-        Everything else is taken as it is: whether it fits is for the module to check.
+        A part of which no stage has trained anything starts as this one configures it, such as
+        links that are off in S1 and random in S3. So do parts of the interleaving that the stage
+        before did not have. Everything else is taken as it is: whether it fits is for the module
+        to check.
 
         Args:
             own: The module's state.
         """
         if self.untrained is None:
             return self.state
-        trained = {n: value for n, value in self.state.items() if n not in self.untrained}
-        begun = {_part(name) for name in trained}
+        begun = {_part(name) for name in self.state if name not in self.untrained}
+        taken = {n: value for n, value in self.state.items() if _part(n) in begun}
         open_to_choice = {_part(name) for name in self.untrained} | {
             _part(name) for name in own if name.startswith(_INTERLEAVING)
         }
         kept = {n: value for n, value in own.items() if _part(n) in open_to_choice - begun}
-        return kept | trained
+        return kept | taken
 
 
 def read_weights(path: Path, *, shapes_only: bool = False) -> StartingWeights:

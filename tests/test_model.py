@@ -110,7 +110,7 @@ def test_a_batch_without_targets_has_image_likelihoods_alone():
 
 def test_images_and_documents_must_agree():
     model = built()
-    with pytest.raises(ValueError, match="Stacked models 4 images of these documents, got 3"):
+    with pytest.raises(ValueError, match="these documents hold 4 images, got the latents of 3"):
         model.score(documents(), latents(model, 3))
 
 

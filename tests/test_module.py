@@ -140,10 +140,10 @@ def test_an_image_is_read_once_however_many_questions_it_gets(monkeypatch):
     assert seen == [2]
 
 
-def test_more_images_than_the_model_views_are_refused():
+def test_more_images_than_the_documents_hold_are_refused():
     batch = joined(caption_batch("a red circle"), caption_batch("a shape"))
     one = type(batch)(documents=batch.documents[:1], images=batch.images)
-    with pytest.raises(UserError, match="models 1 images of these documents, got 2"):
+    with pytest.raises(UserError, match="these documents hold 1 images, got the latents of 2"):
         tiny_pretzel()(one, torch.zeros(2, 4, 48))
 
 

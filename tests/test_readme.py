@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,25 @@ def test_the_longer_run_in_full(tmp_path):
         )
         assert done.returncode == 0
     log = EventAccumulator(str(tmp_path / "runs/long/lightning_logs/version_1"))
+    log.Reload()
+    goals = {"test/right": 0.85, "test/vqa": 0.85, "test/vqa_open": 0.75}
+    for name, goal in goals.items():
+        assert log.Scalars(name)[-1].value >= goal, name
+
+
+@pytest.mark.slow
+def test_the_stages_in_full(tmp_path):
+    """S1, S2 and S3 by the commands of the README, and what they promise."""
+    (tmp_path / "ablations").symlink_to(ROOT / "ablations")
+    started = time.monotonic()
+    for command in [c for c in STAGES if c[1] == "fit"][:3]:
+        done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, timeout=3500)
+        assert done.returncode == 0
+    print(f"{(time.monotonic() - started) / 60:.1f} minutes")
+    (test,) = [c for c in COMMANDS if c[1] == "test" and "runs/stages/s3" in c[-1]]
+    done = subprocess.run([sys.executable, "-m", *test], cwd=tmp_path, timeout=3500)
+    assert done.returncode == 0
+    log = EventAccumulator(str(tmp_path / "runs/stages/s3"))
     log.Reload()
     goals = {"test/right": 0.85, "test/vqa": 0.85, "test/vqa_open": 0.75}
     for name, goal in goals.items():

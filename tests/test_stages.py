@@ -218,6 +218,7 @@ def shrunk(name, folder):
     return folder / "small.yaml"
 
 
+@pytest.mark.timeout(900)  # four fits and a test
 def test_the_files_chain_by_checkpoint_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     states = {}
@@ -229,6 +230,9 @@ def test_the_files_chain_by_checkpoint_path(tmp_path, monkeypatch):
         assert main(["fit", *[word for file in files for word in ("-c", str(file))]]) == 0
         checkpoint = tmp_path / "runs" / "stages" / name / "checkpoints" / "last.ckpt"
         states[name] = torch.load(checkpoint, weights_only=True)["state_dict"]
+        if name == "s3":
+            options = [word for file in files for word in ("-c", str(file))]
+            assert main(["test", *options, "--ckpt_path", str(checkpoint)]) == 0
     adapter = "pretzel.interleaving.adapter."
     for name, value in states["s2"].items():
         assert torch.equal(value, states["s1"][name]) != name.startswith(adapter), name

@@ -15,6 +15,7 @@ from pretzel.interleave import (
     TextPrefix,
     Unconditional,
 )
+from pretzel.sampling.learned_denoiser import LearnedDenoiser
 from pretzel.stages import read_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
@@ -86,6 +87,53 @@ def test_what_has_trained_must_find_its_place(first, tmp_path):
     assert read_weights(path).untrained == frozenset()
     with pytest.raises(UserError, match=r"gate is missing"):
         tiny_module(partial(Stacked, skips=GatedLink), weights=path)
+
+
+@pytest.mark.parametrize("trains", [["shallow.blocks.0", "deep"], ["deep.head"]])
+def test_a_part_that_trained_in_part_is_taken_whole(trains, tmp_path):
+    module = seeded(0, trains=trains)
+    path = exported(module, tmp_path / "part.safetensors")
+    started = seeded(5, weights=path)
+    for name, value in module.state_dict().items():
+        begun = name.split(".")[1] in {t.split(".")[0] for t in trains}
+        if begun and not (trains == ["deep.head"] and "head" not in name):
+            assert torch.equal(started.state_dict()[name], value), name
+
+
+def test_links_that_are_on_must_train(tmp_path, first):
+    random = partial(Stacked, skips=RandomLink)
+    with pytest.raises(
+        UserError, match=r"trains must name interleaving\.vlm_skip, which is on from"
+    ):
+        fit(tiny_module(random, **S1), tmp_path, 1, CAPTIONS)
+    path = exported(seeded(0, random), tmp_path / "trained.safetensors")
+    later = tiny_module(random, weights=path, trains=["interleaving.adapter"])
+    fit(later, tmp_path, 1, CAPTIONS)  # they have trained before
+    resumed = tiny_module(random, trains=["interleaving.adapter"])
+    later.trainer.save_checkpoint(tmp_path / "x.ckpt")
+    resumed.on_load_checkpoint(torch.load(tmp_path / "x.ckpt", weights_only=True))
+    resumed._check_off()
+
+
+def test_weights_are_used_as_they_were_trained(tmp_path):
+    module = seeded(0, partial(Stacked, adapter=partial(MLPAdapter, width=8)), **S1)
+    path = exported(module, tmp_path / "s1.safetensors")
+    other = seeded(5, partial(Stacked, adapter=partial(MLPAdapter, width=8)))
+    other.load_weights(path)
+    for name, value in module.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    other.export(tmp_path / "again.safetensors")
+
+
+def test_a_denoiser_that_no_stage_has_trained_is_not_drawn_with(tmp_path):
+    denoiser = partial(LearnedDenoiser, width=8)
+    path = exported(seeded(0, denoiser=denoiser(), **S1), tmp_path / "s1.safetensors")
+    for begin in ("start", "load"):
+        module = seeded(5, denoiser=denoiser(), weights=path if begin == "start" else None)
+        if begin == "load":
+            module.load_weights(path)
+        with pytest.raises(UserError, match="has no trained weights"):
+            module.check_denoiser()
 
 
 def test_stages_add_up(first, tmp_path):

@@ -4,10 +4,9 @@ import itertools
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 
 from pretzel.ablation.cellconfig import (
@@ -31,6 +30,7 @@ from pretzel.ablation.plan import Cell, Exports, Plan
 from pretzel.ablation.yamlfile import Source
 from pretzel.cli import ParserOnly
 from pretzel.errors import NotApplicable, UserError
+from pretzel.meta import built_without_memory
 
 
 def make(grid: Grid) -> Plan:
@@ -233,13 +233,7 @@ class _Planner:
         """Build the model without memory, so that what its constructors refuse is found now."""
         if namespace is None:
             return
-        try:
-            with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                self.parser.build_model("fit", namespace)
-        except UserError:
-            raise
-        except (RuntimeError, NotImplementedError):
-            return  # a part that cannot be built without memory is built when its cell runs
+        built_without_memory(partial(self.parser.build_model, "fit", namespace))
 
     def cell(self, arm: str, chain: _Chain, seed: int) -> Cell | None:
         """Return the cell at the end of a chain; what stands before it joins the stages.

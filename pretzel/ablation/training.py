@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
@@ -149,6 +150,10 @@ def train_and_test(
         }
         write_json(folder.path / "fit.json", fitted)
         save(trainer, final, weights_only=True)
+    else:  # trained by an earlier process: nothing has put its weights into this model yet
+        kept = torch.load(final, map_location="cpu", weights_only=True)
+        model.on_load_checkpoint(kept)
+        model.load_state_dict(kept["state_dict"])
     if asked_to_stop():
         raise KeyboardInterrupt
     found = dict(fitted["metrics"])

@@ -96,8 +96,9 @@ class Interleaving(nn.Module, ABC):
     """Joins the frozen vision-language model and the deep stream.
 
     An interleaving owns the links between the streams (projections, skips, adapter), never the
-    streams. One function serves training (no caches, whole sequences) and generation (caches,
-    chunks of any length), so that both compute the same thing.
+    streams. Each stream keeps its precision: what the VLM is fed is cast to its own, what the flow
+    reads of it to the flow's. One function serves training (no caches, whole sequences) and
+    generation (caches, chunks of any length), so that both compute the same thing.
 
     Attributes:
         reads_text: Whether images are conditioned on the text before them.
@@ -142,7 +143,11 @@ class Interleaving(nn.Module, ABC):
 
     @abstractmethod
     def view(self, document: Document) -> Document:
-        """Return the part of a document that this interleaving models."""
+        """Return the part of a document that this interleaving models.
+
+        Of its images that is the first ones, all, some or none. The rest contributes nothing, and
+        neither does a document of which no segment is left.
+        """
 
     def new_caches(
         self,

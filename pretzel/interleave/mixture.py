@@ -116,8 +116,8 @@ class MixtureOfTransformers(Interleaving):
     ) -> StreamOutputs:
         """Run the VLM's layers with the weights of both."""
         is_image = inputs.is_image
-        at_image = self.image_input(deep.embed(inputs.u, inputs.positions))
         words = self.embed(inputs.tokens, vlm)
+        at_image = self.image_input(deep.embed(inputs.u, inputs.positions)).to(words.dtype)
         embeddings = torch.where(is_image[..., None], at_image, words)
         text_weights = list(self.text_weights) if self.trains_text else None
         with routed(_modules(vlm), text_weights, list(self.image_weights), is_image):
@@ -129,7 +129,7 @@ class MixtureOfTransformers(Interleaving):
                 inputs.positions[..., 1:],
             )
         y_deep = deep(
-            self.image_output(states),
+            self.image_output(states.to(self.image_output.weight.dtype)),
             inputs.positions,
             inputs.deep_mask,
             caches.deep if caches else None,

@@ -35,4 +35,4 @@ class NewTokens(nn.Module):
     def logits(self, states: Float[Tensor, "*b h"], vlm: VLMStream) -> Float[Tensor, "*b v"]:
         """Return the logits of the vocabulary, then of the new tokens."""
         old = vlm.logits(states)
-        return torch.cat([old, (states @ self.head.T).to(old)], dim=-1)
+        return torch.cat([old, (states.to(self.head) @ self.head.T).to(old)], dim=-1)

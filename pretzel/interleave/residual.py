@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import nn
 
+from pretzel.flow.block.base import at_least_float32
 from pretzel.interleave.whitening import Whitening, run_tokens
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
@@ -43,8 +44,8 @@ class ResidualReading(nn.Module):
 
 
 def normalised(h: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
-    """Return states over their root mean square, position by position."""
-    return F.rms_norm(h, h.shape[-1:])
+    """Return states over their root mean square, position by position, float32 at least."""
+    return F.rms_norm(h.to(at_least_float32(h)), h.shape[-1:])
 
 
 def fit_readings(readings: Mapping[int, ResidualReading], vlm: VLMStream) -> None:

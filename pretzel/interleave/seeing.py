@@ -64,7 +64,8 @@ class Seeing(Interleaving, ABC):
         if self.detach_u:
             seen = seen.detach()
         words = self.embed(inputs.tokens, vlm)
-        embeddings = torch.where(inputs.is_image[..., None], self.adapter(seen), words)
+        shown = self.adapter(seen).to(words.dtype)
+        embeddings = torch.where(inputs.is_image[..., None], shown, words)
         states: Tensor = vlm(
             embeddings,
             inputs.index,

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch.nn.functional as F
 
 from pretzel.errors import UserError
+from pretzel.flow.block.base import at_least_float32
 from pretzel.latent.base import LatentSpace
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
@@ -112,5 +113,6 @@ class SeesTower(Sight):
         if grid == latent.grid:
             return seen
         maps = seen.mT.reshape(len(seen), -1, *grid)
-        maps = F.interpolate(maps, size=latent.grid, mode="bilinear", antialias=True)
+        wide = maps.to(at_least_float32(maps))  # there is no other on every device
+        maps = F.interpolate(wide, size=latent.grid, mode="bilinear", antialias=True).to(seen)
         return maps.flatten(2).mT

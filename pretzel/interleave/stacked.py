@@ -84,7 +84,9 @@ class Stacked(Seeing):
         if y_vlm is None:
             c = at_image
         else:
-            read = y_vlm if self.whitening is None else self.whitening(y_vlm)
+            read = y_vlm.to(self.text_input.weight.dtype)
+            if self.whitening is not None:
+                read = self.whitening(y_vlm)
             if self.vlm_skip is not None:
                 at_image = self.vlm_skip(at_image, read, inputs.is_image)
             c = torch.where(inputs.is_image[..., None], at_image, self.text_input(read))

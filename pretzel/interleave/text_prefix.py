@@ -77,7 +77,10 @@ class TextPrefix(Interleaving):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.new_tokens is not None):
             embeddings = self.embed(tokens, vlm)
             y_vlm = vlm(embeddings, index, mask, coordinates=positions.gather(1, axes)[..., 1:])
-        read = self.text_input(y_vlm if self.whitening is None else self.whitening(y_vlm))
+        read = y_vlm.to(self.text_input.weight.dtype)
+        if self.whitening is not None:
+            read = self.whitening(y_vlm)
+        read = self.text_input(read)
         where = column[..., None].expand(-1, -1, read.shape[2])
         out: Tensor = read.new_zeros(*is_read.shape, read.shape[2]).scatter(1, where, read)
         return out

@@ -167,7 +167,7 @@ class _Flow:
         if not count:
             return h
         if key in tiled.readings:
-            self._read(key, tiled.readings[key](h))
+            self._read(key, tiled.readings[key](h).to(tiled.text_input.weight.dtype))
         self.state = self.run.advance(self.state, count)
         if key in tiled.flow_links:
             h = tiled.flow_links[key](h, self.state, self.linked)

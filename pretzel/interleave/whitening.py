@@ -50,8 +50,8 @@ class Whitening(nn.Module):
         self.matrix.copy_((vectors * scale) @ vectors.T)
 
     def forward(self, y: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
-        """Whiten states."""
-        return (y - self.mean) @ self.matrix
+        """Whiten states; they come in the precision of the VLM and leave in that of the flow."""
+        return (y - self.mean).to(self.matrix.dtype) @ self.matrix
 
 
 def token_states(vlm: VLMStream) -> Float[Tensor, "t h"]:

@@ -79,6 +79,10 @@ class CachedRows:
         self._segments.append(Image())
         self._queue(self.rows.repeated(self.model.vlm.special.begin_of_image))
 
+    @property
+    def _pending_columns(self) -> int:
+        return sum(block.tokens.shape[1] for block in self._pending)
+
     def _queue(self, block: Block) -> None:
         self._pending.append(block)
 

@@ -70,19 +70,22 @@ def main(args: list[str]) -> int:
     from pretzel.sampling.configured import Draws, trained_model
     from pretzel.sampling.gallery import COLUMNS, draw_gallery, wanted
 
+    def check(model: object) -> None:
+        if not isinstance(model, Draws):
+            raise UserError(
+                f"pretzel sample needs a module with draw(prompts, keys, seed) and reads_text, but "
+                f"{type(model).__name__} is not one"
+            )
+        if not prompts and model.reads_text:
+            raise UserError(
+                f"--prompt or --prompts must be given: {type(model).__name__} draws what it is told"
+            )
+
     device = _device(given.device)
     model = trained_model(
-        given.config, overrides, checkpoint=given.ckpt_path, weights=given.weights
+        given.config, overrides, checkpoint=given.ckpt_path, weights=given.weights, check=check
     ).to(device)
-    if not isinstance(model, Draws):
-        raise UserError(
-            f"pretzel sample needs a module with draw(prompts, keys, seed) and reads_text, but "
-            f"{type(model).__name__} is not one"
-        )
-    if not prompts and model.reads_text:
-        raise UserError(
-            f"--prompt or --prompts must be given: {type(model).__name__} draws what it is told"
-        )
+    assert isinstance(model, Draws)
     seed = model.seed if given.seed is None else given.seed
     num = given.num or 1
     asked = wanted(prompts or [""], num, seed)
@@ -115,23 +118,30 @@ def _converse(given: argparse.Namespace, overrides: list[str], folder: Path) -> 
         temperature=0.0 if given.temperature is None else given.temperature,
         top_p=1.0 if given.top_p is None else given.top_p,
     )
+    max_tokens = given.max_tokens or _MAX_TOKENS
+    rooms: list[int] = []
+
+    def check(module: object) -> None:
+        if not isinstance(module, PretzelModule):
+            name = type(module).__name__
+            raise UserError(f"pretzel sample needs a PretzelModule here, got {name}")
+        model = require_pretzel(module.pretzel)
+        rooms.extend(check_script(model, script, max_tokens) for script in scripts)
+
     device = _device(given.device)
     module = trained_model(
-        given.config, overrides, checkpoint=given.ckpt_path, weights=given.weights
+        given.config, overrides, checkpoint=given.ckpt_path, weights=given.weights, check=check
     ).to(device)
-    if not isinstance(module, PretzelModule):
-        raise UserError(f"pretzel sample needs a PretzelModule here, got {type(module).__name__}")
-    max_tokens = given.max_tokens or _MAX_TOKENS
-    model = require_pretzel(module.pretzel)
+    assert isinstance(module, PretzelModule)
     draws = any(step.kind in ("draw", "continue") for script in scripts for step in script)
     if draws:
         module.check_denoiser()
-    room = max(check_script(model, script, max_tokens) for script in scripts)
 
     def tell(piece: str) -> None:
         print(piece, end="", flush=True)
 
     seed = module.seed if given.seed is None else given.seed
+    room = max(rooms)
     held = hold(
         module, scripts, room=room, max_tokens=max_tokens, writing=writing, seed=seed, tell=tell
     )

@@ -1,6 +1,7 @@
 """The model of a fit configuration alone, with trained weights: no data, no trainer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,9 +9,11 @@ import torch
 from lightning.pytorch import LightningModule
 from typing_extensions import override
 
+from pretzel.ablation.classes import import_name
 from pretzel.cli import PretzelCLI
 from pretzel.errors import UserError
 from pretzel.guards import check_checkpoint
+from pretzel.meta import built_without_memory
 from pretzel.typing import Float, Tensor
 
 
@@ -39,6 +42,17 @@ class TellsHow(Protocol):
         """What :func:`pretzel.sampling.record.sampling_record` returns; empty before the first."""
 
 
+@runtime_checkable
+class LoadsWeights(Protocol):
+    """A module that loads the weights of a file whole, as :class:`pretzel.saved.SavedModule`."""
+
+    def load_weights(self, path: Path) -> None:
+        """Load what ``export`` wrote, or a checkpoint."""
+
+
+Check = Callable[[LightningModule], None]
+
+
 class ModelOnly(PretzelCLI):
     """The command line's own way from a configuration to its model, and no further.
 
@@ -46,13 +60,21 @@ class ModelOnly(PretzelCLI):
         args: A command line of ``fit``.
         replaced: Whether a checkpoint will replace the weights, so that the configuration's own
             ``weights`` are not read.
+        check: Refuses a model that cannot do what is asked for. It is given one without memory,
+            before any weights are read, or the model itself where a part cannot be built so.
+
+    Attributes:
+        model: The model.
+        weights: File whose weights the model still lacks, if any.
 
     Raises:
         UserError: If the configuration is wrong, or names no weights and none replace them.
     """
 
-    def __init__(self, args: list[str], *, replaced: bool) -> None:
+    def __init__(self, args: list[str], *, replaced: bool, check: Check | None = None) -> None:
         self.replaced = replaced
+        self.check = check
+        self.weights: Path | None = None
         super().__init__(args)
 
     @override
@@ -63,14 +85,25 @@ class ModelOnly(PretzelCLI):
     def instantiate_classes(self) -> None:
         chosen = self.config["fit"].model
         arguments = chosen.get("init_args") or {}
-        if self.replaced and "weights" in arguments:
-            arguments["weights"] = None
-        if not self.replaced and not arguments.get("weights"):
+        start = None if self.replaced else arguments.get("weights")
+        if not self.replaced and not start:
             raise UserError(
                 "sampling needs trained weights: give --ckpt_path FILE.ckpt or --weights "
                 "FILE.safetensors (or weights in the configuration of the model)"
             )
-        self.model = self.build_model("fit", self.config)
+        kind = import_name(chosen.class_path)
+        if start and isinstance(kind, type) and issubclass(kind, LoadsWeights):
+            # As argument they are where a stage starts: what none has trained is not taken.
+            self.weights, start = Path(start), None
+        if "weights" in arguments:
+            arguments["weights"] = start
+        build = partial(self.build_model, "fit", self.config)
+        small = None if self.check is None else built_without_memory(build)
+        if self.check is not None and small is not None:
+            self.check(small)
+        self.model = build()
+        if self.check is not None and small is None:
+            self.check(self.model)
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
@@ -83,6 +116,7 @@ def trained_model(
     *,
     checkpoint: Path | None = None,
     weights: Path | None = None,
+    check: Check | None = None,
 ) -> LightningModule:
     """Return the model of a fit configuration with trained weights, in evaluation mode, on CPU.
 
@@ -91,7 +125,8 @@ def trained_model(
         overrides: Arguments as for ``fit``, such as ``--model.guidance.weight=2``.
         checkpoint: A Lightning checkpoint; of averaged weights it holds the average, as for
             ``test``.
-        weights: A file that ``export`` wrote.
+        weights: A file that ``export`` wrote, which is taken whole.
+        check: As for :class:`ModelOnly`.
 
     Raises:
         UserError: If the configuration is wrong, there are no weights, or they do not fit.
@@ -102,10 +137,14 @@ def trained_model(
         raise UserError(f"--weights: {weights}: no such file")
     given = [word for file in files for word in ("-c", file)]
     start = [] if weights is None else [f"--model.init_args.weights={weights}"]
-    cli = ModelOnly(["fit", *given, *overrides, *start], replaced=checkpoint is not None)
+    arguments = ["fit", *given, *overrides, *start]
+    cli = ModelOnly(arguments, replaced=checkpoint is not None, check=check)
     model: LightningModule = cli.model
     if checkpoint is not None:
         _load(model, checkpoint)
+    elif cli.weights is not None:
+        assert isinstance(model, LoadsWeights)
+        model.load_weights(cli.weights)
     return model.eval()
 
 

@@ -128,11 +128,15 @@ class Conversation:
         return other
 
     def say(self, text: str) -> None:
-        """Add a text, which is read by whatever comes next."""
+        """Add a text, which is read by whatever comes next.
+
+        Raises:
+            UserError: If there is no room.
+        """
         self._end_going()
         with torch.inference_mode():
             self._session.read_text([text])
-        self._add_text(text, "context")
+        self._segments.append(Text(content=text))
         self.turns.append(Turn(kind="say", text=text))
 
     def show(self, picture: Picture) -> None:
@@ -265,15 +269,13 @@ class Conversation:
                     self._session.end_text(ended.to(self.model.like.device))
                 text = vlm.decode_text(tokens)
                 # No end-of-text stands before an image that the model has begun.
-                self._add_text(text, "context" if begins else "target")
+                role: Role = "context" if begins else "target"
+                self._segments.append(Text(content=text, role=role, tokens=tuple(tokens)))
                 if text or not may_draw:
                     self.turns.append(Turn(kind="answer", text=text))
         if text != shown and text.startswith(shown):
             yield text[len(shown) :]
         return written, begins
-
-    def _add_text(self, text: str, role: Role) -> None:
-        self._segments.append(Text(content=text, role=role))
 
     def _add_image(self, x: Tensor, turn: Turn) -> None:
         self._segments.append(Image())

@@ -95,7 +95,7 @@ def _picture(path: Path, what: str) -> "Picture":
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{what}: {path}: cannot be read as an image ({error})") from error
 
 
@@ -103,7 +103,7 @@ def check_script(model: "Pretzel", steps: Sequence[Step], max_tokens: int) -> in
     """Return the positions that a script needs at most.
 
     Args:
-        model: The model.
+        model: The model, which may be without memory.
         steps: The script.
         max_tokens: Tokens of an answer at most.
 
@@ -135,7 +135,7 @@ def check_script(model: "Pretzel", steps: Sequence[Step], max_tokens: int) -> in
                 )
         else:
             require_answers(model)
-            if not segments:
+            if not room:
                 raise UserError(f"{step.kind} must follow a text or an image, got nothing before")
             room += max_tokens + 1
             if step.kind == "continue":

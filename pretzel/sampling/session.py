@@ -77,6 +77,9 @@ class Session(CachedRows):
 
         Text that the interleaving does not model, behind or before what it does, is left out, as
         in training.
+
+        Raises:
+            UserError: If there is no room.
         """
         assert not self.is_drawing
         assert len(texts) == self.num_rows
@@ -85,23 +88,25 @@ class Session(CachedRows):
         segment = Text(content="")
         if not self._models(segment, Image()):
             return
-        self._segments.append(segment)
-        vlm = self.model.vlm
+        special = self.model.vlm.special
         rows = []
         for row in texts:
             tokens: list[tuple[int, bool]] = []
             for text in row:
                 attended = text.role != "dropped"
-                tokens += [(token, attended) for token in vlm.encode_text(text.content)]
+                tokens += [(token, attended) for token in self.model.packer.token_ids(text)]
                 if text.role == "target":
-                    tokens.append((vlm.special.end_of_text, True))
+                    tokens.append((special.end_of_text, True))
             rows.append(tokens)
-        block = text_block(rows, vlm.special.pad, self.model.like.device)
-        if block.tokens.shape[1]:
+        block = text_block(rows, special.pad, self.model.like.device)
+        columns = block.tokens.shape[1]
+        self.rows.require_room(self._pending_columns + columns)
+        self._segments.append(segment)
+        if columns:
             self._queue(block)
 
     def read_text(self, texts: Sequence[str]) -> None:
-        """Take in one text for each row."""
+        """Take in one text for each row; errors as in :meth:`read`."""
         self.read([[Text(content=text)] for text in texts])
 
     def read_image(
@@ -148,16 +153,16 @@ class Session(CachedRows):
         """
         assert not self.is_drawing
         check_guided(self.model, guidance)
-        pending = sum(block.tokens.shape[1] for block in self._pending)
-        self.rows.require_room(pending + 1 + self.model.latent.num_positions)
+        self.rows.require_room(self._pending_columns + 1 + self.model.latent.num_positions)
         has_null_branch = guidance.has_null_branch(self.model.reads_text)
         is_tempered = has_null_branch and guidance.keeps_context and guidance.temperature != 1
-        if is_tempered and self.model.interleaving.feeds_vlm:
-            self.flush()
-        self._begin()
-        if has_null_branch:
-            self._add_null_rows(guidance)
-        self._commit()
+        with self.undone_on_error():
+            if is_tempered and self.model.interleaving.feeds_vlm:
+                self.flush()
+            self._begin()
+            if has_null_branch:
+                self._add_null_rows(guidance)
+            self._commit()
         self.is_drawing = True
 
     def draw_u(
@@ -242,16 +247,19 @@ class Session(CachedRows):
             The next token of each row; end-of-text in rows that have stopped.
 
         Raises:
-            UserError: If the interleaving predicts no text, nothing stands before the text, there
-                is no room, or something else is read before the text has been written.
+            UserError: If the interleaving predicts no text, nothing stands before that of a row,
+                there is no room, or something else is read before the text has been written.
         """
         interleaving, vlm = self.model.interleaving, self.model.vlm
         require_answers(self.model)
         if max_tokens < 1:
             raise UserError(f"max_tokens must be at least 1, got {max_tokens}")
         self.flush()
-        if self.rows.text is None:
-            raise UserError("text must follow a text or an image, got nothing before it")
+        empty = (~self.rows.valid.any(dim=1)).nonzero()[:, 0].tolist()
+        if empty:
+            where = f" in row {empty[0]}" if self.num_rows > 1 else ""
+            raise UserError(f"text must follow a text or an image, got nothing before it{where}")
+        assert self.rows.text is not None
         special = vlm.special
         ruled_out = {special.pad, special.end_of_image} - {special.end_of_text}
         if not may_draw:

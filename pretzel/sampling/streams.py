@@ -36,10 +36,8 @@ def prompted(model: Pretzel, documents: Sequence[Document]) -> Session:
         if document.num_images:
             raise UserError(f"prompt {document.key!r} must be text alone, got one with an image")
         texts.append([segment for segment in document.segments if isinstance(segment, Text)])
-    vlm = model.vlm
-    width = max(
-        sum(len(vlm.encode_text(t.content)) + (t.role == "target") for t in row) for row in texts
-    )
+    ids = model.packer.token_ids
+    width = max(sum(len(ids(text)) + (text.role == "target") for text in row) for row in texts)
     session = Session(model, len(documents), width + 1 + model.latent.num_positions)
     session.read(texts)
     return session

@@ -44,9 +44,19 @@ class Writing:
         Args:
             logits: Of the next token; -inf where it is ruled out.
             uniform: A uniform random number in [0, 1) for each row; not needed at temperature 0.
+
+        Raises:
+            UserError: If the logits of a row are not numbers, or leave no token.
         """
+        largest, likeliest = logits.max(dim=-1)  # NaN where there is one
+        if not largest.isfinite().all():
+            row = int((~largest.isfinite()).nonzero()[0, 0])
+            raise UserError(
+                f"logits of the next token must have a finite maximum, got {largest[row].item()} "
+                f"in row {row}: the weights, or the precision they run in, are broken"
+            )
         if self.is_greedy:
-            return logits.argmax(dim=-1)
+            return likeliest
         assert uniform is not None
         probabilities, tokens = self._sorted(logits)
         cumulative = probabilities.cumsum(dim=-1)
@@ -64,10 +74,11 @@ class Writing:
 
     def _sorted(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities, the largest first, 0 outside the nucleus, and their tokens."""
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        ordered, tokens = wide.sort(dim=-1, descending=True, stable=True)
-        # Shifted before it is divided: a small temperature cannot overflow.
-        probabilities = ((ordered - ordered[:, :1]) / self.temperature).softmax(dim=-1)
+        ordered, tokens = logits.sort(dim=-1, descending=True, stable=True)
+        shifted = ordered.double() - ordered[:, :1].double()
+        # Shifted before it is divided, by what is no subnormal number: the likeliest stays at 0,
+        # and no temperature overflows.
+        probabilities = (shifted / max(self.temperature, 1e-300)).softmax(dim=-1)
         before = probabilities.cumsum(dim=-1) - probabilities
         is_outside = before >= self.top_p
         is_outside[:, 0] = False

@@ -98,14 +98,20 @@ class TarFlow(GenerativeModel):
         """Return the likelihoods of the first image of each document, given the text before it.
 
         Raises:
-            UserError: If the documents with an image are not as many as the latents.
+            UserError: If the documents do not hold as many images as there are latents.
         """
-        texts = [_text_before(document) for document in documents if document.num_images]
-        if len(texts) != len(x):
+        first, num_images = [], 0
+        for document in documents:
+            if document.num_images:
+                first.append(num_images)
+            num_images += document.num_images
+        if num_images != len(x):
             raise UserError(
-                f"TarFlow models {len(texts)} images of these documents, the first of each, "
-                f"got {len(x)}"
+                f"these documents hold {num_images} images, got the latents of {len(x)}"
             )
+        if len(first) < len(x):
+            x = x[first]
+        texts = [_text_before(document) for document in documents if document.num_images]
         flowed = self.stack(x, self.condition(texts))
         return Scores(
             z=flowed.z,

@@ -75,7 +75,9 @@ class TinyVLM(VLMStream):
         config = self.network.config
         size = (config.image_size, config.image_size)
         if images.shape[-2:] != size:
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+            wide = torch.promote_types(images.dtype, torch.float32)  # CPUs resize no bf16
+            resized = F.interpolate(images.to(wide), size=size, mode="bilinear", antialias=True)
+            images = resized.to(images.dtype)
         embeddings: Tensor = self.network.vision(images)
         side = config.image_size // config.patch_size
         return embeddings, (side, side)

@@ -5,6 +5,7 @@ import signal
 import pytest
 import torch
 from lab_files import BASE, write
+from safetensors.torch import load_file
 
 from pretzel.ablation.gridfile import load
 from pretzel.ablation.ledger import CellFolder
@@ -80,3 +81,13 @@ def test_trained_but_not_tested_is_only_tested(project, spec):
     again = run(path, spec)
     assert again["steps"] == STEPS
     assert again["metrics"]["test/loss"] != result["metrics"]["test/loss"]  # of the saved weights
+
+
+def test_trained_but_not_exported_the_trained_weights_are_exported(project, spec):
+    path = project / "cell"
+    run(path, {**spec, "export": True})
+    exported = load_file(path / "weights.safetensors")["weight"]
+    (path / "weights.safetensors").unlink()
+    (path / "result.json").unlink(missing_ok=True)
+    run(path, {**spec, "export": True})  # a fresh model, whose own weights are the initial ones
+    assert torch.equal(load_file(path / "weights.safetensors")["weight"], exported)

@@ -12,8 +12,11 @@ from pretzel.sampling.generate import Conversation, conversation_with, to_pixels
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
 from pretzel.sampling.images import sample_images
 from pretzel.sampling.samplers import Sequential
+from pretzel.sampling.session import Session
 from pretzel.sampling.text import answer
 from pretzel.sampling.writing import Writing
+from pretzel.sequence import Document, Text
+from pretzel.sequence import Image as Images
 from pretzel.tarflow import TarFlow
 from pretzel.testing import Case, tiny_pretzel
 
@@ -176,3 +179,44 @@ def test_a_flow_by_itself_does_not_converse():
 
     with pytest.raises(UserError, match=r"must be a model of text and images .* got TarFlow"):
         conversation_with(Module())
+
+
+def test_the_density_of_a_drawing_is_behind_the_tokens_that_were_written():
+    model = built()
+    vlm = model.vlm
+    words = [t for t in range(vlm.vocab_size) if vlm.decode_text([t]).startswith("##")][:2]
+    steps = iter([*words, vlm.special.end_of_text])
+
+    class Scripted(Writing):
+        def choose(self, logits, uniform=None):
+            return torch.tensor([next(steps)])
+
+    class Asks(NoDenoiser):
+        def __call__(self, x, sigma, log_prob):
+            found.append((x, log_prob(x)))
+            return x
+
+    found = []
+    conversation = Conversation(model, writing=Scripted(), denoiser=Asks())
+    conversation.say(RED)
+    assert vlm.encode_text(conversation.answer()) != words  # what is read again is another text
+    conversation.draw()
+    ((x, density),) = found
+    said, told = vlm.encode_text(RED), [*words, vlm.special.end_of_text]
+    model.packer.encode_text = lambda numbers: [int(number) for number in numbers.split()]
+    texts = (Text(content=" ".join(map(str, ids))) for ids in (said, told))
+    document = Document(key="", segments=(*texts, Images()))
+    with torch.no_grad():
+        expected = model.score([document], x.clone()).log_prob
+    torch.testing.assert_close(density.detach(), expected, rtol=0, atol=1e-9)
+
+
+def test_a_text_of_given_tokens_is_read_as_these():
+    model = built()
+    text = Text(content=RED, tokens=(7, 8, 9))
+    packed = model.packer([Document(key="", segments=(text,))])
+    assert packed.tokens.tolist() == [[7, 8, 9]]
+    session = Session(model, 1, 20)
+    with torch.no_grad():
+        session.read([[text]])
+    assert session._pending[0].tokens.tolist() == [[7, 8, 9]]

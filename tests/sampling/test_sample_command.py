@@ -243,6 +243,27 @@ def test_mistakes_are_one_sentence_and_write_nothing(made, args, expected):
     assert sorted(Path.cwd().rglob("*")) == before
 
 
+@pytest.mark.parametrize("option", ["--weights", "weights"])
+def test_weights_are_taken_whole_what_no_stage_has_trained_included(option, tmp_path):
+    links = {"class_path": "pretzel.interleave.RandomLink"}
+    stacked = {"class_path": "pretzel.interleave.Stacked", "init_args": {"skips": links}}
+    config = configuration(tmp_path / "links.yaml", SMALL | {"interleaving": stacked})
+    stage = {"trains": ["shallow", "deep"], "learning_rate_scales": {}}
+    Path("stage.yaml").write_text(yaml.safe_dump({"model": {"init_args": stage}}))
+    module = trained([*config, "-c", "stage.yaml"])
+    module._as_configured = {name for name in module.state_dict() if "_skip" in name}
+    assert module._as_configured
+    module.requires_grad_(False).export(tmp_path / "x.safetensors")
+    files = [*config[1::2], "stage.yaml"]
+    if option == "--weights":
+        found = trained_model(files, [], weights=tmp_path / "x.safetensors")
+    else:
+        found = trained_model(files, [f"--model.init_args.weights={tmp_path / 'x.safetensors'}"])
+    state = module.state_dict()
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
 def test_weights_of_another_configuration_are_refused(made, tmp_path):
     config, folder = made
     other = configuration(

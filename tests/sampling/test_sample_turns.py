@@ -1,17 +1,22 @@
 """`pretzel sample` with a picture and questions, or a conversation."""
 
 import json
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 from test_sample_command import FREE, SMALL, configuration, elsewhere, made, pixels, trained
 
 from pretzel.errors import UserError
+from pretzel.module import PretzelModule
 from pretzel.sampling.command import main
+from pretzel.vlm import tiny
 
 __all__ = ["elsewhere", "made"]
 
@@ -32,7 +37,20 @@ def files(elsewhere):
     Path("there").mkdir()
     Image.new("RGB", (8, 8), "red").save("there/red.png")
     Image.new("RGB", (9, 8), "red").save("there/wide.png")
+    Path("there/bomb.png").write_bytes(empty_png(20000, 20000))
     Path("there/story.yaml").write_text(yaml.safe_dump(STORY), encoding="utf-8")
+
+
+def empty_png(width, height):
+    """Return a picture that says how large it is, and holds nothing."""
+
+    def chunk(kind, data):
+        checked = kind + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
 
 
 def sample(made, *args):
@@ -99,7 +117,9 @@ def test_a_picture_without_a_question_is_described(made):
         ([{"draw": False}], [], r"step 1: draw must be given true, got False"),
         ([{"say": 3}], [], r"step 1: say must be given a text, got 3"),
         ([{"image": "none.png"}], [], r"step 1: .*none\.png: cannot be read as an image"),
+        (None, ["--image", "there/bomb.png"], r"bomb\.png: cannot be read as an image \(.*limit"),
         ([{"answer": True}], [], r"answer must follow a text or an image"),
+        ([{"say": ""}, {"answer": True}], [], r"answer must follow a text or an image"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence_and_write_nothing(made, steps, args, expected):
@@ -110,6 +130,40 @@ def test_mistakes_are_one_sentence_and_write_nothing(made, steps, args, expected
         sample(made, *args, "--out", "out")
     assert "\n" not in str(refused.value)
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--image", "there/wide.png"], r"image must be 8 x 8 pixels, got 9 x 8"),
+        (["--turns", "there/silent.yaml"], r"answer must follow a text or an image"),
+        ([], r"--prompt or --prompts must be given"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for_is_checked_before_any_weight_is_read(made, monkeypatch, args, expected):
+    Path("there/silent.yaml").write_text(yaml.safe_dump([{"answer": True}]))
+
+    def without_memory(path):
+        assert torch.get_default_device().type == "meta"
+        return load_tiny(path)
+
+    load_tiny = tiny.load_weights
+    monkeypatch.setattr(tiny, "load_weights", without_memory)
+    monkeypatch.setattr(PretzelModule, "load_weights", lambda self, path: pytest.fail("read"))
+    with pytest.raises(UserError, match=expected):
+        sample(made, *args, "--out", "out")
+
+
+def test_a_part_that_takes_memory_is_checked_when_it_has_it(made, monkeypatch):
+    def refuses(path):
+        if torch.get_default_device().type == "meta":
+            raise NotImplementedError("no such kernel on the meta device")
+        return load_tiny(path)
+
+    load_tiny = tiny.load_weights
+    monkeypatch.setattr(tiny, "load_weights", refuses)
+    with pytest.raises(UserError, match=r"image must be 8 x 8 pixels, got 9 x 8"):
+        sample(made, "--image", "there/wide.png", "--out", "out")
 
 
 def test_a_model_that_cannot_is_refused_before_anything_is_drawn(tmp_path):

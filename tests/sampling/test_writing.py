@@ -20,7 +20,7 @@ def frequencies(writing, row):
 def test_greedy_is_the_limit_of_low_temperatures():
     greedy = GREEDY.choose(LOGITS)
     assert greedy.tolist() == [1, 2]
-    for temperature in (1e-3, 1e-30):
+    for temperature in (1e-3, 1e-30, 1e-50, 5e-324):
         for uniform in (0.0, 0.5, 0.999999):
             given = torch.full((2,), uniform)
             writing = Writing(temperature=temperature)
@@ -68,6 +68,17 @@ def test_what_is_ruled_out_is_never_chosen_not_even_by_rounding():
     almost_one = torch.tensor([1 - 2**-53], dtype=torch.float64)
     for uniform in (torch.zeros(1, dtype=torch.float64), almost_one):
         assert writing.choose(logits, uniform).item() != 1
+
+
+@pytest.mark.parametrize("writing", [GREEDY, Writing(temperature=1.0, top_p=0.9)])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_leave_no_token_are_refused(writing, value):
+    logits = LOGITS.clone()
+    logits[1] = value
+    with pytest.raises(
+        UserError, match=r"logits .* must have a finite maximum, got (nan|-?inf) in"
+    ):
+        writing.choose(logits, torch.zeros(2))
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,18 @@ def test_only_text_before_the_image_that_was_not_dropped_conditions_it():
 
 def test_documents_without_an_image_are_not_counted():
     model = tarflow()
-    with pytest.raises(ValueError, match="TarFlow models 1 images of these documents"):
+    with pytest.raises(ValueError, match="these documents hold 1 images, got the latents of 2"):
         model.score([documents()[0], Document(key="", segments=())], normal(2, 4, 12))
+
+
+def test_of_several_images_the_first_is_modelled():
+    model, x = tarflow(), normal(3, 4, 12)
+    two = Document(key="two", segments=(*caption_document(NAMES[0]).segments, Image()))
+    one = caption_document(NAMES[1])
+    with torch.no_grad():
+        found = model.score([two, Document(key="", segments=()), one], x).log_prob
+        alone = model.score([caption_document(NAMES[0]), one], x[[0, 2]]).log_prob
+    assert torch.equal(found, alone)
 
 
 @pytest.mark.parametrize("guidance", [NoGuidance(), GaussianMixing(2.0), LinearGuidance(1.0)])

@@ -1,5 +1,6 @@
 """Every family of Hugging Face models from a tiny configuration, and a tokenizer in a folder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_config": SMALL_IMAGES | {"model_type": "clip_vision_model"},
     },
 }  # fmt: skip
+ANY_SIZE = ["qwen2_5_vl", "qwen3_vl"]
+LIMITS = {"min_pixels": 64, "max_pixels": 4096}  # tiny images, as they are
 SEEING = [name for name in CONFIGS if name in ("qwen2_5_vl", "qwen3_vl", "smolvlm", "llava")]
 
 WORDS = [
@@ -82,7 +85,8 @@ VISION_TOKENS = ["<|vision_start|>", "<|vision_end|>"]
 
 
 def tiny_vlm(family: str, **options: Any) -> HuggingFaceVLM:
-    return HuggingFaceVLM(config=CONFIGS[family], **options)
+    limits = LIMITS if family in ANY_SIZE else {}
+    return HuggingFaceVLM(config=CONFIGS[family], **{**limits, **options})
 
 
 def save_tokenizer(folder: Path, *, vision: bool = False) -> None:
@@ -102,5 +106,7 @@ def save_vlm(folder: Path, family: str, *, vision_tokens: bool = False) -> Huggi
     """Write a tiny model with its tokenizer; return it as it was made from its configuration."""
     made = tiny_vlm(family)
     made.model.save_pretrained(folder)
+    if family in ANY_SIZE:
+        (folder / "preprocessor_config.json").write_text(json.dumps(LIMITS))
     save_tokenizer(folder, vision=vision_tokens)
     return made

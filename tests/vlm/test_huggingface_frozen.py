@@ -60,7 +60,12 @@ def test_it_is_bit_identical_after_training_and_not_saved(folder, tmp_path):
 
 def test_its_identity_is_its_content(folder):
     vlm, again = HuggingFaceVLM(folder), HuggingFaceVLM(folder)
-    assert vlm.identity == again.identity == tiny_vlm("qwen2_5_vl").identity
+    assert vlm.identity == again.identity
+    configured = {"tokenizer": folder, "end_of_text": "<|im_end|>", "pad": "<|endoftext|>"}
+    assert tiny_vlm("qwen2_5_vl", **configured).identity == vlm.identity
+    assert tiny_vlm("qwen2_5_vl").identity != vlm.identity  # its special tokens are others
+    for other in ({"min_pixels": 65}, {"max_pixels": 4095}):  # it sees images otherwise
+        assert tiny_vlm("qwen2_5_vl", **configured, **other).identity != vlm.identity
     assert vlm.identity.startswith("qwen2_5_vl:")
     assert tiny_vlm("qwen2_5_vl", seed=1).identity != vlm.identity
     assert tiny_vlm("llama").identity != tiny_vlm("qwen2").identity

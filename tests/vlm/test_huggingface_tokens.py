@@ -66,10 +66,30 @@ def test_the_familys_tokens_are_taken_where_the_tokenizer_has_them(qwen):
     assert vlm.num_new_tokens == 0
 
 
-def test_tokens_can_be_chosen(folder):
-    vlm = HuggingFaceVLM(folder, begin_of_image="<", end_of_image=">", end_of_text="?", pad="a")
-    chosen = vlm.tokenizer.convert_tokens_to_ids(["a", "<", ">", "?"])
-    assert list(vars(vlm.special).values()) == chosen
+def test_tokens_can_be_chosen(qwen):
+    roles = ("pad", "begin_of_image", "end_of_image", "end_of_text")
+    names = ["<|im_end|>", "<|vision_end|>", "<|vision_start|>", "<|endoftext|>"]
+    vlm = HuggingFaceVLM(qwen, **dict(zip(roles, names, strict=True)))
+    assert list(vars(vlm.special).values()) == vlm.tokenizer.convert_tokens_to_ids(names)
+    assert vlm.identity != HuggingFaceVLM(qwen).identity
+    assert HuggingFaceVLM(qwen, pad="<|endoftext|>").identity == HuggingFaceVLM(qwen).identity
+
+
+def test_a_token_that_a_text_can_spell_is_refused(folder, tmp_path):
+    for token in ("red", "?", "<unk>"):  # an unknown word is spelled by any
+        refused(
+            f"begin_of_image must be a special token.*got {re.escape(repr(token))}",
+            folder, begin_of_image=token,
+        )  # fmt: skip
+    # declared special, but a word of the vocabulary all the same
+    from transformers import PreTrainedTokenizerFast
+
+    spelled = PreTrainedTokenizerFast.from_pretrained(
+        folder, extra_special_tokens={"image_token": "red"}
+    )
+    spelled.save_pretrained(tmp_path)
+    source = {"config": CONFIGS["llama"], "tokenizer": str(tmp_path)}
+    refused("begin_of_image must be a special token.*got 'red'", **source, begin_of_image="red")
 
 
 def test_a_configuration_names_its_special_tokens_itself():
@@ -102,7 +122,11 @@ def test_mistakes_are_one_sentence(folder, tmp_path):
     )
     refused(f"name must be a hub id .* folder, .*got {tmp_path}/no", f"{tmp_path}/no")
     refused("token that the tokenizer knows, got '<image>'", folder, begin_of_image="<image>")
-    refused("must be different tokens", folder, begin_of_image="<", end_of_image="<")
+    refused(
+        "must be different tokens",
+        folder,
+        **dict.fromkeys(["begin_of_image", "end_of_image"], "<|im_end|>"),
+    )
     refused("beside config", config=CONFIGS["llama"], pad="a")
     refused("tokenizer must be .*got /no", config=CONFIGS["llama"], tokenizer="/no", pad="a")
     refused("device must be one of this machine.*got tpu-7", folder, device="tpu-7")
@@ -134,10 +158,45 @@ def test_missing_weights_are_refused(folder, tmp_path):
     del state["model.layers.1.mlp.up_proj.weight"]
     save_file(state, other / "model.safetensors", metadata={"format": "pt"})
     refused(r"lacks model.layers.1.mlp.up_proj.weight \(1 such", str(other))
+    state = load_file(f"{folder}/model.safetensors")
+    up = state["model.layers.1.mlp.up_proj.weight"]
+    unread = state | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file(unread, other / "model.safetensors", metadata={"format": "pt"})
+    assert HuggingFaceVLM(str(other)).num_layers == 3  # an old buffer
+    more = state | {"model.layers.3.mlp.up_proj.weight": up.clone()}
+    save_file(more, other / "model.safetensors", metadata={"format": "pt"})
+    refused(r"no others.*model.layers.3.mlp.up_proj.weight \(1 such", str(other))
     (other / "model.safetensors").write_bytes(b"no weights")
     refused("safetensors weights", str(other))
     (other / "model.safetensors").unlink()
     refused("safetensors weights", str(other))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "match"),
+    [
+        ("config.json", {"num_attention_heads": "x"}, "name must be a hub id.*num_attention_heads"),
+        ("config.json", {"num_attention_heads": 0}, "name must be a hub id.*ZeroDivisionError"),
+        ("config.json", {"layer_types": 3}, "name must be a hub id"),
+        ("config.json", {"rope_parameters": []}, "name must be a hub id"),
+        ("config.json", {"hidden_act": "no such"}, "name must have.*KeyError"),
+        ("tokenizer_config.json", [], "tokenizer must be a hub id"),
+        ("tokenizer.json", {}, "tokenizer must be a hub id"),
+        ("tokenizer.json", [], "tokenizer must be a hub id"),
+    ],
+)
+def test_folders_that_are_wrong_inside_are_one_sentence(folder, tmp_path, file, change, match):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    if change:
+        change = json.loads((other / file).read_text()) | change
+    (other / file).write_text(json.dumps(change))
+    refused(f"(?=.*{re.escape(str(other))}){match}", str(other))
+
+
+def test_a_configuration_with_wrong_numbers_is_one_sentence():
+    refused("config must be .*ZeroDiv", config=CONFIGS["llama"] | {"num_attention_heads": 0})
+    refused("config cannot be built: Key", config=CONFIGS["llama"] | {"hidden_act": "no such"})
 
 
 def test_a_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path):

@@ -5,11 +5,16 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from huggingface_tiny import SEEING, save_vlm, tiny_vlm
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+from huggingface_tiny import CONFIGS, SEEING, save_vlm, tiny_vlm
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import (
+    Qwen2VLImageProcessor,
+    smart_resize,
+)
 
 from pretzel.errors import UserError
-from pretzel.vlm.huggingface.families import CLIP_MEAN, CLIP_STD, HALF, qwen_patches
+from pretzel.vlm.huggingface import HuggingFaceVLM
+from pretzel.vlm.huggingface.families import FAMILIES, qwen_patches
+from pretzel.vlm.huggingface.preprocessing import HALF, resized
 
 
 def pictures(count: int, height: int = 16, width: int = 16) -> torch.Tensor:
@@ -48,7 +53,8 @@ def test_features_are_what_the_model_puts_at_image_tokens(family):
     vlm = tiny_vlm(family)
     images = pictures(1)
     features, grid = vlm.see(images)
-    mean, std = (torch.tensor(c)[:, None, None] for c in (vlm.family.mean, vlm.family.std))
+    how = vlm.preprocessing
+    mean, std = (torch.tensor(colours)[:, None, None] for colours in (how.mean, how.std))
     pixels = ((images + 1) / 2 - mean) / std
     vlm.model.config.image_token_id = 60
     n = grid[0] * grid[1]
@@ -75,15 +81,74 @@ def test_features_are_what_the_model_puts_at_image_tokens(family):
 
 
 def test_patches_are_those_of_the_preprocessor():
-    size = {"shortest_edge": 1, "longest_edge": 10**6}
+    size = {"shortest_edge": 400, "longest_edge": 900}
     processor = Qwen2VLImageProcessor(patch_size=4, merge_size=2, size=size)
-    images = pictures(2, 16, 24)
-    expected = processor(images=list((images + 1) / 2), do_rescale=False, return_tensors="pt")
-    vlm = tiny_vlm("qwen2_5_vl")
-    prepared = vlm.family.prepare(vlm.model.config, images, CLIP_MEAN, CLIP_STD)
-    patches, grid = qwen_patches(prepared, 4, 2, 2)
-    assert expected["image_grid_thw"].tolist() == [[1, *grid]] * 2
-    torch.testing.assert_close(patches, expected["pixel_values"], rtol=0, atol=1e-5)
+    vlm = tiny_vlm("qwen2_5_vl", min_pixels=400, max_pixels=900)
+    for height, width in ((16, 28), (24, 24), (40, 28), (12, 12)):
+        images = pictures(2, height, width) / 2  # where resampling exceeds no bounds
+        expected = processor(images=list((images + 1) / 2), do_rescale=False, return_tensors="pt")
+        prepared = vlm.family.prepare(vlm.model.config, images, vlm.preprocessing)
+        patches, grid = qwen_patches(prepared, 4, 2, 2)
+        assert expected["image_grid_thw"].tolist() == [[1, *grid]] * 2
+        torch.testing.assert_close(patches, expected["pixel_values"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", [(3136, 1003520), (65536, 16777216), (1, 5000)])
+@pytest.mark.parametrize("unit", [28, 32])
+def test_sizes_are_those_of_the_preprocessor(unit, pixels):
+    sides = (1, 13, 14, 32, 64, 100, 128, 224, 333, 1500, 4100, 5000)
+    for height in sides:
+        for width in sides:
+            if max(height, width) > 200 * min(height, width):
+                with pytest.raises(UserError, match=r"aspect ratio.*at most 200"):
+                    resized(height, width, unit, pixels)
+                continue
+            expected = smart_resize(height, width, unit, *pixels)
+            assert resized(height, width, unit, pixels) == expected
+
+
+def test_limits_are_the_families_own_unless_a_folder_or_a_user_has_others(tmp_path):
+    own = Qwen2VLImageProcessor.size
+    assert FAMILIES["qwen2_5_vl"].preprocessing.pixels == tuple(own.values())
+    assert list(own) == ["shortest_edge", "longest_edge"]
+    image = pictures(1, 32, 32)
+    seen = {}
+    for family, side in (("qwen2_5_vl", 56), ("qwen3_vl", 256)):
+        vlm = HuggingFaceVLM(config=CONFIGS[family])
+        size = vlm.family.prepare(vlm.model.config, image, vlm.preprocessing).shape[-2:]
+        seen[family] = tuple(size)
+        assert seen[family] == (side, side)
+    save_vlm(tmp_path, "qwen3_vl", vision_tokens=True)
+    file = tmp_path / "preprocessor_config.json"
+    for content, options, expected in (
+        ({"min_pixels": 100, "max_pixels": 1000}, {}, (100, 1000)),
+        ({"size": {"shortest_edge": 200, "longest_edge": 2000}}, {}, (200, 2000)),
+        ({"size": {"shortest_edge": 9, "longest_edge": 90}, "min_pixels": 10}, {}, (10, 90)),
+        ({}, {}, (65536, 16777216)),
+        ({"min_pixels": 100, "max_pixels": 1000}, {"max_pixels": 500}, (100, 500)),
+    ):
+        file.write_text(json.dumps(content))
+        assert HuggingFaceVLM(str(tmp_path), **options).preprocessing.pixels == expected
+
+
+def test_preprocessors_and_limits_that_cannot_be_are_refused(tmp_path):
+    def refused(match, family="qwen3_vl", **options):
+        with pytest.raises(UserError, match=match):
+            tiny_vlm(family, **options)
+
+    refused("0 < min_pixels <= max_pixels, got 0 and 4096", min_pixels=0)
+    refused("0 < min_pixels <= max_pixels, got 8000 and 4096", min_pixels=8000)
+    refused("images of any size, got a model of llava", "llava", max_pixels=9)
+    save_vlm(tmp_path, "llava")
+    for content, match in (
+        ([], "must be an object"),
+        ({"image_mean": [0.5]}, r"image_mean.*three numbers, got \[0.5\]"),
+        ({"image_std": "x"}, "image_std.*three numbers, got 'x'"),
+    ):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=match) as caught:
+            HuggingFaceVLM(str(tmp_path))
+        assert str(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize(("family", "expected"), [("llava", (4, 4)), ("qwen3_vl", (2, 3))])
@@ -103,8 +168,6 @@ def test_resized_images_look_alike():
 
 def test_colours_are_normalised_as_the_preprocessor_says(tmp_path):
     made = save_vlm(tmp_path, "llava")
-    from pretzel.vlm.huggingface import HuggingFaceVLM
-
     images = pictures(1)
     torch.testing.assert_close(HuggingFaceVLM(str(tmp_path)).see(images)[0], made.see(images)[0])
     statistics = {"image_mean": list(HALF), "image_std": list(HALF)}

@@ -1,7 +1,7 @@
 """What differs between the families of Hugging Face models: their parts, and how they see.
 
-The parts are called as the models call them; images are prepared as the families' own
-preprocessors do, with tensors in place of files.
+The parts are called as the models call them; images are resized and normalised as the families'
+own preprocessors do, as a whole, never in tiles.
 """
 
 from abc import ABC, abstractmethod
@@ -14,12 +14,13 @@ from torch import nn
 
 from pretzel.errors import UserError
 from pretzel.typing import Float, Tensor
-
-Colours = tuple[float, float, float]
-
-CLIP_MEAN: Colours = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD: Colours = (0.26862954, 0.26130258, 0.27577711)
-HALF: Colours = (0.5, 0.5, 0.5)
+from pretzel.vlm.huggingface.preprocessing import (
+    CLIP_MEAN,
+    CLIP_STD,
+    HALF,
+    Preprocessing,
+    resized,
+)
 
 
 class Family(ABC):
@@ -29,8 +30,7 @@ class Family(ABC):
         decoder_name: Where its models have the inner text model.
         has_tower: Whether it sees.
         counts_axes: Whether rotary positions have three axes: time, row and column of an image.
-        mean: Of each colour of its images, in [0, 1].
-        std: Standard deviation of each colour.
+        preprocessing: Of its images, where a folder says nothing.
         special: Strings of special tokens by role, where its vocabulary has them.
         special_ids: The same roles as names of ids in its configuration.
     """
@@ -38,8 +38,7 @@ class Family(ABC):
     decoder_name: str
     has_tower = True
     counts_axes = False
-    mean: Colours = CLIP_MEAN
-    std: Colours = CLIP_STD
+    preprocessing = Preprocessing(mean=CLIP_MEAN, std=CLIP_STD)
     special: Mapping[str, str] = {}
     special_ids: Mapping[str, str] = {}
 
@@ -48,7 +47,13 @@ class Family(ABC):
         return model.get_submodule(self.decoder_name)
 
     @abstractmethod
-    def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
+    def image_size(
+        self,
+        config: Any,  # noqa: ANN401
+        height: int,
+        width: int,
+        how: Preprocessing,
+    ) -> tuple[int, int]:
         """Return the size in pixels in which its tower looks at an image."""
 
     @abstractmethod
@@ -63,14 +68,16 @@ class Family(ABC):
         self,
         config: Any,  # noqa: ANN401
         images: Float[Tensor, "m 3 height width"],
-        mean: Colours,
-        std: Colours,
+        how: Preprocessing,
     ) -> Float[Tensor, "m 3 height2 width2"]:
-        """Resize images in [-1, 1] for the tower and normalise their colours."""
-        size = self.image_size(config, images.shape[-2], images.shape[-1])
+        """Resize images in [-1, 1] for the tower and normalise their colours, float32 at least."""
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        size = self.image_size(config, images.shape[-2], images.shape[-1], how)
         if size != tuple(images.shape[-2:]):
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
-        centre, spread = (images.new_tensor(values)[:, None, None] for values in (mean, std))
+        centre, spread = (
+            images.new_tensor(values)[:, None, None] for values in (how.mean, how.std)
+        )
         return ((images + 1) / 2 - centre) / spread
 
 
@@ -80,7 +87,13 @@ class PlainText(Family):
     decoder_name = "model"
     has_tower = False
 
-    def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
+    def image_size(
+        self,
+        config: Any,  # noqa: ANN401
+        height: int,
+        width: int,
+        how: Preprocessing,
+    ) -> tuple[int, int]:
         """Refuse."""
         raise UserError("vlm is a plain language model: it has no vision tower to see with")
 
@@ -96,7 +109,13 @@ class PlainText(Family):
 class FixedSize(Family):
     """Families whose tower looks at an image as a whole, in one size: its positions are learned."""
 
-    def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
+    def image_size(
+        self,
+        config: Any,  # noqa: ANN401
+        height: int,
+        width: int,
+        how: Preprocessing,
+    ) -> tuple[int, int]:
         """Return the tower's size."""
         side: int = config.vision_config.image_size
         return side, side
@@ -128,8 +147,7 @@ class SmolVLM(FixedSize):
     """SmolVLM (arXiv 2504.05299): a SigLIP tower, pixel shuffle, a SmolLM2 decoder; no tiles."""
 
     decoder_name = "model.text_model"
-    mean = HALF
-    std = HALF
+    preprocessing = Preprocessing(mean=HALF, std=HALF)
 
     def features(
         self,
@@ -157,8 +175,7 @@ class QwenVL(Family):
     first decoder layers (DeepStack) are left out.
 
     Args:
-        mean: Of each colour of its images, in [0, 1].
-        std: Standard deviation of each colour.
+        preprocessing: Of its images, where a folder says nothing.
     """
 
     decoder_name = "model.language_model"
@@ -174,14 +191,20 @@ class QwenVL(Family):
         "end_of_image": "vision_end_token_id",
     }
 
-    def __init__(self, mean: Colours, std: Colours) -> None:
-        self.mean = mean
-        self.std = std
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
 
-    def image_size(self, config: Any, height: int, width: int) -> tuple[int, int]:  # noqa: ANN401
-        """Return the nearest multiples of a merged patch."""
-        unit = config.vision_config.patch_size * config.vision_config.spatial_merge_size
-        return max(round(height / unit), 1) * unit, max(round(width / unit), 1) * unit
+    def image_size(
+        self,
+        config: Any,  # noqa: ANN401
+        height: int,
+        width: int,
+        how: Preprocessing,
+    ) -> tuple[int, int]:
+        """Return multiples of a merged patch, within the limits of its preprocessing."""
+        unit: int = config.vision_config.patch_size * config.vision_config.spatial_merge_size
+        assert how.pixels is not None
+        return resized(height, width, unit, how.pixels)
 
     def features(
         self,
@@ -227,8 +250,12 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3": PlainText(),
     "llava": Llava(),
     "smolvlm": SmolVLM(),
-    "qwen2_5_vl": QwenVL(CLIP_MEAN, CLIP_STD),
-    "qwen3_vl": QwenVL(HALF, HALF),
+    # the class of transformers that prepares its images
+    "qwen2_5_vl": QwenVL(
+        Preprocessing(mean=CLIP_MEAN, std=CLIP_STD, pixels=(56 * 56, 28 * 28 * 1280))
+    ),
+    # that class again, as all published models configure it
+    "qwen3_vl": QwenVL(Preprocessing(mean=HALF, std=HALF, pixels=(256 * 256, 4096 * 4096))),
 }
 """By the ``model_type`` of a configuration."""
 

@@ -11,10 +11,23 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from pretzel.errors import UserError
-from pretzel.vlm.huggingface.families import HALF, Colours, Family, family_of
+from pretzel.vlm.huggingface.families import Family, family_of
 
 DType = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
+
+_MALFORMED = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    StrictDataclassError,
+    SafetensorError,
+)
+"""What transformers raises over files that are not what they should be."""
 
 TEXT_MODELS = ("llama", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text")
 """Decoders that attend to all positions in every layer, with rotary positions."""
@@ -39,7 +52,7 @@ def load_config(name: str | None, config: dict[str, Any] | None) -> Any:  # noqa
         family_of(config.get("model_type"), "config")
         try:
             made = AutoConfig.for_model(**config)
-        except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        except _MALFORMED as error:
             raise UserError(
                 f"config must be a transformers configuration of {config['model_type']}, but "
                 f"{_first_line(error)}"
@@ -48,7 +61,7 @@ def load_config(name: str | None, config: dict[str, Any] | None) -> Any:  # noqa
         assert name is not None
         try:
             made = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
+        except _MALFORMED as error:
             raise UserError(
                 "name must be a hub id that can be reached, or a local folder, of a Hugging Face "
                 f"model, got {name} ({_first_line(error)})"
@@ -113,7 +126,7 @@ def build_model(
         raise UserError(f"attention={attention} cannot be used: {_first_line(error)}") from error
     except UserError:
         raise
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except _MALFORMED as error:
         raise UserError(f"config cannot be built: {_first_line(error)}") from error
     return model.to(device)
 
@@ -128,7 +141,7 @@ def _read(auto: Any, name: str, config: Any, options: dict[str, Any]) -> Any:  #
             trust_remote_code=False,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except _MALFORMED as error:
         raise UserError(
             f"name must have safetensors weights that fit its configuration, got {name} "
             f"({_first_line(error)})"
@@ -139,6 +152,13 @@ def _read(auto: Any, name: str, config: Any, options: dict[str, Any]) -> Any:  #
         raise UserError(
             f"name must have all weights of its configuration, but {name} lacks {lacking[0]} "
             f"({len(lacking)} such tensors)"
+        )
+    # Those that the family's class declares to be ignored are not among them
+    more = sorted(key for key in info["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq"))
+    if more:
+        raise UserError(
+            f"name must have the weights of its configuration and no others, but {name} has "
+            f"{more[0]} ({len(more)} such tensors)"
         )
     return model
 
@@ -157,44 +177,18 @@ def load_tokenizer(source: str) -> Any:  # noqa: ANN401
     auto: Any = AutoTokenizer
     try:
         return auto.from_pretrained(source, trust_remote_code=False, split_special_tokens=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # tokenizers raises bare ones
         raise UserError(
             "tokenizer must be a hub id that can be reached, or a local folder, of a tokenizer, "
             f"got {source} ({_first_line(error)})"
         ) from error
 
 
-def image_statistics(name: str | None, family: Family) -> tuple[Colours, Colours]:
-    """Return mean and standard deviation of colours: its preprocessor's, or the family's.
-
-    Args:
-        name: Hub id or local folder.
-        family: Its family.
-    """
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    found: dict[str, Any] = {}
-    if name is not None:
-        try:
-            found, _ = ImageProcessingMixin.get_image_processor_dict(name)
-        except (OSError, ValueError):
-            found = {}  # a model without a preprocessor
-    if not found.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return _colours(found.get("image_mean"), family.mean), _colours(
-        found.get("image_std"), family.std
-    )
-
-
-def _colours(found: Any, default: Colours) -> Colours:  # noqa: ANN401
-    if found is None:
-        return default
-    values = list(found) if isinstance(found, list | tuple) else [found] * len(HALF)
-    return float(values[0]), float(values[1]), float(values[2])
-
-
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    is_for_users = isinstance(error, OSError | ValueError | RuntimeError | ImportError)
+    said = is_for_users or isinstance(error, StrictDataclassError | SafetensorError)
+    return text if said else f"{type(error).__name__}: {text}"

@@ -16,17 +16,17 @@ from pretzel.errors import UserError
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import AfterLayer, VLMCache, VLMStream
 from pretzel.vlm.cache import PreallocatedCache
-from pretzel.vlm.huggingface.families import Colours, family_of
+from pretzel.vlm.huggingface.families import family_of
 from pretzel.vlm.huggingface.layers import joined, recomputed, without_position_ids
 from pretzel.vlm.huggingface.loading import (
     Attention,
     DType,
     build_model,
-    image_statistics,
     load_config,
     load_tokenizer,
 )
 from pretzel.vlm.huggingface.masks import causal, for_attention
+from pretzel.vlm.huggingface.preprocessing import load_preprocessing
 from pretzel.vlm.huggingface.tokens import special_tokens
 from pretzel.weights import content_hash
 
@@ -39,7 +39,7 @@ class HuggingFaceVLM(VLMStream):
 
     Its precision is its own: it stays what ``dtype`` says whatever the rest of the model is cast
     to, embeddings are cast on the way in and states on the way out. On the meta device nothing is
-    read but the configuration (and the tokenizer of ``name``). No text can spell a special token.
+    read but the configurations (and the tokenizer of ``name``). No text can spell a special token.
 
     Args:
         name: Hub id or local folder. Code from it is never executed.
@@ -57,11 +57,15 @@ class HuggingFaceVLM(VLMStream):
         end_of_image: Token after an image; None likewise.
         end_of_text: Token that ends a supervised run of text; None for the family's.
         pad: Token that fills rows; None for the family's.
+        min_pixels: Least that an image has for its tower, in a family that takes any size; None
+            for that of its preprocessor, or else of the family.
+        max_pixels: Most that it has; None likewise.
         seed: Of random weights.
 
     Raises:
         UserError: If not exactly one of ``name`` and ``config`` is given, one cannot be loaded or
-            is of no known family, a token is unknown, or there is no such device.
+            is of no known family, a token is unknown or a text can spell it, limits of pixels
+            cannot be met, or there is no such device.
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class HuggingFaceVLM(VLMStream):
         end_of_image: str | None = None,
         end_of_text: str | None = None,
         pad: str | None = None,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -88,7 +94,6 @@ class HuggingFaceVLM(VLMStream):
         self.pinned = None if device is None else _device(device)
         self._tokenizer_source = tokenizer or name
         self._tokenizer: Any = None
-        self._statistics: tuple[Colours, Colours] | None = None
         self._hash = ""
 
         text = loaded.get_text_config()
@@ -106,6 +111,14 @@ class HuggingFaceVLM(VLMStream):
             given, self.family, loaded, self.vocab_size, self.tokenizer if asks else None
         )
         self.has_tower = self.family.has_tower
+        if (min_pixels, max_pixels) != (None, None) and self.family.preprocessing.pixels is None:
+            raise UserError(
+                "min_pixels and max_pixels are for families that take images of any size, got a "
+                f"model of {loaded.model_type}"
+            )
+        self.preprocessing = load_preprocessing(
+            name if self.has_tower else None, self.family.preprocessing, min_pixels, max_pixels
+        )
         self.model: Any = build_model(name, loaded, self.family, dtype, attention, seed)
         if self.pinned is not None and not self._like.is_meta:
             self.model.to(self.pinned)
@@ -113,12 +126,15 @@ class HuggingFaceVLM(VLMStream):
 
     @property
     def identity(self) -> str:  # type: ignore[override]  # its hash takes a while: when asked
-        """Kind of the model and content hash of its configuration and weights."""
+        """Kind of the model, and hash of its configuration, weights, special tokens and eyes."""
         if not self._hash:
             about = self.model.config.to_diff_dict()
             for name in _NOT_CONTENT:
                 about.pop(name, None)
             text = json.dumps(about, sort_keys=True, default=str)
+            text += json.dumps(vars(self.special))
+            if self.has_tower:
+                text += json.dumps(vars(self.preprocessing))
             text += content_hash(self.model.state_dict())
             self._hash = hashlib.sha256(text.encode()).hexdigest()
         return f"{self.model.config.model_type}:{self._hash}"
@@ -164,18 +180,15 @@ class HuggingFaceVLM(VLMStream):
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, ...]]:
         """Return what its own vision tower puts at image positions, raster order, and the grid.
 
-        Images are resized to the sides that the tower takes.
+        Images are resized and their colours normalised as by the model's own preprocessor.
 
         Args:
             images: Pixels in [-1, 1].
 
         Raises:
-            UserError: If it has no vision tower.
+            UserError: If it has no vision tower, or an image is too long for it.
         """
-        if self._statistics is None and self.family.has_tower:
-            self._statistics = image_statistics(self.name, self.family)
-        mean, std = self._statistics or (self.family.mean, self.family.std)
-        prepared = self.family.prepare(self.model.config, images, mean, std)
+        prepared = self.family.prepare(self.model.config, images, self.preprocessing)
         features, grid = self.family.features(self.model, prepared.to(self._like))
         return features.to(images), grid
 

@@ -27,7 +27,8 @@ def special_tokens(
         tokenizer: Its tokenizer; None to go by the configuration alone.
 
     Raises:
-        UserError: If the tokenizer does not know a string, or two roles share a token.
+        UserError: If the tokenizer does not know a string or a text can spell it, or two roles
+            share a token.
     """
 
     def known(token_id: object) -> int | None:
@@ -55,6 +56,11 @@ def special_tokens(
             found = known(vocabulary.get(token))
             if found is None:
                 raise UserError(f"{role} must be a token that the tokenizer knows, got {token!r}")
+            if _can_be_spelled(token, found, tokenizer):
+                raise UserError(
+                    f"{role} must be a special token of the tokenizer, which no text can spell, "
+                    f"got {token!r}"
+                )
             ids[role] = found
             continue
         choices = (
@@ -79,3 +85,12 @@ def special_tokens(
         end_of_image=ids["end_of_image"],
         end_of_text=ids["end_of_text"],
     )
+
+
+def _can_be_spelled(token: str, token_id: int, tokenizer: Any) -> bool:  # noqa: ANN401
+    """Tell whether a token is an ordinary one, or one that a text is split into all the same."""
+    added = tokenizer.added_tokens_decoder
+    special = {number for number, entry in added.items() if entry.special}
+    is_special = token_id in special.union(tokenizer.all_special_ids)
+    spelled: list[int] = tokenizer(token, add_special_tokens=False)["input_ids"]
+    return not is_special or token_id in spelled

@@ -1,0 +1,32 @@
+"""Building on the meta device: what a constructor refuses is found without memory or weights."""
+
+from collections.abc import Callable
+
+import torch
+from lightning.pytorch import LightningModule
+
+from pretzel.errors import UserError
+
+
+def built_without_memory(build: Callable[[], LightningModule]) -> LightningModule | None:
+    """Return the module that ``build`` makes, on the meta device.
+
+    Args:
+        build: Builds it; the state of the random numbers is not moved.
+
+    Returns:
+        The module; None if a part of it cannot be built there.
+
+    Raises:
+        UserError: If a constructor refuses its arguments.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return build()
+    except (UserError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None:  # the parser wraps what a constructor raised
+            if isinstance(cause, RuntimeError):  # torch's own, no user's mistake
+                return None
+            cause = cause.__cause__
+        raise
