@@ -233,4 +233,5 @@ def test_exported_weights_hold_no_frozen_part(tmp_path):
     trained.export(tmp_path / "weights.safetensors")
     with safe_open(tmp_path / "weights.safetensors", framework="pt") as file:
         assert set(file.keys()) == set(trained.state_dict())
-        assert file.metadata() == {**trained.frozen_identities(), "sampler": "{}"}
+        expected = {**trained.frozen_identities(), "sampler": "{}", "untrained": "[]"}
+        assert file.metadata() == expected
