@@ -79,6 +79,7 @@ class _Planner:
     weights: dict[str, str] = field(default_factory=dict)
     upstream: dict[str, str] = field(default_factory=dict)
     stages: dict[str, Cell] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
     def plan(self) -> Plan:
         self.parse_stages()
@@ -96,6 +97,11 @@ class _Planner:
             every = len(names) == len(combinations) > 1
             self.mistakes += [message] if every else [f"{message} (cell {n})" for n in names]
         self.refuse_equal_arms(chains)
+        if not self.mistakes:  # an arm that is wrong may be the one that uses a stage
+            for name, weights in self.weights.items():
+                if weights not in self.used:
+                    unused = f"{self.grid.file}: stages.{name}: nothing names {{stages.{name}}}"
+                    self.mistakes.append(unused)
         baseline = chains.get(self.grid.baseline_name)
         if baseline is not None and not baseline.links:
             reason = next(reversed(baseline.absent.values()))
@@ -209,6 +215,7 @@ class _Planner:
     def parse(self, config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the resolved configuration and its essence, after building the model."""
         values = substitute(config.values, self.weights, config)
+        self.used |= paths_in(values, set(self.weights.values()))
         config = Config(values=values, sources=config.sources)
         namespace = self.parser.parse("fit", config)
         resolved = self.parser.resolved("fit", namespace)

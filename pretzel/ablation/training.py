@@ -212,8 +212,11 @@ def _export(model: LightningModule, path: Path) -> None:
     if not isinstance(model, Exports):
         raise UserError(f"{type(model).__name__} cannot be a stage: it has no method export(path)")
     temporary = path.with_suffix(".saving")
-    model.export(temporary)
-    os.replace(temporary, path)
+    try:
+        model.export(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # nothing half-written stays on a full disk
 
 
 def _total_steps(trainer: Trainer) -> int | None:

@@ -178,6 +178,11 @@ def test_mistakes_of_the_grid_file(project, changed, expected):
     assert re.search(expected, refused(**changed))
 
 
+def test_a_stage_that_nothing_uses_is_refused(project):
+    write("warm.yaml", BASE)
+    assert "stages.warm: nothing names {stages.warm}" in refused(stages={"warm": "warm.yaml"})
+
+
 def test_a_stage_must_export(project):
     write(
         "warm.yaml",

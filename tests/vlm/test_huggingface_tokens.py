@@ -207,7 +207,6 @@ def test_a_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path):
         vlm.encode_text("a red circle")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="flash attention may be installed with a GPU")
 def test_flash_attention_that_is_not_there_is_refused():
-    if torch.cuda.is_available():
-        pytest.skip("it may be there")
     refused("attention=flash_attention_2", config=CONFIGS["llama"], attention="flash_attention_2")
