@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from callbacks.reporting import Stage
 from pretzel.errors import UserError
+from pretzel.measuring import Measures
 
 
 def check_counts(owner: str, **counts: int | None) -> None:
@@ -21,7 +22,7 @@ def check_counts(owner: str, **counts: int | None) -> None:
             raise UserError(f"{owner}: {name} must be at least 1, got {value}")
 
 
-class Evaluation(Callback, ABC):
+class Evaluation(Measures, Callback, ABC):
     """A callback that evaluates; how many validations there were survives a resume.
 
     Args:
@@ -62,7 +63,7 @@ class Evaluation(Callback, ABC):
         self.evaluate(trainer, pl_module, "test")
 
 
-class BatchEvaluation(Callback, ABC):
+class BatchEvaluation(Measures, Callback, ABC):
     """A callback that follows the batches of validation and test alike."""
 
     @abstractmethod

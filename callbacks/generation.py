@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -36,6 +37,9 @@ class Generation(Evaluation):
             those that a metric cannot judge (partial captions, for ShapeAccuracy).
         every_n_validations: Measure at every n-th validation of a fit; tests always measure.
 
+    Attributes:
+        facts: By metric, what values must share to be comparable.
+
     Raises:
         UserError: If an argument is out of range, a metric cannot judge a given prompt, no prompt
             is left, module or datamodule lack what is needed, or a metric's parts cannot be had;
@@ -64,6 +68,7 @@ class Generation(Evaluation):
         self.num_images = num_images
         self.batch_size = batch_size
         self.prompts = prompts
+        self.facts: dict[str, dict[str, Any]] = {}
         self._real_split: Split | None = None
         self._real_size: tuple[int, ...] | None = None
 
@@ -126,6 +131,10 @@ class Generation(Evaluation):
             for metric in self.metrics:
                 values |= metric.compute()
             values["seconds_per_image"] = seconds / len(prompts)
+            for metric in self.metrics:
+                if isinstance(metric, ReferenceMetric):
+                    extractor = metric.extractor.describe()
+                    self.facts[f"{stage}/{metric.name}"] = {"extractor": extractor}
             for board in tensorboards(trainer):
                 lines = "  \n".join(metric.describe() for metric in self.metrics)
                 board.add_text("generation/metrics", lines, trainer.global_step)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from callbacks.features import FeatureExtractor
+
 
 class GenerationMetric(ABC):
     """A metric of images generated from prompts.
@@ -46,7 +48,15 @@ class GenerationMetric(ABC):
 
 
 class ReferenceMetric(GenerationMetric):
-    """A metric that compares generated images with real ones."""
+    """A metric that compares generated images with real ones.
+
+    Attributes:
+        name: What its value is logged as.
+        extractor: Computes the features that it compares.
+    """
+
+    name: str
+    extractor: FeatureExtractor
 
     @abstractmethod
     def reset_real(self) -> None:

@@ -10,11 +10,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from pretzel.errors import UserError
+from pretzel.measuring import Measures
 from pretzel.sampling.pictures import to_uint8
 from pretzel.sequence import DocumentBatch
 
 
-class PredictionWriter(Callback):
+class PredictionWriter(Measures, Callback):
     """Write each predicted image as PNG, and its prompt beside it.
 
     Files are ``<folder>/<key>.png`` and one line of ``<folder>/prompts-rank<k>.jsonl`` for each.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from itertools import chain, islice, repeat
+from pathlib import Path
 from typing import Any, final
 
 from lightning.pytorch import LightningDataModule
@@ -17,6 +18,7 @@ from datamodules.sample import CorruptSample, Sample
 from datamodules.shard_reader import is_pipe
 from datamodules.source import ShardSource, Split
 from datamodules.train_stream import TrainPlan, TrainStream
+from pretzel.contents import mark
 from pretzel.errors import UserError
 from pretzel.rng import stream
 
@@ -161,6 +163,21 @@ class WebDatasetDataModule(LightningDataModule):
             raise UserError(f"{type(self.source).__name__} has no {split} shards")
         samples = self.source.samples(split, self.image_size, upscale=self.upscale)
         return islice(samples, limit)
+
+    def manifest(self) -> dict[str, str]:
+        """Return a mark of what each shard holds, by ``split/place``.
+
+        A ``pipe:`` counts by its text.
+
+        Raises:
+            UserError: If a local shard does not exist.
+        """
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        return {
+            f"{split}/{index}": shard if is_pipe(shard) else mark(Path(shard))
+            for split in splits
+            for index, shard in enumerate(self.source.shards(split))
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the order of the training data depends on; the trainer counts batches."""

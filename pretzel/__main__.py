@@ -21,8 +21,9 @@ one run (every part in YAML by class_path; see `pretzel fit --help`):
 an ablation (see `pretzel grid --help`):
   grid plan FILE      parse every cell and show what each arm changes
   grid run FILE       train and test what is not done yet; the same command continues
-  grid status FILE    what is done, running, failed
-  compare DIR         the table: mean, interval, paired difference to the baseline
+  grid status FILE    what is done, running, failed; grid board FILE: TensorBoard
+  compare DIR         the report: means, intervals, paired differences, curves, pictures
+  diff A B            two runs or arms: configuration, code, versions, metrics
 
 a model or a part:
   sample              pictures of prompts from a checkpoint (see `pretzel sample --help`)
@@ -47,6 +48,12 @@ def _compare(args: list[str]) -> int:
     from pretzel.ablation.commands import compare
 
     return compare(args)
+
+
+def _diff(args: list[str]) -> int:
+    from pretzel.ablation.commands import diff
+
+    return diff(args)
 
 
 def _sample(args: list[str]) -> int:
@@ -75,6 +82,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": _fit,
     "grid": lambda args: _grid(args[1:]),
     "compare": lambda args: _compare(args[1:]),
+    "diff": lambda args: _diff(args[1:]),
     "sample": lambda args: _sample(args[1:]),
     "check": lambda args: _check(args[1:]),
     "import": lambda args: _import(args[1:]),

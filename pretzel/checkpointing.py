@@ -5,6 +5,7 @@ a disk that fills up meanwhile leaves half a file where the last good checkpoint
 """
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         written = io.BytesIO()  # as Lightning does; and torch's own writer has no OSError
         torch.save(checkpoint, written)
         try:
-            partial.write_bytes(written.getbuffer())
+            with partial.open("wb") as file:
+                file.write(written.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave the name without the content
             partial.replace(target)
+        except OSError as error:  # which names no file where the disk is full
+            raise OSError(error.errno, error.strerror, str(target)) from error
         finally:
             partial.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """Guards around a run: refused before it starts, short when it fails, nothing left behind."""
 
 import contextlib
-import errno
 import os
 import shutil
 import signal
@@ -18,8 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from pretzel.errors import UserError
-
-_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+from pretzel.storage import storage_error
 
 
 @contextlib.contextmanager
@@ -53,15 +51,17 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
         _remove_if_untrained(trainer, made)
         raise UserError(_one_sentence(error)) from error
     except OSError as error:
-        if error.errno not in _STORAGE:
+        folder = next(iter(_log_folders(trainer)), trainer.default_root_dir)
+        told = storage_error(
+            error,
+            folder,
+            f", stopped at step {trainer.global_step}; checkpoints written before are whole, in "
+            f"{folder}",
+        )
+        if told is None:
             raise
         _remove_if_untrained(trainer, made)
-        folder = next(iter(_log_folders(trainer)), trainer.default_root_dir)
-        where = error.filename2 or error.filename or folder
-        raise UserError(
-            f"{where}: cannot be written ({error.strerror}), stopped at step "
-            f"{trainer.global_step}; checkpoints written before are whole, in {folder}"
-        ) from error
+        raise told from error
     except RuntimeError as error:
         if "Error(s) in loading state_dict" not in str(error):
             raise

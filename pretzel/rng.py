@@ -2,11 +2,15 @@
 
 Arms of an ablation that share a seed must see the same noise whatever else they draw (common
 random numbers). A stream is therefore derived from a key, such as ``(seed, "noise", step)``,
-and never from the global state.
+and never from the global state. What others draw from the global state (dropout, a user's module)
+can be seeded by key as well, and saved in a checkpoint.
 """
 
 import hashlib
+import random
+from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -21,7 +25,57 @@ def stream(*key: int | str, device: torch.device | str = "cpu") -> torch.Generat
     Returns:
         A freshly seeded ``torch.Generator``.
     """
-    digest = hashlib.sha256(repr(key).encode()).digest()
     generator = torch.Generator(device=device)
-    generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    generator.manual_seed(_number(key))
     return generator
+
+
+def seed_global(*key: int | str) -> None:
+    """Seed the global states of Python, numpy and torch, on all devices, by a key.
+
+    Args:
+        key: What the numbers are for, as in :func:`stream`.
+    """
+    number = _number(key)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.manual_seed(number)
+
+
+def global_states(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Return the global random states in types that ``torch.load(weights_only=True)`` reads.
+
+    Args:
+        device: Its state is among them, if it is a GPU.
+    """
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    states = {
+        "python": [version, list(words), gauss],
+        "numpy": [str(kind), [int(x) for x in keys], int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.device(device).type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_global_states(states: dict[str, Any], device: torch.device | str = "cpu") -> None:
+    """Put back what :func:`global_states` returned.
+
+    Args:
+        states: The states.
+        device: Takes the GPU's state, if it is one and there is such a state.
+    """
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(states["torch"].cpu())
+    if "cuda" in states and torch.device(device).type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+
+
+def _number(key: tuple[int | str, ...]) -> int:
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -36,7 +36,8 @@ FITS = [c for c in COMMANDS if c[:2] == ["pretzel", "fit"] and c not in STAGES]
 PLANS = [c for c in COMMANDS if c[:2] == ["pretzel", "grid"]]
 MAKES = [c for c in COMMANDS if c[0] == "make"]
 ELSEWHERE = {  # tested with what they belong to
-    ("pretzel", "compare"): "tests/ablation/test_compare.py",
+    ("pretzel", "compare"): "tests/ablation/report/test_compare.py",
+    ("pretzel", "diff"): "tests/ablation/test_run.py",
     ("pretzel", "test"): "tests/test_readme.py",
     ("pretzel", "predict"): "tests/test_readme.py",
     ("pip", "install"): "tests/examples/test_causal_conv.py",
@@ -72,9 +73,9 @@ def test_make_targets_exist(command):
     assert re.search(rf"^{command[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", PLANS, ids=joined)
-def test_grids_plan(command, monkeypatch, tmp_path, capsys):
-    path = ROOT / command[3]
+@pytest.mark.parametrize("file", sorted({command[3] for command in PLANS if len(command) > 3}))
+def test_grids_plan(file, monkeypatch, tmp_path, capsys):
+    path = ROOT / file
     monkeypatch.chdir(tmp_path)
     # What `pip install -e` of the example does.
     monkeypatch.syspath_prepend(str(ROOT / "examples" / "pretzel_causal_conv" / "src"))

@@ -1,7 +1,6 @@
 """The configuration of a cell: base, arms, seed, the weights of stages, and its folder."""
 
 import re
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from pretzel.ablation.classes import import_name, subclasses
 from pretzel.ablation.explain import parameters
 from pretzel.ablation.grid import Combination
-from pretzel.ablation.overlay import Config, at, override
+from pretzel.ablation.overlay import Config, at, override, replaced
 from pretzel.ablation.suggest import did_you_mean
 from pretzel.ablation.yamlfile import Key, Source
 from pretzel.errors import UserError
@@ -36,18 +35,18 @@ def with_arms(base: Config, combination: Combination, link: str) -> Config:
     return config
 
 
-def set_seed(values: dict[str, Any], seed: int) -> None:
-    """Set the seeds of a configuration that has them, in place."""
+def with_seed(values: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return a configuration with the seeds set that it has."""
     for key in _SEED_KEYS:
-        put(values, key, seed)
+        values = put(values, key, seed)
+    return values
 
 
-def put(values: dict[str, Any], key: Key, value: object) -> None:
-    """Set what stands at a path, in place, where something stands there."""
-    *parents, last = key
-    node = at(values, tuple(parents)) if parents else values
-    if isinstance(node, dict) and last in node:
-        node[last] = value
+def put(values: dict[str, Any], key: Key, value: object) -> dict[str, Any]:
+    """Return a configuration with another value at a path, where something stands there."""
+    parent = at(values, key[:-1]) if key[:-1] else values
+    has_one = isinstance(parent, dict) and key[-1] in parent
+    return replaced(values, key, value) if has_one else values
 
 
 def paths_in(node: object, paths: set[str]) -> set[str]:
@@ -102,11 +101,10 @@ def without(node: Any, paths: set[str]) -> Any:  # noqa: ANN401
 
 def placed(resolved: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the configuration with its outputs in the cell's folder."""
-    values = deepcopy(resolved)
-    values["ckpt_path"] = None
-    values["trainer"] |= {
+    trainer = {
+        **resolved["trainer"],
         "default_root_dir": str(folder),
-        "enable_checkpointing": _keeps_checkpoints(values["trainer"]),
+        "enable_checkpointing": _keeps_checkpoints(resolved["trainer"]),
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "logger": {
@@ -119,7 +117,7 @@ def placed(resolved: dict[str, Any], folder: Path) -> dict[str, Any]:
             },
         },
     }
-    return values
+    return {**resolved, "ckpt_path": None, "trainer": trainer}
 
 
 def _keeps_checkpoints(trainer: dict[str, Any]) -> bool:

@@ -1,11 +1,14 @@
-"""The commands ``pretzel grid plan | run | status`` and ``pretzel compare``.
+"""The commands ``pretzel grid ...``, ``pretzel compare`` and ``pretzel diff``.
 
-Only ``plan`` and ``run`` import torch.
+Only those that parse cells or run them import torch.
 """
 
+import argparse
 import os
+import shlex
 from pathlib import Path
 
+from pretzel.ablation.grid import Grid
 from pretzel.commandline import Parser
 from pretzel.errors import UserError
 
@@ -14,7 +17,7 @@ def grid(args: list[str]) -> int:
     """Run ``pretzel grid``.
 
     Args:
-        args: ``plan``, ``run`` or ``status``, the grid file and options.
+        args: A command, the grid file and options.
 
     Returns:
         The exit code.
@@ -22,31 +25,108 @@ def grid(args: list[str]) -> int:
     Raises:
         UserError: For users' mistakes.
     """
-    parser = Parser(prog="pretzel grid", description="Plan, run and watch an ablation grid.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    plan = commands.add_parser("plan", help="parse every cell and show what each arm changes")
-    run = commands.add_parser("run", help="train and test what is not done; continues after a kill")
-    status = commands.add_parser("status", help="show what is done, running and failed")
-    for command in (plan, run, status):
-        command.add_argument("file", help="the grid's YAML file")
-    run.add_argument("--slots", type=int, default=_cores(), help="cells at a time (%(default)s)")
-    run.add_argument(
-        "--rerun-stale",
-        action="store_true",
-        help="run finished cells again whose configuration has changed",
-    )
-    given = parser.parse_args(args)
+    given = _parser().parse_args(args)
+    if given.command == "board":
+        return _board(given.grid, given.port)
+    if given.command == "schema":
+        return _schema()
     if given.command == "status":
         return _status(given.file)
     if given.command == "plan":
-        return _plan(given.file)
-    if given.slots < 1:
-        raise UserError(f"--slots must be at least 1, got {given.slots}")
-    return _run(given.file, given.slots, given.rerun_stale)
+        return _plan(given.file, probe=given.probe, as_json=given.json)
+
+    from pretzel.ablation.gridfile import load
+
+    loaded = load(given.file)
+    if given.command in ("why", "adopt", "gc"):
+        from pretzel.ablation import lifecycle
+
+        command = {"why": lifecycle.why, "adopt": lifecycle.adopt, "gc": lifecycle.gc}
+        return command[given.command](loaded, given)
+    return _run(loaded, given)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="pretzel grid", description="Plan, run and watch an ablation grid.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+
+    def command(name: str, told: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+        added.add_argument("file", help="the grid's YAML file")
+        return added
+
+    plan = command("plan", "parse every cell and show what each arm changes")
+    plan.add_argument(
+        "--probe", action="store_true", help="train a few steps of each arm to estimate the time"
+    )
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+    run = command("run", "train and test what is not done; continues after a kill")
+    run.add_argument(
+        "--only", action="append", metavar="CELL", help="an arm, a cell or a pattern (repeatable)"
+    )
+    rerun = command("rerun", "run cells again from the beginning")
+    rerun.add_argument("cells", nargs="*", help="arms, cells or patterns such as 'stacked/*'")
+    rerun.add_argument("--stale", action="store_true", help="those finished with another setup")
+    rerun.add_argument("--failed", action="store_true", help="those that failed")
+    evaluate = command("evaluate", "measure trained cells by new metrics; trains nothing")
+    for one in (run, rerun, evaluate):
+        _add_engine(one)
+    command("status", "show what is done, running and failed")
+    why = command("why", "tell what differs from what a cell was run with")
+    why.add_argument("--patch", action="store_true", help="show the source code that differs")
+    adopt = command("adopt", "accept results in spite of what differs, and record that")
+    adopt.add_argument("--because", default="", help="the reason, for the record")
+    for one in (why, adopt):
+        one.add_argument("cells", nargs="+", help="arms, cells or patterns such as 'stacked/*'")
+    gc = command("gc", "list what the grid no longer needs")
+    gc.add_argument("--delete", action="store_true", help="remove it")
+    board = commands.add_parser("board", help="TensorBoard over the grid, on loopback")
+    board.add_argument("grid", help="a grid's YAML file, or a folder of runs such as runs/")
+    board.add_argument(
+        "--port", type=int, help="on 127.0.0.1 (6006 or the next that is free; 0: any)"
+    )
+    commands.add_parser("schema", help="print the JSON Schema of a grid file, for editors")
+    return parser
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=["forks", "processes", "slurm"],
+        default="forks",
+        help="forks of one process that has the imports (default), processes that import "
+        "themselves, or jobs of a Slurm cluster",
+    )
+    parser.add_argument(
+        "--slots", type=int, help="cells at a time (default: one for each GPU, or core without)"
+    )
+    parser.add_argument(
+        "--gpus", help="GPUs to use, such as 0,1, or none (default: all that are visible)"
+    )
+    parser.add_argument(
+        "--per-gpu", type=int, default=1, help="cells that share a GPU (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of sbatch, such as partition=gpu, time=240, gpus_per_node=1 (repeatable)",
+    )
+    parser.add_argument(
+        "--retry", type=int, default=0, help="start a cell that fails again so often"
+    )
+    failing = parser.add_mutually_exclusive_group()
+    failing.add_argument(
+        "--keep-going", action="store_true", help="a cell that fails stops no other (default)"
+    )
+    failing.add_argument(
+        "--fail-fast", action="store_true", help="the first cell that fails stops the others"
+    )
 
 
 def compare(args: list[str]) -> int:
-    """Run ``pretzel compare``: print the table and write it and HParams into the folder.
+    """Run ``pretzel compare``: show the report and write it and HParams into the folder.
 
     Args:
         args: The output folder of a grid, and options.
@@ -57,11 +137,67 @@ def compare(args: list[str]) -> int:
     Raises:
         UserError: For users' mistakes.
     """
-    parser = Parser(prog="pretzel compare", description="Compare the arms of a grid.")
+    parser = Parser(
+        prog="pretzel compare",
+        description="Compare the arms of a grid. Writes compare.md, .tex, .csv and .html into its "
+        "folder, and compare_summary.csv; shows one of them.",
+    )
     parser.add_argument("folder", help="the grid's output folder, such as runs/quickstart")
-    parser.add_argument("--format", choices=["markdown"], default="markdown")
+    parser.add_argument(
+        "--format",
+        choices=["terminal", "markdown", "latex", "csv", "html", "all"],
+        help="what to show; by default terminal on a terminal and markdown elsewhere; all: only "
+        "the names of the files",
+    )
+    parser.add_argument("--out", type=Path, help="a file for it, instead of standard output")
     given = parser.parse_args(args)
-    print(_compare(Path(given.folder)))
+
+    from pretzel.ablation.report.command import show
+
+    show(Path(given.folder), given.format, given.out, shlex.join(["pretzel", "compare", *args]))
+    return 0
+
+
+def diff(args: list[str]) -> int:
+    """Run ``pretzel diff``: what differs between two runs or arms.
+
+    Args:
+        args: Two folders, and options.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: For users' mistakes.
+    """
+    parser = Parser(
+        prog="pretzel diff",
+        description="Show what differs between two runs or arms: configuration, data, versions, "
+        "code and metrics.",
+    )
+    for name in ("first", "second"):
+        parser.add_argument(name, type=Path, help="runs/GRID/ARM or runs/GRID/ARM/seed0")
+    parser.add_argument("--patch", action="store_true", help="show the source code that differs")
+    given = parser.parse_args(args)
+
+    from pretzel.ablation.diff import diff as told
+
+    print(told(given.first, given.second, whole_patch=given.patch))
+    return 0
+
+
+def _board(grid: str, port: int | None) -> int:
+    folder = Path(grid)
+    if not folder.is_dir():
+        from pretzel.ablation.gridfile import load
+
+        folder = load(grid).output
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; start with: pretzel grid run {grid}")
+
+    from pretzel.ablation.report.board import serve
+
+    serve(folder, port)
     return 0
 
 
@@ -73,12 +209,9 @@ def _cores() -> int:
 
 
 def _compare(folder: Path) -> str:
-    from pretzel.ablation import compare, hparams
+    from pretzel.ablation.report.command import report
 
-    comparison = compare.load(folder)
-    text = compare.write(comparison)
-    hparams.write(comparison)
-    return text
+    return report(folder).text("markdown")
 
 
 def _status(file: str) -> int:
@@ -98,6 +231,7 @@ def _status(file: str) -> int:
             cell["name"],
             CellFolder(path=output / cell["name"]),
             cell["identity"],
+            cell.get("evaluation"),
             [*plan["metrics"]],
         )
         for cell in plan["cells"]
@@ -106,43 +240,65 @@ def _status(file: str) -> int:
     return 0
 
 
-def _plan(file: str) -> int:
-    from rich.console import Console
+def _schema() -> int:
+    import json
 
-    from pretzel.ablation.gridfile import load
-    from pretzel.ablation.planner import make
-    from pretzel.ablation.run import folder_of
-    from pretzel.ablation.view import Row, table
+    from pretzel.ablation.schema import grid_schema
 
-    plan = make(load(file))
-    console = Console()
-    names = [metric.name for metric in plan.grid.metrics]
-    rows = [Row.of(cell.name, folder_of(plan, cell), cell.identity, names) for cell in plan.runs]
-    console.print(table(rows, f"{plan.grid.output}: {len(rows)} runs"))
-    for arm, changes in plan.changes.items():
-        told = "the baseline" if arm == plan.grid.baseline_name else "; ".join(changes)
-        console.print(f"{arm}: {told}", markup=False, highlight=False, soft_wrap=True)
-        for link, reason in plan.absent[arm].items():
-            told = f"{arm}: {link or 'all of it'}: n/a: {reason}"
-            console.print(told, markup=False, highlight=False, soft_wrap=True)
+    print(json.dumps(grid_schema(), indent=2))
     return 0
 
 
-def _run(file: str, slots: int, rerun_stale: bool) -> int:
+def _plan(file: str, *, probe: bool, as_json: bool) -> int:
     from pretzel.ablation.gridfile import load
 
     given = load(file)
-    print(f"{file}: parsing all cells before anything starts", flush=True)
 
+    from pretzel.ablation.estimate import estimate, states
     from pretzel.ablation.planner import make
-    from pretzel.ablation.run import run
+    from pretzel.ablation.planview import print_json, show
+    from pretzel.ablation.probe import probe_all
+    from pretzel.ablation.progress import planning
 
-    code = run(make(given), slots=slots, rerun_stale=rerun_stale)
-    output = given.output
+    with planning() as progress:
+        plan = make(given, progress)
+    stands = states(plan)
+    time = estimate(plan, stands)
+    if probe:
+        time = estimate(plan, stands, probe_all(plan, time.unknown))
+    if as_json:
+        print_json(plan, stands, time)
+    else:
+        show(plan, stands, time, _cores())
+    return 0
+
+
+def _run(grid: Grid, given: argparse.Namespace) -> int:
+    if given.retry < 0:
+        raise UserError(f"--retry must be 0 or more, got {given.retry}")
+
+    from pretzel.ablation.engines.chosen import engine_of
+
+    make = engine_of(given, grid.output)  # before torch: what it refuses is said at once
+    engine = make()
+    try:
+        print(f"{grid.file}: parsing all cells before anything starts", flush=True)
+
+        from pretzel.ablation import lifecycle
+
+        command = {
+            "run": lifecycle.run_cells,
+            "rerun": lifecycle.rerun,
+            "evaluate": lifecycle.evaluate,
+        }
+        code = command[given.command](grid, given, engine)
+    finally:
+        engine.close()
+    output = grid.output
     print(f"\n{_compare(output)}")
-    print(f"This table:  {output}/compare.md")
+    print(f"This table:  {output}/compare.md; as a page with curves and pictures: compare.html")
     print(f"Runs:        {output}/ARM/seedN (logs, pictures in TensorBoard, final.ckpt)")
-    print(f"TensorBoard: tensorboard --logdir {output} --host 127.0.0.1   (or: make board)")
+    print(f"TensorBoard: pretzel grid board {grid.file}")
     if code:
-        print(f"Some cells failed: pretzel grid status {file}; run again to retry them.")
+        print(f"Some cells failed: pretzel grid status {grid.file}; run again to retry them.")
     return code

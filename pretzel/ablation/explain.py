@@ -5,7 +5,9 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from types import TracebackType
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -24,10 +26,12 @@ _FINDINGS = (
     re.compile(r"the following arguments are required: (?P<required>.+)"),
     re.compile(r"Import path (?P<path>\S+) does not correspond to a subclass of (?P<base>.+)"),
     re.compile(r"Expected a dot import path string: (?P<short>.+)"),
+    re.compile(r"Not a valid subclass of (?P<kind>\w+)\. Got value"),
     re.compile(r"unrecognized arguments: (?P<arguments>.+)"),
 )
 _IN_KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
 _IN_CLASS = re.compile(r"Problem with given class_path '(?P<path>[^']+)'")
+_IN_FACTORY = re.compile(r"Type .+? expects a function or a callable class: ")
 _EXPECTED = re.compile(r"Expected (?:a|an) (?P<type>.+?)(?:\. Got value: .*)?$")
 _FRAME = re.compile(
     r"^(Does not validate|Subtypes:|Errors:|Given value|Parser key|Problem with|Subclass types"
@@ -109,19 +113,27 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _contexts(message: str) -> list[tuple[tuple[str, ...], str | None, str]]:
-    """Return each line with the keys and the class it is about, read off the indentation."""
+    """Return each line with the keys and the class it is about, read off the indentation.
+
+    The class is empty where the report does not name it: it is the one that the keys lead to.
+    """
     lines: list[tuple[tuple[str, ...], str | None, str]] = []
     keys: list[tuple[int, str]] = []
     owners: list[tuple[int, str]] = []
     for raw in message.splitlines():
         text = raw.strip()
-        indent = len(raw) - len(raw.lstrip()) + (2 if text.startswith("- ") else 0)
+        if not text:
+            continue
+        indent = len(raw) - len(raw.lstrip()) + (1 if text.startswith("- ") else 0)
         text = text.removeprefix("- ")
         keys = [item for item in keys if item[0] < indent]
         owners = [item for item in owners if item[0] < indent]
-        if found := _IN_KEY.match(text):
-            keys.append((indent, found["key"]))
+        while found := _IN_FACTORY.match(text) or _IN_KEY.match(text):
             text = text[found.end() :].strip()
+            if key := found.groupdict().get("key"):
+                keys.append((indent, key))
+            else:
+                owners.append((indent, ""))  # the class that stands there
         if found := _IN_CLASS.match(text):
             owners.append((indent, found["path"]))
         lines.append((tuple(k for _, k in keys), owners[-1][1] if owners else None, text))
@@ -136,10 +148,19 @@ def _sentence(
     options: list[str],
 ) -> UserError:
     path = _path(config, keys, owner)
+    if owner == "":
+        node = at(config.values, path)
+        owner = str(node.get("class_path")) if isinstance(node, dict) else str(node)
     if option := found.get("option"):
         key = _argument(config, path, option)
-        near = did_you_mean(option, parameters(owner) if owner else ())
+        takes = parameters(owner) if owner else []
         value = _value(config, key)
+        if option in takes:  # a factory's
+            return UserError(
+                f"{_where(config, key)}{owner} is given its '{option}' by the part that makes it, "
+                f"not by the configuration (value {value})"
+            )
+        near = did_you_mean(option, takes)
         return UserError(
             f"{_where(config, key)}{owner} has no parameter '{option}' (value {value}){near}"
         )
@@ -156,14 +177,17 @@ def _sentence(
         if absent and not f"{name}.".startswith(f"{absent}."):
             where = _where(config, _class_key(config, path))
             return UserError(f"{where}'{name}' cannot be imported: it needs module '{absent}'")
-        near = did_you_mean(name, _known_classes(name)) or _by_last_name(name)
+        near = _near_class(name, config)
         return UserError(f"{_where(config, _class_key(config, path))}no such class '{name}'{near}")
     if short := found.get("short"):
-        near = _by_last_name(short)
+        near = _near_class(short, config)
         return UserError(f"{_where(config, _class_key(config, path))}no such class '{short}'{near}")
     if wrong := found.get("path"):
         where = _where(config, _class_key(config, path))
         return UserError(f"{where}'{wrong}' is not a {found.get('base')}")
+    if kind := found.get("kind"):
+        given = _value(config, path)
+        return UserError(f"{_where(config, path)}must be the class_path of a {kind}, got {given}")
     argument = str(found.get("arguments")).split(" ")[0]
     near = did_you_mean(argument.partition("=")[0], [f"--{option}" for option in options])
     return UserError(f"command line: unknown argument '{argument}'{near}")
@@ -205,18 +229,37 @@ def _value(config: Config, path: Key) -> str:
 
 def parameters(class_path: str) -> list[str]:
     """Return the names of a class's parameters, those that it passes to its bases included."""
-    found = import_name(class_path)
+    return list(_parameters(import_name(class_path)))
+
+
+@cache  # reading a class's source for them takes 20 ms
+def _parameters(found: Any) -> tuple[str, ...]:  # noqa: ANN401
     if not isinstance(found, type):
-        return list(inspect.signature(found).parameters) if callable(found) else []
+        return tuple(inspect.signature(found).parameters) if callable(found) else ()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(found, "part", fail_untyped=False)
     part = parser.get_defaults().get("part")
-    return [] if part is None else list(vars(part))
+    return () if part is None else tuple(vars(part))
 
 
-def _known_classes(near: str) -> Iterator[str]:
+def _near_class(name: str, config: Config) -> str:
+    """Suggest the class that the user may have meant: by its last name, then by its whole path."""
+    last = name.rpartition(".")[2]
+    by_name: dict[str, list[str]] = {}
+    for path in [*_known_classes(name, config), *_lightning_classes()]:
+        by_name.setdefault(path.rpartition(".")[2], []).append(path)
+    found = difflib.get_close_matches(last, by_name, n=1, cutoff=0.6)
+    if not found:
+        return ""
+    paths = by_name[found[0]]
+    near = difflib.get_close_matches(name, paths, n=1, cutoff=0.0) if "." in name else paths
+    return f"; did you mean '{near[0]}'?"
+
+
+def _known_classes(near: str, config: Config) -> Iterator[str]:
     """Yield the dotted names of loaded classes that the user may have meant."""
-    roots = {"pretzel", "datamodules", "callbacks", near.partition(".")[0]}
+    named = {path.partition(".")[0] for _, path in _class_nodes(config.values) if "." in path}
+    roots = {"pretzel", "datamodules", "callbacks", near.partition(".")[0], *named} - {"torch"}
     module = near.rpartition(".")[0]
     for name, loaded in list(sys.modules.items()):
         if name.partition(".")[0] not in roots or loaded is None:
@@ -224,15 +267,6 @@ def _known_classes(near: str) -> Iterator[str]:
         for attribute, value in list(vars(loaded).items()):
             if isinstance(value, type) and (value.__module__ == name or name == module):
                 yield f"{name}.{attribute}"
-
-
-def _by_last_name(name: str) -> str:
-    """Suggest a class by the last part of its name alone."""
-    by_name: dict[str, str] = {}
-    for path in [*_known_classes(name), *_lightning_classes()]:
-        by_name.setdefault(path.rpartition(".")[2], path)
-    near = difflib.get_close_matches(name.rpartition(".")[2], by_name, n=1, cutoff=0.6)
-    return f"; did you mean '{by_name[near[0]]}'?" if near else ""
 
 
 def _lightning_classes() -> Iterator[str]:

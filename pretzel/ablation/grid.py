@@ -1,15 +1,19 @@
 """A grid: a base, axes of named arms, seeds, a baseline and metrics."""
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pretzel.ablation.typed import Rule
 from pretzel.ablation.yamlfile import Source
 
 Direction = Literal["max", "min"]
 Order = Literal["seeds", "arms"]
+Combine = Literal["product", "zip", "one_at_a_time"]
+DottedKey = Annotated[
+    str, Rule(told="a dotted key, such as model.init_args.lr", pattern=r"^[^.\s]+(\.[^.\s]+)*$")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +35,17 @@ class Override:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One choice on an axis; without overrides it is the base itself."""
+    """One choice on an axis; without overrides it is the base itself.
+
+    Attributes:
+        name: Its name.
+        overrides: What it sets.
+        tune: What is chosen for it on validation: the value of each is a list of candidates.
+    """
 
     name: str
     overrides: tuple[Override, ...]
+    tune: tuple[Override, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +109,39 @@ class Combination:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Match:
+    """What makes arms equal in size: the integer at a key is solved for each of them.
+
+    Attributes:
+        by: What is made equal to the baseline's: trainable ``parameters``, or ``flops``, those of
+            a training step's forward on one sample.
+        via: Dotted key of the integer, a width for example; no arm may set it.
+        tolerance: Relative difference that is equal enough.
+    """
+
+    by: Literal["parameters", "flops"]
+    via: DottedKey
+    tolerance: Annotated[float, Rule(told="a positive number, 0.02 for 2 %", above=0.0)] = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How an arm with ``tune`` chooses its values before the comparison.
+
+    Attributes:
+        metric: A metric of validation as it is logged, never of the test.
+        direction: Which is better.
+        seed: Seed of the runs that choose; by default, and at any rate, none of the compared.
+    """
+
+    metric: Annotated[
+        str, Rule(told="a metric of validation, not of the test", pattern=r"^(?!test[/_])\S+$")
+    ]
+    direction: Direction
+    seed: Annotated[int, Rule(told="an integer from 0", minimum=0.0)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Grid:
     """A grid file, read and checked as far as that goes without parsing the cells.
 
@@ -105,38 +149,35 @@ class Grid:
         file: The file, as the user named it.
         base: Configurations under every cell, the last one on top.
         axes: What is varied.
-        seeds: One cell for each arm and seed.
+        combinations: Which arms go together, the baseline first.
+        seeds: One cell for each combination and seed.
         baseline: The arm of each axis that differences are taken to.
         metrics: Columns of the table, in order.
         stages: Upstream runs, in order.
         chain: The runs of a cell, one after the other; without any, the base is the only one.
+        match: What is solved for so that the arms are equal in size; None for nothing.
+        tuning: How arms with ``tune`` choose; None where none has.
         output: The folder of all runs.
         checkpoint_seconds: Time between the checkpoints from which a killed cell continues.
-        order: Which cells start first: ``seeds``, seed by seed, so that a grid that is stopped has
-            whole rows; ``arms``, arm by arm, so that cells of equal length run side by side.
+        order: Which cells start first, seed by seed or arm by arm.
     """
 
     file: Path
     base: tuple[Path, ...]
     axes: tuple[Axis, ...]
+    combinations: tuple[Combination, ...]
     seeds: tuple[int, ...]
     baseline: dict[str, str]
     metrics: tuple[Metric, ...]
     stages: tuple[Stage, ...]
     chain: tuple[Link, ...]
+    match: Match | None
+    tuning: Tuning | None
     output: Path
     checkpoint_seconds: float
     order: Order
 
-    def combinations(self) -> Iterator[Combination]:
-        """Yield the product of the axes, the baseline first."""
-        product = [
-            Combination(arms=tuple(zip((axis.name for axis in self.axes), arms, strict=True)))
-            for arms in itertools.product(*(axis.arms for axis in self.axes))
-        ]
-        yield from sorted(product, key=lambda c: c.choices != self.baseline)
-
     @property
     def baseline_name(self) -> str:
         """The name of the baseline's combination."""
-        return next(self.combinations()).name
+        return self.combinations[0].name

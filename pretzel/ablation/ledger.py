@@ -2,7 +2,8 @@
 
 Files: ``cell.json`` (what to run), ``lease`` (locked by the process that runs it),
 ``progress.json``, ``last.ckpt`` (from which a killed cell continues), ``fit.json`` and
-``final.ckpt`` (trained, not yet tested), ``result.json`` (done), ``failure.json``, ``log.txt``.
+``final.ckpt`` (trained, not yet tested), ``result.json`` (done), ``adopted.json`` (differences that
+the user accepts), ``failure.json``, ``log.txt``.
 """
 
 import contextlib
@@ -18,9 +19,15 @@ from typing import Any
 
 from pretzel.errors import UserError
 
+_MARKS = ("identity", "evaluation")
+
 
 class State(StrEnum):
-    """Where a cell stands."""
+    """Where a cell stands.
+
+    A stale one is finished with other training than is asked for now; a trained one with the same
+    training, and measured otherwise or not at all.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
@@ -28,6 +35,7 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     STALE = "stale"
+    TRAINED = "trained"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,13 +104,48 @@ class CellFolder:
         """Error, traceback and last log lines of a failed cell."""
         return read_json(self.path / "failure.json")
 
-    def state(self, identity: str) -> State:
-        """Return where the cell stands, for the configuration that is now asked for."""
-        if self.locked():
-            return State.RUNNING
+    @property
+    def adopted(self) -> list[dict[str, Any]]:
+        """What the user has accepted: ``{"from": [training, evaluation], "to": ..., ...}``."""
+        found = (read_json(self.path / "adopted.json") or {}).get("adopted")
+        return found if isinstance(found, list) else []
+
+    def adopt(self, identity: str, evaluation: str | None, **said: Any) -> None:  # noqa: ANN401
+        """Accept the result as it is for what is now asked for, and record that.
+
+        Args:
+            identity: The training that is asked for.
+            evaluation: How it is to be measured.
+            **said: What differs, and why that is accepted.
+        """
+        result = self.result or {}
+        accepted = {
+            "from": [result.get("identity"), result.get("evaluation")],
+            "to": [identity, evaluation],
+            **said,
+        }
+        write_json(self.path / "adopted.json", {"adopted": [*self.adopted, accepted]})
+
+    def state(self, identity: str, evaluation: str | None = None) -> State:
+        """Return where the cell stands.
+
+        Args:
+            identity: The training that is now asked for.
+            evaluation: How it is to be measured; None if nothing is.
+        """
+        return State.RUNNING if self.locked() else self.state_of_rest(identity, evaluation)
+
+    def state_of_rest(self, identity: str, evaluation: str | None = None) -> State:
+        """Return where the cell stands when nobody runs it; arguments as :meth:`state`."""
         result = self.result
         if result is not None:
-            return State.DONE if result.get("identity") == identity else State.STALE
+            has = [result.get("identity"), result.get("evaluation")]
+            for accepted in self.adopted:
+                if accepted.get("from") == has and accepted.get("to") == [identity, evaluation]:
+                    return State.DONE
+            if has[0] != identity:
+                return State.STALE
+            return State.DONE if evaluation in (None, has[1]) else State.TRAINED
         spec = self.spec
         if spec is None or spec.get("identity") != identity:
             return State.PENDING
@@ -146,6 +189,9 @@ class CellFolder:
         old = self.spec
         if self.path.exists() and (old is None or old.get("identity") != spec["identity"]):
             self.clear()
+        result = self.result
+        if result is not None and any(result.get(k) != spec.get(k) for k in _MARKS):
+            (self.path / "result.json").unlink()  # measured otherwise
         (self.path / "failure.json").unlink(missing_ok=True)
         write_json(self.path / "cell.json", spec)
 

@@ -129,6 +129,12 @@ def at(values: dict[str, Any], key: Key) -> Any | None:  # noqa: ANN401
     return node
 
 
+def replaced(values: dict[str, Any], path: Key, value: object) -> dict[str, Any]:
+    """Return values with another one at a path; the mappings on the way are copied."""
+    first, *rest = path
+    return {**values, first: replaced(values[first], tuple(rest), value) if rest else value}
+
+
 def _put(config: Config, key: Key, value: Any, inner: dict[Key, Source]) -> Config:  # noqa: ANN401
     nested = value
     for part in reversed(key):

@@ -26,16 +26,24 @@ class Row:
     note: str
 
     @classmethod
-    def of(cls, name: str, folder: CellFolder, identity: str, metrics: Sequence[str] = ()) -> "Row":
+    def of(
+        cls,
+        name: str,
+        folder: CellFolder,
+        identity: str,
+        evaluation: str | None,
+        metrics: Sequence[str] = (),
+    ) -> "Row":
         """Read the state of a cell.
 
         Args:
             name: The cell's name.
             folder: Its folder.
-            identity: What is asked for now.
+            identity: The training that is asked for now.
+            evaluation: How it is to be measured.
             metrics: The metrics to show first.
         """
-        state, progress = folder.state(identity), folder.progress
+        state, progress = folder.state(identity, evaluation), folder.progress
         step, total = progress.get("step"), progress.get("total")
         left = ""
         if state is State.RUNNING and progress.get("left") is not None:
@@ -47,7 +55,9 @@ class Row:
         elif state is State.FAILED:
             note = (folder.failure or {}).get("error", "").split("\n")[0]
         elif state is State.STALE:
-            note = "finished with another configuration"
+            note = "finished with another configuration, code or data"
+        elif state is State.TRAINED:
+            note = "to be measured: pretzel grid evaluate"
         elif state is State.RUNNING:
             note = (
                 f"{progress.get('phase', 'start')} {_metrics(progress.get('metrics', {}), metrics)}"
@@ -68,6 +78,7 @@ def table(rows: Sequence[Row], title: str = "") -> Table:
         State.FAILED: "red",
         State.RUNNING: "cyan",
         State.STALE: "yellow",
+        State.TRAINED: "yellow",
     }
     for row in rows:
         state = f"[{colours.get(row.state, 'default')}]{row.state.value}[/]"

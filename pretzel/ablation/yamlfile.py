@@ -56,7 +56,7 @@ def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Key, Source]]:
         path: The file, as the user named it; messages name it the same way.
 
     Returns:
-        The values, and the line of each key by its path (list items are not followed).
+        The values, and the line of each key and list item by its path.
 
     Raises:
         UserError: If the file cannot be read, is not YAML, is not a mapping or repeats a key.
@@ -88,8 +88,12 @@ def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Key, Source]]:
 
 
 def _lines(node: yaml.Node, name: str, at: Key = ()) -> dict[Key, Source]:
-    """Return the line of every key under a node; refuse repeated keys."""
+    """Return the line of every key and list item under a node; refuse repeated keys."""
     found: dict[Key, Source] = {}
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            found[(*at, str(index))] = Source(name=name, line=item.start_mark.line + 1)
+            found |= _lines(item, name, (*at, str(index)))
     if not isinstance(node, yaml.MappingNode):
         return found
     seen: set[Hashable] = set()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from pretzel.measuring import Measures
 from pretzel.typing import Float, Tensor
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -56,7 +57,7 @@ class TrainableDenoiser(nn.Module, Denoiser, ABC):
         """
 
 
-class NoDenoiser(Denoiser):
+class NoDenoiser(Measures, Denoiser):
     """Leaves the noise in."""
 
     def __call__(
@@ -66,7 +67,7 @@ class NoDenoiser(Denoiser):
         return x
 
 
-class ScoreDenoiser(Denoiser):
+class ScoreDenoiser(Measures, Denoiser):
     """Tweedie's formula with the flow's own score, x + sigma^2 grad log p(x) (TARFlow)."""
 
     def __call__(

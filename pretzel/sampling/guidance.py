@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pretzel.errors import UserError
+from pretzel.measuring import Measures
 from pretzel.typing import Float, Tensor
 
 Weight = float | Tensor
@@ -25,7 +26,7 @@ class Gaussian:
     sigma: Float[Tensor, "*b d"]
 
 
-class Guidance(ABC):
+class Guidance(Measures, ABC):
     """Mixes two Gaussian conditionals of the same positions.
 
     Attributes:

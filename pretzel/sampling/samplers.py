@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from pretzel.errors import UserError
+from pretzel.measuring import Measures
 from pretzel.rng import stream
 from pretzel.sampling.inversion import Inversion
 from pretzel.typing import Float, Tensor
@@ -38,7 +39,7 @@ class Work:
 NO_WORK = Work(evaluations=0, positions=0)
 
 
-class Sampler(ABC):
+class Sampler(Measures, ABC):
     """Solves the inversions of a flow, block after block, noise side first."""
 
     def state(self) -> dict[str, Any]:

@@ -106,13 +106,13 @@ def test_what_an_arm_lacks_is_told(files, capsys):
     plan.save()
     assert main(["compare", "runs/grid"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| nothing")]
-    assert rows[0].count("n/a") == 3  # its seeds, the metric, the difference
+    assert {cell.strip() for cell in rows[0].split("|")[2:-1]} == {"n/a"}
 
 
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"chain": {"model": "first.yaml"}}, r"chain\.model: must not contain '\.' or be one of"),
+        ({"chain": {"model": "first.yaml"}}, r"chain\.model: must be .*, and none of model"),
         ({"chain": {"first": "frist.yaml"}}, r"chain\.first: frist\.yaml: no such file"),
         ({"axes": {"arm": {**ARMS, "odd": {"first": 3}}}},
          r"must be null, which leaves first out, or a key in it, got 3"),

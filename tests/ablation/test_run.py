@@ -19,6 +19,7 @@ from pretzel.__main__ import main
 from pretzel.ablation.ledger import CellFolder, State
 
 STEPS = 30
+DELAY = 0.1  # seconds a step
 GRID = {
     "base": "base.yaml",
     "stages": {"warm": "warm.yaml"},
@@ -36,11 +37,11 @@ GRID = {
 }
 
 
-def runner():
-    with Path("runner.txt").open("w") as said:
+def runner(said="runner.txt"):
+    with Path(said).open("w") as out:
         return subprocess.Popen(
             [sys.executable, "-m", "pretzel", "grid", "run", "grid.yaml", "--slots", "1"],
-            stdout=said,
+            stdout=out,
             stderr=subprocess.STDOUT,
         )
 
@@ -65,7 +66,7 @@ def story(tmp_path_factory):
     os.environ["PYTHONPATH"] = str(HERE)
     os.environ["OMP_NUM_THREADS"] = "1"
     sys.path.insert(0, str(HERE))
-    model = {**BASE["model"]["init_args"], "weights": "{stages.warm}", "delay": 0.1}
+    model = {**BASE["model"]["init_args"], "weights": "{stages.warm}", "delay": DELAY}
     write("warm.yaml", BASE)
     write(
         "base.yaml",
@@ -86,7 +87,7 @@ def story(tmp_path_factory):
 
 
 @pytest.mark.timeout(600)
-def test_killed_and_continued_by_two_runners(story, capsys):
+def test_killed_and_continued_by_two_runners(story):
     cell = CellFolder(path=Path("runs/grid/linear/seed4"))
     first = runner()
     wait(lambda: (cell.path / "last.ckpt").exists(), first)
@@ -100,13 +101,14 @@ def test_killed_and_continued_by_two_runners(story, capsys):
     stopped = cell.progress["step"]
     assert 0 < stopped < STEPS
 
-    second = runner()
-    code = main(["grid", "run", "grid.yaml", "--slots", "1"])
-    said = capsys.readouterr().out
-    second.wait(timeout=300)
-    other = Path("runner.txt").read_text()
-    assert code == second.returncode == 1  # the broken arm, told by both
-    assert f"linear/seed4: continues from step {stopped}" in said + other
+    Path("hold").touch()
+    runners = {name: runner(name) for name in ("second.txt", "third.txt")}
+    for name, one in runners.items():  # each has looked at all cells and holds one
+        wait(lambda name=name: "/seed4: " in Path(name).read_text(), one)
+    Path("hold").unlink()
+    assert [one.wait(timeout=300) for one in runners.values()] == [1, 1]  # both tell of broken
+    said = "".join(Path(name).read_text() for name in runners)
+    assert f"linear/seed4: continues from step {stopped}" in said
     assert starts("stages/warm") == 1
     assert starts("linear/seed4") == 2
     assert starts("cubic/seed4") == starts("broken/seed4") == 1  # two runners, no cell twice
@@ -115,15 +117,16 @@ def test_killed_and_continued_by_two_runners(story, capsys):
     assert result["steps"] == STEPS
     assert result["metrics"]["test/seed"] == 4
     assert result["parameters"] == {"trainable": 3, "frozen": 0}
-    assert result["train_seconds"] > STEPS * 0.1  # over both processes
+    assert result["train_seconds"] > STEPS * DELAY  # over both processes
     assert not (cell.path / "last.ckpt").exists()
     failure = json.loads(Path("runs/grid/broken/seed4/failure.json").read_text())
     assert failure["error"] == "RuntimeError: the arm exploded"
     assert "lab.py" in failure["traceback"]
     assert "the arm exploded" in said  # the runner says so
+    assert "broken/seed4: FAILED under another runner" in said
     assert "| **linear** (baseline) | 1 |" in said  # and the table comes all the same
     assert "0 of 1 (1 failed)" in said
-    assert "tensorboard --logdir runs/grid --host 127.0.0.1" in said
+    assert "TensorBoard: pretzel grid board grid.yaml" in said
 
 
 def test_status_is_light_and_tells_all(story):
@@ -155,6 +158,60 @@ def test_done_cells_are_skipped_and_stale_ones_refused(story, capsys):
     write("base.yaml", base)
     assert main(["grid", "run", "grid.yaml"]) == 2
     said = capsys.readouterr().err
-    assert "finished with another configuration: linear/seed4, cubic/seed4" in said
-    assert "--rerun-stale" in said
+    assert "finished with another configuration, code or data: linear/seed4, cubic/seed4" in said
+    assert "pretzel grid rerun grid.yaml --stale" in said
     assert CellFolder(path=Path("runs/grid/linear/seed4")).result["steps"] == STEPS  # kept
+
+
+def test_why_and_adopt(story, capsys):
+    """After the test before: linear and cubic are finished with one step less."""
+    assert main(["grid", "why", "grid.yaml", "linear"]) == 0
+    said = capsys.readouterr().out
+    assert "linear/seed4: stale; differs in:" in said
+    assert "trainer.max_steps: 30 -> 31" in said
+    assert main(["grid", "adopt", "grid.yaml", "linear/*", "--because", "one step"]) == 0
+    capsys.readouterr()
+    adopted = json.loads(Path("runs/grid/linear/seed4/adopted.json").read_text())["adopted"]
+    assert adopted[0]["because"] == "one step"
+    assert "trainer.max_steps: 30 -> 31" in adopted[0]["differences"]
+    assert main(["grid", "adopt", "grid.yaml", "linaer"]) == 2
+    assert "no such cell 'linaer'; did you mean 'linear'?" in capsys.readouterr().err
+
+
+def test_rerun_and_gc(story, capsys):
+    old = json.loads(Path("runs/grid/linear/seed4/result.json").read_text())
+    assert main(["grid", "rerun", "grid.yaml", "--stale", "--slots", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "cubic/seed4: starts" in said
+    assert "linear/seed4" not in said.partition("stacked")[0].partition("| arm |")[0]  # adopted
+    assert CellFolder(path=Path("runs/grid/cubic/seed4")).result["steps"] == STEPS + 1
+    assert json.loads(Path("runs/grid/linear/seed4/result.json").read_text()) == old
+    assert main(["grid", "gc", "grid.yaml"]) == 0
+    assert "runs/grid/broken/seed4  (no cell of the grid)" in capsys.readouterr().out
+    assert Path("runs/grid/broken/seed4").is_dir()
+    assert main(["grid", "gc", "grid.yaml", "--delete"]) == 0
+    assert not Path("runs/grid/broken/seed4").exists()
+
+
+def test_a_new_metric_is_measured_and_trains_nothing(story, capsys):
+    base = yaml.safe_load(Path("base.yaml").read_text())
+    base["trainer"]["callbacks"] = [{"class_path": "lab.TestNorm"}]
+    write("base.yaml", base)
+    fitted = Path("runs/grid/cubic/seed4/fit.json").stat().st_mtime_ns
+    assert main(["grid", "status", "grid.yaml"]) == 0  # of the plan that is written
+    assert main(["grid", "evaluate", "grid.yaml", "--slots", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "not measured, since they were trained otherwise: linear/seed4" in said
+    result = CellFolder(path=Path("runs/grid/cubic/seed4")).result
+    assert result["metrics"]["test/norm"] > 0
+    assert Path("runs/grid/cubic/seed4/fit.json").stat().st_mtime_ns == fitted
+    assert "test/norm" not in CellFolder(path=Path("runs/grid/linear/seed4")).result["metrics"]
+
+
+def test_diff(story, capsys):
+    assert main(["diff", "runs/grid/linear", "runs/grid/cubic"]) == 0
+    said = capsys.readouterr().out
+    assert "model.features: Linear -> Cubic" in said
+    assert "test/cubic: none -> 1" in said
+    assert main(["diff", "runs/grid/linear", "runs/nowhere"]) == 2
+    assert "runs/nowhere: no run there" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """A cell's work, in this process: stopping, continuing, and whose weights are tested."""
 
+import json
 import signal
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from lab_files import BASE, write
 from safetensors.torch import load_file
 
+from pretzel.ablation.checkpoints import digest
 from pretzel.ablation.gridfile import load
 from pretzel.ablation.ledger import CellFolder
 from pretzel.ablation.planner import make
@@ -31,7 +33,8 @@ def spec(project):
     grid = {"base": "base.yaml", "axes": {"a": {"x": {}}}, "baseline": {"a": "x"}, "metrics": {}}
     cell = make(load(write("grid.yaml", grid))).cells[0]
     handler = signal.getsignal(signal.SIGINT)
-    yield {"config": cell.config, "export": False, "checkpoint_seconds": 1000.0, "identity": "x"}
+    own = {"export": False, "tests": True, "checkpoint_seconds": 1000.0, "identity": "x"}
+    yield own | {"config": cell.config}
     signal.signal(signal.SIGINT, handler)  # Lightning's graceful stop leaves Ctrl-C ignored
 
 
@@ -39,7 +42,7 @@ def run(path, spec, stop_at=None):
     """Run a cell; ask it to stop at the end of a step."""
     folder = CellFolder(path=path)
     path.mkdir(exist_ok=True)
-    asked = iter(range(1, 1000))
+    asked = iter(range(1000))  # 0: before training
     spec = {**spec, "config": {**spec["config"]}}
     spec["config"]["trainer"] = {**spec["config"]["trainer"], "logger": False}
     return train_and_test(folder, spec, lambda: next(asked) == stop_at)
@@ -61,7 +64,7 @@ def test_stops_with_a_checkpoint_and_continues(project, spec):
 
 
 def test_stopped_at_the_very_last_step_the_averaged_weights_are_tested(project, spec):
-    # Lightning then skips fitting on the second start, and with it the swap to the averages
+    # Lightning by itself would skip fitting on the second start, and the swap to the averages
     straight = run(project / "straight", spec)
     with pytest.raises(SystemExit):
         run(project / "stopped", spec, stop_at=STEPS)
@@ -76,8 +79,10 @@ def test_trained_but_not_tested_is_only_tested(project, spec):
     path = project / "cell"
     result = run(path, spec)
     (path / "final.ckpt").rename(path / "kept")
-    other = {"state_dict": {"weight": torch.ones(3)}, "pytorch-lightning_version": "2.6.0"}
-    torch.save(other, path / "final.ckpt")
+    other = torch.load(path / "kept", weights_only=True)
+    torch.save(other | {"state_dict": {"weight": torch.ones(3)}}, path / "final.ckpt")
+    fitted = json.loads((path / "fit.json").read_text())
+    (path / "fit.json").write_text(json.dumps(fitted | {"sha256": digest(path / "final.ckpt")}))
     again = run(path, spec)
     assert again["steps"] == STEPS
     assert again["metrics"]["test/loss"] != result["metrics"]["test/loss"]  # of the saved weights
@@ -91,3 +96,19 @@ def test_trained_but_not_exported_the_trained_weights_are_exported(project, spec
     (path / "result.json").unlink(missing_ok=True)
     run(path, {**spec, "export": True})  # a fresh model, whose own weights are the initial ones
     assert torch.equal(load_file(path / "weights.safetensors")["weight"], exported)
+
+
+def test_a_result_says_what_it_took(project, spec):
+    result = run(project / "cell", spec)
+    assert 0 < result["step_seconds"] < result["train_seconds"]
+    assert 50e6 < result["peak_memory_bytes"] < 100e9
+    assert result["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert {"python", "lightning", "pretzel"} <= set(result["versions"])
+    assert result["facts"] == {}
+
+
+def test_what_callbacks_know_of_their_metrics_is_kept_over_a_restart(project, spec):
+    spec["config"]["trainer"]["callbacks"] = [{"class_path": "noisy.Knowing"}]
+    first = run(project / "cell", spec)
+    again = run(project / "cell", spec)  # trained, and only tested anew
+    assert first["facts"] == again["facts"] == {"test/loss": {"n": 32}, "train/loss": {"n": 6}}

@@ -1,4 +1,4 @@
-"""HParams for TensorBoard: one experiment at the grid's root, one session for each cell.
+"""A grid in TensorBoard: one HParams experiment at its root, and what each arm changes as text.
 
 Lightning's own record keeps only ``hp_metric``; the swept axes and final metrics are written here,
 by tensorboard's own protocol messages, without torch.
@@ -12,19 +12,25 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2, summary_v2
 from tensorboard.plugins.hparams.api_pb2 import Status
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from pretzel.ablation.compare import CellResult, Comparison
 from pretzel.ablation.ledger import State
+from pretzel.ablation.report.curves import OWN_SUFFIX
+from pretzel.ablation.report.results import CellResult, Comparison
 
-_SUFFIX = ".pretzel-hparams"
+CHANGES = "changes"
+"""Tag of the text that says what an arm changes."""
 
 
 def write(comparison: Comparison) -> None:
-    """Write the experiment and its sessions; those of an earlier call are replaced.
+    """Write the experiment, its sessions and the changes; those of an earlier call are replaced.
 
     Args:
         comparison: The grid; cells that are not done have no session.
+
+    Raises:
+        OSError: If a folder cannot be written.
     """
     axes = [
         summary_v2.HParam(axis, summary_v2.Discrete(arms)) for axis, arms in comparison.axes.items()
@@ -35,10 +41,27 @@ def write(comparison: Comparison) -> None:
         for metric in comparison.metrics
     ]
     experiment = summary_v2.hparams_config_pb([*axes, seed], metrics)
-    _write(comparison.output, [experiment])
+    _write(comparison.output, [experiment, text_pb(CHANGES, _all_changes(comparison))])
     for cell in comparison.cells:
-        if cell.state is State.DONE:
-            _write(comparison.output / cell.arm / f"seed{cell.seed}", _session(comparison, cell))
+        folder = comparison.folder(cell).path
+        if folder.is_dir():
+            text = text_pb(CHANGES, _changes(comparison, cell.arm))
+            session = _session(comparison, cell) if cell.state is State.DONE else []
+            _write(folder, [*session, text])
+
+
+def _all_changes(comparison: Comparison) -> str:
+    return "\n\n".join(f"**{arm}**\n\n{_changes(comparison, arm)}" for arm in comparison.arms)
+
+
+def _changes(comparison: Comparison, arm: str) -> str:
+    """Return what an arm changes as a Markdown list."""
+    if arm == comparison.baseline:
+        return "the baseline"
+    lines = [f"- `{change.replace('`', chr(39))}`" for change in comparison.arms[arm]]
+    reasons = comparison.absent[arm].items()
+    lines += [f"- n/a{link and f', {link}'}: {why}" for link, why in reasons]
+    return "\n".join(lines) or "nothing"
 
 
 def _session(comparison: Comparison, cell: CellResult) -> list[Summary]:
@@ -67,9 +90,9 @@ def _session(comparison: Comparison, cell: CellResult) -> list[Summary]:
 
 
 def _write(folder: Path, summaries: list[Summary]) -> None:
-    for old in folder.glob(f"events.out.tfevents.*{_SUFFIX}"):
+    for old in folder.glob(f"events.out.tfevents.*{OWN_SUFFIX}"):
         old.unlink()
-    writer = EventFileWriter(str(folder), filename_suffix=_SUFFIX)
+    writer = EventFileWriter(str(folder), filename_suffix=OWN_SUFFIX)
     for summary in summaries:
         # through bytes: scalar_pb and hparams_pb may build on tensorflow's copy of the messages
         copy = Summary.FromString(summary.SerializeToString())

@@ -1,0 +1,60 @@
+"""The engine that a user's options name."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from pretzel.ablation.engines.base import Engine
+from pretzel.ablation.engines.slots import Slots
+from pretzel.errors import UserError
+
+
+def engine_of(given: argparse.Namespace, output: Path) -> Callable[[], Engine]:
+    """Return what starts the engine.
+
+    Args:
+        given: ``engine``, ``slots``, ``gpus``, ``per_gpu`` and ``slurm``, as the user gave them.
+        output: The grid's folder.
+
+    Raises:
+        UserError: If they are wrong.
+    """
+    parameters = dict(map(_parameter, given.slurm))
+    if given.engine == "slurm":
+        from pretzel.ablation.engines.slurm import Slurm
+
+        if given.slots is not None and given.slots < 1:
+            raise UserError(f"--slots must be at least 1, got {given.slots}")
+        return partial(Slurm, output / "slurm", given.slots or 256, parameters)
+    if parameters:
+        raise UserError("--slurm is for --engine slurm")
+    slots = Slots.of(given.slots, _gpus(given.gpus), given.per_gpu)
+    if given.engine == "processes":
+        from pretzel.ablation.engines.processes import Processes
+
+        return partial(Processes, slots)
+
+    from pretzel.ablation.engines.forks import Forks
+
+    return partial(Forks, slots)
+
+
+def _parameter(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UserError(f"--slurm must be KEY=VALUE, got {text!r}")
+    return name, yaml.safe_load(value)
+
+
+def _gpus(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    if text == "none":
+        return []
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--gpus must be numbers such as 0,1, or none, got {text!r}") from error

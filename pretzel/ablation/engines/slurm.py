@@ -1,0 +1,126 @@
+"""Cells as jobs of a Slurm cluster, through submitit (the extra ``pretzel[slurm]``)."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretzel.ablation.cell import DONE, INTERRUPTED
+from pretzel.ablation.engines.base import Engine, Started
+from pretzel.ablation.ledger import CellFolder
+from pretzel.errors import UserError
+
+_ASK_SECONDS = 5.0  # between questions to the cluster, about all jobs at once
+_ROOM = 1000
+_TIMES_OUT = 1000  # a cell may take as many jobs as it needs
+
+
+@dataclass
+class _Job(Started):
+    engine: "Slurm"
+    name: str
+    folder: CellFolder
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        if self.code is None and not self.engine.queued(self.name):
+            spec, result = self.folder.spec or {}, self.folder.result or {}
+            keys = ("identity", "evaluation")
+            if result and all(result.get(key) == spec.get(key) for key in keys):
+                self.code = DONE
+            else:
+                self.code = INTERRUPTED if self.engine.stopped else 1
+        return self.code
+
+    def interrupt(self) -> None:
+        self.engine.stopped = True
+        # the job itself ends as soon as the cell has saved
+        _command("scancel", "--signal=INT", "--full", self.name, fails=True)
+        _command("scancel", "--state=PENDING", self.name, fails=True)
+
+    def kill(self) -> None:
+        if self.code is None:
+            _command("scancel", self.name, fails=True)
+
+
+class Slurm(Engine):
+    """Submits an array for the cells that are ready at one time.
+
+    Args:
+        folder: Where job scripts and logs are kept; on a file system that all nodes share.
+        parallel: Cells at a time of one array.
+        parameters: Of ``sbatch``, as submitit names them, such as ``partition`` and ``time``.
+
+    Raises:
+        UserError: If submitit or Slurm is missing, or a parameter is unknown.
+    """
+
+    def __init__(self, folder: Path, parallel: int, parameters: Mapping[str, Any]) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise UserError(
+                "--engine slurm needs submitit: pip install 'pretzel[slurm]'"
+            ) from error
+        if shutil.which("sbatch") is None:
+            raise UserError("--engine slurm: there is no sbatch on this machine")
+        self.executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=_TIMES_OUT)
+        try:
+            self.executor.update_parameters(
+                job_name="pretzel", array_parallelism=parallel, stderr_to_stdout=True
+            )
+            self.executor.update_parameters(**parameters)
+        except ValueError as error:
+            raise UserError(f"--slurm: {error}") from error
+        self.jobs: list[_Job] = []
+        self.names: set[str] = set()
+        self.asked = -_ASK_SECONDS
+        self.stopped = False
+
+    def room(self) -> int:
+        """Return how many cells it takes: the cluster has the queue."""
+        return _ROOM
+
+    def start(self, folders: Sequence[Path]) -> list[Started]:
+        """Submit the cells as one array."""
+        from pretzel.ablation.engines.slurm_job import CellJob
+
+        paths = [str(folder.resolve()) for folder in folders]
+        submitted = self.executor.map_array(CellJob(), paths)
+        jobs = [
+            _Job(self, str(job.job_id), CellFolder(path=folder))
+            for job, folder in zip(submitted, folders, strict=True)
+        ]
+        self.jobs += jobs
+        self.names |= {job.name for job in jobs}  # in the queue, until the cluster says otherwise
+        self.asked = time.monotonic()
+        return list(jobs)
+
+    def queued(self, name: str) -> bool:
+        """Tell whether a job is waiting, running, or about to be queued again."""
+        if time.monotonic() - self.asked >= _ASK_SECONDS:
+            self.asked = time.monotonic()
+            alone = ["--noheader", "--array", "--format=%i"]
+            listed = _command("squeue", *alone, f"--user={os.getuid()}", fails=True)
+            if listed is not None:  # the controller may be restarting: ask again later
+                self.names = set(listed.split())
+        return name in self.names
+
+    def close(self) -> None:
+        """Cancel what is still queued."""
+        for job in self.jobs:
+            job.kill()
+
+
+def _command(*words: str, fails: bool = False) -> str | None:
+    """Run a command of Slurm; return what it says, or None if it failed and may."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return done.stdout
+    if fails:
+        return None
+    raise UserError(f"{' '.join(words)}: {done.stderr.strip()}")

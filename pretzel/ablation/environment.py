@@ -1,0 +1,39 @@
+"""Where a figure comes from: versions of libraries, and the memory that the process took."""
+
+import platform
+import re
+import resource
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this project and of what it requires."""
+    found = {"python": platform.python_version(), "pretzel": metadata.version("pretzel")}
+    for requirement in metadata.requires("pretzel") or []:
+        name = re.match(r"[\w.-]+", requirement)
+        if name is None or "extra ==" in requirement:
+            continue
+        found[name[0]] = metadata.version(name[0])
+    if torch.version.cuda is not None:
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory of this process so far in bytes: on a GPU there, else in all.
+
+    Args:
+        device: Where the model was.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:  # getrusage also counts what the parent had when it started this process
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

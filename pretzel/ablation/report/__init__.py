@@ -1,0 +1,1 @@
+"""What a grid has found: statistics over seeds, tables, one page, TensorBoard."""

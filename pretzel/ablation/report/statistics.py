@@ -1,0 +1,189 @@
+"""Means over seeds, paired differences to the baseline, and what so many seeds can tell at all."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+CONFIDENCE = 0.95
+ALPHA = 0.05
+POWER = 0.8
+EXACT_SEEDS = 16
+"""Up to so many seeds all sign flips are computed; beyond, 65,536 random ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean over seeds.
+
+    Attributes:
+        mean: The mean; NaN values are not hidden.
+        sd: Sample standard deviation; None for a single seed.
+        half_width: Half of the two-sided 95 % t interval; None for a single seed.
+        n: Number of seeds.
+    """
+
+    mean: float
+    sd: float | None
+    half_width: float | None
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A paired difference to the baseline.
+
+    Attributes:
+        estimate: Its mean over the seeds that both arms have, with the t interval.
+        p: Two-sided p of the sign-flip test; None where a difference is not a number.
+        p_holm: The same, Holm-corrected over the arms compared.
+        smallest_p: The smallest that ``p_holm`` could have been with these numbers of seeds.
+        detectable: The smallest true difference that the paired t test at the uncorrected 5 % level
+            finds with 80 % power, if its standard deviation is the observed one; None for a single
+            seed.
+    """
+
+    estimate: Estimate
+    p: float | None
+    p_holm: float | None
+    smallest_p: float
+    detectable: float | None
+
+    @property
+    def can_be_significant(self) -> bool:
+        """Whether any outcome of so many seeds could have been."""
+        return self.smallest_p <= ALPHA
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected exact test rejects; never where no outcome could."""
+        return self.can_be_significant and self.p_holm is not None and self.p_holm <= ALPHA
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Return mean and t interval; None without values.
+
+    The interval is mean ± t_{0.975, n-1} s / sqrt(n), with s the sample standard deviation.
+    """
+    if not values:
+        return None
+    data = np.asarray(values, dtype=np.float64)
+    n = len(data)
+    sd = half = None
+    with np.errstate(invalid="ignore"):  # a diverged seed makes them NaN, and they are shown so
+        mean = float(data.mean())
+        if n > 1:
+            sd = float(data.std(ddof=1))
+            half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
+    return Estimate(mean=mean, sd=sd, half_width=half, n=n)
+
+
+def compare(differences: Mapping[str, Sequence[float]]) -> dict[str, Difference]:
+    """Compare arms to the baseline in one metric.
+
+    Args:
+        differences: The differences at the same seed, by arm; an arm without any is left out.
+
+    Returns:
+        What is found, by arm.
+    """
+    arms = {arm: values for arm, values in differences.items() if values}
+    ps = {arm: sign_flip_p(values) for arm, values in arms.items()}
+    corrected = holm({arm: p for arm, p in ps.items() if p is not None}, family=len(arms))
+    # Holm's correction grows with every p, so that of the smallest p is the smallest.
+    floors = holm({arm: smallest_p(len(values)) for arm, values in arms.items()})
+    found = {}
+    for arm, values in arms.items():
+        own = estimate(values)
+        assert own is not None
+        found[arm] = Difference(
+            estimate=own,
+            p=ps[arm],
+            p_holm=corrected.get(arm),
+            smallest_p=floors[arm],
+            detectable=None if own.sd is None else detectable(own.sd, own.n),
+        )
+    return found
+
+
+def sign_flip_p(differences: Sequence[float]) -> float | None:
+    """Return the two-sided p of the paired sign-flip permutation test on the mean.
+
+    Under the null hypothesis a difference is as likely as its negative, so all 2^n choices of signs
+    are equally likely; p is the share whose mean is at least as far from zero.
+
+    Args:
+        differences: At least one.
+
+    Returns:
+        The exact p up to 16 seeds, one of 65,536 random flips beyond; None with a value that is
+        not finite.
+    """
+    data = np.asarray(differences, dtype=np.float64)
+    if not np.isfinite(data).all():
+        return None
+    if len(data) == 1:
+        return 1.0
+    flips = 2**EXACT_SEEDS
+    found = stats.permutation_test(
+        (data,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=flips,
+        batch=max(1, 2**22 // len(data)),
+        random_state=0,
+    )
+    return float(found.pvalue)
+
+
+def smallest_p(n: int) -> float:
+    """Return the smallest two-sided p that the sign-flip test reaches with n seeds: 2 / 2^n."""
+    return min(1.0, math.ldexp(2.0, -min(n, EXACT_SEEDS + 1)))
+
+
+def seeds_needed(arms: int) -> int:
+    """Return the fewest seeds with which any of so many compared arms can be significant."""
+    return math.ceil(math.log2(2 * arms / ALPHA))
+
+
+def holm(ps: Mapping[str, float], family: int | None = None) -> dict[str, float]:
+    """Return p values corrected by Holm's step-down procedure (Holm 1979).
+
+    The i-th smallest of m becomes ``max_{k <= i} min(1, (m - k + 1) p_(k))``.
+
+    Args:
+        ps: The p values.
+        family: Number of comparisons, where some of them have no p value; ``len(ps)`` if None.
+    """
+    family = len(ps) if family is None else family
+    corrected, largest = {}, 0.0
+    for rank, arm in enumerate(sorted(ps, key=lambda arm: ps[arm])):
+        largest = max(largest, min(1.0, (family - rank) * ps[arm]))
+        corrected[arm] = largest
+    return corrected
+
+
+def detectable(sd: float, n: int) -> float:
+    """Return the smallest difference that n pairs detect with 80 % power.
+
+    Of the two-sided paired t test at the 5 % level, with the non-central t distribution; the other
+    tail adds less than 1e-5 to the power and is left out.
+
+    Args:
+        sd: Standard deviation of the differences.
+        n: Number of pairs, at least 2.
+    """
+    if not math.isfinite(sd):
+        return math.nan
+    critical = float(stats.t.ppf(1 - ALPHA / 2, n - 1))
+
+    def lacking(noncentrality: float) -> float:
+        return float(stats.nct.sf(critical, n - 1, noncentrality)) - POWER
+
+    upper = critical
+    while lacking(upper) < 0:
+        upper *= 1.25
+    return float(optimize.brentq(lacking, 0.0, upper)) * sd / math.sqrt(n)

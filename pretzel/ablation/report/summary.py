@@ -1,0 +1,201 @@
+"""The table as values: what every format shows, decided once."""
+
+import math
+from dataclasses import dataclass
+
+from pretzel.ablation.grid import Metric
+from pretzel.ablation.ledger import State
+from pretzel.ablation.report import statistics
+from pretzel.ablation.report.comparability import Comparability, judge
+from pretzel.ablation.report.results import CellResult, Comparison
+from pretzel.ablation.report.statistics import Difference, Estimate
+
+NOT_APPLICABLE = "n/a"
+MISSING = "—"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One metric of one arm.
+
+    Attributes:
+        values: By seed.
+        own: Mean over seeds; None without values.
+        absence: Why there is no mean: ``n/a`` or ``—`` (not there yet).
+        difference: To the baseline; None for the baseline, and where there is no pair of seeds.
+        comparable: Whether it shares its scale with the baseline.
+        best: Whether it is the best mean, of those that may be ranked.
+    """
+
+    values: dict[int, float]
+    own: Estimate | None
+    absence: str
+    difference: Difference | None
+    comparable: bool
+    best: bool
+
+    @property
+    def significant(self) -> bool:
+        """Whether its difference is."""
+        return self.difference is not None and self.difference.significant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One arm.
+
+    Attributes:
+        arm: Its name.
+        is_baseline: Whether differences are taken to it.
+        cells: Its cells.
+        entries: By metric.
+        parameters: Trainable and frozen; None while nothing is done.
+        step_seconds: Mean over its cells that recorded it.
+        peak_memory_bytes: Largest of its cells that recorded it.
+        train_seconds: Mean over its cells.
+    """
+
+    arm: str
+    is_baseline: bool
+    cells: tuple[CellResult, ...]
+    entries: dict[str, Entry]
+    parameters: tuple[int, int] | None
+    step_seconds: float | None
+    peak_memory_bytes: int | None
+    train_seconds: float | None
+
+    @property
+    def done(self) -> int:
+        """Number of finished cells."""
+        return sum(cell.state is State.DONE for cell in self.cells)
+
+    @property
+    def counted(self) -> str:
+        """``5``, ``3 of 5 (1 failed, 1 pending)`` or ``n/a``."""
+        if not self.cells:
+            return NOT_APPLICABLE
+        if self.done == len(self.cells):
+            return str(self.done)
+        states = [cell.state for cell in self.cells if cell.state is not State.DONE]
+        told = ", ".join(f"{states.count(state)} {state.value}" for state in dict.fromkeys(states))
+        return f"{self.done} of {len(self.cells)} ({told})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One metric.
+
+    Attributes:
+        metric: Its name and direction.
+        scale: How far arms may be compared.
+        compared: Number of arms that are compared to the baseline.
+        pairs: Most seeds that an arm shares with the baseline.
+    """
+
+    metric: Metric
+    scale: Comparability
+    compared: int
+    pairs: int
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest p that so many pairs can reach."""
+        return statistics.smallest_p(self.pairs)
+
+    @property
+    def smallest_p_holm(self) -> float:
+        """The same, where all arms compared have it."""
+        return min(1.0, self.compared * self.smallest_p)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The whole table."""
+
+    comparison: Comparison
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def summarise(comparison: Comparison) -> Summary:
+    """Return the table of a grid."""
+    judged = judge(comparison)
+    entries: dict[str, dict[str, Entry]] = {arm: {} for arm in comparison.arms}
+    columns = []
+    for metric in comparison.metrics:
+        scale = judged[metric.name]
+        column, found = _column(comparison, metric, scale)
+        columns.append(column)
+        for arm, entry in found.items():
+            entries[arm][metric.name] = entry
+    rows = tuple(_row(comparison, arm, entries[arm]) for arm in comparison.arms)
+    return Summary(comparison=comparison, columns=tuple(columns), rows=rows)
+
+
+def _column(
+    comparison: Comparison, metric: Metric, scale: Comparability
+) -> tuple[Column, dict[str, Entry]]:
+    name, base = metric.name, comparison.baseline
+    comparable = {arm: scale.groups[arm] == scale.groups[base] for arm in comparison.arms}
+    pairs = {
+        arm: [*comparison.differences(arm, name).values()]
+        for arm in comparison.arms
+        if arm != base and comparable[arm]
+    }
+    differences = statistics.compare(pairs)
+    values = {arm: comparison.values(arm, name) for arm in comparison.arms}
+    own = {arm: statistics.estimate([*values[arm].values()]) for arm in comparison.arms}
+    best = _best(comparison, metric, own) if scale.everywhere else set()
+    column = Column(
+        metric=metric,
+        scale=scale,
+        compared=len(differences),
+        pairs=max((d.estimate.n for d in differences.values()), default=0),
+    )
+    return column, {
+        arm: Entry(
+            values=values[arm],
+            own=own[arm],
+            absence=_absence(comparison, arm) if own[arm] is None else "",
+            difference=differences.get(arm),
+            comparable=comparable[arm],
+            best=arm in best,
+        )
+        for arm in comparison.arms
+    }
+
+
+def _absence(comparison: Comparison, arm: str) -> str:
+    started = any(True for _ in comparison.done(arm))
+    return NOT_APPLICABLE if started or not comparison.by_arm[arm] else MISSING
+
+
+def _best(comparison: Comparison, metric: Metric, own: dict[str, Estimate | None]) -> set[str]:
+    """Return the arms with the best mean, of those that have every seed and a number."""
+    means = {
+        arm: estimate.mean
+        for arm, estimate in own.items()
+        if estimate is not None
+        and math.isfinite(estimate.mean)
+        and estimate.n == len(comparison.by_arm[arm])
+    }
+    if len(means) < 2:
+        return set()
+    best = (max if metric.direction == "max" else min)(means.values())
+    return {arm for arm, mean in means.items() if mean == best}
+
+
+def _row(comparison: Comparison, arm: str, entries: dict[str, Entry]) -> Row:
+    done = [*comparison.done(arm)]
+    steps = [cell.step_seconds for cell in done if cell.step_seconds is not None]
+    memory = [cell.peak_memory_bytes for cell in done if cell.peak_memory_bytes is not None]
+    return Row(
+        arm=arm,
+        is_baseline=arm == comparison.baseline,
+        cells=comparison.by_arm[arm],
+        entries=entries,
+        parameters=(done[0].trainable, done[0].frozen) if done else None,
+        step_seconds=sum(steps) / len(steps) if steps else None,
+        peak_memory_bytes=max(memory, default=None),
+        train_seconds=sum(cell.train_seconds for cell in done) / len(done) if done else None,
+    )

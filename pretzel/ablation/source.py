@@ -1,0 +1,218 @@
+"""The source code that a configuration runs, as hashes that comments and docstrings do not change.
+
+From the classes that a configuration names, ``import`` statements are followed as far as the code
+is somebody's own: not in the standard library and not in an installed distribution. Those count by
+their version. Through an ``__init__`` that only passes names on, nothing but the named module is
+followed: a new part beside those that a cell uses leaves the cell as it is.
+"""
+
+import ast
+import hashlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import itertools
+import sys
+import sysconfig
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_OURS = frozenset({"pretzel", "datamodules", "callbacks"})  # also where they are installed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """What some modules run.
+
+    Attributes:
+        modules: Hash of each module that is followed, by name.
+        versions: Version of each installed distribution that those import.
+    """
+
+    modules: dict[str, str]
+    versions: dict[str, str]
+
+
+def code_behind(names: Iterable[str]) -> Code:
+    """Return the code behind dotted names of classes, functions or modules.
+
+    Names of nothing that can be imported are passed over: they are not code.
+    """
+    return _closure(frozenset(itertools.chain.from_iterable(map(_modules_of, names))))
+
+
+def file_of(module: str) -> Path | None:
+    """Return the file of a module that is followed; None for built-in, namespace or others'."""
+    return _own_file(module)
+
+
+@cache
+def _closure(roots: frozenset[str]) -> Code:
+    modules: dict[str, str] = {}
+    others: set[str] = set()
+    todo = sorted(roots)
+    while todo:
+        name = todo.pop()
+        if name in modules or name in others:
+            continue
+        path = _own_file(name)
+        if path is None:
+            others.add(name)
+            continue
+        read = _read(path, name, path.stat().st_mtime_ns)
+        modules[name] = read.digest
+        todo += read.imported
+        todo += () if read.passes_on else (_holder(*origin) for origin in read.taken.values())
+        # a package's own module runs before what is in it
+        parents = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
+        todo += [parent for parent in parents if not _passed_on(parent)]
+    versions: dict[str, str] = {}
+    for name in others:
+        for distribution in _distributions().get(name.partition(".")[0], ()):
+            versions[distribution] = importlib.metadata.version(distribution)
+    return Code(modules=dict(sorted(modules.items())), versions=dict(sorted(versions.items())))
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return {k: sorted(set(v)) for k, v in importlib.metadata.packages_distributions().items()}
+
+
+@cache
+def _modules_of(name: str) -> tuple[str, ...]:
+    """Return the module that a dotted name lies in: the longest beginning that is one."""
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return ()
+    for cut in range(len(parts), 0, -1):
+        module = ".".join(parts[:cut])
+        if _spec(module) is not None:
+            return (_holder(module, parts[cut]) if cut < len(parts) else module,)
+    return ()
+
+
+def _holder(module: str, name: str) -> str:
+    """Return the module that a name taken from a module really comes from."""
+    if _spec(f"{module}.{name}") is not None:
+        return f"{module}.{name}"
+    origin = _passed_on(module).get(name)
+    return module if origin is None else _holder(*origin)
+
+
+def _passed_on(module: str) -> dict[str, tuple[str, str]]:
+    """Return where the names of an ``__init__`` come from that does nothing but pass them on."""
+    path = _own_file(module)
+    if path is None:
+        return {}
+    read = _read(path, module, path.stat().st_mtime_ns)
+    return read.taken if read.passes_on else {}
+
+
+@cache
+def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        return loaded.__spec__ or importlib.machinery.ModuleSpec(
+            name, None, origin=getattr(loaded, "__file__", None)
+        )
+    parent = name.rpartition(".")[0]
+    if parent and _spec(parent) is None:
+        return None
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None  # the parent is no package, or refuses to be imported
+
+
+@cache
+def _own_file(name: str) -> Path | None:
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return None
+    spec = _spec(name)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    path = Path(spec.origin)
+    if top not in _OURS and any(path.is_relative_to(folder) for folder in _installed()):
+        return None
+    return path
+
+
+@cache
+def _installed() -> tuple[Path, ...]:
+    names = ("purelib", "platlib", "stdlib", "platstdlib")
+    return tuple(Path(sysconfig.get_path(name)).resolve() for name in names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Module:
+    """A module's code.
+
+    Attributes:
+        digest: Hash of it without comments and docstrings.
+        imported: Modules that it imports whole.
+        taken: Where names come from that it takes from other modules: module and name there.
+        passes_on: Whether it is an ``__init__`` that only passes such names on.
+    """
+
+    digest: str
+    imported: tuple[str, ...]
+    taken: dict[str, tuple[str, str]]
+    passes_on: bool
+
+
+@cache
+def _read(path: Path, name: str, changed: int) -> _Module:
+    """Read a module.
+
+    Args:
+        path: Its file.
+        name: Its name, which relative imports are relative to.
+        changed: When the file was changed last, for the cache.
+    """
+    tree = ast.parse(path.read_bytes())
+    _drop_docstrings(tree)
+    is_package = path.name == "__init__.py"
+    package = name if is_package else name.rpartition(".")[0]
+    imported: dict[str, None] = {}
+    taken: dict[str, tuple[str, str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= dict.fromkeys(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+                base = f"{above}.{base}" if base else above
+            for alias in node.names:
+                taken[alias.asname or alias.name] = (base, alias.name)
+    return _Module(
+        digest=hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16],
+        imported=tuple(imported),
+        taken=taken,
+        passes_on=is_package
+        and all(isinstance(line, ast.ImportFrom | ast.Pass) or _is_all(line) for line in tree.body),
+    )
+
+
+def _is_all(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Assign) and [ast.unparse(t) for t in line.targets] == ["__all__"]
+
+
+def _drop_docstrings(tree: ast.AST) -> None:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if not isinstance(node, documented):
+            continue
+        # a string alone on a line is a comment wherever it stands (attribute docstrings)
+        node.body = [
+            line
+            for line in node.body
+            if not (
+                isinstance(line, ast.Expr)
+                and isinstance(line.value, ast.Constant)
+                and isinstance(line.value.value, str)
+            )
+        ] or [ast.Pass()]

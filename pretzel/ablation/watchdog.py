@@ -1,0 +1,71 @@
+"""A thread that ends a cell which hangs, and leaves behind where it hung."""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+
+class Watchdog:
+    """End the process when it has made no progress for some time.
+
+    Progress is a finished batch (:meth:`beat`). Where there are no batches (start, metrics at the
+    end of a validation, saving) it is also that the main thread is at another line than before. A
+    process that was itself stopped meanwhile has not hung.
+
+    Args:
+        seconds: Time without progress.
+        on_hang: Called with a sentence and the main thread's stack before the process ends.
+        code: Its exit code.
+    """
+
+    def __init__(self, seconds: float, on_hang: Callable[[str, str], None], code: int) -> None:
+        self.seconds, self.on_hang, self.code = seconds, on_hang, code
+        self.needs_batches: Callable[[], bool] = lambda: False
+        self._beaten = self._looked = time.monotonic()
+        self._place: list[tuple[int, int]] = []
+
+    def beat(self) -> None:
+        """Note progress."""
+        self._beaten = time.monotonic()
+
+    def start(self) -> None:
+        """Watch from now on."""
+        self.beat()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        interval = min(1.0, self.seconds / 10)
+        while True:
+            time.sleep(interval)
+            now = time.monotonic()
+            was_stopped = now - self._looked > 5 * interval + 1
+            self._looked = now
+            frame = sys._current_frames().get(threading.main_thread().ident or 0)
+            place = _place(frame)
+            if was_stopped or (place != self._place and not self.needs_batches()):
+                self.beat()
+            self._place = place
+            if now - self._beaten > self.seconds:
+                self._end(frame)
+
+    def _end(self, frame: FrameType | None) -> None:
+        told = f"no progress for {self.seconds:g} s"
+        try:
+            print(f"{told}; the stacks of all threads:", file=sys.stderr, flush=True)
+            faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
+            self.on_hang(told, "".join(traceback.format_stack(frame)))
+        finally:
+            os._exit(self.code)
+
+
+def _place(frame: FrameType | None) -> list[tuple[int, int]]:
+    place = []
+    while frame is not None:
+        place.append((id(frame.f_code), frame.f_lineno))
+        frame = frame.f_back
+    return place

@@ -1,0 +1,225 @@
+"""FLOPs of a training step's forward on one sample, counted without memory.
+
+On the meta device tensors have shapes and no data, but a model of sequences looks at data where it
+finds its positions. So whole numbers and booleans stay on the CPU, with their data, and floating
+point alone is without memory.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
+
+from pretzel.errors import UserError
+from pretzel.generative import GenerativeModel
+from pretzel.sequence import Document, Image, Text
+from pretzel.tarflow import TarFlow, TextEncoder
+from pretzel.typing import Tensor
+
+# As tokens, so that no tokenizer is needed, and all models read as many.
+_TEXT = Text(content="a small red circle", tokens=(0,) * 16)
+_ANSWER = Text(content="yes", role="target", tokens=(0,))
+
+
+@runtime_checkable
+class ExampleForward(Protocol):
+    """A module whose cost can be counted."""
+
+    def example_forward(self) -> None:
+        """Run the forward of one training step on one made-up sample, on the module's device.
+
+        The module has no memory (see :mod:`pretzel.flops`): nothing may depend on the data of
+        floating-point tensors.
+        """
+
+
+def forward_flops(module: nn.Module) -> int | None:
+    """Return the FLOPs of a training step's forward on one sample.
+
+    Multiplications and additions of matrix products, convolutions and attention count, each as
+    one; attention counts in full where it is causal.
+
+    Args:
+        module: Built under :func:`shapes_alone`.
+
+    Returns:
+        The count; None if the module is no :class:`ExampleForward`, or cannot run without memory.
+    """
+    if not isinstance(module, ExampleForward):
+        return None
+    counter = FlopCounterMode(display=False)
+    without_memory = _WithoutMemory(counter)
+    try:
+        with torch.no_grad(), counter, without_memory:
+            module.example_forward()
+    except (RuntimeError, UserError):  # a part looks at data that is not there
+        return None
+    return int(counter.get_total_flops()) + without_memory.repeated
+
+
+def run_example(model: GenerativeModel, *, has_images: bool = True) -> None:
+    """Run a model on the latents of one document, as a training step does.
+
+    Frozen encoders of images and texts beside the model are left out: they cost all arms that have
+    them the same, their outputs may be kept, and large ones are only loaded where they run.
+
+    Args:
+        model: The model.
+        has_images: Whether the sample is a captioned image; otherwise it is a question about one,
+            which a loss of text alone learns from.
+    """
+    like = model.like
+    x = like.new_zeros(1, model.latent.num_positions, model.latent.channels)
+    if isinstance(model, TarFlow) and isinstance(model.text_condition, TextEncoder):
+        encoder = model.text_condition
+        model.stack(x, like.new_zeros(1, encoder.length, encoder.channels))
+        return
+    segments = (_TEXT, Image()) if has_images else (Image(), _TEXT, _ANSWER)
+    model.score([Document(key="example", segments=segments)], x)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Make new floating-point tensors without memory, and those of whole numbers on the CPU."""
+    with torch.device("meta"), _WholeNumbersOnCPU():
+        yield
+
+
+def _is_whole(dtype: torch.dtype) -> bool:
+    return not dtype.is_floating_point and not dtype.is_complex
+
+
+class _WholeNumbersOnCPU(TorchFunctionMode):
+    """Give the factories of whole numbers and booleans the CPU for a device."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        given = dict(kwargs or {})
+        if func in _FILLERS and args and isinstance(args[0], Tensor) and args[0].is_meta:
+            return args[0]  # on the meta device random numbers are slow
+        if given.get("device") is None and func in _FACTORIES and _makes_whole(func, args, given):
+            given["device"] = "cpu"
+        return func(*args, **given)
+
+
+_FACTORIES = {
+    torch.arange, torch.empty, torch.eye, torch.full, torch.ones, torch.randint, torch.randperm,
+    torch.tensor, torch.as_tensor, torch.tril_indices, torch.triu_indices, torch.zeros,
+}  # fmt: skip
+_FILLERS = {
+    nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.normal_, nn.init.trunc_normal_,
+    nn.init.uniform_, nn.init.xavier_normal_, nn.init.xavier_uniform_, Tensor.normal_,
+    Tensor.uniform_,
+}  # fmt: skip
+_WHOLE_BY_THEMSELVES = {torch.randint, torch.randperm, torch.tril_indices, torch.triu_indices}
+
+
+def _makes_whole(func: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> bool:
+    dtype = given.get("dtype")
+    if isinstance(dtype, torch.dtype):
+        return _is_whole(dtype)
+    if func in (torch.tensor, torch.as_tensor):
+        data = args[0] if args else given.get("data")
+        if isinstance(data, Tensor):
+            return data.device.type == "cpu" and _is_whole(data.dtype)
+        return _all_whole(data)
+    if func is torch.arange:
+        return _all_whole([*args, *(v for k, v in given.items() if k in ("start", "end", "step"))])
+    if func is torch.full:
+        return isinstance(args[1] if len(args) > 1 else given.get("fill_value"), int)
+    return func in _WHOLE_BY_THEMSELVES
+
+
+def _all_whole(data: object) -> bool:
+    if isinstance(data, list | tuple):
+        return bool(data) and all(map(_all_whole, data))
+    return isinstance(data, int) or (isinstance(data, Tensor) and _is_whole(data.dtype))
+
+
+_KNOWN: dict[tuple[object, ...], tuple[Any, int]] = {}
+_MOST_KNOWN = 20_000
+
+
+class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Let tensors without memory meet those on the CPU, whose data may decide about shapes.
+
+    What an operation does to shapes is worked out in Python, slowly. The layers of a model, and of
+    the models of other arms, do the same ones, so that each is worked out once.
+
+    Attributes:
+        counter: Counts.
+        repeated: The FLOPs of operations that were not worked out again.
+    """
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counter = counter
+        self.repeated = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        given = dict(kwargs or {})
+        found = [leaf for leaf in tree_leaves((args, given)) if isinstance(leaf, Tensor)]
+        if not any(tensor.is_meta for tensor in found):
+            if found and _is_whole(found[0].dtype) and _is_meta(given.get("device")):
+                given["device"] = torch.device("cpu")  # whole numbers keep their data
+            return func(*args, **given)
+        if given.get("device") is not None:
+            given["device"] = torch.device("meta")  # what has no data cannot go elsewhere
+        if func in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default):
+            places = [part for index in args[1] for part in _as_places(index)]
+            args = (args[0], places, *args[2:])
+        if not all(tensor.is_meta for tensor in found):
+            args, given = tree_map_only(Tensor, lambda t: t.to("meta"), (args, given))
+        if any(returned.alias_info is not None for returned in func._schema.returns):
+            return func(*args, **given)  # a view, or what was given itself: quick as it is
+        return self._once(func, args, given)
+
+    def _once(self, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:  # noqa: ANN401
+        key = (func, _seen(args), *((name, _seen(value)) for name, value in given.items()))
+        if key in _KNOWN:
+            made, flops = _KNOWN[key]
+            self.repeated += flops
+            return made  # the same tensors: they have no data that could be changed
+        before = self.counter.get_total_flops()
+        made = func(*args, **given)
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[key] = made, self.counter.get_total_flops() - before
+        return made
+
+
+def _seen(given: object) -> object:
+    """Return all that an operation can see of what it is given: of a tensor no data."""
+    if isinstance(given, Tensor):
+        return given.shape, given.stride(), given.dtype
+    if isinstance(given, list | tuple):
+        return tuple(map(_seen, given))
+    return type(given), given  # 1 is not 1.0
+
+
+def _is_meta(device: object) -> bool:
+    return device is not None and torch.device(str(device)).type == "meta"
+
+
+def _as_places(index: Tensor | None) -> list[Tensor | None]:
+    """Return a mask as the places where it is true: their number is a shape."""
+    if index is None or index.dtype is not torch.bool:
+        return [index]
+    return list(index.nonzero().unbind(1))

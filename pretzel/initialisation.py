@@ -1,0 +1,222 @@
+"""Initial weights keyed by seed and parameter name: common random numbers for initialisation.
+
+Built in the usual way, each part's weights depend on how many numbers the parts before it have
+drawn: an arm with one layer more begins with other weights everywhere behind it. Here a model is
+built once, while what its constructors draw from the global random state, and compute from it, is
+written down. Then the same operations run again, each draw from a stream of its own, which belongs
+to the name of the parameter that it ends in. So the distributions are the constructors', whatever
+class they are of, and parameters that agree in name and shape begin equal.
+
+Draws that a constructor has seeded itself, or takes from a generator of its own, stay as they are.
+Operations run again as often as the first time, so an initialisation that draws until it likes
+what it has drawn is not followed. torch's truncated normal does that, and is replaced.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from typing_extensions import override
+
+from pretzel.rng import stream
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def built_by_name(build: Callable[[], M], seed: int) -> M:
+    """Build a module whose initial weights belong to the seed and their names.
+
+    Args:
+        build: Builds it; called once.
+        seed: Seed of the run.
+
+    Returns:
+        The module. The global random states are left as they were; on the meta device it has no
+        weights to name.
+    """
+    with torch.random.fork_rng(devices=[]):
+        draws = Draws(seed)
+        with draws, _without_loops():
+            module = build()
+        draws.redraw(module)
+    return module
+
+
+@contextmanager
+def _without_loops() -> Iterator[None]:
+    module: Any = nn.init
+    before = module._no_grad_trunc_normal_
+    module._no_grad_trunc_normal_ = _truncated_normal
+    try:
+        yield
+    finally:
+        module._no_grad_trunc_normal_ = before
+
+
+def _truncated_normal(
+    tensor: Tensor,
+    mean: float,
+    std: float,
+    a: float,
+    b: float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Fill with a normal truncated to [a, b], by the inverse of its distribution function."""
+    low, high = (0.5 * (1 + math.erf((x - mean) / (std * math.sqrt(2)))) for x in (a, b))
+    with torch.no_grad():
+        tensor.uniform_(2 * low - 1, 2 * high - 1, generator=generator).erfinv_()
+        return tensor.mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Operation:
+    """One call that drew random numbers or used what was drawn.
+
+    Attributes:
+        function: The operator.
+        args: Its arguments.
+        kwargs: Its named arguments.
+        results: The tensors that it returned.
+        before: What it changed in place although nothing random was in it yet.
+        draws: Whether it draws.
+    """
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    results: list[Tensor]
+    before: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    draws: bool = False
+
+    def changed(self) -> list[Tensor]:
+        """Return the arguments that are changed in place."""
+        return _changed(self.function, self.args, self.kwargs)
+
+    def filled(self) -> set[int]:
+        """Return the memory that is drawn anew as a whole."""
+        whole = (t for t in self.changed() if t.nbytes == t.untyped_storage().nbytes())
+        return {_memory(t) for t in whole} if self.draws else set()
+
+
+class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down what is drawn from the global random state, and what becomes of it.
+
+    Args:
+        seed: Seed of the run; entering seeds the global state of torch.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seed = seed
+        self.mark = stream(seed, "initialisation").initial_seed()
+        self.operations: list[_Operation] = []
+        self._random: set[int] = set()
+
+    @override
+    def __enter__(self) -> "Draws":
+        torch.default_generator.manual_seed(self.mark)  # no one else seeds it with this number
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    @override
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        draws = self._draws(func, kwargs)
+        inputs = list(_tensors((args, kwargs)))
+        if not draws and not any(_memory(t) in self._random for t in inputs):
+            return func(*args, **kwargs)
+        changed = _changed(func, args, kwargs)
+        operation = _Operation(function=func, args=args, kwargs=kwargs, results=[], draws=draws)
+        known = self._random | operation.filled()
+        operation.before = [(t, t.clone()) for t in changed if _memory(t) not in known]
+        out = func(*args, **kwargs)
+        operation.results = list(_tensors(out))
+        if not any(t.is_meta for t in operation.results):
+            self.operations.append(operation)
+            self._random |= {_memory(t) for t in [*changed, *operation.results]}
+        return out
+
+    def _draws(self, func: Any, kwargs: dict[str, Any]) -> bool:  # noqa: ANN401
+        return (
+            torch.Tag.nondeterministic_seeded in func.tags
+            and kwargs.get("generator") is None
+            and torch.default_generator.initial_seed() == self.mark
+        )
+
+    @torch.no_grad()
+    def redraw(self, module: nn.Module) -> None:
+        """Run everything again, each draw from the stream of the parameter that it ends in.
+
+        Args:
+            module: What was built meanwhile.
+        """
+        names = self._names(module)
+        own = {name: _memory(tensor) for name, tensor in _named(module)}
+        counts: dict[str, int] = defaultdict(int)
+        for number, operation in enumerate(self.operations):
+            for tensor, value in operation.before:
+                tensor.copy_(value)
+            if operation.draws and number in names:
+                name = names[number]
+                # whatever was drawn before into the parameter itself is lost
+                counts[name] = 0 if own[name] in operation.filled() else counts[name] + 1
+                key = (self.seed, "initialisation", name, counts[name])
+                torch.default_generator.manual_seed(stream(*key).initial_seed())
+            elif operation.draws:
+                continue  # it ended in no parameter
+            _run_again(operation)
+
+    def _names(self, module: nn.Module) -> dict[int, str]:
+        """Return the parameter or buffer that each draw ends in, by number of the operation."""
+        ends: dict[int, set[int]] = defaultdict(set)  # operations whose draws are in a memory
+        for number, operation in enumerate(self.operations):
+            inputs = {_memory(t) for t in _tensors((operation.args, operation.kwargs))}
+            found = {number} if operation.draws else set()
+            found |= set().union(*(ends[memory] for memory in inputs & ends.keys()))
+            for tensor in [*operation.changed(), *operation.results]:
+                ends[_memory(tensor)] |= found
+        names: dict[int, str] = {}
+        for name, tensor in _named(module):
+            for number in ends.get(_memory(tensor), ()):
+                names.setdefault(number, name)
+        return names
+
+
+def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _run_again(operation: _Operation) -> None:
+    inputs = {_memory(t) for t in _tensors((operation.args, operation.kwargs))}
+    if not operation.changed() and all(_memory(t) in inputs for t in operation.results):
+        return  # a view, or a number
+    results = list(_tensors(operation.function(*operation.args, **operation.kwargs)))
+    for old, new in zip(operation.results, results, strict=True):
+        if _memory(old) not in inputs:
+            old.copy_(new)
+
+
+def _changed(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:  # noqa: ANN401
+    found = []
+    for place, argument in enumerate(function._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = kwargs.get(argument.name, args[place] if place < len(args) else None)
+            found += list(_tensors(value))
+    return found
+
+
+def _tensors(values: object) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def _memory(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

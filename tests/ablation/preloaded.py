@@ -1,0 +1,8 @@
+"""What the server imports from which the tests' cells are forked."""
+
+import torch.utils.tensorboard  # noqa: F401
+
+import pretzel.ablation.training  # noqa: F401
+from pretzel.cli import import_parts
+
+import_parts()

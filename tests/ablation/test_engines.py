@@ -1,0 +1,183 @@
+"""Engines: a cell in a process of its own, forked or not; nothing leaks, and it can be stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from lab_files import BASE
+
+from pretzel.ablation.engines.forks import Forks
+from pretzel.ablation.engines.processes import Processes
+from pretzel.ablation.engines.slots import Slots
+from pretzel.ablation.ledger import CellFolder, write_json
+from pretzel.errors import UserError
+
+TWO = Slots(environments=({"PLACE": "first"}, {"PLACE": "second"}))
+LEAK = {"class_path": "leaking.Leaks", "init_args": {}}
+LEAKING = '''
+import os
+import random
+
+import torch
+from lightning.pytorch import Callback
+
+
+class Leaks(Callback):
+    """Writes down what it finds, and changes everything that a process shares."""
+
+    def on_train_start(self, trainer, pl_module):
+        found = [
+            os.environ.get("PLACE"), os.getcwd(), os.environ.get("LEAKED"),
+            str(torch.get_default_dtype()), torch.rand(()).item(), random.random(), os.getppid(),
+        ]
+        with open(f"{trainer.default_root_dir}/found.txt", "w") as file:
+            file.write("|".join(map(str, found)))
+
+    def on_test_end(self, trainer, pl_module):
+        os.environ["LEAKED"] = "yes"
+        torch.manual_seed(99)
+        random.seed(99)
+        torch.set_default_dtype(torch.float64)
+        os.chdir("/")
+'''
+
+
+def cell(name, *, delay=0.0, steps=4):
+    path = Path("runs") / name
+    config = json.loads(json.dumps(BASE))
+    config["trainer"] |= {
+        "max_steps": steps,
+        "default_root_dir": str(path.resolve()),
+        "logger": False,
+        "enable_checkpointing": False,
+        "callbacks": [LEAK],
+    }
+    config["model"]["init_args"]["delay"] = delay
+    config["seed_everything"] = 3
+    write_json(
+        path / "cell.json",
+        {"name": name, "identity": "i", "export": False, "checkpoint_seconds": 5, "config": config},
+    )
+    return path
+
+
+def wait(condition, seconds=200):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def leaking(project):
+    Path("leaking.py").write_text(LEAKING)
+    os.environ["PYTHONPATH"] += f":{project}"
+    return project
+
+
+@pytest.mark.timeout(600)
+def test_forks_are_fresh_processes_of_one_server(leaking):
+    engine = Forks(TWO)
+    try:
+        engine.prepare(["lab", "leaking", "no_such_module"])
+        paths = [cell(f"c{i}") for i in range(3)]
+        assert engine.room() == 2
+        running = engine.start(paths[:2])
+        assert engine.room() == 0
+        wait(lambda: all([one.poll() is not None for one in running]))
+        assert engine.room() == 2
+        (last,) = engine.start(paths[2:])
+        wait(lambda: last.poll() is not None)
+        assert [one.poll() for one in (*running, last)] == [0, 0, 0], [
+            (path / "log.txt").read_text()[-2000:] for path in paths
+        ]
+        found = [(path / "found.txt").read_text().split("|") for path in paths]
+        assert [line[0] for line in found] == ["first", "second", "first"]
+        for place, folder, leaked, dtype, *_ in found:
+            assert (folder, leaked, dtype) == (str(leaking), "None", "torch.float32"), place
+        assert len({tuple(line[4:6]) for line in found}) == 1  # the same random numbers
+        assert {line[6] for line in found} == {str(engine.server.pid)}  # forked, all three
+        assert CellFolder(path=paths[2]).result["metrics"]["test/loss"] > 0
+    finally:
+        engine.close()
+    assert engine.server.poll() is not None
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", [Forks, Processes])
+def test_a_cell_is_interrupted_killed_and_lost(leaking, kind):
+    """One story, since every server pays the imports."""
+    engine = kind(TWO)
+    try:
+        stopped, killed = (cell(name, delay=0.05, steps=4000) for name in ("stopped", "killed"))
+        first, second = engine.start([stopped, killed])
+        wait(lambda: all((path / "found.txt").exists() for path in (stopped, killed)))
+        first.interrupt()
+        second.kill()
+        wait(lambda: first.poll() is not None and second.poll() is not None)
+        assert first.poll() == 130  # saved and stopped
+        assert (stopped / "last.ckpt").exists()
+        assert second.poll() == -signal.SIGKILL
+        if kind is Forks:
+            lost = cell("lost", delay=0.05, steps=4000)
+            (third,) = engine.start([lost])
+            wait(lambda: (lost / "found.txt").exists())
+            engine.server.kill()
+            wait(lambda: third.poll() is not None)
+            assert third.poll() == 130
+            wait(lambda: not CellFolder(path=lost).locked())  # it has noticed, saved and stopped
+            assert (lost / "last.ckpt").exists()
+            with pytest.raises(UserError, match="--engine processes"):
+                engine.start([lost])
+    finally:
+        engine.close()
+
+
+def test_the_server_has_one_thread_when_it_forks(project):
+    check = (
+        "import os, sys\n"
+        "from pretzel.ablation.engines import server\n"
+        "server._Server.serve = lambda self: print(len(os.listdir('/proc/self/task')))\n"
+        "server.main()\n"
+    )
+    if not Path("/proc/self/task").exists():
+        pytest.skip("threads are counted in /proc")
+    said = subprocess.run(
+        [sys.executable, "-c", check],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ).stdout
+    assert said.strip() == "1"
+
+
+@pytest.mark.parametrize(
+    ("number", "per_gpu", "message"),
+    [(0, 1, "--slots must be at least 1, got 0"), (None, 0, "--per-gpu must be at least 1, got 0")],
+)
+def test_slots_that_cannot_be(number, per_gpu, message):
+    with pytest.raises(UserError, match=message):
+        Slots.of(number, None, per_gpu)
+
+
+def test_slots_over_gpus(monkeypatch):
+    monkeypatch.setattr("pretzel.ablation.engines.slots._gpus", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def seen(*args):
+        return [one["CUDA_VISIBLE_DEVICES"] for one in Slots.of(*args).environments]
+
+    assert seen(None, None, 1) == ["0", "1"]
+    assert seen(None, [1], 2) == ["1", "1"]
+    assert seen(3, None, 2) == ["0", "1", "0"]
+    assert seen(2, [], 1) == ["", ""]
+    with pytest.raises(UserError, match="no GPU 2: there are 2"):
+        Slots.of(None, [2], 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    assert seen(None, [1], 1) == ["GPU-b"]
