@@ -24,6 +24,8 @@ an ablation (see `pretzel grid --help`):
   grid status FILE    what is done, running, failed; grid board FILE: TensorBoard
   compare DIR         the report: means, intervals, paired differences, curves, pictures
   diff A B            two runs or arms: configuration, code, versions, metrics
+  reproduce DIR ROW   run a row of the table again and compare
+  export RUN          weights, configuration, metrics, environment of a finished run
 
 a model or a part:
   sample              pictures of prompts from a checkpoint (see `pretzel sample --help`)
@@ -56,6 +58,18 @@ def _diff(args: list[str]) -> int:
     return diff(args)
 
 
+def _export(args: list[str]) -> int:
+    from pretzel.ablation.commands import export
+
+    return export(args)
+
+
+def _reproduce(args: list[str]) -> int:
+    from pretzel.ablation.commands import reproduce
+
+    return reproduce(args)
+
+
 def _sample(args: list[str]) -> int:
     from pretzel.sampling.command import main as run
 
@@ -83,6 +97,8 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "grid": lambda args: _grid(args[1:]),
     "compare": lambda args: _compare(args[1:]),
     "diff": lambda args: _diff(args[1:]),
+    "reproduce": lambda args: _reproduce(args[1:]),
+    "export": lambda args: _export(args[1:]),
     "sample": lambda args: _sample(args[1:]),
     "check": lambda args: _check(args[1:]),
     "import": lambda args: _import(args[1:]),

@@ -15,6 +15,7 @@ from torch.optim.optimizer import Optimizer
 
 from pretzel.ablation.ledger import write_json
 from pretzel.errors import UserError
+from pretzel.flops import run_example
 from pretzel.generative import GenerativeModel, ImageLikelihood
 from pretzel.latent.pixels import Pixels
 from pretzel.loss import Loss
@@ -122,6 +123,10 @@ class PretzelModule(SavedModule):
                     "text_states is for stages without a text loss (text_weight 0), got "
                     f"text_weight {text_weight}"
                 )
+
+    def example_forward(self) -> None:
+        """Run the model on one made-up sample, so that its cost can be counted without memory."""
+        run_example(self.pretzel, has_images=bool(self.loss.flow_weight))
 
     # Training
 

@@ -128,7 +128,7 @@ def _run(folder: CellFolder, stop: Stop, *, first: bool) -> None:
     result = train_and_test(folder, spec, lambda: stop.asked, watchdog)
     if not first:
         return
-    marks = {"identity": spec["identity"], "evaluation": spec.get("evaluation")}
+    marks = {key: spec.get(key) for key in ("identity", "evaluation", "tuned")}
     write_json(folder.path / "result.json", {**marks, **result})
     Checkpoints(folder.path).clear()
 

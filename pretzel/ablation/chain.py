@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pretzel.ablation.cellconfig import WEIGHTS, seeded, with_arms
@@ -33,7 +34,7 @@ class Parsed:
     sizes: Sizes | None
     tried: tuple[Override, ...] = ()
 
-    @property
+    @cached_property
     def mark(self) -> str:
         """Equal for configurations that train and measure the same."""
         return f"{self.essential.training} {self.essential.evaluation}"

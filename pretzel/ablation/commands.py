@@ -186,6 +186,69 @@ def diff(args: list[str]) -> int:
     return 0
 
 
+def export(args: list[str]) -> int:
+    """Run ``pretzel export``: a finished run as weights, configuration, metrics, environment.
+
+    Args:
+        args: The run's folder, and options.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: For users' mistakes.
+    """
+    parser = Parser(
+        prog="pretzel export",
+        description="Write a finished run of a grid as weights.safetensors, config.yaml, "
+        "metrics.json, environment.json and its source.",
+    )
+    parser.add_argument("run", type=Path, help="the run's folder, such as runs/GRID/ARM/seed0")
+    parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
+    given = parser.parse_args(args)
+
+    from pretzel.ablation.export import export as write
+
+    write(given.run, given.out)
+    print(f"{given.out}: weights.safetensors, config.yaml, metrics.json, environment.json, source")
+    print(f"Use it:  pretzel test -c {given.out}/config.yaml")
+    return 0
+
+
+def reproduce(args: list[str]) -> int:
+    """Run ``pretzel reproduce``: one row of a table again, compared with the first time.
+
+    Args:
+        args: The table, the row, and options.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: For users' mistakes.
+    """
+    parser = Parser(
+        prog="pretzel reproduce",
+        description="Run a row of a grid's table again, in another folder, and tell what came out "
+        "otherwise. Exit code 0: every metric is the same to the last bit.",
+    )
+    parser.add_argument("table", type=Path, help="the grid's output folder, or a report in it")
+    parser.add_argument("row", help="an arm, or one of its cells (ARM/seed0)")
+    parser.add_argument("--out", type=Path, help="where (default: FOLDER-reproduced)")
+    _add_engine(parser)
+    given = parser.parse_args(args)
+
+    from pretzel.ablation.engines.chosen import engine_of
+
+    engine = engine_of(given, given.out or given.table)()
+    try:
+        from pretzel.ablation.reproduce import reproduce as run
+
+        return run(given, engine)
+    finally:
+        engine.close()
+
+
 def _board(grid: str, port: int | None) -> int:
     folder = Path(grid)
     if not folder.is_dir():

@@ -84,6 +84,7 @@ class GridFile:
         tuning: How the arms that have ``tune`` choose their values.
         output: The folder of all runs; by default ``runs/`` and the name of the file.
         checkpoint_seconds: Time between the checkpoints from which a killed cell continues.
+        hang_seconds: Time without progress after which a cell counts as failed; None for no limit.
         order: Which cells start first: ``seeds``, seed by seed, so that a grid that is stopped has
             whole rows; ``arms``, arm by arm, so that cells of equal length run side by side.
     """
@@ -109,4 +110,5 @@ class GridFile:
     tuning: Tuning | None = None
     output: str | None = None
     checkpoint_seconds: Annotated[float, Rule(told="a positive number", above=0.0)] = 20.0
+    hang_seconds: Annotated[float, Rule(told="a positive number", above=0.0)] | None = None
     order: Order = "seeds"

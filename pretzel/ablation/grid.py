@@ -159,6 +159,7 @@ class Grid:
         tuning: How arms with ``tune`` choose; None where none has.
         output: The folder of all runs.
         checkpoint_seconds: Time between the checkpoints from which a killed cell continues.
+        hang_seconds: Time without progress after which a cell has failed; None for no limit.
         order: Which cells start first, seed by seed or arm by arm.
     """
 
@@ -175,6 +176,7 @@ class Grid:
     tuning: Tuning | None
     output: Path
     checkpoint_seconds: float
+    hang_seconds: float | None
     order: Order
 
     @property

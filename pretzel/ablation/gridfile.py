@@ -84,6 +84,7 @@ class _Reader(TypedReader):
             tuning=self.tuning(axes),
             output=Path(given.output or f"runs/{self.file.stem}"),
             checkpoint_seconds=float(given.checkpoint_seconds),
+            hang_seconds=given.hang_seconds,
             order=given.order,
         )
 

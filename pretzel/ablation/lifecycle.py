@@ -45,7 +45,7 @@ def run_cells(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
     plan = prepared(grid, engine)
     only = None
     if given.only:
-        only = set(_with_needs(plan, [cell.name for cell in named(plan, given.only)]))
+        only = set(with_needs(plan, [cell.name for cell in named(plan, given.only)]))
     return run(plan, engine, Selection(only=only, retry=given.retry, fail_fast=given.fail_fast))
 
 
@@ -59,7 +59,7 @@ def rerun(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
     again |= {cell.name for cell in plan.runs if wanted.get(state_of(plan, cell))}
     if not again:
         print("nothing to run again")
-    only = set(_with_needs(plan, again))
+    only = set(with_needs(plan, again))
     selection = Selection(only=only, rerun=again, retry=given.retry, fail_fast=given.fail_fast)
     return run(plan, engine, selection)
 
@@ -151,7 +151,8 @@ def _since(plan: Plan, cell: Cell) -> Differences | None:
     return None if spec is None else differences(spec.get("essence", {}), cell.record)
 
 
-def _with_needs(plan: Plan, names: Iterable[str]) -> Iterator[str]:
+def with_needs(plan: Plan, names: Iterable[str]) -> Iterator[str]:
+    """Yield names of runs and of all that they need."""
     needs = {cell.name: cell.needs for cell in plan.runs}
     todo = list(names)
     for name in todo:  # grows while it is read

@@ -238,6 +238,7 @@ class _Runs:
             "export": cell.export,
             "tests": cell.tests,
             "checkpoint_seconds": self.plan.grid.checkpoint_seconds,
+            "hang_seconds": self.plan.grid.hang_seconds,
             "config": config,
             "tuned": tuned,
             "essence": cell.record,

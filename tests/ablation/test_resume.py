@@ -124,13 +124,14 @@ def test_two_processes_of_one_cell(tmp_path):
         return folder
 
     straight, killed = cell("straight"), cell("killed")
-    run(straight).wait(300)
-    process = run(killed)
-    until((killed / "previous.ckpt").exists)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with run(straight) as process:
+        assert process.wait(300) == 0, (straight / "log.txt").read_text()[-3000:]
+    with run(killed) as process:
+        until((killed / "previous.ckpt").exists)
+        os.killpg(process.pid, signal.SIGKILL)
     assert (killed / "last.ckpt").exists()
-    run(killed).wait(300)
+    with run(killed) as process:
+        assert process.wait(300) == 0, (killed / "log.txt").read_text()[-3000:]
     assert_equal(outcome(straight), outcome(killed))
 
 

@@ -5,6 +5,7 @@ One story in one grid, since every process pays the imports.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from lab_files import BASE, HERE, write
+from safetensors.torch import load_file
 
 from pretzel.__main__ import main
 from pretzel.ablation.ledger import CellFolder, State
@@ -206,6 +209,24 @@ def test_a_new_metric_is_measured_and_trains_nothing(story, capsys):
     assert result["metrics"]["test/norm"] > 0
     assert Path("runs/grid/cubic/seed4/fit.json").stat().st_mtime_ns == fitted
     assert "test/norm" not in CellFolder(path=Path("runs/grid/linear/seed4")).result["metrics"]
+
+
+def test_export_and_reproduce(story, capsys):
+    assert main(["export", "runs/grid/cubic/seed4", "--out", "exported"]) == 0
+    weights = load_file("exported/weights.safetensors")
+    final = torch.load("runs/grid/cubic/seed4/final.ckpt", weights_only=True)["state_dict"]
+    assert weights.keys() == final.keys()
+    assert all(torch.equal(weights[name], final[name]) for name in final)
+    assert main(["export", "runs/grid/cubic/seed4", "--out", "exported"]) == 2
+    assert "--out must not exist yet, got exported" in capsys.readouterr().err
+    assert main(["test", "-c", "exported/config.yaml"]) == 0  # names the weights beside it
+    old = CellFolder(path=Path("runs/grid/cubic/seed4")).result["metrics"]["test/loss"]
+    assert f"{old:.6f}" in capsys.readouterr().out
+    assert main(["reproduce", "runs/grid", "cubic", "--slots", "1"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"cubic/seed4: all \d+ metrics are the same to the last bit", said)
+    assert main(["reproduce", "runs/grid/compare.md", "cubik"]) == 2
+    assert "no such row 'cubik'; did you mean 'cubic'?" in capsys.readouterr().err
 
 
 def test_diff(story, capsys):

@@ -96,6 +96,7 @@ def test_both_accept_everything_there_is(project):
         "tuning": {"metric": "val/loss", "direction": "min", "seed": 7},
         "output": "out",
         "checkpoint_seconds": 3,
+        "hang_seconds": 60,
         "order": "arms",
     }
     assert set(values) == {field.name for field in dataclasses.fields(GridFile)}

@@ -1,0 +1,91 @@
+"""``pretzel export RUN``: a run as others can use it: weights, configuration, figures, origin."""
+
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from pretzel.ablation.cellconfig import WEIGHTS, put
+from pretzel.ablation.ledger import CellFolder, write_json, write_text
+from pretzel.ablation.overlay import Config
+from pretzel.ablation.plan import Exports
+from pretzel.ablation.why import SNAPSHOTS
+from pretzel.cli import ParserOnly
+from pretzel.errors import UserError
+
+_PLACES = ("logger", "default_root_dir")
+
+
+def export(run: Path, out: Path) -> None:
+    """Write a finished run of a grid into a folder of its own.
+
+    ``weights.safetensors`` (averaged ones, if averages were kept), ``config.yaml`` (resolved, and
+    naming the weights beside it), ``metrics.json``, ``environment.json`` and ``source/``.
+
+    Args:
+        run: The run's folder.
+        out: A folder that does not exist yet.
+
+    Raises:
+        UserError: If the run is not finished, its module exports nothing, or ``out`` is there.
+    """
+    folder = CellFolder(path=run)
+    spec, result = folder.spec, folder.result
+    if spec is None or result is None or not (run / "final.ckpt").is_file():
+        raise UserError(f"{run}: no finished run of a grid there (cell.json, result.json)")
+    if out.exists():
+        raise UserError(f"--out must not exist yet, got {out}")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write(folder, spec, result, partial)
+        partial.replace(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(folder: CellFolder, spec: dict[str, Any], result: dict[str, Any], out: Path) -> None:
+    config = put(spec["config"], WEIGHTS, None)  # those of the run come in their place
+    cli = ParserOnly()
+    model = cli.build_model("fit", cli.parse("fit", Config(values=config)))
+    if not isinstance(model, Exports):
+        raise UserError(
+            f"{folder.path}: {type(model).__name__} cannot be exported: it has no method "
+            "export(path)"
+        )
+    kept = torch.load(folder.path / "final.ckpt", map_location="cpu", weights_only=True)
+    model.on_load_checkpoint(kept)
+    model.load_state_dict(kept["state_dict"])
+    model.export(out / "weights.safetensors")
+    trainer = {key: value for key, value in config["trainer"].items() if key not in _PLACES}
+    named = put(config | {"trainer": trainer}, WEIGHTS, "weights.safetensors")
+    write_text(out / "config.yaml", yaml.safe_dump(named, sort_keys=False))
+    write_json(out / "metrics.json", result["metrics"])
+    essence = spec.get("essence", {})
+    environment = {
+        "run": spec["name"],
+        "training": result.get("identity"),
+        "evaluation": result.get("evaluation"),
+        "versions": result.get("versions", {}),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "data": essence.get("data", {}),
+        "modules": essence.get("measuring_modules", {}) | essence.get("modules", {}),
+    }
+    write_json(out / "environment.json", environment)
+    _copy_source(folder.path, environment["modules"], out / "source")
+
+
+def _copy_source(run: Path, modules: dict[str, str], out: Path) -> None:
+    """Copy the code that ran, as far as the grid has kept it."""
+    grid = next((up for up in run.resolve().parents if (up / SNAPSHOTS).is_dir()), None)
+    for name, digest in modules.items() if grid is not None else ():
+        assert grid is not None, "there is something to copy from"
+        kept = grid / SNAPSHOTS / f"{digest}.py"
+        if kept.is_file():
+            target = out / f"{name.replace('.', '/')}.py"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(kept, target)
