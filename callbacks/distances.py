@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -50,6 +51,10 @@ class FID(ReferenceMetric):
                 sync_on_compute=False,  # it lives on rank zero alone
             ).to(images.device)
         return self._metric
+
+    @override
+    def facts(self) -> dict[str, dict[str, Any]]:
+        return {self.name: {"extractor": self.extractor.describe()}}
 
     @override
     def describe(self) -> str:
@@ -139,6 +144,10 @@ class KID(ReferenceMetric):
                     sync_on_compute=False,  # it lives on rank zero alone
                 )
         self._metric.to(device)
+
+    @override
+    def facts(self) -> dict[str, dict[str, Any]]:
+        return {self.name: {"extractor": self.extractor.describe()}}
 
     @override
     def describe(self) -> str:

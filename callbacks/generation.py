@@ -132,9 +132,7 @@ class Generation(Evaluation):
                 values |= metric.compute()
             values["seconds_per_image"] = seconds / len(prompts)
             for metric in self.metrics:
-                if isinstance(metric, ReferenceMetric):
-                    extractor = metric.extractor.describe()
-                    self.facts[f"{stage}/{metric.name}"] = {"extractor": extractor}
+                self.facts |= {f"{stage}/{name}": fact for name, fact in metric.facts().items()}
             for board in tensorboards(trainer):
                 lines = "  \n".join(metric.describe() for metric in self.metrics)
                 board.add_text("generation/metrics", lines, trainer.global_step)

@@ -2,12 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from callbacks.features import FeatureExtractor
 
 
 class GenerationMetric(ABC):
@@ -46,17 +45,13 @@ class GenerationMetric(ABC):
     def compute(self) -> dict[str, float]:
         """Return the values by name, with the number of images they come from."""
 
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Return, by name, what values must share to be comparable, beside the number of images."""
+        return {}
+
 
 class ReferenceMetric(GenerationMetric):
-    """A metric that compares generated images with real ones.
-
-    Attributes:
-        name: What its value is logged as.
-        extractor: Computes the features that it compares.
-    """
-
-    name: str
-    extractor: FeatureExtractor
+    """A metric that compares generated images with real ones."""
 
     @abstractmethod
     def reset_real(self) -> None:

@@ -33,9 +33,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         written = io.BytesIO()  # as Lightning does; and torch's own writer has no OSError
         torch.save(checkpoint, written)
         try:
-            with partial.open("wb") as file:
-                file.write(written.getbuffer())
-                file.flush()
+            partial.write_bytes(written.getbuffer())
+            with partial.open("rb") as file:
                 os.fsync(file.fileno())  # else a power cut may leave the name without the content
             partial.replace(target)
         except OSError as error:  # which names no file where the disk is full

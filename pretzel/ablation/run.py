@@ -277,7 +277,9 @@ class _Runs:
         if folder.failure is None and code != INTERRUPTED:  # killed from outside
             log = (folder.path / "log.txt").read_text(errors="replace").splitlines()[-30:]
             reason = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            write_json(folder.path / "failure.json", {"error": reason, "traceback": "", "log": log})
+            told = {"error": reason, "traceback": "", "log": log}
+            with contextlib.suppress(UserError):  # the disk may be what it failed of
+                write_json(folder.path / "failure.json", told)
         tries = self.tries[cell] = self.tries.get(cell, 0) + 1
         if tries > self.choice.retry:
             self.told_failed(cell, folder, "FAILED")

@@ -95,7 +95,7 @@ def train_and_test(
     if asked_to_stop():
         raise KeyboardInterrupt
     found = dict(fitted["metrics"])
-    if spec["tests"] and is_overridden("test_step", model):
+    if spec.get("tests", not spec["export"]) and is_overridden("test_step", model):
         # seeded anew: the test is the same whether training has just ended or was resumed
         seed_everything(seed, workers=True, verbose=False)
         trainer.test(

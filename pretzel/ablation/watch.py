@@ -63,6 +63,7 @@ class Watch(Checkpoint):
         self.started = self.saved = time.monotonic()
         self.reported = self.cost = 0.0
         self.before = float(folder.progress.get("seconds", 0.0))
+        self.within_step = False
         self.first: tuple[float, int] | None = None
         self.diverged: Tensor | None = None
         self.on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -87,7 +88,8 @@ class Watch(Checkpoint):
 
     def _after_step(self, trainer: Trainer, loop: ExactEpochLoop, validates: bool) -> None:
         self._beat()
-        if loop.accumulates:
+        self.within_step = loop.accumulates
+        if self.within_step:
             return  # gradients are in no checkpoint
         now = time.monotonic()
         self.first = self.first or (now, trainer.global_step)
@@ -149,7 +151,8 @@ class Watch(Checkpoint):
     def _elsewhere(self, trainer: Trainer, phase: str) -> None:
         self._beat()
         self.report(trainer, phase)
-        if self.asked_to_stop():
+        # A validation in the midst of a step ends first: nothing could be saved before it.
+        if self.asked_to_stop() and not (phase == "validate" and self.within_step):
             raise KeyboardInterrupt
 
     def _beat(self) -> None:

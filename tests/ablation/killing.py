@@ -80,8 +80,8 @@ def write_cell(folder: Path, config: dict, **spec) -> Path:
     return folder
 
 
-def noisy_cell(folder: Path, **spec) -> Path:
-    """Write a cell of the project that draws from everything."""
+def noisy_cell(folder: Path, delay: float = 0.01, **spec) -> Path:
+    """Write a cell of the project that draws from everything; a batch takes ``delay`` seconds."""
     logger = {
         "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
         "init_args": {"save_dir": str(folder), "name": "", "version": ""},
@@ -100,7 +100,7 @@ def noisy_cell(folder: Path, **spec) -> Path:
     config = {
         "seed_everything": 3,
         "trainer": trainer,
-        "model": {"class_path": "noisy.Noisy", "init_args": {"delay": 0.03}},
+        "model": {"class_path": "noisy.Noisy", "init_args": {"delay": delay}},
         "data": {"class_path": "noisy.OrderedData"},
     }
     return write_cell(folder, config, **spec)

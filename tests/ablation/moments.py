@@ -20,7 +20,7 @@ def half_a_checkpoint(count: str) -> None:
         name = os.readlink(f"/proc/self/fd/{number}")
         left[0] -= name.endswith("last.saving.partial")
         if left[0] == 0:
-            os.ftruncate(number, os.fstat(number).st_size // 2)
+            os.truncate(name, os.fstat(number).st_size // 2)
             die()
         sync(number)
 
@@ -74,11 +74,11 @@ def busy_data(count: str) -> None:
 
 
 def long_metric(seconds: str) -> None:
-    """Compute for some seconds at the end of each validation, with no batch in between."""
+    """Compute for some seconds at the end of the first validations, with no batch meanwhile."""
     from noisy import Counts
 
     def compute(self, trainer, pl_module) -> None:
-        end = time.monotonic() + float(seconds)
+        end = time.monotonic() + float(seconds) * (trainer.global_step < 6)
         while time.monotonic() < end:
             time.sleep(0.01)
             sum(range(100_000))

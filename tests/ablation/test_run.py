@@ -221,7 +221,7 @@ def test_export_and_reproduce(story, capsys):
     assert "--out must not exist yet, got exported" in capsys.readouterr().err
     assert main(["test", "-c", "exported/config.yaml"]) == 0  # names the weights beside it
     old = CellFolder(path=Path("runs/grid/cubic/seed4")).result["metrics"]["test/loss"]
-    assert f"{old:.6f}" in capsys.readouterr().out
+    assert str(old)[:8] in capsys.readouterr().out
     assert main(["reproduce", "runs/grid", "cubic", "--slots", "1"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"cubic/seed4: all \d+ metrics are the same to the last bit", said)

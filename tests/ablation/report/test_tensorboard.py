@@ -15,7 +15,7 @@ from browser import CHROMIUM, Browser
 from made_grid import write_events
 
 from pretzel.__main__ import main
-from pretzel.ablation.commands import board
+from pretzel.ablation.commands import grid
 from pretzel.ablation.report import hparams
 from pretzel.ablation.report.results import load
 from pretzel.errors import UserError
@@ -39,9 +39,9 @@ def logged(output):
 @contextlib.contextmanager
 def running(folder):
     """Yield the address of `pretzel grid board`; its end by Ctrl-C must be clean."""
-    code = "import sys; from pretzel.ablation.commands import board; sys.exit(board(sys.argv[1:]))"
+    code = "import sys; from pretzel.ablation.commands import grid; sys.exit(grid(sys.argv[1:]))"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(folder), "--port", "0"],
+        [sys.executable, "-c", code, "board", str(folder), "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -153,14 +153,14 @@ def test_board_takes_a_grids_file(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no such folder; start with: pretzel grid run grid\.yaml"):
-        board(["grid.yaml"])
+        grid(["board", "grid.yaml"])
     served = []
     monkeypatch.setattr(
         "pretzel.ablation.report.board.serve", lambda folder, port: served.append((folder, port))
     )
     (tmp_path / "runs" / "grid").mkdir(parents=True)
-    assert board(["grid.yaml", "--port", "7"]) == 0
-    assert board(["runs"]) == 0
+    assert grid(["board", "grid.yaml", "--port", "7"]) == 0
+    assert grid(["board", "runs"]) == 0
     assert served == [(Path("runs/grid"), 7), (Path("runs"), None)]
 
 

@@ -85,7 +85,7 @@ SIGNALS = {
 
 @pytest.mark.parametrize("signals", SIGNALS)
 def test_stopped_with_a_checkpoint_of_that_moment(straight, tmp_path, signals):
-    folder = noisy_cell(tmp_path / "cell", checkpoint_seconds=1000.0)
+    folder = noisy_cell(tmp_path / "cell", 0.05, checkpoint_seconds=1000.0)
 
     def trains():
         progress = folder / "progress.json"
@@ -99,7 +99,7 @@ def test_stopped_with_a_checkpoint_of_that_moment(straight, tmp_path, signals):
 
 
 def test_stopped_before_training_and_in_the_test(straight, tmp_path):
-    folder = noisy_cell(tmp_path / "cell")
+    folder = noisy_cell(tmp_path / "cell", 0.1)
     stop(folder, (folder / "progress.json").exists, signal.SIGTERM)
     assert not (folder / "last.ckpt").exists()
 
@@ -115,7 +115,7 @@ def test_stopped_before_training_and_in_the_test(straight, tmp_path):
 @pytest.mark.slow
 def test_two_processes_of_one_cell(tmp_path):
     def cell(name):
-        folder = noisy_cell(tmp_path / name)
+        folder = noisy_cell(tmp_path / name, 0.03)
         spec = json.loads((folder / "cell.json").read_text())
         # as many batches a process as one process has; they differ in what they draw
         two = {"strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
