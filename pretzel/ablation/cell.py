@@ -72,7 +72,7 @@ def main(path: Path) -> int:
         with folder.lease() if first else contextlib.nullcontext(True) as mine:
             if not mine:
                 return TAKEN
-            if folder.result is not None:
+            if folder.is_done(folder.spec or {}):
                 return DONE  # another runner was quicker
             if folder.failure is not None:
                 return FAILED  # so it was, and what failed is not tried twice

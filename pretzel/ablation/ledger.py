@@ -180,8 +180,15 @@ class CellFolder:
                 return
             yield True
 
+    def is_done(self, spec: dict[str, Any]) -> bool:
+        """Tell whether the result is of what a specification asks for."""
+        result = self.result
+        return result is not None and all(result.get(k) == spec.get(k) for k in _MARKS)
+
     def prepare(self, spec: dict[str, Any]) -> None:
-        """Write what to run; what an earlier configuration left behind is removed.
+        """Write what to run; what other training left behind is removed.
+
+        What was measured otherwise stays until the new figures are there.
 
         Raises:
             UserError: If the folder cannot be written.
@@ -189,9 +196,6 @@ class CellFolder:
         old = self.spec
         if self.path.exists() and (old is None or old.get("identity") != spec["identity"]):
             self.clear()
-        result = self.result
-        if result is not None and any(result.get(k) != spec.get(k) for k in _MARKS):
-            (self.path / "result.json").unlink()  # measured otherwise
         (self.path / "failure.json").unlink(missing_ok=True)
         write_json(self.path / "cell.json", spec)
 

@@ -59,3 +59,18 @@ def test_another_configuration_starts_from_nothing(tmp_path):
     assert (tmp_path / "last.ckpt").exists()  # the same one continues
     folder.prepare({"identity": "new"})
     assert [p.name for p in tmp_path.iterdir()] == ["cell.json"]
+
+
+def test_figures_stay_until_new_ones_are_there(tmp_path):
+    folder = CellFolder(path=tmp_path)
+    old = {"identity": "i", "evaluation": "old"}
+    folder.prepare(old)
+    write_json(tmp_path / "result.json", {**old, "metrics": {"m": 1.0}})
+    assert folder.is_done(old)
+    new = {**old, "evaluation": "new"}
+    folder.prepare(new)
+    assert folder.result["metrics"] == {"m": 1.0}  # the new measurement may fail
+    assert not folder.is_done(new)
+    assert folder.state("i", "new") is State.TRAINED
+    folder.prepare({**new, "identity": "other"})
+    assert folder.result is None

@@ -28,9 +28,7 @@ class _Job(Started):
 
     def poll(self) -> int | None:
         if self.code is None and not self.engine.queued(self.name):
-            spec, result = self.folder.spec or {}, self.folder.result or {}
-            keys = ("identity", "evaluation")
-            if result and all(result.get(key) == spec.get(key) for key in keys):
+            if self.folder.is_done(self.folder.spec or {}):
                 self.code = DONE
             else:
                 self.code = INTERRUPTED if self.engine.stopped else 1
