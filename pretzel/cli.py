@@ -32,6 +32,9 @@ from pretzel.ablation.yamlfile import Source
 from pretzel.checkpointing import AtomicCheckpointIO
 from pretzel.errors import UserError
 from pretzel.guards import check_checkpoint, check_writable, guarded
+from pretzel.initialisation import built_by_name
+from pretzel.resuming import make_exact
+from pretzel.seeding import SeededSteps
 
 # Lightning 2.6 calls jsonargparse by names that the latter has since deprecated
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -80,7 +83,8 @@ class SaveConfig(SaveConfigCallback):
 class PretzelCLI(LightningCLI):
     """LightningCLI in subclass mode, under this project's rules.
 
-    Files are folded before parsing, checkpoints are loaded with ``weights_only=True``, users'
+    Files are folded before parsing, initial weights and what steps draw belong to the seed and a
+    name, runs are continued exactly, checkpoints are loaded with ``weights_only=True``, users'
     mistakes become :class:`~pretzel.errors.UserError`, and a mistake leaves no empty run folder.
 
     Args:
@@ -197,9 +201,19 @@ class PretzelCLI(LightningCLI):
         if self._get(self.config, "ckpt_path") is not None and chosen.get("weights"):
             chosen["weights"] = None  # the checkpoint replaces them: they need not be there
         try:
-            super().instantiate_classes()
+            built_by_name(self._instantiated, self.seed)
         except (ValueError, OSError, MisconfigurationException) as error:
             raise explain_constructor(error, self.given) from error
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run: what was configured, or drawn where that is ``true``."""
+        return int(self._get(self.config, "seed_everything"))
+
+    def _instantiated(self) -> LightningModule:
+        super().instantiate_classes()
+        model: LightningModule = self.model
+        return model
 
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -208,7 +222,10 @@ class PretzelCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, AtomicCheckpointIO()]
-        return super()._instantiate_trainer(config, callbacks)
+        trainer = super()._instantiate_trainer(config, callbacks)
+        make_exact(trainer)
+        trainer.callbacks.insert(0, SeededSteps(self.seed))  # type: ignore[attr-defined]
+        return trainer
 
     @override
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
@@ -192,7 +193,8 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*module.named_parameters(), *module.named_buffers()]
+    every = [*module.named_parameters(), *module.named_buffers()]
+    return [(name, tensor) for name, tensor in every if not is_lazy(tensor)]  # no memory yet
 
 
 def _run_again(operation: _Operation) -> None:

@@ -97,3 +97,11 @@ def test_the_global_state_is_left_alone():
 def test_nothing_happens_without_memory():
     with torch.device("meta"):
         assert built_by_name(lambda: nn.Linear(3, 3), 0).weight.is_meta
+
+
+def test_what_has_no_shape_yet_is_left_to_its_first_forward():
+    module = built_by_name(lambda: nn.Sequential(nn.Linear(2, 3), nn.LazyLinear(4)), 0)
+    assert torch.equal(
+        module[0].weight, built_by_name(lambda: nn.Sequential(nn.Linear(2, 3)), 0)[0].weight
+    )
+    assert module(torch.zeros(1, 2)).shape == (1, 4)

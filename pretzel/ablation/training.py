@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import LightningModule, seed_everything
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from safetensors import SafetensorError
@@ -23,19 +23,10 @@ from pretzel.ablation.watchdog import Watchdog
 from pretzel.cli import PretzelCLI
 from pretzel.errors import UserError
 from pretzel.resuming import make_exact
-from pretzel.seeding import SeededSteps
 
 
 class CellCLI(PretzelCLI):
     """The command line's own way from a configuration to objects; the cell runs them itself."""
-
-    @override
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        trainer = super()._instantiate_trainer(config, callbacks)
-        make_exact(trainer)
-        seed = self._get(self.config, "seed_everything")
-        trainer.callbacks.insert(0, SeededSteps(int(seed)))  # type: ignore[attr-defined]
-        return trainer
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from test_resume_pretzel import SMALL
 
 from pretzel.ablation.overlay import Config, fold, read
+from pretzel.ablation.training import CellCLI
 from pretzel.cli import ParserOnly
-from pretzel.initialisation import built_by_name
 from pretzel.module import PretzelModule
 from pretzel.rng import global_states, set_global_states
 from pretzel.seeding import SeededSteps
@@ -53,14 +53,12 @@ def build(cli, arm: str, seed: int, by_name=True):
     values["seed_everything"] = seed
     values["model"]["init_args"]["seed"] = values["data"]["init_args"]["seed"] = seed
     values["data"]["init_args"] |= {"batch_size": 4, "steps_per_epoch": STEPS}
-    parsed = cli.parse("fit", Config(values=values))
-    seed_everything(seed, verbose=False)
-
-    def model() -> LightningModule:
-        return cli.build_model("fit", parsed)
-
-    module = built_by_name(model, seed) if by_name else model()
-    return module, cli._parser("fit").instantiate(parsed["fit"]).data
+    if not by_name:
+        seed_everything(seed, verbose=False)
+        return cli.build_model("fit", cli.parse("fit", Config(values=values))), None
+    values["trainer"] = {"accelerator": "cpu", "logger": False}
+    cell = CellCLI({"subcommand": "fit", "fit": values})
+    return cell.model, cell.datamodule
 
 
 @pytest.fixture(scope="module")

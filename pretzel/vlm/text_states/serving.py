@@ -177,11 +177,12 @@ class TextStates:
         }  # fmt: skip
         self.num_computed += len(missing)
         self.num_read += sum(states is not None for states in found.values())
-        if missing:
-            computed = self._compute(list(missing.values()), module, inputs, vlm)
-            for key, new in zip(missing, computed, strict=True):
-                found[key] = new
-                self._store.put(key, new)
+        for key, (tokens, index) in missing.items():
+            # each by itself: what it is computed beside would show in its last digits, and a run
+            # that is continued computes other texts together than one that was not interrupted
+            new = self._compute(tokens, index, module, inputs, vlm)
+            found[key] = new
+            self._store.put(key, new)
         kind = next((states.dtype for states in found.values() if states is not None), dtype)
         dense = torch.zeros(*inputs.tokens.shape, vlm.hidden_size, dtype=kind)
         for row, key in enumerate(keys):
@@ -197,26 +198,20 @@ class TextStates:
     @staticmethod
     @torch.no_grad()
     def _compute(
-        texts: Sequence[tuple[list[int], list[int]]],
+        tokens: list[int],
+        index: list[int],
         module: Interleaving,
         inputs: StreamInputs,
         vlm: VLMStream,
-    ) -> list[Float[Tensor, "l h"]]:
-        longest = max(len(tokens) for tokens, _ in texts)
-        padded, places = [], []
-        for tokens, index in texts:
-            missing = longest - len(tokens)
-            padded.append(tokens + [vlm.special.pad] * missing)
-            places.append(index + list(range(index[-1] + 1, index[-1] + 1 + missing)))
-        rows = inputs.tokens.new_tensor(padded)
+    ) -> Float[Tensor, "l h"]:
+        row = inputs.tokens.new_tensor([tokens])
         axes = inputs.positions.shape[-1] - 1
         states: Tensor = vlm(
-            module.embed(rows, vlm),
-            inputs.index.new_tensor(places),
-            coordinates=inputs.positions.new_zeros(*rows.shape, axes),
+            module.embed(row, vlm),
+            inputs.index.new_tensor([index]),
+            coordinates=inputs.positions.new_zeros(*row.shape, axes),
         )
-        states = states.cpu()
-        return [row[: len(tokens)].clone() for row, (tokens, _) in zip(states, texts, strict=True)]
+        return states[0].cpu()
 
 
 def default_folder() -> Path:
