@@ -34,9 +34,9 @@ from benchmarks import (
 from benchmarks.generation_script import Script, Trace
 from benchmarks.measure import Task
 from benchmarks.text_states import WordsAsTokens
-from pretzel.ablation.overlay import override, read
-from pretzel.ablation.yamlfile import Source
 from pretzel.cli import ParserOnly
+from pretzel.config.overlay import override, read
+from pretzel.config.yamlfile import Source
 from pretzel.model import Pretzel
 from pretzel.module import PretzelModule
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance

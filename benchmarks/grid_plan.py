@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from pretzel.ablation.gridfile import load
-from pretzel.ablation.planner import Planner
-from pretzel.ablation.progress import planning
+from pretzel.ablation.gridfile.reading import load
+from pretzel.ablation.planning.planner import Planner
+from pretzel.ablation.planning.progress import planning
 
 _BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"
 _RATE = "model.init_args.optimizer.init_args.lr"

@@ -29,8 +29,8 @@ from datamodules import (
     WebDatasetDataModule,
 )
 from datamodules.grounding import Told
-from pretzel.ablation.overlay import read
 from pretzel.cli import ParserOnly
+from pretzel.config.overlay import read
 from pretzel.model import Pretzel
 from pretzel.module import PretzelModule
 from pretzel.sequence import DocumentBatch

@@ -21,9 +21,9 @@ import torch
 
 from benchmarks import measure
 from benchmarks.measure import Row, Task
-from pretzel.ablation.overlay import Config, fold, override, read
-from pretzel.ablation.yamlfile import Source
 from pretzel.cli import ParserOnly
+from pretzel.config.overlay import Config, fold, override, read
+from pretzel.config.yamlfile import Source
 from pretzel.model import Pretzel
 from pretzel.module import PretzelModule
 from pretzel.sequence import DocumentBatch, caption_document

@@ -1,7 +1,7 @@
 """``pretzel fit | validate | test | predict``: LightningCLI, with files folded and errors short.
 
 Every part, loss weight, optimizer and schedule is chosen in YAML by ``class_path``. Several ``-c``
-files are folded by :mod:`pretzel.ablation.overlay` before the parser sees them; arguments on the
+files are folded by :mod:`pretzel.config.overlay` before the parser sees them; arguments on the
 command line come last.
 """
 
@@ -24,12 +24,12 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
-from pretzel.ablation.classes import same_class
-from pretzel.ablation.explain import explain, explain_constructor
-from pretzel.ablation.overlay import Config, at, fold, locate, read
-from pretzel.ablation.overlay import override as lay_over
-from pretzel.ablation.yamlfile import Source
 from pretzel.checkpointing import AtomicCheckpointIO
+from pretzel.config.classes import same_class
+from pretzel.config.explain import explain, explain_constructor
+from pretzel.config.overlay import Config, at, fold, locate, read
+from pretzel.config.overlay import override as lay_over
+from pretzel.config.yamlfile import Source
 from pretzel.errors import UserError
 from pretzel.guards import check_checkpoint, check_writable, guarded
 from pretzel.initialisation import built_by_name
@@ -43,7 +43,7 @@ Subcommand = Literal["fit", "validate", "test", "predict"]
 
 # Imported so that their classes have short names in YAML; users' own parts are named in full.
 _PACKAGES = ("pretzel", "datamodules", "callbacks")
-_NOT_PARTS = ("pretzel.__main__", "pretzel.cli", "pretzel.ablation", "pretzel.testing")
+_NOT_PARTS = tuple(f"pretzel.{m}" for m in ("__main__", "cli", "ablation", "config", "testing"))
 _COMMAND_LINE = Source(name="command line")
 
 

@@ -1,6 +1,6 @@
 """The line between training and measuring: what changes weights, and what only changes figures.
 
-A grid cell has two identities (:mod:`pretzel.ablation.identity`). A part that derives from
+A grid cell has two identities (:mod:`pretzel.ablation.identity.essence`). A part that derives from
 :class:`Measures` belongs to the second one wherever it stands in a configuration: exchanging it
 measures finished checkpoints anew and trains nothing again.
 """

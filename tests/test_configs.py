@@ -9,11 +9,12 @@ import yaml
 from text_encoders import CHANNELS, save_tiny_t5
 
 from pretzel.__main__ import main
-from pretzel.ablation import gridfile, planner
+from pretzel.ablation.gridfile import reading
 from pretzel.ablation.ledger import CellFolder
-from pretzel.ablation.overlay import Config, fold, read
-from pretzel.ablation.training import train_and_test
+from pretzel.ablation.planning import planner
+from pretzel.ablation.running.training import train_and_test
 from pretzel.cli import ParserOnly
+from pretzel.config.overlay import Config, fold, read
 
 ROOT = Path(__file__).parents[1]
 SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"
@@ -81,7 +82,7 @@ CHAINED = [ROOT / "ablations" / "stages" / f"{name}.yaml" for name in STAGES]
 def test_every_overlay_is_laid_over_something_that_is_tested():
     in_grids = {
         file.resolve()
-        for grid in map(gridfile.load, GRIDS)
+        for grid in map(reading.load, GRIDS)
         for files in (grid.base, *(link.configs for link in grid.chain))
         for file in files
     }
@@ -170,7 +171,7 @@ def test_a_configuration_of_paper_size_trains_when_shrunk(path, tmp_path, monkey
 @pytest.mark.parametrize("path", GRIDS, ids=name)
 def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plan = planner.make(gridfile.load(path))
+    plan = planner.make(reading.load(path))
     by_name = {run.name: run for run in plan.runs}
     wanted = [cell.name for cell in plan.cells if cell.seed == plan.grid.seeds[0]]
     for run in wanted:  # grows while it is read
@@ -192,6 +193,6 @@ def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch
 
 def test_the_seeds_of_all_arms_see_the_same_data_and_noise():
     for path in GRIDS:
-        for cell in planner.make(gridfile.load(path)).cells:
+        for cell in planner.make(reading.load(path)).cells:
             assert cell.config["data"]["init_args"]["seed"] == cell.seed, cell.name
             assert cell.config["model"]["init_args"]["seed"] == cell.seed, cell.name

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretzel.ablation.build import PlanningCLI
-from pretzel.ablation.overlay import Config, fold, override, read
-from pretzel.ablation.resolve import Resolver
-from pretzel.ablation.yamlfile import Source
+from pretzel.ablation.planning.build import PlanningCLI
+from pretzel.ablation.planning.resolve import Resolver
+from pretzel.config.overlay import Config, fold, override, read
+from pretzel.config.yamlfile import Source
 from pretzel.flops import forward_flops, run_example, shapes_alone
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"

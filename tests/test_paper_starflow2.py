@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from pretzel.__main__ import main
-from pretzel.ablation.overlay import fold, read
 from pretzel.cli import ParserOnly
+from pretzel.config.overlay import fold, read
 from pretzel.model import Pretzel
 
 PATH = ROOT / "ablations" / "paper" / "starflow2.yaml"

@@ -8,7 +8,7 @@ import os
 import shlex
 from pathlib import Path
 
-from pretzel.ablation.grid import Grid
+from pretzel.ablation.gridfile.grid import Grid
 from pretzel.commandline import Parser
 from pretzel.errors import UserError
 
@@ -35,11 +35,11 @@ def grid(args: list[str]) -> int:
     if given.command == "plan":
         return _plan(given.file, probe=given.probe, as_json=given.json)
 
-    from pretzel.ablation.gridfile import load
+    from pretzel.ablation.gridfile.reading import load
 
     loaded = load(given.file)
     if given.command in ("why", "adopt", "gc"):
-        from pretzel.ablation import lifecycle
+        from pretzel.ablation.running import lifecycle
 
         command = {"why": lifecycle.why, "adopt": lifecycle.adopt, "gc": lifecycle.gc}
         return command[given.command](loaded, given)
@@ -252,7 +252,7 @@ def reproduce(args: list[str]) -> int:
 def _board(grid: str, port: int | None) -> int:
     folder = Path(grid)
     if not folder.is_dir():
-        from pretzel.ablation.gridfile import load
+        from pretzel.ablation.gridfile.reading import load
 
         folder = load(grid).output
     if not folder.is_dir():
@@ -280,9 +280,9 @@ def _compare(folder: Path) -> str:
 def _status(file: str) -> int:
     from rich.console import Console
 
-    from pretzel.ablation.gridfile import load
+    from pretzel.ablation.gridfile.reading import load
     from pretzel.ablation.ledger import CellFolder, read_json
-    from pretzel.ablation.view import Row, table
+    from pretzel.ablation.running.view import Row, table
 
     output = load(file).output
     plan = read_json(output / "plan.json")
@@ -306,22 +306,22 @@ def _status(file: str) -> int:
 def _schema() -> int:
     import json
 
-    from pretzel.ablation.schema import grid_schema
+    from pretzel.ablation.gridfile.schema import grid_schema
 
     print(json.dumps(grid_schema(), indent=2))
     return 0
 
 
 def _plan(file: str, *, probe: bool, as_json: bool) -> int:
-    from pretzel.ablation.gridfile import load
+    from pretzel.ablation.gridfile.reading import load
 
     given = load(file)
 
-    from pretzel.ablation.estimate import estimate, states
-    from pretzel.ablation.planner import make
-    from pretzel.ablation.planview import print_json, show
-    from pretzel.ablation.probe import probe_all
-    from pretzel.ablation.progress import planning
+    from pretzel.ablation.planning.estimate import estimate, states
+    from pretzel.ablation.planning.planner import make
+    from pretzel.ablation.planning.planview import print_json, show
+    from pretzel.ablation.planning.probe import probe_all
+    from pretzel.ablation.planning.progress import planning
 
     with planning() as progress:
         plan = make(given, progress)
@@ -347,7 +347,7 @@ def _run(grid: Grid, given: argparse.Namespace) -> int:
     try:
         print(f"{grid.file}: parsing all cells before anything starts", flush=True)
 
-        from pretzel.ablation import lifecycle
+        from pretzel.ablation.running import lifecycle
 
         command = {
             "run": lifecycle.run_cells,

@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pretzel.ablation.identity.why import Differences, differences, patch
 from pretzel.ablation.ledger import CellFolder
-from pretzel.ablation.why import Differences, differences, patch
 from pretzel.errors import UserError
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 import yaml
 
-from pretzel.ablation.cellconfig import WEIGHTS, put
+from pretzel.ablation.identity.why import SNAPSHOTS
 from pretzel.ablation.ledger import CellFolder, write_json, write_text
-from pretzel.ablation.overlay import Config
-from pretzel.ablation.plan import Exports
-from pretzel.ablation.why import SNAPSHOTS
+from pretzel.ablation.planning.cellconfig import WEIGHTS, put
+from pretzel.ablation.planning.plan import Exports
 from pretzel.cli import ParserOnly
+from pretzel.config.overlay import Config
 from pretzel.errors import UserError
 
 _PLACES = ("logger", "default_root_dir")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.gridfile import load
+from pretzel.ablation.gridfile.reading import load
+from pretzel.ablation.identity.why import differences
 from pretzel.ablation.ledger import CellFolder, read_json
-from pretzel.ablation.lifecycle import named, prepared, with_needs
-from pretzel.ablation.plan import Cell, Plan
-from pretzel.ablation.run import Selection, folder_of, run
-from pretzel.ablation.suggest import did_you_mean
-from pretzel.ablation.why import differences
+from pretzel.ablation.planning.plan import Cell, Plan
+from pretzel.ablation.running.lifecycle import named, prepared, with_needs
+from pretzel.ablation.running.run import Selection, folder_of, run
+from pretzel.config.suggest import did_you_mean
 from pretzel.errors import UserError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from pretzel.ablation.overlay import read
+from pretzel.config.overlay import read
 from pretzel.errors import UserError
 from pretzel.interop.blocks import Node, ReadFlow
 from pretzel.latent.base import LatentSpace

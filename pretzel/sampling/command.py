@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pretzel.ablation.suggest import did_you_mean
 from pretzel.commandline import Parser
+from pretzel.config.suggest import did_you_mean
 from pretzel.errors import UserError
 
 if TYPE_CHECKING:

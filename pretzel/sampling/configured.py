@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import LightningModule
 from typing_extensions import override
 
-from pretzel.ablation.classes import import_name
 from pretzel.cli import PretzelCLI
+from pretzel.config.classes import import_name
 from pretzel.errors import UserError
 from pretzel.guards import check_checkpoint
 from pretzel.meta import built_without_memory

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pretzel.ablation.suggest import did_you_mean
+from pretzel.config.suggest import did_you_mean
 from pretzel.errors import UserError
 
 if TYPE_CHECKING:

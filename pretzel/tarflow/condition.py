@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pretzel.ablation.suggest import did_you_mean
+from pretzel.config.suggest import did_you_mean
 from pretzel.errors import UserError
 from pretzel.flow.block import FlowBlock
 from pretzel.flow.context import ClassVector, Context

@@ -11,7 +11,7 @@ from pretzel.errors import UserError
 from pretzel.testing.discovery import import_module
 
 if TYPE_CHECKING:
-    from pretzel.ablation.overlay import Config
+    from pretzel.config.overlay import Config
     from pretzel.testing.kinds import Trial
     from pretzel.testing.suite import Outcome
 
@@ -160,8 +160,8 @@ def _config(options: list[tuple[str, str]]) -> "Config":
     """Fold options over one another, as files and arguments of ``pretzel fit`` are."""
     from jsonargparse import get_loader
 
-    from pretzel.ablation.overlay import Config, override
-    from pretzel.ablation.yamlfile import Source
+    from pretzel.config.overlay import Config, override
+    from pretzel.config.yamlfile import Source
 
     config = Config(values={})
     for name, text in options:

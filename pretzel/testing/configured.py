@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pretzel.ablation.explain import explain
-from pretzel.ablation.overlay import Config
-from pretzel.ablation.suggest import did_you_mean
+from pretzel.config.explain import explain
+from pretzel.config.overlay import Config
+from pretzel.config.suggest import did_you_mean
 from pretzel.errors import UserError
 from pretzel.testing.discovery import one_line, raised_at
 

@@ -64,7 +64,7 @@ def _cell(folder: str, patches: tuple[str, ...], log_file: str) -> None:
     torch.set_num_threads(1)
     import moments
 
-    from pretzel.ablation.cell import main
+    from pretzel.ablation.running.cell import main
 
     for patch in patches:
         name, *arguments = patch.split(":")

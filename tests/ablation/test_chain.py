@@ -8,8 +8,8 @@ import pytest
 from lab_files import BASE, write
 
 from pretzel.__main__ import main
-from pretzel.ablation.gridfile import load
-from pretzel.ablation.planner import make
+from pretzel.ablation.gridfile.reading import load
+from pretzel.ablation.planning.planner import make
 from pretzel.errors import UserError
 
 CUBIC = {"class_path": "lab.Cubic"}

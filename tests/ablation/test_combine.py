@@ -5,7 +5,7 @@ import re
 import pytest
 from lab_files import write
 
-from pretzel.ablation.gridfile import load
+from pretzel.ablation.gridfile.reading import load
 from pretzel.errors import UserError
 
 GRID = {

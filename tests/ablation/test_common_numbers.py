@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from test_resume_pretzel import SMALL
 
-from pretzel.ablation.overlay import Config, fold, read
-from pretzel.ablation.training import CellCLI
+from pretzel.ablation.running.training import CellCLI
 from pretzel.cli import ParserOnly
+from pretzel.config.overlay import Config, fold, read
 from pretzel.module import PretzelModule
 from pretzel.rng import global_states, set_global_states
 from pretzel.seeding import SeededSteps

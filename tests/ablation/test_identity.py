@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pretzel.ablation.identity import essence
+from pretzel.ablation.identity.essence import essence
 
 CONFIG = {
     "seed_everything": 1,

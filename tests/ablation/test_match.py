@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from lab_files import write
 
-from pretzel.ablation.gridfile import load
-from pretzel.ablation.planner import make
-from pretzel.ablation.search import solve
+from pretzel.ablation.gridfile.reading import load
+from pretzel.ablation.planning.planner import make
+from pretzel.ablation.planning.search import solve
 from pretzel.errors import UserError
 
 

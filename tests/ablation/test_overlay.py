@@ -10,8 +10,8 @@ import torch
 from jsonargparse import ArgumentParser
 from torch.optim import Optimizer
 
-from pretzel.ablation.overlay import Config, fold, override, read
-from pretzel.ablation.yamlfile import Source
+from pretzel.config.overlay import Config, fold, override, read
+from pretzel.config.yamlfile import Source
 from pretzel.errors import UserError
 
 HERE = Path(__file__).parent

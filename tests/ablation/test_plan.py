@@ -8,9 +8,9 @@ import yaml
 from lab_files import BASE, write
 
 from pretzel.__main__ import main
-from pretzel.ablation.changes import changes
-from pretzel.ablation.gridfile import load
-from pretzel.ablation.planner import make
+from pretzel.ablation.gridfile.reading import load
+from pretzel.ablation.identity.changes import changes
+from pretzel.ablation.planning.planner import make
 from pretzel.errors import UserError
 
 CUBIC = {"model.features": {"class_path": "lab.Cubic"}}

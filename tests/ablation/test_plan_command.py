@@ -9,12 +9,12 @@ from lab_files import BASE, write
 from rich.console import Console
 
 from pretzel.__main__ import main
-from pretzel.ablation.estimate import estimate, states
-from pretzel.ablation.gridfile import load
+from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import CellFolder, State, write_json
-from pretzel.ablation.planner import make
-from pretzel.ablation.planview import number, told
-from pretzel.ablation.progress import planning
+from pretzel.ablation.planning.estimate import estimate, states
+from pretzel.ablation.planning.planner import make
+from pretzel.ablation.planning.planview import number, told
+from pretzel.ablation.planning.progress import planning
 
 GRID = {
     "base": "base.yaml",
@@ -115,7 +115,7 @@ def test_probing_trains_a_few_steps_and_leaves_nothing_behind(project, capsys):
 
 
 def test_planning_tells_how_far_it_is(capsys, monkeypatch):
-    monkeypatch.setattr("pretzel.ablation.progress._LINE_SECONDS", 0.0)
+    monkeypatch.setattr("pretzel.ablation.planning.progress._LINE_SECONDS", 0.0)
     with planning(Console(stderr=True, force_terminal=False)) as progress:
         progress(3, 1000)
     assert capsys.readouterr().err == "parsed 3 of 1000 arms\n"

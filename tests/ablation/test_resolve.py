@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from lab_files import BASE, write
 
-from pretzel.ablation.build import Builder, PlanningCLI
-from pretzel.ablation.cellconfig import seeded, with_arms
-from pretzel.ablation.gridfile import load
-from pretzel.ablation.overlay import Config, fold, read
-from pretzel.ablation.planner import Planner
-from pretzel.ablation.resolve import Resolver
+from pretzel.ablation.gridfile.reading import load
+from pretzel.ablation.planning.build import Builder, PlanningCLI
+from pretzel.ablation.planning.cellconfig import seeded, with_arms
+from pretzel.ablation.planning.planner import Planner
+from pretzel.ablation.planning.resolve import Resolver
+from pretzel.config.overlay import Config, fold, read
 from pretzel.errors import UserError
 
 ABLATIONS = Path(__file__).parents[2] / "ablations"

@@ -9,10 +9,10 @@ import yaml
 from lab_files import write
 
 from pretzel.__main__ import main
-from pretzel.ablation.definition import ArmFile, GridFile
-from pretzel.ablation.grid import Match, Tuning
-from pretzel.ablation.gridfile import load
-from pretzel.ablation.schema import grid_schema
+from pretzel.ablation.gridfile.definition import ArmFile, GridFile
+from pretzel.ablation.gridfile.grid import Match, Tuning
+from pretzel.ablation.gridfile.reading import load
+from pretzel.ablation.gridfile.schema import grid_schema
 from pretzel.errors import UserError
 
 jsonschema = pytest.importorskip("jsonschema")

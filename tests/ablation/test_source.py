@@ -5,8 +5,8 @@ import textwrap
 
 import pytest
 
-from pretzel.ablation import source
-from pretzel.ablation.source import code_behind
+from pretzel.ablation.identity import source
+from pretzel.ablation.identity.source import code_behind
 
 PACKAGE = {
     "__init__.py": '"""Passes on."""\nfrom plug.block import Block\nfrom plug.other import Other\n',

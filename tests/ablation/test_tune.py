@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from lab_files import write
 
-from pretzel.ablation.gridfile import load
-from pretzel.ablation.planner import make
-from pretzel.ablation.tune import chosen
+from pretzel.ablation.gridfile.reading import load
+from pretzel.ablation.planning.planner import make
+from pretzel.ablation.planning.tune import chosen
 from pretzel.errors import UserError
 
 CUBIC = {"class_path": "lab.Cubic"}

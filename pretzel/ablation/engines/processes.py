@@ -35,7 +35,7 @@ class _Process(Started):
 
 
 class Processes(Engine):
-    """Starts ``python -m pretzel.ablation.cell FOLDER``.
+    """Starts ``python -m pretzel.ablation.running.cell FOLDER``.
 
     Args:
         slots: How many at a time, and what each one sees.
@@ -57,7 +57,7 @@ class Processes(Engine):
         place, environment = self.places.take()
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pretzel.ablation.cell", str(folder)],
+                [sys.executable, "-m", "pretzel.ablation.running.cell", str(folder)],
                 stdin=subprocess.PIPE,  # its end tells the cell that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,

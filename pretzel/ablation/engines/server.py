@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_CELL = "pretzel.ablation.cell"
+_CELL = "pretzel.ablation.running.cell"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +118,10 @@ def _import(names: list[str]) -> None:
 
 def main() -> int:
     """Serve; in a fork, run its cell."""
-    from pretzel.ablation import cell
+    from pretzel.ablation.running import cell
     from pretzel.cli import import_parts
 
-    _import(["pretzel.ablation.training"])  # with it everything that is slow to import
+    _import(["pretzel.ablation.running.training"])  # with it everything that is slow to import
     import_parts()
     atexit.register(gc.unfreeze)  # extension modules complain of what is never collected
     job = _Server().serve()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.cell import DONE, INTERRUPTED
 from pretzel.ablation.engines.base import Engine, Started
 from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.running.cell import DONE, INTERRUPTED
 from pretzel.errors import UserError
 
 _ASK_SECONDS = 5.0  # between questions to the cluster, about all jobs at once

@@ -7,13 +7,13 @@ import time
 
 from submitit.helpers import Checkpointable, DelayedSubmission
 
-from pretzel.ablation.cell import INTERRUPTED
+from pretzel.ablation.running.cell import INTERRUPTED
 
 _KILL_SECONDS = 90.0  # within which Slurm kills what it preempts, after asking with SIGTERM
 
 
 class CellJob(Checkpointable):
-    """Runs ``python -m pretzel.ablation.cell FOLDER``.
+    """Runs ``python -m pretzel.ablation.running.cell FOLDER``.
 
     Before its time is up, Slurm sends the signal that submitit asked for: the cell saves a
     checkpoint, and the job is queued again. A job that is preempted gets SIGTERM, saves as well,
@@ -26,7 +26,7 @@ class CellJob(Checkpointable):
     def __call__(self, folder: str) -> int:
         """Run the cell of a folder; return its exit code."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pretzel.ablation.cell", folder], stdin=subprocess.PIPE
+            [sys.executable, "-m", "pretzel.ablation.running.cell", folder], stdin=subprocess.PIPE
         )
         code = self.process.wait()
         if code == INTERRUPTED:

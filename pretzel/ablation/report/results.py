@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.grid import Metric
+from pretzel.ablation.gridfile.grid import Metric
 from pretzel.ablation.ledger import CellFolder, State, read_json
 from pretzel.errors import UserError
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from pretzel.ablation.grid import Metric
+from pretzel.ablation.gridfile.grid import Metric
 from pretzel.ablation.ledger import State
 from pretzel.ablation.report import statistics
 from pretzel.ablation.report.comparability import Comparability, judge

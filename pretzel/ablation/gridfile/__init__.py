@@ -1,0 +1,1 @@
+"""The grid file: what may stand in it, and what it says."""

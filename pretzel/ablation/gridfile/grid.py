@@ -1,0 +1,185 @@
+"""A grid: a base, axes of named arms, seeds, a baseline and metrics."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pretzel.ablation.gridfile.typed import Rule
+from pretzel.config.yamlfile import Source
+
+Direction = Literal["max", "min"]
+Order = Literal["seeds", "arms"]
+Combine = Literal["product", "zip", "one_at_a_time"]
+DottedKey = Annotated[
+    str, Rule(told="a dotted key, such as model.init_args.lr", pattern=r"^[^.\s]+(\.[^.\s]+)*$")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """One dotted key that an arm sets.
+
+    Attributes:
+        link: The link of the chain that it is for; None for all of them.
+        key: For example ``model.init_args.interleaving``; empty where the arm leaves the link out.
+        value: Any YAML value.
+        source: Where it is written.
+    """
+
+    link: str | None = None
+    key: str
+    value: Any
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One choice on an axis; without overrides it is the base itself.
+
+    Attributes:
+        name: Its name.
+        overrides: What it sets.
+        tune: What is chosen for it on validation: the value of each is a list of candidates.
+    """
+
+    name: str
+    overrides: tuple[Override, ...]
+    tune: tuple[Override, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A question that the grid asks: named arms of which each cell takes one."""
+
+    name: str
+    arms: tuple[Arm, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric of the table and which direction is better."""
+
+    name: str
+    direction: Direction
+
+    @property
+    def arrow(self) -> str:
+        """``↑`` where more is better."""
+        return "↑" if self.direction == "max" else "↓"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """An upstream run that all cells share, and whose exported weights they may name."""
+
+    name: str
+    configs: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """One run of every cell's chain, which starts from the weights of the one before."""
+
+    name: str
+    configs: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """One arm of every axis: what a row of the table stands for."""
+
+    arms: tuple[tuple[str, Arm], ...]
+
+    @property
+    def name(self) -> str:
+        """The arm names joined by ``+``; a folder and a TensorBoard run are called so."""
+        return "+".join(arm.name for _, arm in self.arms)
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """The name of the arm by axis."""
+        return {axis: arm.name for axis, arm in self.arms}
+
+    def overrides(self, link: str) -> Iterator[Override]:
+        """Yield what the arms set in a link of the chain: for all links first."""
+        found = [override for _, arm in self.arms for override in arm.overrides]
+        yield from (override for override in found if override.link is None)
+        yield from (override for override in found if override.link == link)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """What makes arms equal in size: the integer at a key is solved for each of them.
+
+    Attributes:
+        by: What is made equal to the baseline's: trainable ``parameters``, or ``flops``, those of
+            a training step's forward on one sample.
+        via: Dotted key of the integer, a width for example; no arm may set it.
+        tolerance: Relative difference that is equal enough.
+    """
+
+    by: Literal["parameters", "flops"]
+    via: DottedKey
+    tolerance: Annotated[float, Rule(told="a positive number, 0.02 for 2 %", above=0.0)] = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How an arm with ``tune`` chooses its values before the comparison.
+
+    Attributes:
+        metric: A metric of validation as it is logged, never of the test.
+        direction: Which is better.
+        seed: Seed of the runs that choose; by default, and at any rate, none of the compared.
+    """
+
+    metric: Annotated[
+        str, Rule(told="a metric of validation, not of the test", pattern=r"^(?!test[/_])\S+$")
+    ]
+    direction: Direction
+    seed: Annotated[int, Rule(told="an integer from 0", minimum=0.0)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A grid file, read and checked as far as that goes without parsing the cells.
+
+    Attributes:
+        file: The file, as the user named it.
+        base: Configurations under every cell, the last one on top.
+        axes: What is varied.
+        combinations: Which arms go together, the baseline first.
+        seeds: One cell for each combination and seed.
+        baseline: The arm of each axis that differences are taken to.
+        metrics: Columns of the table, in order.
+        stages: Upstream runs, in order.
+        chain: The runs of a cell, one after the other; without any, the base is the only one.
+        match: What is solved for so that the arms are equal in size; None for nothing.
+        tuning: How arms with ``tune`` choose; None where none has.
+        output: The folder of all runs.
+        checkpoint_seconds: Time between the checkpoints from which a killed cell continues.
+        hang_seconds: Time without progress after which a cell has failed; None for no limit.
+        order: Which cells start first, seed by seed or arm by arm.
+    """
+
+    file: Path
+    base: tuple[Path, ...]
+    axes: tuple[Axis, ...]
+    combinations: tuple[Combination, ...]
+    seeds: tuple[int, ...]
+    baseline: dict[str, str]
+    metrics: tuple[Metric, ...]
+    stages: tuple[Stage, ...]
+    chain: tuple[Link, ...]
+    match: Match | None
+    tuning: Tuning | None
+    output: Path
+    checkpoint_seconds: float
+    hang_seconds: float | None
+    order: Order
+
+    @property
+    def baseline_name(self) -> str:
+        """The name of the baseline's combination."""
+        return self.combinations[0].name

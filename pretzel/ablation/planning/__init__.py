@@ -1,0 +1,1 @@
+"""From a grid file to cells: every one parsed, built, sized and compared before one trains."""

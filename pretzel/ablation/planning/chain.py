@@ -1,0 +1,223 @@
+"""The chain of configurations of one combination of arms, parsed: what it has, what it lacks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from pretzel.ablation.gridfile.grid import Combination, Grid, Override
+from pretzel.ablation.identity.essence import Essence
+from pretzel.ablation.planning.cellconfig import WEIGHTS, seeded, with_arms
+from pretzel.ablation.planning.match import Matched, Matcher
+from pretzel.ablation.planning.plan import Exports, Sizes
+from pretzel.ablation.planning.tune import candidates
+from pretzel.config.classes import import_name
+from pretzel.config.explain import parameters
+from pretzel.config.overlay import Config, at, locate, override
+from pretzel.config.yamlfile import Source
+from pretzel.errors import NotApplicable, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """A configuration, parsed and built without memory.
+
+    Attributes:
+        resolved: Plain values, defaults included; shared, never modified.
+        essential: What of it can change a result.
+        sizes: What its model costs; None where it cannot be built without memory.
+        tried: What is tried in it; empty where nothing is tuned.
+    """
+
+    resolved: dict[str, Any]
+    essential: Essence
+    sizes: Sizes | None
+    tried: tuple[Override, ...] = ()
+
+    @cached_property
+    def mark(self) -> str:
+        """Equal for configurations that train and measure the same."""
+        return f"{self.essential.training} {self.essential.evaluation}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsedLink:
+    """A link of one combination's chain, at the first seed.
+
+    Attributes:
+        name: Its name; empty where the grid has no chain.
+        variants: One for each candidate of what is tuned in it; one alone where nothing is.
+    """
+
+    name: str
+    variants: tuple[Parsed, ...]
+
+    @property
+    def first(self) -> Parsed:
+        """The only variant, or the first of several."""
+        return self.variants[0]
+
+    @property
+    def mark(self) -> str:
+        """Equal for links that come to the same."""
+        return "|".join(variant.mark for variant in self.variants)
+
+    @property
+    def tuned(self) -> dict[str, list[Any]]:
+        """The values that are tried, by key."""
+        found: dict[str, list[Any]] = {}
+        for variant in self.variants:
+            for one in variant.tried:
+                values = found.setdefault(one.key, [])
+                if one.value not in values:
+                    values.append(one.value)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """The links that a combination has, and why it lacks the others.
+
+    Attributes:
+        links: In order.
+        absent: Why links are left out, by name.
+        matched: What was solved for so that it is as large as the baseline.
+    """
+
+    links: tuple[ParsedLink, ...]
+    absent: dict[str, str]
+    matched: Matched | None = None
+
+    @property
+    def mark(self) -> str:
+        """Equal for chains that come to the same."""
+        return " ".join(f"{one.name}:{one.mark}" for one in self.links)
+
+    @property
+    def sizes(self) -> Sizes | None:
+        """What the model that is measured costs."""
+        return self.links[-1].first.sizes if self.links else None
+
+
+@dataclass
+class Chains:
+    """Makes the chains of a grid.
+
+    Attributes:
+        grid: The grid.
+        bases: The configuration under all arms, by link.
+        parse: Parses and builds a configuration; counts FLOPs where it is asked to.
+        matcher: Makes arms as large as the baseline; None where they are left as they are.
+    """
+
+    grid: Grid
+    bases: Mapping[str, Config]
+    parse: Callable[[Config, bool], Parsed]
+    matcher: Matcher | None
+
+    def __call__(self, combination: Combination) -> Chain:
+        """Return the chain of a combination; the baseline's must be the first.
+
+        Raises:
+            UserError: If a configuration is wrong, or cannot be made as large as the baseline.
+        """
+        links: list[ParsedLink] = []
+        absent: dict[str, str] = {}
+        try:
+            solved = self._matched(combination)
+        except NotApplicable:
+            solved = None  # told below
+        extra = () if solved is None else (solved[0],)
+        for name in self.bases:
+            if reason := self._left_out(combination, name):
+                absent[name] = reason
+                continue
+            try:
+                links.append(self._link(combination, name, extra))
+            except NotApplicable as error:
+                absent[name] = str(error)
+        return Chain(
+            links=() if self._last in absent else tuple(links),  # what is measured does not exist
+            absent=absent,
+            matched=None if solved is None else solved[1],
+        )
+
+    @property
+    def _last(self) -> str:
+        return list(self.bases)[-1]
+
+    def _matched(self, combination: Combination) -> tuple[Override, Matched] | None:
+        if self.matcher is None or self._left_out(combination, self._last):
+            return None
+        config = self._config(combination, self._last)
+        if combination.name != self.grid.baseline_name:
+            return self.matcher(self.bases[self._last], config)
+        self.matcher.take_baseline(config)
+        return None
+
+    def _left_out(self, combination: Combination, name: str) -> str | None:
+        for one in combination.overrides(name):
+            if one.link == name and not one.key:
+                return f"{one.source}: left out"
+        return None
+
+    def _link(self, combination: Combination, name: str, extra: tuple[Override, ...]) -> ParsedLink:
+        """Parse a link, with every candidate of what is tuned in it."""
+        config = self._config(combination, name, extra)
+        variants: list[Parsed] = []
+        for tried in candidates(combination, name, self._last):
+            varied = config
+            for one in tried:
+                varied = override(varied, one.key, one.value, one.source)
+            self._keep_matched(tried, config)
+            parsed = self.parse(varied, name == self._last and not variants)
+            if name != self._last:
+                must_export(parsed.resolved, varied)
+            variants.append(replace(parsed, tried=tried))
+        return ParsedLink(name=name, variants=tuple(variants))
+
+    def _keep_matched(self, tried: tuple[Override, ...], config: Config) -> None:
+        if self.matcher is None:
+            return
+        via = locate(config.values, self.matcher.rule.via)
+        for one in tried:
+            path = locate(config.values, one.key)
+            if via[: len(path)] == path:
+                raise UserError(
+                    f"{one.source}: {one.key}: is solved for ({self.matcher.name}), so it cannot "
+                    "be tuned"
+                )
+
+    def _config(
+        self, combination: Combination, name: str, extra: tuple[Override, ...] = ()
+    ) -> Config:
+        """Return a link's configuration with the seed of the first cell."""
+        config = with_arms(self.bases[name], combination, name)
+        for one in extra:
+            config = override(config, one.key, one.value, one.source)
+        config = seeded(config, self.grid.seeds[0])
+        return config if name == next(iter(self.bases)) else self._without_start(config)
+
+    def _without_start(self, config: Config) -> Config:
+        """Take out where a later link starts: the chain says so."""
+        name = at(config.values, ("model", "class_path"))
+        if isinstance(name, str) and WEIGHTS[-1] not in parameters(name):
+            raise UserError(
+                f"{config.source(('model',))}: model: {name} cannot follow another link of the "
+                f"chain: it has no parameter {WEIGHTS[-1]}"
+            )
+        return override(config, ".".join(WEIGHTS), None, Source(name=f"{self.grid.file}: chain"))
+
+
+def must_export(resolved: dict[str, Any], config: Config) -> None:
+    """Refuse a module that cannot give its weights to others.
+
+    Raises:
+        UserError: If it has no ``export``.
+    """
+    module = import_name(resolved["model"]["class_path"])
+    if isinstance(module, type) and not issubclass(module, Exports):
+        raise UserError(
+            f"{config.source(('model',))}: model: {module.__name__} cannot be a stage: "
+            "it has no method export(path)"
+        )

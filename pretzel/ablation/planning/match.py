@@ -1,0 +1,146 @@
+"""Arms as large as the baseline: the integer at a key is solved for, on models without memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pretzel.ablation.gridfile.grid import Match, Override
+from pretzel.ablation.planning.search import solve
+from pretzel.config.classes import same_class
+from pretzel.config.overlay import Config, at, locate, override
+from pretzel.config.yamlfile import Key, Source
+from pretzel.errors import NotApplicable, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """What was solved for an arm.
+
+    Attributes:
+        key: Dotted key of the integer.
+        before: The integer that the arm would have had.
+        after: The one it has.
+        by: What is made equal, ``parameters`` or ``flops``.
+        relative: Relative difference to the baseline that is left.
+    """
+
+    key: str
+    before: int
+    after: int
+    by: str
+    relative: float
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the integer is another one."""
+        return self.before != self.after
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the size is not exactly the baseline's."""
+        return self.relative != 0
+
+    def __str__(self) -> str:
+        """Return, for example, ``matched: width 128 -> 112, parameters -0.4 %``."""
+        moved = f"{self.before} -> {self.after}" if self.is_moved else f"stays {self.after}"
+        name = self.key.rpartition(".")[2]
+        return f"matched: {name} {moved}, {self.by} {100 * self.relative:+.1f} %"
+
+
+@dataclass
+class Matcher:
+    """Solves for the integer of one arm after the other.
+
+    Attributes:
+        rule: What is made equal, and by which key.
+        name: The grid file and where in it the rule stands, for messages.
+        size: Returns the size of a configuration's model, None where it is not known; it raises
+            what a constructor refuses.
+        value: Returns what stands at a path of a configuration, defaults included.
+        target: The size of the baseline; it is set first.
+    """
+
+    rule: Match
+    name: str
+    size: Callable[[Config], int | None]
+    value: Callable[[Config, Key], object]
+    target: int | None = None
+
+    def take_baseline(self, config: Config) -> None:
+        """Take the size of the baseline.
+
+        Raises:
+            UserError: If it is not known, or the key is none of the baseline's integers.
+        """
+        self.start(config, config)
+        self.target = self.size(config)
+        if self.target is None:
+            offered = " that offers example_forward()" if self.rule.by == "flops" else ""
+            raise UserError(
+                f"{self.name}: by {self.rule.by} needs a model{offered} that can be built and run "
+                "without memory; the baseline's cannot"
+            )
+
+    def __call__(self, base: Config, config: Config) -> tuple[Override, Matched] | None:
+        """Return what makes an arm as large as the baseline.
+
+        Args:
+            base: The configuration under all arms.
+            config: With those of the combination.
+
+        Returns:
+            The override and what was solved for; None if the baseline's size is not known.
+
+        Raises:
+            UserError: If the arm has no integer there, sets it itself, or cannot be matched.
+        """
+        if self.target is None:
+            return None
+        start = self.start(base, config)
+
+        def size(value: int) -> int | None:
+            try:
+                return self.size(self.put(config, value))
+            except NotApplicable:
+                raise
+            except UserError:
+                return None
+
+        if size(start) is None:
+            self.size(config)  # what is wrong has nothing to do with the integer
+            return None
+        try:
+            value, relative = solve(size, start, self.target, self.rule.tolerance)
+        except UserError as error:
+            raise UserError(f"{self.name}: {self.rule.by} {error}") from error
+        matched = Matched(
+            key=self.rule.via,
+            before=start,
+            after=value,
+            by=self.rule.by,
+            relative=relative,
+        )
+        return Override(key=self.rule.via, value=value, source=Source(name=self.name)), matched
+
+    def put(self, config: Config, value: int) -> Config:
+        """Return a configuration with another integer."""
+        return override(config, self.rule.via, value, Source(name=self.name))
+
+    def start(self, base: Config, config: Config) -> int:
+        """Return the integer that an arm has by itself.
+
+        Raises:
+            UserError: If it is none, or the arm sets it, unless it belongs to a class of its own.
+        """
+        path = locate(config.values, self.rule.via)
+        written = config.source(path)
+        if at(config.values, path) is not None and written != base.source(path):
+            owner = (*path[:-2], "class_path")
+            classes = [at(one.values, owner) for one in (base, config)]
+            if all(isinstance(name, str) for name in classes) and same_class(*map(str, classes)):
+                raise UserError(
+                    f"{written}: {self.rule.via}: is solved for ({self.name}), so no arm may set it"
+                )
+        value = self.value(config, path)
+        if type(value) is not int:
+            raise UserError(f"{self.name}: {self.rule.via} must be an integer, it is {value!r}")
+        return value

@@ -1,0 +1,125 @@
+"""The pace of a run, by a few steps in a fresh process (``python -m`` this module).
+
+The process reads a resolved configuration as JSON and prints, as JSON in its last line, the seconds
+until the first step, the seconds of a step and the number of steps.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pretzel.ablation.planning.plan import Cell, Plan
+from pretzel.errors import UserError
+
+_STEPS = 10
+_WARM = 3  # the first ones are slower
+
+
+def probe(plan: Plan, cell: Cell) -> float:
+    """Return the seconds that a run's training takes, estimated by its first steps.
+
+    Args:
+        plan: The plan.
+        cell: A run; stages that it starts from need not have run.
+
+    Raises:
+        UserError: If it fails within these steps.
+    """
+    from pretzel.ablation.planning.cellconfig import paths_in, without
+
+    weights = {str(plan.grid.output / name / "weights.safetensors") for name in cell.needs}
+    missing = {path for path in paths_in(cell.config, weights) if not Path(path).exists()}
+    done = subprocess.run(
+        [sys.executable, "-m", "pretzel.ablation.planning.probe"],
+        input=json.dumps(without(cell.config, missing)),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(f"{cell.name}: its first steps failed: {lines[-1]}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return float(found["start"] + found["step"] * found["steps"])
+
+
+def probe_all(plan: Plan, cells: Iterable[Cell]) -> dict[str, float]:
+    """Probe one run of each family, and say so on standard error.
+
+    Args:
+        plan: The plan.
+        cells: The runs.
+
+    Returns:
+        The seconds of a run, by family; those that fail have none.
+    """
+    one_each = {cell.family: cell for cell in cells}
+    found: dict[str, float] = {}
+    for number, (family, cell) in enumerate(one_each.items()):
+        print(f"probing {cell.name} ({number + 1} of {len(one_each)})", file=sys.stderr, flush=True)
+        try:
+            found[family] = probe(plan, cell)
+        except UserError as error:
+            print(error, file=sys.stderr, flush=True)
+    return found
+
+
+def pace(config: dict[str, Any], started: float) -> dict[str, float]:
+    """Train a few steps of a configuration, in a folder that is thrown away.
+
+    Args:
+        config: A resolved configuration of ``fit``.
+        started: When the process began, by :func:`time.monotonic`.
+
+    Returns:
+        ``start``, ``step`` and ``steps``.
+    """
+    from jsonargparse import Namespace
+    from lightning.pytorch import Callback, Trainer
+
+    from pretzel.ablation.planning.cellconfig import placed
+    from pretzel.cli import PretzelCLI
+
+    class Clock(Callback):
+        def __init__(self) -> None:
+            self.times: list[float] = []
+
+        def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+            self.times.append(time.monotonic())
+
+    class ProbeCLI(PretzelCLI):
+        def _run_subcommand(self, subcommand: str) -> None:
+            """Leave running to the probe."""
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = placed(config, Path(folder))
+        limits = {"max_steps": _STEPS, "limit_val_batches": 0, "num_sanity_val_steps": 0}
+        fit = {**config, "trainer": {**config["trainer"], **limits}}
+        cli = ProbeCLI(Namespace({"subcommand": "fit", "fit": fit}))  # type: ignore[no-untyped-call]
+        clock = Clock()
+        cli.trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+    trainer, times = config["trainer"], clock.times
+    steps = trainer["max_steps"]
+    if steps is None or steps < 0:
+        epochs = 1000 if trainer["max_epochs"] is None else trainer["max_epochs"]
+        steps = epochs * float(cli.trainer.num_training_batches)
+    else:
+        steps *= cli.trainer.accumulate_grad_batches  # batches, as the clock counts them
+    warm = times[min(_WARM, len(times) - 2) :]
+    step = statistics.median(after - before for before, after in pairwise(warm))
+    return {"start": times[0] - started, "step": step, "steps": steps}
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    print(json.dumps(pace(json.load(sys.stdin), began)))

@@ -1,0 +1,1 @@
+"""Cells on their way: started, watched, checkpointed, stopped, continued."""

@@ -1,0 +1,160 @@
+"""One cell in a process of its own: ``python -m pretzel.ablation.running.cell FOLDER``.
+
+Trains from the last checkpoint where there is one, tests with the final weights, writes
+``result.json``. Stops at the next batch, with a checkpoint, on SIGTERM (a cluster's preemption) as
+on SIGINT, or when the runner is gone.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pretzel.ablation.ledger import CellFolder, write_json
+from pretzel.ablation.running.watchdog import Watchdog
+from pretzel.errors import UserError
+from pretzel.storage import storage_error
+
+DONE, FAILED, TAKEN, INTERRUPTED = 0, 1, 75, 130
+
+_NUM_LINES = 30
+_ADVICE = "; when that is mended, the cell continues from its last whole checkpoint"
+
+
+class Stop:
+    """Whether the cell was asked to stop; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._interrupts = 0
+        signal.signal(signal.SIGINT, self._ask)
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = True
+        # Preemption sends SIGTERM to us and to our runner, who then interrupts us as well.
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
+
+    def with_runner(self) -> None:
+        """Stop when the runner dies: its end of our standard input closes."""
+
+        def wait() -> None:
+            while os.read(sys.stdin.fileno(), 1):  # unbuffered: no lock held at our own exit
+                pass
+            self.asked = True
+
+        threading.Thread(target=wait, daemon=True).start()
+
+
+def main(path: Path) -> int:
+    """Run the cell of a folder.
+
+    Args:
+        path: The folder with ``cell.json``.
+
+    Returns:
+        0 done, 1 failed (``failure.json`` tells why, unless the disk could not take it), 75 another
+        process has it, 130 interrupted: by SIGINT, SIGTERM or the end of the runner.
+    """
+    folder = CellFolder(path=path)
+    stop = Stop()
+    stop.with_runner()
+    # processes that Lightning's strategies start for this cell work under the first one's lease
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    try:
+        with folder.lease() if first else contextlib.nullcontext(True) as mine:
+            if not mine:
+                return TAKEN
+            if folder.is_done(folder.spec or {}):
+                return DONE  # another runner was quicker
+            if folder.failure is not None:
+                return FAILED  # so it was, and what failed is not tried twice
+            return _attempt(folder, stop, first=first)
+    except OSError as error:  # the lease
+        told = storage_error(error, path, _ADVICE)
+        if told is None:
+            raise
+        _say(str(told))
+        return FAILED
+
+
+def _attempt(folder: CellFolder, stop: Stop, *, first: bool) -> int:
+    try:
+        _run(folder, stop, first=first)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit:
+        if stop.asked:  # Lightning's graceful stop
+            return INTERRUPTED
+        raise
+    except Exception as error:
+        told = storage_error(error, folder.path, _ADVICE) or error
+        stack = traceback.format_exc()
+        _say(stack if told is error else f"{stack}{told}")
+        with contextlib.suppress(UserError):  # what cannot be written is in the log
+            _write_failure(folder, told, stack)
+        return FAILED
+    return DONE
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # the log may be on the disk that is full
+        print(text, file=sys.stderr, flush=True)
+
+
+def _run(folder: CellFolder, stop: Stop, *, first: bool) -> None:
+    spec = folder.spec
+    assert spec is not None, "the runner writes cell.json first"
+    _write_progress(folder, phase="start")
+    watchdog = None
+    if spec.get("hang_seconds"):
+        watchdog = Watchdog(
+            float(spec["hang_seconds"]),
+            lambda told, stack: _write_failure(folder, TimeoutError(told), stack),
+            FAILED,
+        )
+        watchdog.start()
+
+    from pretzel.ablation.running.checkpoints import Checkpoints
+    from pretzel.ablation.running.training import train_and_test
+
+    result = train_and_test(folder, spec, lambda: stop.asked, watchdog)
+    if not first:
+        return
+    marks = {key: spec.get(key) for key in ("identity", "evaluation", "tuned")}
+    write_json(folder.path / "result.json", {**marks, **result})
+    Checkpoints(folder.path).clear()
+
+
+def _write_progress(folder: CellFolder, **values: Any) -> None:  # noqa: ANN401
+    write_json(folder.path / "progress.json", {**folder.progress, **values, "time": time.time()})
+
+
+def _write_failure(folder: CellFolder, error: Exception, stack: str) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        lines = (folder.path / "log.txt").read_text(errors="replace").splitlines()[-_NUM_LINES:]
+    except OSError:
+        lines = []
+    write_json(
+        folder.path / "failure.json",
+        {
+            "error": f"{type(error).__name__}: {error}",
+            "traceback": stack,
+            "log": lines,
+            "step": getattr(error, "step", folder.progress.get("step")),
+            "config": (folder.spec or {}).get("config"),
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

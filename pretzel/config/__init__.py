@@ -1,0 +1,1 @@
+"""Configuration files: read with their lines, laid over each other, mistakes explained."""
