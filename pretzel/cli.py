@@ -201,14 +201,18 @@ class PretzelCLI(LightningCLI):
         if self._get(self.config, "ckpt_path") is not None and chosen.get("weights"):
             chosen["weights"] = None  # the checkpoint replaces them: they need not be there
         try:
-            built_by_name(self._instantiated, self.seed)
+            if self.seed is None:
+                self._instantiated()
+            else:
+                built_by_name(self._instantiated, self.seed)
         except (ValueError, OSError, MisconfigurationException) as error:
             raise explain_constructor(error, self.given) from error
 
     @property
-    def seed(self) -> int:
-        """Seed of the run: what was configured, or drawn where that is ``true``."""
-        return int(self._get(self.config, "seed_everything"))
+    def seed(self) -> int | None:
+        """Seed of the run, drawn where ``seed_everything`` is true; None where it is false."""
+        seed = self._get(self.config, "seed_everything")
+        return None if seed is False else int(seed)
 
     def _instantiated(self) -> LightningModule:
         super().instantiate_classes()
@@ -224,7 +228,8 @@ class PretzelCLI(LightningCLI):
             config["plugins"] = [*plugins, AtomicCheckpointIO()]
         trainer = super()._instantiate_trainer(config, callbacks)
         make_exact(trainer)
-        trainer.callbacks.insert(0, SeededSteps(self.seed))  # type: ignore[attr-defined]
+        if self.seed is not None:
+            trainer.callbacks.insert(0, SeededSteps(self.seed))  # type: ignore[attr-defined]
         return trainer
 
     @override

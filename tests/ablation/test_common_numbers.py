@@ -136,6 +136,17 @@ def test_without_names_they_start_from_others(cli):
     assert sum(torch.equal(base[n], other[n]) for n in common) < len(common) / 2
 
 
+def test_without_a_seed_nothing_is_seeded():
+    values = fold(
+        [*BASE, Config(values={"trainer": {"accelerator": "cpu", "logger": False}})]
+    ).values
+    values["seed_everything"] = False
+    one, other = (CellCLI({"subcommand": "fit", "fit": values}) for _ in range(2))
+    assert not any(isinstance(c, SeededSteps) for c in one.trainer.callbacks)
+    weights = drawn(one.model)
+    assert any(not torch.equal(weights[n], p) for n, p in drawn(other.model).items())
+
+
 class Draws(LightningModule):
     """Draws as often as it is told in each training and validation step."""
 
