@@ -5,16 +5,17 @@ finds its positions. So whole numbers and booleans stay on the CPU, with their d
 point alone is without memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from pretzel.errors import UserError
 from pretzel.generative import GenerativeModel
@@ -53,14 +54,13 @@ def forward_flops(module: nn.Module) -> int | None:
     """
     if not isinstance(module, ExampleForward):
         return None
-    counter = FlopCounterMode(display=False)
-    without_memory = _WithoutMemory(counter)
+    without_memory = _WithoutMemory()
     try:
-        with torch.no_grad(), counter, without_memory:
+        with torch.no_grad(), without_memory:
             module.example_forward()
     except (RuntimeError, UserError):  # a part looks at data that is not there
         return None
-    return int(counter.get_total_flops()) + without_memory.repeated
+    return without_memory.flops
 
 
 def run_example(model: GenerativeModel, *, has_images: bool = True) -> None:
@@ -105,11 +105,15 @@ class _WholeNumbersOnCPU(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        given = dict(kwargs or {})
-        if func in _FILLERS and args and isinstance(args[0], Tensor) and args[0].is_meta:
-            return args[0]  # on the meta device random numbers are slow
-        if given.get("device") is None and func in _FACTORIES and _makes_whole(func, args, given):
-            given["device"] = "cpu"
+        given = kwargs or {}
+        if func in _FILLERS:
+            filled = args[0] if args else given.get("tensor")
+            if isinstance(filled, Tensor) and filled.is_meta:
+                return filled  # on the meta device random numbers are slow
+        elif func in _FACTORIES and given.get("device") is None:
+            given = dict(given)
+            if _makes_whole(func, args, given):
+                given["device"] = "cpu"
         return func(*args, **given)
 
 
@@ -149,23 +153,23 @@ def _all_whole(data: object) -> bool:
 
 _KNOWN: dict[tuple[object, ...], tuple[Any, int]] = {}
 _MOST_KNOWN = 20_000
+_INDEX = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default}
 
 
 class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Let tensors without memory meet those on the CPU, whose data may decide about shapes.
 
     What an operation does to shapes is worked out in Python, slowly. The layers of a model, and of
-    the models of other arms, do the same ones, so that each is worked out once.
+    the models of other arms, do the same ones, so that each is worked out, and counted, once.
 
     Attributes:
-        counter: Counts.
-        repeated: The FLOPs of operations that were not worked out again.
+        flops: Those of the operations so far.
     """
 
-    def __init__(self, counter: FlopCounterMode) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.counter = counter
-        self.repeated = 0
+        self.flops = 0
+        self._counter = FlopCounterMode(display=False)
 
     def __torch_dispatch__(
         self,
@@ -174,35 +178,63 @@ class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        given = dict(kwargs or {})
-        found = [leaf for leaf in tree_leaves((args, given)) if isinstance(leaf, Tensor)]
-        if not any(tensor.is_meta for tensor in found):
+        given = dict(kwargs) if kwargs else {}
+        found = list(_tensors(args)) if not given else list(_tensors((*args, *given.values())))
+        without_memory = sum(tensor.is_meta for tensor in found)
+        if not without_memory:
             if found and _is_whole(found[0].dtype) and _is_meta(given.get("device")):
                 given["device"] = torch.device("cpu")  # whole numbers keep their data
-            return func(*args, **given)
+            return self._counted(func, args, given)[0]
         if given.get("device") is not None:
             given["device"] = torch.device("meta")  # what has no data cannot go elsewhere
-        if func in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default):
-            places = [part for index in args[1] for part in _as_places(index)]
-            args = (args[0], places, *args[2:])
-        if not all(tensor.is_meta for tensor in found):
+        if without_memory < len(found):
+            if func in _INDEX:
+                places = [part for index in args[1] for part in _as_places(index)]
+                args = (args[0], places, *args[2:])
             args, given = tree_map_only(Tensor, lambda t: t.to("meta"), (args, given))
-        if any(returned.alias_info is not None for returned in func._schema.returns):
-            return func(*args, **given)  # a view, or what was given itself: quick as it is
-        return self._once(func, args, given)
-
-    def _once(self, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:  # noqa: ANN401
+        if _gives_what_it_takes(func):
+            return self._counted(func, args, given)[0]
         key = (func, _seen(args), *((name, _seen(value)) for name, value in given.items()))
-        if key in _KNOWN:
-            made, flops = _KNOWN[key]
-            self.repeated += flops
-            return made  # the same tensors: they have no data that could be changed
-        before = self.counter.get_total_flops()
-        made = func(*args, **given)
-        if len(_KNOWN) >= _MOST_KNOWN:
-            _KNOWN.clear()
-        _KNOWN[key] = made, self.counter.get_total_flops() - before
-        return made
+        if key not in _KNOWN:
+            if len(_KNOWN) >= _MOST_KNOWN:
+                _KNOWN.clear()
+            _KNOWN[key] = self._counted(func, args, given)
+            return _KNOWN[key][0]
+        made, flops = _KNOWN[key]
+        self.flops += flops
+        return made  # the same tensors: they have no data that could be changed
+
+    def _counted(self, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, int]:  # noqa: ANN401
+        """Return what an operation makes, and its FLOPs."""
+        if not _may_count(func):
+            return func(*args, **given), 0
+        with self._counter:
+            made = func(*args, **given)
+        flops = int(self._counter.get_total_flops())
+        self.flops += flops
+        return made, flops
+
+
+@cache
+def _may_count(func: Any) -> bool:  # noqa: ANN401
+    """Tell whether an operation has FLOPs, or is made of operations that may have some."""
+    if not isinstance(func, torch._ops.OpOverload):
+        return True
+    return func._overloadpacket in flop_registry or func._can_decompose()
+
+
+@cache
+def _gives_what_it_takes(func: Any) -> bool:  # noqa: ANN401
+    """Tell whether an operation returns a view, or what was given itself: quick as it is."""
+    return any(returned.alias_info is not None for returned in func._schema.returns)
+
+
+def _tensors(given: Iterable[object]) -> Iterator[Tensor]:
+    for one in given:
+        if isinstance(one, Tensor):
+            yield one
+        elif isinstance(one, list | tuple):
+            yield from _tensors(one)
 
 
 def _seen(given: object) -> object:

@@ -282,7 +282,7 @@ def _status(file: str) -> int:
 
     from pretzel.ablation.gridfile.reading import load
     from pretzel.ablation.ledger import CellFolder, read_json
-    from pretzel.ablation.running.view import Row, table
+    from pretzel.ablation.running.view import Row, StateTable
 
     output = load(file).output
     plan = read_json(output / "plan.json")
@@ -299,7 +299,11 @@ def _status(file: str) -> int:
         )
         for cell in plan["cells"]
     ]
-    Console().print(table(rows, str(output)))
+    console = Console()
+    whole = not console.is_terminal  # what is piped is for grep
+    tried = len({run for cell in plan["cells"] for run in cell.get("candidates") or {}})
+    title = f"{output}: {len(rows)} runs" + (f", {tried} of them candidate runs" if tried else "")
+    console.print(StateTable(rows, title, whole=whole), end="", crop=not whole)
     return 0
 
 

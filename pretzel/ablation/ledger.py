@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ from typing import Any
 from pretzel.errors import UserError
 
 _MARKS = ("identity", "evaluation")
+_LOOK_SECONDS = 0.2  # more than a look at a lease takes, which shares it for a moment
 
 
 class State(StrEnum):
@@ -74,6 +76,20 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
+def _lock(file: int) -> bool:
+    """Lock a file; tell whether that worked, against those too who only look whether it is."""
+    end = time.monotonic() + _LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(_LOOK_SECONDS / 20)
+        else:
+            return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellFolder:
     """The files of one cell.
@@ -110,6 +126,20 @@ class CellFolder:
         found = (read_json(self.path / "adopted.json") or {}).get("adopted")
         return found if isinstance(found, list) else []
 
+    def acceptance(self, has: list[Any], asked: list[Any]) -> dict[str, Any] | None:
+        """Return what the user has accepted so that a result counts, or at least its training.
+
+        Args:
+            has: Training and evaluation of the result.
+            asked: Those that are asked for now.
+        """
+        pairs = [one for one in self.adopted if one.get("from") and one.get("to")]
+        for one in reversed(pairs):
+            if one["from"] == has and one["to"] == asked:
+                return one
+        trained = [one for one in pairs if (one["from"][0], one["to"][0]) == (has[0], asked[0])]
+        return trained[-1] if trained and has[0] != asked[0] else None
+
     def adopt(self, identity: str, evaluation: str | None, **said: Any) -> None:  # noqa: ANN401
         """Accept the result as it is for what is now asked for, and record that.
 
@@ -140,12 +170,13 @@ class CellFolder:
         result = self.result
         if result is not None:
             has = [result.get("identity"), result.get("evaluation")]
-            for accepted in self.adopted:
-                if accepted.get("from") == has and accepted.get("to") == [identity, evaluation]:
-                    return State.DONE
-            if has[0] != identity:
-                return State.STALE
-            return State.DONE if evaluation in (None, has[1]) else State.TRAINED
+            if has[0] == identity and evaluation in (None, has[1]):
+                return State.DONE
+            accepted = self.acceptance(has, [identity, evaluation])
+            if accepted is None:
+                return State.STALE if has[0] != identity else State.TRAINED
+            whole = accepted["from"] == has and accepted["to"] == [identity, evaluation]
+            return State.DONE if whole or evaluation in (None, has[1]) else State.TRAINED
         spec = self.spec
         if spec is None or spec.get("identity") != identity:
             return State.PENDING
@@ -173,12 +204,7 @@ class CellFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lease").open("a") as lease:
-            try:
-                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            yield _lock(lease.fileno())
 
     def is_done(self, spec: dict[str, Any]) -> bool:
         """Tell whether the result is of what a specification asks for."""

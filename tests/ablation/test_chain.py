@@ -5,12 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from grids import planning
 from lab_files import BASE, write
 
 from pretzel.__main__ import main
-from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.planning.planner import make
-from pretzel.errors import UserError
 
 CUBIC = {"class_path": "lab.Cubic"}
 ARMS = {
@@ -30,6 +28,7 @@ GRID = {
     "baseline": {"arm": "linear"},
     "metrics": {"test/loss": "min"},
 }
+planned, refused = planning(GRID)
 
 
 @pytest.fixture
@@ -39,16 +38,6 @@ def files(project):
     write("middle.yaml", {"model": {"weights": "runs/by_hand.safetensors"}})
     write("last.yaml", {"trainer": {"max_steps": 4}})
     return project
-
-
-def planned(**changed):
-    return make(load(write("grid.yaml", {**GRID, **changed})))
-
-
-def refused(**changed):
-    with pytest.raises(UserError) as caught:
-        planned(**changed)
-    return str(caught.value)
 
 
 def start(cell):

@@ -1,5 +1,6 @@
 """Engines: a cell in a process of its own, forked or not; nothing leaks, and it can be stopped."""
 
+import argparse
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from lab_files import BASE
 
+from pretzel.ablation.engines.chosen import engine_of
 from pretzel.ablation.engines.forks import Forks
 from pretzel.ablation.engines.processes import Processes
 from pretzel.ablation.engines.slots import Slots
@@ -174,10 +176,30 @@ def test_slots_over_gpus(monkeypatch):
         return [one["CUDA_VISIBLE_DEVICES"] for one in Slots.of(*args).environments]
 
     assert seen(None, None, 1) == ["0", "1"]
-    assert seen(None, [1], 2) == ["1", "1"]
+    assert seen(None, [[1]], 2) == ["1", "1"]
+    assert seen(None, [[0, 1]], 2) == ["0,1", "0,1"]  # two cells, each on both
     assert seen(3, None, 2) == ["0", "1", "0"]
     assert seen(2, [], 1) == ["", ""]
     with pytest.raises(UserError, match="no GPU 2: there are 2"):
-        Slots.of(None, [2], 1)
+        Slots.of(None, [[2]], 1)
+    with pytest.raises(UserError, match="must name each GPU once, got 0 2 x"):
+        Slots.of(None, [[0, 1], [0]], 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
-    assert seen(None, [1], 1) == ["GPU-b"]
+    assert seen(None, [[1]], 1) == ["GPU-b"]
+    assert seen(None, [[1, 0]], 1) == ["GPU-b,GPU-a"]
+
+
+def test_gpus_as_a_user_writes_them(monkeypatch):
+    monkeypatch.setattr("pretzel.ablation.engines.slots._gpus", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def chosen(gpus):
+        options = {"engine": "processes", "slots": None, "gpus": gpus, "per_gpu": 1, "slurm": []}
+        engine = engine_of(argparse.Namespace(**options), Path("runs"))()
+        return [one["CUDA_VISIBLE_DEVICES"] for one in engine.slots.environments]
+
+    assert chosen(None) == ["0", "1", "2", "3"]
+    assert chosen("2,3") == ["2", "3"]
+    assert chosen("0+1,2+3") == ["0,1", "2,3"]
+    with pytest.raises(UserError, match=r"--gpus must be .* such as 0\+1,2\+3, .* got '0-3'"):
+        chosen("0-3")

@@ -1,8 +1,10 @@
 """The files of a cell: whole or absent, and one process at a time."""
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -48,6 +50,19 @@ def test_the_lease_ends_with_its_process(tmp_path):
     assert folder.state("x") is State.PENDING
     with folder.lease() as mine:
         assert mine
+
+
+def test_who_only_looks_takes_no_lease_away(tmp_path):
+    folder = CellFolder(path=tmp_path)
+    with folder.lease():
+        pass
+    with (tmp_path / "lease").open() as look:  # as status does, for longer
+        fcntl.flock(look, fcntl.LOCK_SH)
+        release = threading.Timer(0.05, fcntl.flock, (look, fcntl.LOCK_UN))
+        release.start()
+        with folder.lease() as mine:
+            assert mine
+        release.join()
 
 
 def test_another_configuration_starts_from_nothing(tmp_path):

@@ -200,15 +200,30 @@ def test_a_new_metric_is_measured_and_trains_nothing(story, capsys):
     base = yaml.safe_load(Path("base.yaml").read_text())
     base["trainer"]["callbacks"] = [{"class_path": "lab.TestNorm"}]
     write("base.yaml", base)
-    fitted = Path("runs/grid/cubic/seed4/fit.json").stat().st_mtime_ns
+    cells = [Path(f"runs/grid/{arm}/seed4") for arm in ("cubic", "linear")]  # linear was adopted
+    fitted = [(cell / "fit.json").stat().st_mtime_ns for cell in cells]
+    before = CellFolder(path=cells[1]).result
     assert main(["grid", "status", "grid.yaml"]) == 0  # of the plan that is written
     assert main(["grid", "evaluate", "grid.yaml", "--slots", "1"]) == 0
     said = capsys.readouterr().out
-    assert "not measured, since they were trained otherwise: linear/seed4" in said
-    result = CellFolder(path=Path("runs/grid/cubic/seed4")).result
-    assert result["metrics"]["test/norm"] > 0
-    assert Path("runs/grid/cubic/seed4/fit.json").stat().st_mtime_ns == fitted
-    assert "test/norm" not in CellFolder(path=Path("runs/grid/linear/seed4")).result["metrics"]
+    assert "not measured" not in said
+    assert "although it differs: linear/seed4 (adopted): trainer.max_steps: 30 -> 31" in said
+    assert [(cell / "fit.json").stat().st_mtime_ns for cell in cells] == fitted
+    for cell in cells:
+        assert CellFolder(path=cell).result["metrics"]["test/norm"] > 0
+    result = CellFolder(path=cells[1]).result
+    assert (result["identity"], result["steps"]) == (before["identity"], STEPS)
+    assert result["metrics"].items() >= before["metrics"].items()
+    config = CellFolder(path=cells[1]).spec["config"]
+    assert config["trainer"]["max_steps"] == STEPS  # as it was trained
+    assert [one["class_path"] for one in config["trainer"]["callbacks"]] == ["lab.TestNorm"]
+    assert main(["grid", "why", "grid.yaml", "linear/*"]) == 0
+    said = capsys.readouterr().out
+    assert "linear/seed4: done; adopted although it differs in:" in said
+    assert "trainer.max_steps: 30 -> 31" in said
+    assert "TestNorm" not in said
+    assert main(["grid", "run", "grid.yaml"]) == 0
+    assert "linear/seed4: done before, skipped" in capsys.readouterr().out
 
 
 def test_export_and_reproduce(story, capsys):

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from grids import planning
 from lab_files import write
 
-from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.planning.planner import make
+from pretzel.__main__ import main
 from pretzel.ablation.planning.tune import chosen
 from pretzel.errors import UserError
 
@@ -28,16 +28,7 @@ GRID = {
     "metrics": {"test/loss": "min"},
     "tuning": TUNING,
 }
-
-
-def planned(**changed):
-    return make(load(write("grid.yaml", {**GRID, **changed})))
-
-
-def refused(**changed):
-    with pytest.raises(UserError) as caught:
-        planned(**changed)
-    return str(caught.value)
+planned, refused = planning(GRID)
 
 
 def lr(config):
@@ -83,6 +74,17 @@ def test_it_is_told(project):
         "model.features: Linear -> Cubic",
         "model.lr: tuned over 3 values [0.01, 0.1, 1]",
     ]
+
+
+def test_plan_and_status_count_the_candidate_runs(project, capsys):
+    planned().save()
+    assert main(["grid", "plan", "grid.yaml"]) == 0
+    shown = capsys.readouterr().out
+    assert "runs/grid: 14 runs, 6 of them candidate runs" in shown
+    assert "cubic+four: 3 candidate runs, chosen by val/loss ↓" in shown
+    assert "linear+four: 3" not in shown
+    assert main(["grid", "status", "grid.yaml"]) == 0
+    assert "runs/grid: 14 runs, 6 of them candidate runs" in capsys.readouterr().out
 
 
 def test_arms_that_are_tuned_alike_do_not_differ_in_it(project):

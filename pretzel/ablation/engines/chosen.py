@@ -49,12 +49,15 @@ def _parameter(text: str) -> tuple[str, object]:
     return name, yaml.safe_load(value)
 
 
-def _gpus(text: str | None) -> list[int] | None:
+def _gpus(text: str | None) -> list[list[int]] | None:
+    """Return the GPUs that each cell sees: ``0,1`` for one each, ``0+1,2+3`` for two each."""
     if text is None:
         return None
     if text == "none":
         return []
     try:
-        return [int(part) for part in text.split(",")]
+        return [[int(gpu) for gpu in group.split("+")] for group in text.split(",")]
     except ValueError as error:
-        raise UserError(f"--gpus must be numbers such as 0,1, or none, got {text!r}") from error
+        raise UserError(
+            f"--gpus must be numbers such as 0,1, groups such as 0+1,2+3, or none, got {text!r}"
+        ) from error

@@ -4,47 +4,20 @@ import contextlib
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.engines.base import Engine, Started
-from pretzel.ablation.engines.processes import one_thread
-from pretzel.ablation.engines.slots import Places, Slots
+from pretzel.ablation.engines.local import Local, LocalCell, cell_environment
+from pretzel.ablation.engines.slots import Slots
 from pretzel.errors import UserError
 
 _GONE = 130  # as if interrupted: when the server is killed, its cells save and stop
 
 
-@dataclass
-class _Fork(Started):
-    engine: "Forks"
-    place: int
-    process: int | None = None
-    code: int | None = None
-
-    def poll(self) -> int | None:
-        self.engine.listen()
-        return self.code
-
-    def interrupt(self) -> None:
-        self._send(signal.SIGINT)
-
-    def kill(self) -> None:
-        self._send(signal.SIGKILL)
-
-    def _send(self, number: signal.Signals) -> None:
-        self.engine.listen()
-        if self.process is not None and self.code is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process, number)
-
-
-class Forks(Engine):
+class Forks(Local):
     """Starts the server at once, so that it imports while the grid is planned.
 
     Args:
@@ -52,15 +25,14 @@ class Forks(Engine):
     """
 
     def __init__(self, slots: Slots) -> None:
-        self.places = Places(slots)
-        self.forks: dict[int, _Fork] = {}
-        self.number = 0
+        super().__init__(slots)
+        self.forks: dict[int, LocalCell] = {}  # by the number that the server knows them by
         self.unread = b""
         self.server = subprocess.Popen(
             [sys.executable, "-m", "pretzel.ablation.engines.server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=one_thread(os.environ),
+            env=cell_environment(),
             start_new_session=True,
         )
 
@@ -68,22 +40,11 @@ class Forks(Engine):
         """Import further modules before the first cell starts, such as those of users' parts."""
         self._tell({"import": list(modules)})
 
-    def room(self) -> int:
-        """Return the number of free slots."""
-        return self.places.room
-
-    def start(self, folders: Sequence[Path]) -> list[Started]:
-        """Fork the server once for each folder."""
-        return [self._start(folder) for folder in folders]
-
-    def _start(self, folder: Path) -> Started:
-        place, environment = self.places.take()
-        fork = self.forks[self.number] = _Fork(self, place)
-        self._tell(
-            {"start": self.number, "folder": str(folder.resolve()), "environment": environment}
-        )
-        self.number += 1
-        return fork
+    def launch(self, cell: LocalCell, folder: Path, environment: dict[str, str]) -> None:
+        """Have the server fork."""
+        number = len(self.forks)
+        self._tell({"start": number, "folder": str(folder), "environment": environment})
+        self.forks[number] = cell
 
     def _tell(self, command: dict[str, Any]) -> None:
         assert self.server.stdin is not None
@@ -102,8 +63,9 @@ class Forks(Engine):
         out = self.server.stdout.fileno()
         while select.select([out], [], [], 0)[0]:
             data = os.read(out, 1 << 16)
-            if not data:
-                self._lost()
+            if not data:  # the server is gone, and its forks are about to stop
+                for cell in list(self.running.values()):
+                    self.ended(cell, _GONE)
                 return
             *lines, self.unread = (self.unread + data).split(b"\n")
             for line in lines:
@@ -111,23 +73,11 @@ class Forks(Engine):
                 if "started" in said:
                     self.forks[said["started"]].process = said["pid"]
                 else:
-                    self._ended(self.forks[said["ended"]], said["code"])
-
-    def _ended(self, fork: _Fork, code: int) -> None:
-        fork.code = code
-        self.places.leave(fork.place)
-
-    def _lost(self) -> None:
-        """The server is gone, and its forks are about to stop."""
-        for fork in self.forks.values():
-            if fork.code is None:
-                self._ended(fork, _GONE)
+                    self.ended(self.forks[said["ended"]], said["code"])
 
     def close(self) -> None:
         """Kill what is still running and end the server."""
-        for fork in self.forks.values():
-            if fork.code is None:
-                fork.kill()
+        super().close()
         assert self.server.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.server.stdin.close()

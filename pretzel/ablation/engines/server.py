@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pretzel.ablation.engines.local import end_group
+
 _CELL = "pretzel.ablation.running.cell"
 
 
@@ -54,6 +56,8 @@ class _Server:
             if 0 in ready:
                 data = os.read(0, 1 << 16)
                 if not data:
+                    for held in self.leashes.values():
+                        os.close(held)  # our own end takes a while
                     return None
                 *lines, self.unread = (self.unread + data).split(b"\n")
                 for line in lines:
@@ -100,6 +104,7 @@ class _Server:
             process, status = os.waitpid(-1, os.WNOHANG)
             if process == 0:
                 return
+            end_group(process)  # what it has started and left behind
             os.close(self.leashes.pop(process))
             code = os.waitstatus_to_exitcode(status)
             self.tell(ended=self.children.pop(process), code=code)

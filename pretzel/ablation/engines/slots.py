@@ -1,8 +1,8 @@
-"""Slots on this machine: how many cells at a time, and which GPU each one sees."""
+"""Slots on this machine: how many cells at a time, and which GPUs each one sees."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pretzel.errors import UserError
 
@@ -18,57 +18,38 @@ class Slots:
     environments: tuple[dict[str, str], ...]
 
     @classmethod
-    def of(cls, number: int | None, gpus: Sequence[int] | None, per_gpu: int) -> "Slots":
+    def of(cls, number: int | None, gpus: Sequence[Sequence[int]] | None, per_gpu: int) -> "Slots":
         """Return the slots that a user asks for.
 
         Args:
-            number: Cells at a time; None for one for each GPU and place on it, or without GPUs
-                for each core.
-            gpus: The GPUs to use; None for all that there are, empty for none.
-            per_gpu: Cells that share a GPU.
+            number: Cells at a time; None for one for each group of GPUs and place on it, or
+                without GPUs for each core.
+            gpus: The GPUs to use, grouped by the cell that sees them (several where it trains on
+                several); None for all that there are, each alone, empty for none.
+            per_gpu: Cells that share a group of GPUs.
 
         Raises:
-            UserError: If a number is below 1, or there is no such GPU.
+            UserError: If a number is below 1, there is no such GPU, or one is named twice.
         """
         for name, value in (("slots", number), ("per-gpu", per_gpu)):
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, got {value}")
         there = _gpus()
-        for gpu in gpus or ():
+        named = [gpu for group in gpus or () for gpu in group]
+        for gpu in named:
             if not 0 <= gpu < there:
                 raise UserError(f"--gpus: no GPU {gpu}: there are {there}")
-        used = list(range(there)) if gpus is None else list(gpus)
+            if named.count(gpu) > 1:
+                raise UserError(f"--gpus must name each GPU once, got {gpu} {named.count(gpu)} x")
+        used = [[gpu] for gpu in range(there)] if gpus is None else gpus
         if not used:
             alone = {"CUDA_VISIBLE_DEVICES": ""} if there else {}
             return cls(environments=(alone,) * (number or _cores()))
         visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        names = [visible[gpu] if visible else str(gpu) for gpu in used]
+        names = [",".join(visible[i] if visible else str(i) for i in group) for group in used]
         every = [{"CUDA_VISIBLE_DEVICES": name} for _ in range(per_gpu) for name in names]
         number = number or len(every)
         return cls(environments=tuple(every[i % len(every)] for i in range(number)))
-
-
-@dataclass
-class Places:
-    """Which slots are taken."""
-
-    slots: Slots
-    taken: set[int] = field(default_factory=set)
-
-    @property
-    def room(self) -> int:
-        """The number of free slots."""
-        return len(self.slots.environments) - len(self.taken)
-
-    def take(self) -> tuple[int, dict[str, str]]:
-        """Take the first free slot; return its number and what it adds to the environment."""
-        place = next(i for i in range(len(self.slots.environments)) if i not in self.taken)
-        self.taken.add(place)
-        return place, self.slots.environments[place]
-
-    def leave(self, place: int) -> None:
-        """Free a slot."""
-        self.taken.discard(place)
 
 
 def _cores() -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pretzel.ablation.engines.base import Engine, Started
 from pretzel.ablation.ledger import CellFolder
-from pretzel.ablation.running.cell import DONE, INTERRUPTED
+from pretzel.ablation.running.cell import DONE, INTERRUPTED, TAKEN
 from pretzel.errors import UserError
 
 _ASK_SECONDS = 5.0  # between questions to the cluster, about all jobs at once
@@ -30,6 +30,8 @@ class _Job(Started):
         if self.code is None and not self.engine.queued(self.name):
             if self.folder.is_done(self.folder.spec or {}):
                 self.code = DONE
+            elif self.folder.locked():
+                self.code = TAKEN
             else:
                 self.code = INTERRUPTED if self.engine.stopped else 1
         return self.code
@@ -37,7 +39,7 @@ class _Job(Started):
     def interrupt(self) -> None:
         self.engine.stopped = True
         # the job itself ends as soon as the cell has saved
-        _command("scancel", "--signal=INT", "--full", self.name, fails=True)
+        _command("scancel", "--signal=INT", self.name, fails=True)
         _command("scancel", "--state=PENDING", self.name, fails=True)
 
     def kill(self) -> None:
@@ -69,7 +71,10 @@ class Slurm(Engine):
         self.executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=_TIMES_OUT)
         try:
             self.executor.update_parameters(
-                job_name="pretzel", array_parallelism=parallel, stderr_to_stdout=True
+                job_name="pretzel",
+                array_parallelism=parallel,
+                stderr_to_stdout=True,
+                srun_args=["--kill-on-bad-exit=1"],  # what one task lacks, the others wait for
             )
             self.executor.update_parameters(**parameters)
         except ValueError as error:

@@ -1,5 +1,7 @@
 """What a Slurm job runs: one cell, which saves and is queued again when it has to make room."""
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -7,7 +9,7 @@ import time
 
 from submitit.helpers import Checkpointable, DelayedSubmission
 
-from pretzel.ablation.running.cell import INTERRUPTED
+from pretzel.ablation.running.cell import DONE, INTERRUPTED
 
 _KILL_SECONDS = 90.0  # within which Slurm kills what it preempts, after asking with SIGTERM
 
@@ -22,24 +24,38 @@ class CellJob(Checkpointable):
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
 
     def __call__(self, folder: str) -> int:
-        """Run the cell of a folder; return its exit code."""
+        """Run the cell of a folder; return its exit code.
+
+        Raises:
+            SystemExit: If the cell fails, so that Slurm sees it and ends the job's other tasks.
+        """
+        signal.signal(signal.SIGINT, self._stop)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pretzel.ablation.running.cell", folder], stdin=subprocess.PIPE
         )
         code = self.process.wait()
-        if code == INTERRUPTED:
+        if code == INTERRUPTED and not self.stopped:
             time.sleep(_KILL_SECONDS)  # to end now would look as if the job had done its work
+        elif code not in (DONE, INTERRUPTED):
+            sys.exit(code)
         return code
+
+    def _stop(self, number: int, frame: object) -> None:
+        """The user stops the grid; the cell has been told as well."""
+        self.stopped = True
 
     def checkpoint(self, folder: str) -> DelayedSubmission:
         """Let the cell save, and say how it goes on in the next job."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            self.process.wait()
+        # called by a signal's handler within wait() above, whose lock is not for us
+        if self.process is not None and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self.process.pid, signal.SIGINT)
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(CellJob(), folder)
 
-    def __getstate__(self) -> dict[str, None]:
+    def __getstate__(self) -> dict[str, object]:
         """Leave the process behind: what is sent has not started."""
-        return {"process": None}
+        return {"process": None, "stopped": False}

@@ -47,7 +47,8 @@ _IGNORED = frozenset({"ckpt_path", "weights_only", "config"})
 _PATHS_IGNORED = frozenset({"dirpath", "save_dir"})
 _ONLY_SHOW = (Checkpoint, DeviceStatsMonitor, LearningRateMonitor, ModelSummary, ProgressBar)
 Role = Literal["trains", "measures", "shows"]
-_TEST = "test/"  # the beginning of what a manifest calls the data of the test
+TEST_DATA = "test/"
+"""The beginning of what a manifest calls the data of the test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class Essence:
     def training(self) -> str:
         """Hash of what can change the weights."""
         trains, _ = _split(self.config)
-        data = {name: held for name, held in self.data.items() if not name.startswith(_TEST)}
+        data = {name: held for name, held in self.data.items() if not name.startswith(TEST_DATA)}
         python = ".".join(platform.python_version_tuple()[:2])
         return hashed([trains, self.code.modules, self.code.versions, data, python])
 
@@ -79,7 +80,7 @@ class Essence:
         """Hash of what measures them; with :attr:`training` it stands for a result."""
         _, measures = _split(self.config)
         code = self.measuring_code
-        data = {name: held for name, held in self.data.items() if name.startswith(_TEST)}
+        data = {name: held for name, held in self.data.items() if name.startswith(TEST_DATA)}
         return hashed([measures, code.modules, code.versions, data])
 
     def with_seed(self, seed: int) -> "Essence":
@@ -152,6 +153,35 @@ def _is_content(text: str) -> bool:
         return False
     path = Path(text)
     return path.is_file() or (path / "config.json").is_file()
+
+
+def measured_as(trained: Any, asked: Any) -> Any:  # noqa: ANN401
+    """Return a configuration that trains as one does and measures as another.
+
+    Args:
+        trained: A resolved configuration; what it does not say is left to defaults.
+        asked: Another one; parts in it that measure are taken, where the other has none that train.
+    """
+    if not (isinstance(trained, dict) and isinstance(asked, dict)):
+        return trained
+    if trained.get("class_path") != asked.get("class_path"):
+        return trained
+    merged = {}
+    for key, value in trained.items():
+        other = asked.get(key)
+        measures = all(one is None or _role(one) == "measures" for one in (value, other))
+        if key == "callbacks" and (value or other):
+            merged[key] = _callbacks(value, "trains", "shows") + _callbacks(other, "measures")
+        elif measures or key in _TRAINER_MEASURES:
+            merged[key] = other
+        else:
+            merged[key] = measured_as(value, other)
+    return merged
+
+
+def _callbacks(given: Any, *roles: Role) -> list[Any]:  # noqa: ANN401
+    every = given if isinstance(given, list) else [given] if given else []
+    return [one for one in every if _role(one) in roles]
 
 
 def _split(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule
+from torch import nn
 
 from pretzel.ablation.planning.plan import Sizes
 from pretzel.ablation.planning.resolve import Resolved
@@ -19,11 +21,21 @@ from pretzel.config.overlay import Config
 from pretzel.flops import forward_flops, shapes_alone
 from pretzel.meta import built_without_memory
 
+_MOST_MADE = 64  # those of the first arms; what is tried in one arm alone is not worth keeping
+
 
 class PlanningCLI(ParserOnly):
-    """The command line's parser, which notes the classes of what it builds."""
+    """The command line's parser, which notes the classes of what it builds.
+
+    Parts that are given nothing but plain values, a frozen encoder for example, are the same in
+    many models: each is made, and its file read, once.
+    """
 
     constructed: set[type]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[tuple[type, str], nn.Module] = {}
 
     def build_model(self, subcommand: str, namespace: Namespace) -> LightningModule:
         """Build the model of a parsed configuration.
@@ -56,7 +68,19 @@ class PlanningCLI(ParserOnly):
 
     def _note(self, class_type: type, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self.constructed.add(class_type)
-        return class_type(*args, **kwargs)
+        if not issubclass(class_type, nn.Module) or not _is_plain([*args, *kwargs.values()]):
+            return class_type(*args, **kwargs)
+        key = class_type, repr((args, sorted(kwargs.items())))
+        if key not in self.made and len(self.made) < _MOST_MADE:
+            self.made[key] = class_type(*args, **kwargs)
+        # what is around a part may change it: no two models share one
+        return deepcopy(self.made[key]) if key in self.made else class_type(*args, **kwargs)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 class Builder:
@@ -99,7 +123,9 @@ class Builder:
         self.cli.given = config
         sizes = self._build(resolved, shapes_alone, count)
         if sizes is None:  # whole numbers on the CPU may have met others in a constructor
+            self.cli.made.clear()
             sizes = self._build(resolved, nullcontext, False)
+            self.cli.made.clear()
         made = self.cli.constructed
         unmade = frozenset(name for name in _classes(chosen) if import_name(name) not in made)
         built = _Built(sizes=sizes, counted=count)

@@ -9,6 +9,7 @@ from rich.table import Table
 from pretzel.ablation.ledger import State
 from pretzel.ablation.planning.estimate import Estimate, folder_of
 from pretzel.ablation.planning.plan import Plan
+from pretzel.ablation.planning.tune import tried_for
 from pretzel.ablation.running.view import Row, duration, table
 
 
@@ -28,7 +29,9 @@ def show(plan: Plan, stands: Mapping[str, State], time: Estimate, slots: int) ->
         Row.of(cell.name, folder_of(plan, cell), cell.identity, cell.evaluation, names)
         for cell in runs
     ]
-    console.print(table(rows, f"{plan.grid.output}: {len(rows)} runs"))
+    tried = len({one.run for cell in runs for one in cell.candidates})
+    told_tried = f", {tried} of them candidate runs" if tried else ""
+    console.print(table(rows, f"{plan.grid.output}: {len(rows)} runs{told_tried}"))
     console.print(_arms(plan, stands))
     for line in lines(plan):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -43,6 +46,10 @@ def lines(plan: Plan) -> list[str]:
         found.append(f"{arm}: {'the baseline' if is_baseline else '; '.join(changes)}")
         for key, values in plan.tuned[arm].items():
             found.append(f"{arm}: {key}: tuned over {len(values)} values before the comparison")
+        if plan.tuned[arm] and (tuning := plan.grid.tuning) is not None:
+            arrow = "↑" if tuning.direction == "max" else "↓"
+            count = len(tried_for(plan, arm))
+            found.append(f"{arm}: {count} candidate runs, chosen by {tuning.metric} {arrow}")
         for link, reason in plan.absent[arm].items():
             found.append(f"{arm}: {link or 'all of it'}: n/a: {reason}")
     return found

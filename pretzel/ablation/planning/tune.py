@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pretzel.ablation.gridfile.grid import Combination, Override
-from pretzel.ablation.planning.plan import Cell, Choice
+from pretzel.ablation.planning.plan import Cell, Choice, Plan
 from pretzel.config.suggest import did_you_mean
 from pretzel.errors import UserError
 
@@ -29,6 +29,18 @@ def candidates(combination: Combination, link: str, last: str) -> list[tuple[Ove
     tuned = [one for _, arm in combination.arms for one in arm.tune if (one.link or last) == link]
     each = [[replace(one, value=value) for value in one.value] for one in tuned]
     return list(itertools.product(*each))
+
+
+def tried_for(plan: Plan, arm: str) -> list[str]:
+    """Return the names of the runs that try something for an arm, in its cells or before them."""
+    runs = {cell.name: cell for cell in plan.runs}
+    names = [cell.name for cell in plan.cells if cell.arm == arm]
+    found: dict[str, None] = {}
+    for name in names:  # grows while it is read
+        tried = [candidate.run for candidate in runs[name].candidates]
+        found |= dict.fromkeys(tried)
+        names += [need for need in runs[name].needs if need not in names and need not in tried]
+    return list(found)
 
 
 def label(overrides: tuple[Override, ...]) -> str:

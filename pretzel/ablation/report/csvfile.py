@@ -5,33 +5,36 @@ import io
 
 from pretzel.ablation.ledger import State
 from pretzel.ablation.report.summary import MISSING, NOT_APPLICABLE, Row, Summary
+from pretzel.ablation.report.tuned import Tuned
 
 
 def values(summary: Summary) -> str:
     """Return one row for each arm, seed and metric of the table (``compare.csv``).
 
     Columns: arm, one for each axis with the arm's choice, seed, metric, direction, state (``n/a``
-    where a finished cell, or the whole arm, does not have the metric), value, and the trouble of a
-    cell that is not done.
+    where a finished cell, or the whole arm, does not have the metric), value, the trouble of a
+    cell that is not done, and what was chosen for it before the comparison.
     """
     c = summary.comparison
     axes = [*c.axes]
-    lines = [["arm", *axes, "seed", "metric", "direction", "state", "value", "trouble"]]
+    lines = [["arm", *axes, "seed", "metric", "direction", "state", "value", "trouble", "tuned"]]
     for row in summary.rows:
         choices = [c.choices[row.arm].get(axis, "") for axis in axes]
+        tuned = c.tuned.get(row.arm, ())
         for column in summary.columns:
             name, direction = column.metric.name, column.metric.direction
             if not row.cells:
                 why = "; ".join(c.absent[row.arm].values())
-                lines.append([row.arm, *choices, "", name, direction, NOT_APPLICABLE, "", why])
+                lines.append([row.arm, *choices, "", name, direction, NOT_APPLICABLE, "", why, ""])
             for cell in row.cells:
                 found = cell.metrics.get(name)
                 state = cell.state.value
                 if cell.state is State.DONE and found is None:
                     state = NOT_APPLICABLE
                 shown = "" if found is None else repr(found)
-                seed = str(cell.seed)
-                lines.append([row.arm, *choices, seed, name, direction, state, shown, cell.trouble])
+                chosen = "; ".join(one.chosen.get(cell.seed, "") for one in tuned)
+                told = [state, shown, cell.trouble, chosen]
+                lines.append([row.arm, *choices, str(cell.seed), name, direction, *told])
     return _csv(lines)
 
 
@@ -46,16 +49,18 @@ def table(summary: Summary) -> str:
          "sd", "ci95_half_width", "best", "comparable", "difference", "difference_sd",
          "difference_ci95_half_width", "pairs", "p", "p_holm", "smallest_p_holm", "detectable",
          "significant", "trainable_parameters", "frozen_parameters", "step_seconds",
-         "peak_memory_bytes", "train_seconds"]
+         "peak_memory_bytes", "train_seconds", "tuned", "tuning_candidates", "tuning_metric"]
     ]  # fmt: skip
     for row in summary.rows:
+        tuned = summary.comparison.tuned.get(row.arm, ())
         lines += [
-            _line(row, column.metric.name, column.metric.direction) for column in summary.columns
+            _line(row, column.metric.name, column.metric.direction, tuned)
+            for column in summary.columns
         ]
     return _csv(lines)
 
 
-def _line(row: Row, metric: str, direction: str) -> list[str]:
+def _line(row: Row, metric: str, direction: str, tuned: tuple[Tuned, ...]) -> list[str]:
     entry = row.entries[metric]
     own, difference = entry.own, entry.difference
     paired = None if difference is None else difference.estimate
@@ -81,6 +86,9 @@ def _line(row: Row, metric: str, direction: str) -> list[str]:
         row.step_seconds,
         row.peak_memory_bytes,
         row.train_seconds,
+        "; ".join(one.winners_told(len(row.cells)) for one in tuned),
+        len({trial.run for one in tuned for trial in one.trials}),
+        tuned[0].metric if tuned else None,
     ]
     return ["" if cell is None else str(cell) for cell in cells]
 

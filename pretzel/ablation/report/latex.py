@@ -76,7 +76,8 @@ def _differences(summary: Summary) -> list[list[str]]:
 
 
 def _exceptions(summary: Summary) -> list[str]:
-    told = [*notes.incomparable(summary), *notes.missing(summary.comparison)]
+    c = summary.comparison
+    told = [*notes.incomparable(summary), *notes.missing(c), *notes.tuned(c)]
     return [note if note.endswith((".", "?")) else f"{note}." for note in told]
 
 

@@ -11,7 +11,7 @@ def markdown(summary: Summary) -> str:
     c = summary.comparison
     parts = [_means(summary), "", *(f"{_escaped(note)}\n" for note in notes.reading(summary))]
     parts += [f"{_escaped(note)}\n" for note in notes.incomparable(summary)]
-    parts += [f"- {_escaped(note)}" for note in notes.missing(c)]
+    parts += [f"- {_escaped(note)}" for note in (*notes.missing(c), *notes.tuned(c))]
     if any(column.compared for column in summary.columns):
         parts += ["", "**Differences to the baseline**", "", _differences(summary), ""]
         parts += [f"{_escaped(note)}\n" for note in notes.reach(summary)]

@@ -60,6 +60,21 @@ def incomparable(summary: Summary) -> list[str]:
     ]
 
 
+def tuned(comparison: Comparison) -> list[str]:
+    """Say what was chosen for arms before the comparison, of how many runs, and by what."""
+    notes = [
+        f"Tuned before the comparison: {arm}: {one.told(len(comparison.by_arm[arm]))}"
+        for arm, all_tuned in comparison.tuned.items()
+        for one in all_tuned
+    ]
+    if not notes:
+        return []
+    trials = {t.run for ones in comparison.tuned.values() for one in ones for t in one.trials}
+    others = [a for a in comparison.arms if a not in comparison.tuned and comparison.by_arm[a]]
+    told = f"; not tuned: {', '.join(others)}" if others else ""
+    return [*notes, f"{len(trials)} candidate runs in all, not counted in train time{told}"]
+
+
 def provenance(summary: Summary) -> list[str]:
     """Say what metrics were computed from, where it is recorded."""
     return [

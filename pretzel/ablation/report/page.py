@@ -12,6 +12,7 @@ from pretzel.ablation.report.curves import Events
 from pretzel.ablation.report.results import Comparison
 from pretzel.ablation.report.style import STYLE, hiding
 from pretzel.ablation.report.summary import NOT_APPLICABLE, Column, Entry, Row, Summary
+from pretzel.ablation.report.tuned import Tuned
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _LIBRARIES = ("pretzel", "torch", "lightning", "numpy", "scipy", "tensorboard")
@@ -34,6 +35,7 @@ def page(summary: Summary, events: dict[str, Events], command: str) -> str:
         "curves": ("Learning curves", runs.curves(c, events)),
         "samples": ("Samples at the same noise", runs.samples(c, events)),
         "changes": ("What each arm changes", _changes(c)),
+        "tuning": ("What was tuned before the comparison", _tuning(c)),
         "missing": ("What is missing", _missing(c)),
         "origin": ("How this was made", _origin(summary, command)),
     }
@@ -191,6 +193,39 @@ def _changes(comparison: Comparison) -> str:
         f'<div class="scroll"><table><thead><tr>{head}<th class="wrap">against the baseline</th>'
         f"</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _tuning(comparison: Comparison) -> str:
+    body = "".join(
+        f'<tr><th scope="row">{_name(arm)}</th>'
+        f'<td class="wrap">{escape(one.link and f"{one.link}: ")}'
+        f"{escape(one.winners_told(len(comparison.by_arm[arm])))}</td>"
+        f"<td>{len(one.trials)}</td>"
+        f'<td class="name">{_name(one.metric)}\u00a0{one.arrow}</td>'
+        f'<td class="wrap"><ul class="plain">{_trials(one)}</ul></td></tr>'
+        for arm, all_tuned in comparison.tuned.items()
+        for one in all_tuned
+    )
+    if not body:
+        return ""
+    *_, told = notes.tuned(comparison)
+    return (
+        '<div class="scroll"><table><thead><tr><th class="name">arm</th><th class="wrap">chosen'
+        '</th><th>candidate runs</th><th class="name">by</th><th class="wrap">tried</th></tr>'
+        f'</thead><tbody>{body}</tbody></table></div><p class="soft">{escape(told)}. They ran at '
+        "a seed that is not compared, and saw no test.</p>"
+    )
+
+
+def _trials(one: Tuned) -> str:
+    return "".join(
+        f"<li>{_bold(escape(f'{trial.label}: {trial.told}'), trial.label in one.winners)}</li>"
+        for trial in one.trials
+    )
+
+
+def _bold(text: str, is_bold: bool) -> str:
+    return f'<span class="best">{text}</span>' if is_bold else text
 
 
 def _missing(comparison: Comparison) -> str:

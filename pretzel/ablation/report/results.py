@@ -8,6 +8,7 @@ from typing import Any
 
 from pretzel.ablation.gridfile.grid import Metric
 from pretzel.ablation.ledger import CellFolder, State, read_json
+from pretzel.ablation.report.tuned import Tuned, before, tuned
 from pretzel.errors import UserError
 
 
@@ -24,7 +25,7 @@ class CellResult:
         facts: What a metric was computed from, such as ``n``, ``extractor``, ``resize``, by metric.
         trainable: Number of parameters.
         frozen: Number of parameters.
-        train_seconds: Of its training and of the stages that it starts from.
+        train_seconds: Of its training and of the stages that it starts from, without candidates.
         step_seconds: Of one training step; None where it was not recorded.
         peak_memory_bytes: Largest memory; None where it was not recorded.
         versions: Of the libraries that trained it, where they were recorded.
@@ -62,6 +63,7 @@ class Comparison:
         metrics: Columns.
         seeds: Seeds of the grid.
         absent: Why an arm lacks links of the chain, by arm and link.
+        tuned: What was tried for an arm and what was chosen, by arm; empty where nothing was.
         has_stages: Whether cells start from runs that they share.
         cells: One for each arm and seed, done or not.
     """
@@ -75,6 +77,7 @@ class Comparison:
     metrics: tuple[Metric, ...]
     seeds: tuple[int, ...]
     absent: dict[str, dict[str, str]]
+    tuned: dict[str, tuple[Tuned, ...]]
     has_stages: bool
     cells: tuple[CellResult, ...]
 
@@ -128,27 +131,27 @@ def load(output: str | Path) -> Comparison:
         metrics=tuple(Metric(name=n, direction=d) for n, d in plan["metrics"].items()),
         seeds=tuple(plan["seeds"]),
         absent={name: arm.get("absent", {}) for name, arm in arms.items()},
-        has_stages=any(cell.get("needs") for cell in runs.values()),
+        tuned=tuned(output, plan),
+        has_stages=any(c["seed"] is not None and before(c, runs) for c in runs.values()),
         cells=tuple(_cell(output, c, runs) for c in runs.values() if c["seed"] is not None),
     )
 
 
 def _cell(output: Path, cell: dict[str, Any], runs: dict[str, dict[str, Any]]) -> CellResult:
     folder = CellFolder(path=output / cell["name"])
-    state = folder.state(cell["identity"], cell.get("evaluation"))
+    state = _state(output, cell)
     result = folder.result or {} if state is State.DONE else {}
-    upstream = [*cell.get("needs", [])]
-    for name in upstream:  # grows while it is read
-        upstream += [n for n in runs[name].get("needs", []) if n not in upstream]
-    before = {name: CellFolder(path=output / name) for name in upstream}
-    shared = sum((f.result or {}).get("train_seconds", 0.0) for f in before.values())
+    upstream = {name: CellFolder(path=output / name) for name in before(cell, runs)}
+    shared = sum((f.result or {}).get("train_seconds", 0.0) for f in upstream.values())
     size = result.get("parameters", {})
     trouble = _trouble(folder, state)
     if not trouble and state is not State.DONE:
-        for name, other in before.items():
-            asked = runs[name]
-            if other.state(asked["identity"], asked.get("evaluation")) is State.FAILED:
+        for name, other in upstream.items():
+            if _state(output, runs[name]) is State.FAILED:
                 trouble = f"needs {name}, which failed: {_trouble(other, State.FAILED)}"
+        tried = [runs[name] for name in cell.get("candidates") or {}]
+        if not trouble and tried and all(_state(output, c) is State.FAILED for c in tried):
+            trouble = f"all {len(tried)} candidates of its tuning failed"
     return CellResult(
         name=cell["name"],
         arm=cell["arm"],
@@ -165,6 +168,10 @@ def _cell(output: Path, cell: dict[str, Any], runs: dict[str, dict[str, Any]]) -
         trouble=trouble,
         adopted=_adopted(folder, cell) if state is State.DONE else "",
     )
+
+
+def _state(output: Path, run: dict[str, Any]) -> State:
+    return CellFolder(path=output / run["name"]).state(run["identity"], run.get("evaluation"))
 
 
 def _trouble(folder: CellFolder, state: State) -> str:
@@ -189,11 +196,9 @@ def _adopted(folder: CellFolder, cell: dict[str, Any]) -> str:
     asked = [cell["identity"], cell.get("evaluation")]
     if has[0] == asked[0] and asked[1] in (None, has[1]):
         return ""
-    for accepted in folder.adopted:
-        if accepted.get("from") == has and accepted.get("to") == asked:
-            told = (
-                "; ".join(map(str, accepted.get("differences", []))) or "differences not recorded"
-            )
-            because = accepted.get("because")
-            return f"{told} ({because})" if because else told
-    return ""
+    accepted = folder.acceptance(has, asked)
+    if accepted is None:
+        return ""
+    told = "; ".join(map(str, accepted.get("differences", []))) or "differences not recorded"
+    because = accepted.get("because")
+    return f"{told} ({because})" if because else told

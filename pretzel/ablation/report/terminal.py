@@ -23,6 +23,7 @@ def show(summary: Summary, console: Console | None = None) -> None:
     console = console or Console()
     parts: list[RenderableType] = [_arms(summary), *_lines(notes.missing(c), "red")]
     parts += _metrics(summary, wide=console.width >= 100)
+    parts += _lines(notes.tuned(c), "cyan")
     parts += _lines(notes.incomparable(summary), "yellow")
     parts += _lines(notes.reach(summary), "bold")
     parts += _lines(notes.reading(summary), "dim")

@@ -22,6 +22,8 @@ from pretzel.storage import storage_error
 
 DONE, FAILED, TAKEN, INTERRUPTED = 0, 1, 75, 130
 
+_BEFORE_TIME_IS_UP = (signal.SIGUSR1, signal.SIGUSR2)  # Slurm sends it to all processes of a job
+_FAREWELL_SECONDS = 5.0
 _NUM_LINES = 30
 _ADVICE = "; when that is mended, the cell continues from its last whole checkpoint"
 
@@ -32,8 +34,9 @@ class Stop:
     def __init__(self) -> None:
         self.asked = False
         self._interrupts = 0
-        signal.signal(signal.SIGINT, self._ask)
-        signal.signal(signal.SIGTERM, self._ask)
+        self._parent = os.getppid()
+        for number in (signal.SIGINT, signal.SIGTERM, *_BEFORE_TIME_IS_UP):
+            signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: object) -> None:
         self.asked = True
@@ -42,13 +45,28 @@ class Stop:
         if self._interrupts > 1:
             raise KeyboardInterrupt
 
-    def with_runner(self) -> None:
-        """Stop when the runner dies: its end of our standard input closes."""
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the process that has started us is gone."""
+        return os.getppid() != self._parent
+
+    def with_runner(self, *, first: bool) -> None:
+        """Stop when the runner dies: its end of our standard input closes.
+
+        Args:
+            first: Whether we are the cell's first process; the others end with it at the latest.
+        """
 
         def wait() -> None:
             while os.read(sys.stdin.fileno(), 1):  # unbuffered: no lock held at our own exit
                 pass
             self.asked = True
+            if first:
+                return
+            while not self.is_orphan:
+                time.sleep(0.2)
+            time.sleep(_FAREWELL_SECONDS)
+            os._exit(INTERRUPTED)
 
         threading.Thread(target=wait, daemon=True).start()
 
@@ -64,19 +82,20 @@ def main(path: Path) -> int:
         process has it, 130 interrupted: by SIGINT, SIGTERM or the end of the runner.
     """
     folder = CellFolder(path=path)
+    first = is_first()
     stop = Stop()
-    stop.with_runner()
-    # processes that Lightning's strategies start for this cell work under the first one's lease
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    stop.with_runner(first=first)
+    if not first:
+        return _attempt(folder, stop, first=False)
     try:
-        with folder.lease() if first else contextlib.nullcontext(True) as mine:
+        with folder.lease() as mine:
             if not mine:
                 return TAKEN
             if folder.is_done(folder.spec or {}):
                 return DONE  # another runner was quicker
             if folder.failure is not None:
                 return FAILED  # so it was, and what failed is not tried twice
-            return _attempt(folder, stop, first=first)
+            return _attempt(folder, stop, first=True)
     except OSError as error:  # the lease
         told = storage_error(error, path, _ADVICE)
         if told is None:
@@ -85,16 +104,28 @@ def main(path: Path) -> int:
         return FAILED
 
 
+def is_first() -> bool:
+    """Tell whether we are the first process of the cell, or one started beside it.
+
+    The others, which Lightning or Slurm starts, work under the first one's lease.
+    """
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_PROCID"))
+
+
 def _attempt(folder: CellFolder, stop: Stop, *, first: bool) -> int:
+    # Lightning kills the first process as soon as another one ends badly: it may still be saving
+    interrupted = INTERRUPTED if first else DONE
     try:
         _run(folder, stop, first=first)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return interrupted
     except SystemExit:
         if stop.asked:  # Lightning's graceful stop
-            return INTERRUPTED
+            return interrupted
         raise
     except Exception as error:
+        if not first and (stop.asked or stop.is_orphan):  # the first has gone already
+            return interrupted
         told = storage_error(error, folder.path, _ADVICE) or error
         stack = traceback.format_exc()
         _say(stack if told is error else f"{stack}{told}")
@@ -112,7 +143,8 @@ def _say(text: str) -> None:
 def _run(folder: CellFolder, stop: Stop, *, first: bool) -> None:
     spec = folder.spec
     assert spec is not None, "the runner writes cell.json first"
-    _write_progress(folder, phase="start")
+    if first:
+        _write_progress(folder, phase="start")
     watchdog = None
     if spec.get("hang_seconds"):
         watchdog = Watchdog(
@@ -138,6 +170,8 @@ def _write_progress(folder: CellFolder, **values: Any) -> None:  # noqa: ANN401
 
 
 def _write_failure(folder: CellFolder, error: Exception, stack: str) -> None:
+    if folder.failure is not None:
+        return  # of several processes, the first to fail knows why; the others miss it
     try:
         sys.stdout.flush()
         sys.stderr.flush()

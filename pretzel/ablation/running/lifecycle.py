@@ -83,7 +83,8 @@ def why(grid: Grid, given: argparse.Namespace) -> int:
         if found is None:
             print(f"{cell.name}: {state.value}; it has never been started")
             continue
-        print(f"{cell.name}: {state.value}; " + ("differs in:" if found else "nothing differs"))
+        differs = f"{'adopted although it ' if _is_adopted(plan, cell) else ''}differs in:"
+        print(f"{cell.name}: {state.value}; " + (differs if found else "nothing differs"))
         for line in found.lines():
             print(f"  {line}")
         if given.patch:
@@ -149,6 +150,13 @@ def named(plan: Plan, patterns: Iterable[str]) -> list[Cell]:
 def _since(plan: Plan, cell: Cell) -> Differences | None:
     spec = folder_of(plan, cell).spec
     return None if spec is None else differences(spec.get("essence", {}), cell.record)
+
+
+def _is_adopted(plan: Plan, cell: Cell) -> bool:
+    folder = folder_of(plan, cell)
+    result = folder.result or {}
+    has = [result.get("identity"), result.get("evaluation")]
+    return folder.acceptance(has, [cell.identity, cell.evaluation]) is not None
 
 
 def with_needs(plan: Plan, names: Iterable[str]) -> Iterator[str]:

@@ -14,7 +14,9 @@ from pretzel.ablation.ledger import CellFolder, State, write_json
 from pretzel.ablation.planning.plan import Cell, Plan
 from pretzel.ablation.planning.tune import chosen
 from pretzel.ablation.running.cell import DONE, INTERRUPTED, TAKEN
-from pretzel.ablation.running.view import Row, View
+from pretzel.ablation.running.live import View
+from pretzel.ablation.running.remeasure import adopted_training
+from pretzel.ablation.running.view import Row
 from pretzel.errors import UserError
 
 _POLL_SECONDS = 0.2
@@ -156,7 +158,7 @@ class _Runs:
                     break
                 todo = self.start(todo)
                 todo += self.collect()
-                self.view.show(self.rows())
+                self.view.show(self.rows)
                 time.sleep(_POLL_SECONDS)
         finally:
             self.view.close()
@@ -199,7 +201,7 @@ class _Runs:
         for cell in cells:
             folder = folder_of(self.plan, cell)
             try:
-                config, tuned = self.chosen(cell)
+                spec = self.spec(cell, folder)
             except UserError as error:
                 self.view.say(f"{cell.name}: not run: {error}")
                 self.failed.append(cell)
@@ -209,10 +211,10 @@ class _Runs:
                 if not mine or not self.may_start(cell):
                     taken.append(cell)
                     continue
-                folder.prepare(self.spec(cell, config, tuned))
+                folder.prepare(spec)
             snapshot(cell.record, self.plan.grid.output)
-            if tuned:
-                self.view.say(f"{cell.name}: {tuned}")
+            if spec["tuned"]:
+                self.view.say(f"{cell.name}: {spec['tuned']}")
             continued = folder.progress.get("step")
             self.view.say(
                 f"{cell.name}: " + (f"continues from step {continued}" if continued else "starts")
@@ -229,9 +231,15 @@ class _Runs:
         state = folder_of(self.plan, cell).state_of_rest(cell.identity, cell.evaluation)
         return state is not State.DONE and (state is not State.FAILED or cell in self.retried)
 
-    def spec(self, cell: Cell, config: dict[str, Any], tuned: str | None) -> dict[str, Any]:
-        """Return what the cell's process is told."""
-        return {
+    def spec(self, cell: Cell, folder: CellFolder) -> dict[str, Any]:
+        """Return what the cell's process is told.
+
+        Raises:
+            UserError: If nothing can be chosen for a tuned cell.
+        """
+        adopted = adopted_training(folder, cell)
+        config, tuned = self.chosen(cell) if adopted is None else (cell.config, None)
+        asked = {
             "name": cell.name,
             "identity": cell.identity,
             "evaluation": cell.evaluation,
@@ -243,6 +251,7 @@ class _Runs:
             "tuned": tuned,
             "essence": cell.record,
         }
+        return asked | (adopted or {})
 
     def chosen(self, cell: Cell) -> tuple[dict[str, Any], str | None]:
         """Return the configuration of a cell, and how it was chosen where it was tuned."""
@@ -267,7 +276,8 @@ class _Runs:
             elif code == DONE:
                 self.done.add(cell.name)
                 seconds = (folder.result or {}).get("seconds", 0.0)
-                self.view.say(f"{cell.name}: done in {seconds:.0f} s")
+                found = f": {note}" if (note := self.row(cell).note) else ""
+                self.view.say(f"{cell.name}: done in {seconds:.0f} s{found}")
             elif self.ended_badly(cell, folder, code):
                 again.append(cell)
         return again
@@ -306,11 +316,11 @@ class _Runs:
             time.sleep(_POLL_SECONDS)
 
     def rows(self) -> list[Row]:
-        names = [metric.name for metric in self.plan.grid.metrics]
-        return [
-            Row.of(cell.name, folder_of(self.plan, cell), cell.identity, cell.evaluation, names)
-            for cell in self.plan.runs
-        ]
+        return [self.row(cell) for cell in self.cells]
+
+    def row(self, cell: Cell) -> Row:
+        folder, names = folder_of(self.plan, cell), [m.name for m in self.plan.grid.metrics]
+        return Row.of(cell.name, folder, cell.identity, cell.evaluation, names)
 
 
 def _error(folder: CellFolder) -> str:

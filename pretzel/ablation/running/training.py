@@ -1,5 +1,6 @@
 """What a cell does once the heavy imports are there: fit, test, and what comes out of it."""
 
+import copy
 import os
 import statistics
 from collections.abc import Callable
@@ -7,16 +8,19 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.cli import ArgsType
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from safetensors import SafetensorError
 from typing_extensions import override
 
-from pretzel.ablation.ledger import CellFolder, read_json, write_json
+from pretzel.ablation.ledger import CellFolder, read_json, write_json, write_text
 from pretzel.ablation.planning.plan import Exports
 from pretzel.ablation.running.checkpoints import Checkpoints, digest, save_final
+from pretzel.ablation.running.cluster import check_tasks, cluster_plugins
 from pretzel.ablation.running.environment import peak_memory, versions
 from pretzel.ablation.running.watch import Watch, metrics
 from pretzel.ablation.running.watchdog import Watchdog
@@ -27,6 +31,24 @@ from pretzel.resuming import make_exact
 
 class CellCLI(PretzelCLI):
     """The command line's own way from a configuration to objects; the cell runs them itself."""
+
+    @override
+    def parse_arguments(self, parser: Any, args: ArgsType) -> None:
+        assert isinstance(args, Namespace)
+        # The plan has resolved it: another dump would say the same, for a tenth of a short cell.
+        self.config_dump = copy.deepcopy(args["fit"])  # the parser works on what it is given
+        super().parse_arguments(parser, args)
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        self.save_config_callback = None  # the cell saves what was dumped
+
+    @override
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        config["plugins"] = cluster_plugins(config.get("plugins"), config.get("devices"))
+        trainer = super()._instantiate_trainer(config, callbacks)
+        check_tasks(trainer)
+        return trainer
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
@@ -57,13 +79,14 @@ def train_and_test(
     """
     watch = Watch(folder, float(spec["checkpoint_seconds"]), asked_to_stop, watchdog)
     cli = CellCLI(Namespace({"subcommand": "fit", "fit": spec["config"]}))  # type: ignore[no-untyped-call]
+    write_text(folder.path / "config.yaml", yaml.safe_dump(cli.config_dump, sort_keys=False))
     trainer, model = cli.trainer, cli.model
     seed = int(cli.config["fit"]["seed_everything"])
     loop = make_exact(trainer)
     watch.follow(trainer, loop)
     fitted = _fitted(folder.path)
     if fitted is None:
-        if asked_to_stop():
+        if _stops(trainer, asked_to_stop()):
             raise KeyboardInterrupt
         checkpoint = watch.checkpoints.newest()
         trainer.fit(model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -83,7 +106,7 @@ def train_and_test(
         model.on_load_checkpoint(kept)
         model.load_state_dict(kept["state_dict"])
         trainer.fit_loop.load_state_dict(kept["loops"]["fit_loop"])  # the step that figures are of
-    if asked_to_stop():
+    if _stops(trainer, asked_to_stop()):
         raise KeyboardInterrupt
     found = dict(fitted["metrics"])
     if spec.get("tests", not spec["export"]) and is_overridden("test_step", model):
@@ -97,6 +120,7 @@ def train_and_test(
             verbose=False,
         )
         found |= metrics(trainer)
+    trainer.strategy.barrier()  # what the first process leaves behind when it ends is killed
     if spec["export"]:
         _export(model, folder.path / "weights.safetensors")
     sizes = {True: 0, False: 0}
@@ -135,6 +159,13 @@ def facts(trainer: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401
             for name, values in callback.facts.items():
                 found[name] = found.get(name, {}) | values
     return found
+
+
+def _stops(trainer: Trainer, asked: bool) -> bool:
+    """Tell whether this process stops, all of a cell alike; the first decides before they meet."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return trainer.strategy.reduce_boolean_decision(asked, all=False)
+    return asked and trainer.is_global_zero
 
 
 def _fitted(folder: Path) -> dict[str, Any] | None:

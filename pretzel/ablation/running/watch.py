@@ -81,8 +81,16 @@ class Watch(Checkpoint):
         return self.before + time.monotonic() - self.started
 
     @override
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep_signal()
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning stops at the next batch and saves nothing, even where gradients accumulate
+        self._keep_signal()
+
+    def _keep_signal(self) -> None:
+        # Lightning stops at the next batch and saves nothing, even where gradients accumulate; and
+        # of several processes, one would wait in its handler for the others
         if callable(self.on_sigterm) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.on_sigterm)
 
@@ -139,6 +147,7 @@ class Watch(Checkpoint):
 
     @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep_signal()
         self.report(trainer, "test", force=True)
 
     @override
@@ -151,21 +160,21 @@ class Watch(Checkpoint):
     def _elsewhere(self, trainer: Trainer, phase: str) -> None:
         self._beat()
         self.report(trainer, phase)
-        # A validation in the midst of a step ends first: nothing could be saved before it.
-        if self.asked_to_stop() and not (phase == "validate" and self.within_step):
+        # A validation in the midst of a step ends first: nothing could be saved before it. The
+        # first process takes the others with it.
+        stop = self.asked_to_stop() and trainer.is_global_zero
+        if stop and not (phase == "validate" and self.within_step):
             raise KeyboardInterrupt
 
     def _beat(self) -> None:
         if self.watchdog is not None:
             self.watchdog.beat()
 
-    def _left(self, trainer: Trainer) -> float | None:
-        """Return the seconds that training still takes at the pace of this process."""
-        total = _total_steps(trainer)
-        if total is None or self.first is None or trainer.global_step <= self.first[1]:
+    def _rate(self, trainer: Trainer) -> float | None:
+        """Return the steps a second of this process, with all that it does between them."""
+        if self.first is None or trainer.global_step <= self.first[1]:
             return None
-        pace = (time.monotonic() - self.first[0]) / (trainer.global_step - self.first[1])
-        return pace * max(total - trainer.global_step, 0)
+        return (trainer.global_step - self.first[1]) / (time.monotonic() - self.first[0])
 
     def report(self, trainer: Trainer, phase: str, *, force: bool = False) -> None:
         """Write ``progress.json``, at most twice a second.
@@ -177,14 +186,17 @@ class Watch(Checkpoint):
         if not trainer.is_global_zero or (not force and now - self.reported < _REPORT_SECONDS):
             return
         self.reported = now
+        total, rate = _total_steps(trainer), self._rate(trainer)
+        left = None if total is None else max(total - trainer.global_step, 0)
         write_json(
             self.folder.path / "progress.json",
             {
                 "phase": phase,
                 "step": trainer.global_step,
-                "total": _total_steps(trainer),
+                "total": total,
                 "seconds": self.seconds,
-                "left": self._left(trainer),
+                "rate": rate,
+                "left": None if rate is None or left is None else left / rate,
                 "metrics": metrics(trainer),
                 "time": time.time(),
             },

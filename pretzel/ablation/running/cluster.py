@@ -1,0 +1,71 @@
+"""Who starts the processes of a cell in a job of Slurm: Slurm itself, or Lightning."""
+
+import os
+
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.pytorch import Trainer
+
+from pretzel.errors import UserError
+
+
+def cluster_plugins(plugins: object, devices: object) -> list[object]:
+    """Return the plugins of a cell's trainer, with one that fits the job of Slurm that we are in.
+
+    Slurm starts one process for each task. Where the job has one task and the cell several devices,
+    Lightning starts the others. Lightning's own way to queue a job again, at SIGUSR1, is left out:
+    the cell saves, and the engine has it queued.
+
+    Args:
+        plugins: ``trainer.plugins``; what is chosen there stays.
+        devices: ``trainer.devices``.
+
+    Raises:
+        UserError: If the job has several tasks, but not so many a node.
+    """
+    found = list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
+    for plugin in found:
+        if isinstance(plugin, SLURMEnvironment):
+            plugin.auto_requeue = False
+    if any(isinstance(plugin, ClusterEnvironment) for plugin in found):
+        return found
+    tasks = num_tasks()
+    if tasks == 0 or TorchElasticEnvironment.detect():
+        return found
+    if tasks == 1 and not _is_one(devices):
+        return [*found, LightningEnvironment()]
+    try:
+        return [*found, SLURMEnvironment(auto_requeue=False)]
+    except RuntimeError as error:
+        raise UserError(f"the job of Slurm: {error}") from error
+
+
+def check_tasks(trainer: Trainer) -> None:
+    """Refuse a job of Slurm with several tasks, but not one for each of the trainer's processes.
+
+    Each task would train the cell for itself, in the same folder.
+
+    Raises:
+        UserError: If the numbers differ.
+    """
+    tasks, wanted = num_tasks(), trainer.num_devices * trainer.num_nodes
+    if tasks != wanted and (tasks > 1 or (tasks and trainer.num_nodes > 1)):
+        raise UserError(
+            f"the job's tasks must be trainer.devices x trainer.num_nodes = {trainer.num_devices} "
+            f"x {trainer.num_nodes}, got {tasks}; give --slurm nodes={trainer.num_nodes} and "
+            f"--slurm ntasks_per_node={trainer.num_devices}, or on one node one task, in which "
+            "Lightning starts the others"
+        )
+
+
+def num_tasks() -> int:
+    """Return how many processes Slurm has started for the cell; 0 if it has not."""
+    return int(os.environ.get("SLURM_NTASKS", "0"))
+
+
+def _is_one(devices: object) -> bool:
+    return str(devices) == "1" or (isinstance(devices, list | tuple) and len(devices) == 1)

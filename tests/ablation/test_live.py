@@ -1,0 +1,138 @@
+"""What a grid shows while it runs: on a terminal a table, elsewhere lines of the same figures."""
+
+import io
+import re
+import time
+from itertools import pairwise
+
+import pytest
+from rich.console import Console
+
+from pretzel.ablation.ledger import CellFolder, State, write_json
+from pretzel.ablation.running import live
+from pretzel.ablation.running.live import View, lines, seconds_left
+from pretzel.ablation.running.view import Row
+
+CELLS = ("done/seed0", "runs/seed0", "starts/seed0", "failed/seed0", "waits/seed0", "waits/seed1")
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Six cells: done in 100 s; at 200 of 1,000 steps; just started; failed; two that wait."""
+    marks = {"identity": "x", "evaluation": None}
+    found = {"val/accuracy": 0.5, "train/loss_step": 9.0, "train/loss": 0.25, "val/loss": 0.75}
+    progress = {
+        "phase": "fit", "step": 200, "total": 1000, "seconds": 20.0, "rate": 10.0, "left": 80.0,
+        "metrics": {**found, "lr": 3.0}, "time": time.time(),
+    }  # fmt: skip
+    result = {**marks, "metrics": {"test/loss": 0.5}, "steps": 1000, "seconds": 100.0}
+    write_json(tmp_path / CELLS[0] / "result.json", result)
+    write_json(tmp_path / CELLS[1] / "progress.json", progress)
+    write_json(tmp_path / CELLS[2] / "progress.json", {"phase": "start", "time": time.time()})
+    for name in CELLS[1:4]:
+        write_json(tmp_path / name / "cell.json", marks)
+    write_json(tmp_path / CELLS[3] / "failure.json", {"error": "ValueError: bad\nmore"})
+    folders = {name: CellFolder(path=tmp_path / name) for name in CELLS}
+    with folders[CELLS[1]].lease(), folders[CELLS[2]].lease():
+        yield lambda: [Row.of(n, one, "x", None, ["test/loss"]) for n, one in folders.items()]
+
+
+def view(path, **options):
+    stream = io.StringIO()
+    return View(path, Console(file=stream, color_system=None, **options)), stream
+
+
+def test_a_terminal_shows_a_table(read, tmp_path):
+    shown, stream = view(tmp_path, force_terminal=True, width=140, height=40)
+    shown.show(read)
+    shown.live.refresh()
+    table = stream.getvalue()
+    for expected in (
+        r"│ runs/seed0 +│ running │ 200/1000 +│ 10 +│ 80 s │ "
+        r"fit train/loss=0\.25 val/loss=0\.75 val/accuracy=0\.5",
+        r"│ starts/seed0 +│ running │ +│ +│ +│ start",
+        r"│ done/seed0 +│ done +│ 1000/1000 │ +│ +│ test/loss=0\.5",
+        r"│ failed/seed0 .* ValueError: bad ",
+        r"\n2 pending, 2 running, 1 done, 1 failed; about 3 min left",  # (80 + 3 x 100) / 2
+        r"┃ steps/s ┃ left",
+    ):
+        assert re.search(expected, table), expected
+    shown.say("done/seed0: done in 100 s")
+    shown.close()
+    assert "done/seed0: done in 100 s\n" in stream.getvalue()
+
+
+def test_elsewhere_lines_come_soon_and_then_once_a_minute(read, tmp_path, monkeypatch):
+    shown, stream = view(tmp_path, force_terminal=False, width=80)
+    now, told = time.monotonic(), []
+    for second in range(1, 301):
+        monkeypatch.setattr(live.time, "monotonic", lambda second=second: now + second)
+        before = stream.getvalue()
+        shown.show(read)
+        if stream.getvalue() != before:
+            told.append(second)
+    assert told[:3] == [10, 30, 70]
+    assert {after - before for before, after in pairwise(told[2:])} == {60}
+    assert stream.getvalue().startswith(
+        "[2 pending, 2 running, 1 done, 1 failed; about 3 min left]\n"
+        "  runs/seed0: 200/1000, 10 steps/s, 80 s left, "
+        "fit train/loss=0.25 val/loss=0.75 val/accuracy=0.5\n"
+        "  starts/seed0: start\n["
+    )
+    shown.say("done/seed0: done in 100 s")
+    assert stream.getvalue().endswith("\ndone/seed0: done in 100 s\n")
+
+
+def test_what_is_not_shown_is_not_read(tmp_path):
+    shown, _ = view(tmp_path, force_terminal=False)
+
+    def read():
+        raise AssertionError
+
+    shown.show(read)
+
+
+def test_many_cells_do_not_flood_a_log():
+    rows = [
+        Row(name=f"a/seed{n}", state=State.RUNNING, step="", left="", note="") for n in range(99)
+    ]
+    told = lines(rows)
+    assert told[0] == "[99 running]"
+    assert len(told) < 20
+    assert told[-1] == "  and 83 more"
+
+
+def row(name, state, seconds=0.0, left=None):
+    return Row(
+        name=name, state=state, step="", left="", note="", seconds=seconds, seconds_left=left
+    )
+
+
+@pytest.mark.parametrize(("rows", "expected"), [
+    ([row("a/seed0", State.PENDING)], None),
+    ([row("a/seed0", State.DONE, 9.0)], None),
+    ([row("a/seed0", State.RUNNING, 10.0)], None),
+    ([row("a/seed0", State.RUNNING, 10.0, 30.0)], 30.0),
+    ([row("a/seed0", State.RUNNING, 10.0, 30.0), row("a/seed1", State.PENDING)], 70.0),
+    ([row("a/seed0", State.DONE, 50.0), row("a/seed1", State.INTERRUPTED, 20.0)], 30.0),
+    # what is done tells more than what runs; a stage tells of its own kind
+    ([row("a/seed0", State.DONE, 50.0), row("stages/s-seed0-1", State.DONE, 7.0),
+      row("stages/s-seed1-1", State.PENDING), row("a/seed1", State.PENDING)], 57.0),
+    # two at a time, but none takes less than itself
+    ([row("a/seed0", State.RUNNING, 10.0, 90.0), row("a/seed1", State.RUNNING, 90.0, 10.0)], 90.0),
+    ([row("a/seed0", State.DONE, 5.0), row("a/seed1", State.FAILED), row("a/seed2", State.STALE),
+      row("a/seed3", State.PENDING)], 5.0),
+])  # fmt: skip
+def test_the_time_that_is_left(rows, expected):
+    assert seconds_left(rows) == expected
+
+
+def test_a_cell_without_news_says_so(tmp_path):
+    folder = CellFolder(path=tmp_path)
+    write_json(tmp_path / "cell.json", {"identity": "x"})
+    told = {"phase": "test", "step": 9, "total": 9, "left": 0.0, "time": time.time() - 200}
+    write_json(tmp_path / "progress.json", told)
+    with folder.lease():
+        found = Row.of("a/seed0", folder, "x", None)
+    assert found.note == "test  (no news for 3 min)"
+    assert found.left == ""  # the time that is left is that of training
