@@ -27,6 +27,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,26 +49,29 @@ _RATE = 3e-3
 _OVERHEAD, _FASTER, _STATUS = 1.05, 1.5, 1.0
 
 
-def overhead(folder: Path, steps: int, rounds: int) -> list[Against]:
+def overhead(folder: Path, steps: int, rounds: int, *, quick: bool) -> list[Against]:
     """Return rounds of one cell, forked and in a process of its own, beside `pretzel fit`.
 
     Args:
         folder: An empty one.
         steps: Of the run.
         rounds: How many.
+        quick: Whether only what is forked is run, and the server's imports may count as its.
 
     Raises:
         AssertionError: If they end with different weights.
     """
-    project, short = Project(folder=folder, steps=steps), Project(folder=folder / "short", steps=2)
-    short.folder.mkdir()
+    project = Project(folder=folder, steps=steps)
     slot = Slots.of(1, [], 1)
     forks = Forks(slot)
     try:
         say("planning")
         plan = prepared(load(project.grid("cell", [_RATE], [0])), forks)
-        say("a short cell first, so that the server has its imports")
-        _run(prepared(load(short.grid("cell", [_RATE], [0])), forks), forks)
+        if not quick:
+            say("a short cell first, so that the server has its imports")
+            short = Project(folder=folder / "short", steps=2)
+            short.folder.mkdir()
+            _run(prepared(load(short.grid("cell", [_RATE], [0])), forks), forks)
         fit = project.fit("fit", _RATE, 0)
         own = Processes(slot)
         arms: dict[str, Callable[[], Cost]] = {
@@ -75,8 +79,9 @@ def overhead(folder: Path, steps: int, rounds: int) -> list[Against]:
                 lambda: processes.run("pretzel fit", [fit], folder, 1)
             ),
             "cell, forked": lambda: processes.cost(lambda: _run(plan, forks), forks.server.pid),
-            "cell, own process": lambda: processes.cost(lambda: _run(plan, own)),
         }
+        if not quick:
+            arms["cell, own process"] = lambda: processes.cost(lambda: _run(plan, own))
         costs = processes.in_turn(arms, rounds)
     finally:
         forks.close()
@@ -139,8 +144,8 @@ def small_cells(
 
     compared = []
     for at_once in slots:
-        told = f"{len(fits)} cells, {at_once} at a time"
-        arms = {"fits": lambda n=at_once: plain(n), "grid": lambda n=at_once: grid(n)}
+        told = f"cells: {len(fits)}, at a time: {at_once}"
+        arms = {"fits": partial(plain, at_once), "grid": partial(grid, at_once)}
         say(told)
         costs = processes.in_turn(arms, rounds)
         compared.append(
@@ -165,7 +170,7 @@ class Look:
     imports: frozenset[str]
 
 
-def looks(folder: Path, grids: Sequence[tuple[int, int]], rounds: int) -> list[Look]:
+def looks(folder: Path, grids: Sequence[Sequence[int]], rounds: int) -> list[Look]:
     """Return what it costs to look at grids that are done, and at the help.
 
     Args:
@@ -190,7 +195,7 @@ def looks(folder: Path, grids: Sequence[tuple[int, int]], rounds: int) -> list[L
         traced = processes.told([python, "-X", "importtime", *words], folder)  # warms up as well
         imports = frozenset(re.findall(r"^import time:[\d |]+\|\s+([\w.]+)$", traced, re.M))
         assert "pretzel" in imports, "the trace of imports is not understood"
-        costs = [processes.cost(lambda c=command: processes.told(c, folder)) for _ in range(rounds)]
+        costs = [processes.cost(partial(processes.told, command, folder)) for _ in range(rounds)]
         found.append(Look(name=name, costs=costs, imports=imports))
     return found
 
@@ -204,11 +209,9 @@ def compared(title: str, rows: Sequence[Against]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        clock, cpu = (
-            " / ".join(f"{statistics.median(of(c) for c in costs):.1f}" for costs in both)
-            for both in [(row.costs, row.others)]
-            for of in (lambda cost: cost.clock, lambda cost: cost.cpu)
-        )
+        both = (row.costs, row.others)
+        clock = " / ".join(f"{statistics.median(c.clock for c in costs):.1f}" for costs in both)
+        cpu = " / ".join(f"{statistics.median(c.cpu for c in costs):.1f}" for costs in both)
         met = [
             f"{name} {'met' if found.median <= row.goal else 'missed'}"
             for name, found in (("clock", row.clock), ("CPU", row.cpu))
@@ -260,7 +263,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return made
 
         if "cell" in given.only:
-            rows = overhead(folder("cell"), given.steps, given.rounds)
+            rows = overhead(folder("cell"), given.steps, given.rounds, quick=given.quick)
             _show(compared(f"One cell of {given.steps} steps", rows))
         if "grid" in given.only:
             rows = small_cells(
@@ -268,7 +271,7 @@ def main(args: Sequence[str] | None = None) -> int:
             )
             _show(compared(f"A grid of small cells, of {given.cell_steps} steps", rows))
         if "looks" in given.only:
-            grids = [tuple(map(int, size.split("x"))) for size in given.status]
+            grids = [[int(number) for number in size.split("x")] for size in given.status]
             _show(looked(looks(folder("looks"), grids, 5)))
     return 0
 
@@ -291,12 +294,12 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round, one engine")
     parser.add_argument(
         "--only", nargs="+", choices=["cell", "grid", "looks"], default=["cell", "grid", "looks"]
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count")
-    parser.add_argument("--steps", type=int, default=450, help="of the one cell")
+    parser.add_argument("--steps", type=int, default=400, help="of the one cell")
     parser.add_argument("--cell_steps", type=int, default=10, help="of each small cell")
     parser.add_argument("--cells", type=int, default=8, help="small cells: 1, or an even number")
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2], help="at a time")

@@ -1,7 +1,8 @@
 """How long a large grid takes to plan: ``python -m benchmarks.grid_plan``.
 
-The quickstart's base with as many learning rates (or widths, which are as many models) as are asked
-for; CPU time of this process, without imports.
+The quickstart's base with as many learning rates, or with as many architectures (widths and numbers
+of layers of the deep stream: each is a model of its own, built and counted), as are asked for. CPU
+time of this process, without imports.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import yaml
 
@@ -18,21 +20,29 @@ from pretzel.ablation.planning.progress import planning
 
 _BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"
 _RATE = "model.init_args.optimizer.init_args.lr"
-_WIDTH = "model.init_args.pretzel.deep.init_args.conditioner.init_args.width"
+_PRETZEL = "model.init_args.pretzel.init_args"
+_WIDTH = f"{_PRETZEL}.deep.init_args.conditioner.init_args.width"
+_LAYERS = f"{_PRETZEL}.split.init_args.deep"
+_DEPTHS = 10
+Vary = Literal["rates", "architectures"]
 
 
-def grid_file(folder: Path, configurations: int, seeds: int, *, widths: bool) -> Path:
+def grid_file(folder: Path, configurations: int, seeds: int, vary: Vary) -> Path:
     """Write a grid.
 
     Args:
         folder: Where.
         configurations: Number of arms.
         seeds: Number of seeds.
-        widths: Whether arms differ in the width of the deep stream, not in the learning rate.
+        vary: What arms differ in.
     """
-    key = _WIDTH if widths else _RATE
-    values = [32 * n if widths else 1e-5 * n for n in range(1, configurations + 1)]
-    arms = {f"arm{n}": {key: value} for n, value in enumerate(values)}
+
+    def arm(number: int) -> dict[str, float]:
+        if vary == "rates":
+            return {_RATE: 1e-5 * (number + 1)}
+        return {_WIDTH: 32 * (number // _DEPTHS + 1), _LAYERS: number % _DEPTHS + 1}
+
+    arms = {f"arm{number}": arm(number) for number in range(configurations)}
     path = folder / "grid.yaml"
     path.write_text(
         yaml.safe_dump(
@@ -67,16 +77,16 @@ class Planned:
     builds: int
 
 
-def planned(folder: Path, *, configurations: int, seeds: int, widths: bool) -> Planned:
+def planned(folder: Path, *, configurations: int, seeds: int, vary: Vary) -> Planned:
     """Plan a grid in a folder.
 
     Args:
         folder: Where its file is written.
         configurations: Number of arms.
         seeds: Number of seeds.
-        widths: Whether arms differ in a width.
+        vary: What arms differ in.
     """
-    grid = load(grid_file(folder, configurations, seeds, widths=widths))
+    grid = load(grid_file(folder, configurations, seeds, vary))
     start = time.process_time()
     planner = Planner(grid)
     with planning() as progress:
@@ -95,21 +105,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configurations", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--widths", action="store_true", help="vary a width, not a learning rate")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = planned(
-            Path(folder),
-            configurations=given.configurations,
-            seeds=given.seeds,
-            widths=given.widths,
-        )
-    print(
-        f"{given.configurations} configurations x {given.seeds} seeds: {found.runs} runs planned "
-        f"in {found.seconds:.1f} s of CPU time\n"
-        f"{found.wholes} configurations parsed whole, {found.arguments} arguments parsed alone, "
-        f"{found.builds} models built"
+    parser.add_argument(
+        "--vary", choices=get_args(Vary), help="what arms differ in (default: one after the other)"
     )
+    given = parser.parse_args()
+    for vary in [given.vary] if given.vary else get_args(Vary):
+        with tempfile.TemporaryDirectory() as folder:
+            found = planned(
+                Path(folder), configurations=given.configurations, seeds=given.seeds, vary=vary
+            )
+        print(
+            f"{given.configurations} {vary} x {given.seeds} seeds: {found.runs} runs planned in "
+            f"{found.seconds:.1f} s of CPU time\n"
+            f"{found.wholes} configurations parsed whole, {found.arguments} arguments parsed "
+            f"alone, {found.builds} models built",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import yaml
 
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import CellFolder, write_json
-from pretzel.ablation.planning.plan import Plan
 from pretzel.ablation.planning.planner import make
 
 BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"
@@ -112,11 +111,16 @@ class Project:
             for arm in range(arms)
             for seed in range(seeds)
         )
-        of_arm = {
-            field: {f"arm{arm}": getattr(small, field)["arm0"] for arm in range(arms)}
-            for field in ("changes", "choices", "absent", "sizes")
-        }
-        plan: Plan = replace(small, grid=grid, cells=cells, **of_arm)
+        names = [f"arm{arm}" for arm in range(arms)]
+        plan = replace(
+            small,
+            grid=grid,
+            cells=cells,
+            changes=dict.fromkeys(names, small.changes["arm0"]),
+            choices={name: {"rate": name} for name in names},
+            absent=dict.fromkeys(names, small.absent["arm0"]),
+            sizes=dict.fromkeys(names, small.sizes["arm0"]),
+        )
         plan.save()
         marks = {"identity": like.identity, "evaluation": like.evaluation}
         found = {f"test/metric{n}": n / 7 for n in range(12)}

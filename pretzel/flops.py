@@ -179,8 +179,8 @@ class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         given = dict(kwargs) if kwargs else {}
-        found = list(_tensors(args)) if not given else list(_tensors((*args, *given.values())))
-        without_memory = sum(tensor.is_meta for tensor in found)
+        found = _tensors((*args, *given.values()) if given else args)
+        without_memory = sum([tensor.is_meta for tensor in found])
         if not without_memory:
             if found and _is_whole(found[0].dtype) and _is_meta(given.get("device")):
                 given["device"] = torch.device("cpu")  # whole numbers keep their data
@@ -229,12 +229,14 @@ def _gives_what_it_takes(func: Any) -> bool:  # noqa: ANN401
     return any(returned.alias_info is not None for returned in func._schema.returns)
 
 
-def _tensors(given: Iterable[object]) -> Iterator[Tensor]:
+def _tensors(given: Iterable[object]) -> list[Tensor]:
+    found = []
     for one in given:
         if isinstance(one, Tensor):
-            yield one
+            found.append(one)
         elif isinstance(one, list | tuple):
-            yield from _tensors(one)
+            found += _tensors(one)
+    return found
 
 
 def _seen(given: object) -> object:
@@ -242,7 +244,7 @@ def _seen(given: object) -> object:
     if isinstance(given, Tensor):
         return given.shape, given.stride(), given.dtype
     if isinstance(given, list | tuple):
-        return tuple(map(_seen, given))
+        return tuple([_seen(one) for one in given])
     return type(given), given  # 1 is not 1.0
 
 

@@ -133,10 +133,12 @@ class CellFolder:
             has: Training and evaluation of the result.
             asked: Those that are asked for now.
         """
-        pairs = [one for one in self.adopted if one.get("from") and one.get("to")]
-        for one in reversed(pairs):
-            if one["from"] == has and one["to"] == asked:
-                return one
+        pairs: list[dict[str, Any]] = [
+            one for one in self.adopted if one.get("from") and one.get("to")
+        ]
+        whole = [one for one in pairs if one["from"] == has and one["to"] == asked]
+        if whole:
+            return whole[-1]
         trained = [one for one in pairs if (one["from"][0], one["to"][0]) == (has[0], asked[0])]
         return trained[-1] if trained and has[0] != asked[0] else None
 

@@ -25,8 +25,8 @@ def test_everything_runs(capfd):
     ]
     tables = [[line for line in section.split("\n") if "|" in line][2:] for section in sections[1:]]
     assert [[row.split(" | ")[0] for row in table] for table in tables] == [
-        ["| cell, forked", "| cell, own process"],
-        ["| pretzel grid run, 1 cells, 1 at a time"],
+        ["| cell, forked"],
+        ["| pretzel grid run, cells: 1, at a time: 1"],
         ["| pretzel grid status, 10 arms x 2 seeds", "| pretzel --help"],
     ]
     for row in tables[2]:

@@ -166,7 +166,7 @@ def measured_as(trained: Any, asked: Any) -> Any:  # noqa: ANN401
         return trained
     if trained.get("class_path") != asked.get("class_path"):
         return trained
-    merged = {}
+    merged: dict[str, Any] = {}
     for key, value in trained.items():
         other = asked.get(key)
         measures = all(one is None or _role(one) == "measures" for one in (value, other))
