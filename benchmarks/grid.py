@@ -22,6 +22,7 @@ import contextlib
 import os
 import platform
 import re
+import shutil
 import statistics
 import sys
 import tempfile
@@ -75,9 +76,7 @@ def overhead(folder: Path, steps: int, rounds: int, *, quick: bool) -> list[Agai
         fit = project.fit("fit", _RATE, 0)
         own = Processes(slot)
         arms: dict[str, Callable[[], Cost]] = {
-            "pretzel fit": lambda: processes.cost(
-                lambda: processes.run("pretzel fit", [fit], folder, 1)
-            ),
+            "pretzel fit": lambda: _plain([fit], folder, 1),
             "cell, forked": lambda: processes.cost(lambda: _run(plan, forks), forks.server.pid),
         }
         if not quick:
@@ -98,6 +97,12 @@ def _run(plan: Plan, engine: Engine) -> None:
         names = [cell.name for cell in plan.runs]
         code = run_cells(plan, engine, Selection(rerun=names))
     assert code == 0, "its failure is told above"
+
+
+def _plain(fits: Sequence[Sequence[str]], folder: Path, at_once: int) -> Cost:
+    for output in folder.glob("fit*/"):  # of the round before; a cell begins anew as well
+        shutil.rmtree(output)
+    return processes.cost(lambda: processes.run("pretzel fit", fits, folder, at_once))
 
 
 def _same_weights(*folders: Path) -> None:
@@ -139,13 +144,10 @@ def small_cells(
         assert len(done) == len(fits), f"{len(done)} of {len(fits)} cells are done"
         return found
 
-    def plain(at_once: int) -> Cost:
-        return processes.cost(lambda: processes.run("pretzel fit", fits, folder, at_once))
-
     compared = []
     for at_once in slots:
         told = f"cells: {len(fits)}, at a time: {at_once}"
-        arms = {"fits": partial(plain, at_once), "grid": partial(grid, at_once)}
+        arms = {"fits": partial(_plain, fits, folder, at_once), "grid": partial(grid, at_once)}
         say(told)
         costs = processes.in_turn(arms, rounds)
         compared.append(

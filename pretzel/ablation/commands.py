@@ -31,7 +31,7 @@ def grid(args: list[str]) -> int:
     if given.command == "schema":
         return _schema()
     if given.command == "status":
-        return _status(given.file)
+        return _status(given.file, watch=given.watch)
     if given.command == "plan":
         return _plan(given.file, probe=given.probe, as_json=given.json)
 
@@ -71,7 +71,10 @@ def _parser() -> Parser:
     evaluate = command("evaluate", "measure trained cells by new metrics; trains nothing")
     for one in (run, rerun, evaluate):
         _add_engine(one)
-    command("status", "show what is done, running and failed")
+    status = command("status", "show what is done, running and failed")
+    status.add_argument(
+        "--watch", action="store_true", help="keep showing it until nothing is left or Ctrl-C"
+    )
     why = command("why", "tell what differs from what a cell was run with")
     why.add_argument("--patch", action="store_true", help="show the source code that differs")
     adopt = command("adopt", "accept results in spite of what differs, and record that")
@@ -101,7 +104,8 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--slots", type=int, help="cells at a time (default: one for each GPU, or core without)"
     )
     parser.add_argument(
-        "--gpus", help="GPUs to use, such as 0,1, or none (default: all that are visible)"
+        "--gpus",
+        help="GPUs to use, such as 0,1; 0+1,2+3 for two to a cell; or none (default: all visible)",
     )
     parser.add_argument(
         "--per-gpu", type=int, default=1, help="cells that share a GPU (default: %(default)s)"
@@ -277,11 +281,12 @@ def _compare(folder: Path) -> str:
     return report(folder).text("markdown")
 
 
-def _status(file: str) -> int:
+def _status(file: str, *, watch: bool) -> int:
     from rich.console import Console
 
     from pretzel.ablation.gridfile.reading import load
     from pretzel.ablation.ledger import CellFolder, read_json
+    from pretzel.ablation.running.live import follow, left
     from pretzel.ablation.running.view import Row, StateTable
 
     output = load(file).output
@@ -289,21 +294,27 @@ def _status(file: str) -> int:
     if plan is None:
         print(f"{output}: not started; start with: pretzel grid run {file}")
         return 0
-    rows = [
-        Row.of(
-            cell["name"],
-            CellFolder(path=output / cell["name"]),
-            cell["identity"],
-            cell.get("evaluation"),
-            [*plan["metrics"]],
-        )
-        for cell in plan["cells"]
-    ]
-    console = Console()
+
+    def read() -> list[Row]:
+        return [
+            Row.of(
+                cell["name"],
+                CellFolder(path=output / cell["name"]),
+                cell["identity"],
+                cell.get("evaluation"),
+                [*plan["metrics"]],
+            )
+            for cell in plan["cells"]
+        ]
+
+    if watch:
+        follow(output, read)
+    rows, console = read(), Console()
     whole = not console.is_terminal  # what is piped is for grep
     tried = len({run for cell in plan["cells"] for run in cell.get("candidates") or {}})
     title = f"{output}: {len(rows)} runs" + (f", {tried} of them candidate runs" if tried else "")
-    console.print(StateTable(rows, title, whole=whole), end="", crop=not whole)
+    shown = StateTable(rows, title, whole=whole, left=left(rows))
+    console.print(shown, end="", crop=not whole)
     return 0
 
 

@@ -6,8 +6,10 @@ import time
 from itertools import pairwise
 
 import pytest
+from lab_files import write
 from rich.console import Console
 
+from pretzel.__main__ import main
 from pretzel.ablation.ledger import CellFolder, State, write_json
 from pretzel.ablation.running import live
 from pretzel.ablation.running.live import View, lines, seconds_left
@@ -136,3 +138,35 @@ def test_a_cell_without_news_says_so(tmp_path):
         found = Row.of("a/seed0", folder, "x", None)
     assert found.note == "test  (no news for 3 min)"
     assert found.left == ""  # the time that is left is that of training
+
+
+def test_following_ends_when_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(live.time, "sleep", lambda seconds: None)
+    states = iter([State.RUNNING, State.PENDING, State.INTERRUPTED, State.FAILED])
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, color_system=None, width=80)
+    live.follow(tmp_path, lambda: [row("a/seed0", next(states))], console)
+    assert "running" in stream.getvalue()
+    assert next(states, None) is None
+
+
+def test_following_ends_with_ctrl_c(tmp_path):
+    def read():
+        raise KeyboardInterrupt
+
+    live.follow(tmp_path, read)
+
+
+def test_status_tells_the_time_that_is_left(read, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    axes = {"arm": {"a": {}, "b": {"seed_everything": 3}}}
+    write("grid.yaml", {"base": write("base.yaml", {}), "axes": axes, "seeds": [0],
+                        "baseline": {"arm": "a"}, "metrics": {"test/loss": "min"},
+                        "output": "."})  # fmt: skip
+    cells = [{"name": name, "identity": "x"} for name in CELLS]
+    write_json(tmp_path / "plan.json", {"cells": cells, "metrics": {"test/loss": "min"}})
+    assert main(["grid", "status", "grid.yaml"]) == 0
+    shown = capsys.readouterr().out
+    assert "2 pending, 2 running, 1 done, 1 failed; about 3 min left" in shown
+    assert re.search(r"│ runs/seed0 +│ running │ 200/1000 +│ 10 +│ 80 s │ fit", shown)

@@ -13,25 +13,38 @@ def cost(seconds):
     return Cost(clock=seconds, cpu=2 * seconds)
 
 
+def tables(printed):
+    """Return the rows of each section, by its title."""
+    return {
+        section.partition("\n")[0]: [line for line in section.split("\n") if "|" in line][2:]
+        for section in printed.split("\n### ")[1:]
+    }
+
+
 @pytest.mark.timeout(600)
-def test_everything_runs(capfd):
-    assert grid.main(["--quick"]) == 0  # and plain fits and cells ended with the same weights
+def test_a_cell_ends_as_a_plain_fit_and_a_look_imports_no_torch(capfd):
+    assert grid.main(["--quick", "--only", "cell", "looks"]) == 0  # equal weights are asserted
     printed, progress = capfd.readouterr()
-    sections = printed.split("\n### ")
-    assert [section.partition("\n")[0] for section in sections[1:]] == [
-        "One cell of 2 steps",
-        "A grid of small cells, of 2 steps",
-        "Looking",
+    found = tables(printed)
+    assert [*found] == ["One cell of 2 steps", "Looking"]
+    (cell,), looks = found.values()
+    assert cell.startswith("| cell, forked | pretzel fit | ")
+    assert [row.split(" | ")[0] for row in looks] == [
+        "| pretzel grid status, 10 arms x 2 seeds",
+        "| pretzel --help",
     ]
-    tables = [[line for line in section.split("\n") if "|" in line][2:] for section in sections[1:]]
-    assert [[row.split(" | ")[0] for row in table] for table in tables] == [
-        ["| cell, forked"],
-        ["| pretzel grid run, cells: 1, at a time: 1"],
-        ["| pretzel grid status, 10 arms x 2 seeds", "| pretzel --help"],
-    ]
-    for row in tables[2]:
+    for row in looks:
         assert row.split(" | ")[4] == "no", f"{row}: it imports torch"
     assert "round 1 of 1: pretzel fit" in progress
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_grid_runs_beside_plain_fits(capfd):
+    assert grid.main(["--quick", "--only", "grid"]) == 0  # that all cells are done is asserted
+    (title, (row,)) = tables(capfd.readouterr().out).popitem()
+    assert title == "A grid of small cells, of 2 steps"
+    assert row.startswith("| pretzel grid run, cells: 1, at a time: 1 | pretzel fit | ")
 
 
 def test_an_import_of_torch_is_noticed(monkeypatch, tmp_path):

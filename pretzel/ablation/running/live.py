@@ -1,5 +1,6 @@
 """What a grid shows while it runs: a live table on a terminal, lines elsewhere."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ _FRAME = 6
 """Lines of the live table that are no rows."""
 _MOST_LINES = 16
 _UPSTREAM = ("stages", "tuning")
+_TODO = (State.RUNNING, State.PENDING, State.INTERRUPTED)
 
 
 class View:
@@ -83,9 +85,30 @@ def lines(rows: Sequence[Row]) -> list[str]:
     return told
 
 
+def follow(output: Path, read: Callable[[], list[Row]], console: Console | None = None) -> None:
+    """Show the state of all cells until nothing is left to run, or the user has seen enough.
+
+    Args:
+        output: The grid's folder.
+        read: Reads where they stand.
+        console: Where; standard output if None.
+    """
+    view = View(output, console)
+    with contextlib.suppress(KeyboardInterrupt):
+        rows = read()
+        while any(row.state in _TODO for row in rows):
+            view.show(rows.copy)
+            time.sleep(_TABLE_SECONDS)
+            rows = read()
+    view.close()
+
+
 def left(rows: Sequence[Row]) -> str:
-    """Return the time that a grid still takes, for the end of a line; empty where it is unknown."""
-    seconds = seconds_left(rows)
+    """Return the time that a grid still takes, for the end of a line.
+
+    Empty where that is unknown, and where nothing runs: nobody knows how many will at a time.
+    """
+    seconds = seconds_left(rows) if any(row.state is State.RUNNING for row in rows) else None
     return "" if seconds is None else f"; about {duration(seconds)} left"
 
 
@@ -101,7 +124,6 @@ def seconds_left(rows: Sequence[Row]) -> float | None:
     Returns:
         The seconds; None where nothing tells how long a cell takes, or nothing is left.
     """
-    todo = (State.RUNNING, State.PENDING, State.INTERRUPTED)
     known: dict[str, list[float]] = {}
     for row in rows:
         if row.state is State.DONE and row.seconds:
@@ -112,7 +134,7 @@ def seconds_left(rows: Sequence[Row]) -> float | None:
     everything = [seconds for each in known.values() for seconds in each]
     each = []
     for row in rows:
-        if row.state not in todo:
+        if row.state not in _TODO:
             continue
         if row.state is State.RUNNING and row.seconds_left is not None:
             each.append(row.seconds_left)

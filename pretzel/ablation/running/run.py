@@ -272,6 +272,7 @@ class _Runs:
             del self.started[cell]
             folder = folder_of(self.plan, cell)
             if code == TAKEN:
+                self.view.say(f"{cell.name}: another runner has it")
                 again.append(cell)
             elif code == DONE:
                 self.done.add(cell.name)
