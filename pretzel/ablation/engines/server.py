@@ -11,6 +11,7 @@ It ends when its standard input does, and with it the cells: they notice that it
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
 import importlib.util
@@ -113,6 +114,23 @@ class _Server:
         os.write(1, json.dumps(said).encode() + b"\n")
 
 
+class _Leave:
+    """Ends a fork before Python takes down all that it shares with the server, and so copies it.
+
+    That took as long as a few dozen steps. Registered first, it is the last to be called at exit.
+    """
+
+    code: int | None = None
+
+    def __call__(self) -> None:
+        if self.code is None:
+            return
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # a full disk, a closed stream
+                stream.flush()
+        os._exit(self.code)
+
+
 def _import(names: list[str]) -> None:
     for name in names:
         try:
@@ -123,6 +141,8 @@ def _import(names: list[str]) -> None:
 
 def main() -> int:
     """Serve; in a fork, run its cell."""
+    leave = _Leave()
+    atexit.register(leave)
     from pretzel.ablation.running import cell
     from pretzel.cli import import_parts
 
@@ -135,7 +155,9 @@ def main() -> int:
     sys.argv = [str(Path(cell.__file__)), str(job.folder)]
     sys.modules["__main__"].__spec__ = importlib.util.find_spec(_CELL)  # what DDP starts again
     sys.stdout = os.fdopen(1, "w", buffering=1)
-    return cell.main(job.folder)
+    leave.code = cell.FAILED  # unless it comes to an end of its own
+    leave.code = cell.main(job.folder)
+    return leave.code
 
 
 if __name__ == "__main__":
