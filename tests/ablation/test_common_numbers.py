@@ -9,8 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from test_resume_pretzel import SMALL
 
-from pretzel.ablation.running.training import CellCLI
-from pretzel.cli import ParserOnly
+from pretzel.cli import ParserOnly, PretzelCLI
 from pretzel.config.overlay import Config, fold, read
 from pretzel.module import PretzelModule
 from pretzel.rng import global_states, set_global_states
@@ -32,6 +31,13 @@ ARMS = {
     "shallow": split([2, 1], 1),
     "prefix": {"interleaving": {"class_path": "pretzel.interleave.TextPrefix"}},
 }
+
+
+class Built(PretzelCLI):
+    """Builds what the command line builds, and runs nothing."""
+
+    def _run_subcommand(self, subcommand) -> None:
+        pass
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +63,7 @@ def build(cli, arm: str, seed: int, by_name=True):
         seed_everything(seed, verbose=False)
         return cli.build_model("fit", cli.parse("fit", Config(values=values))), None
     values["trainer"] = {"accelerator": "cpu", "logger": False}
-    cell = CellCLI({"subcommand": "fit", "fit": values})
+    cell = Built({"subcommand": "fit", "fit": values})
     return cell.model, cell.datamodule
 
 
@@ -65,7 +71,6 @@ def build(cli, arm: str, seed: int, by_name=True):
 def seen(cli, tmp_path_factory):
     """What each arm is trained on: documents with their drops, images, noise, and a dropout."""
     found = {}
-    patch = pytest.MonkeyPatch()
     step = PretzelModule.training_step
 
     def training_step(self, batch, batch_idx):
@@ -75,18 +80,18 @@ def seen(cli, tmp_path_factory):
         found[self.arm].append((batch.documents, batch.images, noise, dropout))
         return step(self, batch, batch_idx)
 
-    patch.setattr(PretzelModule, "training_step", training_step)
-    for arm, seed in [*((arm, 0) for arm in ARMS), ("base", 1)]:
-        module, data = build(cli, arm, seed)
-        module.arm = arm, seed
-        found[module.arm] = []
-        trainer = Trainer(
-            max_steps=STEPS, accelerator="cpu", logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-            default_root_dir=tmp_path_factory.mktemp("fit"), callbacks=[SeededSteps(seed)],
-        )  # fmt: skip
-        trainer.fit(module, data)
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PretzelModule, "training_step", training_step)
+        for arm, seed in [*((arm, 0) for arm in ARMS), ("base", 1)]:
+            module, data = build(cli, arm, seed)
+            module.arm = arm, seed
+            found[module.arm] = []
+            trainer = Trainer(
+                max_steps=STEPS, accelerator="cpu", logger=False, enable_checkpointing=False,
+                enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+                default_root_dir=tmp_path_factory.mktemp("fit"), callbacks=[SeededSteps(seed)],
+            )  # fmt: skip
+            trainer.fit(module, data)
     return found
 
 
@@ -141,7 +146,7 @@ def test_without_a_seed_nothing_is_seeded():
         [*BASE, Config(values={"trainer": {"accelerator": "cpu", "logger": False}})]
     ).values
     values["seed_everything"] = False
-    one, other = (CellCLI({"subcommand": "fit", "fit": values}) for _ in range(2))
+    one, other = (Built({"subcommand": "fit", "fit": values}) for _ in range(2))
     assert not any(isinstance(c, SeededSteps) for c in one.trainer.callbacks)
     weights = drawn(one.model)
     assert any(not torch.equal(weights[n], p) for n, p in drawn(other.model).items())

@@ -53,7 +53,7 @@ def running(folder):
         assert "http://127.0.0.1:" in line, line + process.stderr.read()
         yield next(word for word in line.split() if word.startswith("http"))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         assert (process.returncode, out) == (0, "TensorBoard has ended\n"), err
         assert "Traceback" not in err
         deadline = time.monotonic() + 10  # its data server goes with it
