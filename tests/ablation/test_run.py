@@ -19,7 +19,11 @@ from lab_files import BASE, HERE, write
 from safetensors.torch import load_file
 
 from pretzel.__main__ import main
+from pretzel.ablation.engines.base import Engine
+from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.running.lifecycle import planned
+from pretzel.ablation.running.run import Selection, run
 
 STEPS = 30
 DELAY = 0.1  # seconds a step
@@ -164,6 +168,27 @@ def test_done_cells_are_skipped_and_stale_ones_refused(story, capsys):
     assert "finished with another configuration, code or data: linear/seed4, cubic/seed4" in said
     assert "pretzel grid rerun grid.yaml --stale" in said
     assert CellFolder(path=Path("runs/grid/linear/seed4")).result["steps"] == STEPS  # kept
+
+
+class Unused(Engine):
+    """Has room, and must not be asked to start anything."""
+
+    def room(self):
+        return 2
+
+    def start(self, folders):
+        pytest.fail(f"started {folders}")
+
+    def close(self):
+        pass
+
+
+def test_what_another_plan_finishes_meanwhile_is_left_as_it_is(story, monkeypatch, capsys):
+    """After the test before: the plan has changed, and we look as if it changed just now."""
+    monkeypatch.setattr("pretzel.ablation.running.run._refuse_stale", lambda plan, cells: None)
+    assert run(planned(load("grid.yaml")), Unused(), Selection()) == 1
+    assert "cubic/seed4: not run: another runner has finished it" in capsys.readouterr().out
+    assert CellFolder(path=Path("runs/grid/linear/seed4")).result["steps"] == STEPS
 
 
 def test_why_and_adopt(story, capsys):

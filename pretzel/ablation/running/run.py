@@ -188,6 +188,12 @@ class _Runs:
                 self.view.say(f"{cell.name}: done by another runner")
             elif state is State.FAILED and cell not in self.retried:
                 self.told_failed(cell, folder_of(self.plan, cell), "FAILED under another runner")
+            elif state is State.STALE:  # refused at the start, so it has come since then
+                self.view.say(
+                    f"{cell.name}: not run: another runner has finished it with another "
+                    "configuration, code or data; give one of the two grids another `output`"
+                )
+                self.failed.append(cell)
             elif state is State.RUNNING or len(ready) >= room:
                 waiting.append(cell)
             else:
@@ -229,7 +235,9 @@ class _Runs:
     def may_start(self, cell: Cell) -> bool:
         """Tell whether a cell that nobody runs is still to be run."""
         state = folder_of(self.plan, cell).state_of_rest(cell.identity, cell.evaluation)
-        return state is not State.DONE and (state is not State.FAILED or cell in self.retried)
+        if state in (State.DONE, State.STALE):
+            return False
+        return state is not State.FAILED or cell in self.retried
 
     def spec(self, cell: Cell, folder: CellFolder) -> dict[str, Any]:
         """Return what the cell's process is told.
