@@ -73,6 +73,11 @@ def lives(process):
     return not (status.exists() and "State:\tZ" in status.read_text())
 
 
+def gone(ranks, cell):
+    """Wait until none of them lives: who is killed needs a moment to go."""
+    wait(lambda: not any(map(lives, ranks)), cell, 60)
+
+
 @pytest.fixture(params=[Forks, pytest.param(Processes, marks=pytest.mark.slow)])
 def engine(project, request):
     Path("ranks.py").write_text(RANKS)
@@ -90,7 +95,7 @@ def test_stopped_continued_done(engine):
     started.interrupt()
     wait(lambda: started.poll() is not None, cell, 30)
     assert started.poll() == 130
-    assert not any(map(lives, processes(1)))
+    gone(processes(1), cell)
     assert cell.failure is None
     stopped = cell.progress["step"]
     assert 0 < stopped < STEPS
@@ -99,7 +104,7 @@ def test_stopped_continued_done(engine):
     (started,) = engine.start([cell.path])
     wait(lambda: started.poll() is not None, cell)
     assert started.poll() == 0, (cell.path / "log.txt").read_text()[-3000:]
-    assert not any(map(lives, processes(2)))
+    gone(processes(2), cell)
     assert cell.result["steps"] == STEPS
     assert cell.result["metrics"]["test/loss"] > 0
 
@@ -109,15 +114,12 @@ def test_stopped_continued_done(engine):
 def test_none_is_left_over(engine):
     cell = two_processes("cell", delay=0.5)
 
-    def gone(times, seconds=2):
-        wait(lambda: not any(map(lives, processes(times))), cell, seconds)
-
     (started,) = engine.start([cell.path])
     wait(lambda: processes(1) is not None, cell)
     os.kill(processes(1)[0], signal.SIGKILL)  # as for want of memory
     wait(lambda: started.poll() is not None, cell)
     assert started.poll() == -signal.SIGKILL
-    gone(1)
+    gone(processes(1), cell)
     assert cell.failure is None  # the second one's complaint would say nothing
 
     (started,) = engine.start([cell.path])
@@ -125,15 +127,15 @@ def test_none_is_left_over(engine):
     started.kill()
     wait(lambda: started.poll() is not None, cell)
     assert started.poll() == -signal.SIGKILL
-    gone(2)
+    gone(processes(2), cell)
 
     engine.start([cell.path])
     wait(lambda: processes(3) is not None, cell)
     if isinstance(engine, Forks):  # nobody is left to kill them: they save and stop
         engine.server.kill()
-        gone(3, 60)
+        gone(processes(3), cell)
         assert cell.failure is None
         assert (cell.path / "last.ckpt").exists()
     else:
         engine.close()
-        gone(3)
+        gone(processes(3), cell)
