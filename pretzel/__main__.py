@@ -41,31 +41,31 @@ def _fit(args: list[str]) -> int:
 
 
 def _grid(args: list[str]) -> int:
-    from pretzel.ablation.commands import grid
+    from pretzel.ablation.commands.grid import grid
 
     return grid(args)
 
 
 def _compare(args: list[str]) -> int:
-    from pretzel.ablation.commands import compare
+    from pretzel.ablation.commands.compare import compare
 
     return compare(args)
 
 
 def _diff(args: list[str]) -> int:
-    from pretzel.ablation.commands import diff
+    from pretzel.ablation.commands.diff import diff
 
     return diff(args)
 
 
 def _export(args: list[str]) -> int:
-    from pretzel.ablation.commands import export
+    from pretzel.ablation.commands.export import export
 
     return export(args)
 
 
 def _reproduce(args: list[str]) -> int:
-    from pretzel.ablation.commands import reproduce
+    from pretzel.ablation.commands.reproduce import reproduce
 
     return reproduce(args)
 

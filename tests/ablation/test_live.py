@@ -120,6 +120,9 @@ def row(name, state, seconds=0.0, left=None):
     # what is done tells more than what runs; a stage tells of its own kind
     ([row("a/seed0", State.DONE, 50.0), row("stages/s-seed0-1", State.DONE, 7.0),
       row("stages/s-seed1-1", State.PENDING), row("a/seed1", State.PENDING)], 57.0),
+    # what is done has been measured too, which a cell that trains does not know
+    ([row("a/seed0", State.DONE, 50.0), row("a/seed1", State.RUNNING, 10.0, 20.0)], 40.0),
+    ([row("a/seed0", State.DONE, 50.0), row("a/seed1", State.RUNNING, 10.0, 60.0)], 60.0),
     # two at a time, but none takes less than itself
     ([row("a/seed0", State.RUNNING, 10.0, 90.0), row("a/seed1", State.RUNNING, 90.0, 10.0)], 90.0),
     ([row("a/seed0", State.DONE, 5.0), row("a/seed1", State.FAILED), row("a/seed2", State.STALE),

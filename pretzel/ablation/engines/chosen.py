@@ -12,6 +12,34 @@ from pretzel.ablation.engines.slots import Slots
 from pretzel.errors import UserError
 
 
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that :func:`engine_of` reads."""
+    parser.add_argument(
+        "--engine",
+        choices=["forks", "processes", "slurm"],
+        default="forks",
+        help="forks of one process that has the imports (default), processes that import "
+        "themselves, or jobs of a Slurm cluster",
+    )
+    parser.add_argument(
+        "--slots", type=int, help="cells at a time (default: one for each GPU, or core without)"
+    )
+    parser.add_argument(
+        "--gpus",
+        help="GPUs to use, such as 0,1; 0+1,2+3 for two to a cell; or none (default: all visible)",
+    )
+    parser.add_argument(
+        "--per-gpu", type=int, default=1, help="cells that share a GPU (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of sbatch, such as partition=gpu, time=240, gpus_per_node=1 (repeatable)",
+    )
+
+
 def engine_of(given: argparse.Namespace, output: Path) -> Callable[[], Engine]:
     """Return what starts the engine.
 

@@ -128,6 +128,7 @@ def seconds_left(rows: Sequence[Row]) -> float | None:
     for row in rows:
         if row.state is State.DONE and row.seconds:
             known.setdefault(_kind(row), []).append(row.seconds)
+    done = set(known)
     for row in rows:
         if row.state is State.RUNNING and row.seconds_left is not None and _kind(row) not in known:
             known[_kind(row)] = [row.seconds + row.seconds_left]
@@ -136,12 +137,12 @@ def seconds_left(rows: Sequence[Row]) -> float | None:
     for row in rows:
         if row.state not in _TODO:
             continue
-        if row.state is State.RUNNING and row.seconds_left is not None:
-            each.append(row.seconds_left)
-        elif everything:
-            each.append(max(fmean(known.get(_kind(row), everything)) - row.seconds, 0.0))
-        else:
+        if row.seconds_left is None and not everything:
             return None
+        seconds = row.seconds_left or 0.0  # of training; what is done has been measured as well
+        if everything and (row.seconds_left is None or _kind(row) in done):
+            seconds = max(fmean(known.get(_kind(row), everything)) - row.seconds, seconds)
+        each.append(seconds)
     if not each:
         return None
     at_a_time = max(sum(row.state is State.RUNNING for row in rows), 1)

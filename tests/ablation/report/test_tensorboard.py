@@ -15,7 +15,7 @@ from browser import CHROMIUM, Browser
 from made_grid import write_events
 
 from pretzel.__main__ import main
-from pretzel.ablation.commands import grid
+from pretzel.ablation.commands.grid import grid
 from pretzel.ablation.report import hparams
 from pretzel.ablation.report.results import load
 from pretzel.errors import UserError
@@ -39,7 +39,9 @@ def logged(output):
 @contextlib.contextmanager
 def running(folder):
     """Yield the address of `pretzel grid board`; its end by Ctrl-C must be clean."""
-    code = "import sys; from pretzel.ablation.commands import grid; sys.exit(grid(sys.argv[1:]))"
+    code = (
+        "import sys; from pretzel.ablation.commands.grid import grid; sys.exit(grid(sys.argv[1:]))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, "board", str(folder), "--port", "0"],
         stdout=subprocess.PIPE,

@@ -1,13 +1,11 @@
-"""The commands ``pretzel grid ...``, ``pretzel compare`` and ``pretzel diff``.
-
-Only those that parse cells or run them import torch.
-"""
+"""The commands ``pretzel grid ...``."""
 
 import argparse
 import os
-import shlex
 from pathlib import Path
 
+from pretzel.ablation.commands.failing import add_failing_options
+from pretzel.ablation.engines.chosen import add_engine_options, engine_of
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.commandline import Parser
 from pretzel.errors import UserError
@@ -70,7 +68,8 @@ def _parser() -> Parser:
     rerun.add_argument("--failed", action="store_true", help="those that failed")
     evaluate = command("evaluate", "measure trained cells by new metrics; trains nothing")
     for one in (run, rerun, evaluate):
-        _add_engine(one)
+        add_engine_options(one)
+        add_failing_options(one)
     status = command("status", "show what is done, running and failed")
     status.add_argument(
         "--watch", action="store_true", help="keep showing it until nothing is left or Ctrl-C"
@@ -90,167 +89,6 @@ def _parser() -> Parser:
     )
     commands.add_parser("schema", help="print the JSON Schema of a grid file, for editors")
     return parser
-
-
-def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--engine",
-        choices=["forks", "processes", "slurm"],
-        default="forks",
-        help="forks of one process that has the imports (default), processes that import "
-        "themselves, or jobs of a Slurm cluster",
-    )
-    parser.add_argument(
-        "--slots", type=int, help="cells at a time (default: one for each GPU, or core without)"
-    )
-    parser.add_argument(
-        "--gpus",
-        help="GPUs to use, such as 0,1; 0+1,2+3 for two to a cell; or none (default: all visible)",
-    )
-    parser.add_argument(
-        "--per-gpu", type=int, default=1, help="cells that share a GPU (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--slurm",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of sbatch, such as partition=gpu, time=240, gpus_per_node=1 (repeatable)",
-    )
-    parser.add_argument(
-        "--retry", type=int, default=0, help="start a cell that fails again so often"
-    )
-    failing = parser.add_mutually_exclusive_group()
-    failing.add_argument(
-        "--keep-going", action="store_true", help="a cell that fails stops no other (default)"
-    )
-    failing.add_argument(
-        "--fail-fast", action="store_true", help="the first cell that fails stops the others"
-    )
-
-
-def compare(args: list[str]) -> int:
-    """Run ``pretzel compare``: show the report and write it and HParams into the folder.
-
-    Args:
-        args: The output folder of a grid, and options.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
-    parser = Parser(
-        prog="pretzel compare",
-        description="Compare the arms of a grid. Writes compare.md, .tex, .csv and .html into its "
-        "folder, and compare_summary.csv; shows one of them.",
-    )
-    parser.add_argument("folder", help="the grid's output folder, such as runs/quickstart")
-    parser.add_argument(
-        "--format",
-        choices=["terminal", "markdown", "latex", "csv", "html", "all"],
-        help="what to show; by default terminal on a terminal and markdown elsewhere; all: only "
-        "the names of the files",
-    )
-    parser.add_argument("--out", type=Path, help="a file for it, instead of standard output")
-    given = parser.parse_args(args)
-
-    from pretzel.ablation.report.command import show
-
-    show(Path(given.folder), given.format, given.out, shlex.join(["pretzel", "compare", *args]))
-    return 0
-
-
-def diff(args: list[str]) -> int:
-    """Run ``pretzel diff``: what differs between two runs or arms.
-
-    Args:
-        args: Two folders, and options.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
-    parser = Parser(
-        prog="pretzel diff",
-        description="Show what differs between two runs or arms: configuration, data, versions, "
-        "code and metrics.",
-    )
-    for name in ("first", "second"):
-        parser.add_argument(name, type=Path, help="runs/GRID/ARM or runs/GRID/ARM/seed0")
-    parser.add_argument("--patch", action="store_true", help="show the source code that differs")
-    given = parser.parse_args(args)
-
-    from pretzel.ablation.diff import diff as told
-
-    print(told(given.first, given.second, whole_patch=given.patch))
-    return 0
-
-
-def export(args: list[str]) -> int:
-    """Run ``pretzel export``: a finished run as weights, configuration, metrics, environment.
-
-    Args:
-        args: The run's folder, and options.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
-    parser = Parser(
-        prog="pretzel export",
-        description="Write a finished run of a grid as weights.safetensors, config.yaml, "
-        "metrics.json, environment.json and its source.",
-    )
-    parser.add_argument("run", type=Path, help="the run's folder, such as runs/GRID/ARM/seed0")
-    parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
-    given = parser.parse_args(args)
-
-    from pretzel.ablation.export import export as write
-
-    write(given.run, given.out)
-    print(f"{given.out}: weights.safetensors, config.yaml, metrics.json, environment.json, source")
-    print(f"Use it:  pretzel test -c {given.out}/config.yaml")
-    return 0
-
-
-def reproduce(args: list[str]) -> int:
-    """Run ``pretzel reproduce``: one row of a table again, compared with the first time.
-
-    Args:
-        args: The table, the row, and options.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
-    parser = Parser(
-        prog="pretzel reproduce",
-        description="Run a row of a grid's table again, in another folder, and tell what came out "
-        "otherwise. Exit code 0: every metric is the same to the last bit.",
-    )
-    parser.add_argument("table", type=Path, help="the grid's output folder, or a report in it")
-    parser.add_argument("row", help="an arm, or one of its cells (ARM/seed0)")
-    parser.add_argument("--out", type=Path, help="where (default: FOLDER-reproduced)")
-    _add_engine(parser)
-    given = parser.parse_args(args)
-
-    from pretzel.ablation.engines.chosen import engine_of
-
-    engine = engine_of(given, given.out or given.table)()
-    try:
-        from pretzel.ablation.reproduce import reproduce as run
-
-        return run(given, engine)
-    finally:
-        engine.close()
 
 
 def _board(grid: str, port: int | None) -> int:
@@ -352,11 +190,6 @@ def _plan(file: str, *, probe: bool, as_json: bool) -> int:
 
 
 def _run(grid: Grid, given: argparse.Namespace) -> int:
-    if given.retry < 0:
-        raise UserError(f"--retry must be 0 or more, got {given.retry}")
-
-    from pretzel.ablation.engines.chosen import engine_of
-
     make = engine_of(given, grid.output)  # before torch: what it refuses is said at once
     engine = make()
     try:

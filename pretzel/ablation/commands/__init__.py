@@ -1,0 +1,1 @@
+"""What users call; only what parses cells or runs them imports torch."""
