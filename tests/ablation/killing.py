@@ -206,7 +206,7 @@ def survive(folder: Path, kills: int, duration: float, draw: random.Random) -> l
     return moments
 
 
-def until(condition, seconds: float = 60) -> None:
+def until(condition, seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
