@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from pretzel.ablation.engines.local import end_group
+
 HERE = Path(__file__).parent
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["preloaded"])
@@ -62,6 +64,8 @@ def _cell(folder: str, patches: tuple[str, ...], log_file: str) -> None:
     sys.stderr = open(2, "w", buffering=1)  # noqa: SIM115
     os.chdir(Path(folder).parent)
     torch.set_num_threads(1)
+    # else readers of data would be children of another server, and outlive a cell that is killed
+    multiprocessing.set_start_method("fork", force=True)
     import moments
 
     from pretzel.ablation.running.cell import main
@@ -128,7 +132,7 @@ def ends(folder: Path, code: int, *patches: str, seconds: float = 120) -> str:
     process = start(folder, *patches)
     process.join(seconds)
     log = (folder / "log.txt").read_text()[before:]
-    assert process.exitcode == code, log[-3000:]
+    assert process.exitcode == code, f"exit code {process.exitcode}: {log[-3000:]}"
     return log
 
 
@@ -139,6 +143,7 @@ def kill_after(folder: Path, seconds: float) -> bool:
     running = process.exitcode is None
     if running:
         os.kill(process.pid, signal.SIGKILL)
+        end_group(process.pid)  # its readers of data, as an engine does
         process.join()
     return running
 
