@@ -8,7 +8,6 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
@@ -18,6 +17,7 @@ from pretzel.interleave.links import Link
 from pretzel.sampling.denoise import Denoiser, TrainableDenoiser
 from pretzel.sampling.samplers import Sampler
 from pretzel.stages import SAMPLER, UNTRAINED, StartingWeights, read_weights
+from pretzel.storage import save_tensors
 from pretzel.typing import Tensor
 from pretzel.weights import check_architecture, check_frozen
 
@@ -214,7 +214,7 @@ class SavedModule(LightningModule):
             SAMPLER: json.dumps(self.sampler.state()),
             UNTRAINED: json.dumps(self._untrained()),
         }
-        save_file(tensors, path, metadata=metadata)
+        save_tensors(tensors, path, metadata)
 
 
 def _part_named(name: str) -> str:

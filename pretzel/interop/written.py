@@ -4,11 +4,11 @@ from pathlib import Path
 
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from pretzel.errors import UserError
 from pretzel.interop.blocks import ReadFlow
 from pretzel.interop.config import Surroundings, fit_config
+from pretzel.storage import save_tensors
 
 _HEADER = "# Imported by pretzel. Every part may be changed; `weights` are where it starts from.\n"
 _IN_MODULE = "pretzel.stack."
@@ -46,7 +46,7 @@ def write_import(
     partial = {path: path.with_name(f"{path.name}.partial") for path in (weights, config)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial[weights], metadata=metadata)
+        save_tensors(tensors, partial[weights], metadata)
         partial[config].write_text(text, encoding="utf-8")
         for path, whole in partial.items():
             whole.replace(path)

@@ -85,7 +85,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, capsys, monkeypatch):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing, "save_file", full)
+    monkeypatch.setattr(writing, "save_tensors", full)
     path = checkpoint(tmp_path, "T4")
     out = tmp_path / "deep" / "made"
     assert main(["import", "tarflow", str(path), "--out", str(out), *SMALL]) == 2

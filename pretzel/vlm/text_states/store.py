@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from pretzel.errors import UserError
+from pretzel.storage import save_tensors
 from pretzel.typing import Float, Int, Tensor
 
 KEY_BYTES = 16
@@ -120,7 +120,7 @@ class StateStore:
         name = uuid.uuid4().hex
         partial = self.folder / f"{name}.partial"
         try:
-            save_file(tensors, partial, metadata={"blake2b": _digest(keys, bounds, states)})
+            save_tensors(tensors, partial, {"blake2b": _digest(keys, bounds, states)})
             partial.replace(self.folder / f"{name}.safetensors")
         except (OSError, SafetensorError) as error:
             self._is_full = True  # the run does without
