@@ -44,13 +44,13 @@ class Scores:
     Attributes:
         z: Noise that each image maps to, in raster order.
         u: Output of the shallow flow.
-        log_prob: Log-density of each noised latent, in nats.
+        log_prob: Log-density of each noised latent, in nats; of none where text alone is scored.
         token_nll: Negative log-likelihood of every supervised token, in nats.
     """
 
     z: Float[Tensor, "m n d"]
     u: Float[Tensor, "m n d"]
-    log_prob: Float[Tensor, " m"]
+    log_prob: Float[Tensor, " i"]
     token_nll: Float[Tensor, " k"]
 
 

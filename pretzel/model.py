@@ -112,9 +112,7 @@ class Pretzel(GenerativeModel):
         Raises:
             UserError: If the documents do not hold ``m`` images, or one holds nothing.
         """
-        viewed = [self.interleaving.view(document) for document in documents]
-        x = x[_kept_images(documents, viewed, len(x))]
-        packed = self._pack(documents, viewed).to(x.device)
+        packed, x = self._viewed(documents, x)
         if not packed.tokens.numel():
             none = normal_log_prob(x)
             return Scores(z=x, u=x, log_prob=none, token_nll=none)
@@ -134,6 +132,30 @@ class Pretzel(GenerativeModel):
             token_nll=self._token_nll(streams.text, packed),
         )
 
+    def score_text(self, documents: Sequence[Document], x: Float[Tensor, "m n d"]) -> Scores:
+        """Return the likelihoods of supervised tokens alone, without running the deep stream.
+
+        They are those of :meth:`score`, to the last bit, where the interleaving has
+        ``links_to_text`` and all of these add nothing.
+
+        Args:
+            documents: As for :meth:`score`.
+            x: As for :meth:`score`.
+
+        Returns:
+            Scores with u in the place of z, and of images no likelihood.
+
+        Raises:
+            UserError: As :meth:`score`.
+        """
+        packed, x = self._viewed(documents, x)
+        none = normal_log_prob(x[:0])
+        if not packed.tokens.numel():
+            return Scores(z=x, u=x, log_prob=none, token_nll=none)
+        u = self.shallow(x).z
+        text = self.interleaving.text_alone(stream_inputs(packed, u, self.seen(u, x)), self.vlm)
+        return Scores(z=u, u=u, log_prob=none, token_nll=self._token_nll(text, packed))
+
     def seen(
         self, u: Float[Tensor, "m n d"], x: Float[Tensor, "m n d"]
     ) -> Float[Tensor, "m n s"] | None:
@@ -146,6 +168,14 @@ class Pretzel(GenerativeModel):
     def pack(self, documents: Sequence[Document]) -> PackedBatch:
         """Pack what the interleaving models of documents, which of some may be nothing."""
         return self._pack(documents, [self.interleaving.view(document) for document in documents])
+
+    def _viewed(
+        self, documents: Sequence[Document], x: Float[Tensor, "m n d"]
+    ) -> tuple[PackedBatch, Float[Tensor, "k n d"]]:
+        """Return what the interleaving models of documents, and the latents of its images."""
+        viewed = [self.interleaving.view(document) for document in documents]
+        x = x[_kept_images(documents, viewed, len(x))]
+        return self._pack(documents, viewed).to(x.device), x
 
     def _pack(self, documents: Sequence[Document], viewed: Sequence[Document]) -> PackedBatch:
         # A document that is empty itself is left to the packer to refuse.

@@ -16,7 +16,7 @@ from torch.optim.optimizer import Optimizer
 from pretzel.ablation.ledger import write_json
 from pretzel.errors import UserError
 from pretzel.flops import run_example
-from pretzel.generative import GenerativeModel, ImageLikelihood
+from pretzel.generative import GenerativeModel, ImageLikelihood, Scores
 from pretzel.latent.pixels import Pixels
 from pretzel.loss import Loss
 from pretzel.model import Pretzel
@@ -29,7 +29,7 @@ from pretzel.sampling.samplers import Sampler
 from pretzel.sampling.text import answer_by_key
 from pretzel.saved import SavedModule
 from pretzel.schedule import Schedule
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence import Document, DocumentBatch
 from pretzel.stages import checked_scales, scaled_groups, train_only
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.text_states import TextStates
@@ -108,6 +108,7 @@ class PretzelModule(SavedModule):
         self.schedule = schedule
         self.guidance = guidance
         self._last_sampling: dict[str, Any] = {}
+        self._text_is_alone = False  # whether the loss depends on nothing of the deep stream
         self.seed = seed
         # of all parameters, whether or not they train in this stage
         self.learning_rate_scales = checked_scales(learning_rate_scales or {}, self._trainable())
@@ -137,7 +138,7 @@ class PretzelModule(SavedModule):
         x = self.pretzel.encode(batch.images, noise)
         known = self.text_states
         with known.serving(self.pretzel) if known is not None else contextlib.nullcontext():
-            output = self.pretzel.score(batch.documents, x)
+            output = self._score(batch.documents, x)
         loss, parts = self.loss(output, self.pretzel.latent.dims, self._global_mean)
         if not self.loss.reaches_all(output, self.pretzel):
             # Every process must take part in every gradient, whatever its rows hold (DDP).
@@ -156,6 +157,13 @@ class PretzelModule(SavedModule):
         for name, value in parts.items():
             self.log(f"train/{name}", value.detach(), batch_size=size, sync_dist=True)
         return loss
+
+    def _score(self, documents: Sequence[Document], x: Float[Tensor, "m n d"]) -> Scores:
+        """Score what the loss and its gradients depend on."""
+        if self._text_is_alone:
+            assert isinstance(self.pretzel, Pretzel)
+            return self.pretzel.score_text(documents, x)
+        return self.pretzel.score(documents, x)
 
     def _global_mean(self, values: Float[Tensor, " k"]) -> tuple[Tensor, int]:
         """Return the share of this process in the mean over the global batch, and the count."""
@@ -320,9 +328,10 @@ class PretzelModule(SavedModule):
         return answer_by_key(self.pretzel, images, questions, keys, seed=self.seed)
 
     def on_fit_start(self) -> None:
-        """Refuse links that are on and untrained; find text states."""
+        """Refuse links that are on and untrained; see what need not run; find text states."""
         super().on_fit_start()
         self._check_off()
+        self._text_is_alone = not self.loss.flow_weight and self._flow_is_shut_out()
         if self.text_states is not None:
             self.text_states.start(self.pretzel)
 

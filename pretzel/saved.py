@@ -14,6 +14,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from pretzel.errors import UserError
 from pretzel.generative import GenerativeModel
 from pretzel.interleave.links import Link
+from pretzel.model import Pretzel
 from pretzel.sampling.denoise import Denoiser, TrainableDenoiser
 from pretzel.sampling.samplers import Sampler
 from pretzel.stages import SAMPLER, UNTRAINED, StartingWeights, read_weights
@@ -174,6 +175,24 @@ class SavedModule(LightningModule):
                     f"start ({type(link).__name__}) and has not been trained; where it is not to "
                     "train, choose ZeroLink"
                 )
+
+    def _flow_is_shut_out(self) -> bool:
+        """Tell whether nothing of the deep stream reaches text, nor will while this stage trains.
+
+        By the names of what has been trained, not by values: a strategy may have sharded them.
+        """
+        if not isinstance(self.pretzel, Pretzel):
+            return False
+        links = self.pretzel.interleaving.links_to_text()
+        if links is None:
+            return False
+        untrained = set(self._untrained())
+        names = {module: name for name, module in self.named_modules()}
+        return all(
+            link.starts_at_zero
+            and all(f"{names[link]}.{name}" in untrained for name, _ in link.named_parameters())
+            for link in links
+        )
 
     def setup(self, stage: str) -> None:
         """Take the hashes of the frozen parts while they are whole: a strategy may shard them."""

@@ -1,5 +1,6 @@
 """Stages: what trains, which losses count, where they start from; and their YAML, chained."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from tiny import caption_batch, fit, joined, perturb, question_batch, tiny_modul
 from callbacks.ema import EMAWeightAveraging
 from pretzel.__main__ import main
 from pretzel.errors import UserError
-from pretzel.interleave import Stacked, TextPrefix, Unconditional
+from pretzel.interleave import Stacked, TextPrefix, Tiled, Unconditional
+from pretzel.module import PretzelModule
 from pretzel.stages import read_weights
 from pretzel.tarflow import TarFlow
 
@@ -110,6 +112,43 @@ def test_a_loss_that_is_off_has_no_gradient_and_every_parameter_takes_part(
             largest[name] = float(parameter.grad.abs().max())
     assert not any(value for name, value in largest.items() if name.startswith(silent))
     assert sum(value > 0 for value in largest.values()) > len(largest) / 2
+
+
+WORDS = {"stacked": Stacked, "tiled": partial(Tiled, word="VVFVV")}
+
+
+def deep_runs(module, tmp_path):
+    """How often the deep stream runs in one step, and what the trained weights are after it."""
+    runs = []
+    for layer in module.pretzel.deep.conditioner.layers:
+        layer.register_forward_hook(lambda *_: runs.append(1))
+    fit(module, tmp_path, 1, QUESTIONS)
+    return len(runs), copied(module.pretzel.interleaving.named_parameters())
+
+
+@pytest.mark.parametrize("interleaving", WORDS.values(), ids=WORDS)
+def test_the_adapter_is_trained_without_the_deep_stream_while_no_text_reads_it(
+    interleaving, tmp_path, monkeypatch
+):
+    first = stage("s1", interleaving=interleaving, text_states=None)
+    fit(first, tmp_path, 2, CAPTIONS)
+    first.export(tmp_path / "s1.safetensors")
+    s2 = partial(stage, "s2", interleaving=interleaving)
+    count, alone = deep_runs(s2(weights=tmp_path / "s1.safetensors"), tmp_path)
+    assert not count
+    monkeypatch.setattr(PretzelModule, "_flow_is_shut_out", lambda _: False)
+    count, with_flow = deep_runs(s2(weights=tmp_path / "s1.safetensors"), tmp_path)
+    assert count
+    assert all(torch.equal(value, with_flow[name]) for name, value in alone.items())
+
+
+def test_text_that_reads_the_deep_stream_is_trained_with_it(tmp_path):
+    third = stage("s3")
+    fit(third, tmp_path, 2, BOTH)
+    third.export(tmp_path / "s3.safetensors")
+    assert deep_runs(stage("s2", weights=tmp_path / "s3.safetensors"), tmp_path)[0], "were trained"
+    assert deep_runs(stage("s2", trains=["interleaving"]), tmp_path)[0], "will be trained"
+    assert not deep_runs(stage("s2"), tmp_path)[0]
 
 
 def test_losses_are_weighed(tmp_path):

@@ -1,6 +1,7 @@
 """Who feeds whom: the contract of an interleaving."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ from pretzel.errors import UserError
 from pretzel.flow.conditioner import ConditionerCache
 from pretzel.flow.deep import DeepStream
 from pretzel.flow.masks import Mask
+from pretzel.interleave.links import Link
 from pretzel.interleave.new_tokens import NewTokens
 from pretzel.interleave.sight import Sight
 from pretzel.sequence import Document
@@ -141,6 +143,17 @@ class Interleaving(nn.Module, ABC):
         """Return the logits of the next token, of new ones included, from states for text."""
         return vlm.logits(text) if self.new_tokens is None else self.new_tokens.logits(text, vlm)
 
+    def links_to_text(self) -> Sequence[Link] | None:
+        """Return the links through which alone the deep stream reaches text.
+
+        While all of them are closed, text is scored without running it (stage S2).
+
+        Returns:
+            The links, none if it does not reach text; None if it does otherwise than by links, or
+            that is not known.
+        """
+        return None
+
     @abstractmethod
     def view(self, document: Document) -> Document:
         """Return the part of a document that this interleaving models.
@@ -170,6 +183,13 @@ class Interleaving(nn.Module, ABC):
             deep=deep.new_cache(batch_size, max_length, temperature),
             vlm=vlm.new_cache(batch_size, max_length) if self.feeds_vlm else None,
         )
+
+    def text_alone(self, inputs: StreamInputs, vlm: VLMStream) -> Float[Tensor, "b l h"]:
+        """Return what the language head reads of whole sequences, the deep stream not being run.
+
+        Only for interleavings with :meth:`links_to_text`, while these are closed.
+        """
+        raise NotImplementedError(type(self).__name__)
 
     @abstractmethod
     def forward(

@@ -76,6 +76,12 @@ class Seeing(Interleaving, ABC):
         )
         return states
 
+    def text_alone(self, inputs: StreamInputs, vlm: VLMStream) -> Float[Tensor, "b l h"]:
+        """Return y_vlm."""
+        states = self.run_vlm(inputs, vlm, None)
+        assert states is not None  # whole sequences begin with text
+        return states
+
     def see(self, inputs: StreamInputs, vlm: VLMStream, caches: StreamCaches) -> None:
         """Show the VLM an image that has just been completed, and commit it to its cache.
 

@@ -6,7 +6,7 @@ from torch import nn
 from pretzel.flow.deep import DeepStream
 from pretzel.interleave.adapter import AdapterFactory
 from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
-from pretzel.interleave.links import LinkFactory, ZeroLink
+from pretzel.interleave.links import Link, LinkFactory, ZeroLink
 from pretzel.interleave.seeing import Seeing
 from pretzel.interleave.sight import Sight
 from pretzel.interleave.whitening import Whitening
@@ -66,6 +66,10 @@ class Stacked(Seeing):
         super().start_from(vlm)
         if self.whitening is not None:
             self.whitening.fit(vlm)
+
+    def links_to_text(self) -> list[Link]:
+        """Return W_D, if it exists."""
+        return [] if self.deep_skip is None else [self.deep_skip]
 
     def view(self, document: Document) -> Document:
         """Return the whole document."""

@@ -8,7 +8,7 @@ from torch import nn
 from pretzel.flow.deep import DeepRun, DeepStream
 from pretzel.interleave.adapter import AdapterFactory
 from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
-from pretzel.interleave.links import LinkFactory, ZeroLink
+from pretzel.interleave.links import Link, LinkFactory, ZeroLink
 from pretzel.interleave.residual import ResidualReading, fit_readings
 from pretzel.interleave.seeing import Seeing
 from pretzel.interleave.sight import Sight
@@ -112,6 +112,11 @@ class Tiled(Seeing):
             UserError: Naming the counts, and what would fit.
         """
         check_layers(self.word, vlm.num_layers, getattr(deep.conditioner, "num_layers", 0))
+
+    def links_to_text(self) -> list[Link]:
+        """Return the links into the VLM and the one behind it, if they exist."""
+        inner = [link for link in self.flow_links.values() if isinstance(link, Link)]
+        return inner if self.last is None else [*inner, self.last]
 
     def view(self, document: Document) -> Document:
         """Return the whole document."""

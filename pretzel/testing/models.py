@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
+from pretzel.generative import Scores
 from pretzel.interleave.base import StreamInputs, StreamOutputs
 from pretzel.interleave.links import Link
 from pretzel.interleave.seeing import Seeing
@@ -261,6 +262,33 @@ def text_starts_as_the_vlm(case: Case[Pretzel]) -> Deviation:
             assert whole is not None
             found, expected = (vlm.logits(states[is_text]) for states in (text, whole))
             results.append(within(found, expected, 0.0, "logits = the VLM's own"))
+    return worst_of(results)
+
+
+def text_alone_is_the_same(case: Case[Pretzel]) -> Deviation:
+    """While links to text are closed, text scored without the deep stream is not that with it."""
+    if case.perturbed:
+        return AT_START
+    model = case.build(dtype=torch.float32)
+    links = model.interleaving.links_to_text()
+    if links is None or not all(link.starts_at_zero for link in links):
+        return Deviation(what="text needs the deep stream", error=0.0, tolerance=0.0)
+    for part in (model.deep, model.shallow):  # a flow that does something
+        perturb(part)
+    closed = {id(parameter) for link in links for parameter in link.parameters()}
+    trained = [p for p in model.interleaving.parameters() if id(p) not in closed]
+    x = latents(model, 4).float()
+
+    def scored(scores: Scores) -> tuple[Tensor, list[Tensor]]:
+        # a gradient of zeros where nothing that trains enters the text
+        loss = scores.token_nll.sum() + 0.0 * sum(p.sum() for p in trained)
+        return scores.token_nll.detach(), list(torch.autograd.grad(loss, trained))
+
+    expected, its_gradients = scored(model.score(documents(), x))
+    found, own_gradients = scored(model.score_text(documents(), x))
+    results = [within(found, expected, 0.0, "token likelihoods without the deep stream")]
+    for own, its in zip(own_gradients, its_gradients, strict=True):
+        results.append(within(own, its, 0.0, "gradients without the deep stream"))
     return worst_of(results)
 
 

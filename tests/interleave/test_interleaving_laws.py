@@ -139,6 +139,18 @@ class ShownTwice(Stacked):
         return replaced(outputs, deep=outputs.deep + self.beside(self.adapter(inputs.u)))
 
 
+class ReadBesideTheLinks(Stacked):
+    """Text reads the deep stream, without a link."""
+
+    def __init__(self, channels, hidden_size, width):
+        super().__init__(channels, hidden_size, width)
+        self.beside = nn.Linear(width, hidden_size)
+
+    def forward(self, inputs, vlm, deep, caches=None):
+        outputs = super().forward(inputs, vlm, deep, caches)
+        return replaced(outputs, text=outputs.text + self.beside(outputs.deep))
+
+
 def tiled(links=ZeroLink, direction="both", part=Tiled, sight=None):
     return partial(part, word="VVF", links=links, direction=direction, sight=sight)
 
@@ -196,6 +208,7 @@ BROKEN = [
     (UnusedLink, "models.every_parameter_is_trained"),
     (Unfreezes, "models.every_parameter_is_trained"),
     (ShownTwice, "models.vision_starts_as_the_plain_flow"),
+    (ReadBesideTheLinks, "models.text_alone_is_the_same"),
     (tiled(Ahead, "vlm_to_flow"), "models.means_see_only_the_past"),
     (tiled(Ahead, "vlm_to_flow"), "models.likelihood_is_exact"),
     (tiled(Ahead, "flow_to_vlm"), "models.text_sees_only_the_past"),
@@ -208,7 +221,12 @@ BROKEN = [
     (TextWeightsActOnImages, "models.every_parameter_is_trained"),
     (AttendsToTheFuture, "models.means_see_only_the_past"),
 ]
-AT_START = ("text_starts_as_the_vlm", "vision_starts_as_the_plain_flow", "links_leave_zero")
+AT_START = (
+    "text_starts_as_the_vlm",
+    "text_alone_is_the_same",
+    "vision_starts_as_the_plain_flow",
+    "links_leave_zero",
+)
 
 
 @pytest.mark.parametrize(("interleaving", "name"), BROKEN)
