@@ -33,7 +33,7 @@ from benchmarks import (
 )
 from benchmarks.generation_script import Script, Trace
 from benchmarks.measure import Task
-from benchmarks.text_states import WordsAsTokens
+from benchmarks.stages import WordsAsTokens
 from pretzel.cli import ParserOnly
 from pretzel.config.overlay import override, read
 from pretzel.config.yamlfile import Source
