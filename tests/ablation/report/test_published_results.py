@@ -1,0 +1,54 @@
+"""Results that are published with the project: the report and the README say what they hold."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pretzel.ablation.ledger import State
+from pretzel.ablation.report.files import Report
+from pretzel.ablation.report.results import load
+
+ROOT = Path(__file__).parents[3]
+RESULTS = sorted(path.parent for path in (ROOT / "docs" / "results").glob("*/plan.json"))
+COLUMNS = {
+    "right": "test/right",
+    "one_shape": "test/one_shape",
+    "vqa": "test/vqa",
+    "open": "test/vqa_open",
+    "excess bits/dim": "test/nll_excess_bits_per_dim",
+}
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)
+def test_the_report_is_that_of_the_results(folder):
+    published = (folder / "compare.md").read_text()
+    assert Report(folder, "pretzel compare").text("markdown") == published
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)
+def test_nothing_is_stale_or_failed(folder):
+    states = {cell.state for cell in load(folder).cells}
+    assert State.DONE in states
+    assert states <= {State.DONE, State.PENDING}
+
+
+def test_the_table_of_the_readme_is_that_of_the_interleaving_grid():
+    comparison = load(ROOT / "docs" / "results" / "interleaving")
+    readme = (ROOT / "README.md").read_text()
+    table = re.search(r"^\| arm \| right \| one_shape \|.*\n(?:\|.*\n)+", readme, re.MULTILINE)
+    assert table
+    header, _, *rows = (
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in table.group(0).splitlines()
+    )
+    assert header[1:] == list(COLUMNS)
+    assert [row[0].strip("`") for row in rows] == list(comparison.arms)
+    for arm, *cells in rows:
+        for name, cell in zip(COLUMNS.values(), cells, strict=True):
+            values = list(comparison.values(arm.strip("`"), name).values())
+            mean = cell.split(" ")[0]
+            if mean == "n/a":
+                assert not values
+            else:
+                assert float(mean) == pytest.approx(sum(values) / len(values), abs=0.00051)
