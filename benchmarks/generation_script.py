@@ -93,7 +93,7 @@ class UntilFirst(Sequential):
             inversion.step(index)
             if index == 0 and isinstance(inversion, StreamInversion):
                 self.at = time.process_time()
-        return Work(evaluations=n, positions=n)
+        return Work(evaluations=n, provisional=0, positions=n)
 
 
 def noise(model: Pretzel, turn: int) -> Float[Tensor, "1 n d"]:

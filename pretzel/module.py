@@ -24,7 +24,7 @@ from pretzel.sampling.denoise import Denoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.images import sample_images
 from pretzel.sampling.inversion import check_guided
-from pretzel.sampling.record import sampling_record
+from pretzel.sampling.record import sampling_record, work_record
 from pretzel.sampling.samplers import Sampler
 from pretzel.sampling.text import answer_by_key
 from pretzel.saved import SavedModule
@@ -279,7 +279,8 @@ class PretzelModule(SavedModule):
         made = sample_images(
             self.pretzel, prompts, noise, self.guidance, self.denoiser, self.sampler
         )
-        self._last_sampling = sampling_record(self.sampler, self.guidance, self.denoiser, made.work)
+        self._last_sampling = sampling_record(self.sampler, self.guidance, self.denoiser)
+        self._last_sampling |= work_record(made.work)
         folder = getattr(self.logger, "log_dir", None) if self._trainer is not None else None
         if folder is not None and self.trainer.is_global_zero:
             write_json(Path(folder) / "sampling.json", self._last_sampling)

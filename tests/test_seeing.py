@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import perturb, tiny_pretzel
 
+from datamodules import Captions, EasyVQA, WebDatasetDataModule
 from pretzel.errors import UserError
 from pretzel.interleave import (
     GatedLink,
@@ -14,6 +15,7 @@ from pretzel.interleave import (
     MLPAdapter,
     NoAdapter,
     RandomLink,
+    SeesFlow,
     SeesLatents,
     SeesTower,
     Stacked,
@@ -35,6 +37,23 @@ def test_an_adapter_starts_as_large_as_the_text(make):
     found = adapter(torch.randn(4096, 6)).square().mean().sqrt()
     words = vlm.embed(torch.arange(vlm.vocab_size)[None]).square().mean().sqrt()
     torch.testing.assert_close(found, words, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("adapter", [LinearAdapter, MLPAdapter])
+@pytest.mark.parametrize("sight", [SeesFlow, SeesLatents, SeesTower])
+def test_real_images_start_about_as_large_as_the_text(adapter, sight):
+    vlm = TinyVLM()
+    latent = Pixels(image_size=32, patch_size=4, noise=0.05)
+    data = WebDatasetDataModule(
+        source=EasyVQA(), recipe=Captions(), image_size=32, batch_size=1, steps_per_epoch=1
+    )
+    x = latent.encode(torch.stack([s.image for s in data.evaluation_samples("test", 32)]))
+    seen = sight().features(x, x, latent, vlm)  # the shallow flow starts as the identity
+    part = adapter(seen.shape[-1], vlm.hidden_size)
+    part.start_from(vlm)
+    with torch.no_grad():
+        size = float(part(seen).square().mean().sqrt())
+    assert 0.5 < size / vlm.text_scale() < 1.5
 
 
 def test_no_adapter_needs_equal_widths():

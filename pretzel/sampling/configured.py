@@ -39,7 +39,10 @@ class TellsHow(Protocol):
 
     @property
     def sampling_record(self) -> dict[str, Any]:
-        """What :func:`pretzel.sampling.record.sampling_record` returns; empty before the first."""
+        """How the last images were sampled and what they took; empty before the first.
+
+        The keys of :func:`pretzel.sampling.record.sampling_record` and of its ``work_record``.
+        """
 
 
 @runtime_checkable

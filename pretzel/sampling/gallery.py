@@ -16,6 +16,7 @@ from pretzel.ablation.ledger import write_json, write_text
 from pretzel.errors import UserError
 from pretzel.sampling.configured import Draws, TellsHow
 from pretzel.sampling.pictures import pictures, save_png, sheet
+from pretzel.sampling.record import work_record
 
 ON_SHEET = 256
 """Pictures on the contact sheet, at most: the first ones."""
@@ -94,8 +95,8 @@ def draw_gallery(
                 _write_prompts(done, folder)
                 if isinstance(module, TellsHow):
                     record = dict(module.sampling_record)
-                    evaluations = record.pop("evaluations_per_block", [])
-                    batches.append({"images": len(batch), "evaluations_per_block": evaluations})
+                    work = {name: record.pop(name) for name in work_record([])}
+                    batches.append({"images": len(batch), **work})
                     record |= {"seed": batch[0].seed, "batches": batches}
                     write_json(folder / "sampling.json", record)
         save_png(

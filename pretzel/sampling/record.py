@@ -9,27 +9,31 @@ from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler, Work
 
 
-def sampling_record(
-    sampler: Sampler, guidance: Guidance, denoiser: Denoiser, work: Sequence[Work]
-) -> dict[str, Any]:
-    """Return what decides how images are sampled, and what the last ones took.
+def sampling_record(sampler: Sampler, guidance: Guidance, denoiser: Denoiser) -> dict[str, Any]:
+    """Return what decides how images are sampled.
 
     Args:
         sampler: How positions are found.
         guidance: How conditional and null predictions are mixed.
         denoiser: What is done about the training noise.
-        work: Network evaluations of each block, in the order of sampling.
 
     Returns:
-        ``sampler``, ``guidance`` and ``denoiser`` as :func:`described`, the sampler's ``state``
-        (such as a schedule it has found) and ``evaluations_per_block``.
+        ``sampler``, ``guidance`` and ``denoiser`` as :func:`described`, and the sampler's ``state``
+        (such as a schedule it has found).
     """
     return {
         "sampler": described(sampler),
         "state": sampler.state(),
-        "evaluations_per_block": [block.evaluations for block in work],
         "guidance": described(guidance),
         "denoiser": described(denoiser),
+    }
+
+
+def work_record(work: Sequence[Work]) -> dict[str, list[int]]:
+    """Return what images took: evaluations of each block, in all and those that were taken back."""
+    return {
+        "evaluations_per_block": [block.evaluations for block in work],
+        "provisional_per_block": [block.provisional for block in work],
     }
 
 

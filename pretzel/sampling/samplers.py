@@ -22,21 +22,24 @@ class Work:
     """What solving one block took.
 
     Attributes:
-        evaluations: Calls of its network: iterations, and those that commit.
-        positions: Positions that these calls ran over.
+        evaluations: Calls of its network: those that commit, and provisional ones.
+        provisional: Those of them whose keys and values were taken out of the cache again.
+        positions: Positions that all these calls ran over.
     """
 
     evaluations: int
+    provisional: int
     positions: int
 
     def __add__(self, other: "Work") -> "Work":
         return Work(
             evaluations=self.evaluations + other.evaluations,
+            provisional=self.provisional + other.provisional,
             positions=self.positions + other.positions,
         )
 
 
-NO_WORK = Work(evaluations=0, positions=0)
+NO_WORK = Work(evaluations=0, provisional=0, positions=0)
 
 
 class Sampler(Measures, ABC):
@@ -71,7 +74,7 @@ class Sequential(Sampler):
         n = inversion.num_positions
         for index in range(n):
             inversion.step(index)
-        return Work(evaluations=n, positions=n)
+        return Work(evaluations=n, provisional=0, positions=n)
 
 
 class Jacobi(Sampler):
@@ -126,7 +129,7 @@ class Jacobi(Sampler):
         # With as many rounds as positions the estimate is exact, and so is what the last one read
         # of all positions but its own last, which nothing here reads.
         limit = min(self.max_iterations or size, size)
-        evaluations = 0
+        evaluations = provisional = 0
         while True:
             x = inversion.evaluate(start, stop)
             evaluations += 1
@@ -139,11 +142,15 @@ class Jacobi(Sampler):
             if moved < self.tolerance * size_of_x:
                 break
             inversion.rewind(start, stop)
+            provisional += 1
         if not self.keep_last_iteration and evaluations < size:
             inversion.rewind(start, stop)
             inversion.branches.write(start, stop, inversion.evaluate(start, stop))
             evaluations += 1
-        return Work(evaluations=evaluations, positions=evaluations * size)
+            provisional += 1
+        return Work(
+            evaluations=evaluations, provisional=provisional, positions=evaluations * size
+        )
 
 
 class SelectiveJacobi(Sampler):

@@ -11,7 +11,7 @@ from pretzel.ablation.ledger import write_json, write_text
 from pretzel.errors import UserError
 from pretzel.sampling.generate import Conversation, Trained, conversation_with
 from pretzel.sampling.pictures import save_png, sheet
-from pretzel.sampling.record import described, sampling_record
+from pretzel.sampling.record import described, sampling_record, work_record
 from pretzel.sampling.script import Step
 from pretzel.sampling.writing import Writing
 
@@ -135,14 +135,10 @@ def write_conversations(
 
 
 def _record(module: Trained, held: Sequence[Conversation]) -> dict[str, Any]:
-    record = sampling_record(module.sampler, module.guidance, module.denoiser, [])
-    del record["evaluations_per_block"]
+    record = sampling_record(module.sampler, module.guidance, module.denoiser)
     images = [work for conversation in held for work in conversation.work]
     return record | {
         "writing": described(held[0].writing),
         "seed": held[0].seed,
-        "batches": [
-            {"images": 1, "evaluations_per_block": [block.evaluations for block in work]}
-            for work in images
-        ],
+        "batches": [{"images": 1, **work_record(work)} for work in images],
     }

@@ -191,6 +191,11 @@ CASES: dict[type, list[Factory]] = {
             partial(Tiled, word="VVF", links=GatedLink, sight=SeesLatents()),
             deep_layers=2,
         ),
+        partial(
+            tiny_pretzel,
+            partial(Tiled, word="VVF", adapter=NoAdapter, sight=SeesTower()),
+            deep_layers=2,
+        ),
     ],
     MixtureOfTransformers: [
         partial(tiny_pretzel, MixtureOfTransformers, deep_layers=0),

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
+from unittest.mock import patch
 
 import torch
 
@@ -11,7 +12,8 @@ from pretzel.interleave.seeing import Seeing
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.packing import PackedBatch
 from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuidance
-from pretzel.sampling.samplers import Jacobi
+from pretzel.sampling.inversion import Inversion
+from pretzel.sampling.samplers import Jacobi, Sampler, Sequential, Work
 from pretzel.sampling.session import Session
 from pretzel.sampling.streams import prompt_document, prompted, sample_u
 from pretzel.sampling.text import answer
@@ -121,7 +123,7 @@ def rows_generate_independently(case: Case[Pretzel]) -> Deviation:
 
 
 def parallel_decoding_equals_sequential(case: Case[Pretzel]) -> Deviation:
-    """Block-Jacobi through both streams gives other samples, or leaves other caches behind."""
+    """Block-Jacobi through both streams gives other samples."""
     model = case.build()
     prompts = [prompt_document(prompt) for prompt in PROMPTS]
     guided = model.reads_text and model.deep.transform.is_affine
@@ -134,8 +136,31 @@ def parallel_decoding_equals_sequential(case: Case[Pretzel]) -> Deviation:
     return within(found.x, expected.x, FP64, "u by block-Jacobi")
 
 
+class Watched(Sampler):
+    """Another sampler, and how many positions it takes out of the caches again."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+        self.taken_back = 0
+
+    def solve(self, inversion: Inversion, block: int) -> Work:
+        """Let the other one solve it."""
+        rewind = inversion.rewind
+
+        def watched(start: int, stop: int) -> None:
+            # What an evaluation reads stands before its positions: of the first, begin-of-image.
+            self.taken_back += stop - start - (start == 0)
+            rewind(start, stop)
+
+        with patch.object(inversion, "rewind", watched):
+            return self.sampler.solve(inversion, block)
+
+
 def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:
-    """Generating an image runs a stream over a position twice, or not at all."""
+    """Generating an image runs a stream over a position twice, or not at all.
+
+    By block-Jacobi it runs provisionally too, as often as is reported, and that leaves the caches.
+    """
     model = case.build()
     prompts = [prompt_document(prompt) for prompt in PROMPTS]
     z = latents(model, len(prompts), key="z")
@@ -143,11 +168,19 @@ def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:
     viewed = [model.interleaving.view(document) for document in with_image(prompts)]
     whole = [Document(key="", segments=document.segments[:-1]) for document in viewed]
     width = model.packer(whole, open_image=True).tokens.shape[1]
-    for guidance in (NoGuidance(), guidance_for(model)):
-        session = prompted(model, prompts)
+    once = {Sequential(): n, Jacobi(block_size=2, tolerance=0.0): -(-n // 2)}
+    for guidance, sampler in product((NoGuidance(), guidance_for(model)), once):
+        session, watched = prompted(model, prompts), Watched(sampler)
         with torch.no_grad(), counted(model) as counts:
-            session.draw_u(z, guidance)
-        _require_counts(counts, session, width + n, prefix=width, lags=n)
+            (work,) = session.draw_u(z, guidance, watched).work
+        committing = work.evaluations - work.provisional
+        require(
+            committing == once[sampler],
+            f"{committing} evaluations are said to commit, not {once[sampler]}",
+        )
+        _require_counts(
+            counts, session, width + n, prefix=width, lags=n, taken_back=watched.taken_back
+        )
     return Deviation(what="each position once per stream", error=0.0, tolerance=0.0)
 
 
@@ -177,7 +210,13 @@ def conversations_commit_positions_once(case: Case[Pretzel]) -> Deviation:
 
 
 def _require_counts(
-    counts: Counts, session: Session, columns: int, *, prefix: int, lags: int
+    counts: Counts,
+    session: Session,
+    columns: int,
+    *,
+    prefix: int,
+    lags: int,
+    taken_back: int = 0,
 ) -> None:
     """Hold streams and caches to a number of columns.
 
@@ -187,22 +226,24 @@ def _require_counts(
         columns: Columns of the whole sequence.
         prefix: Those before the image, where the VLM reads no more.
         lags: Those of an image that has not been ended, which the VLM may not yet have seen.
+        taken_back: Those of provisional evaluations, in each stream that reads images as they come.
     """
     interleaving, caches = session.model.interleaving, session.caches
     assert caches is not None
-    in_vlm = {0, prefix}
+    in_vlm, run = {0, prefix}, counts.vlm
     if interleaving.feeds_vlm:
         sight = interleaving.sight
-        in_vlm = {columns - (0 if sight is None or sight.is_causal else lags)}
+        reads_along = sight is None or sight.is_causal
+        in_vlm = {columns - (0 if reads_along else lags)}
+        run -= taken_back if reads_along else 0
         assert caches.vlm is not None
         held = caches.vlm.length
         require(held in in_vlm, f"the VLM's cache holds {held} positions, not {sorted(in_vlm)}")
-    require(counts.vlm in in_vlm, f"the VLM ran over {counts.vlm} positions, not {sorted(in_vlm)}")
-    if counts.deep == 0 and counts.vlm == columns:
+    require(run in in_vlm, f"the VLM ran over {run} positions, not {sorted(in_vlm)}")
+    if counts.deep == 0 and run == columns:
         return  # the flow's weights are in the VLM's layers: there is but one stream
-    require(
-        counts.deep == columns, f"the deep stream ran over {counts.deep} positions, not {columns}"
-    )
+    run = counts.deep - taken_back
+    require(run == columns, f"the deep stream ran over {run} positions, not {columns}")
     held = caches.deep.length
     require(held == columns, f"the deep cache holds {held} positions, not {columns}")
 

@@ -197,7 +197,7 @@ class StopsTooSoon(Jacobi):
 class CountsNothing(Sequential):
     def solve(self, inversion, block):
         super().solve(inversion, block)
-        return Work(evaluations=1, positions=1)
+        return Work(evaluations=1, provisional=0, positions=1)
 
 
 class SeesTheNext(CausalTransformer):

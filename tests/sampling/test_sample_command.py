@@ -111,7 +111,12 @@ def test_it_writes_how_the_images_were_sampled(made):
     assert record["state"] == {}
     assert record["seed"] == 7
     assert record["batches"] == [
-        {"images": images, "evaluations_per_block": [positions] * 2} for images in (2, 1)
+        {
+            "images": images,
+            "evaluations_per_block": [positions] * 2,
+            "provisional_per_block": [0] * 2,
+        }
+        for images in (2, 1)
     ]
 
 

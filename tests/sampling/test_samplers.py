@@ -75,15 +75,16 @@ def test_the_iterations_of_each_block_are_reported_in_the_order_of_sampling():
 def test_limited_iterations_stop_early():
     stack, z = FlowStack([block()]), normal(2, 16, 2)
     loose = sampled(stack, Jacobi(tolerance=0.0, max_iterations=2), z)
-    assert loose.work[0].evaluations == 3  # and one that commits
+    assert (loose.work[0].evaluations, loose.work[0].provisional) == (3, 2)  # one commits
     public = sampled(stack, Jacobi(tolerance=0.0, max_iterations=2, keep_last_iteration=True), z)
-    assert public.work[0].evaluations == 2
+    assert (public.work[0].evaluations, public.work[0].provisional) == (2, 1)
 
 
 def test_no_block_of_positions_is_iterated_more_often_than_it_has_positions():
     stack, z = FlowStack([block()]), normal(2, 16, 2)
     found = sampled(stack, Jacobi(block_size=10, tolerance=0.0, max_iterations=100), z)
     assert found.work[0].evaluations == 10 + 6
+    assert found.work[0].provisional == 9 + 5
 
 
 def test_what_stays_in_the_cache_is_the_solution_unless_asked_otherwise():

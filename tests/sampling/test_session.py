@@ -1,5 +1,6 @@
 """Sessions: what the laws of generation catch, and what they refuse."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -7,7 +8,10 @@ import torch
 
 from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
+from pretzel.interleave.base import StreamCaches
+from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.sight import SeesLatents
+from pretzel.interleave.tiled import Tiled
 from pretzel.sampling.guidance import (
     AttentionTemperature,
     GaussianMixing,
@@ -15,14 +19,16 @@ from pretzel.sampling.guidance import (
     NoGuidance,
 )
 from pretzel.sampling.rows import Rows
-from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi
+from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, SelectiveJacobi, Sequential
 from pretzel.sampling.session import Session
 from pretzel.sampling.writing import Writing
-from pretzel.testing import Case, LawBroken, generation, tiny_pretzel
+from pretzel.testing import Case, LawBroken, generation, laws_of, tiny_pretzel
 from pretzel.testing.conversations import converse, recomputed
 from pretzel.testing.models import latents
+from pretzel.testing.suite import try_law
 
 UNSEEN = partial(Stacked, sight=SeesLatents())
+VF = partial(Tiled, word="VF")
 
 
 def built(interleaving=Stacked, **sizes):
@@ -99,6 +105,30 @@ def test_history_that_is_encoded_again_is_caught(monkeypatch):
     assert "the VLM ran over" in law_breaks("conversations_commit_positions_once")
 
 
+@pytest.mark.parametrize("interleaving", [Stacked, UNSEEN, TextPrefix, VF, MixtureOfTransformers])
+def test_provisional_positions_that_stay_in_the_caches_are_caught(interleaving, monkeypatch):
+    case = Case(factory=partial(tiny_pretzel, interleaving), perturbed=True)
+    generation.positions_are_committed_once(case)
+    (law,) = [
+        law
+        for law in laws_of(case.build())
+        if law.name == "generation.positions_are_committed_once"
+    ]
+    rewind = StreamCaches.rewind
+    for stays in (lambda self, _: None, lambda self, count: rewind(self, count - 1)):
+        monkeypatch.setattr(StreamCaches, "rewind", stays)
+        assert not try_law(law, case).passed
+
+
+def test_a_sampler_that_calls_provisional_what_it_commits_is_caught(monkeypatch):
+    def solve(self, inversion, block):
+        work = Sequential.solve(self, inversion, block)
+        return replace(work, provisional=1)
+
+    monkeypatch.setattr(Jacobi, "solve", solve)
+    assert "are said to commit" in law_breaks("positions_are_committed_once")
+
+
 def test_a_null_branch_that_sees_the_prompt_is_caught(monkeypatch):
     select = Rows.select
 
@@ -143,9 +173,14 @@ def test_an_image_that_is_not_shown_when_complete_is_caught(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "sampler", [Jacobi(block_size=2, tolerance=0.0), GaussSeidelJacobi(tolerance=0.0)]
+    "sampler",
+    [
+        Jacobi(block_size=2, tolerance=0.0),
+        SelectiveJacobi(Jacobi(tolerance=0.0), num_sequential=0),
+        GaussSeidelJacobi(tolerance=0.0),
+    ],
 )
-@pytest.mark.parametrize("interleaving", [Stacked, UNSEEN])
+@pytest.mark.parametrize("interleaving", [Stacked, UNSEEN, VF, MixtureOfTransformers])
 def test_any_sampler_gives_the_same_images_and_leaves_the_same_caches(sampler, interleaving):
     model = built(interleaving)
     drawn = []

@@ -53,6 +53,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_config": SMALL_IMAGES,
         "scale_factor": 2,
     },
+    "idefics3": {
+        "model_type": "idefics3",
+        "text_config": TEXT | {"model_type": "llama"},
+        "vision_config": SMALL_IMAGES,
+        "scale_factor": 2,
+    },
     "llava": {
         "model_type": "llava",
         "text_config": TEXT | {"model_type": "llama"},
@@ -61,7 +67,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 ANY_SIZE = ["qwen2_5_vl", "qwen3_vl"]
 LIMITS = {"min_pixels": 64, "max_pixels": 4096}  # tiny images, as they are
-SEEING = [name for name in CONFIGS if name in ("qwen2_5_vl", "qwen3_vl", "smolvlm", "llava")]
+SEEING = [name for name, config in CONFIGS.items() if "vision_config" in config]
 
 WORDS = [
     "a",

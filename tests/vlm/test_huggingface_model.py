@@ -9,16 +9,19 @@ import copy
 from functools import cache, partial
 
 import pytest
+import torch
 from huggingface_tiny import CONFIGS, LAYERS, save_tokenizer
+from test_packed_scores import LONG
 
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
-from pretzel.interleave import Stacked
+from pretzel.interleave import NoAdapter, SeesLatents, SeesTower, Stacked, TextPrefix, Unconditional
 from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.tiled import Tiled
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel
 from pretzel.testing import generation, models, run_laws
 from pretzel.testing.case import Case
+from pretzel.testing.models import latents
 from pretzel.testing.tiny import transformer
 from pretzel.vlm.huggingface import HuggingFaceVLM
 
@@ -29,6 +32,17 @@ INTERLEAVINGS = {
     "Tiled": partial(Tiled, word="VF"),
     "MixtureOfTransformers": MixtureOfTransformers,
 }
+OTHERS = {
+    "TextPrefix": ("qwen3", TextPrefix),
+    "Unconditional": ("llama", Unconditional),
+    "SeesLatents": ("smolvlm", partial(Tiled, word="VF", sight=SeesLatents())),
+    "SeesTower": ("qwen2_5_vl", partial(Stacked, adapter=NoAdapter, sight=SeesTower())),
+}
+PAIRS = [
+    pytest.param(family, part, id=f"{family}-{name}")
+    for name, part in INTERLEAVINGS.items()
+    for family in CONFIGS
+] + [pytest.param(*pair, id=name) for name, pair in OTHERS.items()]
 
 
 @pytest.fixture(scope="module")
@@ -66,23 +80,32 @@ def pretzel(vlm: HuggingFaceVLM, interleaving) -> Pretzel:
 
 @pytest.mark.slow  # a minute each
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("interleaving", INTERLEAVINGS)
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize(("family", "interleaving"), PAIRS)
 def test_all_laws_hold(vlm_of, family, interleaving):
-    run_laws(partial(pretzel, vlm_of(family), INTERLEAVINGS[interleaving]))
+    run_laws(partial(pretzel, vlm_of(family), interleaving))
 
 
-@pytest.mark.parametrize(
-    ("family", "interleaving"),
-    [
-        *((family, "Tiled") for family in CONFIGS),
-        ("qwen2_5_vl", "Stacked"),
-        ("qwen2_5_vl", "MixtureOfTransformers"),
-    ],
-)
-def test_generation_is_recomputation_and_causality_exact(vlm_of, family, interleaving):
-    factory = partial(pretzel, vlm_of(family), INTERLEAVINGS[interleaving])
-    case = Case(factory=factory, perturbed=True)
+@pytest.mark.parametrize(("family", "interleaving"), PAIRS)
+def test_conversations_are_recomputation_and_causality_exact(vlm_of, family, interleaving):
+    case = Case(factory=partial(pretzel, vlm_of(family), interleaving), perturbed=True)
     assert models.means_see_only_the_past(case).error == 0
+    generation.conversations_commit_positions_once(case)
     deviation = generation.conversations_equal_recomputation(case)
     assert deviation.error <= deviation.tolerance == SINGLE
+
+
+@pytest.mark.parametrize("interleaving", INTERLEAVINGS)
+@pytest.mark.parametrize("family", ["llama", "qwen2_5_vl"])
+def test_documents_that_share_rows_score_as_if_alone(vlm_of, family, interleaving):
+    factory = partial(pretzel, vlm_of(family), INTERLEAVINGS[interleaving])
+    model = Case(factory=factory, perturbed=True).build()
+    x = latents(model, sum(document.num_images for document in LONG))
+    with torch.no_grad():
+        expected = model.score(LONG, x)
+        model.pack_length = 2 * model.pack(LONG).tokens.shape[1]
+        found = model.score(LONG, x)
+    assert len(model.pack(LONG).tokens) < len(LONG)
+    for name in ("z", "u", "log_prob", "token_nll"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=SINGLE, atol=10 * SINGLE
+        )

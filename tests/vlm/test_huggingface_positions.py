@@ -11,7 +11,7 @@ QWEN = ["qwen2_5_vl", "qwen3_vl"]
 
 
 def test_plain_models_count_in_raster_order():
-    for family in ("llama", "smolvlm", "llava"):
+    for family in ("llama", "smolvlm", "idefics3", "llava"):
         assert tiny_vlm(family).image_index((2, 3)) == (list(range(6)), 6)
 
 

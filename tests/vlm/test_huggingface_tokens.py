@@ -115,7 +115,7 @@ def refused(match: str, *args, **kwargs) -> None:
 def test_mistakes_are_one_sentence(folder, tmp_path):
     refused("exactly one of name and config must be given, got neither")
     refused("exactly one of name and config", folder, CONFIGS["llama"])
-    refused("families llama, llava.*got model_type 'gpt2'", config={"model_type": "gpt2"})
+    refused("families idefics3, llama.*got model_type 'gpt2'", config={"model_type": "gpt2"})
     refused("got model_type None", config={"hidden_size": 3})
     refused(
         "config must be a transf.*hidden_size", config={"model_type": "llama", "hidden_size": "x"}
@@ -210,3 +210,27 @@ def test_a_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="flash attention may be installed with a GPU")
 def test_flash_attention_that_is_not_there_is_refused():
     refused("attention=flash_attention_2", config=CONFIGS["llama"], attention="flash_attention_2")
+
+
+def test_code_in_a_folder_is_never_executed(tmp_path):
+    save_vlm(tmp_path, "llama")
+    ran = tmp_path / "ran"
+    (tmp_path / "remote.py").write_text(
+        f"open({str(ran)!r}, 'w').close()\n"
+        "from transformers import *\n"
+        "Config, Model, Words = LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast\n"
+    )
+    asked = {
+        "config.json": {"AutoConfig": "remote.Config", "AutoModelForCausalLM": "remote.Model"},
+        "tokenizer_config.json": {"AutoTokenizer": [None, "remote.Words"]},
+    }
+    for file, auto_map in asked.items():
+        known = json.loads((tmp_path / file).read_text())
+        (tmp_path / file).write_text(json.dumps(known | {"auto_map": auto_map}))
+    vlm = HuggingFaceVLM(str(tmp_path))  # the package's own classes
+    assert vlm.encode_text("red")
+    assert type(vlm.model).__module__.startswith("transformers.models.llama")
+    known = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(known | {"model_type": "unheard_of"}))
+    refused(f"name must be .*got {tmp_path}", str(tmp_path))
+    assert not ran.exists()

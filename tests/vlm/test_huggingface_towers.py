@@ -68,7 +68,7 @@ def test_features_are_what_the_model_puts_at_image_tokens(family):
             "image_grid_thw": torch.tensor([[1, rows, columns]]),
             "mm_token_type_ids": kinds,
         }
-    elif family == "smolvlm":
+    elif family in ("smolvlm", "idefics3"):
         inputs = {"pixel_values": pixels[None]}
     given = []
     hook = vlm.decoder_layers()[0].register_forward_pre_hook(

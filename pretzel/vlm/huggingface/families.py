@@ -144,7 +144,11 @@ class Llava(FixedSize):
 
 
 class SmolVLM(FixedSize):
-    """SmolVLM (arXiv 2504.05299): a SigLIP tower, pixel shuffle, a SmolLM2 decoder; no tiles."""
+    """SmolVLM (arXiv 2504.05299): a SigLIP tower, pixel shuffle, a SmolLM2 decoder; no tiles.
+
+    The checkpoints of its first version are configured as Idefics3 (arXiv 2408.12637), of which it
+    is a smaller one; SmolVLM2 has a ``model_type`` of its own.
+    """
 
     decoder_name = "model.text_model"
     preprocessing = Preprocessing(mean=HALF, std=HALF)
@@ -250,6 +254,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3": PlainText(),
     "llava": Llava(),
     "smolvlm": SmolVLM(),
+    "idefics3": SmolVLM(),
     # the class of transformers that prepares its images
     "qwen2_5_vl": QwenVL(
         Preprocessing(mean=CLIP_MEAN, std=CLIP_STD, pixels=(56 * 56, 28 * 28 * 1280))
