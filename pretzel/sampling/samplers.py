@@ -148,9 +148,7 @@ class Jacobi(Sampler):
             inversion.branches.write(start, stop, inversion.evaluate(start, stop))
             evaluations += 1
             provisional += 1
-        return Work(
-            evaluations=evaluations, provisional=provisional, positions=evaluations * size
-        )
+        return Work(evaluations=evaluations, provisional=provisional, positions=evaluations * size)
 
 
 class SelectiveJacobi(Sampler):

@@ -21,7 +21,7 @@ from pretzel.vlm.answering import greedy_answers
 from pretzel.vlm.network import TinyConfig, TinyNetwork
 from pretzel.vlm.tokenizer import WordPieces
 from pretzel.vlm.turns import separate_turns
-from pretzel.vlm.weights import save_weights
+from pretzel.vlm.weights import save_hash, save_weights
 
 TOKENIZER = Path(__file__).with_name("tokenizer.json")
 
@@ -39,7 +39,7 @@ class TinyVLMPretraining(LightningModule):
         optimizer: Gets the parameters.
         schedule: Learning-rate schedule over the steps of the run.
         export_to: File written when fitting ends, with its hash beside it:
-            :class:`pretzel.vlm.tiny.TinyVLM` reads it.
+            :class:`pretzel.vlm.tiny.TinyVLM` reads it; none writes only Lightning's checkpoints.
         seed: Fixes initial weights and noise.
         tokenizer: JSON file of word pieces, or None for the one shipped here.
         hidden_size: Width of the model.
@@ -60,7 +60,7 @@ class TinyVLMPretraining(LightningModule):
         self,
         optimizer: OptimizerCallable,
         schedule: Schedule,
-        export_to: str,
+        export_to: str | None = None,
         seed: int = 0,
         tokenizer: str | None = None,
         hidden_size: int = 128,
@@ -117,6 +117,8 @@ class TinyVLMPretraining(LightningModule):
         Raises:
             UserError: If they cannot.
         """
+        if self.export_to is None:
+            return
         path = Path(self.export_to)
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
@@ -180,16 +182,17 @@ class TinyVLMPretraining(LightningModule):
     def on_fit_end(self) -> None:
         """Write the weights where ``export_to`` says."""
         trying = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
-        if self.trainer.is_global_zero and not trying:
-            self.export(Path(self.export_to))
+        if self.export_to is not None and self.trainer.is_global_zero and not trying:
+            path = Path(self.export_to)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_hash(path, self.export(path))
 
     def export(self, path: Path) -> str:
-        """Write the weights, rounded to float16, and their hash; return the hash.
+        """Write the weights, rounded to float16; return the hash of the file.
 
         Args:
             path: The safetensors file; :class:`pretzel.vlm.tiny.TinyVLM` reads it.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         return save_weights(path, self.network, self.tokenizer)
 
     def _noised(

@@ -23,8 +23,8 @@ class TinyVLM(VLMStream):
     questions and answers, with and without their images. Building it draws no random numbers.
 
     Args:
-        weights: A safetensors file written by that stage, or None for the one shipped here. The
-            hash in the file's ``.sha256`` must agree.
+        weights: A safetensors file written by that stage, or None for the one shipped here. A hash
+            in the file's ``.sha256`` must agree.
 
     Raises:
         UserError: If the file or its hash is missing, or they disagree.
@@ -34,7 +34,7 @@ class TinyVLM(VLMStream):
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
-        loaded = load_weights(SHIPPED if weights is None else Path(weights))
+        loaded = load_weights(Path(weights or SHIPPED), needs_hash=weights is None)
         # No initialisation only to be overwritten, and no draw from the global random state
         with torch.device("meta"):
             self.network = TinyNetwork(loaded.config)

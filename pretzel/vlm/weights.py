@@ -1,7 +1,8 @@
 """The file of a tiny vision-language model: weights, sizes and tokenizer in one safetensors file.
 
-Next to ``NAME.safetensors`` lies ``NAME.safetensors.sha256`` with its hash, so that a half-copied
-or exchanged file is found out before anything trains on it.
+Next to the shipped ``NAME.safetensors`` lies ``NAME.safetensors.sha256`` with its hash, and next to
+one that its stage writes, so that a half-copied or exchanged file is found out before anything
+trains on it.
 """
 
 import hashlib
@@ -39,10 +40,10 @@ class TinyWeights:
 
 
 def save_weights(path: Path, network: TinyNetwork, tokenizer: WordPieces) -> str:
-    """Write a model, rounded to float16, and its hash; return the hash.
+    """Write a model, rounded to float16; return the hash of the file.
 
     Args:
-        path: The file to write, ``*.safetensors``; ``*.safetensors.sha256`` goes beside it.
+        path: The file to write.
         network: The model.
         tokenizer: Its tokenizer.
     """
@@ -57,31 +58,35 @@ def save_weights(path: Path, network: TinyNetwork, tokenizer: WordPieces) -> str
     }
     # One entry only: safetensors writes several in random order, and the hash would change
     content = save(tensors, metadata={"pretzel": json.dumps(about, sort_keys=True)})
-    digest = hashlib.sha256(content).hexdigest()
-    for target, data in ((path, content), (_hash_file(path), f"{digest}\n".encode())):
-        partial = target.with_name(target.name + ".partial")
-        partial.write_bytes(data)
-        partial.replace(target)
-    return digest
+    _write(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
-def load_weights(path: Path) -> TinyWeights:
-    """Read a file written by :func:`save_weights`, after checking its hash.
+def save_hash(path: Path, digest: str) -> None:
+    """Write the hash of a file beside it, ``NAME.sha256``."""
+    _write(_hash_file(path), f"{digest}\n".encode())
+
+
+def load_weights(path: Path, *, needs_hash: bool = False) -> TinyWeights:
+    """Read a file written by :func:`save_weights`, after checking the hash beside it.
+
+    Args:
+        path: The file.
+        needs_hash: Whether there must be one.
 
     Raises:
-        UserError: If the file or its hash is missing, they disagree, or the content is not that
-            of a tiny vision-language model.
+        UserError: If the file or a hash that it needs is missing, they disagree, or the content is
+            not that of a tiny vision-language model.
     """
     if not path.is_file():
         raise UserError(f"weights: no file {path}")
-    if not _hash_file(path).is_file():
-        raise UserError(f"weights: no file {_hash_file(path)}, which holds the hash of {path.name}")
+    beside = _hash_file(path)
+    if needs_hash and not beside.is_file():
+        raise UserError(f"weights: no file {beside}, which holds the hash of {path.name}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    expected = _hash_file(path).read_text().strip()
+    expected = beside.read_text().strip() if beside.is_file() else digest
     if digest != expected:
-        raise UserError(
-            f"weights: {path} has sha256 {digest}, but {_hash_file(path).name} says {expected}"
-        )
+        raise UserError(f"weights: {path} has sha256 {digest}, but {beside.name} says {expected}")
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("pretzel", "{}"))
@@ -103,3 +108,9 @@ def load_weights(path: Path) -> TinyWeights:
 
 def _hash_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)

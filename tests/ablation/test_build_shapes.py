@@ -32,7 +32,9 @@ def build(planning, width):
 def test_a_part_that_many_models_have_is_read_once_and_shared_by_none(planning, monkeypatch):
     reads = []
     load = tiny.load_weights
-    monkeypatch.setattr(tiny, "load_weights", lambda path: reads.append(path) or load(path))
+    monkeypatch.setattr(
+        tiny, "load_weights", lambda path, **how: reads.append(path) or load(path, **how)
+    )
     planning[0]._made.clear()
     models = [build(planning, width) for width in (64, 96, 64)]
     assert len(reads) == 1

@@ -20,6 +20,7 @@ from pretzel.vlm import tiny
 
 __all__ = ["elsewhere", "made"]
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "story.yaml"
 STORY = [
     {"say": "a red circle"},
     {"draw": True},
@@ -77,6 +78,14 @@ def test_a_conversation_is_told_as_it_comes_and_written(made, capsys):
     record = json.loads(Path("out/sampling.json").read_text())
     assert [batch["evaluations_per_block"] for batch in record["batches"]] == [[4, 4]] * 2
     assert record["writing"]["init_args"] == {"temperature": 0.0, "top_p": 1.0}
+
+
+def test_the_example_is_a_conversation(made):
+    sample(made, "--turns", str(EXAMPLE), "--max_tokens", "2", "--out", "out")
+    (turns,) = json.loads(Path("out/transcript.json").read_text(encoding="utf-8"))
+    assert [next(iter(turn)) for turn in turns] == [
+        next(iter(step)) for step in yaml.safe_load(EXAMPLE.read_text())
+    ]
 
 
 def test_questions_about_a_picture(made):
@@ -143,9 +152,9 @@ def test_mistakes_are_one_sentence_and_write_nothing(made, steps, args, expected
 def test_what_is_asked_for_is_checked_before_any_weight_is_read(made, monkeypatch, args, expected):
     Path("there/silent.yaml").write_text(yaml.safe_dump([{"answer": True}]))
 
-    def without_memory(path):
+    def without_memory(path, **how):
         assert torch.get_default_device().type == "meta"
-        return load_tiny(path)
+        return load_tiny(path, **how)
 
     load_tiny = tiny.load_weights
     monkeypatch.setattr(tiny, "load_weights", without_memory)
@@ -155,10 +164,10 @@ def test_what_is_asked_for_is_checked_before_any_weight_is_read(made, monkeypatc
 
 
 def test_a_part_that_takes_memory_is_checked_when_it_has_it(made, monkeypatch):
-    def refuses(path):
+    def refuses(path, **how):
         if torch.get_default_device().type == "meta":
             raise NotImplementedError("no such kernel on the meta device")
-        return load_tiny(path)
+        return load_tiny(path, **how)
 
     load_tiny = tiny.load_weights
     monkeypatch.setattr(tiny, "load_weights", refuses)

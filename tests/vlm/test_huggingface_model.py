@@ -19,6 +19,10 @@ from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.tiled import Tiled
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel
+from pretzel.sampling.guidance import GaussianMixing, NoGuidance
+from pretzel.sampling.samplers import Jacobi
+from pretzel.sampling.session import Session
+from pretzel.sampling.writing import GREEDY
 from pretzel.testing import generation, models, run_laws
 from pretzel.testing.case import Case
 from pretzel.testing.models import latents
@@ -109,3 +113,34 @@ def test_documents_that_share_rows_score_as_if_alone(vlm_of, family, interleavin
         torch.testing.assert_close(
             getattr(found, name), getattr(expected, name), rtol=SINGLE, atol=10 * SINGLE
         )
+
+
+def results(model: Pretzel, device: str, pack_length: int | None) -> list[torch.Tensor]:
+    """Scores of documents, alone and sharing rows, and what is drawn and written in a session."""
+    model.to(device).pack_length = pack_length
+    x = latents(model, sum(document.num_images for document in LONG)).float().to(device)
+    z = latents(model, 2, key="z").float().to(device)
+    with torch.no_grad():
+        scores = model.score(LONG, x)
+        session = Session(model, 2, 60)
+        session.read_text(["a red circle", "why?"])
+        first = session.draw(z, GaussianMixing(1.0), Jacobi(block_size=2, tolerance=0.0))
+        session.read_text(["what color is it?", "again"])
+        written = torch.stack(list(session.write(4, GREEDY)), dim=1)
+        second = session.draw(z, NoGuidance())
+    drawn = [first.u, first.x, second.u, written]
+    return [t.cpu() for t in (scores.log_prob, scores.token_nll, *drawn)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pack_length", [None, 60])
+@pytest.mark.parametrize("pinned", [None, "cpu"], ids=["moved", "pinned"])
+@pytest.mark.parametrize("interleaving", [*INTERLEAVINGS, "SeesTower"])
+def test_a_gpu_agrees_with_the_cpu(vlm_of, interleaving, pinned, pack_length):
+    family, part = OTHERS.get(interleaving) or ("qwen2_5_vl", INTERLEAVINGS[interleaving])
+    case = Case(factory=partial(pretzel, vlm_of(family), part), perturbed=True)
+    expected = results(case.build(dtype=torch.float32), "cpu", pack_length)
+    model = case.build(dtype=torch.float32)
+    model.vlm.pinned = None if pinned is None else torch.device(pinned)
+    for found, other in zip(results(model, "cuda", pack_length), expected, strict=True):
+        torch.testing.assert_close(found, other, rtol=1e-3, atol=1e-3)

@@ -42,12 +42,19 @@ def test_changed_weights_are_refused(copied):
         TinyVLM(str(copied))
 
 
-@pytest.mark.parametrize("suffix", ["", ".sha256"])
-def test_a_missing_file_is_named(copied, suffix):
-    missing = copied.with_name(copied.name + suffix)
-    missing.unlink()
-    with pytest.raises(UserError, match=f"no file {missing}"):
+def test_a_missing_file_is_named(copied):
+    copied.unlink()
+    with pytest.raises(UserError, match=f"no file {copied}"):
         TinyVLM(str(copied))
+
+
+def test_only_the_shipped_file_needs_a_hash_beside_it(copied, shipped, monkeypatch):
+    missing = copied.with_name(copied.name + ".sha256")
+    missing.unlink()
+    assert TinyVLM(str(copied)).identity == shipped.identity  # as a stage of a grid exports it
+    monkeypatch.setattr("pretzel.vlm.tiny.SHIPPED", copied)
+    with pytest.raises(UserError, match=f"no file {missing}"):
+        TinyVLM()
 
 
 def test_weights_of_something_else_are_refused(tmp_path):

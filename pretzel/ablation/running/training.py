@@ -81,6 +81,8 @@ def train_and_test(
     cli = CellCLI(Namespace({"subcommand": "fit", "fit": spec["config"]}))  # type: ignore[no-untyped-call]
     write_text(folder.path / "config.yaml", yaml.safe_dump(cli.config_dump, sort_keys=False))
     trainer, model = cli.trainer, cli.model
+    if spec["export"] and hasattr(model, "export_to"):
+        model.export_to = None  # the stage's file lies in its folder, and nowhere else
     seed = int(cli.config["fit"]["seed_everything"])
     loop = make_exact(trainer)
     watch.follow(trainer, loop)
