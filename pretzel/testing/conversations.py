@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from pretzel.flow.conditioner import LayeredConditioner
-from pretzel.interleave.base import StreamInputs, StreamOutputs
+from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.packing import PackedBatch, Packer
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
@@ -158,11 +159,13 @@ class Counts:
     Attributes:
         deep: Of the deep stream; 0 where it has no layers of its own.
         vlm: Of the vision-language model.
+        taken_back: Those that were taken out of the caches again, of each stream that ran them.
         index: Absolute indices that entered the vision-language model, chunk by chunk.
     """
 
     deep: int = 0
     vlm: int = 0
+    taken_back: int = 0
     index: list[Int[Tensor, "r l"]] = field(default_factory=list)
 
 
@@ -184,10 +187,16 @@ def counted(model: Pretzel) -> Iterator[Counts]:
         counts.vlm += args[0].shape[1]
         counts.index.append(args[1])
 
+    def counting(caches: StreamCaches, num_positions: int) -> None:
+        counts.taken_back += num_positions
+        rewind(caches, num_positions)
+
+    rewind = StreamCaches.rewind
     setattr(conditioner, name, run)
     hook = model.vlm.register_forward_pre_hook(enters)
     try:
-        yield counts
+        with patch.object(StreamCaches, "rewind", counting):
+            yield counts
     finally:
         delattr(conditioner, name)
         hook.remove()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise, product
-from unittest.mock import patch
 
 import torch
 
@@ -12,8 +11,7 @@ from pretzel.interleave.seeing import Seeing
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.packing import PackedBatch
 from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuidance
-from pretzel.sampling.inversion import Inversion
-from pretzel.sampling.samplers import Jacobi, Sampler, Sequential, Work
+from pretzel.sampling.samplers import Jacobi, Sequential
 from pretzel.sampling.session import Session
 from pretzel.sampling.streams import prompt_document, prompted, sample_u
 from pretzel.sampling.text import answer
@@ -136,26 +134,6 @@ def parallel_decoding_equals_sequential(case: Case[Pretzel]) -> Deviation:
     return within(found.x, expected.x, FP64, "u by block-Jacobi")
 
 
-class Watched(Sampler):
-    """Another sampler, and how many positions it takes out of the caches again."""
-
-    def __init__(self, sampler: Sampler) -> None:
-        self.sampler = sampler
-        self.taken_back = 0
-
-    def solve(self, inversion: Inversion, block: int) -> Work:
-        """Let the other one solve it."""
-        rewind = inversion.rewind
-
-        def watched(start: int, stop: int) -> None:
-            # What an evaluation reads stands before its positions: of the first, begin-of-image.
-            self.taken_back += stop - start - (start == 0)
-            rewind(start, stop)
-
-        with patch.object(inversion, "rewind", watched):
-            return self.sampler.solve(inversion, block)
-
-
 def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:
     """Generating an image runs a stream over a position twice, or not at all.
 
@@ -170,17 +148,15 @@ def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:
     width = model.packer(whole, open_image=True).tokens.shape[1]
     once = {Sequential(): n, Jacobi(block_size=2, tolerance=0.0): -(-n // 2)}
     for guidance, sampler in product((NoGuidance(), guidance_for(model)), once):
-        session, watched = prompted(model, prompts), Watched(sampler)
+        session = prompted(model, prompts)
         with torch.no_grad(), counted(model) as counts:
-            (work,) = session.draw_u(z, guidance, watched).work
+            (work,) = session.draw_u(z, guidance, sampler).work
         committing = work.evaluations - work.provisional
         require(
             committing == once[sampler],
             f"{committing} evaluations are said to commit, not {once[sampler]}",
         )
-        _require_counts(
-            counts, session, width + n, prefix=width, lags=n, taken_back=watched.taken_back
-        )
+        _require_counts(counts, session, width + n, prefix=width, lags=n)
     return Deviation(what="each position once per stream", error=0.0, tolerance=0.0)
 
 
@@ -210,13 +186,7 @@ def conversations_commit_positions_once(case: Case[Pretzel]) -> Deviation:
 
 
 def _require_counts(
-    counts: Counts,
-    session: Session,
-    columns: int,
-    *,
-    prefix: int,
-    lags: int,
-    taken_back: int = 0,
+    counts: Counts, session: Session, columns: int, *, prefix: int, lags: int
 ) -> None:
     """Hold streams and caches to a number of columns.
 
@@ -226,7 +196,6 @@ def _require_counts(
         columns: Columns of the whole sequence.
         prefix: Those before the image, where the VLM reads no more.
         lags: Those of an image that has not been ended, which the VLM may not yet have seen.
-        taken_back: Those of provisional evaluations, in each stream that reads images as they come.
     """
     interleaving, caches = session.model.interleaving, session.caches
     assert caches is not None
@@ -235,14 +204,14 @@ def _require_counts(
         sight = interleaving.sight
         reads_along = sight is None or sight.is_causal
         in_vlm = {columns - (0 if reads_along else lags)}
-        run -= taken_back if reads_along else 0
+        run -= counts.taken_back if reads_along else 0
         assert caches.vlm is not None
         held = caches.vlm.length
         require(held in in_vlm, f"the VLM's cache holds {held} positions, not {sorted(in_vlm)}")
     require(run in in_vlm, f"the VLM ran over {run} positions, not {sorted(in_vlm)}")
     if counts.deep == 0 and run == columns:
         return  # the flow's weights are in the VLM's layers: there is but one stream
-    run = counts.deep - taken_back
+    run = counts.deep - counts.taken_back
     require(run == columns, f"the deep stream ran over {run} positions, not {columns}")
     held = caches.deep.length
     require(held == columns, f"the deep cache holds {held} positions, not {columns}")
