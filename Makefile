@@ -4,8 +4,8 @@ BIN := .venv/bin
 # One thread a process: several processes share the cores better than threads do.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
-# Test processes side by side.
-WORKERS ?= 2
+# Test processes side by side: many wait for processes of their own.
+WORKERS ?= 3
 
 .PHONY: help demo test test-slow check bench board clean
 

@@ -20,7 +20,7 @@ from pretzel.interleave.base import Interleaving, InterleavingFactory, StreamInp
 from pretzel.latent.base import LatentSpace
 from pretzel.packing import IGNORE, PackedBatch, Packer
 from pretzel.sequence import Document
-from pretzel.typing import Float, Tensor
+from pretzel.typing import Float, Int, Tensor
 from pretzel.vlm.base import VLMStream
 
 
@@ -217,19 +217,21 @@ def stream_inputs(
 ) -> StreamInputs:
     """Lay u, and what is seen, out at the image positions of packed sequences (causal)."""
     places = packed.places(packed.is_image)
-
-    def laid_out(features: Float[Tensor, "m n c"]) -> Float[Tensor, "b l c"]:
-        dense = features.new_zeros(packed.tokens.numel(), features.shape[-1])
-        dense[places] = features.flatten(0, 1)
-        return dense.view(*packed.tokens.shape, -1)
-
     return StreamInputs(
         tokens=packed.tokens,
         is_image=packed.is_image,
-        u=laid_out(u),
+        u=_laid_out(u, packed, places),
         index=packed.index,
         positions=packed.positions,
         mask=None if packed.document is None else packed.mask,
         blocks=packed.block_mask,
-        seen=None if seen is None else laid_out(seen),
+        seen=None if seen is None else _laid_out(seen, packed, places),
     )
+
+
+def _laid_out(
+    features: Float[Tensor, "m n c"], packed: PackedBatch, places: Int[Tensor, " k"]
+) -> Float[Tensor, "b l c"]:
+    dense = features.new_zeros(packed.tokens.numel(), features.shape[-1])
+    dense[places] = features.flatten(0, 1)
+    return dense.view(*packed.tokens.shape, -1)

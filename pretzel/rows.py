@@ -1,14 +1,12 @@
 """Rows of positions under construction, and which documents share one."""
 
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 
 from pretzel.packed import IGNORE, PackedBatch
 from pretzel.typing import Tensor
-
-T = TypeVar("T")
 
 
 def first_fit(lengths: Sequence[int], max_length: int) -> list[list[int]]:
@@ -106,16 +104,14 @@ class Row:
             index = [*self.index, *range(self.next_index, self.next_index + missing)]
         else:
             index = [0] * missing + self.index
-
-        def fill(values: list[T], filler: T) -> list[T]:
-            padding = [filler] * missing
-            return values + padding if side == "right" else padding + values
-
+        before, after = (0, missing) if side == "right" else (missing, 0)
+        is_valid = [False] * before + [True] * len(self.tokens) + [False] * after
+        nowhere = [0] * self.num_axes
         return PackedBatch(
-            tokens=torch.tensor([fill(self.tokens, pad)]),
-            is_image=torch.tensor([fill(self.is_image, False)]),
-            is_valid=torch.tensor([fill([True] * len(self.tokens), False)]),
+            tokens=torch.tensor([[pad] * before + self.tokens + [pad] * after]),
+            is_image=torch.tensor([[False] * before + self.is_image + [False] * after]),
+            is_valid=torch.tensor([is_valid]),
             index=torch.tensor([index]),
-            positions=torch.tensor([fill(self.positions, [0] * self.num_axes)]),
-            targets=torch.tensor([fill(self.targets, IGNORE)]),
+            positions=torch.tensor([[nowhere] * before + self.positions + [nowhere] * after]),
+            targets=torch.tensor([[IGNORE] * before + self.targets + [IGNORE] * after]),
         )

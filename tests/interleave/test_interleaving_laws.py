@@ -14,14 +14,23 @@ from pretzel.interleave.routed import routed
 from pretzel.interleave.tiled import Tiled
 from pretzel.testing import Case, LawBroken, concrete_classes, laws_of, run_laws, tiny_pretzel
 from pretzel.testing.cases import CASES
-from pretzel.testing.suite import try_law
+from pretzel.testing.suite import cases_of, try_law
 
 PARTS = concrete_classes(Interleaving, "pretzel")
 TRIALS = [
-    pytest.param(factory, id=f"{part.__name__}-{number}")
+    pytest.param(factory, number > 0, id=f"{part.__name__}-{number}")
     for part in PARTS
     for number, factory in enumerate(CASES.get(part, ()))
 ]
+VARIANTS = [pytest.param(trial.values[0], id=trial.id) for trial in TRIALS if trial.values[1]]
+# What links, adapters, sights and words may break; all of them in the slow test
+OF_VARIANTS = (
+    "models.",
+    "generation.chunks_equal",
+    "generation.positions_are_committed",
+    "generation.conversations_commit",
+    "generation.conversations_equal",
+)
 
 
 def test_every_concrete_class_has_a_case():
@@ -31,8 +40,20 @@ def test_every_concrete_class_has_a_case():
         assert all(type(factory().interleaving) is part for factory in CASES[part])
 
 
-@pytest.mark.parametrize("factory", TRIALS)
-def test_laws(factory):
+@pytest.mark.parametrize(("factory", "is_variant"), TRIALS)
+def test_laws(factory, is_variant):
+    if not is_variant:
+        run_laws(factory)
+        return
+    part = factory()
+    laws = [law for law in laws_of(part) if law.name.startswith(OF_VARIANTS)]
+    outcomes = [try_law(law, case) for law in laws for case in cases_of(part, factory)]
+    assert not [str(outcome) for outcome in outcomes if not outcome.passed]
+
+
+@pytest.mark.slow  # half a minute each
+@pytest.mark.parametrize("factory", VARIANTS)
+def test_all_laws_of_variants(factory):
     run_laws(factory)
 
 
