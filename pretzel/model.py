@@ -154,6 +154,7 @@ class Pretzel(GenerativeModel):
             return Scores(z=x, u=x, log_prob=none, token_nll=none)
         u = self.shallow(x).z
         text = self.interleaving.text_alone(stream_inputs(packed, u, self.seen(u, x)), self.vlm)
+        assert text is not None  # whoever names links to text can do without them
         return Scores(z=u, u=u, log_prob=none, token_nll=self._token_nll(text, packed))
 
     def seen(

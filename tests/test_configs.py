@@ -198,6 +198,8 @@ def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch
             folder.path.mkdir(parents=True)
             spec = {"config": small, "export": True, "checkpoint_seconds": 1000.0}
             train_and_test(folder, spec, lambda: False)
+            own = config["model"]["init_args"].get("export_to")
+            assert own is None or not Path(own).exists()  # what a user's own run has left there
             continue
         (tmp_path / "cell.yaml").write_text(yaml.safe_dump(small))
         assert main(["fit", "-c", str(tmp_path / "cell.yaml")]) == 0, run.name
