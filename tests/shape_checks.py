@@ -1,0 +1,36 @@
+"""What jaxtyping's import hook decorates the packages with, at a third of its cost.
+
+Jaxtyping's own decorator checks every argument twice, and binds the signature at every call, of
+functions without shapes as well; that was half of the time of the laws. Here arguments are checked
+once, in a scope of their own, and functions without shapes by beartype alone.
+"""
+
+import functools
+import inspect
+
+import jaxtyping
+
+_jaxtyped = jaxtyping.jaxtyped
+
+
+def _decorator(*, typechecker):
+    def decorate(target):
+        if inspect.isclass(target):
+            return _jaxtyped(typechecker=typechecker)(target)
+        checked = typechecker(target)
+        if not any("jaxtyping" in str(hint) for hint in target.__annotations__.values()):
+            return checked
+
+        @functools.wraps(target)
+        def in_a_scope(*args, **kwargs):
+            with _jaxtyped("context"):
+                return checked(*args, **kwargs)
+
+        return in_a_scope
+
+    return decorate
+
+
+def install():
+    """Let modules that are imported from now on be decorated so."""
+    jaxtyping.jaxtyped = _decorator
