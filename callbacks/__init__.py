@@ -2,6 +2,7 @@
 
 from callbacks.analysis import LinkAnalysis
 from callbacks.clip import CLIPScore
+from callbacks.conversation_accuracy import ConversationAccuracy
 from callbacks.distances import FID, KID
 from callbacks.drift import TextDrift
 from callbacks.ema import EMAWeightAveraging
@@ -21,6 +22,7 @@ __all__ = [
     "FID",
     "KID",
     "CLIPScore",
+    "ConversationAccuracy",
     "EMAWeightAveraging",
     "FeatureExtractor",
     "Generation",

@@ -1,17 +1,37 @@
 """Questions about drawings, in the sequence in which they were drawn."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from callbacks.protocols import lacks
 from pretzel.model import Pretzel
 from pretzel.sampling.generate import Trained, require_pretzel
 from pretzel.sampling.session import Drawn, Session
 from pretzel.sampling.text import MAX_ANSWER_TOKENS, text_of
-from pretzel.sequence import Document, Image, Text
+from pretzel.sequence import Document, Image, Segment, Text
+
+QUESTIONS = {"colour": "what color is the shape?", "shape": "what shape is in the image?"}
+"""What is asked of every drawing: wordings of easy-VQA that give neither colour nor shape away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One turn of several conversations: a drawing of each, and what was answered behind it.
+
+    Attributes:
+        pixels: Pictures in [-1, 1], denoised as the module does.
+        answers: Each conversation's answers to the questions, in their order.
+    """
+
+    pixels: Float[Tensor, "b 3 height width"]
+    answers: list[list[str]]
 
 
 @runtime_checkable
@@ -20,6 +40,21 @@ class Drawer(Trained, Protocol):
 
     def check_denoiser(self) -> None:
         """Refuse a denoiser that was not trained with the flow."""
+
+
+def drawer_of(module: LightningModule, owner: str) -> Drawer | None:
+    """Return the module; None for one that has no image-to-text.
+
+    Raises:
+        UserError: If it is no drawer, naming the callback that needs one.
+    """
+    can_answer = getattr(module, "can_answer", None)
+    if can_answer is False:
+        return None
+    if can_answer is None or not isinstance(module, Drawer):
+        what = "a module with can_answer, check_denoiser() and what it draws with"
+        raise lacks(owner, what, module)
+    return module
 
 
 def draw_and_ask(
@@ -87,6 +122,92 @@ def read_and_ask(
         session = _behind(model, captions, questions, max_tokens)
         session.read_image(drawn.u, drawn.x)
         return _answers(session, questions, max_tokens)
+
+
+def converse(
+    module: Drawer,
+    captions: Sequence[Sequence[str]],
+    keys: Sequence[str],
+    questions: Sequence[str],
+    max_tokens: int = MAX_ANSWER_TOKENS,
+) -> list[Turn]:
+    """Hold conversations of several images, each in one sequence.
+
+    A turn is a caption, its drawing, then every question with its greedy answer; all of it stays
+    before what follows.
+
+    Args:
+        module: The module.
+        captions: The captions of each conversation, equally many, at least one.
+        keys: Names of the conversations; image t has the noise of ``key#t``.
+        questions: What is asked behind every drawing.
+        max_tokens: An answer that has not ended by then is cut, and ended.
+
+    Returns:
+        The turns, all conversations side by side.
+
+    Raises:
+        UserError: As :func:`draw_and_ask`.
+    """
+    module.check_denoiser()
+    model = require_pretzel(module.pretzel)
+    num_turns = len(captions[0])
+    longest = max(len(model.vlm.encode_text(text)) for text in chain.from_iterable(captions))
+    asked = sum(len(model.vlm.encode_text(text)) + max_tokens + 1 for text in questions)
+    session = Session(
+        model, len(keys), num_turns * (longest + model.latent.num_positions + 2 + asked)
+    )
+    held: list[list[Segment]] = [[] for _ in keys]
+    latents: list[Float[Tensor, "b n d"]] = []
+    turns = []
+    for t in range(num_turns):
+        said = [row[t] for row in captions]
+        with torch.inference_mode():
+            session.read_text(said)
+            z = model.sample_noise([f"{key}#{t}" for key in keys], module.seed, "draw")
+            drawn = session.draw(z, module.guidance, module.sampler)
+        for segments, caption in zip(held, said, strict=True):
+            segments += [Text(content=caption), Image()]
+        documents = [
+            Document(key=key, segments=tuple(segments))
+            for key, segments in zip(keys, held, strict=True)
+        ]
+        before = [x.clone() for x in latents]  # made under inference mode
+
+        def log_prob(
+            point: Tensor, before: list[Tensor] = before, documents: list[Document] = documents
+        ) -> Tensor:
+            images = torch.stack([*before, point], dim=1)
+            densities = model.score(documents, images.flatten(0, 1)).log_prob
+            return densities.view(images.shape[:2])[:, -1]
+
+        clean = module.denoiser(drawn.x, model.latent.noise, log_prob)
+        latents.append(drawn.x)
+        with torch.inference_mode():
+            pixels = model.latent.decode(clean).clamp(-1, 1)
+            answers = [_asked_of_all(session, text, max_tokens) for text in questions]
+        for question, texts in zip(questions, answers, strict=True):
+            for segments, text in zip(held, texts, strict=True):
+                segments += [Text(content=question), text]
+        by_row = [[text.content for text in row] for row in zip(*answers, strict=True)]
+        turns.append(Turn(pixels=pixels, answers=by_row or [[] for _ in keys]))
+    return turns
+
+
+def _asked_of_all(session: Session, question: str, max_tokens: int) -> list[Text]:
+    """Ask a question in every row, and return what is answered there."""
+    session.read_text([question] * session.num_rows)
+    tokens = torch.stack(list(session.write(max_tokens)), dim=1)
+    end = session.model.vlm.special.end_of_text
+    session.end_text((tokens == end).any(1))
+    return [
+        Text(content=text_of(session.model, row), role="target", tokens=tuple(_until(row, end)))
+        for row in tokens.tolist()
+    ]
+
+
+def _until(tokens: list[int], end: int) -> list[int]:
+    return tokens[: tokens.index(end)] if end in tokens else tokens
 
 
 def _behind(

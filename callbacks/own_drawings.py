@@ -7,17 +7,21 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from callbacks.drawing_questions import Drawer, draw_and_ask, read_and_ask
+from callbacks.drawing_questions import (
+    QUESTIONS,
+    Drawer,
+    draw_and_ask,
+    drawer_of,
+    read_and_ask,
+)
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.judge import COLOURS, SHAPES, Judge, load_judge, read_caption
-from callbacks.protocols import EvaluationSample, evaluation_samples, lacks, split_of_stage
+from callbacks.protocols import EvaluationSample, evaluation_samples, split_of_stage
 from callbacks.reporting import Stage, gather, log_values, tensorboards
 from pretzel.errors import UserError
 from pretzel.sampling.generate import require_pretzel
 from pretzel.sampling.pictures import to_uint8
 
-QUESTIONS = {"colour": "what color is the shape?", "shape": "what shape is in the image?"}
-"""What is asked of every drawing: wordings of easy-VQA that give neither colour nor shape away."""
 NUM_SHOWN = 32
 """Answers that the judge contradicts, shown in TensorBoard at each evaluation."""
 
@@ -80,9 +84,9 @@ class OwnDrawings(Evaluation):
     with the module's guidance, sampler and seed, the noise keyed by sample. Behind the image
     stands a question, ``caption, image, question``, in the caches that drawing has left: nothing
     is decoded and encoded again, and nothing is read twice. A drawing has two open questions
-    (:data:`QUESTIONS`), each in a copy of the sequence, so that neither sees the other. Answers
-    are greedy and must match exactly. Logs, over colours and shapes together and apart
-    (``..._colour``, ``..._shape``),
+    (:data:`~callbacks.drawing_questions.QUESTIONS`), each in a copy of the sequence, so that
+    neither sees the other. Answers are greedy and must match exactly. Logs, over colours and
+    shapes together and apart (``..._colour``, ``..._shape``),
 
     - ``<stage>/drawn_vqa_caption``: the answer is what the caption asked for; only questions
       count that the caption settles;
@@ -127,7 +131,7 @@ class OwnDrawings(Evaluation):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict":
             return
-        if _drawer(pl_module) is None:
+        if drawer_of(pl_module, "OwnDrawings") is None:
             rank_zero_info("OwnDrawings: not applicable, the module has no image-to-text direction")
             return
         split = split_of_stage(stage)
@@ -141,7 +145,7 @@ class OwnDrawings(Evaluation):
 
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
-        module = _drawer(pl_module)
+        module = drawer_of(pl_module, "OwnDrawings")
         if module is None:
             return
         usable = [s for s in evaluation_samples(trainer, stage, "OwnDrawings") if _can_be_judged(s)]
@@ -192,17 +196,6 @@ class OwnDrawings(Evaluation):
 def _can_be_judged(sample: EvaluationSample) -> bool:
     caption = read_caption(sample.caption)
     return caption.colour is not None or caption.shape is not None
-
-
-def _drawer(module: LightningModule) -> Drawer | None:
-    """Return the module; None for one that has no image-to-text."""
-    can_answer = getattr(module, "can_answer", None)
-    if can_answer is False:
-        return None
-    if can_answer is None or not isinstance(module, Drawer):
-        what = "a module with can_answer, check_denoiser() and what it draws with"
-        raise lacks("OwnDrawings", what, module)
-    return module
 
 
 def _table(asked: Sequence[AskedOfDrawing]) -> str:

@@ -5,11 +5,14 @@ therefore monitor any metric on any rank, and no rank waits for one that has lef
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL.Image import Image as Picture
 from torch.utils.tensorboard.writer import SummaryWriter
 
 Stage = Literal["val", "test"]
@@ -43,3 +46,26 @@ def tensorboards(trainer: Trainer) -> list[SummaryWriter]:
     if not trainer.is_global_zero:
         return []
     return [x.experiment for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
+
+
+def show_sheet(
+    trainer: Trainer, folder: str | None, stage: Stage, name: str, picture: Picture
+) -> None:
+    """Write ``<folder>/<name>/step-00001000.png``, and the image ``<stage>/<name>``.
+
+    Args:
+        trainer: The trainer; on ranks other than zero nothing is written.
+        folder: Its ``log_dir``, which all ranks must have asked for; None writes no file.
+        stage: At test the file is ``test-step-...``.
+        name: What the picture shows.
+        picture: The picture.
+    """
+    if not trainer.is_global_zero:
+        return
+    for board in tensorboards(trainer):
+        board.add_image(f"{stage}/{name}", np.asarray(picture), trainer.global_step, None, "HWC")
+    if folder is not None:
+        prefix = "test-" if stage == "test" else ""
+        path = Path(folder) / name / f"{prefix}step-{trainer.global_step:08d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)

@@ -1,9 +1,7 @@
 """Picture sheets of generated images at fixed prompts and fixed noise."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
-import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
@@ -14,7 +12,7 @@ from callbacks.protocols import (
     generator_of,
     split_of_stage,
 )
-from callbacks.reporting import Stage, tensorboards
+from callbacks.reporting import Stage, show_sheet
 from pretzel.errors import UserError
 from pretzel.sampling.pictures import pictures, sheet
 
@@ -76,15 +74,7 @@ class SampleGrid(Evaluation):
                 self._chosen, stream_key=("samples",)
             )
             picture = sheet(pictures(images), self._chosen, self.columns)
-            for board in tensorboards(trainer):
-                board.add_image(
-                    f"{stage}/samples", np.asarray(picture), trainer.global_step, dataformats="HWC"
-                )
-            if folder is not None:
-                prefix = "test-" if stage == "test" else ""
-                path = Path(folder) / "samples" / f"{prefix}step-{trainer.global_step:08d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(path)
+            show_sheet(trainer, folder, stage, "samples", picture)
         trainer.strategy.barrier("SampleGrid")
 
 

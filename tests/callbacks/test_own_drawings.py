@@ -10,38 +10,28 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from painted import forced
 from test_likelihood import Dense
-from tiny import TRANSFORMER, perturb, tiny_module
+from tiny import perturb, tiny_module
 from torch import Tensor
 from torch.nn.functional import interpolate
 from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
 
 from callbacks import OwnDrawings
-from callbacks.drawing_questions import draw_and_ask, read_and_ask
+from callbacks.drawing_questions import QUESTIONS, draw_and_ask, read_and_ask
 from callbacks.judge import COLOURS, SHAPES, read_caption
-from callbacks.own_drawings import (
-    QUESTIONS,
-    AskedOfDrawing,
-    agreements,
-    contradiction,
-)
+from callbacks.own_drawings import AskedOfDrawing, agreements, contradiction
 from datamodules import EasyVQA
 from pretzel.errors import UserError
-from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
 from pretzel.interleave import Stacked, TextPrefix
 from pretzel.interleave.sight import SeesLatents
 from pretzel.interleave.tiled import Tiled
-from pretzel.latent import Pixels
-from pretzel.latent.pixels import patchify
-from pretzel.model import Pretzel
 from pretzel.module import PretzelModule
-from pretzel.sampling.denoise import Denoiser, ScoreDenoiser
+from pretzel.sampling.denoise import ScoreDenoiser
 from pretzel.sampling.generate import conversation_with
 from pretzel.sampling.guidance import NoGuidance
 from pretzel.sampling.pictures import pictures
-from pretzel.sampling.samplers import Sequential
-from pretzel.schedule import Constant
-from pretzel.sequence import Document, DocumentBatch, Image, Text
+from pretzel.sequence import Document, Image, Text
 from pretzel.vlm.tiny import TinyVLM
 
 CAPTIONS = ["a red circle", "a blue shape", "a triangle"]
@@ -118,17 +108,6 @@ def test_a_contradiction_names_another_colour_and_another_shape() -> None:
         assert said.shape != shape
 
 
-class Painter(Denoiser):
-    """Makes known pictures of whatever has been drawn, in order."""
-
-    def __init__(self, painted: list[Tensor]) -> None:
-        self.painted = list(painted)
-
-    def __call__(self, x: Tensor, sigma: float, log_prob: object) -> Tensor:
-        some, self.painted = self.painted[: len(x)], self.painted[len(x) :]
-        return patchify(torch.stack(some), 16)
-
-
 class Says(Stacked):
     """Answers the two questions of every drawing with ``red`` and ``circle``, then otherwise."""
 
@@ -143,31 +122,6 @@ class Says(Stacked):
         return torch.nn.functional.one_hot(says, 512).float()
 
 
-class Forced(PretzelModule):
-    def test_step(self, batch: DocumentBatch, batch_idx: int) -> None:
-        """Leave everything to the callback: what is said has no likelihood."""
-
-
-def forced(painted: list[Tensor]) -> PretzelModule:
-    return Forced(
-        pretzel=Pretzel(
-            latent=Pixels(image_size=32, patch_size=16, noise=0.05),
-            split=ExplicitSplit(shallow=[1, 1], deep=1),
-            permutations=[Raster(), Flip()],
-            shallow=partial(AFBlock, transform=AffineSoftplus(), conditioner=TRANSFORMER),
-            deep=partial(DeepStream, transform=AffineSoftplus(), conditioner=TRANSFORMER),
-            vlm=TinyVLM(),
-            interleaving=Says,
-        ),
-        text_weight=1.0,
-        optimizer=partial(torch.optim.SGD, lr=0.1),
-        schedule=Constant(),
-        guidance=NoGuidance(),
-        denoiser=Painter(painted),
-        sampler=Sequential(),
-    )
-
-
 def test_known_drawings_and_known_answers_give_known_numbers(tmp_path: Path) -> None:
     wanted = ["a red circle", "a red triangle", "a shape", "a blue circle", "a circle"]
     painted = [("red", "circle"), ("teal", "circle"), ("blue", "circle"), ("red", "rectangle")]
@@ -175,7 +129,7 @@ def test_known_drawings_and_known_answers_give_known_numbers(tmp_path: Path) -> 
         Known(key=str(i), image=draw("black", "triangle"), caption=caption, questions=())
         for i, caption in enumerate(wanted)
     ]
-    module = forced([draw(*look) for look in painted])
+    module = forced([draw(*look) for look in painted], Says)
     metric = OwnDrawings(batch_size=3)
     found = results(tmp_path, module, metric, KnownData(samples=samples))
     assert module.denoiser.painted == []  # nothing is asked for where a caption names nothing
@@ -337,7 +291,7 @@ def test_what_the_judge_contradicts_is_shown(tmp_path: Path) -> None:
     samples = [Known(key="k", image=draw("red", "circle"), caption="a red circle", questions=())]
     for number, look in enumerate([("teal", "circle"), ("red", "circle")]):
         folder = tmp_path / str(number)
-        module, data = forced([draw(*look)]), KnownData(samples=samples)
+        module, data = forced([draw(*look)], Says), KnownData(samples=samples)
         results(folder, module, OwnDrawings(), data, board=True)
         events = EventAccumulator(str(next(folder.rglob("events.*")).parent)).Reload()
         tensor = events.Tensors("test/own_drawings/text_summary")[0].tensor_proto

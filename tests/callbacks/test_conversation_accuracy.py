@@ -1,0 +1,174 @@
+"""Conversations of several images, held in a batch and judged turn by turn."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from painted import forced
+from PIL import Image as PILImage
+from test_likelihood import Dense
+from test_own_drawings import ASKED, perturbed, small
+from tiny import tiny_module
+from torch import Tensor
+from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
+
+from callbacks import ConversationAccuracy
+from callbacks.conversation_accuracy import Judged, turn_values
+from callbacks.drawing_questions import converse
+from pretzel.errors import UserError
+from pretzel.interleave import Stacked, TextPrefix
+from pretzel.interleave.sight import SeesLatents
+from pretzel.interleave.tiled import Tiled
+from pretzel.sampling.denoise import ScoreDenoiser
+from pretzel.sampling.generate import conversation_with
+from pretzel.sampling.pictures import pictures
+from pretzel.vlm.tiny import TinyVLM
+
+TOLD = [["a red circle", "a blue shape"], ["a teal triangle", "a circle"], ["red", "a circle"]]
+KEYS = ["a", "b", "c"]
+
+
+def results(
+    folder: Path, module: LightningModule, metric: Callback, data: KnownData, **settings: object
+) -> dict[str, float]:
+    trainer = make_trainer(folder, [metric], **settings)
+    trainer.test(module, datamodule=data, verbose=False)
+    return {
+        name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()
+    }
+
+
+class RedCircle(Stacked):
+    """Answers ``red``, then ``circle``, then the same again."""
+
+    step = 0
+
+    def logits(self, text: Tensor, vlm: TinyVLM) -> Tensor:
+        word = ("red", "", "circle", "")[self.step % 4]
+        self.step += 1
+        says = vlm.encode_text(word)[0] if word else vlm.special.end_of_text
+        return torch.nn.functional.one_hot(torch.tensor([says] * len(text)), 512).float()
+
+
+def test_known_pictures_and_known_answers_give_known_numbers(tmp_path: Path) -> None:
+    captions = ["a red circle", "a blue circle", "a shape", "a red triangle", "a teal circle"]
+    samples = [
+        Known(key=str(i), image=draw("black", "triangle"), caption=caption, questions=())
+        for i, caption in enumerate(captions)
+    ]
+    painted = [
+        *[("red", "circle"), ("blue", "circle"), ("red", "circle")],  # a red triangle, the last
+        *[("red", "circle"), ("teal", "circle"), ("red", "circle")],  # ... the first
+        ("teal", "circle"),
+        ("green", "rectangle"),  # a blue circle
+    ]
+    module = forced([draw(*look) for look in painted], RedCircle)
+    metric = ConversationAccuracy(batch_size=3)
+    assert results(tmp_path, module, metric, KnownData(samples=samples)) == pytest.approx(
+        {
+            "conversations_n": 4,
+            "turn1_right": 3 / 4,
+            "turn1_vqa": 6 / 8,
+            "turn2_right": 2 / 4,
+            "turn2_vqa": 5 / 8,
+            # where a red circle follows a red circle that was to be a triangle it is no copy
+            "turn2_copied": 1 / 3,
+        }
+    )
+    assert module.denoiser.painted == []
+
+
+def test_nothing_that_should_not_be_copied_has_no_value() -> None:
+    red, blue = ("red", "circle"), ("blue", "circle")
+    turns = [
+        Judged(wanted=red, drawn=blue, answers=blue),
+        Judged(wanted=blue, drawn=blue, answers=("blue", "rectangle")),
+    ]
+    assert turn_values([turns]) == {
+        "conversations_n": 1,
+        "turn1_right": 0,
+        "turn1_vqa": 1,
+        "turn2_right": 1,
+        "turn2_vqa": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    "interleaving", [Stacked, partial(Stacked, sight=SeesLatents()), partial(Tiled, word="VVVVF")]
+)
+def test_batches_equal_conversations_one_by_one(interleaving) -> None:
+    module = perturbed(interleaving, denoiser=ScoreDenoiser())
+    turns = converse(module, TOLD, KEYS, ASKED, max_tokens=3)
+    for i, (key, captions) in enumerate(zip(KEYS, TOLD, strict=True)):
+        talk = conversation_with(module, key=key, room=128)
+        for t, caption in enumerate(captions):
+            talk.say(caption)
+            drawn = pictures(turns[t].pixels[i : i + 1])[0]
+            assert talk.draw().tobytes() == drawn.tobytes()
+            for question, answer in zip(ASKED, turns[t].answers[i], strict=True):
+                talk.say(question)
+                assert talk.answer(max_tokens=3) == answer
+    assert len({answer for turn in turns for row in turn.answers for answer in row}) > 1
+
+
+def test_without_questions_a_turn_is_a_picture() -> None:
+    turns = converse(perturbed(), TOLD[:2], KEYS[:2], [])
+    assert [turn.answers for turn in turns] == [[[], []], [[], []]]
+
+
+def test_values_do_not_depend_on_batches_ranks_or_repetition(tmp_path: Path) -> None:
+    data = small(known_samples())
+
+    def metric(batch_size: int) -> ConversationAccuracy:
+        return ConversationAccuracy(num_conversations=5, batch_size=batch_size)
+
+    one = results(tmp_path / "one", perturbed(), metric(5), data, board=True)
+    assert one["conversations_n"] == 5
+    assert results(tmp_path / "some", perturbed(), metric(2), data) == one
+    sheet = next(tmp_path.rglob("conversations/test-step-00000000.png"))
+    with PILImage.open(sheet) as picture:
+        assert picture.height > 2 * picture.width  # five conversations of two pictures
+    trainer = make_trainer(tmp_path, [metric(5)])
+    for _ in range(2):
+        trainer.validate(perturbed(), datamodule=data, verbose=False)
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        assert values == {f"val/{name}": value for name, value in one.items()}
+
+
+class Keep(Callback):
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        torch.save(values, Path(trainer.default_root_dir) / f"rank{trainer.global_rank}.pt")
+
+
+@pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders")
+@pytest.mark.parametrize("num_conversations", [1, 3])
+def test_two_ranks_agree_with_one(tmp_path: Path, num_conversations: int) -> None:
+    data = small(known_samples()[:24])
+    metric = ConversationAccuracy(num_conversations=num_conversations)
+    expected = results(tmp_path / "one", perturbed(), metric, data)
+    trainer = make_trainer(tmp_path, [metric, Keep()], devices=2, strategy="ddp_fork")
+    trainer.test(perturbed(), datamodule=data, verbose=False)
+    for rank in (0, 1):
+        values = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        assert values == {f"test/{name}": value for name, value in expected.items()}
+
+
+def test_not_applicable_without_image_to_text(tmp_path: Path) -> None:
+    data = small(known_samples())
+    assert results(tmp_path, tiny_module(TextPrefix), ConversationAccuracy(), data) == {}
+    recaller = Recaller(can_answer=False)
+    assert results(tmp_path, recaller, ConversationAccuracy(), KnownData()) == {}
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    for name in ("num_conversations", "num_images", "batch_size", "every_n_validations"):
+        with pytest.raises(UserError, match=f"{name} must be at least 1, got 0"):
+            ConversationAccuracy(**{name: 0})
+    nothing = [Known(key="k", image=draw("red", "circle"), caption="a circle", questions=())]
+    with pytest.raises(UserError, match="the test samples have none"):
+        results(tmp_path, tiny_module(), ConversationAccuracy(), small(nothing))
+    with pytest.raises(UserError, match="ConversationAccuracy needs a module with can_answer"):
+        results(tmp_path, Dense(), ConversationAccuracy(), KnownData())
