@@ -22,7 +22,7 @@ class AsWritten(Recipe):
     """
 
     def __init__(self, drop: float = 0.1) -> None:
-        self.drop = _probability(drop)
+        self.drop = _probability("drop", drop)
 
     def accepts(self, sample: AnySample) -> bool:
         """Say whether the sample is an interleaved document."""
@@ -46,27 +46,35 @@ class AsWritten(Recipe):
 
 @final
 class Conversations(Recipe):
-    """Caption, image, question, answer, then the caption of another image, that image, and so on.
+    """Turns one after another: a caption, its image, questions with their answers as targets.
 
-    A caption is a request for the image behind it; answers are targets. The images are those of
-    consecutive samples of the shuffled stream; an interleaved document met on the way stays as it
-    is written.
+    A caption is a request for the image behind it. Where not every turn is shown, a turn without
+    its image has the same questions: to be answered from the last caption, whatever was shown
+    before. The samples are consecutive ones of the shuffled stream; an interleaved document met on
+    the way stays as it is written.
 
     Args:
-        num_images: Images of a document.
-        per_image: Questions behind each image, chosen at random without repetition; all of them
-            where the image has fewer.
+        num_turns: Turns of a document.
+        per_image: Questions of each turn, chosen at random without repetition; all of them where
+            the image has fewer.
         drop: Probability that everything before one of the images, drawn at random, is dropped:
             the null condition of guidance, for first and for later images.
+        shown: Probability of each turn to have its image.
+
+    Raises:
+        UserError: If a number is negative, there is no turn, or a probability is none.
     """
 
-    def __init__(self, num_images: int = 2, per_image: int = 1, drop: float = 0.1) -> None:
-        for name, number, least in (("num_images", num_images, 1), ("per_image", per_image, 0)):
+    def __init__(
+        self, num_turns: int = 2, per_image: int = 1, drop: float = 0.1, shown: float = 1.0
+    ) -> None:
+        for name, number, least in (("num_turns", num_turns, 1), ("per_image", per_image, 0)):
             if number < least:
                 raise UserError(f"{name} must be at least {least}, not {number}")
-        self.num_images = num_images
+        self.num_turns = num_turns
         self.per_image = per_image
-        self.drop = _probability(drop)
+        self.drop = _probability("drop", drop)
+        self.shown = _probability("shown", shown)
 
     def accepts(self, sample: AnySample) -> bool:
         """Say whether the sample is a captioned image."""
@@ -85,29 +93,33 @@ class Conversations(Recipe):
                 f"recipe Conversations: sample {sample.key} is an interleaved document; use "
                 "datamodules.AsWritten, alone or in a Mixture"
             )
-        shown, met = [sample], []
-        while len(shown) < self.num_images:
+        told, met = [sample], []
+        while len(told) < self.num_turns:
             other = next(following)
             if isinstance(other, Sample):
-                shown.append(other)
+                told.append(other)
             else:
                 met.append(as_written(other))
         segments: list[Segment] = []
-        for one in shown:
-            segments += [Text(content=one.caption), Image()]
+        pixels = []
+        for one in told:
+            segments.append(Text(content=one.caption))
+            if torch.rand((), generator=generator).item() < self.shown:
+                segments.append(Image())
+                pixels.append(one.pixels)
             order = torch.randperm(len(one.questions), generator=generator).tolist()
             for index in order[: self.per_image]:
                 question, answer = one.questions[index]
                 segments += [Text(content=question), Text(content=answer, role="target")]
-        document = Document(key="+".join(one.key for one in shown), segments=tuple(segments))
-        whole = Illustrated(document=document, pixels=tuple(one.pixels for one in shown))
+        document = Document(key="+".join(one.key for one in told), segments=tuple(segments))
+        whole = Illustrated(document=document, pixels=tuple(pixels))
         return (_dropped(whole, self.drop, generator), *met)
 
 
-def _probability(drop: float) -> float:
-    if not 0 <= drop <= 1:
-        raise UserError(f"drop must be a probability in [0, 1], not {drop}")
-    return drop
+def _probability(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise UserError(f"{name} must be a probability in [0, 1], not {value}")
+    return value
 
 
 def _dropped(whole: Illustrated, drop: float, generator: torch.Generator) -> Illustrated:

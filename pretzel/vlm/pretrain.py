@@ -128,15 +128,7 @@ class TinyVLMPretraining(LightningModule):
         """Return the mean negative log-likelihood of the batch's text, in nats per token."""
         draw = stream(self.seed, "vlm-noise", self.global_step, self.global_rank)
         images = self._noised(batch.images, draw)
-        # Documents without an image are short: packed apart, they need no padding to images
-        seeing = [document for document in batch.documents if document.num_images]
-        blind = [document for document in batch.documents if not document.num_images]
-        parts = [
-            self._nll(documents, pixels)
-            for documents, pixels in ((seeing, images), (blind, images[:0]))
-            if documents
-        ]
-        nll, weights = (torch.cat(part) for part in zip(*parts, strict=True))
+        nll, weights = self._nll_by_images(batch.documents, images)
         loss = nll @ weights / weights.sum()
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
@@ -202,6 +194,22 @@ class TinyVLMPretraining(LightningModule):
         std = self.max_noise * strength[:, 0] * (strength[:, 1] < 0.5)
         noise = torch.randn(images.shape, generator=draw)
         return images + (std[:, None, None, None] * noise).to(images)
+
+    def _nll_by_images(
+        self, documents: Sequence[Document], images: Float[Tensor, "m 3 height width"]
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        """Pack each document with others of as many images, which needs little padding."""
+        numbers = torch.tensor([document.num_images for document in documents])
+        beside = numbers.repeat_interleave(numbers).to(images.device)
+        parts = [
+            self._nll(
+                [document for document in documents if document.num_images == number],
+                images[beside == number],
+            )
+            for number in sorted(set(numbers.tolist()), reverse=True)
+        ]
+        nll, weights = (torch.cat(part) for part in zip(*parts, strict=True))
+        return nll, weights
 
     def _nll(
         self, documents: Sequence[Document], images: Float[Tensor, "m 3 height width"]

@@ -184,7 +184,7 @@ def conversation(recipe, number=0):
 
 
 def test_a_conversation_asks_about_each_image_and_requests_the_next():
-    (made,) = conversation(Conversations(num_images=3, per_image=2, drop=0.0))
+    (made,) = conversation(Conversations(num_turns=3, per_image=2, drop=0.0))
     assert made.document.key == "k1+k2+k3"
     first, second, third = (pixels(i) for i in (1, 2, 3))
     for found, expected in zip(made.pixels, (first, second, third), strict=True):
@@ -204,8 +204,29 @@ def test_a_conversation_asks_about_each_image_and_requests_the_next():
 
 
 def test_an_image_without_questions_has_none():
-    (made,) = Conversations(num_images=1, drop=0.0).draw(SAMPLES[0], repeat(DOCUMENT), stream(0))
+    (made,) = Conversations(num_turns=1, drop=0.0).draw(SAMPLES[0], repeat(DOCUMENT), stream(0))
     assert made.document.segments == (Text(content="caption 0"), Image())
+
+
+def test_turns_that_are_not_shown_keep_caption_and_questions():
+    recipe, num_shown = Conversations(num_turns=3, drop=0.0, shown=0.3), 0
+    for number in range(200):
+        (made,) = conversation(recipe, number)
+        segments = made.document.segments
+        text = tuple(one for one in segments if isinstance(one, Text))
+        assert [one.content for one in text[::3]] == ["caption 1", "caption 2", "caption 3"]
+        assert [one.role for one in text] == ["context", "context", "target"] * 3
+        # an image stands behind its own caption, and shows what that says
+        shown = [before.content for before, one in pairwise(segments) if isinstance(one, Image)]
+        assert [f"caption {one[0, 0, 0]}" for one in made.pixels] == shown
+        num_shown += len(shown)
+    assert num_shown == pytest.approx(180, abs=40)
+
+
+def test_a_document_without_images_is_never_dropped():
+    (made,) = conversation(Conversations(num_turns=2, drop=1.0, shown=0.0))
+    assert made.pixels == ()
+    assert all(isinstance(segment, Text) for segment in made.document.segments)
 
 
 def test_documents_met_on_the_way_stay():
@@ -242,9 +263,10 @@ def test_a_higher_drop_rate_drops_the_same_and_more():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Conversations(num_images=0), "num_images must be at least 1, not 0"),
+        (lambda: Conversations(num_turns=0), "num_turns must be at least 1, not 0"),
         (lambda: Conversations(per_image=-1), "per_image must be at least 0, not -1"),
         (lambda: Conversations(drop=2.0), "drop must be a probability in [0, 1], not 2.0"),
+        (lambda: Conversations(shown=-0.5), "shown must be a probability in [0, 1], not -0.5"),
         (lambda: AsWritten(drop=-1.0), "drop must be a probability in [0, 1], not -1.0"),
         (lambda: AsWritten().draw(SAMPLES[0], repeat(SAMPLES[0]), stream(0)), "no segments"),
         (lambda: Captions().draw(DOCUMENT, repeat(DOCUMENT), stream(0)), "datamodules.AsWritten"),
@@ -290,7 +312,7 @@ def test_equal_seeds_give_equal_batches_and_resuming_continues(shard_pattern, nu
 
 
 def test_every_image_is_that_of_its_sample():
-    recipe = Conversations(num_images=3, per_image=0, drop=0.4)
+    recipe = Conversations(num_turns=3, per_image=0, drop=0.4)
     datamodule = module(EasyVQA(), recipe, image_size=64)
     known = {sample.key: sample for sample in EasyVQA().samples("train", 64)}
     for batch in datamodule.train_dataloader():

@@ -109,6 +109,24 @@ def test_every_parameter_gets_a_gradient():
         assert parameter.grad.abs().max() > 0, name
 
 
+def test_documents_of_none_one_and_two_images_count_as_if_alone():
+    module = small()
+    question = ("what color is the shape?", "red")
+    red, blue = (question_document([(question[0], name)]).segments for name in ("red", "blue"))
+    both = (Text(content="a red shape"), *red, Text(content="a blue shape"), *blue)
+    documents = (Document(key="both", segments=both), *batch().documents)
+    images = torch.cat([batch().images.flip(0), batch().images])
+    alone, start = [], 0
+    for document in documents:
+        end = start + document.num_images
+        nll, weights = module._nll([document], images[start:end])
+        alone.append(torch.stack([nll @ weights, weights.sum()]))
+        start = end
+    nll, weights = module._nll_by_images(documents, images)
+    together = torch.stack([nll @ weights, weights.sum()])
+    torch.testing.assert_close(together, torch.stack(alone).sum(0))
+
+
 def test_missing_tokenizer_is_named(tmp_path):
     with pytest.raises(UserError, match=r"tokenizer: no file .*nothing\.json"):
         TinyVLMPretraining(
