@@ -50,6 +50,7 @@ def name(path: Path) -> str:
 def shrunk(callbacks: list[dict]) -> list[dict]:
     """Keep every callback, ask fewer questions and draw fewer pictures."""
     small = {
+        "ConversationAccuracy": {"num_conversations": 1},
         "Generation": {"num_images": 4, "batch_size": 4},
         "LinkAnalysis": {"num_samples": 4},
         "OwnDrawings": {"num_images": 2},
@@ -82,8 +83,9 @@ def overlay(config: dict, folder: Path) -> Path:
 
 
 # tests/test_stages.py chains them.
-STAGES = ("s1", "s2", "s3", "conversations")
+STAGES = ("s1", "s2", "s3", "conversations", "vlm_turns")
 CHAINED = [ROOT / "ablations" / "stages" / f"{name}.yaml" for name in STAGES]
+CHAINED.append(ROOT / "ablations" / "base" / "turns.yaml")
 
 
 def test_every_overlay_is_laid_over_something_that_is_tested():

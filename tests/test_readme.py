@@ -19,10 +19,10 @@ README = (ROOT / "README.md").read_text()
 SHRINK = str(Path(__file__).parent / "configs" / "shrink.yaml")
 
 
-def commands() -> list[list[str]]:
+def commands(text: str = README) -> list[list[str]]:
     """Return the commands of all fenced sh blocks, without comments."""
     found = []
-    for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL):
+    for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words:
@@ -147,20 +147,29 @@ def test_the_longer_run_in_full(tmp_path):
         assert log.Scalars(name)[-1].value >= goal, name
 
 
+STAGE_GOALS = {"test/right": 0.85, "test/vqa": 0.85, "test/vqa_open": 0.75}
+
+
 @pytest.mark.slow
-def test_the_stages_in_full(tmp_path):
-    """S1, S2 and S3 by the commands of the README, and what they promise."""
+@pytest.mark.parametrize(
+    ("part", "goals"),
+    [
+        ("### The stages of the paper", STAGE_GOALS),
+        ("### Talking to it", {**STAGE_GOALS, "test/turn1_right": 0.85, "test/turn2_right": 0.85}),
+    ],
+    ids=["stages", "conversations"],
+)
+def test_a_chain_of_stages_in_full(part, goals, tmp_path):
+    """The stages by the commands of the README, and what they promise."""
     (tmp_path / "ablations").symlink_to(ROOT / "ablations")
+    section = README.partition(part)[2].partition("\n##")[0]
     started = time.monotonic()
-    for command in [c for c in STAGES if c[1] == "fit"][:3]:
-        done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, timeout=3500)
-        assert done.returncode == 0
+    for command in commands(section):
+        if command[:2] in (["pretzel", "fit"], ["pretzel", "test"]):
+            done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, timeout=3500)
+            assert done.returncode == 0
     print(f"{(time.monotonic() - started) / 60:.1f} minutes")
-    (test,) = [c for c in COMMANDS if c[1] == "test" and "runs/stages/s3" in c[-1]]
-    done = subprocess.run([sys.executable, "-m", *test], cwd=tmp_path, timeout=3500)
-    assert done.returncode == 0
     log = EventAccumulator(str(tmp_path / "runs/stages/s3"))
     log.Reload()
-    goals = {"test/right": 0.85, "test/vqa": 0.85, "test/vqa_open": 0.75}
     for name, goal in goals.items():
         assert log.Scalars(name)[-1].value >= goal, name

@@ -241,13 +241,17 @@ def test_weights_that_are_no_checkpoint_of_this_model_are_refused(tmp_path):
 def shrunk(name, folder):
     """Write the shrinking overlay: all callbacks stay, with less to do."""
     small = yaml.safe_load(SHRINK.read_text())
-    own = "s3" if name == "conversations" else name
-    callbacks = yaml.safe_load((STAGES / f"{own}.yaml").read_text())["trainer"]["callbacks"]
+    callbacks = yaml.safe_load((STAGES / f"{name}.yaml").read_text())["trainer"]["callbacks"]
     sizes = {
+        "ConversationAccuracy": {"num_conversations": 2},
         "Generation": {"num_images": 4, "batch_size": 4},
         "OwnDrawings": {"num_images": 2},
         "SampleGrid": {"num_images": 2, "columns": 2},
-        "VQAAccuracy": {"num_questions": 8, "num_validation_questions": 8},
+        "VQAAccuracy": {
+            "num_questions": 8,
+            "num_validation_questions": 8,
+            "blind_baseline": False,  # reads all of the training questions
+        },
     }
     for callback in callbacks:
         arguments = sizes.get(callback["class_path"].rpartition(".")[2], {})
@@ -257,21 +261,26 @@ def shrunk(name, folder):
     return folder / "small.yaml"
 
 
-@pytest.mark.timeout(900)  # four fits and a test
+def run(command, *files):
+    return main([*command, *[word for file in files for word in ("-c", str(file))]])
+
+
+@pytest.mark.timeout(900)  # seven fits and a test
 def test_the_files_chain_by_checkpoint_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     states = {}
-    for name in ("s1", "s2", "s3", "conversations"):
-        stage = [STAGES / f"{name}.yaml"]
-        if name == "conversations":
-            stage.insert(0, STAGES / "s3.yaml")
-        files = [BASE, PROCESSES, *stage, shrunk(name, tmp_path)]
-        assert main(["fit", *[word for file in files for word in ("-c", str(file))]]) == 0
+
+    def train(name, *over, base=(BASE, PROCESSES)):
+        files = [*base, STAGES / f"{name}.yaml", *over, shrunk(name, tmp_path)]
+        assert run(["fit"], *files) == 0
         checkpoint = tmp_path / "runs" / "stages" / name / "checkpoints" / "last.ckpt"
-        states[name] = torch.load(checkpoint, weights_only=True)["state_dict"]
+        saved = torch.load(checkpoint, weights_only=True)
+        states[name] = saved["state_dict"]
         if name == "s3":
-            options = [word for file in files for word in ("-c", str(file))]
-            assert main(["test", *options, "--ckpt_path", str(checkpoint)]) == 0
+            assert run(["test", "--ckpt_path", str(checkpoint)], *files) == 0
+        return saved["frozen"]["vlm"]
+
+    shipped = {train(name) for name in ("s1", "s2", "s3")}
     adapter = "pretzel.interleaving.adapter."
     for name, value in states["s2"].items():
         assert torch.equal(value, states["s1"][name]) != name.startswith(adapter), name
@@ -279,5 +288,16 @@ def test_the_files_chain_by_checkpoint_path(tmp_path, monkeypatch):
         key = f"pretzel.interleaving.{skip}.linear.weight"
         assert not states["s2"][key].any()
         assert states["s3"][key].any()
-        assert not torch.equal(states["conversations"][key], states["s3"][key])
-    assert len(list((tmp_path / "runs" / "text_states").glob("*/*.safetensors"))) == 1
+    kept = list((tmp_path / "runs" / "text_states").glob("*/*.safetensors"))
+    assert len(kept) == 1
+
+    # For conversations, with a vision-language model of their own
+    assert (
+        run(["fit"], STAGES / "vlm.yaml", STAGES / "vlm_turns.yaml", shrunk("vlm", tmp_path)) == 0
+    )
+    base = (BASE, PROCESSES, BASE.with_name("turns.yaml"))
+    own = {train("s1", base=base), train("s2", base=base)}
+    own.add(train("s3", STAGES / "conversations.yaml", base=base))
+    assert len(shipped) == len(own) == 1
+    assert shipped != own
+    assert len(list((tmp_path / "runs" / "text_states").glob("*/*.safetensors"))) == 2
