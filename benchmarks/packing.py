@@ -43,7 +43,7 @@ def recipes() -> Mapping[str, Recipe]:
     """Return what documents are made of."""
     return {
         "many lengths": Mixture(
-            [Captions(), Questions(2), Told(2), Conversations(num_turns=3, per_image=2)],
+            [Captions(), Questions(2), Told(2), Conversations(num_turns=3, max_questions=4)],
             [0.35, 0.2, 0.3, 0.15],
         ),
         "one length": Captions(),

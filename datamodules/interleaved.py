@@ -55,8 +55,8 @@ class Conversations(Recipe):
 
     Args:
         num_turns: Turns of a document.
-        per_image: Questions of each turn, chosen at random without repetition; all of them where
-            the image has fewer.
+        max_questions: Most questions of a turn, chosen at random without repetition; every number
+            from none on is as frequent, so that another turn may begin behind any of them.
         drop: Probability that everything before one of the images, drawn at random, is dropped:
             the null condition of guidance, for first and for later images.
         shown: Probability of each turn to have its image.
@@ -66,13 +66,14 @@ class Conversations(Recipe):
     """
 
     def __init__(
-        self, num_turns: int = 2, per_image: int = 1, drop: float = 0.1, shown: float = 1.0
+        self, num_turns: int = 2, max_questions: int = 2, drop: float = 0.1, shown: float = 1.0
     ) -> None:
-        for name, number, least in (("num_turns", num_turns, 1), ("per_image", per_image, 0)):
-            if number < least:
-                raise UserError(f"{name} must be at least {least}, not {number}")
+        least = {"num_turns": (num_turns, 1), "max_questions": (max_questions, 0)}
+        for name, (number, bound) in least.items():
+            if number < bound:
+                raise UserError(f"{name} must be at least {bound}, not {number}")
         self.num_turns = num_turns
-        self.per_image = per_image
+        self.max_questions = max_questions
         self.drop = _probability("drop", drop)
         self.shown = _probability("shown", shown)
 
@@ -107,8 +108,9 @@ class Conversations(Recipe):
             if torch.rand((), generator=generator).item() < self.shown:
                 segments.append(Image())
                 pixels.append(one.pixels)
+            count = int(torch.randint(self.max_questions + 1, (), generator=generator))
             order = torch.randperm(len(one.questions), generator=generator).tolist()
-            for index in order[: self.per_image]:
+            for index in order[:count]:
                 question, answer = one.questions[index]
                 segments += [Text(content=question), Text(content=answer, role="target")]
         document = Document(key="+".join(one.key for one in told), segments=tuple(segments))
