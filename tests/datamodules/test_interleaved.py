@@ -184,23 +184,31 @@ def conversation(recipe, number=0):
 
 
 def test_a_conversation_asks_about_each_image_and_requests_the_next():
-    (made,) = conversation(Conversations(num_turns=3, per_image=2, drop=0.0))
-    assert made.document.key == "k1+k2+k3"
-    first, second, third = (pixels(i) for i in (1, 2, 3))
-    for found, expected in zip(made.pixels, (first, second, third), strict=True):
-        assert (found == expected).all()
-    segments = made.document.segments
-    assert segments[:5] == (
-        Text(content="caption 1"),
-        Image(),
-        Text(content="q10"),
-        Text(content="a10", role="target"),
-        Text(content="caption 2"),
-    )
-    assert len(segments) == 3 * 2 + 2 * (1 + 2 + 2)
-    for question, answer in pairwise(segments):
-        if isinstance(answer, Text) and answer.role == "target":
-            assert answer.content[1:] == question.content[1:]
+    recipe, counts = Conversations(num_turns=3, max_questions=2, drop=0.0), []
+    for number in range(300):
+        (made,) = conversation(recipe, number)
+        assert made.document.key == "k1+k2+k3"
+        for found, expected in zip(made.pixels, (pixels(i) for i in (1, 2, 3)), strict=True):
+            assert (found == expected).all()
+        segments = iter(made.document.segments)
+        asked = {}
+        for segment in segments:
+            text = segment.content
+            if text.startswith("caption"):
+                turn = text[-1]
+                asked[turn] = []
+                assert next(segments) == Image()
+            else:
+                assert text.startswith(f"q{turn}")
+                assert next(segments) == Text(content=f"a{text[1:]}", role="target")
+                asked[turn].append(text)
+        assert all(len(set(found)) == len(found) for found in asked.values())
+        counts.append([len(found) for found in asked.values()])
+    # of the first image there is one question only
+    first, *others = zip(*counts, strict=True)
+    assert [first.count(n) for n in (0, 1, 2)] == pytest.approx([100, 200, 0], abs=35)
+    for turn in others:
+        assert [turn.count(n) for n in (0, 1, 2)] == pytest.approx([100, 100, 100], abs=35)
 
 
 def test_an_image_without_questions_has_none():
@@ -209,18 +217,20 @@ def test_an_image_without_questions_has_none():
 
 
 def test_turns_that_are_not_shown_keep_caption_and_questions():
-    recipe, num_shown = Conversations(num_turns=3, drop=0.0, shown=0.3), 0
+    num_shown, num_asked = 0, 0
     for number in range(200):
-        (made,) = conversation(recipe, number)
+        (made,) = conversation(Conversations(num_turns=3, drop=0.0, shown=0.3), number)
+        (whole,) = conversation(Conversations(num_turns=3, drop=0.0, shown=1.0), number)
         segments = made.document.segments
-        text = tuple(one for one in segments if isinstance(one, Text))
-        assert [one.content for one in text[::3]] == ["caption 1", "caption 2", "caption 3"]
-        assert [one.role for one in text] == ["context", "context", "target"] * 3
+        text = [one for one in segments if isinstance(one, Text)]
+        assert text == [one for one in whole.document.segments if isinstance(one, Text)]
         # an image stands behind its own caption, and shows what that says
         shown = [before.content for before, one in pairwise(segments) if isinstance(one, Image)]
         assert [f"caption {one[0, 0, 0]}" for one in made.pixels] == shown
         num_shown += len(shown)
+        num_asked += len(text) - 3
     assert num_shown == pytest.approx(180, abs=40)
+    assert num_asked
 
 
 def test_a_document_without_images_is_never_dropped():
@@ -246,9 +256,9 @@ def test_the_past_of_first_and_later_images_is_dropped(recipe):
         assert not any(isinstance(segment, Dropped) for segment in rest)
         assert len(made.pixels) == made.document.num_images
         starts.append(len(head.segments) if isinstance(head, Dropped) else 0)
-    # dropped in half of them; from the first image on, or from the second
+    # dropped in half of them; from the first image on, or from the second behind a question or not
     assert starts.count(0) == pytest.approx(200, abs=40)
-    assert set(starts) == {0, 1, 5}
+    assert set(starts) == ({0, 1, 5} if isinstance(recipe, AsWritten) else {0, 1, 3, 5})
     assert starts.count(1) == pytest.approx(100, abs=35)
 
 
@@ -264,7 +274,7 @@ def test_a_higher_drop_rate_drops_the_same_and_more():
     ("make", "message"),
     [
         (lambda: Conversations(num_turns=0), "num_turns must be at least 1, not 0"),
-        (lambda: Conversations(per_image=-1), "per_image must be at least 0, not -1"),
+        (lambda: Conversations(max_questions=-1), "max_questions must be at least 0, not -1"),
         (lambda: Conversations(drop=2.0), "drop must be a probability in [0, 1], not 2.0"),
         (lambda: Conversations(shown=-0.5), "shown must be a probability in [0, 1], not -0.5"),
         (lambda: AsWritten(drop=-1.0), "drop must be a probability in [0, 1], not -1.0"),
@@ -312,7 +322,7 @@ def test_equal_seeds_give_equal_batches_and_resuming_continues(shard_pattern, nu
 
 
 def test_every_image_is_that_of_its_sample():
-    recipe = Conversations(num_turns=3, per_image=0, drop=0.4)
+    recipe = Conversations(num_turns=3, max_questions=0, drop=0.4)
     datamodule = module(EasyVQA(), recipe, image_size=64)
     known = {sample.key: sample for sample in EasyVQA().samples("train", 64)}
     for batch in datamodule.train_dataloader():
