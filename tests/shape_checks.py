@@ -9,15 +9,17 @@ import functools
 import inspect
 
 import jaxtyping
+from beartype import BeartypeConf, beartype
 
 _jaxtyped = jaxtyping.jaxtyped
+_check = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 
 
 def _decorator(*, typechecker):
     def decorate(target):
         if inspect.isclass(target):
             return _jaxtyped(typechecker=typechecker)(target)
-        checked = typechecker(target)
+        checked = _check(target)
         if not any("jaxtyping" in str(hint) for hint in target.__annotations__.values()):
             return checked
 
