@@ -17,10 +17,11 @@ _check = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 
 def _decorator(*, typechecker):
     def decorate(target):
-        if inspect.isclass(target):
-            return _jaxtyped(typechecker=typechecker)(target)
+        hints = [] if inspect.isclass(target) else target.__annotations__.values()
+        if inspect.isclass(target) or any(isinstance(hint, str) for hint in hints):
+            return _jaxtyped(typechecker=typechecker)(target)  # knows names that are not there yet
         checked = _check(target)
-        if not any("jaxtyping" in str(hint) for hint in target.__annotations__.values()):
+        if not any("jaxtyping" in str(hint) for hint in hints):
             return checked
 
         @functools.wraps(target)
