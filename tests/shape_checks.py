@@ -7,6 +7,7 @@ once, in a scope of their own, and functions without shapes by beartype alone.
 
 import functools
 import inspect
+import typing
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -17,11 +18,10 @@ _check = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 
 def _decorator(*, typechecker):
     def decorate(target):
-        hints = [] if inspect.isclass(target) else target.__annotations__.values()
-        if inspect.isclass(target) or any(isinstance(hint, str) for hint in hints):
-            return _jaxtyped(typechecker=typechecker)(target)  # knows names that are not there yet
+        if inspect.isclass(target) or _names_what_is_missing(target):
+            return _jaxtyped(typechecker=typechecker)(target)
         checked = _check(target)
-        if not any("jaxtyping" in str(hint) for hint in hints):
+        if not any("jaxtyping" in str(hint) for hint in target.__annotations__.values()):
             return checked
 
         @functools.wraps(target)
@@ -32,6 +32,15 @@ def _decorator(*, typechecker):
         return in_a_scope
 
     return decorate
+
+
+def _names_what_is_missing(function):
+    """Whether a hint names what is defined later, or imported for types alone."""
+    try:
+        typing.get_type_hints(function)
+    except NameError:
+        return True
+    return False
 
 
 def install():
