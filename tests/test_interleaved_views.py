@@ -162,7 +162,7 @@ def test_the_stage_of_conversations_trains(name, tmp_path, monkeypatch):
         ROOT / "ablations" / "stages" / "s3.yaml",
         ROOT / "ablations" / "stages" / "conversations.yaml",
         tmp_path / "arm.yaml",
-        shrunk("conversations", tmp_path),
+        shrunk("s3", tmp_path),
     ]
     options = [word for file in files for word in ("-c", os.fspath(file))]
     assert main(["fit", *options]) == 0
