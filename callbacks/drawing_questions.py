@@ -1,6 +1,6 @@
 """Questions about drawings, in the sequence in which they were drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol, runtime_checkable
@@ -89,13 +89,11 @@ def draw_and_ask(
         drawn = session.draw(z, module.guidance, module.sampler)
         answers = _answers(session, questions, max_tokens)
 
-    def log_prob(point: Tensor) -> Tensor:
-        documents = [
-            Document(key=key, segments=(Text(content=caption), Image()))
-            for key, caption in zip(keys, captions, strict=True)
-        ]
-        return model.score(documents, point).log_prob
-
+    documents = [
+        Document(key=key, segments=(Text(content=caption), Image()))
+        for key, caption in zip(keys, captions, strict=True)
+    ]
+    log_prob = _last_log_prob(model, documents, [])
     clean = module.denoiser(drawn.x, model.latent.noise, log_prob)
     with torch.inference_mode():
         pixels = model.latent.decode(clean).clamp(-1, 1)
@@ -172,15 +170,7 @@ def converse(
             Document(key=key, segments=tuple(segments))
             for key, segments in zip(keys, held, strict=True)
         ]
-        before = [x.clone() for x in latents]  # made under inference mode
-
-        def log_prob(
-            point: Tensor, before: list[Tensor] = before, documents: list[Document] = documents
-        ) -> Tensor:
-            images = torch.stack([*before, point], dim=1)
-            densities = model.score(documents, images.flatten(0, 1)).log_prob
-            return densities.view(images.shape[:2])[:, -1]
-
+        log_prob = _last_log_prob(model, documents, latents)
         clean = module.denoiser(drawn.x, model.latent.noise, log_prob)
         latents.append(drawn.x)
         with torch.inference_mode():
@@ -192,6 +182,19 @@ def converse(
         by_row = [[text.content for text in row] for row in zip(*answers, strict=True)]
         turns.append(Turn(pixels=pixels, answers=by_row or [[] for _ in keys]))
     return turns
+
+
+def _last_log_prob(
+    model: Pretzel, documents: Sequence[Document], latents: Sequence[Float[Tensor, "b n d"]]
+) -> Callable[[Float[Tensor, "b n d"]], Float[Tensor, " b"]]:
+    """Return the log-density of the last image of each document, given those before it."""
+    before = [x.clone() for x in latents]  # made under inference mode
+
+    def log_prob(point: Float[Tensor, "b n d"]) -> Float[Tensor, " b"]:
+        images = torch.stack([*before, point], dim=1)
+        return model.score(documents, images.flatten(0, 1)).log_prob.view(images.shape[:2])[:, -1]
+
+    return log_prob
 
 
 def _asked_of_all(session: Session, question: str, max_tokens: int) -> list[Text]:

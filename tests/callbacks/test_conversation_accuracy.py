@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from painted import forced
 from PIL import Image as PILImage
 from test_likelihood import Dense
-from test_own_drawings import ASKED, perturbed, small
+from test_own_drawings import ASKED, Keep, perturbed, results, small
 from tiny import tiny_module
 from torch import Tensor
 from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
@@ -28,16 +27,6 @@ from pretzel.vlm.tiny import TinyVLM
 
 TOLD = [["a red circle", "a blue shape"], ["a teal triangle", "a circle"], ["red", "a circle"]]
 KEYS = ["a", "b", "c"]
-
-
-def results(
-    folder: Path, module: LightningModule, metric: Callback, data: KnownData, **settings: object
-) -> dict[str, float]:
-    trainer = make_trainer(folder, [metric], **settings)
-    trainer.test(module, datamodule=data, verbose=False)
-    return {
-        name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()
-    }
 
 
 class RedCircle(Stacked):
@@ -135,12 +124,6 @@ def test_values_do_not_depend_on_batches_ranks_or_repetition(tmp_path: Path) -> 
         trainer.validate(perturbed(), datamodule=data, verbose=False)
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         assert values == {f"val/{name}": value for name, value in one.items()}
-
-
-class Keep(Callback):
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        torch.save(values, Path(trainer.default_root_dir) / f"rank{trainer.global_rank}.pt")
 
 
 @pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders")

@@ -49,7 +49,7 @@ def small(samples: list[Known]) -> KnownData:
 
 
 def results(
-    folder: Path, module: LightningModule, metric: OwnDrawings, data: KnownData, **settings: object
+    folder: Path, module: LightningModule, metric: Callback, data: KnownData, **settings: object
 ) -> dict[str, float]:
     trainer = make_trainer(folder, [metric], **settings)
     trainer.test(module, datamodule=data, verbose=False)
