@@ -22,6 +22,8 @@ Look = tuple[str, str]
 """Colour and shape."""
 NUM_SHOWN = 12
 """Conversations on the sheet of pictures."""
+COLUMNS = 8
+"""Pictures of a row of it, which holds whole conversations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +84,9 @@ class ConversationAccuracy(Evaluation):
       questions; chance is 0.229;
     - ``<stage>/conversations_n``: the number of conversations.
 
-    The first of them are shown in TensorBoard, one a row, and written to
-    ``<log_dir>/conversations``. Where the module has no image-to-text direction nothing is logged:
-    the metric is not applicable. Conversations are dealt out to ranks.
+    The pictures of the first are shown in TensorBoard, and written to ``<log_dir>/conversations``.
+    Where the module has no image-to-text direction nothing is logged: the metric is not
+    applicable. Conversations are dealt out to ranks.
 
     Args:
         num_conversations: Conversations, over all ranks.
@@ -172,7 +174,7 @@ class ConversationAccuracy(Evaluation):
         picture = sheet(
             [one for i in first for one in pictures(torch.stack(shown[i]) / 127.5 - 1)],
             [caption for i in first for caption in told[i]],
-            self.num_images,
+            max(COLUMNS // self.num_images, 1) * self.num_images,
         )
         show_sheet(trainer, folder, stage, "conversations", picture)
 

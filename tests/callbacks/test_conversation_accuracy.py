@@ -118,7 +118,7 @@ def test_values_do_not_depend_on_batches_ranks_or_repetition(tmp_path: Path) -> 
     assert results(tmp_path / "some", perturbed(), metric(2), data) == one
     sheet = next(tmp_path.rglob("conversations/test-step-00000000.png"))
     with PILImage.open(sheet) as picture:
-        assert picture.height > 2 * picture.width  # five conversations of two pictures
+        assert picture.width > 2 * picture.height  # two rows of four conversations of two pictures
     trainer = make_trainer(tmp_path, [metric(5)])
     for _ in range(2):
         trainer.validate(perturbed(), datamodule=data, verbose=False)
