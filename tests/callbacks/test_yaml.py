@@ -29,6 +29,8 @@ callbacks:
     init_args: {num_samples: 50}
   - class_path: callbacks.OwnDrawings
     init_args: {num_images: 100}
+  - class_path: callbacks.ConversationAccuracy
+    init_args: {num_conversations: 100, num_images: 2}
   - class_path: callbacks.Generation
     init_args:
       num_images: 256
