@@ -11,11 +11,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.drawing_questions import QUESTIONS, Drawer, converse, drawer_of
-from callbacks.evaluation import Evaluation, check_counts
-from callbacks.judge import COLOURS, SHAPES, Judge, load_judge, read_caption
-from callbacks.protocols import evaluation_samples, split_of_stage
+from callbacks.evaluation import check_counts
+from callbacks.judge import COLOURS, SHAPES, Appearance, read_caption
+from callbacks.judged_drawings import JudgedDrawings
 from callbacks.reporting import Stage, gather, log_values, show_sheet
-from pretzel.errors import UserError
 from pretzel.sampling.pictures import pictures, sheet, to_uint8
 
 Look = tuple[str, str]
@@ -64,7 +63,7 @@ def turn_values(conversations: Sequence[Sequence[Judged]]) -> dict[str, float]:
     return values
 
 
-class ConversationAccuracy(Evaluation):
+class ConversationAccuracy(JudgedDrawings):
     """Hold conversations of several images in one sequence, and judge every picture and answer.
 
     A turn is a caption, the drawing of it, and two questions
@@ -99,6 +98,8 @@ class ConversationAccuracy(Evaluation):
             datamodule lack what is needed; before training.
     """
 
+    names = "a colour and a shape"
+
     def __init__(
         self,
         num_conversations: int = 100,
@@ -116,26 +117,11 @@ class ConversationAccuracy(Evaluation):
         self.num_conversations = num_conversations
         self.num_images = num_images
         self.batch_size = batch_size
-        self._judge: Judge | None = None
 
+    @staticmethod
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict":
-            return
-        if drawer_of(pl_module, "ConversationAccuracy") is None:
-            rank_zero_info(
-                "ConversationAccuracy: not applicable, the module has no image-to-text direction"
-            )
-            return
-        split = split_of_stage(stage)
-        samples = evaluation_samples(trainer, split, "ConversationAccuracy")
-        if not any(read_caption(sample.caption).complete for sample in samples):
-            raise UserError(
-                "ConversationAccuracy needs captions that name a colour and a shape of easy-VQA, "
-                f"but the {split} samples have none"
-            )
-        if self._judge is None:
-            self._judge = load_judge()
+    def can_be_judged(caption: Appearance) -> bool:
+        return caption.complete
 
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
@@ -143,13 +129,8 @@ class ConversationAccuracy(Evaluation):
         if module is None:
             return
         folder = trainer.log_dir  # asks all ranks
-        samples = [
-            sample
-            for sample in evaluation_samples(trainer, stage, "ConversationAccuracy")
-            if read_caption(sample.caption).complete
-        ]
-        count = min(self.num_conversations, len(samples))
-        spread = [samples[i * len(samples) // count] for i in range(count)]
+        spread = self.spread(trainer, stage, self.num_conversations)
+        count = len(spread)
         stride = max(count // self.num_images, 1)
         told = [
             [spread[(i + t * stride) % count].caption for t in range(self.num_images)]
@@ -181,12 +162,11 @@ class ConversationAccuracy(Evaluation):
     def _hold(
         self, module: Drawer, captions: list[list[str]], keys: list[str]
     ) -> tuple[list[list[Judged]], list[list[UInt8[Tensor, "3 height width"]]]]:
-        assert self._judge is not None, "setup() comes first"
         held: list[list[Judged]] = [[] for _ in keys]
         shown: list[list[Tensor]] = [[] for _ in keys]
         for t, turn in enumerate(converse(module, captions, keys, list(QUESTIONS.values()))):
             images = to_uint8(turn.pixels)
-            verdict = self._judge.to(images.device).judge(images / 127.5 - 1)
+            verdict = self.judge.to(images.device).judge(images / 127.5 - 1)
             looks = zip(verdict.colour.tolist(), verdict.shape.tolist(), strict=True)
             for row, (colour, shape) in enumerate(looks):
                 wanted = read_caption(captions[row][t])

@@ -14,11 +14,11 @@ from callbacks.drawing_questions import (
     drawer_of,
     read_and_ask,
 )
-from callbacks.evaluation import Evaluation, check_counts
-from callbacks.judge import COLOURS, SHAPES, Judge, load_judge, read_caption
-from callbacks.protocols import EvaluationSample, evaluation_samples, split_of_stage
+from callbacks.evaluation import check_counts
+from callbacks.judge import COLOURS, SHAPES, Appearance, read_caption
+from callbacks.judged_drawings import JudgedDrawings
+from callbacks.protocols import EvaluationSample
 from callbacks.reporting import Stage, gather, log_values, tensorboards
-from pretzel.errors import UserError
 from pretzel.sampling.generate import require_pretzel
 from pretzel.sampling.pictures import to_uint8
 
@@ -77,7 +77,7 @@ def contradiction(colour: int, shape: int) -> str:
     return f"a {COLOURS[(colour + 1) % len(COLOURS)]} {SHAPES[(shape + 1) % len(SHAPES)]}"
 
 
-class OwnDrawings(Evaluation):
+class OwnDrawings(JudgedDrawings):
     r"""Let the model draw captions, and ask it about each drawing in the same sequence.
 
     Captions of the evaluation samples are drawn as :meth:`pretzel.module.PretzelModule.draw` does,
@@ -98,8 +98,8 @@ class OwnDrawings(Evaluation):
       repeating this caption scores 0;
     - ``..._n``: the number of questions of each.
 
-    Chance over 8 colours and 3 shapes is 1/8, 1/3, and 0.229 together. Documents of training are
-    ``caption, image`` and ``image, question, answer``: what is asked for here is neither.
+    Chance over 8 colours and 3 shapes is 1/8, 1/3, and 0.229 together. Where documents of training
+    are ``caption, image`` and ``image, question, answer``, what is asked for here is neither.
 
     Where the module has no image-to-text direction (``can_answer`` is false) nothing is logged:
     the metric is then not applicable, not zero. Drawings are dealt out to ranks.
@@ -115,6 +115,8 @@ class OwnDrawings(Evaluation):
             what is needed; before training.
     """
 
+    names = "a colour or a shape"
+
     def __init__(
         self,
         num_images: int | None = 200,
@@ -125,33 +127,19 @@ class OwnDrawings(Evaluation):
         check_counts(type(self).__name__, num_images=num_images, batch_size=batch_size)
         self.num_images = num_images
         self.batch_size = batch_size
-        self._judge: Judge | None = None
 
+    @staticmethod
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict":
-            return
-        if drawer_of(pl_module, "OwnDrawings") is None:
-            rank_zero_info("OwnDrawings: not applicable, the module has no image-to-text direction")
-            return
-        split = split_of_stage(stage)
-        if not any(map(_can_be_judged, evaluation_samples(trainer, split, "OwnDrawings"))):
-            raise UserError(
-                "OwnDrawings needs captions that name a colour or a shape of easy-VQA, but the "
-                f"{split} samples have none"
-            )
-        if self._judge is None:
-            self._judge = load_judge()
+    def can_be_judged(caption: Appearance) -> bool:
+        return caption.colour is not None or caption.shape is not None
 
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         module = drawer_of(pl_module, "OwnDrawings")
         if module is None:
             return
-        usable = [s for s in evaluation_samples(trainer, stage, "OwnDrawings") if _can_be_judged(s)]
-        count = min(self.num_images or len(usable), len(usable))
-        spread = [usable[i * len(usable) // count] for i in range(count)]
-        rank_zero_info(f"OwnDrawings: {count} drawings")
+        spread = self.spread(trainer, stage, self.num_images)
+        rank_zero_info(f"OwnDrawings: {len(spread)} drawings")
         mine = spread[trainer.global_rank :: trainer.world_size]
         own: list[AskedOfDrawing] = []
         for start in range(0, len(mine), self.batch_size):
@@ -162,13 +150,12 @@ class OwnDrawings(Evaluation):
             board.add_text(f"{stage}/own_drawings", _table(asked), trainer.global_step)
 
     def _ask(self, module: Drawer, samples: Sequence[EvaluationSample]) -> list[AskedOfDrawing]:
-        assert self._judge is not None, "setup() comes first"
         captions = [sample.caption for sample in samples]
         questions = list(QUESTIONS.values())
         drawn, pixels, answers = draw_and_ask(
             module, captions, [sample.key for sample in samples], questions
         )
-        verdict = self._judge.to(pixels.device).judge(to_uint8(pixels) / 127.5 - 1)
+        verdict = self.judge.to(pixels.device).judge(to_uint8(pixels) / 127.5 - 1)
         seen = {"colour": verdict.colour.tolist(), "shape": verdict.shape.tolist()}
         others = [contradiction(*look) for look in zip(seen["colour"], seen["shape"], strict=True)]
         contradicted = read_and_ask(require_pretzel(module.pretzel), others, drawn, questions)
@@ -191,11 +178,6 @@ class OwnDrawings(Evaluation):
                     )
                 )
         return asked
-
-
-def _can_be_judged(sample: EvaluationSample) -> bool:
-    caption = read_caption(sample.caption)
-    return caption.colour is not None or caption.shape is not None
 
 
 def _table(asked: Sequence[AskedOfDrawing]) -> str:

@@ -1,8 +1,8 @@
-"""What jaxtyping's import hook decorates the packages with, at a third of its cost.
+"""What jaxtyping's import hook decorates the packages with, at half of its cost.
 
 Jaxtyping's own decorator checks every argument twice, and binds the signature at every call, of
-functions without shapes as well; that was half of the time of the laws. Here arguments are checked
-once, in a scope of their own, and functions without shapes by beartype alone.
+functions without shapes as well; that was more than half of the time of the laws. Here arguments
+are checked once, in a scope of their own, and functions without shapes by beartype alone.
 """
 
 import functools
