@@ -4,7 +4,7 @@
     python -m benchmarks.generation --quick   # seconds: does everything compute what it should?
 
 A conversation of nine turns, each a question, its answer, a caption and its image, is held in one
-sequence by :class:`pretzel.sampling.session.Session`, and again by an arm that throws the caches
+sequence by :class:`pretzel.generation.session.Session`, and again by an arm that throws the caches
 away whenever it turns to a text or an image and encodes all before in one pass, or that has no
 caches; all must give the same tokens and latents. Weights are random, batch 1, one thread, one
 process; times are CPU times. Arms run in turn, and so do steps at several lengths of the sequence
@@ -34,12 +34,12 @@ from benchmarks import (
 from benchmarks.generation_script import Script, Trace
 from benchmarks.measure import Task
 from benchmarks.stages import WordsAsTokens
-from pretzel.cli import ParserOnly
-from pretzel.config.overlay import override, read
-from pretzel.config.yamlfile import Source
 from pretzel.model import Pretzel
-from pretzel.module import PretzelModule
+from pretzel.runs.cli import ParserOnly
+from pretzel.runs.config.overlay import override, read
+from pretzel.runs.config.yaml_lines import Source
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
+from pretzel.training.module import PretzelModule
 from pretzel.typing import Float, Tensor
 
 BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"

@@ -1,7 +1,7 @@
 """Three ways to hold a conversation of texts and images.
 
-*Ours* is :class:`pretzel.sampling.session.Session` as it is. *Re-encoding* throws both caches away
-whenever it turns to a text or an image, and encodes the whole sequence so far in one pass. *No
+*Ours* is :class:`pretzel.generation.session.Session` as it is. *Re-encoding* throws both caches
+away whenever it turns to a text or an image, and encodes the whole sequence so far in one pass. *No
 caches* encodes the whole sequence for every token and every position.
 """
 
@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.generation_script import Script, Trace, converse
+from pretzel.generation.session import Session
+from pretzel.generation.token_choice import GREEDY, Writing
 from pretzel.interleave.base import StreamInputs, StreamOutputs
 from pretzel.model import Pretzel
 from pretzel.sampling.guidance import Guidance
-from pretzel.sampling.session import Session
-from pretzel.sampling.writing import GREEDY, Writing
 from pretzel.typing import Float, Int, Tensor
 
 

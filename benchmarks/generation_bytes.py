@@ -11,12 +11,12 @@ from benchmarks.floor import Floor
 from benchmarks.generation_growth import Place
 from benchmarks.generation_script import CAPTION, QUESTION, Script, noise
 from pretzel.flow import AFBlock
+from pretzel.generation.drawing import StreamInversion
+from pretzel.generation.session import Session
 from pretzel.interleave import Stacked
 from pretzel.model import Pretzel
-from pretzel.sampling.drawing import StreamInversion
 from pretzel.sampling.inversion import BlockInversion, Inversion
 from pretzel.sampling.samplers import Sequential, Work
-from pretzel.sampling.session import Session
 from pretzel.typing import Tensor
 
 

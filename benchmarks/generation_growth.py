@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.generation_script import CAPTION, QUESTION, Script, Trace, Unending, hold, noise
+from pretzel.generation.drawing import StreamInversion
+from pretzel.generation.session import Session
 from pretzel.model import Pretzel
-from pretzel.sampling.drawing import StreamInversion
-from pretzel.sampling.session import Session
 from pretzel.typing import Tensor
 
 TURN = 8

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
+from pretzel.generation.drawing import StreamInversion
+from pretzel.generation.session import Session
+from pretzel.generation.token_choice import Writing
 from pretzel.model import Pretzel
-from pretzel.sampling.drawing import StreamInversion
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.inversion import Inversion
 from pretzel.sampling.samplers import Sequential, Work
-from pretzel.sampling.session import Session
-from pretzel.sampling.writing import Writing
 from pretzel.typing import Float, Int, Tensor
 
 QUESTION, CAPTION = "what shape is it?", "a small red circle"

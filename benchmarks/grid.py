@@ -40,11 +40,11 @@ from pretzel.ablation.engines.base import Engine
 from pretzel.ablation.engines.forks import Forks
 from pretzel.ablation.engines.processes import Processes
 from pretzel.ablation.engines.slots import Slots
+from pretzel.ablation.execution.lifecycle import prepared
+from pretzel.ablation.execution.runner import Selection
+from pretzel.ablation.execution.runner import run as run_cells
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.planning.plan import Plan
-from pretzel.ablation.running.lifecycle import prepared
-from pretzel.ablation.running.run import Selection
-from pretzel.ablation.running.run import run as run_cells
 
 _RATE = 3e-3
 _OVERHEAD, _FASTER, _STATUS = 1.05, 1.5, 1.0

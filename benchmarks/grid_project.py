@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.ledger import CellFolder, write_json
-from pretzel.ablation.planning.planner import make
+from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.planning.make_plan import make
+from pretzel.files.atomic import write_json
 
 BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"
 _RATE = "model.init_args.optimizer.init_args.lr"

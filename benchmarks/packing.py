@@ -29,11 +29,11 @@ from datamodules import (
     WebDatasetDataModule,
 )
 from datamodules.grounding import Told
-from pretzel.cli import ParserOnly
-from pretzel.config.overlay import read
 from pretzel.model import Pretzel
-from pretzel.module import PretzelModule
-from pretzel.sequence import DocumentBatch
+from pretzel.runs.cli import ParserOnly
+from pretzel.runs.config.overlay import read
+from pretzel.sequence.document import DocumentBatch
+from pretzel.training.module import PretzelModule
 from pretzel.typing import Tensor
 
 BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"

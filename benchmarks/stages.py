@@ -25,16 +25,16 @@ import torch
 
 from benchmarks import measure
 from benchmarks.measure import Row, Task
-from pretzel.cli import ParserOnly
-from pretzel.config.overlay import Config, fold, override, read
-from pretzel.config.yamlfile import Source
-from pretzel.generative import GenerativeModel, Scores
+from pretzel.flow.generative_model import GenerativeModel, Scores
 from pretzel.model import Pretzel
-from pretzel.module import PretzelModule
-from pretzel.sequence import DocumentBatch, caption_document, question_document
+from pretzel.runs.cli import ParserOnly
+from pretzel.runs.config.overlay import Config, fold, override, read
+from pretzel.runs.config.yaml_lines import Source
+from pretzel.sequence.document import DocumentBatch, caption_document, question_document
+from pretzel.training.module import PretzelModule
+from pretzel.training.text_states import TextStates
 from pretzel.typing import Tensor
 from pretzel.vlm.huggingface import HuggingFaceVLM
-from pretzel.vlm.text_states import TextStates
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"
 QUESTIONS = 4  # about each image, as in the shipped stage

@@ -20,8 +20,8 @@ from pretzel.errors import UserError
 from pretzel.flow.block.base import at_least_float32
 from pretzel.interleave.links import Link
 from pretzel.model import Pretzel
-from pretzel.packing import PackedBatch
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence.document import DocumentBatch
+from pretzel.sequence.packer import PackedBatch
 
 _COLUMNS = ("ratio", "alignment")
 _Kinds = Mapping[str, Bool[Tensor, "b l"]]

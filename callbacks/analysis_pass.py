@@ -9,10 +9,10 @@ from torch.utils.hooks import RemovableHandle
 
 from callbacks.protocols import EvaluationSample, HasLikelihood, evaluation_samples, lacks
 from callbacks.reporting import Stage
-from pretzel.generative import GenerativeModel
+from pretzel.flow.generative_model import GenerativeModel
 from pretzel.model import Pretzel
-from pretzel.packing import IGNORE, PackedBatch
-from pretzel.sequence import DocumentBatch, question_document
+from pretzel.sequence.document import DocumentBatch, question_document
+from pretzel.sequence.packer import IGNORE, PackedBatch
 from pretzel.typing import Bool, Tensor
 
 

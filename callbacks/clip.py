@@ -16,7 +16,7 @@ from typing_extensions import override
 from callbacks.features import fingerprint
 from callbacks.generation_metric import GenerationMetric
 from pretzel.errors import UserError
-from pretzel.sampling.pictures import to_uint8
+from pretzel.generation.pictures import to_uint8
 
 
 class CLIPScore(GenerationMetric):

@@ -15,7 +15,7 @@ from callbacks.evaluation import check_counts
 from callbacks.judge import COLOURS, SHAPES, Appearance, read_caption
 from callbacks.judged_drawings import JudgedDrawings
 from callbacks.reporting import Stage, gather, log_values, show_sheet
-from pretzel.sampling.pictures import pictures, sheet, to_uint8
+from pretzel.generation.pictures import pictures, sheet, to_uint8
 
 Look = tuple[str, str]
 """Colour and shape."""
@@ -72,7 +72,7 @@ class ConversationAccuracy(JudgedDrawings):
     that name colour and shape; each conversation begins with another one, and goes on with those a
     fixed stride away.
     Guidance, sampler and denoiser are the module's; the noise is that of
-    :class:`pretzel.sampling.generate.Conversation` with the sample's key. Logs, for turn
+    :class:`pretzel.generation.conversation.Conversation` with the sample's key. Logs, for turn
     t = 1, 2, ...,
 
     - ``<stage>/turn<t>_right``: the picture has the colour and the shape of its own caption, by

@@ -11,11 +11,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from callbacks.protocols import lacks
+from pretzel.generation.answers import MAX_ANSWER_TOKENS, text_of
+from pretzel.generation.conversation import Trained, require_pretzel
+from pretzel.generation.session import Drawn, Session
 from pretzel.model import Pretzel
-from pretzel.sampling.generate import Trained, require_pretzel
-from pretzel.sampling.session import Drawn, Session
-from pretzel.sampling.text import MAX_ANSWER_TOKENS, text_of
-from pretzel.sequence import Document, Image, Segment, Text
+from pretzel.sequence.document import Document, Image, Segment, Text
 
 QUESTIONS = {"colour": "what color is the shape?", "shape": "what shape is in the image?"}
 """What is asked of every drawing: wordings of easy-VQA that give neither colour nor shape away."""
@@ -36,7 +36,7 @@ class Turn:
 
 @runtime_checkable
 class Drawer(Trained, Protocol):
-    """A module that draws and answers, as :class:`pretzel.module.PretzelModule`."""
+    """A module that draws and answers, as :class:`pretzel.training.PretzelModule`."""
 
     def check_denoiser(self) -> None:
         """Refuse a denoiser that was not trained with the flow."""

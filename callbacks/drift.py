@@ -17,7 +17,7 @@ from pretzel.errors import UserError
 from pretzel.interleave.base import Interleaving, StreamInputs, StreamOutputs
 from pretzel.interleave.seeing import Seeing
 from pretzel.model import Pretzel
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence.document import DocumentBatch
 from pretzel.vlm.base import VLMStream
 
 _CHUNK = 256

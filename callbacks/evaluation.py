@@ -1,14 +1,13 @@
 """What is measured at every n-th validation of a fit, and at every test; or on every batch."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from callbacks.reporting import Stage
 from pretzel.errors import UserError
-from pretzel.measuring import Measures
 
 
 def check_counts(owner: str, **counts: int | None) -> None:
@@ -22,7 +21,7 @@ def check_counts(owner: str, **counts: int | None) -> None:
             raise UserError(f"{owner}: {name} must be at least 1, got {value}")
 
 
-class Evaluation(Measures, Callback, ABC):
+class Evaluation(Callback, ABC):
     """A callback that evaluates; how many validations there were survives a resume.
 
     Args:
@@ -32,6 +31,8 @@ class Evaluation(Measures, Callback, ABC):
     Raises:
         UserError: If it is below 1.
     """
+
+    evaluation_only: ClassVar[bool] = True
 
     def __init__(self, every_n_validations: int) -> None:
         check_counts(type(self).__name__, every_n_validations=every_n_validations)
@@ -63,8 +64,10 @@ class Evaluation(Measures, Callback, ABC):
         self.evaluate(trainer, pl_module, "test")
 
 
-class BatchEvaluation(Measures, Callback, ABC):
+class BatchEvaluation(Callback, ABC):
     """A callback that follows the batches of validation and test alike."""
+
+    evaluation_only: ClassVar[bool] = True
 
     @abstractmethod
     def begin_epoch(self) -> None:

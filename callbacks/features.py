@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from callbacks.judge import SIZE, Judge, load_judge
 from pretzel.errors import UserError
-from pretzel.sampling.pictures import to_uint8
+from pretzel.generation.pictures import to_uint8
 
 INCEPTION_SHA256 = "6726825d"
 """First digits of the standard weights' SHA-256, as torch-fidelity writes them in the name."""

@@ -17,7 +17,7 @@ from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.protocols import Generator, Split, evaluation_samples, generator_of, split_of_stage
 from callbacks.reporting import Stage, from_rank_zero, gather, log_values, tensorboards
 from pretzel.errors import UserError
-from pretzel.sampling.pictures import to_uint8
+from pretzel.generation.pictures import to_uint8
 
 
 class Generation(Evaluation):

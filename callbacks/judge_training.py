@@ -17,7 +17,7 @@ from typing_extensions import override
 from callbacks.judge import Judge, read_caption
 from pretzel.errors import UserError
 from pretzel.rng import stream
-from pretzel.sequence import DocumentBatch, Text
+from pretzel.sequence.document import DocumentBatch, Text
 
 IGNORED = -100
 """Class index of an unknown label; cross-entropy leaves it out."""

@@ -14,7 +14,7 @@ from callbacks.protocols import HasLikelihood, HasPixelLikelihood, Likelihoods, 
 from callbacks.reporting import Stage, gather, log_values
 from pretzel.errors import UserError
 from pretzel.rng import stream
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence.document import DocumentBatch
 
 PIXEL_LEVELS = 256
 """Levels of an 8-bit pixel."""

@@ -19,8 +19,8 @@ from callbacks.judge import COLOURS, SHAPES, Appearance, read_caption
 from callbacks.judged_drawings import JudgedDrawings
 from callbacks.protocols import EvaluationSample
 from callbacks.reporting import Stage, gather, log_values, tensorboards
-from pretzel.sampling.generate import require_pretzel
-from pretzel.sampling.pictures import to_uint8
+from pretzel.generation.conversation import require_pretzel
+from pretzel.generation.pictures import to_uint8
 
 NUM_SHOWN = 32
 """Answers that the judge contradicts, shown in TensorBoard at each evaluation."""
@@ -80,11 +80,11 @@ def contradiction(colour: int, shape: int) -> str:
 class OwnDrawings(JudgedDrawings):
     r"""Let the model draw captions, and ask it about each drawing in the same sequence.
 
-    Captions of the evaluation samples are drawn as :meth:`pretzel.module.PretzelModule.draw` does,
-    with the module's guidance, sampler and seed, the noise keyed by sample. Behind the image
-    stands a question, ``caption, image, question``, in the caches that drawing has left: nothing
-    is decoded and encoded again, and nothing is read twice. A drawing has two open questions
-    (:data:`~callbacks.drawing_questions.QUESTIONS`), each in a copy of the sequence, so that
+    Captions of the evaluation samples are drawn as
+    :meth:`pretzel.training.PretzelModule.draw` does, with the module's guidance, sampler and
+    seed, the noise keyed by sample. Behind the image stands a question, ``caption, image,
+    question``, in the caches that drawing has left: nothing is decoded and encoded again, and
+    nothing is read twice. A drawing has two open questions (:data:`~callbacks.drawing_questions.QUESTIONS`), each in a copy of the sequence, so that
     neither sees the other. Answers are greedy and must match exactly. Logs, over colours and
     shapes together and apart (``..._colour``, ``..._shape``),
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
@@ -10,12 +10,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from pretzel.errors import UserError
-from pretzel.measuring import Measures
-from pretzel.sampling.pictures import to_uint8
-from pretzel.sequence import DocumentBatch
+from pretzel.generation.pictures import to_uint8
+from pretzel.sequence.document import DocumentBatch
 
 
-class PredictionWriter(Measures, Callback):
+class PredictionWriter(Callback):
     """Write each predicted image as PNG, and its prompt beside it.
 
     Files are ``<folder>/<key>.png`` and one line of ``<folder>/prompts-rank<k>.jsonl`` for each.
@@ -26,6 +25,8 @@ class PredictionWriter(Measures, Callback):
     Raises:
         UserError: If the folder cannot be made, before anything is generated.
     """
+
+    evaluation_only: ClassVar[bool] = True
 
     def __init__(self, folder: str | None = None) -> None:
         self.folder = folder

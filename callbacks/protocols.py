@@ -1,6 +1,6 @@
 """What the callbacks ask of a LightningModule and of a datamodule.
 
-``pretzel.module.PretzelModule`` and the datamodules satisfy these; so can a user's own. Callbacks
+``pretzel.training.PretzelModule`` and the datamodules satisfy these; so can a user's own. Callbacks
 check them in ``setup``, before anything trains.
 """
 
@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from pretzel.errors import UserError
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence.document import DocumentBatch
 
 Split = Literal["train", "val", "test"]
 

@@ -14,7 +14,7 @@ from callbacks.protocols import (
 )
 from callbacks.reporting import Stage, show_sheet
 from pretzel.errors import UserError
-from pretzel.sampling.pictures import pictures, sheet
+from pretzel.generation.pictures import pictures, sheet
 
 
 class SampleGrid(Evaluation):

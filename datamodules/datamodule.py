@@ -18,8 +18,8 @@ from datamodules.sample import CorruptSample, Sample
 from datamodules.shard_reader import is_pipe
 from datamodules.source import ShardSource, Split
 from datamodules.train_stream import TrainPlan, TrainStream
-from pretzel.contents import mark
 from pretzel.errors import UserError
+from pretzel.files.content_hash import mark
 from pretzel.rng import stream
 
 

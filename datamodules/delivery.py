@@ -8,7 +8,7 @@ import torch
 from datamodules.illustrated import Illustrated
 from datamodules.sample import CorruptSample, to_images
 from pretzel.errors import UserError
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence.document import DocumentBatch
 
 
 @dataclass(frozen=True, kw_only=True)

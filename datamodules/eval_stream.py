@@ -13,7 +13,7 @@ from datamodules.illustrated import Illustrated, as_written
 from datamodules.sample import CorruptSample, Sample
 from datamodules.shard_reader import RawSample
 from datamodules.source import ShardSource, Split
-from pretzel.sequence import caption_document
+from pretzel.sequence.document import caption_document
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import torch
 from datamodules.recipe import SampleRecipe
 from datamodules.sample import Sample
 from pretzel.errors import UserError
-from pretzel.sequence import Document, Image, Segment, Text
+from pretzel.sequence.document import Document, Image, Segment, Text
 
 
 @final

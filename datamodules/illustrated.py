@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from datamodules.sample import InterleavedSample
-from pretzel.sequence import Document, without_past
+from pretzel.sequence.document import Document, without_past
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from datamodules.illustrated import Illustrated, as_written
 from datamodules.recipe import Recipe
 from datamodules.sample import AnySample, InterleavedSample, Sample
 from pretzel.errors import UserError
-from pretzel.sequence import Document, Image, Segment, Text
+from pretzel.sequence.document import Document, Image, Segment, Text
 
 
 @final

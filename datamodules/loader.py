@@ -14,7 +14,7 @@ from datamodules.delivery import Delivery
 from datamodules.eval_stream import EvalStream
 from datamodules.train_stream import TrainStream
 from pretzel.errors import UserError
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence.document import DocumentBatch
 
 
 @final

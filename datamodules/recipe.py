@@ -9,7 +9,7 @@ import torch
 from datamodules.illustrated import Illustrated
 from datamodules.sample import AnySample, Sample
 from pretzel.errors import UserError
-from pretzel.sequence import Document, caption_document, question_document
+from pretzel.sequence.document import Document, caption_document, question_document
 
 
 class Recipe(ABC):

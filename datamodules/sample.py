@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from pretzel.sequence import Image, Text
+from pretzel.sequence.document import Image, Text
 
 
 @dataclass(frozen=True, kw_only=True)

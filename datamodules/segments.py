@@ -18,7 +18,7 @@ from typing import Any
 
 from datamodules.shard_reader import IMAGE_SUFFIXES, RawSample
 from pretzel.errors import UserError
-from pretzel.sequence import Image, Text
+from pretzel.sequence.document import Image, Text
 
 FIELD = "segments"
 _ROLES = ("context", "target")

@@ -35,55 +35,55 @@ a model or a part:
 
 
 def _fit(args: list[str]) -> int:
-    from pretzel.cli import main as run
+    from pretzel.cli.fit import main as run
 
     return run(args)
 
 
 def _grid(args: list[str]) -> int:
-    from pretzel.ablation.commands.grid import grid
+    from pretzel.cli.grid import grid
 
     return grid(args)
 
 
 def _compare(args: list[str]) -> int:
-    from pretzel.ablation.commands.compare import compare
+    from pretzel.cli.compare import compare
 
     return compare(args)
 
 
 def _diff(args: list[str]) -> int:
-    from pretzel.ablation.commands.diff import diff
+    from pretzel.cli.diff import diff
 
     return diff(args)
 
 
 def _export(args: list[str]) -> int:
-    from pretzel.ablation.commands.export import export
+    from pretzel.cli.export import export
 
     return export(args)
 
 
 def _reproduce(args: list[str]) -> int:
-    from pretzel.ablation.commands.reproduce import reproduce
+    from pretzel.cli.reproduce import reproduce
 
     return reproduce(args)
 
 
 def _sample(args: list[str]) -> int:
-    from pretzel.sampling.command import main as run
+    from pretzel.cli.sample.command import main as run
 
     return run(args)
 
 
 def _check(args: list[str]) -> int:
-    from pretzel.testing.check import main as run
+    from pretzel.cli.check.command import main as run
 
     return run(args)
 
 
 def _import(args: list[str]) -> int:
-    from pretzel.interop.command import main as run
+    from pretzel.cli.importing.command import main as run
 
     return run(args)
 

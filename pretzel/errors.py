@@ -1,5 +1,8 @@
 """Errors that users see as one sentence."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """A user's mistake: the message names the argument or file, the rule and the value.
@@ -14,3 +17,9 @@ class NotApplicable(UserError):
 
     A mistake in a single run; n/a in a grid, where it is the arm's answer.
     """
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Return ``; did you mean '...'?`` for the nearest candidate, or an empty string."""
+    near = difflib.get_close_matches(name, sorted(set(candidates)), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -12,14 +12,14 @@ from pretzel.errors import UserError
 from pretzel.flow.block import BlockFactory, FlowStack
 from pretzel.flow.block.base import at_least_float32
 from pretzel.flow.deep import DeepFactory, DeepStream
+from pretzel.flow.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.flow.permutations import Permutation, Raster
 from pretzel.flow.split import Split, layer_costs
 from pretzel.flow.transforms import Transform
-from pretzel.generative import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.interleave.base import Interleaving, InterleavingFactory, StreamInputs
 from pretzel.latent.base import LatentSpace
-from pretzel.packing import IGNORE, PackedBatch, Packer
-from pretzel.sequence import Document
+from pretzel.sequence.document import Document
+from pretzel.sequence.packer import IGNORE, PackedBatch, Packer
 from pretzel.typing import Float, Int, Tensor
 from pretzel.vlm.base import VLMStream
 

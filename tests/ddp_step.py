@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import caption_batch, joined, perturb, question_batch, tiny_module
 
-from pretzel.sequence import (
+from pretzel.sequence.document import (
     Document,
     DocumentBatch,
     Text,

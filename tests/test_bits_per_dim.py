@@ -15,14 +15,14 @@ from pretzel.flow.block import FlowBlock, Flowed
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel
-from pretzel.module import PretzelModule
 from pretzel.rng import stream
-from pretzel.sampling.denoise import NoDenoiser
+from pretzel.sampling.denoisers import NoDenoiser
 from pretzel.sampling.guidance import NoGuidance
 from pretzel.sampling.samplers import Sequential
-from pretzel.schedule import Constant
-from pretzel.sequence import DocumentBatch, caption_document
+from pretzel.sequence.document import DocumentBatch, caption_document
 from pretzel.testing import tiny_pretzel
+from pretzel.training.module import PretzelModule
+from pretzel.training.schedule import Constant
 
 LN2 = math.log(2)
 SIZE = 4

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from pretzel.__main__ import main
-from pretzel.cli import PretzelCLI
+from pretzel.runs.cli import PretzelCLI
 
 sys.path.insert(0, str(Path(__file__).parent / "ablation"))
 from lab_files import BASE, project, write  # noqa: F401

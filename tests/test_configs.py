@@ -10,13 +10,13 @@ import yaml
 from text_encoders import CHANNELS, save_tiny_t5
 
 from pretzel.__main__ import main
+from pretzel.ablation.execution.training import train_and_test
 from pretzel.ablation.gridfile import reading
 from pretzel.ablation.ledger import CellFolder
-from pretzel.ablation.planning import planner
+from pretzel.ablation.planning import make_plan as planner
 from pretzel.ablation.planning.plan import Plan
-from pretzel.ablation.running.training import train_and_test
-from pretzel.cli import ParserOnly
-from pretzel.config.overlay import Config, fold, read
+from pretzel.runs.cli import ParserOnly
+from pretzel.runs.config.overlay import Config, fold, read
 
 ROOT = Path(__file__).parents[1]
 SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"

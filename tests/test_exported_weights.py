@@ -4,8 +4,8 @@ import torch
 from safetensors.torch import save_file
 from text_encoders import CHANNELS, save_tiny_t5
 
+from pretzel.files.weights import content_hash, read_exported
 from pretzel.tarflow import TextEncoder
-from pretzel.weights import content_hash, read_exported
 
 
 def test_shapes_are_read_without_the_numbers(tmp_path):

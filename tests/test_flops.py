@@ -9,10 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pretzel.ablation.planning.build import PlanningCLI
+from pretzel.ablation.planning.flops import forward_flops, shapes_alone
 from pretzel.ablation.planning.resolve import Resolver
-from pretzel.config.overlay import Config, fold, override, read
-from pretzel.config.yamlfile import Source
-from pretzel.flops import forward_flops, run_example, shapes_alone
+from pretzel.runs.config.overlay import Config, fold, override, read
+from pretzel.runs.config.yaml_lines import Source
+from pretzel.training.example import run_example
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"
 INTERLEAVING = "model.pretzel.interleaving"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pretzel.initialisation import built_by_name
+from pretzel.runs.initial_weights import built_by_name
 
 
 class Parts(nn.Module):

@@ -13,7 +13,7 @@ from tiny import fit, images, perturb, tiny_module, tiny_pretzel
 from pretzel.__main__ import main
 from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
-from pretzel.sequence import Document, DocumentBatch, Image, Text, caption_document
+from pretzel.sequence.document import Document, DocumentBatch, Image, Text, caption_document
 
 ROOT = Path(__file__).parents[1]
 TALK = Document(

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from tiny import TRANSFORMER
 
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit
+from pretzel.generation.answers import answer
+from pretzel.generation.prompts import prompt_document, sample_u
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel
 from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing, LinearGuidance
 from pretzel.sampling.samplers import Jacobi
-from pretzel.sampling.streams import prompt_document, sample_u
-from pretzel.sampling.text import answer
-from pretzel.sequence import Document, DocumentBatch, Text
+from pretzel.sequence.document import Document, DocumentBatch, Text
 from pretzel.testing import Case, tiny_pretzel
 from pretzel.testing.models import latents, run_streams
 from pretzel.testing.tiny import batch, documents

@@ -10,14 +10,14 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
-from pretzel.module import PretzelModule
-from pretzel.sampling.denoise import NoDenoiser
+from pretzel.sampling.denoisers import NoDenoiser
 from pretzel.sampling.guidance import NoGuidance
 from pretzel.sampling.samplers import Sequential
-from pretzel.schedule import Constant, WarmupCosine
-from pretzel.sequence import Document, DocumentBatch, Text
+from pretzel.sequence.document import Document, DocumentBatch, Text
 from pretzel.testing import perturb, tiny_pretzel
 from pretzel.testing.tiny import batch
+from pretzel.training.module import PretzelModule
+from pretzel.training.schedule import Constant, WarmupCosine
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",

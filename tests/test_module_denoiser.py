@@ -8,10 +8,10 @@ from tiny import batches, fit, perturb, tiny_module
 
 from callbacks import EMAWeightAveraging
 from pretzel.errors import UserError
-from pretzel.guards import check_checkpoint
-from pretzel.sampling.denoise import NoDenoiser
+from pretzel.runs.guards import check_checkpoint
+from pretzel.sampling.denoisers import NoDenoiser
 from pretzel.sampling.learned_denoiser import LearnedDenoiser
-from pretzel.sequence import Document, DocumentBatch, Text
+from pretzel.sequence.document import Document, DocumentBatch, Text
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),

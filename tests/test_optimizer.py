@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
-from pretzel.optimizer import MuonAdamW, orthogonalise
+from pretzel.training.optimizer import MuonAdamW, orthogonalise
 
 
 class Small(nn.Module):

@@ -16,7 +16,7 @@ from pretzel.interleave import (
 from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.tiled import Tiled
 from pretzel.model import Pretzel
-from pretzel.sequence import (
+from pretzel.sequence.document import (
     Document,
     DocumentBatch,
     Image,

@@ -3,10 +3,7 @@
 import pytest
 import torch
 
-from pretzel.flow.masks import document_mask
-from pretzel.packing import IGNORE, Packer
-from pretzel.rows import first_fit
-from pretzel.sequence import (
+from pretzel.sequence.document import (
     Document,
     Dropped,
     Image,
@@ -15,7 +12,10 @@ from pretzel.sequence import (
     question_document,
     without_past,
 )
-from pretzel.vlm.base import SpecialTokens
+from pretzel.sequence.masks import document_mask
+from pretzel.sequence.packer import IGNORE, Packer
+from pretzel.sequence.row import first_fit
+from pretzel.sequence.special_tokens import SpecialTokens
 
 PAD, BOI, EOI, END = 0, 1, 2, 3
 WORDS = {"a": 10, "red": 11, "circle": 12, "shape": 13, "color": 14, "yes": 15, "no": 16, "b": 17}

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from pretzel.__main__ import main
-from pretzel.cli import ParserOnly
-from pretzel.config.overlay import fold, read
 from pretzel.model import Pretzel
+from pretzel.runs.cli import ParserOnly
+from pretzel.runs.config.overlay import fold, read
 
 PATH = ROOT / "ablations" / "paper" / "starflow2.yaml"
 WIDTH, HIDDEN, CHANNELS = 3072, 3584, 32

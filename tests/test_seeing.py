@@ -22,8 +22,8 @@ from pretzel.interleave import (
     ZeroLink,
 )
 from pretzel.latent import Pixels
-from pretzel.packing import Packer
-from pretzel.sequence import Document, Image, Text, question_document
+from pretzel.sequence.document import Document, Image, Text, question_document
+from pretzel.sequence.packer import Packer
 from pretzel.vlm.tiny import TinyVLM
 
 

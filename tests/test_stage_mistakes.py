@@ -8,7 +8,7 @@ from tiny import tiny_module, tiny_pretzel
 
 from pretzel.__main__ import main
 from pretzel.errors import UserError
-from pretzel.vlm.text_states import TextStates
+from pretzel.training.text_states import TextStates
 
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "ablations" / "base" / "easy_vqa.yaml"

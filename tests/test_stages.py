@@ -12,9 +12,9 @@ from callbacks.ema import EMAWeightAveraging
 from pretzel.__main__ import main
 from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Tiled, Unconditional
-from pretzel.module import PretzelModule
-from pretzel.stages import read_weights
 from pretzel.tarflow import TarFlow
+from pretzel.training.module import PretzelModule
+from pretzel.training.stages import read_weights
 
 pytestmark = [  # these fits have nothing to validate on, and a list for a loader
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),

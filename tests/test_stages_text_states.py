@@ -17,12 +17,12 @@ from pretzel.flow import AFBlock, AffineSoftplus, ExplicitSplit, Raster
 from pretzel.interleave import GatedLink, RandomLink, Stacked, TextPrefix, Unconditional
 from pretzel.interleave.tiled import Tiled
 from pretzel.latent import Pixels
-from pretzel.sequence import Document, DocumentBatch, Image, Text, caption_document
+from pretzel.sequence.document import Document, DocumentBatch, Image, Text, caption_document
 from pretzel.tarflow import TarFlow
 from pretzel.tarflow.condition import NoCondition
-from pretzel.vlm.text_states import TextStates, default_folder
-from pretzel.vlm.text_states.store import StateStore
-from pretzel.vlm.text_states.stream import prefix_lengths
+from pretzel.training.text_states import TextStates, default_folder
+from pretzel.training.text_states.store import StateStore
+from pretzel.training.text_states.stream import prefix_lengths
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 

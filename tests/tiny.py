@@ -17,12 +17,12 @@ from pretzel.flow import (
 from pretzel.interleave import Stacked
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel
-from pretzel.module import PretzelModule
-from pretzel.sampling.denoise import NoDenoiser
+from pretzel.sampling.denoisers import NoDenoiser
 from pretzel.sampling.guidance import GaussianMixing
 from pretzel.sampling.samplers import Sequential
-from pretzel.schedule import Constant
-from pretzel.sequence import DocumentBatch, caption_document, question_document
+from pretzel.sequence.document import DocumentBatch, caption_document, question_document
+from pretzel.training.module import PretzelModule
+from pretzel.training.schedule import Constant
 from pretzel.vlm.tiny import TinyVLM
 
 TRANSFORMER = partial(CausalTransformer, width=16, head_dim=8)

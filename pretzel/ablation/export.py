@@ -8,13 +8,14 @@ from typing import Any
 import torch
 import yaml
 
+from pretzel.ablation.gridfile.cell_config import WEIGHTS, put
 from pretzel.ablation.identity.why import SNAPSHOTS
-from pretzel.ablation.ledger import CellFolder, write_json, write_text
-from pretzel.ablation.planning.cellconfig import WEIGHTS, put
+from pretzel.ablation.ledger import CellFolder
 from pretzel.ablation.planning.plan import Exports
-from pretzel.cli import ParserOnly
-from pretzel.config.overlay import Config
 from pretzel.errors import UserError
+from pretzel.files.atomic import write_json, write_text
+from pretzel.runs.cli import ParserOnly
+from pretzel.runs.config.overlay import Config
 
 _PLACES = ("logger", "default_root_dir")
 

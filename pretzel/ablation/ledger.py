@@ -8,8 +8,6 @@ the user accepts), ``failure.json``, ``log.txt``.
 
 import contextlib
 import fcntl
-import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pretzel.errors import UserError
+from pretzel.files.atomic import read_json, write_json
 
 _MARKS = ("identity", "evaluation")
 _LOOK_SECONDS = 0.2  # more than a look at a lease takes, which shares it for a moment
@@ -38,42 +36,6 @@ class State(StrEnum):
     FAILED = "failed"
     STALE = "stale"
     TRAINED = "trained"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        UserError: If the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{path}: cannot be written ({reason})") from error
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(values, indent=1, default=str) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the values of a JSON file; None if it is missing or damaged."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return values if isinstance(values, dict) else None
 
 
 def _lock(file: int) -> bool:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.engines.base import Engine
+from pretzel.ablation.execution.lifecycle import named, prepared, with_needs
+from pretzel.ablation.execution.runner import Selection, folder_of, run
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.why import differences
-from pretzel.ablation.ledger import CellFolder, read_json
+from pretzel.ablation.ledger import CellFolder
 from pretzel.ablation.planning.plan import Cell, Plan
-from pretzel.ablation.running.lifecycle import named, prepared, with_needs
-from pretzel.ablation.running.run import Selection, folder_of, run
-from pretzel.config.suggest import did_you_mean
-from pretzel.errors import UserError
+from pretzel.errors import UserError, did_you_mean
+from pretzel.files.atomic import read_json
 
 
 def reproduce(given: argparse.Namespace, engine: Engine) -> int:

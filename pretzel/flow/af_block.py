@@ -9,10 +9,11 @@ from pretzel.flow.block import AutoregressiveBlock
 from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory, Rotation
 from pretzel.flow.context import Context, ContextFactory, Read
 from pretzel.flow.permutations import Permutation
-from pretzel.flow.positions import AxialPositions, PositionsFactory, grid_coordinates
+from pretzel.flow.positions import AxialPositions, PositionsFactory
 from pretzel.flow.sizes import check_sizes
 from pretzel.flow.start import StartFactory, StartToken
 from pretzel.flow.transforms import Transform
+from pretzel.sequence.grid import grid_coordinates
 from pretzel.typing import Float, Tensor
 
 

@@ -5,7 +5,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
-from pretzel.flow.masks import Mask
+from pretzel.sequence.masks import Mask
 from pretzel.typing import Float, Int, Tensor
 
 CacheT = TypeVar("CacheT", bound="ConditionerCache")

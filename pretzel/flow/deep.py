@@ -13,10 +13,10 @@ from pretzel.flow.conditioner import (
     LayeredConditioner,
     Rotation,
 )
-from pretzel.flow.masks import Mask
 from pretzel.flow.positions import AxialPositions, PositionsFactory
 from pretzel.flow.sizes import check_grid, check_sizes
 from pretzel.flow.transforms import Transform
+from pretzel.sequence.masks import Mask
 from pretzel.typing import Float, Int, Tensor
 
 

@@ -12,11 +12,11 @@ from torch.utils.checkpoint import checkpoint
 from pretzel.errors import UserError
 from pretzel.flow.cache import KVCache
 from pretzel.flow.conditioner import LayeredConditioner, Rotation
-from pretzel.flow.masks import Mask, attend, causal_mask
 from pretzel.flow.mlp import MLP, MLPFactory
 from pretzel.flow.norms import NormFactory, RMSNorm, is_step, normalise, over_rms
 from pretzel.flow.positions import rotate
 from pretzel.flow.sizes import check_sizes
+from pretzel.sequence.masks import Mask, attend, causal_mask
 from pretzel.typing import Float, Tensor
 
 
@@ -269,7 +269,7 @@ class CausalTransformer(LayeredConditioner[KVCache]):
             h: Input of the new positions.
             rotation: Cosines and sines of their positions.
             mask: Which key a query may attend; all keys of the cache, new ones last. Rows packed
-                with several documents: :func:`pretzel.flow.masks.document_mask`.
+                with several documents: :func:`pretzel.sequence.masks.document_mask`.
             cache: Keys and values of the positions before.
             modulation: Shift, scale, gate of attention, then of the MLP, for each layer.
         """

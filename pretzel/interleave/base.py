@@ -10,11 +10,11 @@ from torch import nn
 from pretzel.errors import UserError
 from pretzel.flow.conditioner import ConditionerCache
 from pretzel.flow.deep import DeepStream
-from pretzel.flow.masks import Mask
 from pretzel.interleave.links import Link
 from pretzel.interleave.new_tokens import NewTokens
 from pretzel.interleave.sight import Sight
-from pretzel.sequence import Document
+from pretzel.sequence.document import Document
+from pretzel.sequence.masks import Mask
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import VLMCache, VLMStream
 

@@ -8,7 +8,7 @@ from pretzel.flow.deep import DeepStream
 from pretzel.interleave.adapter import LinearAdapter
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.interleave.routed import own_copy, routable, routed
-from pretzel.sequence import Document
+from pretzel.sequence.document import Document
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
 

@@ -3,8 +3,8 @@
 (Mixture-of-Transformers, arXiv 2411.04996, algorithm 1; BAGEL, arXiv 2505.14683.)
 
 A routed module is a Linear or a norm of somebody else's layer whose ``forward`` is exchanged for
-the length of one call (:mod:`pretzel.vlm.exchange`): what calls it, attention, masks and caches,
-does not know.
+the length of one call (:mod:`pretzel.vlm.replaced_forward`): what calls it, attention, masks and
+caches, does not know.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch import nn
 
 from pretzel.errors import UserError
 from pretzel.typing import Bool, Float, Tensor
-from pretzel.vlm.exchange import exchanged
+from pretzel.vlm.replaced_forward import exchanged
 
 Map = Callable[[Tensor], Tensor]
 

@@ -10,7 +10,7 @@ from pretzel.interleave.links import Link, LinkFactory, ZeroLink
 from pretzel.interleave.seeing import Seeing
 from pretzel.interleave.sight import Sight
 from pretzel.interleave.whitening import Whitening
-from pretzel.sequence import Document
+from pretzel.sequence.document import Document
 from pretzel.vlm.base import VLMStream
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from pretzel.flow.deep import DeepStream
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.interleave.whitening import Whitening
-from pretzel.sequence import Document, Image
+from pretzel.sequence.document import Document, Image
 from pretzel.typing import Tensor
 from pretzel.vlm.base import VLMStream
 

@@ -13,7 +13,7 @@ from pretzel.interleave.residual import ResidualReading, fit_readings
 from pretzel.interleave.seeing import Seeing
 from pretzel.interleave.sight import Sight
 from pretzel.interleave.tiling import check_layers, check_word, flow_layers_after
-from pretzel.sequence import Document
+from pretzel.sequence.document import Document
 from pretzel.typing import Bool, Float, Tensor
 from pretzel.vlm.base import VLMStream
 

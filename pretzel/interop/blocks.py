@@ -8,11 +8,11 @@ import torch
 from jsonargparse import ArgumentParser
 
 from pretzel.errors import UserError
+from pretzel.files.weights import check_architecture
 from pretzel.flow.block import BlockFactory, FlowStack
 from pretzel.flow.permutations import Flip, Permutation, Raster
 from pretzel.interop.published import KeyReport
 from pretzel.typing import Tensor
-from pretzel.weights import check_architecture
 
 Node = dict[str, Any]
 

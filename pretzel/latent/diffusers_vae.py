@@ -5,10 +5,10 @@ from typing import Any
 import torch
 
 from pretzel.errors import UserError
+from pretzel.files.weights import content_hash
 from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.typing import Float, Tensor
-from pretzel.weights import content_hash
 
 
 class DiffusersVAE(LatentSpace):

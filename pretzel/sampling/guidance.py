@@ -3,11 +3,11 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from pretzel.errors import UserError
-from pretzel.measuring import Measures
 from pretzel.typing import Float, Tensor
 
 Weight = float | Tensor
@@ -26,7 +26,7 @@ class Gaussian:
     sigma: Float[Tensor, "*b d"]
 
 
-class Guidance(Measures, ABC):
+class Guidance(ABC):
     """Mixes two Gaussian conditionals of the same positions.
 
     Attributes:
@@ -37,6 +37,7 @@ class Guidance(Measures, ABC):
         keeps_context: Whether the null branch is given the context as well.
     """
 
+    evaluation_only: ClassVar[bool] = True
     weight: float
     annealed: bool = False
     temperature: float = 1.0

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
-from pretzel.sampling.denoise import LogDensity, TrainableDenoiser
+from pretzel.sampling.denoisers import LogDensity, TrainableDenoiser
 from pretzel.typing import Float, Tensor
 
 _CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {

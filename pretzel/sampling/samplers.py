@@ -6,12 +6,11 @@ there are positions, because position i depends on those before it only; usually
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from pretzel.errors import UserError
-from pretzel.measuring import Measures
 from pretzel.rng import stream
 from pretzel.sampling.inversion import Inversion
 from pretzel.typing import Float, Tensor
@@ -42,8 +41,10 @@ class Work:
 NO_WORK = Work(evaluations=0, provisional=0, positions=0)
 
 
-class Sampler(Measures, ABC):
+class Sampler(ABC):
     """Solves the inversions of a flow, block after block, noise side first."""
+
+    evaluation_only: ClassVar[bool] = True
 
     def state(self) -> dict[str, Any]:
         """Return what was found out while sampling, in plain types; it is saved with the run."""

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pretzel.config.suggest import did_you_mean
-from pretzel.errors import UserError
+from pretzel.errors import UserError, did_you_mean
 from pretzel.flow.block import FlowBlock
 from pretzel.flow.context import ClassVector, Context
 

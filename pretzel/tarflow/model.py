@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pretzel.errors import UserError
 from pretzel.flow.block import AutoregressiveBlock, BlockFactory, FlowBlock, FlowStack
 from pretzel.flow.context import Context
+from pretzel.flow.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.split import Split, layer_costs
 from pretzel.flow.transforms import Transform
-from pretzel.generative import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.latent.base import LatentSpace
-from pretzel.sequence import Document, Image, Text
+from pretzel.sequence.document import Document, Image, Text
 from pretzel.tarflow.condition import Condition
 from pretzel.typing import Float, Tensor
 

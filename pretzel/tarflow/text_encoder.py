@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from pretzel.errors import UserError
+from pretzel.files.weights import content_hash
 from pretzel.flow.context import Context
 from pretzel.tarflow.condition import Condition
-from pretzel.weights import content_hash
 
 
 class TextEncoder(Condition):

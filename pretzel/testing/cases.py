@@ -37,7 +37,7 @@ from pretzel.interleave.stacked import Stacked
 from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.tiled import Tiled
 from pretzel.interleave.unconditional import Unconditional
-from pretzel.sampling.denoise import NoDenoiser, ScoreDenoiser
+from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import (
     AttentionTemperature,
     GaussianMixing,

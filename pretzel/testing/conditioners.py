@@ -4,8 +4,8 @@ import torch
 
 from pretzel.flow.af_block import AFBlock
 from pretzel.flow.conditioner import Rotation
-from pretzel.flow.masks import document_mask
 from pretzel.flow.positions import AxialRotary
+from pretzel.sequence.masks import document_mask
 from pretzel.testing.case import FP64, Case, normal
 from pretzel.testing.deviation import Deviation, require, within, worst_of
 

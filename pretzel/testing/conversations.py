@@ -9,13 +9,13 @@ from unittest.mock import patch
 import torch
 
 from pretzel.flow.conditioner import LayeredConditioner
+from pretzel.generation.session import Session
+from pretzel.generation.token_choice import Writing
 from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
 from pretzel.model import Pretzel, stream_inputs
-from pretzel.packing import PackedBatch, Packer
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
-from pretzel.sampling.session import Session
-from pretzel.sampling.writing import Writing
-from pretzel.sequence import Document, Image, Segment, Text
+from pretzel.sequence.document import Document, Image, Segment, Text
+from pretzel.sequence.packer import PackedBatch, Packer
 from pretzel.testing.models import latents
 from pretzel.typing import Float, Int, Tensor
 

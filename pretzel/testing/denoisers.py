@@ -1,12 +1,12 @@
 """The laws of denoisers.
 
-A denoiser that takes sizes (:meth:`pretzel.sampling.denoise.Denoiser.fit_to`) is fitted by its
+A denoiser that takes sizes (:meth:`pretzel.sampling.Denoiser.fit_to`) is fitted by its
 factory to the latents of the laws: ``CHANNELS`` on a grid of ``POSITIONS`` positions.
 """
 
 import torch
 
-from pretzel.sampling.denoise import Denoiser, TrainableDenoiser
+from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
 from pretzel.testing.case import FP64, Case, normal
 from pretzel.testing.deviation import Deviation, require, within
 from pretzel.testing.gradients import check_gradients

@@ -6,16 +6,16 @@ from itertools import pairwise, product
 
 import torch
 
+from pretzel.generation.answers import answer
+from pretzel.generation.prompts import prompt_document, prompted, sample_u
+from pretzel.generation.session import Session
 from pretzel.interleave.base import StreamInputs
 from pretzel.interleave.seeing import Seeing
 from pretzel.model import Pretzel, stream_inputs
-from pretzel.packing import PackedBatch
 from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.samplers import Jacobi, Sequential
-from pretzel.sampling.session import Session
-from pretzel.sampling.streams import prompt_document, prompted, sample_u
-from pretzel.sampling.text import answer
-from pretzel.sequence import Document, Image, Text
+from pretzel.sequence.document import Document, Image, Text
+from pretzel.sequence.packer import PackedBatch
 from pretzel.testing.case import FP64, Case
 from pretzel.testing.conversations import (
     Counts,

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pretzel.errors import UserError
 from pretzel.flow.af_block import AFBlock
@@ -17,15 +17,40 @@ from pretzel.flow.conditioner import Conditioner, ConditionerFactory
 from pretzel.flow.permutations import ColumnMajor, FixedRandom, Flip, Permutation, Raster
 from pretzel.flow.transforms import AffineSoftplus, Transform
 from pretzel.interleave.base import Interleaving, InterleavingFactory
-from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler
-from pretzel.testing.configured import Configured
 from pretzel.testing.denoisers import CHANNELS, POSITIONS
 from pretzel.testing.discovery import one_line, raised_at
 from pretzel.testing.tiny import tiny_pretzel
 
 _PLAIN = (int, float, str)
+
+
+class Buildable(Protocol):
+    """A class with arguments of its own; what a parent owns is given when it is built."""
+
+    @property
+    def part(self) -> type:
+        """The class."""
+        ...
+
+    @property
+    def accepts(self) -> frozenset[str]:
+        """Names of the parameters that its constructor has."""
+        ...
+
+    def __call__(self, **given: object) -> object:
+        """Build the part, and anew every part that it is made of."""
+        ...
+
+    def build(self, **given: object) -> object:
+        """Build the part once.
+
+        Raises:
+            UserError: If the constructor raises anything, in one sentence.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +79,7 @@ class Kind:
         defaults: Classes for arguments that the user has to choose in YAML, but not for a check.
     """
 
-    trials: Callable[[Configured], list[Trial]]
+    trials: Callable[[Buildable], list[Trial]]
     factory: type | None = None
     defaults: Mapping[str, str] = field(default_factory=dict)
 
@@ -66,13 +91,13 @@ class Kind:
         return frozenset(inspect.signature(self.factory.__call__).parameters) - {"self"}
 
 
-def alone(make: Configured) -> list[Trial]:
+def alone(make: Buildable) -> list[Trial]:
     """Return one trial of a part that depends on no sizes."""
     make.build()
     return [Trial(label="", factory=make)]
 
 
-def blocks(make: Configured) -> list[Trial]:
+def blocks(make: Buildable) -> list[Trial]:
     """Return trials in several channels, grids, depths and orders.
 
     Sizes that the constructor does not have are left out, and sizes that it refuses by a
@@ -105,7 +130,7 @@ def blocks(make: Configured) -> list[Trial]:
     return list(trials.values())
 
 
-def conditioners(make: Configured) -> list[Trial]:
+def conditioners(make: Buildable) -> list[Trial]:
     """Return trials inside an otherwise plain block, in several sizes."""
 
     def block(grid: tuple[int, ...], num_layers: int, permutation: Permutation) -> AFBlock:
@@ -133,7 +158,7 @@ def conditioners(make: Configured) -> list[Trial]:
     return trials
 
 
-def denoisers(make: Configured) -> list[Trial]:
+def denoisers(make: Buildable) -> list[Trial]:
     """Return trials on the latents of the laws, as a row and as a square."""
 
     def fitted(grid: tuple[int, ...]) -> Denoiser:
@@ -151,7 +176,7 @@ def denoisers(make: Configured) -> list[Trial]:
     return trials
 
 
-def interleavings(make: Configured) -> list[Trial]:
+def interleavings(make: Buildable) -> list[Trial]:
     """Return one trial inside the smallest real model."""
 
     def interleaving(channels: int, hidden_size: int, width: int) -> Interleaving:
@@ -164,7 +189,7 @@ def interleavings(make: Configured) -> list[Trial]:
     return [Trial(label="in a tiny Pretzel", factory=factory)]
 
 
-def try_to_build(make: Configured, factory: Callable[[], object]) -> None:
+def try_to_build(make: Buildable, factory: Callable[[], object]) -> None:
     """Build once what stands trial.
 
     Raises:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from pretzel.generative import Scores
+from pretzel.flow.generative_model import Scores
 from pretzel.interleave.base import StreamInputs, StreamOutputs
 from pretzel.interleave.links import Link
 from pretzel.interleave.seeing import Seeing
 from pretzel.model import Pretzel, stream_inputs
-from pretzel.sequence import Document, Image, Text
+from pretzel.sequence.document import Document, Image, Text
 from pretzel.testing.case import FP32, FP64, Case, normal, perturb
 from pretzel.testing.deviation import Deviation, check, require, within, worst, worst_of
 from pretzel.testing.gradients import check_gradients, jacobian

@@ -12,7 +12,7 @@ from pretzel.flow.block import AutoregressiveBlock, FlowBlock
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.transforms import Transform
 from pretzel.model import Pretzel
-from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler
 from pretzel.testing import (

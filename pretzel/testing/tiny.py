@@ -19,7 +19,7 @@ from pretzel.flow.transforms import AffineSoftplus
 from pretzel.interleave.base import InterleavingFactory
 from pretzel.latent.pixels import Pixels
 from pretzel.model import Pretzel
-from pretzel.sequence import Document, DocumentBatch, caption_document, question_document
+from pretzel.sequence.document import Document, DocumentBatch, caption_document, question_document
 from pretzel.testing.case import normal
 from pretzel.vlm.base import VLMStream
 

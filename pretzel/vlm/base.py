@@ -3,38 +3,18 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from pretzel.errors import UserError
+from pretzel.sequence.special_tokens import SpecialTokens
 from pretzel.typing import Bool, Float, Int, Tensor
 
 AfterLayer = Callable[[int, Tensor], Tensor]
 """What another stream does to the residual stream [b, l, h] after decoder layer i = 0, 1, ..."""
 
 MAX_TOKENS = 2048
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpecialTokens:
-    """Token ids with a meaning of their own.
-
-    Ids from the size of the vocabulary on stand for tokens that the model's own vocabulary lacks:
-    the interleaving learns their embeddings, and their rows of the language head.
-
-    Attributes:
-        pad: Fills rows; never attended by what counts.
-        begin_of_image: Stands before the positions of an image; its state predicts the first.
-        end_of_image: Stands after them; forced, never predicted.
-        end_of_text: Ends a supervised run of text.
-    """
-
-    pad: int
-    begin_of_image: int
-    end_of_image: int
-    end_of_text: int
 
 
 class VLMCache(ABC):

@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).with_name("tiny.safetensors")
 class TinyVLM(VLMStream):
     """A causal language model of about 0.9 M weights that has learnt to see 32-pixel images.
 
-    It was trained by :class:`pretzel.vlm.pretrain.TinyVLMPretraining` on the embedded captions,
+    It was trained by :class:`pretzel.training.TinyVLMPretraining` on the embedded captions,
     questions and answers, with and without their images. Building it draws no random numbers.
 
     Args:

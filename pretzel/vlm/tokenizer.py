@@ -16,7 +16,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from pretzel.errors import UserError
-from pretzel.vlm.base import SpecialTokens
+from pretzel.sequence.special_tokens import SpecialTokens
 
 PAD, BEGIN_OF_IMAGE, END_OF_IMAGE, END_OF_TEXT = "<pad>", "<image>", "</image>", "<end>"
 UNKNOWN = "<unknown>"
@@ -24,6 +24,7 @@ SPECIAL = (PAD, BEGIN_OF_IMAGE, END_OF_IMAGE, END_OF_TEXT, UNKNOWN)
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 PUNCTUATION = ".,:;!?'\"()&+-#"
 VOCAB_SIZE = 512
+SHIPPED_TOKENIZER = Path(__file__).with_name("tokenizer.json")
 
 
 class WordPieces:

@@ -4,7 +4,7 @@ import pytest
 from lab_files import write
 
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.planning.planner import make
+from pretzel.ablation.planning.make_plan import make
 from pretzel.errors import UserError
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from pretzel.errors import NotApplicable, UserError
-from pretzel.measuring import Measures
 from pretzel.rng import stream
 
 
@@ -104,10 +103,11 @@ class LeastSquares(LightningModule):
         save_file(self.state_dict(), path)
 
 
-class TestNorm(Measures, Callback):
+class TestNorm(Callback):
     """A metric that may be added when everything is trained."""
 
     __test__ = False
+    evaluation_only = True
 
     def on_test_epoch_end(self, trainer, pl_module) -> None:
         pl_module.log("test/norm", pl_module.weight.norm())

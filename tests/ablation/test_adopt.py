@@ -3,19 +3,20 @@
 import pytest
 from lab_files import BASE, write
 
+from pretzel.ablation.execution.remeasure import adopted_training
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.identity.essence import measured_as
-from pretzel.ablation.ledger import CellFolder, State, write_json
-from pretzel.ablation.planning.planner import make
-from pretzel.ablation.running.remeasure import adopted_training
+from pretzel.ablation.identity.fingerprint import measured_as
+from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.planning.make_plan import make
+from pretzel.files.atomic import write_json
 
 EMA = {"class_path": "callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
 SAVES = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {}}
 VQA = {"class_path": "callbacks.VQAAccuracy", "init_args": {}}
 LIKELIHOOD = {"class_path": "callbacks.Likelihood", "init_args": {}}
-NONE = {"class_path": "pretzel.sampling.denoise.NoDenoiser", "init_args": {}}
-SCORE = {"class_path": "pretzel.sampling.denoise.ScoreDenoiser", "init_args": {}}
-LEARNED = {"class_path": "pretzel.sampling.learned_denoiser.LearnedDenoiser", "init_args": {}}
+NONE = {"class_path": "pretzel.sampling.NoDenoiser", "init_args": {}}
+SCORE = {"class_path": "pretzel.sampling.ScoreDenoiser", "init_args": {}}
+LEARNED = {"class_path": "pretzel.sampling.LearnedDenoiser", "init_args": {}}
 
 
 def config(*, steps, tests, callbacks, denoiser, lr):

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from pretzel.ablation.planning.build import PlanningCLI
+from pretzel.ablation.planning.flops import forward_flops, shapes_alone
 from pretzel.ablation.planning.resolve import Resolver
-from pretzel.config.overlay import fold, override, read
-from pretzel.config.yamlfile import Source
-from pretzel.flops import forward_flops, shapes_alone
+from pretzel.runs.config.overlay import fold, override, read
+from pretzel.runs.config.yaml_lines import Source
 from pretzel.vlm import tiny
 
 BASE = Path(__file__).parents[2] / "ablations" / "base" / "easy_vqa.yaml"

@@ -12,10 +12,10 @@ from lightning.pytorch import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from pretzel.ablation.engines.local import cell_environment
+from pretzel.ablation.execution.cell import Stop, is_first
+from pretzel.ablation.execution.cluster import cluster_plugins
+from pretzel.ablation.execution.training import CellCLI, train_and_test
 from pretzel.ablation.ledger import CellFolder
-from pretzel.ablation.running.cell import Stop, is_first
-from pretzel.ablation.running.cluster import cluster_plugins
-from pretzel.ablation.running.training import CellCLI, train_and_test
 from pretzel.errors import UserError
 
 ONE = {"NTASKS": 1, "NTASKS_PER_NODE": 1, "NNODES": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}

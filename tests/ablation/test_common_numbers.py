@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from test_resume_pretzel import SMALL
 
-from pretzel.cli import ParserOnly, PretzelCLI
-from pretzel.config.overlay import Config, fold, read
-from pretzel.module import PretzelModule
 from pretzel.rng import global_states, set_global_states
-from pretzel.seeding import SeededSteps
+from pretzel.runs.cli import ParserOnly, PretzelCLI
+from pretzel.runs.config.overlay import Config, fold, read
+from pretzel.runs.step_seeds import SeededSteps
+from pretzel.training.module import PretzelModule
 
 ROOT = Path(__file__).parents[2]
 BASE = [read(ROOT / "ablations" / "base" / "easy_vqa.yaml"), Config(values=SMALL)]

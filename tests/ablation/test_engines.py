@@ -16,8 +16,9 @@ from pretzel.ablation.engines.chosen import engine_of
 from pretzel.ablation.engines.forks import Forks
 from pretzel.ablation.engines.processes import Processes
 from pretzel.ablation.engines.slots import Slots
-from pretzel.ablation.ledger import CellFolder, write_json
+from pretzel.ablation.ledger import CellFolder
 from pretzel.errors import UserError
+from pretzel.files.atomic import write_json
 
 TWO = Slots(environments=({"PLACE": "first"}, {"PLACE": "second"}))
 LEAK = {"class_path": "leaking.Leaks", "init_args": {}}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pretzel.ablation.identity.essence import essence
+from pretzel.ablation.identity.fingerprint import essence
 
 CONFIG = {
     "seed_everything": 1,
@@ -21,13 +21,13 @@ CONFIG = {
         ],
     },
     "model": {
-        "class_path": "pretzel.module.PretzelModule",
+        "class_path": "pretzel.training.PretzelModule",
         "init_args": {
             "seed": 1,
             "text_weight": 0.5,
             "weights": "stage.safetensors",
-            "guidance": {"class_path": "pretzel.sampling.guidance.NoGuidance", "init_args": {}},
-            "denoiser": {"class_path": "pretzel.sampling.denoise.NoDenoiser", "init_args": {}},
+            "guidance": {"class_path": "pretzel.sampling.NoGuidance", "init_args": {}},
+            "denoiser": {"class_path": "pretzel.sampling.NoDenoiser", "init_args": {}},
         },
     },
     "data": {"class_path": "datamodules.WebDatasetDataModule", "init_args": {"seed": 1}},
@@ -60,7 +60,7 @@ def base():
         # a denoiser that is trained is no mere measurement
         (
             ("model", "init_args", "denoiser"),
-            {"class_path": "pretzel.sampling.learned_denoiser.LearnedDenoiser", "init_args": {}},
+            {"class_path": "pretzel.sampling.LearnedDenoiser", "init_args": {}},
         ),
     ],
 )
@@ -75,11 +75,11 @@ def test_what_trains(base, path, value):
         (("trainer", "limit_test_batches"), 3),
         (
             ("model", "init_args", "guidance"),
-            {"class_path": "pretzel.sampling.guidance.LinearGuidance", "init_args": {"weight": 2}},
+            {"class_path": "pretzel.sampling.LinearGuidance", "init_args": {"weight": 2}},
         ),
         (
             ("model", "init_args", "denoiser"),
-            {"class_path": "pretzel.sampling.denoise.ScoreDenoiser", "init_args": {}},
+            {"class_path": "pretzel.sampling.ScoreDenoiser", "init_args": {}},
         ),
     ],
 )
@@ -142,7 +142,7 @@ def test_a_stage_counts_by_its_identity():
 
 
 def test_the_code_behind_each_is_told_apart(base):
-    assert "pretzel.module" in base.code.modules
+    assert "pretzel.training.module" in base.code.modules
     assert "callbacks.ema" in base.code.modules
     assert "callbacks.vqa" not in base.code.modules
     assert "callbacks.vqa" in base.measuring_code.modules

@@ -8,8 +8,9 @@ import threading
 
 import pytest
 
-from pretzel.ablation.ledger import CellFolder, State, read_json, write_json
+from pretzel.ablation.ledger import CellFolder, State
 from pretzel.errors import UserError
+from pretzel.files.atomic import read_json, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

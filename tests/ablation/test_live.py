@@ -10,10 +10,11 @@ from lab_files import write
 from rich.console import Console
 
 from pretzel.__main__ import main
-from pretzel.ablation.ledger import CellFolder, State, write_json
-from pretzel.ablation.running import live
-from pretzel.ablation.running.live import View, lines, seconds_left
-from pretzel.ablation.running.view import Row
+from pretzel.ablation.execution import live
+from pretzel.ablation.execution.live import View, lines, seconds_left
+from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.status_table import Row
+from pretzel.files.atomic import write_json
 
 CELLS = ("done/seed0", "runs/seed0", "starts/seed0", "failed/seed0", "waits/seed0", "waits/seed1")
 

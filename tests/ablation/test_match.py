@@ -8,7 +8,7 @@ import pytest
 from lab_files import write
 
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.planning.planner import make
+from pretzel.ablation.planning.make_plan import make
 from pretzel.ablation.planning.search import solve
 from pretzel.errors import UserError
 

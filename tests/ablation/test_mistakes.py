@@ -9,7 +9,7 @@ from lab_files import BASE, write
 
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.planning.planner import make
+from pretzel.ablation.planning.make_plan import make
 from pretzel.errors import UserError
 
 ADAMW = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.3, "betas": [0.8, 0.9]}}

@@ -10,9 +10,9 @@ import torch
 from jsonargparse import ArgumentParser
 from torch.optim import Optimizer
 
-from pretzel.config.overlay import Config, fold, override, read
-from pretzel.config.yamlfile import Source
 from pretzel.errors import UserError
+from pretzel.runs.config.overlay import Config, fold, override, read
+from pretzel.runs.config.yaml_lines import Source
 
 HERE = Path(__file__).parent
 ADAMW = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.3, "betas": [0.8, 0.9]}}

@@ -10,7 +10,7 @@ from lab_files import BASE, write
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.changes import changes
-from pretzel.ablation.planning.planner import make
+from pretzel.ablation.planning.make_plan import make
 from pretzel.errors import UserError
 
 CUBIC = {"model.features": {"class_path": "lab.Cubic"}}

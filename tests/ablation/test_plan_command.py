@@ -10,11 +10,12 @@ from rich.console import Console
 
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.ledger import CellFolder, State, write_json
+from pretzel.ablation.ledger import CellFolder, State
 from pretzel.ablation.planning.estimate import estimate, states
-from pretzel.ablation.planning.planner import make
-from pretzel.ablation.planning.planview import number, told
+from pretzel.ablation.planning.make_plan import make
+from pretzel.ablation.planning.plan_table import number, told
 from pretzel.ablation.planning.progress import planning
+from pretzel.files.atomic import write_json
 
 GRID = {
     "base": "base.yaml",

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from lab_files import BASE, write
 
+from pretzel.ablation.gridfile.cell_config import seeded, with_arms
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.planning.build import Builder, PlanningCLI
-from pretzel.ablation.planning.cellconfig import seeded, with_arms
-from pretzel.ablation.planning.planner import Planner
+from pretzel.ablation.planning.make_plan import Planner
 from pretzel.ablation.planning.resolve import Resolver
-from pretzel.config.overlay import Config, fold, read
 from pretzel.errors import UserError
+from pretzel.runs.config.overlay import Config, fold, read
 
 ABLATIONS = Path(__file__).parents[2] / "ablations"
 CUBIC = {"class_path": "lab.Cubic"}

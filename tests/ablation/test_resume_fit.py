@@ -7,8 +7,8 @@ import torch
 import yaml
 from test_resume_pretzel import SMALL, config
 
-from pretzel.cli import PretzelCLI
-from pretzel.seeding import SeededSteps
+from pretzel.runs.cli import PretzelCLI
+from pretzel.runs.step_seeds import SeededSteps
 
 # the runs compared have folders of their own
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -51,7 +51,7 @@ def test_goes_on_exactly_with_states_of_texts_that_were_computed_beside_others(t
     def states(folder: str) -> dict:
         return {
             "text_states": {
-                "class_path": "pretzel.vlm.text_states.TextStates",
+                "class_path": "pretzel.training.TextStates",
                 "init_args": {"folder": str(tmp_path / folder)},
             },
             "trains": ["shallow?", "deep", "interleaving.text_input?"],

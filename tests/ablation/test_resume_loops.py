@@ -10,9 +10,9 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from callbacks import EMAWeightAveraging
-from pretzel.resuming import make_exact
 from pretzel.rng import global_states, set_global_states
-from pretzel.seeding import SeededSteps
+from pretzel.runs.exact_resume import make_exact
+from pretzel.runs.step_seeds import SeededSteps
 
 STEPS = 33
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from killing import assert_equal, finish, outcome, serve, survive, write_cell
 
-from pretzel.config.overlay import Config, fold, read
+from pretzel.runs.config.overlay import Config, fold, read
 
 pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).parents[2]

@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 
 from pretzel.__main__ import main
 from pretzel.ablation.engines.base import Engine
+from pretzel.ablation.execution.lifecycle import planned
+from pretzel.ablation.execution.runner import Selection, run
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import CellFolder, State
-from pretzel.ablation.running.lifecycle import planned
-from pretzel.ablation.running.run import Selection, run
 
 STEPS = 30
 DELAY = 0.1  # seconds a step
@@ -185,7 +185,7 @@ class Unused(Engine):
 
 def test_what_another_plan_finishes_meanwhile_is_left_as_it_is(story, monkeypatch, capsys):
     """After the test before: the plan has changed, and we look as if it changed just now."""
-    monkeypatch.setattr("pretzel.ablation.running.run._refuse_stale", lambda plan, cells: None)
+    monkeypatch.setattr("pretzel.ablation.execution.runner._refuse_stale", lambda plan, cells: None)
     assert run(planned(load("grid.yaml")), Unused(), Selection()) == 1
     assert "cubic/seed4: not run: another runner has finished it" in capsys.readouterr().out
     assert CellFolder(path=Path("runs/grid/linear/seed4")).result["steps"] == STEPS

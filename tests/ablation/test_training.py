@@ -8,11 +8,11 @@ import torch
 from lab_files import BASE, write
 from safetensors.torch import load_file
 
+from pretzel.ablation.execution.checkpoints import digest
+from pretzel.ablation.execution.training import train_and_test
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import CellFolder
-from pretzel.ablation.planning.planner import make
-from pretzel.ablation.running.checkpoints import digest
-from pretzel.ablation.running.training import train_and_test
+from pretzel.ablation.planning.make_plan import make
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",

@@ -12,7 +12,8 @@ from lab_files import BASE
 from pretzel.ablation.engines.forks import Forks
 from pretzel.ablation.engines.processes import Processes
 from pretzel.ablation.engines.slots import Slots
-from pretzel.ablation.ledger import CellFolder, write_json
+from pretzel.ablation.ledger import CellFolder
+from pretzel.files.atomic import write_json
 
 STEPS = 60
 RANKS = '''

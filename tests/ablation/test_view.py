@@ -5,8 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from pretzel.ablation.ledger import CellFolder, State, write_json
-from pretzel.ablation.running.view import Row, StateTable
+from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.status_table import Row, StateTable
+from pretzel.files.atomic import write_json
 
 
 def row(name, state, note=""):

@@ -16,8 +16,8 @@ from benchmarks import (
 )
 from benchmarks.generation_growth import Clock, Place, Step
 from benchmarks.generation_script import CAPTION, QUESTION, Script, Trace, Unending, converse
+from pretzel.generation.session import Session
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
-from pretzel.sampling.session import Session
 
 QUICK = generation.plans(quick=True, rounds=1)[0]
 GUIDED = Script(turns=2, tokens=2, guidance=GaussianMixing(weight=2.0))

@@ -11,12 +11,12 @@ from pretzel.interleave.base import InterleavingFactory
 from pretzel.latent import Pixels
 from pretzel.latent.pixels import patchify
 from pretzel.model import Pretzel
-from pretzel.module import PretzelModule
-from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import NoGuidance
 from pretzel.sampling.samplers import Sequential
-from pretzel.schedule import Constant
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence.document import DocumentBatch
+from pretzel.training.module import PretzelModule
+from pretzel.training.schedule import Constant
 from pretzel.vlm.tiny import TinyVLM
 
 

@@ -21,8 +21,8 @@ from pretzel.interleave import GatedLink, RandomLink, Stacked, Unconditional, Ze
 from pretzel.interleave.links import Link
 from pretzel.interleave.tiled import Tiled
 from pretzel.model import stream_inputs
-from pretzel.packing import IGNORE
-from pretzel.sequence import DocumentBatch, question_document
+from pretzel.sequence.document import DocumentBatch, question_document
+from pretzel.sequence.packer import IGNORE
 
 
 def known_batches() -> list[DocumentBatch]:

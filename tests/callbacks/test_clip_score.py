@@ -18,7 +18,7 @@ from transformers import (
 
 from callbacks import CLIPScore
 from pretzel.errors import UserError
-from pretzel.sampling.pictures import to_uint8
+from pretzel.generation.pictures import to_uint8
 
 LENGTH = 12
 PROMPTS = ["a red cat", "b", "dog"]

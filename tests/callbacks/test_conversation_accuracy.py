@@ -17,12 +17,12 @@ from callbacks import ConversationAccuracy
 from callbacks.conversation_accuracy import Judged, turn_values
 from callbacks.drawing_questions import converse
 from pretzel.errors import UserError
+from pretzel.generation.conversation import conversation_with
+from pretzel.generation.pictures import pictures
 from pretzel.interleave import Stacked, TextPrefix
 from pretzel.interleave.sight import SeesLatents
 from pretzel.interleave.tiled import Tiled
-from pretzel.sampling.denoise import ScoreDenoiser
-from pretzel.sampling.generate import conversation_with
-from pretzel.sampling.pictures import pictures
+from pretzel.sampling.denoisers import ScoreDenoiser
 from pretzel.vlm.tiny import TinyVLM
 
 TOLD = [["a red circle", "a blue shape"], ["a teal triangle", "a circle"], ["red", "a circle"]]

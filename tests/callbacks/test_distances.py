@@ -17,7 +17,7 @@ from callbacks import FID, KID, Inception, JudgeFeatures, ModuleFeatures
 from callbacks.generation_metric import ReferenceMetric
 from datamodules import EasyVQA
 from pretzel.errors import UserError
-from pretzel.sampling.pictures import to_uint8
+from pretzel.generation.pictures import to_uint8
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ from world import KnownData, Recaller, make_trainer
 
 from callbacks import NonFiniteGuard
 from pretzel.errors import UserError
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence.document import DocumentBatch
 
 
 class Diverging(Recaller):

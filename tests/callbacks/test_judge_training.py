@@ -14,7 +14,7 @@ from callbacks.judge_export import main
 from callbacks.judge_training import IGNORED, labels
 from datamodules import Captions, EasyVQA, WebDatasetDataModule
 from pretzel.errors import UserError
-from pretzel.sequence import DocumentBatch, caption_document, question_document
+from pretzel.sequence.document import DocumentBatch, caption_document, question_document
 
 RECIPE = Path(__file__).parents[2] / "ablations" / "stages" / "judge.yaml"
 

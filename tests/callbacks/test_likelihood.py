@@ -11,7 +11,7 @@ from world import KnownData, Recaller, evaluate, make_trainer
 
 from callbacks import Likelihood
 from pretzel.errors import UserError
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence.document import DocumentBatch
 
 DIMS = 3 * 32 * 32
 SIGMA = 0.05

@@ -10,7 +10,7 @@ from world import evaluate
 
 from callbacks import Likelihood
 from pretzel.errors import UserError
-from pretzel.sequence import DocumentBatch
+from pretzel.sequence.document import DocumentBatch
 
 
 class Some(Grid):

@@ -23,15 +23,15 @@ from callbacks.judge import COLOURS, SHAPES, read_caption
 from callbacks.own_drawings import AskedOfDrawing, agreements, contradiction
 from datamodules import EasyVQA
 from pretzel.errors import UserError
+from pretzel.generation.conversation import conversation_with
+from pretzel.generation.pictures import pictures
 from pretzel.interleave import Stacked, TextPrefix
 from pretzel.interleave.sight import SeesLatents
 from pretzel.interleave.tiled import Tiled
-from pretzel.module import PretzelModule
-from pretzel.sampling.denoise import ScoreDenoiser
-from pretzel.sampling.generate import conversation_with
+from pretzel.sampling.denoisers import ScoreDenoiser
 from pretzel.sampling.guidance import NoGuidance
-from pretzel.sampling.pictures import pictures
-from pretzel.sequence import Document, Image, Text
+from pretzel.sequence.document import Document, Image, Text
+from pretzel.training.module import PretzelModule
 from pretzel.vlm.tiny import TinyVLM
 
 CAPTIONS = ["a red circle", "a blue shape", "a triangle"]

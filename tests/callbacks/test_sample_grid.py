@@ -10,7 +10,7 @@ from world import KnownData, Recaller, draw, evaluate, make_trainer
 
 from callbacks import SampleGrid
 from pretzel.errors import UserError
-from pretzel.sampling.pictures import CELL, LABEL, pictures, sheet
+from pretzel.generation.pictures import CELL, LABEL, pictures, sheet
 
 
 def test_each_picture_stands_in_its_place_enlarged_exactly() -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from callbacks.judge import COLOURS, SHAPES
 from pretzel.rng import stream
-from pretzel.sequence import DocumentBatch, caption_document
+from pretzel.sequence.document import DocumentBatch, caption_document
 
 RGB = {
     "red": (255, 0, 0),

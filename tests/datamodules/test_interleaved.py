@@ -22,7 +22,7 @@ from datamodules import (
 from datamodules.grounding import Told
 from pretzel.errors import UserError
 from pretzel.rng import stream
-from pretzel.sequence import Dropped, Image, Text
+from pretzel.sequence.document import Dropped, Image, Text
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 STORY = [

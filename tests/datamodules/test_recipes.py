@@ -9,7 +9,7 @@ import torch
 from datamodules import Captions, Mixture, Questions, Sample
 from pretzel.errors import UserError
 from pretzel.rng import stream
-from pretzel.sequence import Image, Text
+from pretzel.sequence.document import Image, Text
 
 PIXELS = np.zeros((4, 4, 3), dtype=np.uint8)
 PAIRS = tuple((f"q{i}", f"a{i}") for i in range(5))

@@ -29,7 +29,7 @@ def test_its_own_tests_pass(request):
 
 def test_its_grid_plans_and_its_arm_builds_and_trains():
     from pretzel.ablation.gridfile.reading import load
-    from pretzel.ablation.planning.planner import make
+    from pretzel.ablation.planning.make_plan import make
     from pretzel.testing.models import latents
     from pretzel.testing.tiny import documents
 
@@ -53,8 +53,8 @@ def test_its_grid_plans_and_its_arm_builds_and_trains():
 
 def model_of(config):
     """Instantiate the model of a resolved configuration with the parser of the command line."""
-    from pretzel.cli import ParserOnly
-    from pretzel.config.overlay import Config
+    from pretzel.runs.cli import ParserOnly
+    from pretzel.runs.config.overlay import Config
 
     cli = ParserOnly()
     parsed = cli.parse("fit", Config(values=config))

@@ -16,7 +16,7 @@ from pretzel.flow import (
     Flowed,
     Permutation,
 )
-from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import GaussianMixing, LinearGuidance
 from pretzel.sampling.samplers import Jacobi, Sequential, Work
 from pretzel.testing import Case, LawBroken, laws_of, run_laws

@@ -5,8 +5,8 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from pretzel.flow import CausalTransformer
-from pretzel.flow.masks import attend, causal_mask, document_mask
 from pretzel.flow.positions import AxialRotary
+from pretzel.sequence.masks import attend, causal_mask, document_mask
 from pretzel.testing import perturb
 from pretzel.testing.case import normal
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
+from pretzel.generation.prompts import prompt_document, sample_u
 from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.routed import Route, own_copy, routable, routed
 from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing
-from pretzel.sampling.streams import prompt_document, sample_u
-from pretzel.sequence import Document, Image, Text
+from pretzel.sequence.document import Document, Image, Text
 from pretzel.testing import Case, perturb, tiny_pretzel
 from pretzel.testing.models import latents, run_streams
 from pretzel.testing.tiny import batch

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from pretzel.__main__ import main
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.pixels import patchify
-from pretzel.module import PretzelModule
+from pretzel.training.module import PretzelModule
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ["--head_dim", "16"]

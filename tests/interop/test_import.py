@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from pretzel.__main__ import main
-from pretzel.interop import written as writing
+from pretzel.cli.importing import output as writing
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

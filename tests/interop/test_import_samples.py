@@ -15,12 +15,12 @@ from importing import (
     written,
 )
 
+from pretzel.generation.images import sample_latents
 from pretzel.interop.starflow import StarflowOptions, read_starflow
 from pretzel.latent.pixels import patchify, unpatchify
-from pretzel.sampling.configured import trained_model
-from pretzel.sampling.images import sample_latents
 from pretzel.sampling.samplers import Sequential
 from pretzel.sampling.stack import invert_stack
+from pretzel.training.loading import trained_model
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from pretzel.cli import main
+from pretzel.cli.fit import main
 from pretzel.latent import Autoencoder
 
 STAGE = Path(__file__).parents[2] / "ablations" / "stages" / "autoencoder.yaml"

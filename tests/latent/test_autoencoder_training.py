@@ -8,9 +8,9 @@ from lightning.pytorch import Trainer
 from pretzel import rng
 from pretzel.errors import UserError
 from pretzel.latent import Autoencoder, ConvAutoencoder
-from pretzel.latent.autoencoder_training import AutoencoderTraining, psnr
-from pretzel.schedule import WarmupCosine
-from pretzel.sequence import Document, DocumentBatch, Text, caption_document
+from pretzel.sequence.document import Document, DocumentBatch, Text, caption_document
+from pretzel.training.autoencoder import AutoencoderTraining, psnr
+from pretzel.training.schedule import WarmupCosine
 from pretzel.typing import Tensor
 
 Build = Callable[[], ConvAutoencoder]

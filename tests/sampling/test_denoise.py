@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from pretzel.errors import UserError
+from pretzel.generation import images
 from pretzel.interleave import Stacked
-from pretzel.sampling import images
-from pretzel.sampling.denoise import NoDenoiser, ScoreDenoiser
+from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
 from pretzel.sampling.learned_denoiser import LearnedDenoiser
 from pretzel.sampling.samplers import Sequential
-from pretzel.sequence import caption_document
+from pretzel.sequence.document import caption_document
 from pretzel.testing import Case, perturb, tiny_pretzel
 from pretzel.testing.case import normal
 

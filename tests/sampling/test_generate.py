@@ -6,17 +6,17 @@ import torch
 from PIL import Image
 
 from pretzel.errors import UserError
+from pretzel.generation.answers import answer
+from pretzel.generation.conversation import Conversation, conversation_with, to_pixels
+from pretzel.generation.images import sample_images
+from pretzel.generation.session import Session
+from pretzel.generation.token_choice import Writing
 from pretzel.interleave import Stacked, TextPrefix
-from pretzel.sampling.denoise import NoDenoiser, ScoreDenoiser
-from pretzel.sampling.generate import Conversation, conversation_with, to_pixels
+from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
-from pretzel.sampling.images import sample_images
 from pretzel.sampling.samplers import Sequential
-from pretzel.sampling.session import Session
-from pretzel.sampling.text import answer
-from pretzel.sampling.writing import Writing
-from pretzel.sequence import Document, Text
-from pretzel.sequence import Image as Images
+from pretzel.sequence.document import Document, Text
+from pretzel.sequence.document import Image as Images
 from pretzel.tarflow import TarFlow
 from pretzel.testing import Case, tiny_pretzel
 

@@ -11,13 +11,13 @@ import torch
 import yaml
 from PIL import Image
 
+from pretzel.cli.sample import gallery
+from pretzel.cli.sample.command import main
 from pretzel.errors import UserError
-from pretzel.module import PretzelModule
-from pretzel.sampling import gallery
-from pretzel.sampling.command import main
-from pretzel.sampling.configured import ModelOnly, trained_model
-from pretzel.sampling.pictures import save_png, sheet
+from pretzel.generation.pictures import save_png, sheet
 from pretzel.testing import perturb
+from pretzel.training.loading import ModelOnly, trained_model
+from pretzel.training.module import PretzelModule
 
 ROOT = Path(__file__).parents[2]
 BASE = str(ROOT / "ablations" / "base" / "easy_vqa.yaml")
@@ -36,7 +36,7 @@ RED, SHAPE = "a red circle", "a shape/../with ünsafe name"
 
 
 def configuration(path, parts):
-    sampler = {"class_path": "pretzel.sampling.samplers.Sequential"}
+    sampler = {"class_path": "pretzel.sampling.Sequential"}
     arguments = {"pretzel": parts, "sampler": sampler}
     path.write_text(yaml.safe_dump({"model": {"init_args": arguments}}))
     return ["-c", BASE, "-c", str(path)]
@@ -105,7 +105,7 @@ def test_it_writes_how_the_images_were_sampled(made):
     sample(made, *arguments, "--model.guidance.weight", "0.5")
     record = json.loads(Path("out/sampling.json").read_text())
     positions = 4
-    assert record["sampler"] == {"class_path": "pretzel.sampling.samplers.Sequential"}
+    assert record["sampler"] == {"class_path": "pretzel.sampling.Sequential"}
     assert record["guidance"]["init_args"]["weight"] == 0.5
     assert record["denoiser"]["class_path"].startswith("pretzel.sampling.")
     assert record["state"] == {}
@@ -304,7 +304,7 @@ def test_too_little_memory_is_said(made, monkeypatch):
 
 def test_help_is_complete_and_needs_no_torch():
     code = (
-        "import sys; from pretzel.sampling.command import main\n"
+        "import sys; from pretzel.cli.sample.command import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "sys.exit('torch' in sys.modules)"

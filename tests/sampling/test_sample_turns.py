@@ -13,9 +13,9 @@ import yaml
 from PIL import Image
 from test_sample_command import FREE, SMALL, configuration, elsewhere, made, pixels, trained
 
+from pretzel.cli.sample.command import main
 from pretzel.errors import UserError
-from pretzel.module import PretzelModule
-from pretzel.sampling.command import main
+from pretzel.training.module import PretzelModule
 from pretzel.vlm import tiny
 
 __all__ = ["elsewhere", "made"]
@@ -196,7 +196,7 @@ def test_a_model_that_cannot_is_refused_before_anything_is_drawn(tmp_path):
 def test_a_script_is_checked_without_torch():
     code = (
         "import sys; from pathlib import Path\n"
-        "from pretzel.sampling.script import read_script\n"
+        "from pretzel.cli.sample.script import read_script\n"
         "read_script(Path('there/story.yaml')); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pretzel.flow import AFBlock, AffineSoftplus, FixedRandom, FlowStack, Identity, ZeroShift
-from pretzel.sampling.denoise import ScoreDenoiser
+from pretzel.sampling.denoisers import ScoreDenoiser
 from pretzel.sampling.inversion import BlockInversion
 from pretzel.sampling.samplers import (
     GaussSeidelJacobi,

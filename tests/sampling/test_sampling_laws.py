@@ -2,7 +2,7 @@
 
 import pytest
 
-from pretzel.sampling.denoise import Denoiser
+from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler
 from pretzel.testing import concrete_classes, run_laws

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from pretzel.errors import UserError
+from pretzel.generation.rows import Rows
+from pretzel.generation.session import Session
+from pretzel.generation.token_choice import Writing
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.interleave.base import StreamCaches
 from pretzel.interleave.mixture import MixtureOfTransformers
@@ -18,10 +21,7 @@ from pretzel.sampling.guidance import (
     LinearGuidance,
     NoGuidance,
 )
-from pretzel.sampling.rows import Rows
 from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, SelectiveJacobi, Sequential
-from pretzel.sampling.session import Session
-from pretzel.sampling.writing import Writing
 from pretzel.testing import Case, LawBroken, generation, laws_of, tiny_pretzel
 from pretzel.testing.conversations import converse, recomputed
 from pretzel.testing.models import latents

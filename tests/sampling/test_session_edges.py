@@ -7,10 +7,14 @@ import torch
 from PIL import Image as Pictures
 
 from pretzel.errors import UserError
+from pretzel.generation.answers import answer
+from pretzel.generation.conversation import Conversation
+from pretzel.generation.rows import Rows
+from pretzel.generation.session import Session
+from pretzel.generation.token_choice import Writing
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.interleave.sight import SeesLatents
-from pretzel.sampling.denoise import Denoiser, NoDenoiser, ScoreDenoiser
-from pretzel.sampling.generate import Conversation
+from pretzel.sampling.denoisers import Denoiser, NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import (
     AttentionTemperature,
     Gaussian,
@@ -18,11 +22,7 @@ from pretzel.sampling.guidance import (
     LinearGuidance,
     NoGuidance,
 )
-from pretzel.sampling.rows import Rows
-from pretzel.sampling.session import Session
-from pretzel.sampling.text import answer
-from pretzel.sampling.writing import Writing
-from pretzel.sequence import Document
+from pretzel.sequence.document import Document
 from pretzel.testing import Case, tiny_pretzel
 from pretzel.testing.models import latents
 
@@ -235,9 +235,9 @@ def test_an_image_that_is_interrupted_leaves_the_session_as_it_was(where, monkey
         guidance = Interrupts(1.0) if where == "null branch" else NoGuidance()
         with monkeypatch.context() as patch:
             if where == "deep":
-                patch.setattr("pretzel.sampling.drawing.StreamInversion.finish", interrupted)
+                patch.setattr("pretzel.generation.drawing.StreamInversion.finish", interrupted)
             if where == "shallow":
-                patch.setattr("pretzel.sampling.session.invert_stack", interrupted)
+                patch.setattr("pretzel.generation.session.invert_stack", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 session.draw(z, guidance)
         assert not session.is_drawing

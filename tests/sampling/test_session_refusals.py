@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from pretzel.errors import UserError
+from pretzel.generation.conversation import Conversation
+from pretzel.generation.session import Session
 from pretzel.interleave import MixtureOfTransformers, Stacked
-from pretzel.sampling.generate import Conversation
 from pretzel.sampling.guidance import AttentionTemperature, LinearGuidance
-from pretzel.sampling.session import Session
-from pretzel.sequence import Text
+from pretzel.sequence.document import Text
 from pretzel.testing import Case, tiny_pretzel
 
 RED = "a red circle"

@@ -17,19 +17,19 @@ from pretzel.flow import (
     Raster,
     ZeroShift,
 )
+from pretzel.generation.images import sample_latents
 from pretzel.latent import Pixels
-from pretzel.module import PretzelModule
-from pretzel.sampling.denoise import NoDenoiser
+from pretzel.sampling.denoisers import NoDenoiser
 from pretzel.sampling.guidance import GaussianMixing, LinearGuidance, NoGuidance
-from pretzel.sampling.images import sample_latents
 from pretzel.sampling.samplers import Jacobi, Sequential
-from pretzel.schedule import Constant
-from pretzel.sequence import Document, Image, Text, caption_document
+from pretzel.sequence.document import Document, Image, Text, caption_document
 from pretzel.tarflow import ClassNames, NoCondition, TarFlow
 from pretzel.testing import perturb
 from pretzel.testing.case import normal
 from pretzel.testing.gradients import jacobian
 from pretzel.testing.tiny import transformer
+from pretzel.training.module import PretzelModule
+from pretzel.training.schedule import Constant
 
 NAMES = ["circle", "square"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pretzel.__main__ import main
-from pretzel.testing import check
+from pretzel.cli.check import command as check
 from pretzel.testing.cases import CASES
 from pretzel.testing.discovery import concrete_classes
 from pretzel.testing.kinds import KINDS

@@ -7,7 +7,7 @@ import torch
 from datamodules import Sample
 from datamodules.grounding import Described, Told
 from pretzel.errors import UserError
-from pretzel.sequence import Image, Text
+from pretzel.sequence.document import Image, Text
 
 SAMPLE = Sample(
     key="k",

@@ -11,7 +11,7 @@ from tiny import fit, perturb, tiny_module
 
 from pretzel.interleave import Stacked
 from pretzel.model import Pretzel
-from pretzel.module import PretzelModule
+from pretzel.training.module import PretzelModule
 from pretzel.vlm.base import VLMStream
 from pretzel.vlm.huggingface import HuggingFaceVLM
 

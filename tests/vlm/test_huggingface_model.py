@@ -14,6 +14,8 @@ from huggingface_tiny import CONFIGS, LAYERS, save_tokenizer
 from test_packed_scores import LONG
 
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
+from pretzel.generation.session import Session
+from pretzel.generation.token_choice import GREEDY
 from pretzel.interleave import NoAdapter, SeesLatents, SeesTower, Stacked, TextPrefix, Unconditional
 from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.tiled import Tiled
@@ -21,8 +23,6 @@ from pretzel.latent import Pixels
 from pretzel.model import Pretzel
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
 from pretzel.sampling.samplers import Jacobi
-from pretzel.sampling.session import Session
-from pretzel.sampling.writing import GREEDY
 from pretzel.testing import generation, models, run_laws
 from pretzel.testing.case import Case
 from pretzel.testing.models import latents

@@ -4,8 +4,8 @@ import pytest
 import torch
 from huggingface_tiny import CONFIGS, tiny_vlm
 
-from pretzel.packing import Packer
-from pretzel.sequence import Document, Image, Text
+from pretzel.sequence.document import Document, Image, Text
+from pretzel.sequence.packer import Packer
 
 QWEN = ["qwen2_5_vl", "qwen3_vl"]
 

@@ -10,7 +10,7 @@ import transformers
 from huggingface_tiny import CONFIGS, TEXT, VOCAB, save_tokenizer, save_vlm, tiny_vlm
 
 from pretzel.errors import UserError
-from pretzel.vlm.base import SpecialTokens
+from pretzel.sequence.special_tokens import SpecialTokens
 from pretzel.vlm.huggingface import HuggingFaceVLM
 
 

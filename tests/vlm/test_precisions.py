@@ -9,6 +9,8 @@ import torch
 from huggingface_tiny import save_tokenizer, tiny_vlm
 
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
+from pretzel.generation.session import Session
+from pretzel.generation.token_choice import Writing
 from pretzel.interleave import (
     MixtureOfTransformers,
     NoAdapter,
@@ -23,9 +25,7 @@ from pretzel.latent import Pixels
 from pretzel.model import Pretzel
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
 from pretzel.sampling.samplers import Jacobi
-from pretzel.sampling.session import Session
-from pretzel.sampling.writing import Writing
-from pretzel.sequence import Document, Image, Text
+from pretzel.sequence.document import Document, Image, Text
 
 BF16 = torch.bfloat16
 PARTS = {

@@ -3,8 +3,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from pretzel.errors import UserError
-from pretzel.schedule import Constant
-from pretzel.sequence import (
+from pretzel.sequence.document import (
     Document,
     DocumentBatch,
     Image,
@@ -12,7 +11,8 @@ from pretzel.sequence import (
     caption_document,
     question_document,
 )
-from pretzel.vlm.pretrain import TinyVLMPretraining
+from pretzel.training.schedule import Constant
+from pretzel.training.vlm_pretraining import TinyVLMPretraining
 from pretzel.vlm.tiny import TinyVLM
 
 QUIET = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pretzel.__main__ import main
-from pretzel.cli import ParserOnly
-from pretzel.config.overlay import fold, read
 from pretzel.errors import UserError
+from pretzel.runs.cli import ParserOnly
+from pretzel.runs.config.overlay import fold, read
 from pretzel.vlm import smollm2
 from pretzel.vlm.smollm2 import SmolLM2, expanded, packaged_weights
 

@@ -79,6 +79,6 @@ def test_training_does_not_depend_on_order_or_process():
 
 
 def test_weights_carry_the_shipped_tokenizer(shipped: TinyVLM):
-    from pretzel.vlm.pretrain import TOKENIZER
+    from pretzel.vlm.tokenizer import SHIPPED_TOKENIZER
 
-    assert shipped.tokenizer.serialize() == TOKENIZER.read_text(encoding="utf-8")
+    assert shipped.tokenizer.serialize() == SHIPPED_TOKENIZER.read_text(encoding="utf-8")

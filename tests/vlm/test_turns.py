@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pretzel.packing import Packer
-from pretzel.sequence import Document, Image, Text, question_document
+from pretzel.sequence.document import Document, Image, Text, question_document
+from pretzel.sequence.packer import Packer
+from pretzel.training.question_turns import separate_turns
 from pretzel.vlm.tiny import TinyVLM
-from pretzel.vlm.turns import separate_turns
 
 PAIRS = [
     ("what color is the shape?", "red"),

@@ -9,7 +9,7 @@ from pretzel.ablation.engines.slots import Slots
 
 
 class Processes(Local):
-    """Starts ``python -m pretzel.ablation.running.cell FOLDER``.
+    """Starts ``python -m pretzel.ablation.execution.cell FOLDER``.
 
     Args:
         slots: How many at a time, and what each one sees.
@@ -23,7 +23,7 @@ class Processes(Local):
         """Start a process in a session of its own."""
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pretzel.ablation.running.cell", str(folder)],
+                [sys.executable, "-m", "pretzel.ablation.execution.cell", str(folder)],
                 stdin=subprocess.PIPE,  # its end tells the cell that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.engines.base import Engine, Started
+from pretzel.ablation.execution.cell import DONE, INTERRUPTED, TAKEN
 from pretzel.ablation.ledger import CellFolder
-from pretzel.ablation.running.cell import DONE, INTERRUPTED, TAKEN
 from pretzel.errors import UserError
 
 _ASK_SECONDS = 5.0  # between questions to the cluster, about all jobs at once

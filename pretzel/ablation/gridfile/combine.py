@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pretzel.ablation.gridfile.grid import Arm, Axis, Combination, Combine
-from pretzel.config.suggest import did_you_mean
-from pretzel.config.yamlfile import Key
+from pretzel.errors import did_you_mean
+from pretzel.runs.config.yaml_lines import Key
 
 Wrong = Callable[[Key, str], None]
 Choice = Mapping[str, str | list[str]]

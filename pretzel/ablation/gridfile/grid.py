@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pretzel.ablation.gridfile.typed import Rule
-from pretzel.config.yamlfile import Source
+from pretzel.runs.config.yaml_lines import Source
 
 Direction = Literal["max", "min"]
 Order = Literal["seeds", "arms"]

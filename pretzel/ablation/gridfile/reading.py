@@ -20,9 +20,8 @@ from pretzel.ablation.gridfile.grid import (
     Tuning,
 )
 from pretzel.ablation.gridfile.typed import TypedReader
-from pretzel.config.suggest import did_you_mean
-from pretzel.config.yamlfile import Key, Source, read_mapping
-from pretzel.errors import UserError
+from pretzel.errors import UserError, did_you_mean
+from pretzel.runs.config.yaml_lines import Key, Source, read_mapping
 
 
 def report(mistakes: list[str], file: str | Path) -> UserError:

@@ -15,8 +15,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 from typing import get_type_hints as hints_of
 
-from pretzel.config.suggest import did_you_mean
-from pretzel.config.yamlfile import Key, Source
+from pretzel.errors import did_you_mean
+from pretzel.runs.config.yaml_lines import Key, Source
 
 T = TypeVar("T")
 _WRONG: Any = object()

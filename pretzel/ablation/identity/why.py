@@ -8,7 +8,7 @@ from typing import Any
 
 from pretzel.ablation.identity.changes import changes
 from pretzel.ablation.identity.source import file_of
-from pretzel.ablation.ledger import write_text
+from pretzel.files.atomic import write_text
 
 SNAPSHOTS = "source"
 """Folder of a grid's source files, each under its hash."""
@@ -16,7 +16,7 @@ SNAPSHOTS = "source"
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """What differs between two records of :meth:`pretzel.ablation.identity.essence.Essence.record`.
+    """What differs between two records of :meth:`Essence.record` (:mod:`.fingerprint`).
 
     Attributes:
         config: ``key: old -> new``, a line each.
@@ -64,7 +64,7 @@ def snapshot(record: Mapping[str, Any], folder: Path) -> None:
     """Keep the source of a record's modules, each file once.
 
     Args:
-        record: From :meth:`pretzel.ablation.identity.essence.Essence.record`.
+        record: From :meth:`pretzel.ablation.identity.fingerprint.Essence.record`.
         folder: The grid's output folder.
 
     Raises:

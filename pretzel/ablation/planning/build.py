@@ -11,14 +11,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
+from pretzel.ablation.planning.flops import forward_flops, shapes_alone
 from pretzel.ablation.planning.plan import Sizes
 from pretzel.ablation.planning.resolve import Resolved
-from pretzel.cli import ParserOnly
-from pretzel.config.classes import import_name
-from pretzel.config.explain import explain_constructor
-from pretzel.config.overlay import Config
-from pretzel.flops import forward_flops, shapes_alone
-from pretzel.meta import built_without_memory
+from pretzel.runs.cli import ParserOnly
+from pretzel.runs.config.class_paths import import_name
+from pretzel.runs.config.explain import explain_constructor
+from pretzel.runs.config.overlay import Config
+from pretzel.runs.meta_device import built_without_memory
 
 _MOST_MADE = 64  # those of the first arms; what is tried in one arm alone is not worth keeping
 
@@ -34,7 +34,7 @@ class PlanningCLI(ParserOnly):
         self._reuses = False
 
     def build_shapes(self, subcommand: str, namespace: Namespace) -> LightningModule:
-        """Build the model of a parsed configuration under :func:`pretzel.flops.shapes_alone`.
+        """Build the model of a parsed configuration under :func:`.flops.shapes_alone`.
 
         Parts that are given nothing but plain values, a frozen encoder for example, are the same
         in many models: each is made, and its file read, once.

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pretzel.ablation.gridfile.cell_config import WEIGHTS, placed, put, with_seed
 from pretzel.ablation.gridfile.grid import Grid, Tuning
-from pretzel.ablation.identity.essence import Essence, hashed
-from pretzel.ablation.planning.cellconfig import WEIGHTS, placed, put, with_seed
+from pretzel.ablation.identity.fingerprint import Essence, hashed
 from pretzel.ablation.planning.chain import Chain, Parsed
 from pretzel.ablation.planning.plan import Candidate, Cell
 from pretzel.ablation.planning.tune import label, run_name

@@ -5,17 +5,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from pretzel.ablation.gridfile.cell_config import WEIGHTS, seeded, with_arms
 from pretzel.ablation.gridfile.grid import Combination, Grid, Override
-from pretzel.ablation.identity.essence import Essence
-from pretzel.ablation.planning.cellconfig import WEIGHTS, seeded, with_arms
+from pretzel.ablation.identity.fingerprint import Essence
 from pretzel.ablation.planning.match import Matched, Matcher
 from pretzel.ablation.planning.plan import Exports, Sizes
 from pretzel.ablation.planning.tune import candidates
-from pretzel.config.classes import import_name
-from pretzel.config.explain import parameters
-from pretzel.config.overlay import Config, at, locate, override
-from pretzel.config.yamlfile import Source
 from pretzel.errors import NotApplicable, UserError
+from pretzel.runs.config.class_paths import import_name
+from pretzel.runs.config.explain import parameters
+from pretzel.runs.config.overlay import Config, at, locate, override
+from pretzel.runs.config.yaml_lines import Source
 
 
 @dataclass(frozen=True, kw_only=True)

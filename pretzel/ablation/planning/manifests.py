@@ -6,9 +6,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from pretzel.ablation.planning.build import PlanningCLI
 from pretzel.ablation.planning.resolve import Resolved
-from pretzel.config.explain import explain_constructor
-from pretzel.config.overlay import Config
-from pretzel.contents import Manifested
+from pretzel.ablation.protocols import Manifested
+from pretzel.runs.config.explain import explain_constructor
+from pretzel.runs.config.overlay import Config
 
 
 class Manifests:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from pretzel.ablation.gridfile.grid import Match, Override
 from pretzel.ablation.planning.search import solve
-from pretzel.config.classes import same_class
-from pretzel.config.overlay import Config, at, locate, override
-from pretzel.config.yamlfile import Key, Source
 from pretzel.errors import NotApplicable, UserError
+from pretzel.runs.config.class_paths import same_class
+from pretzel.runs.config.overlay import Config, at, locate, override
+from pretzel.runs.config.yaml_lines import Key, Source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pretzel.ablation.gridfile.grid import Grid, Tuning
-from pretzel.ablation.ledger import write_json
 from pretzel.ablation.planning.match import Matched
+from pretzel.files.atomic import write_json
 
 
 @runtime_checkable

@@ -33,7 +33,7 @@ def probe(plan: Plan, cell: Cell) -> float:
     Raises:
         UserError: If it fails within these steps.
     """
-    from pretzel.ablation.planning.cellconfig import paths_in, without
+    from pretzel.ablation.gridfile.cell_config import paths_in, without
 
     weights = {str(plan.grid.output / name / "weights.safetensors") for name in cell.needs}
     missing = {path for path in paths_in(cell.config, weights) if not Path(path).exists()}
@@ -86,8 +86,8 @@ def pace(config: dict[str, Any], started: float) -> dict[str, float]:
     from jsonargparse import Namespace
     from lightning.pytorch import Callback, Trainer
 
-    from pretzel.ablation.planning.cellconfig import placed
-    from pretzel.cli import PretzelCLI
+    from pretzel.ablation.gridfile.cell_config import placed
+    from pretzel.runs.cli import PretzelCLI
 
     class Clock(Callback):
         def __init__(self) -> None:

@@ -18,11 +18,11 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 
-from pretzel.cli import ParserOnly
-from pretzel.config.classes import import_name
-from pretzel.config.explain import parameters
-from pretzel.config.overlay import Config, replaced
-from pretzel.config.yamlfile import Key
+from pretzel.runs.cli import ParserOnly
+from pretzel.runs.config.class_paths import import_name
+from pretzel.runs.config.explain import parameters
+from pretzel.runs.config.overlay import Config, replaced
+from pretzel.runs.config.yaml_lines import Key
 
 _ABSENT: Any = object()
 
@@ -127,7 +127,7 @@ class Resolver:
             except Exception as error:  # whatever it is, the parser of the whole tells it better
                 raise _NotAlone from error
             if argument.owner is Trainer and type(argument.written) is int:
-                # to the Trainer, 1.0 is not 1 (see pretzel.cli)
+                # to the Trainer, 1.0 is not 1 (see pretzel.runs.cli)
                 plain = argument.written if isinstance(plain, float) else plain
             self._alone[key] = plain, namespace[argument.name]
         return self._alone[key]

@@ -9,8 +9,7 @@ from typing import Any
 
 from pretzel.ablation.gridfile.grid import Combination, Override
 from pretzel.ablation.planning.plan import Cell, Choice, Plan
-from pretzel.config.suggest import did_you_mean
-from pretzel.errors import UserError
+from pretzel.errors import UserError, did_you_mean
 
 _LONGEST = 60
 

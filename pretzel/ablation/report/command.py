@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pretzel.ablation.ledger import write_text
 from pretzel.ablation.report import terminal
 from pretzel.ablation.report.files import FILES, Format, Report
 from pretzel.errors import UserError
+from pretzel.files.atomic import write_text
 
 
 def report(folder: Path, command: str = "") -> Report:

@@ -7,13 +7,13 @@ from typing import Literal
 
 from rich.console import Console
 
-from pretzel.ablation.ledger import write_text
 from pretzel.ablation.report import csvfile, terminal
 from pretzel.ablation.report.latex import latex
 from pretzel.ablation.report.markdown import markdown
 from pretzel.ablation.report.results import load
 from pretzel.ablation.report.summary import summarise
 from pretzel.errors import UserError
+from pretzel.files.atomic import write_text
 
 Format = Literal["terminal", "markdown", "latex", "csv", "html"]
 
@@ -45,7 +45,7 @@ class Report:
     @cached_property
     def _page(self) -> str:
         from pretzel.ablation.report.page import page  # tensorboard and pictures: not for a table
-        from pretzel.ablation.report.runs import read_all
+        from pretzel.ablation.report.run_pages import read_all
 
         return page(self.summary, read_all(self.summary.comparison), self.command)
 

@@ -4,7 +4,7 @@ import math
 
 from pretzel.ablation.report.statistics import Difference, Estimate
 from pretzel.ablation.report.summary import MISSING, NOT_APPLICABLE, Column, Entry, Row, Summary
-from pretzel.ablation.running.view import duration
+from pretzel.ablation.status_table import duration
 
 INCOMPARABLE = "‡"
 SIGNIFICANT = "*"

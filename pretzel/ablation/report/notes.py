@@ -5,7 +5,7 @@ from pretzel.ablation.report.formats import INCOMPARABLE, SIGNIFICANT, p
 from pretzel.ablation.report.results import Comparison
 from pretzel.ablation.report.statistics import ALPHA, CONFIDENCE, POWER, seeds_needed
 from pretzel.ablation.report.summary import Column, Summary
-from pretzel.config.suggest import did_you_mean
+from pretzel.errors import did_you_mean
 
 
 def reading(summary: Summary) -> list[str]:

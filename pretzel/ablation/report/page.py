@@ -7,7 +7,8 @@ from importlib import metadata
 from pathlib import Path
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.report import formats, notes, runs, svg
+from pretzel.ablation.report import formats, notes, svg
+from pretzel.ablation.report import run_pages as runs
 from pretzel.ablation.report.curves import Events
 from pretzel.ablation.report.results import Comparison
 from pretzel.ablation.report.style import STYLE, hiding

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.gridfile.grid import Metric
-from pretzel.ablation.ledger import CellFolder, State, read_json
+from pretzel.ablation.ledger import CellFolder, State
 from pretzel.ablation.report.tuned import Tuned, before, tuned
 from pretzel.errors import UserError
+from pretzel.files.atomic import read_json
 
 
 @dataclass(frozen=True, kw_only=True)

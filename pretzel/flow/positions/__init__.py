@@ -1,7 +1,7 @@
 """Where a position stands: a text axis and the coordinates of the latent grid, as a part."""
 
 from pretzel.flow.positions.axial import AxialPositions, GridEmbedding
-from pretzel.flow.positions.base import Positions, PositionsFactory, grid_coordinates
+from pretzel.flow.positions.base import Positions, PositionsFactory
 from pretzel.flow.positions.learned import LearnedPositions
 from pretzel.flow.positions.rotary import AxialRotary, rotate
 from pretzel.flow.positions.starflow import StarflowPositions
@@ -14,6 +14,5 @@ __all__ = [
     "Positions",
     "PositionsFactory",
     "StarflowPositions",
-    "grid_coordinates",
     "rotate",
 ]

@@ -10,12 +10,6 @@ from pretzel.flow.conditioner import Rotation
 from pretzel.typing import Float, Int, Tensor
 
 
-def grid_coordinates(grid: tuple[int, ...]) -> Int[Tensor, "n axes"]:
-    """Return the coordinates of every grid position, in raster order."""
-    axes = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
-    return torch.stack([axis.flatten() for axis in axes], dim=-1)
-
-
 class Positions(nn.Module, ABC):
     """How a network is told where a position stands.
 

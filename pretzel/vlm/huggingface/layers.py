@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import AfterLayer
-from pretzel.vlm.exchange import Forward, exchanged, exchanges
+from pretzel.vlm.replaced_forward import Forward, exchanged, exchanges
 
 
 @contextmanager

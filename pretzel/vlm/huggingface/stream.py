@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
+from pretzel.files.weights import content_hash
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import AfterLayer, VLMCache, VLMStream
 from pretzel.vlm.cache import PreallocatedCache
@@ -28,7 +29,6 @@ from pretzel.vlm.huggingface.loading import (
 from pretzel.vlm.huggingface.masks import causal, for_attention
 from pretzel.vlm.huggingface.preprocessing import load_preprocessing
 from pretzel.vlm.huggingface.tokens import special_tokens
-from pretzel.weights import content_hash
 
 # What of a configuration does not change what is computed.
 _NOT_CONTENT = ("transformers_version", "_name_or_path", "name_or_path", "dtype", "architectures")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pretzel.errors import UserError
-from pretzel.vlm.base import SpecialTokens
+from pretzel.sequence.special_tokens import SpecialTokens
 from pretzel.vlm.huggingface.families import Family
 
 ROLES = ("begin_of_image", "end_of_image", "end_of_text", "pad")

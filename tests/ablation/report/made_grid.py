@@ -8,7 +8,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from pretzel.ablation.ledger import write_json
+from pretzel.files.atomic import write_json
 
 
 def write_plan(folder, arms, *, metrics, seeds, axes=None, choices=None, absent=None, **more):

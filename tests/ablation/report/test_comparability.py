@@ -18,7 +18,7 @@ def config(latent="pretzel.latent.Autoencoder", *, noise=0.3, penalty=0.0, size=
     pretzel = {"class_path": "pretzel.model.Pretzel", "init_args": {"latent": part}}
     return {
         "model": {
-            "class_path": "pretzel.module.PretzelModule",
+            "class_path": "pretzel.training.PretzelModule",
             "init_args": {
                 "pretzel": pretzel,
                 "latent_norm_penalty": penalty,

@@ -12,12 +12,13 @@ import pytest
 from made_grid import write_events, write_failure, write_plan, write_result
 
 from pretzel.__main__ import main
-from pretzel.ablation.ledger import CellFolder, State, write_json
+from pretzel.ablation.ledger import CellFolder, State
 from pretzel.ablation.report.files import FILES, Report
 from pretzel.ablation.report.latex import escaped
 from pretzel.ablation.report.results import load
 from pretzel.ablation.report.statistics import compare, estimate
 from pretzel.ablation.report.summary import summarise
+from pretzel.files.atomic import write_json
 
 
 def rows_of(text, first):

@@ -122,8 +122,8 @@ def test_curves_and_samples_of_every_arm(tmp_path):
 
 
 def test_many_large_pictures_are_compressed(output, monkeypatch):
-    monkeypatch.setattr("pretzel.ablation.report.runs.AS_LOGGED_BYTES", 100)
-    monkeypatch.setattr("pretzel.ablation.report.runs.MOST_BYTES", 300)
+    monkeypatch.setattr("pretzel.ablation.report.run_pages.AS_LOGGED_BYTES", 100)
+    monkeypatch.setattr("pretzel.ablation.report.run_pages.MOST_BYTES", 300)
     for seed in (0, 1, 2):
         write_events(output / "a" / f"seed{seed}", {}, [("samples", 1, "red")])
     _, found = page(output)

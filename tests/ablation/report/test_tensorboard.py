@@ -15,9 +15,9 @@ from browser import CHROMIUM, Browser
 from made_grid import write_events
 
 from pretzel.__main__ import main
-from pretzel.ablation.commands.grid import grid
 from pretzel.ablation.report import hparams
 from pretzel.ablation.report.results import load
+from pretzel.cli.grid import grid
 from pretzel.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -39,9 +39,7 @@ def logged(output):
 @contextlib.contextmanager
 def running(folder):
     """Yield the address of `pretzel grid board`; its end by Ctrl-C must be clean."""
-    code = (
-        "import sys; from pretzel.ablation.commands.grid import grid; sys.exit(grid(sys.argv[1:]))"
-    )
+    code = "import sys; from pretzel.cli.grid import grid; sys.exit(grid(sys.argv[1:]))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "board", str(folder), "--port", "0"],
         stdout=subprocess.PIPE,

@@ -6,7 +6,8 @@ from pretzel.errors import UserError
 from pretzel.flow import AutoregressiveBlock, Permutation, Transform
 from pretzel.flow.context import Context
 from pretzel.flow.norms import RMSNorm
-from pretzel.flow.positions import GridEmbedding, grid_coordinates
+from pretzel.flow.positions import GridEmbedding
+from pretzel.sequence.grid import grid_coordinates
 from pretzel.typing import Float, Tensor
 from torch import nn
 

@@ -1,1 +1,0 @@
-"""What users call; only what parses cells or runs them imports torch."""

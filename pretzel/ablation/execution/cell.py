@@ -1,0 +1,195 @@
+"""One cell in a process of its own: ``python -m pretzel.ablation.execution.cell FOLDER``.
+
+Trains from the last checkpoint where there is one, tests with the final weights, writes
+``result.json``. Stops at the next batch, with a checkpoint, on SIGTERM (a cluster's preemption) as
+on SIGINT, or when the runner is gone.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pretzel.ablation.execution.watchdog import Watchdog
+from pretzel.ablation.ledger import CellFolder
+from pretzel.errors import UserError
+from pretzel.files.atomic import write_json
+from pretzel.files.storage import storage_error
+
+DONE, FAILED, TAKEN, INTERRUPTED = 0, 1, 75, 130
+
+_BEFORE_TIME_IS_UP = (signal.SIGUSR1, signal.SIGUSR2)  # Slurm sends it to all processes of a job
+_FAREWELL_SECONDS = 5.0
+_NUM_LINES = 30
+_ADVICE = "; when that is mended, the cell continues from its last whole checkpoint"
+
+
+class Stop:
+    """Whether the cell was asked to stop; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._interrupts = 0
+        self._parent = os.getppid()
+        for number in (signal.SIGINT, signal.SIGTERM, *_BEFORE_TIME_IS_UP):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: object) -> None:
+        self.asked = True
+        # Preemption sends SIGTERM to us and to our runner, who then interrupts us as well.
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the process that has started us is gone."""
+        return os.getppid() != self._parent
+
+    def with_runner(self, *, first: bool) -> None:
+        """Stop when the runner dies: its end of our standard input closes.
+
+        Args:
+            first: Whether we are the cell's first process; the others end with it at the latest.
+        """
+
+        def wait() -> None:
+            while os.read(sys.stdin.fileno(), 1):  # unbuffered: no lock held at our own exit
+                pass
+            self.asked = True
+            if first:
+                return
+            while not self.is_orphan:
+                time.sleep(0.2)
+            time.sleep(_FAREWELL_SECONDS)
+            os._exit(INTERRUPTED)
+
+        threading.Thread(target=wait, daemon=True).start()
+
+
+def main(path: Path) -> int:
+    """Run the cell of a folder.
+
+    Args:
+        path: The folder with ``cell.json``.
+
+    Returns:
+        0 done, 1 failed (``failure.json`` tells why, unless the disk could not take it), 75 another
+        process has it, 130 interrupted: by SIGINT, SIGTERM or the end of the runner.
+    """
+    folder = CellFolder(path=path)
+    first = is_first()
+    stop = Stop()
+    stop.with_runner(first=first)
+    if not first:
+        return _attempt(folder, stop, first=False)
+    try:
+        with folder.lease() as mine:
+            if not mine:
+                return TAKEN
+            if folder.is_done(folder.spec or {}):
+                return DONE  # another runner was quicker
+            if folder.failure is not None:
+                return FAILED  # so it was, and what failed is not tried twice
+            return _attempt(folder, stop, first=True)
+    except OSError as error:  # the lease
+        told = storage_error(error, path, _ADVICE)
+        if told is None:
+            raise
+        _say(str(told))
+        return FAILED
+
+
+def is_first() -> bool:
+    """Tell whether we are the first process of the cell, or one started beside it.
+
+    The others, which Lightning or Slurm starts, work under the first one's lease.
+    """
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _attempt(folder: CellFolder, stop: Stop, *, first: bool) -> int:
+    # Lightning kills the first process as soon as another one ends badly: it may still be saving
+    interrupted = INTERRUPTED if first else DONE
+    try:
+        _run(folder, stop, first=first)
+    except KeyboardInterrupt:
+        return interrupted
+    except SystemExit:
+        if stop.asked:  # Lightning's graceful stop
+            return interrupted
+        raise
+    except Exception as error:
+        if not first and (stop.asked or stop.is_orphan):  # the first has gone already
+            return interrupted
+        told = storage_error(error, folder.path, _ADVICE) or error
+        stack = traceback.format_exc()
+        _say(stack if told is error else f"{stack}{told}")
+        with contextlib.suppress(UserError):  # what cannot be written is in the log
+            _write_failure(folder, told, stack)
+        return FAILED
+    return DONE
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # the log may be on the disk that is full
+        print(text, file=sys.stderr, flush=True)
+
+
+def _run(folder: CellFolder, stop: Stop, *, first: bool) -> None:
+    spec = folder.spec
+    assert spec is not None, "the runner writes cell.json first"
+    if first:
+        _write_progress(folder, phase="start")
+    watchdog = None
+    if spec.get("hang_seconds"):
+        watchdog = Watchdog(
+            float(spec["hang_seconds"]),
+            lambda told, stack: _write_failure(folder, TimeoutError(told), stack),
+            FAILED,
+        )
+        watchdog.start()
+
+    from pretzel.ablation.execution.checkpoints import Checkpoints
+    from pretzel.ablation.execution.training import train_and_test
+
+    result = train_and_test(folder, spec, lambda: stop.asked, watchdog)
+    if not first:
+        return
+    marks = {key: spec.get(key) for key in ("identity", "evaluation", "tuned")}
+    write_json(folder.path / "result.json", {**marks, **result})
+    Checkpoints(folder.path).clear()
+
+
+def _write_progress(folder: CellFolder, **values: Any) -> None:  # noqa: ANN401
+    write_json(folder.path / "progress.json", {**folder.progress, **values, "time": time.time()})
+
+
+def _write_failure(folder: CellFolder, error: Exception, stack: str) -> None:
+    if folder.failure is not None:
+        return  # of several processes, the first to fail knows why; the others miss it
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        lines = (folder.path / "log.txt").read_text(errors="replace").splitlines()[-_NUM_LINES:]
+    except OSError:
+        lines = []
+    write_json(
+        folder.path / "failure.json",
+        {
+            "error": f"{type(error).__name__}: {error}",
+            "traceback": stack,
+            "log": lines,
+            "step": getattr(error, "step", folder.progress.get("step")),
+            "config": (folder.spec or {}).get("config"),
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

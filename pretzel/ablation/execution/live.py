@@ -1,0 +1,157 @@
+"""What a grid shows while it runs: a live table on a terminal, lines elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.live import Live
+
+from pretzel.ablation.ledger import State
+from pretzel.ablation.status_table import Row, StateTable, counts, duration
+
+_TABLE_SECONDS = 0.5
+_FIRST_SECONDS, _LAST_SECONDS = 10.0, 60.0
+"""Between the first lines and between later ones, for a short grid as for one of a weekend."""
+_FRAME = 6
+"""Lines of the live table that are no rows."""
+_MOST_LINES = 16
+_UPSTREAM = ("stages", "tuning")
+_TODO = (State.RUNNING, State.PENDING, State.INTERRUPTED)
+
+
+class View:
+    """Shows how far a grid is, and says what happens in it.
+
+    Args:
+        output: The grid's folder.
+        console: Where; standard output if None.
+    """
+
+    live: Live | None
+
+    def __init__(self, output: Path, console: Console | None = None) -> None:
+        self.output, self.console = output, console or Console()
+        self.live, self.shown, self.pause = None, time.monotonic(), _FIRST_SECONDS
+
+    def say(self, line: str) -> None:
+        """Print one event."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        sys.stdout.flush()
+
+    def show(self, read: Callable[[], Sequence[Row]]) -> None:
+        """Show the state of all cells, when it is time to.
+
+        Args:
+            read: Reads where they stand, which takes longer the more they are.
+        """
+        passed = time.monotonic() - self.shown
+        if not self.console.is_terminal:
+            if passed >= self.pause:
+                self.pause = min(2 * self.pause, _LAST_SECONDS)
+                for line in lines(read()):
+                    self.say(line)
+                self.shown = time.monotonic()
+        elif self.live is None or passed >= _TABLE_SECONDS:
+            rows = read()
+            if self.live is None:
+                self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+                self.live.start()
+            most = max(self.console.height - _FRAME, 1)
+            self.live.update(StateTable(rows, f"{self.output}", most=most, left=left(rows)))
+            self.shown = time.monotonic()
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+
+def lines(rows: Sequence[Row]) -> list[str]:
+    """Return how far a grid is, as a line, and one for each cell that runs."""
+    running = [row for row in rows if row.state is State.RUNNING]
+    told = [f"[{counts(rows)}{left(rows)}]"]
+    for row in running[:_MOST_LINES]:
+        rate = f"{row.rate} steps/s" if row.rate else ""
+        until = f"{row.left} left" if row.left else ""
+        figures = [part for part in (row.step, rate, until, row.note.strip()) if part]
+        told.append(f"  {row.name}: {', '.join(figures)}")
+    if len(running) > _MOST_LINES:
+        told.append(f"  and {len(running) - _MOST_LINES} more")
+    return told
+
+
+def follow(output: Path, read: Callable[[], list[Row]], console: Console | None = None) -> None:
+    """Show the state of all cells until nothing is left to run, or the user has seen enough.
+
+    Args:
+        output: The grid's folder.
+        read: Reads where they stand.
+        console: Where; standard output if None.
+    """
+    view = View(output, console)
+    with contextlib.suppress(KeyboardInterrupt):
+        rows = read()
+        while any(row.state in _TODO for row in rows):
+            view.show(rows.copy)
+            time.sleep(_TABLE_SECONDS)
+            rows = read()
+    view.close()
+
+
+def left(rows: Sequence[Row]) -> str:
+    """Return the time that a grid still takes, for the end of a line.
+
+    Empty where that is unknown, and where nothing runs: nobody knows how many will at a time.
+    """
+    seconds = seconds_left(rows) if any(row.state is State.RUNNING for row in rows) else None
+    return "" if seconds is None else f"; about {duration(seconds)} left"
+
+
+def seconds_left(rows: Sequence[Row]) -> float | None:
+    """Return the seconds that a grid still takes, with as many cells at a time as run now.
+
+    A cell that does not tell takes as long as those of its kind that are done, or as those that
+    run will have taken.
+
+    Args:
+        rows: Its cells.
+
+    Returns:
+        The seconds; None where nothing tells how long a cell takes, or nothing is left.
+    """
+    known: dict[str, list[float]] = {}
+    for row in rows:
+        if row.state is State.DONE and row.seconds:
+            known.setdefault(_kind(row), []).append(row.seconds)
+    done = set(known)
+    for row in rows:
+        if row.state is State.RUNNING and row.seconds_left is not None and _kind(row) not in known:
+            known[_kind(row)] = [row.seconds + row.seconds_left]
+    everything = [seconds for each in known.values() for seconds in each]
+    each = []
+    for row in rows:
+        if row.state not in _TODO:
+            continue
+        if row.seconds_left is None and not everything:
+            return None
+        seconds = row.seconds_left or 0.0  # of training; what is done has been measured as well
+        if everything and (row.seconds_left is None or _kind(row) in done):
+            seconds = max(fmean(known.get(_kind(row), everything)) - row.seconds, seconds)
+        each.append(seconds)
+    if not each:
+        return None
+    at_a_time = max(sum(row.state is State.RUNNING for row in rows), 1)
+    return max(sum(each) / at_a_time, *each)
+
+
+def _kind(row: Row) -> str:
+    """Return what a run is: one that is compared, a stage (each takes its own time), a trial."""
+    first, _, name = row.name.partition("/")
+    if first not in _UPSTREAM:
+        return "cell"
+    return first if first == "tuning" else name.partition("-seed")[0]

@@ -1,0 +1,218 @@
+"""What a cell does beside training: reports, checkpoints, stops when asked, notices divergence."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+from typing_extensions import override
+
+from pretzel.ablation.execution.checkpoints import Checkpoints
+from pretzel.ablation.execution.watchdog import Watchdog
+from pretzel.ablation.ledger import CellFolder
+from pretzel.errors import UserError
+from pretzel.files.atomic import write_json
+from pretzel.runs.exact_resume import ExactEpochLoop
+
+_REPORT_SECONDS = 0.5
+_WORTH = 20
+"""A checkpoint before each validation, unless that took more than a 20th of the time."""
+
+
+class Diverged(UserError):
+    """A training loss that is not finite, at a step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(
+            f"the training loss is not finite at step {step}, and no checkpoint was written since; "
+            "a smaller learning rate, gradient clipping or a longer warm-up usually helps"
+        )
+        self.step = step
+
+
+class Watch(Checkpoint):
+    """Report progress, keep checkpoints to continue from, and stop when asked.
+
+    A ``Checkpoint`` because Lightning calls these last: averaged weights are up to date by then.
+
+    Args:
+        folder: The cell's folder.
+        every: Seconds between checkpoints.
+        asked_to_stop: Whether to save and stop at the end of this batch.
+        watchdog: Is told of every batch.
+
+    Raises:
+        Diverged: If the training loss is not finite.
+    """
+
+    def __init__(
+        self,
+        folder: CellFolder,
+        every: float,
+        asked_to_stop: Callable[[], bool],
+        watchdog: Watchdog | None = None,
+    ) -> None:
+        self.folder, self.every, self.asked_to_stop = folder, every, asked_to_stop
+        self.watchdog = watchdog
+        self.checkpoints = Checkpoints(folder.path)
+        self.started = self.saved = time.monotonic()
+        self.reported = self.cost = 0.0
+        self.before = float(folder.progress.get("seconds", 0.0))
+        self.within_step = False
+        self.first: tuple[float, int] | None = None
+        self.diverged: Tensor | None = None
+        self.on_sigterm = signal.getsignal(signal.SIGTERM)
+
+    def follow(self, trainer: Trainer, loop: ExactEpochLoop) -> None:
+        """Watch a trainer; behind everything else that does."""
+        trainer.callbacks.append(self)  # type: ignore[attr-defined]
+        loop.after_step = lambda validates: self._after_step(trainer, loop, validates)
+        if self.watchdog is not None:
+            self.watchdog.needs_batches = lambda: loop.is_working
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of work on this cell, over all its processes."""
+        return self.before + time.monotonic() - self.started
+
+    @override
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep_signal()
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep_signal()
+
+    def _keep_signal(self) -> None:
+        # Lightning stops at the next batch and saves nothing, even where gradients accumulate; and
+        # of several processes, one would wait in its handler for the others
+        if callable(self.on_sigterm) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.on_sigterm)
+
+    def _after_step(self, trainer: Trainer, loop: ExactEpochLoop, validates: bool) -> None:
+        self._beat()
+        self.within_step = loop.accumulates
+        if self.within_step:
+            return  # gradients are in no checkpoint
+        now = time.monotonic()
+        self.first = self.first or (now, trainer.global_step)
+        # Who is stopped or killed in a validation continues from its beginning.
+        patience = min(self.every, _WORTH * self.cost) if validates else self.every
+        stop = trainer.strategy.reduce_boolean_decision(self.asked_to_stop(), all=False)
+        due = trainer.strategy.reduce_boolean_decision(now - self.saved >= patience, all=False)
+        if stop or due or (trainer.world_size == 1 and now - self.reported >= _REPORT_SECONDS):
+            self._check_diverged(trainer)
+        if stop or due:
+            self.checkpoints.save(trainer)
+            self.saved = time.monotonic()
+            self.cost = self.saved - now
+        self.report(trainer, "fit", force=stop or due)
+        if stop:
+            raise KeyboardInterrupt
+
+    @override
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        # The first step with a loss that is not finite, -1 before. Looking at it here would wait
+        # for a GPU at every batch, and leave other processes waiting for this one.
+        if self.diverged is None:
+            self.diverged = torch.tensor(-1, device=loss.device)
+        is_first = (self.diverged < 0) & ~loss.detach().isfinite().all()
+        self.diverged = torch.where(is_first, trainer.global_step, self.diverged)
+        if loss.device.type == "cpu" and trainer.world_size == 1:
+            self._check_diverged(trainer)
+
+    def _check_diverged(self, trainer: Trainer) -> None:
+        step = -1 if self.diverged is None else int(self.diverged)
+        if trainer.strategy.reduce_boolean_decision(step >= 0, all=False):
+            raise Diverged(step if step >= 0 else trainer.global_step)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_diverged(trainer)
+
+    @override
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._elsewhere(trainer, "validate")
+
+    @override
+    def on_test_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._elsewhere(trainer, "test")
+
+    @override
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep_signal()
+        self.report(trainer, "test", force=True)
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        with contextlib.suppress(UserError):  # the disk may be what failed
+            self.report(trainer, str(self.folder.progress.get("phase", "start")), force=True)
+
+    def _elsewhere(self, trainer: Trainer, phase: str) -> None:
+        self._beat()
+        self.report(trainer, phase)
+        # A validation in the midst of a step ends first: nothing could be saved before it. The
+        # first process takes the others with it.
+        stop = self.asked_to_stop() and trainer.is_global_zero
+        if stop and not (phase == "validate" and self.within_step):
+            raise KeyboardInterrupt
+
+    def _beat(self) -> None:
+        if self.watchdog is not None:
+            self.watchdog.beat()
+
+    def _rate(self, trainer: Trainer) -> float | None:
+        """Return the steps a second of this process, with all that it does between them."""
+        if self.first is None or trainer.global_step <= self.first[1]:
+            return None
+        return (trainer.global_step - self.first[1]) / (time.monotonic() - self.first[0])
+
+    def report(self, trainer: Trainer, phase: str, *, force: bool = False) -> None:
+        """Write ``progress.json``, at most twice a second.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        now = time.monotonic()
+        if not trainer.is_global_zero or (not force and now - self.reported < _REPORT_SECONDS):
+            return
+        self.reported = now
+        total, rate = _total_steps(trainer), self._rate(trainer)
+        left = None if total is None else max(total - trainer.global_step, 0)
+        write_json(
+            self.folder.path / "progress.json",
+            {
+                "phase": phase,
+                "step": trainer.global_step,
+                "total": total,
+                "seconds": self.seconds,
+                "rate": rate,
+                "left": None if rate is None or left is None else left / rate,
+                "metrics": metrics(trainer),
+                "time": time.time(),
+            },
+        )
+
+
+def metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the scalars logged so far."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _total_steps(trainer: Trainer) -> int | None:
+    if trainer.max_steps > 0:
+        return int(trainer.max_steps)
+    batches = trainer.num_training_batches
+    if trainer.max_epochs is None or trainer.max_epochs < 0 or batches == float("inf"):
+        return None
+    return int(trainer.max_epochs * batches // trainer.accumulate_grad_batches)

@@ -1,0 +1,241 @@
+"""What a finished cell stands for: two hashes of everything that can change it.
+
+*Training* is what can change the weights: the resolved configuration less paths, loggers and what
+only measures; the source code behind it (:mod:`pretzel.ablation.identity.source`), the data, the
+versions of the libraries. *Evaluation* is what measures them: metrics, samplers, guidance and their
+code, the test data. A new metric is measured on finished checkpoints; a comment changes nothing.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    DeviceStatsMonitor,
+    LearningRateMonitor,
+    ModelSummary,
+    ProgressBar,
+)
+
+from pretzel.ablation.gridfile.cell_config import put, with_seed
+from pretzel.ablation.identity.source import Code, code_behind
+from pretzel.files.content_hash import mark
+from pretzel.runs.config.class_paths import import_name
+from pretzel.runs.config.yaml_lines import Key
+
+# Where things are written and how they are shown changes no result.
+_TRAINER_IGNORED = frozenset(
+    {
+        "logger",
+        "default_root_dir",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "enable_checkpointing",
+        "log_every_n_steps",
+        "profiler",
+    }
+)
+_TRAINER_MEASURES = frozenset({"limit_test_batches", "limit_predict_batches"})
+_IGNORED = frozenset({"ckpt_path", "weights_only", "config"})
+_PATHS_IGNORED = frozenset({"dirpath", "save_dir"})
+_ONLY_SHOW = (Checkpoint, DeviceStatsMonitor, LearningRateMonitor, ModelSummary, ProgressBar)
+Role = Literal["trains", "measures", "shows"]
+TEST_DATA = "test/"
+"""The beginning of what a manifest calls the data of the test."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Essence:
+    """What can change a result.
+
+    Attributes:
+        config: The resolved configuration without what changes nothing.
+        code: What trains.
+        measuring_code: What measures.
+        data: Content marks of the data, by ``split/name``.
+    """
+
+    config: dict[str, Any]
+    code: Code
+    measuring_code: Code
+    data: dict[str, str]
+
+    @property
+    def training(self) -> str:
+        """Hash of what can change the weights."""
+        trains, _ = _split(self.config)
+        data = {name: held for name, held in self.data.items() if not name.startswith(TEST_DATA)}
+        python = ".".join(platform.python_version_tuple()[:2])
+        return hashed([trains, self.code.modules, self.code.versions, data, python])
+
+    @property
+    def evaluation(self) -> str:
+        """Hash of what measures them; with :attr:`training` it stands for a result."""
+        _, measures = _split(self.config)
+        code = self.measuring_code
+        data = {name: held for name, held in self.data.items() if name.startswith(TEST_DATA)}
+        return hashed([measures, code.modules, code.versions, data])
+
+    def with_seed(self, seed: int) -> "Essence":
+        """Return the same with another seed."""
+        return replace(self, config=with_seed(self.config, seed))
+
+    def starting_from(self, key: Key, meant: str) -> "Essence":
+        """Return the same with what stands for the weights that it starts from."""
+        return replace(self, config=put(self.config, key, meant))
+
+    def record(self) -> dict[str, Any]:
+        """Return it as plain values, for the ledger: what ``why`` tells differences from."""
+        return {
+            "config": self.config,
+            "modules": self.code.modules,
+            "measuring_modules": self.measuring_code.modules,
+            "versions": self.code.versions | self.measuring_code.versions,
+            "data": self.data,
+        }
+
+
+def essence(
+    resolved: Mapping[str, Any], named: Mapping[str, str], data: Mapping[str, str]
+) -> Essence:
+    """Return what can change the result of a resolved configuration.
+
+    Args:
+        resolved: The parser's configuration with all defaults.
+        named: Text that stands for something else, such as the path of a stage's weights for
+            the identity of that stage.
+        data: Content marks of the data, by ``split/name``.
+    """
+    kept = {key: value for key, value in resolved.items() if key not in _IGNORED}
+    trainer = kept.get("trainer") or {}
+    kept["trainer"] = {k: v for k, v in trainer.items() if k not in _TRAINER_IGNORED}
+    config: dict[str, Any] = _clean(kept, named)
+    trains, measures = _split(config)
+    return Essence(
+        config=config,
+        code=code_behind(_names(trains)),
+        measuring_code=code_behind(_names(measures)),
+        data=dict(data),
+    )
+
+
+def hashed(values: object) -> str:
+    """Return a hash of plain values."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _clean(node: Any, named: Mapping[str, str]) -> Any:  # noqa: ANN401
+    """Leave out where things are written; put what is in a file in the place of its path."""
+    if isinstance(node, dict):
+        return {k: _clean(v, named) for k, v in node.items() if k not in _PATHS_IGNORED}
+    if isinstance(node, list):
+        return [_clean(value, named) for value in node]
+    if not isinstance(node, str):
+        return node
+    if node not in named and _is_content(node):
+        return f"{Path(node).name} {mark(Path(node))}"
+    for written, meant in named.items():
+        node = node.replace(written, meant)
+    return node
+
+
+def _is_content(text: str) -> bool:
+    """Tell whether text names a file, or the folder of a model (which holds a config.json)."""
+    if not text or len(text) > 1000 or "\n" in text or not ("/" in text or Path(text).suffix):
+        return False
+    path = Path(text)
+    return path.is_file() or (path / "config.json").is_file()
+
+
+def measured_as(trained: Any, asked: Any) -> Any:  # noqa: ANN401
+    """Return a configuration that trains as one does and measures as another.
+
+    Args:
+        trained: A resolved configuration; what it does not say is left to defaults.
+        asked: Another one; parts in it that measure are taken, where the other has none that train.
+    """
+    if not (isinstance(trained, dict) and isinstance(asked, dict)):
+        return trained
+    if trained.get("class_path") != asked.get("class_path"):
+        return trained
+    merged: dict[str, Any] = {}
+    for key, value in trained.items():
+        other = asked.get(key)
+        measures = all(one is None or _role(one) == "measures" for one in (value, other))
+        if key == "callbacks" and (value or other):
+            merged[key] = _callbacks(value, "trains", "shows") + _callbacks(other, "measures")
+        elif measures or key in _TRAINER_MEASURES:
+            merged[key] = other
+        else:
+            merged[key] = measured_as(value, other)
+    return merged
+
+
+def _callbacks(given: Any, *roles: Role) -> list[Any]:  # noqa: ANN401
+    every = given if isinstance(given, list) else [given] if given else []
+    return [one for one in every if _role(one) in roles]
+
+
+def _split(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the configuration of what trains, and of what measures, by dotted key."""
+    measures: dict[str, Any] = {}
+    trains: dict[str, Any] = _without_measuring(config, "", measures)
+    trainer = trains.get("trainer", {})
+    if not trainer.get("callbacks"):  # none at all, or none that trains
+        trainer.pop("callbacks", None)
+    for name in _TRAINER_MEASURES & trainer.keys():
+        measures[f"trainer.{name}"] = trainer.pop(name)
+    return trains, measures
+
+
+def _without_measuring(node: Any, at: str, measures: dict[str, Any]) -> Any:  # noqa: ANN401
+    if isinstance(node, list):
+        kept = [(value, _role(value)) for value in node]
+        for value, role in kept:
+            if role == "measures":
+                measures[f"{at}.{len(measures)}"] = value
+        return [_without_measuring(value, at, measures) for value, role in kept if role == "trains"]
+    if not isinstance(node, dict):
+        return node
+    trains = {}
+    for key, value in node.items():
+        role, inner = _role(value), f"{at}.{key}" if at else key
+        if role == "measures":
+            measures[inner] = value
+        elif role == "trains":
+            trains[key] = _without_measuring(value, inner, measures)
+    return trains
+
+
+def _role(node: object) -> Role:
+    path = node.get("class_path") if isinstance(node, dict) else None
+    return _role_of(path) if isinstance(path, str) else "trains"
+
+
+@cache
+def _role_of(class_path: str) -> Role:
+    found = import_name(class_path)
+    if not isinstance(found, type):
+        return "trains"
+    if issubclass(found, _ONLY_SHOW):
+        return "shows"
+    return "measures" if getattr(found, "evaluation_only", False) else "trains"
+
+
+def _names(node: object) -> Iterator[str]:
+    """Yield the strings of a configuration that could name code."""
+    if isinstance(node, dict):
+        for value in node.values():
+            yield from _names(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _names(value)
+    elif isinstance(node, str) and "." in node:
+        yield node

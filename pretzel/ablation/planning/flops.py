@@ -1,0 +1,220 @@
+"""FLOPs of a training step's forward on one sample, counted without memory.
+
+On the meta device tensors have shapes and no data, but a model of sequences looks at data where it
+finds its positions. So whole numbers and booleans stay on the CPU, with their data, and floating
+point alone is without memory.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from pretzel.ablation.protocols import ExampleForward
+from pretzel.errors import UserError
+from pretzel.typing import Tensor
+
+
+def forward_flops(module: nn.Module) -> int | None:
+    """Return the FLOPs of a training step's forward on one sample.
+
+    Multiplications and additions of matrix products, convolutions and attention count, each as
+    one; attention counts in full where it is causal.
+
+    Args:
+        module: Built under :func:`shapes_alone`.
+
+    Returns:
+        The count; None if the module is no :class:`ExampleForward`, or cannot run without memory.
+    """
+    if not isinstance(module, ExampleForward):
+        return None
+    without_memory = _WithoutMemory()
+    try:
+        with torch.no_grad(), without_memory:
+            module.example_forward()
+    except (RuntimeError, UserError):  # a part looks at data that is not there
+        return None
+    return without_memory.flops
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Make new floating-point tensors without memory, and those of whole numbers on the CPU."""
+    with torch.device("meta"), _WholeNumbersOnCPU():
+        yield
+
+
+def _is_whole(dtype: torch.dtype) -> bool:
+    return not dtype.is_floating_point and not dtype.is_complex
+
+
+class _WholeNumbersOnCPU(TorchFunctionMode):
+    """Give the factories of whole numbers and booleans the CPU for a device."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        given = kwargs or {}
+        if func in _FILLERS:
+            filled = args[0] if args else given.get("tensor")
+            if isinstance(filled, Tensor) and filled.is_meta:
+                return filled  # on the meta device random numbers are slow
+        elif func in _FACTORIES and given.get("device") is None:
+            given = dict(given)
+            if _makes_whole(func, args, given):
+                given["device"] = "cpu"
+        return func(*args, **given)
+
+
+_FACTORIES = {
+    torch.arange, torch.empty, torch.eye, torch.full, torch.ones, torch.randint, torch.randperm,
+    torch.tensor, torch.as_tensor, torch.tril_indices, torch.triu_indices, torch.zeros,
+}  # fmt: skip
+_FILLERS = {
+    nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.normal_, nn.init.trunc_normal_,
+    nn.init.uniform_, nn.init.xavier_normal_, nn.init.xavier_uniform_, Tensor.normal_,
+    Tensor.uniform_,
+}  # fmt: skip
+_WHOLE_BY_THEMSELVES = {torch.randint, torch.randperm, torch.tril_indices, torch.triu_indices}
+
+
+def _makes_whole(func: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> bool:
+    dtype = given.get("dtype")
+    if isinstance(dtype, torch.dtype):
+        return _is_whole(dtype)
+    if func in (torch.tensor, torch.as_tensor):
+        data = args[0] if args else given.get("data")
+        if isinstance(data, Tensor):
+            return data.device.type == "cpu" and _is_whole(data.dtype)
+        return _all_whole(data)
+    if func is torch.arange:
+        return _all_whole([*args, *(v for k, v in given.items() if k in ("start", "end", "step"))])
+    if func is torch.full:
+        return isinstance(args[1] if len(args) > 1 else given.get("fill_value"), int)
+    return func in _WHOLE_BY_THEMSELVES
+
+
+def _all_whole(data: object) -> bool:
+    if isinstance(data, list | tuple):
+        return bool(data) and all(map(_all_whole, data))
+    return isinstance(data, int) or (isinstance(data, Tensor) and _is_whole(data.dtype))
+
+
+_KNOWN: dict[tuple[object, ...], tuple[Any, int]] = {}
+_MOST_KNOWN = 20_000
+_INDEX = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default}
+
+
+class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Let tensors without memory meet those on the CPU, whose data may decide about shapes.
+
+    What an operation does to shapes is worked out in Python, slowly. The layers of a model, and of
+    the models of other arms, do the same ones, so that each is worked out, and counted, once.
+
+    Attributes:
+        flops: Those of the operations so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+        self._counter = FlopCounterMode(display=False)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        given = dict(kwargs) if kwargs else {}
+        found = _tensors((*args, *given.values()) if given else args)
+        without_memory = sum([tensor.is_meta for tensor in found])
+        if not without_memory:
+            if found and _is_whole(found[0].dtype) and _is_meta(given.get("device")):
+                given["device"] = torch.device("cpu")  # whole numbers keep their data
+            return self._counted(func, args, given)[0]
+        if given.get("device") is not None:
+            given["device"] = torch.device("meta")  # what has no data cannot go elsewhere
+        if without_memory < len(found):
+            if func in _INDEX:
+                places = [part for index in args[1] for part in _as_places(index)]
+                args = (args[0], places, *args[2:])
+            args, given = tree_map_only(Tensor, lambda t: t.to("meta"), (args, given))
+        if _gives_what_it_takes(func):
+            return self._counted(func, args, given)[0]
+        key = (func, _seen(args), *((name, _seen(value)) for name, value in given.items()))
+        if key not in _KNOWN:
+            if len(_KNOWN) >= _MOST_KNOWN:
+                _KNOWN.clear()
+            _KNOWN[key] = self._counted(func, args, given)
+            return _KNOWN[key][0]
+        made, flops = _KNOWN[key]
+        self.flops += flops
+        return made  # the same tensors: they have no data that could be changed
+
+    def _counted(self, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, int]:  # noqa: ANN401
+        """Return what an operation makes, and its FLOPs."""
+        if not _may_count(func):
+            return func(*args, **given), 0
+        with self._counter:
+            made = func(*args, **given)
+        flops = int(self._counter.get_total_flops())
+        self.flops += flops
+        return made, flops
+
+
+@cache
+def _may_count(func: Any) -> bool:  # noqa: ANN401
+    """Tell whether an operation has FLOPs, or is made of operations that may have some."""
+    if not isinstance(func, torch._ops.OpOverload):
+        return True
+    return func._overloadpacket in flop_registry or func._can_decompose()
+
+
+@cache
+def _gives_what_it_takes(func: Any) -> bool:  # noqa: ANN401
+    """Tell whether an operation returns a view, or what was given itself: quick as it is."""
+    return any(returned.alias_info is not None for returned in func._schema.returns)
+
+
+def _tensors(given: Iterable[object]) -> list[Tensor]:
+    found = []
+    for one in given:
+        if isinstance(one, Tensor):
+            found.append(one)
+        elif isinstance(one, list | tuple):
+            found += _tensors(one)
+    return found
+
+
+def _seen(given: object) -> object:
+    """Return all that an operation can see of what it is given: of a tensor no data."""
+    if isinstance(given, Tensor):
+        return given.shape, given.stride(), given.dtype
+    if isinstance(given, list | tuple):
+        return tuple([_seen(one) for one in given])
+    return type(given), given  # 1 is not 1.0
+
+
+def _is_meta(device: object) -> bool:
+    return device is not None and torch.device(str(device)).type == "meta"
+
+
+def _as_places(index: Tensor | None) -> list[Tensor | None]:
+    """Return a mask as the places where it is true: their number is a shape."""
+    if index is None or index.dtype is not torch.bool:
+        return [index]
+    return list(index.nonzero().unbind(1))

@@ -1,0 +1,1 @@
+"""``pretzel check``: the laws of one class, built from the command line."""

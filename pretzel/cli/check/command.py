@@ -1,0 +1,243 @@
+"""``pretzel check pkg.mod.Class``: put any part on trial and say law by law what became of it."""
+
+import difflib
+import inspect
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pretzel.errors import UserError
+from pretzel.testing.discovery import import_module
+
+if TYPE_CHECKING:
+    from pretzel.runs.config.overlay import Config
+    from pretzel.testing.kinds import Trial
+    from pretzel.testing.suite import Outcome
+
+_HELP = """\
+usage: pretzel check CLASS [--init-args YAML | --init-args.NAME VALUE ...]
+
+Hold a part to the mathematical laws of its kind: a flow block, a conditioner, a transform, a
+permutation, a sampler, a guidance, a denoiser, an interleaving. Every law is tried in small sizes,
+in float64, with the parameters at initialisation and again with all of them perturbed.
+
+  CLASS                    dotted path; the current folder is importable
+  --init-args YAML         its arguments, as under init_args in a YAML file
+  --init-args.NAME VALUE   one of them; parts by class_path, deeper ones by dots
+
+What a parent gives in YAML (channels, grid, ...) is given by the check. Without arguments,
+Pretzel's own parts stand trial in several configurations.
+
+examples:
+  pretzel check pretzel.flow.AFBlock
+  pretzel check my_package.MyBlock --init-args.width 8 --init-args.transform pretzel.flow.AffineExp
+  pretzel check my_package.MyTransform --init-args '{knots: 4, bound: 3.0}'
+
+exit code: 0 all laws hold, 1 a law is broken, 2 a mistake in the command or in the class
+"""
+
+
+def main(args: list[str]) -> int:
+    """Run ``pretzel check``.
+
+    Args:
+        args: What stands behind ``check`` on the command line.
+
+    Returns:
+        0 if all laws hold, 1 if one is broken.
+
+    Raises:
+        UserError: If the class cannot be imported or built, or no laws are known for it.
+    """
+    if not args or any(argument in ("-h", "--help") for argument in args):
+        print(_HELP)
+        return 0
+    name, options = _split(args)
+    part = find_class(name)
+    return _judge(part, _trials(part, options))
+
+
+def find_class(name: str) -> type:
+    """Import a concrete class by its dotted path.
+
+    Args:
+        name: For example ``my_package.blocks.MyBlock``.
+
+    Raises:
+        UserError: If there is none, it is not a class, or it is abstract.
+    """
+    parts = name.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise UserError(
+            f"'{name}' is not the dotted path of a class, such as "
+            f"my_package.blocks.MyBlock{_by_last_name(name)}"
+        )
+    found: object = import_module(parts[0])
+    path = parts[0]
+    for part in parts[1:]:
+        if inspect.ismodule(found) and not isinstance(getattr(found, part, None), type):
+            found = _submodule(found, path, part)
+        elif hasattr(found, part):
+            found = getattr(found, part)
+        else:
+            raise UserError(f"'{path}' has no attribute '{part}'")
+        path = f"{path}.{part}"
+    if not isinstance(found, type):
+        what = "a module" if inspect.ismodule(found) else f"a {type(found).__name__}"
+        classes = list(_classes(found)) if inspect.ismodule(found) else []
+        several = f"; it has {', '.join(sorted(classes)[:5])}" if classes else ""
+        raise UserError(f"'{name}' is not a class but {what}{several}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        raise UserError(f"'{name}' is abstract ({missing}): check a subclass that can be built")
+    return found
+
+
+def _submodule(owner: object, path: str, name: str) -> object:
+    """Return a module of a package, or what else an attribute of a module is."""
+    if hasattr(owner, "__path__"):
+        try:
+            return import_module(f"{path}.{name}")
+        except UserError as error:
+            cause = error.__cause__
+            absent = isinstance(cause, ModuleNotFoundError) and cause.name == f"{path}.{name}"
+            if not absent:
+                raise
+    if hasattr(owner, name):
+        return getattr(owner, name)
+    near = difflib.get_close_matches(name, sorted(_classes(owner)), n=1)
+    meant = f"; did you mean '{path}.{near[0]}'?" if near else ""
+    raise UserError(f"module '{path}' has no class '{name}'{meant}")
+
+
+def _classes(module: object) -> Iterator[str]:
+    """Yield the names of the classes of a module that have laws, and of all if none has."""
+    from pretzel.testing.kinds import KINDS
+
+    named = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+    lawful = [name for name, value in named.items() if issubclass(value, tuple(KINDS))]
+    yield from lawful or [name for name in named if not name.startswith("_")]
+
+
+def _by_last_name(name: str) -> str:
+    from pretzel.testing.cases import CASES
+
+    paths = {part.__name__: f"{part.__module__}.{part.__qualname__}" for part in CASES}
+    last = name.replace("/", ".").removesuffix(".py").rpartition(".")[2]
+    near = difflib.get_close_matches(last, paths, n=1, cutoff=0.7)
+    return f"; did you mean '{paths[near[0]]}'?" if near else ""
+
+
+def _split(args: list[str]) -> tuple[str, list[tuple[str, str]]]:
+    """Return the class and the options ``(name, text)``; the name is empty for a mapping."""
+    names: list[str] = []
+    options: list[tuple[str, str]] = []
+    tokens = iter(args)
+    for token in tokens:
+        if not token.startswith("-"):
+            names.append(token)
+            continue
+        key, equals, text = token.partition("=")
+        option, _, argument = key.replace("--init_args", "--init-args", 1).partition(".")
+        if option != "--init-args" or key.endswith("."):
+            raise UserError(
+                f"unknown option '{key}'; arguments of the class are given by --init-args.NAME"
+            )
+        if not equals:
+            value = next(tokens, None)
+            if value is None:
+                raise UserError(f"{key} needs a value")
+            text = value
+        options.append((argument, text))
+    if len(names) != 1:
+        found = f"got {', '.join(names)}" if names else "got none"
+        raise UserError(f"check takes one class, {found}; see `pretzel check --help`")
+    return names[0], options
+
+
+def _config(options: list[tuple[str, str]]) -> "Config":
+    """Fold options over one another, as files and arguments of ``pretzel fit`` are."""
+    from jsonargparse import get_loader
+
+    from pretzel.runs.config.overlay import Config, override
+    from pretzel.runs.config.yaml_lines import Source
+
+    config = Config(values={})
+    for name, text in options:
+        source = Source(name="--init-args")
+        try:
+            value = get_loader("yaml")(text)
+        except Exception as error:  # of the YAML library, whichever the loader uses
+            reason = " ".join(str(error).split())
+            option = f"--init-args.{name}" if name else "--init-args"
+            raise UserError(f"{option}: not valid YAML ({reason})") from error
+        if name:
+            config = override(config, name, value, source)
+            continue
+        if not isinstance(value, dict):
+            raise UserError(f"{source} must be a mapping of names to values, got {value!r}")
+        for key, inner in value.items():
+            config = override(config, str(key), inner, source)
+    return config
+
+
+def _trials(part: type, options: list[tuple[str, str]]) -> "list[Trial]":
+    """Return the cases of one of Pretzel's own parts, or trials with the user's arguments."""
+    from pretzel.cli.check.configured import configure
+    from pretzel.testing.cases import CASES
+    from pretzel.testing.kinds import Trial, describe, kind_of
+
+    kind = kind_of(part)
+    if not options and CASES.get(part):
+        return [Trial(label=describe(factory), factory=factory) for factory in CASES[part]]
+    make = configure(part, _config(options), kind.given, kind.defaults)
+    for name, value in make.chosen.items():
+        _say(f"{name}: {value}, as --init-args.{name} is not given")
+    return kind.trials(make)
+
+
+def _judge(part: type, trials: "list[Trial]") -> int:
+    """Try all laws on all trials, and print each as it is done."""
+    from pretzel.testing.suite import cases_of, laws_of, try_law
+
+    began = time.monotonic()
+    failed: list[Outcome] = []
+    count, names = 0, set()
+    for number, trial in enumerate(trials, start=1):
+        _say(f"{part.__name__}, trial {number} of {len(trials)}: {trial.label}".rstrip(": "))
+        if trial.refused:
+            _say(f"  skipped: {trial.refused}")
+            continue
+        built = trial.factory()
+        laws, cases = laws_of(built), cases_of(built, trial.factory)
+        width = max(len(law.name) for law in laws)
+        for law in laws:
+            for case in cases:
+                outcome = try_law(law, case)
+                _say(_line(outcome, width))
+                count += 1
+                names.add(law.name)
+                if not outcome.passed:
+                    failed.append(outcome)
+    spent = f"{count} checks in {len(trials)} trials, {time.monotonic() - began:.0f} s"
+    spent = spent.replace("1 trials", "1 trial") if len(trials) == 1 else spent
+    if not failed:
+        _say(f"{part.__name__} obeys all {len(names)} laws ({spent})")
+        return 0
+    broken = ", ".join(dict.fromkeys(outcome.law.name for outcome in failed))
+    _say(f"{part.__name__} breaks {broken}: {len(failed)} failures ({spent})")
+    return 1
+
+
+def _line(outcome: "Outcome", width: int) -> str:
+    detail = " ".join(outcome.detail.split())
+    detail = detail if len(detail) <= 400 else f"{detail[:400]}..."
+    verdict = "pass" if outcome.passed else "FAIL"
+    line = f"  {verdict}  {outcome.law.name:{width}}  {outcome.state:9}  {detail}"
+    return line if outcome.passed else f"{line}\n        {' '.join(outcome.law.meaning.split())}"
+
+
+def _say(line: str) -> None:
+    print(line)
+    sys.stdout.flush()

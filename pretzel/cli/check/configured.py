@@ -1,0 +1,146 @@
+"""A class with the arguments of its YAML, as the parser of the command line would make it."""
+
+import argparse
+import inspect
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pretzel.errors import UserError, did_you_mean
+from pretzel.runs.config.explain import explain
+from pretzel.runs.config.overlay import Config
+from pretzel.testing.discovery import one_line, raised_at
+
+_EXAMPLES = {int: "8", float: "0.5", bool: "true", str: "text"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configured:
+    """A class whose own arguments are parsed; a parent's are still to come.
+
+    Attributes:
+        part: The class.
+        accepts: Names of the parameters that its constructor has.
+        parser: Knows the parameters that are not a parent's.
+        parsed: Their values.
+        chosen: Those that neither the user nor the constructor gave.
+    """
+
+    part: type
+    accepts: frozenset[str]
+    parser: ArgumentParser
+    parsed: Namespace
+    chosen: dict[str, str]
+
+    def __call__(self, **given: object) -> object:
+        """Build the part, and anew every part that it is made of.
+
+        Args:
+            given: What the parent owns; what the constructor does not have is left out.
+        """
+        own = vars(self.parser.instantiate(self.parsed))
+        return self.part(**{k: v for k, v in given.items() if k in self.accepts}, **own)
+
+    def build(self, **given: object) -> object:
+        """Build the part once; a constructor that fails is told in one sentence.
+
+        Raises:
+            UserError: If the constructor raises anything; its cause is what was raised.
+        """
+        try:
+            return self(**given)
+        except (Exception, SystemExit) as error:
+            name = type(error).__name__
+            reason = one_line(error)
+            what = reason if isinstance(error, UserError) else f"{name}: {reason}{raised_at(error)}"
+            raise UserError(f"{self.part.__name__} cannot be built: {what}") from error
+
+
+def configure(
+    part: type, config: Config, given: frozenset[str], defaults: Mapping[str, str]
+) -> Configured:
+    """Parse the arguments of a class.
+
+    Args:
+        part: The class.
+        config: Its arguments, as YAML gives them.
+        given: Names that are the parent's to give.
+        defaults: For parameters that are required and not in ``config``.
+
+    Raises:
+        UserError: If an argument is unknown, missing, the parent's or of the wrong type.
+    """
+    name = f"{part.__module__}.{part.__qualname__}"
+    accepts = _accepts(part, name)
+    for key in config.values:
+        if key in given:
+            raise UserError(
+                f"{config.source((key,))}: {key} is not for YAML to give: the parent of {name} "
+                "does, here this check"
+            )
+    parser = ArgumentParser(exit_on_error=False)
+    options = parser.add_class_arguments(
+        part, None, fail_untyped=False, skip=set(given & accepts), instantiate=False
+    )
+    for key in config.values:
+        if key not in options:
+            near = did_you_mean(key, options)
+            raise UserError(
+                f"{config.source((key,))}: {name} has no parameter '{key}' "
+                f"(value {config.values[key]!r}){near}"
+            )
+    required = [a.dest for a in parser._actions if a.required and a.dest not in config.values]
+    chosen = {key: defaults[key] for key in required if key in defaults}
+    if missing := [key for key in required if key not in chosen]:
+        examples = " ".join(f"--init-args.{key} {_example(part, key)}" for key in missing)
+        raise UserError(f"{name} needs {', '.join(missing)}: for example {examples}")
+    try:
+        parsed = parser.parse_object({**chosen, **config.values})
+    except (argparse.ArgumentError, TypeError, KeyError, ValueError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+        raise explain(message, config, options) from error
+    return Configured(part=part, accepts=accepts, parser=parser, parsed=parsed, chosen=chosen)
+
+
+def _accepts(part: type, name: str) -> frozenset[str]:
+    """Return the names of the constructor's parameters, those it hands to its bases included."""
+    scratch = ArgumentParser(exit_on_error=False)
+    try:
+        return frozenset(scratch.add_class_arguments(part, None, fail_untyped=False))
+    except ValueError as error:
+        raise UserError(f"the constructor of {name} cannot be read: {one_line(error)}") from error
+
+
+def _example(part: type, parameter: str) -> str:
+    """Return a value that a parameter could take: a number, a class, or its name in capitals."""
+    annotation: object = None
+    for base in part.__mro__:
+        if "__init__" in vars(base):
+            try:
+                annotation = typing.get_type_hints(vars(base)["__init__"]).get(parameter)
+            except (NameError, TypeError):
+                continue
+            if annotation is not None:
+                break
+    if isinstance(annotation, type):
+        if annotation in _EXAMPLES:
+            return _EXAMPLES[annotation]
+        if getattr(annotation, "_is_protocol", False):  # a factory: an example of what it makes
+            annotation = typing.get_type_hints(vars(annotation)["__call__"]).get("return")
+        if concrete := _a_concrete(annotation):
+            return f"{concrete.__module__}.{concrete.__qualname__}"
+    return parameter.upper()
+
+
+def _a_concrete(base: object) -> type | None:
+    """Return the first loaded class under an abstract one that can be instantiated."""
+    base = typing.get_origin(base) or base
+    waiting = [base] if isinstance(base, type) and base.__module__ != "builtins" else []
+    while waiting:
+        found = waiting.pop(0)
+        if not inspect.isabstract(found):
+            return found
+        waiting.extend(found.__subclasses__())
+    return None

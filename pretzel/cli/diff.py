@@ -1,0 +1,33 @@
+"""The command ``pretzel diff``."""
+
+from pathlib import Path
+
+from pretzel.cli.parser import Parser
+
+
+def diff(args: list[str]) -> int:
+    """Run ``pretzel diff``: what differs between two runs or arms.
+
+    Args:
+        args: Two folders, and options.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: For users' mistakes.
+    """
+    parser = Parser(
+        prog="pretzel diff",
+        description="Show what differs between two runs or arms: configuration, data, versions, "
+        "code and metrics.",
+    )
+    for name in ("first", "second"):
+        parser.add_argument(name, type=Path, help="runs/GRID/ARM or runs/GRID/ARM/seed0")
+    parser.add_argument("--patch", action="store_true", help="show the source code that differs")
+    given = parser.parse_args(args)
+
+    from pretzel.ablation.diff import diff as told
+
+    print(told(given.first, given.second, whole_patch=given.patch))
+    return 0

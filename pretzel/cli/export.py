@@ -1,0 +1,34 @@
+"""The command ``pretzel export``."""
+
+from pathlib import Path
+
+from pretzel.cli.parser import Parser
+
+
+def export(args: list[str]) -> int:
+    """Run ``pretzel export``: a finished run as weights, configuration, metrics, environment.
+
+    Args:
+        args: The run's folder, and options.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: For users' mistakes.
+    """
+    parser = Parser(
+        prog="pretzel export",
+        description="Write a finished run of a grid as weights.safetensors, config.yaml, "
+        "metrics.json, environment.json and its source.",
+    )
+    parser.add_argument("run", type=Path, help="the run's folder, such as runs/GRID/ARM/seed0")
+    parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
+    given = parser.parse_args(args)
+
+    from pretzel.ablation.export import export as write
+
+    write(given.run, given.out)
+    print(f"{given.out}: weights.safetensors, config.yaml, metrics.json, environment.json, source")
+    print(f"Use it:  pretzel test -c {given.out}/config.yaml")
+    return 0

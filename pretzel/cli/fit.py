@@ -1,0 +1,20 @@
+"""``pretzel fit | validate | test | predict``."""
+
+from pretzel.runs.cli import PretzelCLI
+
+
+def main(args: list[str]) -> int:
+    """Run a subcommand of LightningCLI.
+
+    Args:
+        args: The subcommand and its options.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: For users' mistakes.
+        KeyboardInterrupt: After a graceful stop.
+    """
+    PretzelCLI(args)
+    return 0

@@ -1,0 +1,216 @@
+"""The commands ``pretzel grid ...``."""
+
+import argparse
+import os
+from pathlib import Path
+
+from pretzel.ablation.engines.chosen import add_engine_options, engine_of
+from pretzel.ablation.gridfile.grid import Grid
+from pretzel.cli.failing import add_failing_options
+from pretzel.cli.parser import Parser
+from pretzel.errors import UserError
+
+
+def grid(args: list[str]) -> int:
+    """Run ``pretzel grid``.
+
+    Args:
+        args: A command, the grid file and options.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: For users' mistakes.
+    """
+    given = _parser().parse_args(args)
+    if given.command == "board":
+        return _board(given.grid, given.port)
+    if given.command == "schema":
+        return _schema()
+    if given.command == "status":
+        return _status(given.file, watch=given.watch)
+    if given.command == "plan":
+        return _plan(given.file, probe=given.probe, as_json=given.json)
+
+    from pretzel.ablation.gridfile.reading import load
+
+    loaded = load(given.file)
+    if given.command in ("why", "adopt", "gc"):
+        from pretzel.ablation.execution import lifecycle
+
+        command = {"why": lifecycle.why, "adopt": lifecycle.adopt, "gc": lifecycle.gc}
+        return command[given.command](loaded, given)
+    return _run(loaded, given)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="pretzel grid", description="Plan, run and watch an ablation grid.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+
+    def command(name: str, told: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+        added.add_argument("file", help="the grid's YAML file")
+        return added
+
+    plan = command("plan", "parse every cell and show what each arm changes")
+    plan.add_argument(
+        "--probe", action="store_true", help="train a few steps of each arm to estimate the time"
+    )
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+    run = command("run", "train and test what is not done; continues after a kill")
+    run.add_argument(
+        "--only", action="append", metavar="CELL", help="an arm, a cell or a pattern (repeatable)"
+    )
+    rerun = command("rerun", "run cells again from the beginning")
+    rerun.add_argument("cells", nargs="*", help="arms, cells or patterns such as 'stacked/*'")
+    rerun.add_argument("--stale", action="store_true", help="those finished with another setup")
+    rerun.add_argument("--failed", action="store_true", help="those that failed")
+    evaluate = command("evaluate", "measure trained cells by new metrics; trains nothing")
+    for one in (run, rerun, evaluate):
+        add_engine_options(one)
+        add_failing_options(one)
+    status = command("status", "show what is done, running and failed")
+    status.add_argument(
+        "--watch", action="store_true", help="keep showing it until nothing is left or Ctrl-C"
+    )
+    why = command("why", "tell what differs from what a cell was run with")
+    why.add_argument("--patch", action="store_true", help="show the source code that differs")
+    adopt = command("adopt", "accept results in spite of what differs, and record that")
+    adopt.add_argument("--because", default="", help="the reason, for the record")
+    for one in (why, adopt):
+        one.add_argument("cells", nargs="+", help="arms, cells or patterns such as 'stacked/*'")
+    gc = command("gc", "list what the grid no longer needs")
+    gc.add_argument("--delete", action="store_true", help="remove it")
+    board = commands.add_parser("board", help="TensorBoard over the grid, on loopback")
+    board.add_argument("grid", help="a grid's YAML file, or a folder of runs such as runs/")
+    board.add_argument(
+        "--port", type=int, help="on 127.0.0.1 (6006 or the next that is free; 0: any)"
+    )
+    commands.add_parser("schema", help="print the JSON Schema of a grid file, for editors")
+    return parser
+
+
+def _board(grid: str, port: int | None) -> int:
+    folder = Path(grid)
+    if not folder.is_dir():
+        from pretzel.ablation.gridfile.reading import load
+
+        folder = load(grid).output
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; start with: pretzel grid run {grid}")
+
+    from pretzel.ablation.report.board import serve
+
+    serve(folder, port)
+    return 0
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))  # what a container or a scheduler leaves us
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+def _compare(folder: Path) -> str:
+    from pretzel.ablation.report.command import report
+
+    return report(folder).text("markdown")
+
+
+def _status(file: str, *, watch: bool) -> int:
+    from rich.console import Console
+
+    from pretzel.ablation.execution.live import follow, left
+    from pretzel.ablation.gridfile.reading import load
+    from pretzel.ablation.ledger import CellFolder
+    from pretzel.ablation.status_table import Row, StateTable
+    from pretzel.files.atomic import read_json
+
+    output = load(file).output
+    plan = read_json(output / "plan.json")
+    if plan is None:
+        print(f"{output}: not started; start with: pretzel grid run {file}")
+        return 0
+
+    def read() -> list[Row]:
+        return [
+            Row.of(
+                cell["name"],
+                CellFolder(path=output / cell["name"]),
+                cell["identity"],
+                cell.get("evaluation"),
+                [*plan["metrics"]],
+            )
+            for cell in plan["cells"]
+        ]
+
+    if watch:
+        follow(output, read)
+    rows, console = read(), Console()
+    whole = not console.is_terminal  # what is piped is for grep
+    tried = len({run for cell in plan["cells"] for run in cell.get("candidates") or {}})
+    title = f"{output}: {len(rows)} runs" + (f", {tried} of them candidate runs" if tried else "")
+    shown = StateTable(rows, title, whole=whole, left=left(rows))
+    console.print(shown, end="", crop=not whole)
+    return 0
+
+
+def _schema() -> int:
+    import json
+
+    from pretzel.ablation.gridfile.schema import grid_schema
+
+    print(json.dumps(grid_schema(), indent=2))
+    return 0
+
+
+def _plan(file: str, *, probe: bool, as_json: bool) -> int:
+    from pretzel.ablation.gridfile.reading import load
+
+    given = load(file)
+
+    from pretzel.ablation.planning.estimate import estimate, states
+    from pretzel.ablation.planning.make_plan import make
+    from pretzel.ablation.planning.plan_table import print_json, show
+    from pretzel.ablation.planning.probe import probe_all
+    from pretzel.ablation.planning.progress import planning
+
+    with planning() as progress:
+        plan = make(given, progress)
+    stands = states(plan)
+    time = estimate(plan, stands)
+    if probe:
+        time = estimate(plan, stands, probe_all(plan, time.unknown))
+    if as_json:
+        print_json(plan, stands, time)
+    else:
+        show(plan, stands, time, _cores())
+    return 0
+
+
+def _run(grid: Grid, given: argparse.Namespace) -> int:
+    make = engine_of(given, grid.output)  # before torch: what it refuses is said at once
+    engine = make()
+    try:
+        print(f"{grid.file}: parsing all cells before anything starts", flush=True)
+
+        from pretzel.ablation.execution import lifecycle
+
+        command = {
+            "run": lifecycle.run_cells,
+            "rerun": lifecycle.rerun,
+            "evaluate": lifecycle.evaluate,
+        }
+        code = command[given.command](grid, given, engine)
+    finally:
+        engine.close()
+    output = grid.output
+    print(f"\n{_compare(output)}")
+    print(f"This table:  {output}/compare.md; as a page with curves and pictures: compare.html")
+    print(f"Runs:        {output}/ARM/seedN (logs, pictures in TensorBoard, final.ckpt)")
+    print(f"TensorBoard: pretzel grid board {grid.file}")
+    if code:
+        print(f"Some cells failed: pretzel grid status {grid.file}; run again to retry them.")
+    return code

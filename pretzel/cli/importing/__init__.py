@@ -1,0 +1,1 @@
+"""``pretzel import``: a published checkpoint becomes a configuration and its weights."""

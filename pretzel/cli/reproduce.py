@@ -1,0 +1,40 @@
+"""The command ``pretzel reproduce``."""
+
+from pathlib import Path
+
+from pretzel.ablation.engines.chosen import add_engine_options, engine_of
+from pretzel.cli.failing import add_failing_options
+from pretzel.cli.parser import Parser
+
+
+def reproduce(args: list[str]) -> int:
+    """Run ``pretzel reproduce``: one row of a table again, compared with the first time.
+
+    Args:
+        args: The table, the row, and options.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: For users' mistakes.
+    """
+    parser = Parser(
+        prog="pretzel reproduce",
+        description="Run a row of a grid's table again, in another folder, and tell what came out "
+        "otherwise. Exit code 0: every metric is the same to the last bit.",
+    )
+    parser.add_argument("table", type=Path, help="the grid's output folder, or a report in it")
+    parser.add_argument("row", help="an arm, or one of its cells (ARM/seed0)")
+    parser.add_argument("--out", type=Path, help="where (default: FOLDER-reproduced)")
+    add_engine_options(parser)
+    add_failing_options(parser)
+    given = parser.parse_args(args)
+
+    engine = engine_of(given, given.out or given.table)()
+    try:
+        from pretzel.ablation.reproduce import reproduce as run
+
+        return run(given, engine)
+    finally:
+        engine.close()

@@ -1,0 +1,1 @@
+"""``pretzel sample``: images, answers and conversations of a trained model."""

@@ -1,0 +1,262 @@
+"""``pretzel sample``: images of prompts, answers, conversations, from a trained model.
+
+The help needs no torch; what draws is imported when it is needed.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pretzel.cli.parser import Parser
+from pretzel.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+
+_DESCRIPTION = """\
+Draw images with the model of a fit configuration and trained weights: guidance and denoiser are
+those of the configuration, and arguments may change them as for `pretzel fit`.
+
+DIR receives 00000.png, 00001.png, ..., the first 256 on one sheet (grid.png), prompts.json, a
+list of {file, prompt, seed, draw}, and sampling.json: sampler, its schedule, guidance, denoiser,
+seed and network evaluations. The noise of an image depends on the seed, its prompt and which draw
+of this prompt it is: neither on the other prompts nor on the batch size.
+
+With --image the model answers questions about a picture of its own image size, or describes it.
+With --turns it takes part in a conversation, a YAML list of steps in one sequence: {say: TEXT},
+{image: FILE} (found relative to the YAML file), {draw: true}, {answer: true}, and {continue: true}
+for text in which the model may begin images itself. Text is printed as it comes; DIR receives the
+pictures, transcript.json, transcript.txt, grid.png and sampling.json.
+"""
+_BATCH = 64
+_MAX_TOKENS = 64
+_EXAMPLE = """\
+example:
+  pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt \\
+      --prompt "a red circle" --prompt "a teal triangle" --num 8 --model.guidance.weight 2.0
+  pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt \\
+      --image shape.png --question "what color is the shape?"
+  pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt --turns story.yaml
+"""
+
+
+def main(args: list[str]) -> int:
+    """Run ``pretzel sample``.
+
+    Args:
+        args: The options.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: For users' mistakes, before anything is written.
+        KeyboardInterrupt: With how far it came; the images drawn so far are whole.
+    """
+    parser = _parser()
+    given, overrides = parser.parse_known_args(args)
+    _check_overrides(overrides, parser)
+    for name in ("num", "batch_size", "max_tokens"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(given, name)}")
+    _check_together(given)
+    folder = _new_folder(given.out)
+    prompts = _prompts(given.prompt, given.prompts)
+    if given.turns is not None or given.image is not None:
+        return _converse(given, overrides, folder)
+
+    from pretzel.cli.sample.gallery import COLUMNS, draw_gallery, wanted
+    from pretzel.training.loading import Draws, trained_model
+
+    def check(model: object) -> None:
+        if not isinstance(model, Draws):
+            raise UserError(
+                f"pretzel sample needs a module with draw(prompts, keys, seed) and reads_text, but "
+                f"{type(model).__name__} is not one"
+            )
+        if not prompts and model.reads_text:
+            raise UserError(
+                f"--prompt or --prompts must be given: {type(model).__name__} draws what it is told"
+            )
+
+    device = _device(given.device)
+    model = trained_model(
+        given.config, overrides, checkpoint=given.ckpt_path, weights=given.weights, check=check
+    ).to(device)
+    assert isinstance(model, Draws)
+    seed = model.seed if given.seed is None else given.seed
+    num = given.num or 1
+    asked = wanted(prompts or [""], num, seed)
+    columns = num if 1 < num <= COLUMNS else COLUMNS
+    draw_gallery(model, asked, folder, batch_size=given.batch_size or _BATCH, columns=columns)
+    print(f"Images:   {folder / asked[0].file} to {asked[-1].file} ({len(asked)}, seed {seed})")
+    print(f"Sheet:    {folder / 'grid.png'}")
+    print(f"Prompts:  {folder / 'prompts.json'}")
+    if (folder / "sampling.json").exists():
+        print(f"Sampling: {folder / 'sampling.json'}")
+    return 0
+
+
+def _converse(given: argparse.Namespace, overrides: list[str], folder: Path) -> int:
+    """Answer questions about a picture, or hold a conversation."""
+    from pretzel.cli.sample.script import check_script, questions, read_script
+
+    scripts = (
+        [read_script(given.turns)] if given.turns else questions(given.image, given.question or [])
+    )
+
+    from pretzel.cli.sample.gallery import COLUMNS
+    from pretzel.cli.sample.transcript import hold, write_conversations
+    from pretzel.generation.conversation import require_pretzel
+    from pretzel.generation.token_choice import Writing
+    from pretzel.training.loading import trained_model
+    from pretzel.training.module import PretzelModule
+
+    writing = Writing(
+        temperature=0.0 if given.temperature is None else given.temperature,
+        top_p=1.0 if given.top_p is None else given.top_p,
+    )
+    max_tokens = given.max_tokens or _MAX_TOKENS
+    rooms: list[int] = []
+
+    def check(module: object) -> None:
+        if not isinstance(module, PretzelModule):
+            name = type(module).__name__
+            raise UserError(f"pretzel sample needs a PretzelModule here, got {name}")
+        model = require_pretzel(module.pretzel)
+        rooms.extend(check_script(model, script, max_tokens) for script in scripts)
+
+    device = _device(given.device)
+    module = trained_model(
+        given.config, overrides, checkpoint=given.ckpt_path, weights=given.weights, check=check
+    ).to(device)
+    assert isinstance(module, PretzelModule)
+    draws = any(step.kind in ("draw", "continue") for script in scripts for step in script)
+    if draws:
+        module.check_denoiser()
+
+    def tell(piece: str) -> None:
+        print(piece, end="", flush=True)
+
+    seed = module.seed if given.seed is None else given.seed
+    room = max(rooms)
+    held = hold(
+        module, scripts, room=room, max_tokens=max_tokens, writing=writing, seed=seed, tell=tell
+    )
+    write_conversations(module, held, folder, columns=COLUMNS)
+    print(f"Written to {folder}: transcript.json, transcript.txt, sampling.json and pictures")
+    return 0
+
+
+def _check_together(given: argparse.Namespace) -> None:
+    """Refuse options that mean nothing beside those that say what is asked for."""
+    if given.question and given.image is None:
+        raise UserError("--question must be asked about a picture: give --image FILE too")
+    talks = given.turns is not None or given.image is not None
+    for name in ("num", "batch_size") if talks else ("temperature", "top_p", "max_tokens"):
+        if getattr(given, name) is not None:
+            others = "--prompt or --prompts" if talks else "--image or --turns"
+            raise UserError(f"--{name} must be given together with {others} only")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="pretzel sample",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        usage="pretzel sample -c CONFIG [-c MORE] (--ckpt_path FILE | --weights FILE)\n"
+        "       (--prompt TEXT [--prompt TEXT ...] | --prompts FILE |\n"
+        "        --image FILE [--question TEXT ...] | --turns FILE) [options] [--KEY VALUE ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-c", "--config", action="append", required=True, metavar="CONFIG",
+        help="a configuration of pretzel fit; several are laid over one another, the last on top",
+    )  # fmt: skip
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--ckpt_path", type=Path, metavar="FILE",
+        help="a checkpoint of pretzel fit or of a grid's cell; averaged weights where it has them",
+    )  # fmt: skip
+    start.add_argument(
+        "--weights", type=Path, metavar="FILE", help="exported safetensors, or a checkpoint"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated")
+    what.add_argument("--prompts", type=Path, metavar="FILE", help="a text file, one prompt a line")
+    what.add_argument("--image", type=Path, metavar="FILE", help="a picture to ask about")
+    what.add_argument("--turns", type=Path, metavar="FILE", help="a conversation, a YAML list")
+    parser.add_argument(
+        "--question", action="append", metavar="TEXT",
+        help="about the picture; may be repeated; without one it is described",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperature", type=float, help="of text; 0 for the likeliest token, always (0)"
+    )
+    parser.add_argument(
+        "--top_p", type=float, help="tokens are drawn from the likeliest with this probability (1)"
+    )
+    parser.add_argument("--max_tokens", type=int, help=f"of a text, at most ({_MAX_TOKENS})")
+    parser.add_argument("--num", type=int, help="images of each prompt (1)")
+    parser.add_argument("--seed", type=int, help="seed of the noise (that of the configuration)")
+    parser.add_argument("--batch_size", type=int, help=f"images drawn at a time ({_BATCH})")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="a new or empty folder (samples/run-N)"
+    )
+    return parser
+
+
+def _check_overrides(overrides: list[str], parser: argparse.ArgumentParser) -> None:
+    """Refuse misspelt options of this command; dotted keys are the configuration's."""
+    groups = ("model", "data", "trainer", "seed_everything")
+    options = [option for action in parser._actions for option in action.option_strings]
+    for token in overrides:
+        option, _, _ = token.partition("=")
+        name = option.lstrip("-")
+        if option.startswith("-") and not name.isdigit() and "." not in name and name not in groups:
+            raise UserError(f"unknown argument '{option}'{did_you_mean(option, options)}")
+
+
+def _new_folder(out: Path | None) -> Path:
+    """Return a folder that holds nothing yet; it is made when the first image is there."""
+    if out is None:
+        number = 0
+        while Path("samples", f"run-{number}").exists():
+            number += 1
+        out = Path("samples", f"run-{number}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out must be a new or empty folder, got {out}, which is not")
+    existing = next(part for part in (out.absolute(), *out.absolute().parents) if part.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"--out: {out}: cannot be written, because {existing} cannot")
+    return out
+
+
+def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
+    if file is None:
+        return given or []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"--prompts: {file}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--prompts: {file}: must be UTF-8 text ({error.reason})") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UserError(f"--prompts: {file}: must hold at least one prompt, one a line")
+    return prompts
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine or this PyTorch has no CUDA; use cpu or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,143 @@
+"""What a conversation is to consist of, read from a file and checked before any model is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pretzel.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+    from pretzel.model import Pretzel
+
+KINDS = ("say", "image", "draw", "answer", "continue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a script.
+
+    Attributes:
+        kind: ``say``, ``image``, ``draw``, ``answer`` or ``continue``.
+        text: What is said.
+        picture: What is shown.
+    """
+
+    kind: str
+    text: str = ""
+    picture: "Picture | None" = None
+
+
+def read_script(path: Path) -> list[Step]:
+    """Read a YAML list of steps; images are found relative to the file.
+
+    Raises:
+        UserError: If a step is not one, or an image cannot be read.
+    """
+    what = f"--turns: {path}"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{what}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what}: must be UTF-8 text ({error.reason})") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{what}: is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(found, list) or not found:
+        raise UserError(f"{what}: must be a list of steps such as '- say: a red circle'")
+    return [_step(given, f"{what}: step {i + 1}", path.parent) for i, given in enumerate(found)]
+
+
+def _step(given: Any, what: str, folder: Path) -> Step:  # noqa: ANN401
+    if not isinstance(given, dict) or len(given) != 1:
+        raise UserError(f"{what} must be one of {', '.join(KINDS)} with its value, got {given!r}")
+    (kind, value), *_ = given.items()
+    if kind not in KINDS:
+        hint = did_you_mean(str(kind), KINDS)
+        raise UserError(f"{what} must be one of {', '.join(KINDS)}, got {kind!r}{hint}")
+    if kind in ("say", "image"):
+        if not isinstance(value, str):
+            raise UserError(f"{what}: {kind} must be given a text, got {value!r}")
+        if kind == "say":
+            return Step(kind=kind, text=value)
+        return Step(kind=kind, picture=_picture(folder / value, what))
+    if value is not True:
+        raise UserError(f"{what}: {kind} must be given true, got {value!r}")
+    return Step(kind=kind)
+
+
+def questions(image: Path, asked: Sequence[str]) -> list[list[Step]]:
+    """Return for every question about an image what is said behind it, and the answer.
+
+    Args:
+        image: A picture.
+        asked: Questions; none to have it described.
+
+    Raises:
+        UserError: If the picture cannot be read.
+    """
+    shown = Step(kind="image", picture=_picture(image, "--image"))
+    scripts = []
+    for question in asked or [""]:
+        said = [Step(kind="say", text=question)] if question else []
+        scripts.append([shown, *said, Step(kind="answer")])
+    return scripts
+
+
+def _picture(path: Path, what: str) -> "Picture":
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{what}: {path}: cannot be read as an image ({error})") from error
+
+
+def check_script(model: "Pretzel", steps: Sequence[Step], max_tokens: int) -> int:
+    """Return the positions that a script needs at most.
+
+    Args:
+        model: The model, which may be without memory.
+        steps: The script.
+        max_tokens: Tokens of an answer at most.
+
+    Raises:
+        UserError: If the model cannot do a step.
+    """
+    from pretzel.generation.conversation import to_pixels
+    from pretzel.generation.session import require_answers
+    from pretzel.sequence.document import Document, Image, Text
+
+    segments: list[Image | Text] = []
+    room = 0
+    images = 0
+    for step in steps:
+        if step.kind == "say":
+            room += len(model.vlm.encode_text(step.text))
+            segments.append(Text(content=step.text))
+        elif step.kind in ("image", "draw"):
+            images += 1
+            room += model.latent.num_positions + 2
+            segments.append(Image())
+            if step.picture is not None:
+                to_pixels(model, step.picture)
+            whole = Document(key="", segments=tuple(segments))
+            if model.interleaving.view(whole).num_images < images:
+                raise UserError(
+                    f"{type(model.interleaving).__name__} models one image in a sequence, got "
+                    f"{images}"
+                )
+        else:
+            require_answers(model)
+            if not room:
+                raise UserError(f"{step.kind} must follow a text or an image, got nothing before")
+            room += max_tokens + 1
+            if step.kind == "continue":
+                room += model.latent.num_positions + 2
+            segments.append(Text(content="", role="target"))
+    return room

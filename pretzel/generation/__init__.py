@@ -1,0 +1,1 @@
+"""Generation of text and images in one sequence, with the caches of both streams."""

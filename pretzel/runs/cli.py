@@ -1,0 +1,333 @@
+"""``pretzel fit | validate | test | predict``: LightningCLI, with files folded and errors short.
+
+Every part, loss weight, optimizer and schedule is chosen in YAML by ``class_path``. Several ``-c``
+files are folded by :mod:`pretzel.runs.config.overlay` before the parser sees them; arguments on the
+command line come last.
+"""
+
+import argparse
+import contextlib
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
+from typing_extensions import override
+
+from pretzel.runs.atomic_checkpoints import AtomicCheckpointIO
+from pretzel.runs.config.class_paths import same_class
+from pretzel.runs.config.explain import explain, explain_constructor
+from pretzel.runs.config.overlay import Config, at, fold, locate, read
+from pretzel.runs.config.overlay import override as lay_over
+from pretzel.runs.config.yaml_lines import Source
+from pretzel.errors import UserError
+from pretzel.runs.guards import check_checkpoint, check_writable, guarded
+from pretzel.runs.initial_weights import built_by_name
+from pretzel.runs.exact_resume import make_exact
+from pretzel.runs.step_seeds import SeededSteps
+
+# Lightning 2.6 calls jsonargparse by names that the latter has since deprecated
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
+Subcommand = Literal["fit", "validate", "test", "predict"]
+
+# Imported so that their classes have short names in YAML; users' own parts are named in full.
+_PACKAGES = ("pretzel", "datamodules", "callbacks")
+_NOT_PARTS = tuple(f"pretzel.{m}" for m in ("__main__", "cli", "ablation", "runs", "testing"))
+_COMMAND_LINE = Source(name="command line")
+
+
+@cache
+def import_parts() -> None:
+    """Import the modules of the project's packages, so that short class names are found."""
+    for package in _PACKAGES:
+        root = importlib.import_module(package)
+        for module in pkgutil.walk_packages(root.__path__, f"{package}."):
+            if not module.name.startswith(_NOT_PARTS):
+                importlib.import_module(module.name)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Save the resolved configuration beside the logs; a resumed run overwrites its own."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.already_saved:
+            return
+        log_dir = trainer.log_dir  # asks all ranks
+        if log_dir is None:
+            return
+        if trainer.is_global_zero:
+            folder = Path(log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(
+                self.config,
+                folder / "config.yaml",
+                skip_unset=False,
+                overwrite=True,
+                multifile=False,
+            )
+        self.already_saved = True
+
+
+class PretzelCLI(LightningCLI):
+    """LightningCLI in subclass mode, under this project's rules.
+
+    Files are folded before parsing, initial weights and what steps draw belong to the seed and a
+    name, runs are continued exactly, checkpoints are loaded with ``weights_only=True``, users'
+    mistakes become :class:`~pretzel.errors.UserError`, and a mistake leaves no empty run folder.
+
+    Args:
+        args: A command line, or ``{subcommand: name, name: {...}}``.
+    """
+
+    def __init__(self, args: ArgsType = None) -> None:
+        import_parts()
+        self.given = Config(values={})
+        parser_kwargs = {"exit_on_error": False}
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            parser_kwargs={
+                **parser_kwargs,
+                **{name: dict(parser_kwargs) for name in self.subcommands()},
+            },
+            args=args,
+        )
+
+    @staticmethod
+    @override
+    def subcommands() -> dict[str, set[str]]:
+        # never loaded with weights_only=False, so there is no option for it
+        return {name: skip | {"weights_only"} for name, skip in LightningCLI.subcommands().items()}
+
+    @override
+    def parse_arguments(self, parser: Any, args: ArgsType) -> None:
+        if isinstance(args, dict | Namespace):
+            name = args["subcommand"]
+            self.config = self.parse(name, Config(values=args[name]))
+            return
+        name, *rest = sys.argv[1:] if args is None else args
+        files, rest = _split_config_files(rest)
+        folded = fold([read(file) for file in files])
+        self.given = _over(folded, rest)
+        text = ["--config", yaml.safe_dump(folded.values, sort_keys=False)] if files else []
+        with self._explained(name, self.given):
+            self.config = parser.parse_args([name, *text, *rest])
+
+    def parse(self, subcommand: str, config: Config) -> Namespace:
+        """Parse a folded configuration without instantiating anything.
+
+        Args:
+            subcommand: For example ``fit``.
+            config: What to parse; its sources appear in the messages.
+
+        Returns:
+            The parser's namespace, with the subcommand's part under its name.
+
+        Raises:
+            UserError: If the configuration is wrong.
+        """
+        self.given = config
+        with self._explained(subcommand, config):
+            found: Namespace = self.parser.parse_object(
+                {"subcommand": subcommand, subcommand: config.values}
+            )
+            return found
+
+    def build_model(self, subcommand: str, namespace: Namespace) -> LightningModule:
+        """Build the model of a parsed configuration, and nothing else.
+
+        Args:
+            subcommand: For example ``fit``.
+            namespace: What :meth:`parse` returned.
+
+        Raises:
+            UserError: If a constructor refuses its arguments.
+        """
+        self.config, self.subcommand = namespace, subcommand  # where hyperparameters are looked up
+        chosen = Namespace(model=namespace[subcommand].model)  # type: ignore[no-untyped-call]
+        try:
+            model: LightningModule = self._parser(subcommand).instantiate(chosen).model
+        except (ValueError, OSError, MisconfigurationException) as error:
+            raise explain_constructor(error, self.given) from error
+        return model
+
+    def resolved(self, subcommand: str, namespace: Namespace) -> dict[str, Any]:
+        """Return a parsed configuration as plain values, defaults included."""
+        text = self._parser(subcommand).dump(namespace[subcommand], skip_unset=False)
+        values: dict[str, Any] = yaml.safe_load(text)
+        _keep_whole_numbers(values["trainer"], self.given)
+        return values
+
+    @contextlib.contextmanager
+    def _explained(self, subcommand: str, config: Config) -> Iterator[None]:
+        try:
+            yield
+        except (argparse.ArgumentError, TypeError, KeyError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            parser = self._subcommand_parsers.get(subcommand)
+            options = parser.get_defaults().keys() if parser else ()
+            raise explain(_message(error), config, options) from error
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Leave the model as configured: a checkpoint's hyperparameters do not overrule YAML."""
+
+    @override
+    def _dump_config(self) -> None:
+        if "config_dump" not in vars(self):
+            self.config_dump = self.resolved(str(self.subcommand), self.config)
+
+    @override
+    def instantiate_classes(self) -> None:
+        check_writable(self._get(self.config, "trainer"))
+        chosen = self._get(self.config, "model").get("init_args") or {}
+        if self._get(self.config, "ckpt_path") is not None and chosen.get("weights"):
+            chosen["weights"] = None  # the checkpoint replaces them: they need not be there
+        try:
+            if self.seed is None:
+                self._instantiated()
+            else:
+                built_by_name(self._instantiated, self.seed)
+        except (ValueError, OSError, MisconfigurationException) as error:
+            raise explain_constructor(error, self.given) from error
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the run, drawn where ``seed_everything`` is true; None where it is false."""
+        seed = self._get(self.config, "seed_everything")
+        return None if seed is False else int(seed)
+
+    def _instantiated(self) -> LightningModule:
+        super().instantiate_classes()
+        model: LightningModule = self.model
+        return model
+
+    @override
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        _keep_whole_numbers(config, self.given)
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config["plugins"] = [*plugins, AtomicCheckpointIO()]
+        trainer = super()._instantiate_trainer(config, callbacks)
+        make_exact(trainer)
+        if self.seed is not None:
+            trainer.callbacks.insert(0, SeededSteps(self.seed))  # type: ignore[attr-defined]
+        return trainer
+
+    @override
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        path = self._get(self.config, "ckpt_path")
+        check_checkpoint(path, self.model)
+        with guarded(self.trainer, path):
+            super()._run_subcommand(subcommand)
+
+
+class ParserOnly(PretzelCLI):
+    """The same parser, for planning: nothing is seeded, instantiated or run."""
+
+    @override
+    def parse_arguments(self, parser: Any, args: ArgsType) -> None:
+        self.config = Namespace({"subcommand": None})  # type: ignore[no-untyped-call]
+
+    @override
+    def _set_seed(self) -> None:
+        """Keep the random state."""
+
+    @override
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+
+def _split_config_files(args: list[str]) -> tuple[list[str], list[str]]:
+    files: list[str] = []
+    rest: list[str] = []
+    tokens = iter(args)
+    for token in tokens:
+        name, equals, value = token.partition("=")
+        if name not in ("-c", "--config"):
+            rest.append(token)
+        elif equals:
+            files.append(value)
+        else:
+            file = next(tokens, None)
+            if file is None:
+                raise UserError(f"command line: {token} needs a file")
+            files.append(file)
+    return files, rest
+
+
+def _over(config: Config, args: list[str]) -> Config:
+    """Lay command-line arguments over the files; refuse class swaps that would keep arguments."""
+    tokens = iter(args)
+    for token in tokens:
+        if not token.startswith("--") or token == "--print_config":
+            continue
+        name, equals, text = token[2:].partition("=")
+        if not equals:
+            text = next(tokens, "")
+        if not name or name.startswith("print_config") or name == "help":
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        key = name.rstrip("+")
+        _refuse_swap(config, key, value)
+        if name == key:
+            config = lay_over(config, key, value, _COMMAND_LINE)
+    return config
+
+
+def _refuse_swap(config: Config, key: str, value: object) -> None:
+    path = locate(config.values, key)
+    node = at(config.values, path[:-1] if path[-1] == "class_path" else path)
+    if not isinstance(node, dict) or not node.get("init_args") or "class_path" not in node:
+        return
+    new = value.get("class_path") if isinstance(value, dict) else value
+    if isinstance(new, str) and not same_class(str(node["class_path"]), new):
+        kept = ", ".join(node["init_args"])
+        raise UserError(
+            f"command line: --{key} {new} swaps {node['class_path']}, whose init_args ({kept}) "
+            "could leak into the new class; put the swap in a YAML file and add it with -c"
+        )
+
+
+def _keep_whole_numbers(trainer: dict[str, Any], given: Config) -> None:
+    """Leave ``trainer.limit_val_batches: 1`` one batch: to the Trainer, 1.0 means all of them.
+
+    Its parameters are ``int | float | None``, but ``typing`` caches unions by a hash that forgets
+    the order, so that after other imports the parser may see ``float | int | None``, and it takes
+    the first member that fits.
+    """
+    written = given.values.get("trainer")
+    if not isinstance(written, dict):
+        return
+    for name, value in written.items():
+        if type(value) is int and isinstance(trainer.get(name), float):
+            trainer[name] = value
+
+
+def _message(error: Exception) -> str:
+    return error.args[0] if isinstance(error, KeyError) and error.args else str(error)

@@ -1,0 +1,299 @@
+"""Say in one sentence what a configuration did wrong: file, key, value, and what was meant."""
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from types import TracebackType
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from pretzel.runs.config.class_paths import import_name, same_class
+from pretzel.runs.config.overlay import Config, at, locate
+from pretzel.errors import did_you_mean
+from pretzel.runs.config.yaml_lines import Key
+from pretzel.errors import NotApplicable, UserError
+
+# The parser's findings, the most telling first: a union reports one finding for each member.
+_FINDINGS = (
+    re.compile(r"Option '(?P<option>[^']+)' is not accepted"),
+    re.compile(r"does not accept option '(?P<unknown>[^']+)'"),
+    re.compile(r"No module named '(?P<module>[^']+)'"),
+    re.compile(r"module '(?P<owner>[^']+)' has no attribute '(?P<attribute>[^']+)'"),
+    re.compile(r"the following arguments are required: (?P<required>.+)"),
+    re.compile(r"Import path (?P<path>\S+) does not correspond to a subclass of (?P<base>.+)"),
+    re.compile(r"Expected a dot import path string: (?P<short>.+)"),
+    re.compile(r"Not a valid subclass of (?P<kind>\w+)\. Got value"),
+    re.compile(r"unrecognized arguments: (?P<arguments>.+)"),
+)
+_IN_KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
+_IN_CLASS = re.compile(r"Problem with given class_path '(?P<path>[^']+)'")
+_IN_FACTORY = re.compile(r"Type .+? expects a function or a callable class: ")
+_EXPECTED = re.compile(r"Expected (?:a|an) (?P<type>.+?)(?:\. Got value: .*)?$")
+_FRAME = re.compile(
+    r"^(Does not validate|Subtypes:|Errors:|Given value|Parser key|Problem with|Subclass types"
+    r"|Not a valid subclass|a class path|a dict with)"
+)
+
+
+def explain(message: str, config: Config, options: Iterable[str]) -> UserError:
+    """Turn the parser's report into one sentence.
+
+    Args:
+        message: What jsonargparse says.
+        config: What was parsed, with the source of each key.
+        options: The dotted options of the subcommand.
+
+    Returns:
+        The error to raise.
+    """
+    lines = _contexts(message)
+    for pattern in _FINDINGS:
+        for keys, owner, text in lines:
+            if found := pattern.search(text):
+                return _sentence(found.groupdict(), keys, owner, config, list(options))
+    keys = max((keys for keys, _, _ in lines), key=len, default=())
+    types = [
+        m["type"] for at_keys, _, text in lines if at_keys == keys and (m := _EXPECTED.search(text))
+    ]
+    path = _path(config, keys, None)
+    if types:
+        names = [re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", name) for name in types]
+        expected = " or ".join(dict.fromkeys("null" if n == "NoneType" else n for n in names))
+        return UserError(f"{_where(config, path)}expected {expected}, got {_value(config, path)}")
+    leaves = [text for _, _, text in lines if text and not _FRAME.match(text)]
+    reason = leaves[0] if leaves else " ".join(message.split())
+    given = (
+        f" (value {_value(config, path)})" if path and at(config.values, path) is not None else ""
+    )
+    return UserError(f"{_where(config, path)}{reason}{given}")
+
+
+def explain_constructor(error: BaseException, config: Config) -> UserError:
+    """Name the part whose constructor refused its arguments.
+
+    Args:
+        error: What the constructor raised; its traceback tells which class it was.
+        config: What was instantiated.
+    """
+    nodes = [*_class_nodes(config.values), (("trainer",), "lightning.pytorch.Trainer")]
+    for cause in reversed(_chain(error)):  # the parser wraps what the constructor said
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        for instance in reversed(_constructed(cause.__traceback__)):
+            for path, name in nodes:
+                if import_name(name) is type(instance) or name == type(instance).__name__:
+                    inner = path if path == ("trainer",) else (*path, "init_args")
+                    said = _of_part(config, path, inner, type(instance).__name__, reason)
+                    return NotApplicable(*said.args) if isinstance(cause, NotApplicable) else said
+    return UserError(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _of_part(config: Config, path: Key, inner: Key, name: str, reason: str) -> UserError:
+    """Point at the argument that the reason mentions, or at the part."""
+    for argument in at(config.values, inner) or {}:
+        if re.search(rf"\b{re.escape(argument)}\b", reason):
+            key = (*inner, argument)
+            given = _value(config, key)
+            told = "" if given in reason else f" (value {given})"
+            return UserError(f"{_where(config, key)}{name}: {reason}{told}")
+    return UserError(f"{_where(config, path)}{name}: {reason}")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what it was raised from, the last one first raised."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain
+
+
+def _contexts(message: str) -> list[tuple[tuple[str, ...], str | None, str]]:
+    """Return each line with the keys and the class it is about, read off the indentation.
+
+    The class is empty where the report does not name it: it is the one that the keys lead to.
+    """
+    lines: list[tuple[tuple[str, ...], str | None, str]] = []
+    keys: list[tuple[int, str]] = []
+    owners: list[tuple[int, str]] = []
+    for raw in message.splitlines():
+        text = raw.strip()
+        if not text:
+            continue
+        indent = len(raw) - len(raw.lstrip()) + (1 if text.startswith("- ") else 0)
+        text = text.removeprefix("- ")
+        keys = [item for item in keys if item[0] < indent]
+        owners = [item for item in owners if item[0] < indent]
+        while found := _IN_FACTORY.match(text) or _IN_KEY.match(text):
+            text = text[found.end() :].strip()
+            if key := found.groupdict().get("key"):
+                keys.append((indent, key))
+            else:
+                owners.append((indent, ""))  # the class that stands there
+        if found := _IN_CLASS.match(text):
+            owners.append((indent, found["path"]))
+        lines.append((tuple(k for _, k in keys), owners[-1][1] if owners else None, text))
+    return lines
+
+
+def _sentence(
+    found: dict[str, str | None],
+    keys: tuple[str, ...],
+    owner: str | None,
+    config: Config,
+    options: list[str],
+) -> UserError:
+    path = _path(config, keys, owner)
+    if owner == "":
+        node = at(config.values, path)
+        owner = str(node.get("class_path")) if isinstance(node, dict) else str(node)
+    if option := found.get("option"):
+        key = _argument(config, path, option)
+        takes = parameters(owner) if owner else []
+        value = _value(config, key)
+        if option in takes:  # a factory's
+            return UserError(
+                f"{_where(config, key)}{owner} is given its '{option}' by the part that makes it, "
+                f"not by the configuration (value {value})"
+            )
+        near = did_you_mean(option, takes)
+        return UserError(
+            f"{_where(config, key)}{owner} has no parameter '{option}' (value {value}){near}"
+        )
+    if unknown := found.get("unknown"):
+        key = tuple(unknown.split("."))
+        near = did_you_mean(unknown, [*options, *(o.partition(".")[0] for o in options)])
+        return UserError(f"{_where(config, key)}unknown key (value {_value(config, key)}){near}")
+    if required := found.get("required"):
+        names = [re.sub(r"^(fit|validate|test|predict)\.", "", n) for n in required.split(", ")]
+        of = f"{owner} needs" if owner else "missing"
+        return UserError(f"{_where(config, path)}{of} {', '.join(names)}")
+    if found.get("module") or found.get("attribute"):
+        name, absent = owner or found.get("module") or "", found.get("module")
+        if absent and not f"{name}.".startswith(f"{absent}."):
+            where = _where(config, _class_key(config, path))
+            return UserError(f"{where}'{name}' cannot be imported: it needs module '{absent}'")
+        near = _near_class(name, config)
+        return UserError(f"{_where(config, _class_key(config, path))}no such class '{name}'{near}")
+    if short := found.get("short"):
+        near = _near_class(short, config)
+        return UserError(f"{_where(config, _class_key(config, path))}no such class '{short}'{near}")
+    if wrong := found.get("path"):
+        where = _where(config, _class_key(config, path))
+        return UserError(f"{where}'{wrong}' is not a {found.get('base')}")
+    if kind := found.get("kind"):
+        given = _value(config, path)
+        return UserError(f"{_where(config, path)}must be the class_path of a {kind}, got {given}")
+    argument = str(found.get("arguments")).split(" ")[0]
+    near = did_you_mean(argument.partition("=")[0], [f"--{option}" for option in options])
+    return UserError(f"command line: unknown argument '{argument}'{near}")
+
+
+def _path(config: Config, keys: tuple[str, ...], owner: str | None) -> Key:
+    """Return the path that the parser means by its nested keys."""
+    path: Key = ()
+    for key in keys:
+        node = at(config.values, path) if path else config.values
+        path = (*path, *locate(node if isinstance(node, dict) else {}, key))
+    items = at(config.values, path)
+    if owner and isinstance(items, list):
+        for item in items:
+            if isinstance(item, dict) and same_class(str(item.get("class_path")), owner):
+                return (*path, str(items.index(item)))
+    return path
+
+
+def _argument(config: Config, path: Key, option: str) -> Key:
+    return (*path, "init_args", *option.split(".")) if path else tuple(option.split("."))
+
+
+def _class_key(config: Config, path: Key) -> Key:
+    return (*path, "class_path") if isinstance(at(config.values, path), dict) else path
+
+
+def _where(config: Config, path: Key) -> str:
+    if not path:
+        return ""
+    source = config.source(path)
+    return f"{source}: {'.'.join(path)}: " if source else f"{'.'.join(path)}: "
+
+
+def _value(config: Config, path: Key) -> str:
+    text = repr(at(config.values, path))
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def parameters(class_path: str) -> list[str]:
+    """Return the names of a class's parameters, those that it passes to its bases included."""
+    return list(_parameters(import_name(class_path)))
+
+
+@cache  # reading a class's source for them takes 20 ms
+def _parameters(found: Any) -> tuple[str, ...]:  # noqa: ANN401
+    if not isinstance(found, type):
+        return tuple(inspect.signature(found).parameters) if callable(found) else ()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(found, "part", fail_untyped=False)
+    part = parser.get_defaults().get("part")
+    return () if part is None else tuple(vars(part))
+
+
+def _near_class(name: str, config: Config) -> str:
+    """Suggest the class that the user may have meant: by its last name, then by its whole path."""
+    last = name.rpartition(".")[2]
+    by_name: dict[str, list[str]] = {}
+    for path in [*_known_classes(name, config), *_lightning_classes()]:
+        by_name.setdefault(path.rpartition(".")[2], []).append(path)
+    found = difflib.get_close_matches(last, by_name, n=1, cutoff=0.6)
+    if not found:
+        return ""
+    paths = by_name[found[0]]
+    near = difflib.get_close_matches(name, paths, n=1, cutoff=0.0) if "." in name else paths
+    return f"; did you mean '{near[0]}'?"
+
+
+def _known_classes(near: str, config: Config) -> Iterator[str]:
+    """Yield the dotted names of loaded classes that the user may have meant."""
+    named = {path.partition(".")[0] for _, path in _class_nodes(config.values) if "." in path}
+    roots = {"pretzel", "datamodules", "callbacks", near.partition(".")[0], *named} - {"torch"}
+    module = near.rpartition(".")[0]
+    for name, loaded in list(sys.modules.items()):
+        if name.partition(".")[0] not in roots or loaded is None:
+            continue
+        for attribute, value in list(vars(loaded).items()):
+            if isinstance(value, type) and (value.__module__ == name or name == module):
+                yield f"{name}.{attribute}"
+
+
+def _lightning_classes() -> Iterator[str]:
+    for name in ("torch.optim", "lightning.pytorch.callbacks", "lightning.pytorch.loggers"):
+        for attribute, value in vars(sys.modules.get(name, sys)).items():
+            if isinstance(value, type):
+                yield f"{name}.{attribute}"
+
+
+def _constructed(traceback: TracebackType | None) -> list[object]:
+    """Return the objects under construction when an error was raised, the outermost first."""
+    found: list[object] = []
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code.co_name == "__init__" and "self" in frame.f_locals:
+            found.append(frame.f_locals["self"])
+        traceback = traceback.tb_next
+    return found
+
+
+def _class_nodes(node: object, path: Key = ()) -> Iterator[tuple[Key, str]]:
+    """Yield the path and the class of every class node."""
+    if isinstance(node, dict):
+        if isinstance(node.get("class_path"), str):
+            yield path, node["class_path"]
+        for key, value in node.items():
+            yield from _class_nodes(value, (*path, str(key)))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _class_nodes(value, (*path, str(index)))

@@ -1,0 +1,180 @@
+"""Guards around a run: refused before it starts, short when it fails, nothing left behind."""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerStatus
+
+from pretzel.errors import UserError
+from pretzel.files.storage import storage_error
+
+
+@contextlib.contextmanager
+def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
+    """Run a Trainer's method so that mistakes are short and leave nothing behind.
+
+    Args:
+        trainer: The trainer that runs.
+        checkpoint: What it loads, for messages.
+
+    Raises:
+        UserError: For mistakes found only while running; a log folder made by a run that has not
+            taken a step is removed again.
+        KeyboardInterrupt: After Lightning's graceful stop, with how far the run came.
+    """
+    made = [path for path in map(_first_missing, _log_folders(trainer)) if path is not None]
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
+    try:
+        yield
+    except SystemExit as stop:
+        if trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
+        # not trainer.log_dir, which asks ranks that may be gone
+        folder = next(iter(_log_folders(trainer)), trainer.default_root_dir)
+        raise KeyboardInterrupt(
+            f"interrupted at step {trainer.global_step}; continue with --ckpt_path and the last "
+            f"checkpoint in {folder}"
+        ) from stop
+    except (UserError, MisconfigurationException) as error:
+        _remove_if_untrained(trainer, made)
+        raise UserError(_one_sentence(error)) from error
+    except OSError as error:
+        folder = next(iter(_log_folders(trainer)), trainer.default_root_dir)
+        told = storage_error(
+            error,
+            folder,
+            f", stopped at step {trainer.global_step}; checkpoints written before are whole, in "
+            f"{folder}",
+        )
+        if told is None:
+            raise
+        _remove_if_untrained(trainer, made)
+        raise told from error
+    except RuntimeError as error:
+        if "Error(s) in loading state_dict" not in str(error):
+            raise
+        _remove_if_untrained(trainer, made)
+        reasons = [line.strip().rstrip(". ") for line in str(error).splitlines()[1:]]
+        raise UserError(f"{checkpoint}: does not fit the model: {reasons[0]}") from error
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)  # Lightning leaves Ctrl-C ignored
+
+
+@runtime_checkable
+class ChecksState(Protocol):
+    """A module that says itself which states fit it."""
+
+    def check_state(self, state: Mapping[str, torch.Tensor], what: str) -> None:
+        """Refuse a state; ``what`` begins the message."""
+        ...
+
+
+def check_checkpoint(path: str | None, model: LightningModule) -> None:
+    """Refuse a checkpoint that cannot be read or is of another architecture.
+
+    Args:
+        path: A file; None and Lightning's words (``last``, ``best``, ``hpc``) are left to it.
+        model: What it will be loaded into.
+
+    Raises:
+        UserError: Naming the file, and the first tensor that does not fit.
+    """
+    if path is None or path in ("last", "best", "hpc") or "://" in str(path):
+        return
+    if not Path(path).exists():
+        raise UserError(f"ckpt_path: {path}: no such file")
+    if not Path(path).is_file():
+        return  # a sharded checkpoint is a folder; its strategy reads it
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except Exception as error:  # torch raises half a dozen types, one for each kind of damage
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"ckpt_path: {path}: not a weights-only checkpoint ({reason})") from error
+    if isinstance(model, ChecksState):
+        model.check_state(saved, f"ckpt_path: {path}")
+        return
+    own = model.state_dict()
+    for name, value in saved.items():
+        if name in own and own[name].shape != value.shape:
+            raise UserError(
+                f"ckpt_path: {path}: of another architecture: {name} is {list(value.shape)} there "
+                f"and {list(own[name].shape)} in {type(model).__name__}"
+            )
+    foreign = [name for name in saved if name not in own]
+    if foreign and (model.strict_loading or len(foreign) == len(saved)):
+        raise UserError(
+            f"ckpt_path: {path}: of another architecture: it holds {foreign[0]}, which "
+            f"{type(model).__name__} does not have ({len(foreign)} such tensors)"
+        )
+
+
+def _one_sentence(error: Exception) -> str:
+    text = str(error)
+    if "Original Traceback" in text:  # raised in a dataloader worker
+        name = type(error).__name__
+        text = text[text.rfind(f"{name}: ") + len(name) + 2 :]
+    return " ".join(text.split())
+
+
+def _log_folders(trainer: Trainer) -> list[Path]:
+    return [Path(logger.log_dir) for logger in trainer.loggers if logger.log_dir]
+
+
+def _first_missing(folder: Path) -> Path | None:
+    """Return the outermost part of a path that does not exist yet."""
+    missing = None
+    for part in (folder, *folder.parents):
+        if part.exists():
+            break
+        missing = part
+    return missing
+
+
+def _remove_if_untrained(trainer: Trainer, made: list[Path]) -> None:
+    if trainer.global_step == 0 and trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.finalize("failed")
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_writable(trainer: Namespace) -> None:
+    """Refuse folders that cannot be written, before anything is built.
+
+    Args:
+        trainer: The parsed arguments of the Trainer.
+
+    Raises:
+        UserError: Naming the key and the folder.
+    """
+    loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    folders = {"trainer.default_root_dir": trainer.default_root_dir or os.getcwd()}
+    for logger in loggers:
+        if isinstance(logger, Namespace) and "init_args" in logger:
+            folders["trainer.logger.init_args.save_dir"] = logger.init_args.get("save_dir")
+    for key, folder in folders.items():
+        if folder is None or "://" in str(folder):
+            continue
+        target = Path(folder).absolute()
+        existing = next(part for part in (target, *target.parents) if part.exists())
+        try:
+            if not existing.is_dir():
+                raise NotADirectoryError(f"{existing} is a file")
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(f"{key}: {folder}: cannot be written ({reason})") from error

@@ -1,0 +1,1 @@
+"""Sequences of text and images: documents, special tokens, positions, packed batches."""

@@ -1,0 +1,148 @@
+"""Interleaved sequences of text and images, as data: what a datamodule yields.
+
+A *document* is an ordered list of segments, each a run of text or one image. It knows nothing of
+tokenizers or patches: the model packs documents into padded sequences
+(:mod:`pretzel.sequence.packer`), so that arms with different vision-language models see the same
+data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pretzel.errors import UserError
+
+Role = Literal["context", "target", "dropped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A run of text.
+
+    Attributes:
+        content: The text itself.
+        role: ``context`` is read but not predicted (captions of text-to-image, questions,
+            requests); ``target`` is supervised by next-token prediction (answers); ``dropped``
+            keeps its absolute positions but is not attended (caption dropout). What else stands
+            before it stays visible.
+        tokens: Token ids that stand for it, of a text that a model has written: its content read
+            again may be others. None for those of the content.
+    """
+
+    content: str
+    role: Role = "context"
+    tokens: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """The place of one image; its pixels are the next ones of the batch's ``images``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """Text and images that are gone but keep their place: neither attended nor modelled.
+
+    What follows has the absolute positions that it would have behind them. Dropped images have
+    no pixels in the batch.
+
+    Attributes:
+        segments: What stood there.
+    """
+
+    segments: tuple[Text | Image, ...]
+
+
+Segment = Text | Image | Dropped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One sample: segments in reading order.
+
+    Attributes:
+        key: Identifies the sample across epochs, processes and machines; noise is keyed by it.
+        segments: Runs of text and images in reading order.
+    """
+
+    key: str
+    segments: tuple[Segment, ...]
+
+    @property
+    def num_images(self) -> int:
+        """Number of images in the document, dropped ones not counted."""
+        return sum(isinstance(segment, Image) for segment in self.segments)
+
+    @property
+    def text(self) -> str:
+        """The text that is read, not predicted, in one string."""
+        parts = (s.content for s in self.segments if isinstance(s, Text) and s.role == "context")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentBatch:
+    """A batch as it leaves the datamodule.
+
+    Attributes:
+        documents: One document a row.
+        images: Pixels in [-1, 1] of all images, in order of appearance over rows, then segments.
+    """
+
+    documents: tuple[Document, ...]
+    images: Float[Tensor, "m 3 height width"]
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "DocumentBatch":
+        """Return the batch with its images on ``device``."""
+        return replace(self, images=self.images.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "DocumentBatch":
+        """Return the batch with its images in pinned memory."""
+        return replace(self, images=self.images.pin_memory())
+
+
+def caption_document(caption: str, *, key: str = "", dropped: bool = False) -> Document:
+    """Return the text-to-image document ``caption, image``."""
+    text = Text(content=caption, role="dropped" if dropped else "context")
+    return Document(key=key, segments=(text, Image()))
+
+
+def question_document(pairs: Sequence[tuple[str, str]], *, key: str = "") -> Document:
+    """Return the image-to-text document ``image, question, answer, question, answer, ...``."""
+    segments: list[Segment] = [Image()]
+    for question, answer in pairs:
+        segments += [Text(content=question), Text(content=answer, role="target")]
+    return Document(key=key, segments=tuple(segments))
+
+
+def without_past(document: Document, image: int) -> Document:
+    """Return the document from one of its images on, all that stood before it dropped.
+
+    This is the null context of guidance, for the first image and for any later one: begin-of-image
+    attends to itself alone, at its absolute position.
+
+    Args:
+        document: The document.
+        image: Number of the image in the document, from 0.
+
+    Raises:
+        UserError: If the document has no such image.
+    """
+    places = [i for i, segment in enumerate(document.segments) if isinstance(segment, Image)]
+    if not 0 <= image < len(places):
+        raise UserError(
+            f"image must be one of the {len(places)} images of document {document.key!r}, "
+            f"counted from 0, got {image}"
+        )
+    past: list[Text | Image] = []
+    for segment in document.segments[: places[image]]:
+        past += segment.segments if isinstance(segment, Dropped) else (segment,)
+    rest = document.segments[places[image] :]
+    return replace(document, segments=(Dropped(segments=tuple(past)), *rest) if past else rest)

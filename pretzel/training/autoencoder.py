@@ -1,0 +1,141 @@
+"""The autoencoder stage: images from noised latents."""
+
+import math
+import os
+from pathlib import Path
+from typing import final
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.nn.functional import l1_loss, mse_loss
+from torch.optim.lr_scheduler import LambdaLR
+
+from pretzel import rng
+from pretzel.errors import UserError
+from pretzel.latent.autoencoder import ConvAutoencoder
+from pretzel.sequence.document import DocumentBatch
+from pretzel.training.schedule import Schedule
+from pretzel.typing import Float, Tensor
+
+
+def psnr(
+    images: Float[Tensor, "m 3 height width"], targets: Float[Tensor, "m 3 height width"]
+) -> Float[Tensor, " m"]:
+    """Return the peak signal-to-noise ratio of each image in dB, pixels clipped to [-1, 1]."""
+    error = (images.clamp(-1, 1) - targets).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(4 / error)  # the peak is 2, from -1 to 1
+
+
+@final
+class AutoencoderTraining(LightningModule):
+    """Trains an autoencoder to give back images from noised latents.
+
+    The decoder sees z + sigma * eps with sigma uniform in [0, max_noise], one for each image, so
+    that it can decode samples of a flow that was trained with noise, and so that neighbouring
+    latents mean similar images. The loss is the mean absolute plus the mean squared error: the
+    first keeps edges and flat areas clean, the second colours right.
+
+    Logs ``train/loss``, ``val/psnr`` (clean latents) and ``val/psnr_noised`` (noise of standard
+    deviation ``max_noise``), both in dB, mean over images.
+
+    Args:
+        autoencoder: What is trained.
+        optimizer: Optimizer of all parameters.
+        schedule: Learning-rate schedule over the steps of the run.
+        max_noise: Largest standard deviation of the noise; latents have variance 1.
+        seed: Seed of the noise.
+        export_to: Safetensors file written when training ends, for
+            :class:`pretzel.latent.Autoencoder`; none writes only Lightning's checkpoints.
+
+    Raises:
+        UserError: If ``max_noise`` is negative or ``export_to`` cannot be written.
+    """
+
+    def __init__(
+        self,
+        autoencoder: ConvAutoencoder,
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+        max_noise: float,
+        seed: int,
+        export_to: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= max_noise < math.inf:
+            raise UserError(f"max_noise must be 0 or positive, got {max_noise}")
+        self.autoencoder = autoencoder
+        self.optimizer_factory = optimizer
+        self.schedule = schedule
+        self.max_noise = max_noise
+        self.seed = seed
+        self.export_to = export_to
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimizer, with the schedule stepped each step."""
+        optimizer = self.optimizer_factory(self.parameters())
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def setup(self, stage: str) -> None:
+        """Check before anything trains that the export can be written."""
+        if stage == "fit" and self.export_to is not None:
+            _check_writable(Path(self.export_to))
+
+    def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
+        """Return the reconstruction loss of one batch."""
+        images = _images(batch)
+        maps = self.autoencoder.encode(images)
+        seen = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        generator = rng.stream(self.seed, "noise", self.global_rank, seen)
+        sigma = self.max_noise * torch.rand(len(maps), 1, 1, 1, generator=generator)
+        noise = sigma * torch.randn(maps.shape, generator=generator)
+        decoded = self.autoencoder.decode(maps + noise.to(maps))
+        loss = l1_loss(decoded, images) + mse_loss(decoded, images)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
+        """Log the quality of images decoded from clean and from noised latents."""
+        images = _images(batch)
+        maps = self.autoencoder.encode(images)
+        generator = rng.stream(self.seed, "validation noise", batch_idx, self.global_rank)
+        noise = self.max_noise * torch.randn(maps.shape, generator=generator)
+        clean = psnr(self.autoencoder.decode(maps), images).mean()
+        noised = psnr(self.autoencoder.decode(maps + noise.to(maps)), images).mean()
+        values = {"val/psnr": clean, "val/psnr_noised": noised}
+        self.log_dict(values, prog_bar=True, batch_size=len(images), sync_dist=True)
+
+    def on_fit_end(self) -> None:
+        """Write the trained autoencoder where ``export_to`` says."""
+        trying = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if self.export_to is not None and self.trainer.is_global_zero and not trying:
+            self.export(Path(self.export_to))
+
+    def export(self, path: Path) -> None:
+        """Write the autoencoder to a safetensors file for :class:`pretzel.latent.Autoencoder`."""
+        self.autoencoder.save(path)
+
+
+def _images(batch: DocumentBatch) -> Float[Tensor, "m 3 height width"]:
+    """Return the images of a batch, at least one."""
+    if len(batch.images) == 0:
+        raise UserError(
+            "the autoencoder stage needs images in every batch, got one of "
+            f"{len(batch)} documents without images"
+        )
+    return batch.images
+
+
+def _check_writable(path: Path) -> None:
+    """Raise UserError if ``path`` cannot be written; create nothing."""
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"export_to must name a file that can be written, got {path}")

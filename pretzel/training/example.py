@@ -1,0 +1,30 @@
+"""One made-up sample, run as a training step runs it, to count what that costs."""
+
+from pretzel.flow.generative_model import GenerativeModel
+from pretzel.sequence.document import Document, Image, Text
+from pretzel.tarflow import TarFlow, TextEncoder
+
+# As tokens, so that no tokenizer is needed, and all models read as many.
+_TEXT = Text(content="a small red circle", tokens=(0,) * 16)
+_ANSWER = Text(content="yes", role="target", tokens=(0,))
+
+
+def run_example(model: GenerativeModel, *, has_images: bool = True) -> None:
+    """Run a model on the latents of one document, as a training step does.
+
+    Frozen encoders of images and texts beside the model are left out: they cost all arms that have
+    them the same, their outputs may be kept, and large ones are only loaded where they run.
+
+    Args:
+        model: The model.
+        has_images: Whether the sample is a captioned image; otherwise it is a question about one,
+            which a loss of text alone learns from.
+    """
+    like = model.like
+    x = like.new_zeros(1, model.latent.num_positions, model.latent.channels)
+    if isinstance(model, TarFlow) and isinstance(model.text_condition, TextEncoder):
+        encoder = model.text_condition
+        model.stack(x, like.new_zeros(1, encoder.length, encoder.channels))
+        return
+    segments = (_TEXT, Image()) if has_images else (Image(), _TEXT, _ANSWER)
+    model.score([Document(key="example", segments=segments)], x)

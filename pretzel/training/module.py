@@ -1,0 +1,346 @@
+"""The training of Pretzel: steps, optimizer, logging; what the callbacks ask for."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.optimizer import Optimizer
+
+from pretzel.errors import UserError
+from pretzel.files.atomic import write_json
+from pretzel.flow.generative_model import GenerativeModel, ImageLikelihood, Scores
+from pretzel.generation.answers import answer_by_key
+from pretzel.generation.images import sample_images
+from pretzel.generation.record import sampling_record, work_record
+from pretzel.latent.pixels import Pixels
+from pretzel.model import Pretzel
+from pretzel.sampling.denoisers import Denoiser
+from pretzel.sampling.guidance import Guidance
+from pretzel.sampling.inversion import check_guided
+from pretzel.sampling.samplers import Sampler
+from pretzel.sequence.document import Document, DocumentBatch
+from pretzel.training.example import run_example
+from pretzel.training.loss import Loss
+from pretzel.training.saved_module import SavedModule
+from pretzel.training.schedule import Schedule
+from pretzel.training.stages import checked_scales, scaled_groups, train_only
+from pretzel.training.text_states import TextStates
+from pretzel.typing import Float, Tensor
+
+
+class PretzelModule(SavedModule):
+    """Trains a :class:`.GenerativeModel` with L = w L_NF + lambda L_NTP.
+
+    :class:`pretzel.training.Loss` is a mean over the global batch, so that it does not depend on
+    how rows are dealt out to processes. A denoiser that is trained adds its own loss, whose
+    gradient stays within it: the flow trains as it would without one.
+
+    A stage (STARFlow2's S1, S2, S3) is what trains, which losses count and where it starts from:
+    ``trains``, ``flow_weight``, ``text_weight`` and ``weights``.
+
+    Args:
+        pretzel: The model: a :class:`pretzel.model.Pretzel`, or a flow by itself.
+        text_weight: Weight lambda of L_NTP; with 0 it has no gradient.
+        optimizer: Optimizer of the trainable parameters.
+        schedule: Learning-rate schedule over the steps of the run.
+        guidance: Guidance of the images sampled in evaluations and predictions.
+        denoiser: Denoiser of those images; one that is trained trains beside the flow.
+        sampler: How the positions of those images are found.
+        latent_norm_penalty: Weight of the mean square of u (STARFlow's 1e-4), part of L.
+        learning_rate_scales: Factors on the learning rate of parameters, by the beginning of
+            their name, for example ``{interleaving: 2.0}``. A name that ends in ``?`` may begin
+            none, for parts that some arms lack: ``{"interleaving.adapter?": 4.0}``.
+        seed: Seed of the training and sampling noise.
+        weights: File written by :meth:`export`, or a checkpoint, to start from in place of random
+            weights: those alone, averaged if averages were kept; the optimizer and the steps begin
+            anew. A checkpoint that is resumed overrules it.
+        flow_weight: Weight w of L_NF; with 0 it has no gradient.
+        trains: Beginnings of the names of the parameters that train, ``?`` as above; None for all
+            that are not frozen for good. The others are left out of the optimizer, not out of
+            checkpoints.
+        text_states: Keeps the text states of the vision-language model, for a stage in which it is
+            a text encoder and no more.
+
+    Raises:
+        UserError: If a weight is negative, or both losses are off; if guidance cannot mix the
+            model's transforms; if a name in ``learning_rate_scales`` or ``trains`` begins none of
+            the trainable parameters and does not end in ``?``, or nothing trains; if L_NF is off
+            and the model has no image-to-text; if ``weights`` cannot be read, are those of another
+            architecture, or were trained around other frozen parts; if ``text_states`` would not
+            do; when it is to be fitted, if a link does not train although it is on from the start
+            and no stage before has trained it.
+    """
+
+    def __init__(
+        self,
+        pretzel: GenerativeModel,
+        text_weight: float,
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+        guidance: Guidance,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        latent_norm_penalty: float = 0.0,
+        learning_rate_scales: dict[str, float] | None = None,
+        seed: int = 0,
+        weights: Path | None = None,
+        flow_weight: float = 1.0,
+        trains: list[str] | None = None,
+        text_states: TextStates | None = None,
+    ) -> None:
+        loss = Loss(
+            flow_weight=flow_weight,
+            text_weight=text_weight,
+            latent_norm_penalty=latent_norm_penalty,
+        )
+        loss.check(pretzel)
+        check_guided(pretzel, guidance)
+        super().__init__(pretzel, denoiser, sampler)
+        self.loss = loss
+        self.optimizer_factory = optimizer
+        self.schedule = schedule
+        self.guidance = guidance
+        self._last_sampling: dict[str, Any] = {}
+        self._text_is_alone = False  # whether the loss depends on nothing of the deep stream
+        self.seed = seed
+        # of all parameters, whether or not they train in this stage
+        self.learning_rate_scales = checked_scales(learning_rate_scales or {}, self._trainable())
+        if trains is not None:
+            train_only(trains, self._trainable())
+        if weights is not None:
+            self._start_from(weights)
+        self.text_states = text_states
+        if text_states is not None:
+            text_states.check(pretzel)
+            if text_weight > 0:
+                raise UserError(
+                    "text_states is for stages without a text loss (text_weight 0), got "
+                    f"text_weight {text_weight}"
+                )
+
+    def example_forward(self) -> None:
+        """Run the model on one made-up sample, so that its cost can be counted without memory."""
+        run_example(self.pretzel, has_images=bool(self.loss.flow_weight))
+
+    # Training
+
+    def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        seen = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        noise = self.pretzel.noise(len(batch.images), self.seed, "noise", self.global_rank, seen)
+        x = self.pretzel.encode(batch.images, noise)
+        known = self.text_states
+        with known.serving(self.pretzel) if known is not None else contextlib.nullcontext():
+            output = self._score(batch.documents, x)
+        loss, parts = self.loss(output, self.pretzel.latent.dims, self._global_mean)
+        if not self.loss.reaches_all(output, self.pretzel):
+            # Every process must take part in every gradient, whatever its rows hold (DDP).
+            loss = loss + 0.0 * sum(p.sum() for p in self._trainable().values())
+        denoiser = self._trained_denoiser()
+        if denoiser is not None:
+            sigma = self.pretzel.latent.noise
+            error, num_images = self._global_mean(
+                denoiser.loss(x, x - sigma * noise, sigma) if len(x) else x.new_zeros(0)
+            )
+            loss = loss + error
+            if num_images:
+                parts["denoise"] = error
+        size = len(batch)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size, sync_dist=True)
+        for name, value in parts.items():
+            self.log(f"train/{name}", value.detach(), batch_size=size, sync_dist=True)
+        return loss
+
+    def _score(self, documents: Sequence[Document], x: Float[Tensor, "m n d"]) -> Scores:
+        """Score what the loss and its gradients depend on."""
+        if self._text_is_alone:
+            assert isinstance(self.pretzel, Pretzel)
+            return self.pretzel.score_text(documents, x)
+        return self.pretzel.score(documents, x)
+
+    def _global_mean(self, values: Float[Tensor, " k"]) -> tuple[Tensor, int]:
+        """Return the share of this process in the mean over the global batch, and the count."""
+        count = torch.tensor(float(len(values)), device=values.device)
+        world = self.trainer.world_size
+        if world > 1:
+            count = self.trainer.strategy.reduce(count, reduce_op="sum")
+        # Lightning averages gradients over processes, hence the factor of their number.
+        return values.sum() * world / count.clamp(min=1), int(count)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimizer over trainable parameters, with the schedule stepped each step."""
+        groups = scaled_groups(self._trainable(), self.learning_rate_scales)
+        optimizer = self.optimizer_factory(groups)
+        for group in optimizer.param_groups:  # of which an optimizer may have made more
+            group["lr"] *= group["lr_scale"]
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip gradients, the denoiser's apart: its norm must not change how the flow moves."""
+        apart = self.denoiser if gradient_clip_algorithm in (None, "norm") else None
+        if not gradient_clip_val or not isinstance(apart, nn.Module):
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+            return
+        parameters = list(apart.parameters())
+        nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        gradients = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+    # Evaluation: what the callbacks ask for
+
+    def validation_step(
+        self, batch: DocumentBatch, batch_idx: int
+    ) -> Mapping[str, ImageLikelihood]:
+        """Return the exact likelihood of the batch, which the callbacks report."""
+        return {"likelihood": self.log_prob(batch)}
+
+    def test_step(self, batch: DocumentBatch, batch_idx: int) -> Mapping[str, ImageLikelihood]:
+        """Return the exact likelihood of the batch, which the callbacks report."""
+        return {"likelihood": self.log_prob(batch)}
+
+    def predict_step(self, batch: DocumentBatch, batch_idx: int) -> Float[Tensor, "b 3 h w"]:
+        """Return one generated image for the text of each document."""
+        prompts = [document.text for document in batch.documents]
+        return self.sample(prompts, stream_key=("predict", batch_idx, self.global_rank))
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether the interleaving has image-to-text."""
+        return self.pretzel.answers
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether images depend on their prompts."""
+        return self.pretzel.reads_text
+
+    def log_prob(self, batch: DocumentBatch) -> ImageLikelihood:
+        """Return the exact log-likelihood of noised images, the noise keyed by sample."""
+        keys = [
+            document.key if i == 0 else f"{document.key}#{i}"
+            for document in batch.documents
+            for i in range(document.num_images)
+        ]
+        noise = self.pretzel.sample_noise(keys, self.seed, "evaluation")
+        return self.pretzel.log_prob(batch, noise)
+
+    def pixel_log_prob(self, batch: DocumentBatch) -> Float[Tensor, " m"]:
+        """Return the log-density (nats, pixels in [-1, 1]) of images exactly as given.
+
+        Raises:
+            UserError: If the latent space is not pixels.
+        """
+        latent = self.pretzel.latent
+        if not isinstance(latent, Pixels):
+            raise UserError(
+                "dequantised bits/dim need the latent space Pixels, an exact change of variables, "
+                f"got {type(latent).__name__}"
+            )
+        return self.pretzel.score(batch.documents, latent.encode(batch.images)).log_prob
+
+    def sample(
+        self, prompts: Sequence[str], *, stream_key: Sequence[int | str]
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Generate one image for each prompt, in [-1, 1].
+
+        Args:
+            prompts: Captions.
+            stream_key: Names the noise; equal keys give all arms of a seed the same noise.
+        """
+        noise = self.pretzel.noise(len(prompts), self.seed, "sample", *stream_key)
+        return self._images(prompts, noise)
+
+    def _images(
+        self, prompts: Sequence[str], noise: Float[Tensor, "n p d"]
+    ) -> Float[Tensor, "n 3 h w"]:
+        self.check_denoiser()
+        made = sample_images(
+            self.pretzel, prompts, noise, self.guidance, self.denoiser, self.sampler
+        )
+        self._last_sampling = sampling_record(self.sampler, self.guidance, self.denoiser)
+        self._last_sampling |= work_record(made.work)
+        folder = getattr(self.logger, "log_dir", None) if self._trainer is not None else None
+        if folder is not None and self.trainer.is_global_zero:
+            write_json(Path(folder) / "sampling.json", self._last_sampling)
+        return made.pixels
+
+    @property
+    def sampling_record(self) -> dict[str, Any]:
+        """How the last images were sampled, in plain types; empty before the first."""
+        return self._last_sampling
+
+    def draw(
+        self, prompts: Sequence[str], keys: Sequence[str], *, seed: int
+    ) -> Float[Tensor, "n 3 h w"]:
+        """Generate one image for each prompt, in [-1, 1], whatever the batch it is drawn in.
+
+        Args:
+            prompts: Captions.
+            keys: Names the noise of each image.
+            seed: Seed of the noise.
+        """
+        noise = self.pretzel.sample_noise(keys, seed, "draw")
+        return self._images(prompts, noise)
+
+    def answer(
+        self,
+        images: Float[Tensor, "n 3 h w"],
+        questions: Sequence[str],
+        keys: Sequence[str],
+    ) -> list[str]:
+        """Answer one question about each image, greedily.
+
+        Questions with the same key are about the same image, which is read only once.
+
+        Args:
+            images: Images in [-1, 1], one for each question.
+            questions: Questions.
+            keys: Sample keys of the images; their noise is keyed by them.
+
+        Raises:
+            UserError: If the model has no image-to-text.
+        """
+        if not isinstance(self.pretzel, Pretzel):
+            raise UserError(
+                f"pretzel must be a model that answers questions, got {type(self.pretzel).__name__}"
+            )
+        return answer_by_key(self.pretzel, images, questions, keys, seed=self.seed)
+
+    def on_fit_start(self) -> None:
+        """Refuse links that are on and untrained; see what need not run; find text states."""
+        super().on_fit_start()
+        self._check_off()
+        self._text_is_alone = not self.loss.flow_weight and self._flow_is_shut_out()
+        if self.text_states is not None:
+            self.text_states.start(self.pretzel)
+
+    def on_fit_end(self) -> None:
+        """Keep the text states that are new."""
+        states = self.text_states
+        if states is not None:
+            states.finish()
+            rank_zero_info(
+                f"text states of the VLM: {states.num_read} read, {states.num_computed} computed"
+            )

@@ -1,0 +1,254 @@
+"""What a trained module saves and starts from: frozen parts are named, their weights not saved."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
+from torch.nn.modules.module import _IncompatibleKeys
+
+from pretzel.errors import UserError
+from pretzel.files.storage import save_tensors
+from pretzel.files.weights import check_architecture, check_frozen
+from pretzel.flow.generative_model import GenerativeModel
+from pretzel.interleave.links import Link
+from pretzel.model import Pretzel
+from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
+from pretzel.sampling.samplers import Sampler
+from pretzel.training.stages import SAMPLER, UNTRAINED, StartingWeights, read_weights
+from pretzel.typing import Tensor
+
+
+class SavedModule(LightningModule):
+    """A model with its denoiser and sampler: states, checkpoints and starting weights.
+
+    A state holds what is not frozen for good. Checkpoints and exported weights name the frozen
+    parts by content, and hold the state of the sampler.
+
+    Args:
+        pretzel: The model.
+        denoiser: Denoiser of sampled images, fitted to the latent space; part of the state if it
+            has parameters.
+        sampler: How the positions of images are found.
+    """
+
+    def __init__(self, pretzel: GenerativeModel, denoiser: Denoiser, sampler: Sampler) -> None:
+        super().__init__()
+        self.pretzel = pretzel
+        self.register_state_dict_post_hook(_leave_out_frozen)  # type: ignore[no-untyped-call]
+        self.denoiser = denoiser
+        self.sampler = sampler
+        self.denoiser.fit_to(pretzel.latent.channels, pretzel.latent.grid)
+        self._denoiser_lacks = False  # trained weights, although the flow has them
+        # what is not from an earlier stage; None where there was none
+        self._as_configured: set[str] | None = None
+
+    # What trains
+
+    def _trainable(self) -> dict[str, nn.Parameter]:
+        named = dict(self.pretzel.named_parameters())
+        if isinstance(self.denoiser, nn.Module):
+            named |= self.denoiser.named_parameters(prefix="denoiser")
+        return {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+
+    def _trained_denoiser(self) -> TrainableDenoiser | None:
+        denoiser = self.denoiser
+        if not isinstance(denoiser, TrainableDenoiser):
+            return None
+        return denoiser if any(p.requires_grad for p in denoiser.parameters()) else None
+
+    def on_fit_start(self) -> None:
+        """Let a denoiser that has no trained weights train from its beginning."""
+        if self._trained_denoiser() is not None:
+            self._denoiser_lacks = False
+
+    def check_denoiser(self) -> None:
+        """Refuse to draw with a denoiser that was not trained with the flow.
+
+        Raises:
+            UserError: If its weights were not in the file that the flow's are from.
+        """
+        if self._denoiser_lacks:
+            raise UserError(
+                f"denoiser {type(self.denoiser).__name__} has no trained weights: the flow's were "
+                "trained without one; choose another denoiser, or train this one with fit"
+            )
+
+    # States
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
+        """Load a state without the frozen parts.
+
+        Raises:
+            UserError: If the state is that of another architecture.
+        """
+        if strict:
+            self.check_state(state_dict, "checkpoint")
+        loaded: _IncompatibleKeys = super().load_state_dict(state_dict, False, assign)
+        self._denoiser_lacks = self._denoiser_missing_from(state_dict) or any(
+            map(_denoises, self._as_configured or ())
+        )
+        return loaded
+
+    def check_state(self, state: Mapping[str, Tensor], what: str) -> None:
+        """Refuse a state that does not fit.
+
+        A denoiser is a part of its own: the flow of a state can be used with another one, and one
+        without parameters leaves those of the state's alone.
+
+        Args:
+            state: What would be loaded; tensors may be without memory.
+            what: Where it is from, the beginning of the message.
+
+        Raises:
+            UserError: If the state is that of another architecture; in ``fit``, if it has another
+                denoiser, whose optimizer state would be missing or foreign.
+        """
+        own = self.state_dict()
+        is_fit = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if not is_fit:
+            missing = self._denoiser_missing_from(state)
+            own = {name: value for name, value in own.items() if not (missing and _denoises(name))}
+            if not any(map(_denoises, own)):
+                state = {name: value for name, value in state.items() if not _denoises(name)}
+        check_architecture(own, state, what)
+
+    def _denoiser_missing_from(self, state: Mapping[str, Any]) -> bool:
+        return any(map(_denoises, self.state_dict())) and not any(map(_denoises, state))
+
+    # Files
+
+    def load_weights(self, path: Path) -> None:
+        """Load exported weights or a checkpoint whole, to be used as they were trained.
+
+        Args:
+            path: What :meth:`export` wrote, or a checkpoint.
+
+        Raises:
+            UserError: If it cannot be read, is that of another architecture, or was trained around
+                other frozen parts.
+        """
+        start = self._read(path)
+        self._as_configured = set(start.untrained or ())
+        self._take(start, start.state, f"weights {path}")
+
+    def _start_from(self, path: Path) -> None:
+        what = f"weights {path}"
+        start = self._read(path)
+        own = self.state_dict()
+        state = start.over(own)
+        self._as_configured = {n for n, value in own.items() if state.get(n) is value}
+        self._take(start, state, what)
+        if self._as_configured:
+            parts = sorted({_part_named(name) for name in self._as_configured})
+            rank_zero_info(f"{what}: these parts start as configured: {', '.join(parts)}")
+
+    def _read(self, path: Path) -> StartingWeights:
+        is_meta = self.pretzel.like.is_meta  # built to be checked and counted only
+        return read_weights(path, shapes_only=is_meta)
+
+    def _take(self, start: StartingWeights, state: Mapping[str, Tensor], what: str) -> None:
+        if self.pretzel.like.is_meta:
+            self.check_state(state, what)
+            return
+        frozen = start.frozen
+        named = {name: frozen[name] for name in self.pretzel.frozen if name in frozen}
+        check_frozen({name: self.pretzel.frozen[name].identity for name in named}, named, what)
+        self.check_state(state, what)
+        self.load_state_dict(state)
+        self.sampler.load_state(start.sampler)
+
+    def _check_off(self) -> None:
+        """Refuse links that are on although no stage trains them."""
+        untrained = self._untrained()
+        for name, link in self.named_modules():
+            is_on = isinstance(link, Link) and not link.starts_at_zero
+            if is_on and any(other.startswith(f"{name}.") for other in untrained):
+                raise UserError(
+                    f"trains must name {name.removeprefix('pretzel.')}, which is on from the "
+                    f"start ({type(link).__name__}) and has not been trained; where it is not to "
+                    "train, choose ZeroLink"
+                )
+
+    def _flow_is_shut_out(self) -> bool:
+        """Tell whether nothing of the deep stream reaches text, nor will while this stage trains.
+
+        By the names of what has been trained, not by values: a strategy may have sharded them.
+        """
+        if not isinstance(self.pretzel, Pretzel):
+            return False
+        links = self.pretzel.interleaving.links_to_text()
+        if links is None:
+            return False
+        untrained = set(self._untrained())
+        names = {module: name for name, module in self.named_modules()}
+        return all(
+            link.starts_at_zero
+            and all(f"{names[link]}.{name}" in untrained for name, _ in link.named_parameters())
+            for link in links
+        )
+
+    def setup(self, stage: str) -> None:
+        """Take the hashes of the frozen parts while they are whole: a strategy may shard them."""
+        if not self.pretzel.like.is_meta:
+            self.frozen_identities()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the frozen parts."""
+        checkpoint["frozen"] = self.frozen_identities()
+        checkpoint[SAMPLER] = self.sampler.state()
+        checkpoint[UNTRAINED] = self._untrained()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that was trained around other frozen parts.
+
+        Raises:
+            UserError: If a frozen part differs.
+        """
+        check_frozen(self.frozen_identities(), checkpoint.get("frozen", {}), "checkpoint")
+        self.sampler.load_state(checkpoint.get(SAMPLER, {}))
+        self._as_configured = set(checkpoint.get(UNTRAINED, ()))
+
+    def _untrained(self) -> list[str]:
+        """Return the names of the parameters that neither this stage nor one before trains."""
+        trained = {name if _denoises(name) else f"pretzel.{name}" for name in self._trainable()}
+        begun = self._as_configured
+        return sorted((set(self.state_dict()) if begun is None else begun) - trained)
+
+    def frozen_identities(self) -> dict[str, str]:
+        """Return name and content hash of every frozen part."""
+        return {name: part.identity for name, part in self.pretzel.frozen.items()}
+
+    def export(self, path: Path) -> None:
+        """Write the trained weights as safetensors, frozen parts named in the metadata."""
+        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
+        metadata = {
+            **self.frozen_identities(),
+            SAMPLER: json.dumps(self.sampler.state()),
+            UNTRAINED: json.dumps(self._untrained()),
+        }
+        save_tensors(tensors, path, metadata)
+
+
+def _part_named(name: str) -> str:
+    words = name.split(".")
+    return words[0] if _denoises(name) else ".".join(words[1:3])
+
+
+def _denoises(name: str) -> bool:
+    return name.startswith("denoiser.")
+
+
+def _leave_out_frozen(
+    module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
+) -> None:
+    assert isinstance(module, SavedModule)
+    frozen = tuple(f"{prefix}pretzel.{name}." for name in module.pretzel.frozen)
+    for key in [key for key in state if key.startswith(frozen)]:
+        del state[key]

@@ -1,0 +1,191 @@
+"""What a stage of training moves, how far, and the weights it starts from."""
+
+import json
+import math
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretzel.errors import NotApplicable, UserError
+from pretzel.files.weights import read_exported
+from pretzel.typing import Tensor
+
+SAMPLER = "sampler"
+"""Name of the sampler's state among the metadata of exported weights."""
+
+UNTRAINED = "untrained"
+"""Name of the list of tensors that no stage has trained, in checkpoints and metadata."""
+
+_INTERLEAVING = "pretzel.interleaving."
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartingWeights:
+    """Weights of an earlier stage.
+
+    Attributes:
+        state: Tensors by name, those of frozen parts left out.
+        frozen: Names and identities of the frozen parts they were trained with, as far as known.
+        sampler: State of the sampler.
+        untrained: Names of the tensors that no stage has trained yet; None if that is not known,
+            and all of them count as trained.
+    """
+
+    state: dict[str, Tensor]
+    frozen: dict[str, str]
+    sampler: dict[str, Any]
+    untrained: frozenset[str] | None
+
+    def over(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a module's state with what has been trained in the place of its own.
+
+        A part of which no stage has trained anything starts as this one configures it, such as
+        links that are off in S1 and random in S3. So do parts of the interleaving that the stage
+        before did not have. Everything else is taken as it is: whether it fits is for the module
+        to check.
+
+        Args:
+            own: The module's state.
+        """
+        if self.untrained is None:
+            return self.state
+        begun = {_part(name) for name in self.state if name not in self.untrained}
+        taken = {n: value for n, value in self.state.items() if _part(n) in begun}
+        open_to_choice = {_part(name) for name in self.untrained} | {
+            _part(name) for name in own if name.startswith(_INTERLEAVING)
+        }
+        kept = {n: value for n, value in own.items() if _part(n) in open_to_choice - begun}
+        return kept | taken
+
+
+def read_weights(path: Path, *, shapes_only: bool = False) -> StartingWeights:
+    """Read exported weights, or the weights of a checkpoint and nothing else of it.
+
+    Of a checkpoint with averaged weights these are the averages, which weight averaging keeps
+    under ``state_dict``; optimizer and loops stay where they are.
+
+    Args:
+        path: What ``export`` wrote, or a checkpoint of Lightning.
+        shapes_only: Read names and shapes alone; the tensors are on the meta device.
+
+    Raises:
+        UserError: If it is neither, or only part of a checkpoint.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"weights must name one file, got the folder {path}; a sharded checkpoint is made one "
+            "by python -m lightning.pytorch.utilities.consolidate_checkpoint"
+        )
+    if not path.exists():
+        raise UserError(
+            f"weights must name a file that export wrote, or the checkpoint of the stage before, "
+            f"got {path}: no such file"
+        )
+    if not zipfile.is_zipfile(path):
+        state, metadata = read_exported(path, shapes_only=shapes_only)
+        sampler = json.loads(metadata.pop(SAMPLER, "{}"))
+        untrained = json.loads(metadata.pop(UNTRAINED, "null"))
+        return StartingWeights(
+            state=state,
+            frozen=metadata,
+            sampler=sampler,
+            untrained=None if untrained is None else frozenset(untrained),
+        )
+    try:
+        checkpoint = torch.load(
+            path, map_location="meta" if shapes_only else "cpu", weights_only=True, mmap=True
+        )
+    except Exception as error:  # torch raises half a dozen types, one for each kind of damage
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"weights {path}: not a weights-only checkpoint ({reason})") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"weights {path}: a checkpoint must hold a state_dict, this one does not")
+    return StartingWeights(
+        state=checkpoint["state_dict"],
+        frozen=checkpoint.get("frozen", {}),
+        sampler=checkpoint.get(SAMPLER, {}),
+        untrained=frozenset(checkpoint[UNTRAINED]) if UNTRAINED in checkpoint else None,
+    )
+
+
+def _part(name: str) -> str:
+    """Return the part of a parameter: ``pretzel.interleaving.vlm_skip``."""
+    return ".".join(name.split(".")[:3])
+
+
+def beginning(argument: str, name: str, names: Iterable[str]) -> str:
+    """Return the beginning of parameter names that a user gave.
+
+    Args:
+        argument: Where it was given, for the message.
+        name: The beginning; one that ends in ``?`` may begin no name, for parts that some arms
+            lack.
+        names: All names.
+
+    Raises:
+        UserError: If it begins none and does not end in ``?``.
+    """
+    prefix = name.removesuffix("?")
+    if not prefix or (prefix == name and not any(n.startswith(prefix) for n in names)):
+        roots = sorted({n.split(".")[0] for n in names})
+        raise UserError(
+            f"{argument}: {name!r} must begin the name of a trainable parameter, which start with "
+            f"{roots}, or end in '?'"
+        )
+    return prefix
+
+
+def checked_scales(scales: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+    """Return factors on the learning rate by beginnings of parameter names.
+
+    Args:
+        scales: Factors by beginnings of names, as :func:`beginning` takes them.
+        names: All names.
+
+    Raises:
+        UserError: If a name is wrong, or a factor is negative or not finite.
+    """
+    names = list(names)
+    checked: dict[str, float] = {}
+    for name, scale in scales.items():
+        prefix = beginning("learning_rate_scales", name, names)
+        if not 0 <= scale < math.inf:
+            raise UserError(f"learning_rate_scales: {name!r} must be 0 or positive, got {scale}")
+        checked[prefix] = scale
+    return checked
+
+
+def scaled_groups(
+    parameters: Mapping[str, torch.nn.Parameter], scales: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Return groups of named parameters, each with ``lr_scale``, the product of its factors."""
+    groups: dict[float, list[tuple[str, torch.nn.Parameter]]] = {}
+    for name, parameter in parameters.items():
+        factor = math.prod(s for prefix, s in scales.items() if name.startswith(prefix))
+        groups.setdefault(factor, []).append((name, parameter))
+    return [{"params": group, "lr_scale": factor} for factor, group in groups.items()]
+
+
+def train_only(trains: Sequence[str], parameters: dict[str, torch.nn.Parameter]) -> None:
+    """Turn the gradients of all other parameters off.
+
+    Args:
+        trains: Beginnings of names, as :func:`beginning` takes them.
+        parameters: Everything that could train.
+
+    Raises:
+        UserError: If a name is wrong.
+        NotApplicable: If the model has nothing of what would train.
+    """
+    chosen = tuple(beginning("trains", name, parameters) for name in trains)
+    if not any(name.startswith(chosen) for name in parameters):
+        raise NotApplicable(
+            f"trains must leave something to train, got {list(trains)}: the model has none of these"
+        )
+    for name, parameter in parameters.items():
+        if not name.startswith(chosen):
+            parameter.requires_grad_(False)

@@ -1,0 +1,237 @@
+"""Text states of the frozen vision-language model, computed once, kept on disk by content.
+
+Where an image stands behind its text and the model is only a text encoder (stage S1), its states
+at text positions depend on nothing that trains: causality keeps the image out of them. So they are
+read back, and the model is run on no image position at all.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretzel.errors import UserError
+from pretzel.flow.generative_model import GenerativeModel
+from pretzel.flow.sizes import check_sizes
+from pretzel.interleave.base import Interleaving, StreamInputs
+from pretzel.interleave.links import Link
+from pretzel.interleave.stacked import Stacked
+from pretzel.interleave.text_prefix import TextPrefix
+from pretzel.interleave.unconditional import Unconditional
+from pretzel.model import Pretzel
+from pretzel.training.text_states.store import KEY_BYTES, StateStore
+from pretzel.training.text_states.stream import KnownStates, prefix_lengths
+from pretzel.typing import Float, Tensor
+from pretzel.vlm.base import VLMStream
+
+_INTERLEAVINGS = (Stacked, TextPrefix, Unconditional)  # which read last hidden states alone
+
+
+class TextStates:
+    """Serves a model in training with the states of the texts before its images.
+
+    It is an option of training alone, and changes no loss by more than rounding: it is refused
+    unless image positions of the vision-language model provably reach nothing (the skip from it is
+    zero and does not train) and its text embeddings stay as they are. A batch with text that
+    follows an image, and so depends on it, is run as without this option.
+
+    States are found by the identity of the model, the token ids, their absolute positions, the
+    type they were computed in and the embeddings of new tokens. Nothing is unpickled.
+
+    Args:
+        folder: Where they are kept; None for ``pretzel/text_states`` in the user's cache,
+            ``$XDG_CACHE_HOME`` or ``~/.cache``.
+        max_bytes: Most that is kept on disk for one vision-language model; the states of further
+            texts are computed each time.
+        shard_bytes: States that wait in memory until they are written; at most those of one shard
+            are lost when the process is killed.
+
+    Raises:
+        UserError: If a size is not positive.
+    """
+
+    def __init__(
+        self, folder: Path | None = None, max_bytes: int = 2**33, shard_bytes: int = 2**26
+    ) -> None:
+        check_sizes(max_bytes=max_bytes, shard_bytes=shard_bytes)
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.shard_bytes = shard_bytes
+        self.num_read = 0
+        self.num_computed = 0
+        self._store: StateStore | None = None
+        self._salt = b""
+
+    def check(self, model: GenerativeModel) -> None:
+        """Refuse a model whose flow needs more of the vision-language model than text states.
+
+        Raises:
+            UserError: Saying what it needs.
+        """
+        if not isinstance(model, Pretzel):
+            raise UserError(
+                f"text_states needs a model with a VLM stream, got {type(model).__name__}"
+            )
+        if model.pack_length is not None:
+            raise UserError(
+                f"text_states needs one document a row (pack_length null), got pack_length "
+                f"{model.pack_length}"
+            )
+        part = model.interleaving
+        if type(part) not in _INTERLEAVINGS:
+            names = ", ".join(kind.__name__ for kind in _INTERLEAVINGS)
+            raise UserError(
+                "text_states needs an interleaving that reads the last hidden states of the VLM "
+                f"alone ({names}), got {type(part).__name__}"
+            )
+        if part.new_tokens is not None and part.new_tokens.embedding.requires_grad:
+            raise UserError(
+                "text_states needs embeddings of text that stay as they are, but "
+                "interleaving.new_tokens trains"
+            )
+        if not isinstance(part, Stacked):
+            return
+        if any(p.requires_grad for p in part.adapter.parameters()):
+            raise UserError(
+                "text_states runs the VLM on no image position, so interleaving.adapter must not "
+                "train, but it does"
+            )
+        if part.vlm_skip is not None and not _is_off(part.vlm_skip, model.vlm.hidden_size):
+            raise UserError(
+                "text_states runs the VLM on no image position, so interleaving.vlm_skip must be "
+                "zero and must not train, but it "
+                + ("trains" if _trains(part.vlm_skip) else "is not zero")
+            )
+
+    def start(self, model: GenerativeModel) -> None:
+        """Check the model once more, with the weights it trains from, and open the folder."""
+        self.check(model)
+        assert isinstance(model, Pretzel)
+        new = model.interleaving.new_tokens
+        identity = hashlib.sha256(model.vlm.identity.encode())
+        self._store = StateStore(
+            (self.folder or default_folder()) / identity.hexdigest()[:16],
+            self.max_bytes,
+            self.shard_bytes,
+        )
+        if new is not None:
+            embeddings = new.embedding.detach().cpu().contiguous().view(torch.uint8)
+            identity.update(embeddings.numpy().tobytes())
+        self._salt = identity.digest()
+
+    def finish(self) -> None:
+        """Write what has not been written."""
+        if self._store is not None:
+            self._store.flush()
+
+    @contextmanager
+    def serving(self, model: GenerativeModel) -> Iterator[None]:
+        """Let the interleaving find text states in place of the model, for whole sequences."""
+        assert isinstance(model, Pretzel)
+        assert self._store is not None, "start has not been called"
+        hook = model.interleaving.register_forward_pre_hook(self._serve)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _serve(self, module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        inputs, vlm, deep, *caches = args
+        assert isinstance(module, Interleaving)
+        if any(caches) or inputs.mask is not None or not module.reads_text:
+            return None
+        columns = torch.stack([inputs.tokens, inputs.is_image.long(), inputs.index]).cpu()
+        tokens, is_image, index = columns[0], columns[1].bool(), columns[2]
+        lengths = prefix_lengths(tokens, is_image, vlm)
+        if lengths is None:
+            return None
+        texts = [
+            (tokens[row, :length].tolist(), index[row, :length].tolist())
+            for row, length in enumerate(lengths)
+        ]
+        states = self._states(texts, module, inputs, vlm)
+        return inputs, KnownStates(vlm, states), deep
+
+    def _states(
+        self,
+        texts: Sequence[tuple[list[int], list[int]]],
+        module: Interleaving,
+        inputs: StreamInputs,
+        vlm: VLMStream,
+    ) -> Float[Tensor, "b l h"]:
+        """Return states of texts, zero behind them."""
+        assert self._store is not None
+        embeddings = module.embed(inputs.tokens[:1, :1], vlm)
+        device = embeddings.device.type
+        is_cast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if is_cast else embeddings.dtype
+        keys = [self._key(tokens, index, dtype) for tokens, index in texts]
+        found = {key: self._store.get(key) for key in keys}
+        missing = {
+            key: text for key, text in zip(keys, texts, strict=True)
+            if found[key] is None and text[0]
+        }  # fmt: skip
+        self.num_computed += len(missing)
+        self.num_read += sum(states is not None for states in found.values())
+        for key, (tokens, index) in missing.items():
+            # each by itself: what it is computed beside would show in its last digits, and a run
+            # that is continued computes other texts together than one that was not interrupted
+            new = self._compute(tokens, index, module, inputs, vlm)
+            found[key] = new
+            self._store.put(key, new)
+        kind = next((states.dtype for states in found.values() if states is not None), dtype)
+        dense = torch.zeros(*inputs.tokens.shape, vlm.hidden_size, dtype=kind)
+        for row, key in enumerate(keys):
+            states = found[key]
+            if states is not None:
+                dense[row, : len(states)] = states
+        return dense.to(embeddings.device)
+
+    def _key(self, tokens: list[int], index: list[int], dtype: torch.dtype) -> bytes:
+        text = f"{dtype} {tokens} {index}".encode()
+        return hashlib.blake2b(text, digest_size=KEY_BYTES, key=self._salt).digest()
+
+    @staticmethod
+    @torch.no_grad()
+    def _compute(
+        tokens: list[int],
+        index: list[int],
+        module: Interleaving,
+        inputs: StreamInputs,
+        vlm: VLMStream,
+    ) -> Float[Tensor, "l h"]:
+        row = inputs.tokens.new_tensor([tokens])
+        axes = inputs.positions.shape[-1] - 1
+        states: Tensor = vlm(
+            module.embed(row, vlm),
+            inputs.index.new_tensor([index]),
+            coordinates=inputs.positions.new_zeros(*row.shape, axes),
+        )
+        return states[0].cpu()
+
+
+def default_folder() -> Path:
+    """Return where states are kept if no folder is named."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    return root / "pretzel" / "text_states"
+
+
+def _trains(link: Link) -> bool:
+    return any(parameter.requires_grad for parameter in link.parameters())
+
+
+@torch.no_grad()
+def _is_off(link: Link, source: int) -> bool:
+    """Tell whether a link, a linear map of ``source`` channels, adds nothing and never will."""
+    if _trains(link):
+        return False
+    weight = next(link.parameters())
+    if weight.is_meta:
+        return True
+    basis = torch.eye(source, dtype=weight.dtype, device=weight.device)
+    return not link.contribution(basis[None]).any()

@@ -1,0 +1,185 @@
+"""States of texts on disk: append-only files of safetensors, found by content, read as mapped."""
+
+import hashlib
+import time
+import uuid
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from pretzel.errors import UserError
+from pretzel.files.storage import save_tensors
+from pretzel.typing import Float, Int, Tensor
+
+KEY_BYTES = 16
+STALE_SECONDS = 24 * 3600.0
+"""Age from which a file that is being written is one that a killed process left."""
+
+
+@dataclass(kw_only=True, eq=False)  # tensors do not compare
+class _Shard:
+    path: Path
+    keys: bytes
+    bounds: Int[Tensor, " k"]
+    states: Float[Tensor, "n h"]
+    digest: str
+    is_checked: bool = False
+
+    def check(self) -> None:
+        """Raise a SafetensorError unless its content is what was written."""
+        if not self.is_checked and _digest(self.keys, self.bounds, self.states) != self.digest:
+            raise SafetensorError("its content is not what its hash says")
+        self.is_checked = True
+
+
+class StateStore:
+    """A folder of shards, each with the states of many texts.
+
+    A shard appears whole, by a rename, and never changes, so that any number of processes may
+    share a folder without locks; what two of them write twice is only stored twice. States read
+    are views of the mapped file: what is in memory is the page cache's affair. The content of a
+    shard is hashed before the first of its states is read; a damaged one is as one that is missing.
+
+    Args:
+        folder: Where the shards are; made if it is missing. Files that killed processes left half
+            written are removed from it after a day.
+        max_bytes: Nothing is written beyond this size of the folder, but that processes which
+            write a shard at the same moment do not know of each other's.
+        shard_bytes: States that wait in memory until they fill a shard.
+
+    Raises:
+        UserError: If the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, shard_bytes: int) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"folder {folder} cannot be made ({error.strerror})") from error
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.shard_bytes = shard_bytes
+        self._waiting: dict[bytes, Tensor] = {}
+        self._waiting_bytes = 0
+        self._known: set[Path] = set()
+        self._shards: list[_Shard] = []
+        self._places: dict[bytes, tuple[_Shard, int]] = {}
+        self._stored_bytes = 0
+        self._is_full = False
+        self._has_warned = False
+        self._remove_stale()
+        self._scan()
+
+    def get(self, key: bytes) -> Float[Tensor, "l h"] | None:
+        """Return the states of a text, None if they are not here."""
+        waiting = self._waiting.get(key)
+        if waiting is not None:
+            return waiting
+        while (place := self._places.get(key)) is not None:
+            shard, row = place
+            try:
+                shard.check()
+            except SafetensorError as error:
+                self._forget(shard, error)
+                continue
+            begin, end = shard.bounds[row : row + 2].tolist()
+            return shard.states[begin:end]
+        return None
+
+    def put(self, key: bytes, states: Float[Tensor, "l h"]) -> None:
+        """Keep the states of a text, if there is room for them."""
+        size = states.numel() * states.element_size()
+        if self._is_full or self._stored_bytes + self._waiting_bytes + size > self.max_bytes:
+            self._is_full = True
+            return
+        if any(other.dtype != states.dtype for other in list(self._waiting.values())[:1]):
+            self.flush()
+        self._waiting[key] = states
+        self._waiting_bytes += size
+        if self._waiting_bytes >= self.shard_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Find what other processes have written meanwhile, and write what waits as a shard."""
+        self._scan()
+        self._is_full |= self._stored_bytes + self._waiting_bytes > self.max_bytes
+        waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
+        if not waiting or self._is_full:
+            return
+        keys = b"".join(waiting)
+        bounds = torch.tensor([0, *map(len, waiting.values())]).cumsum(0)
+        states = torch.cat(list(waiting.values()))
+        tensors = {
+            "keys": torch.frombuffer(bytearray(keys), dtype=torch.uint8).view(-1, KEY_BYTES),
+            "bounds": bounds,
+            "states": states,
+        }
+        name = uuid.uuid4().hex
+        partial = self.folder / f"{name}.partial"
+        try:
+            save_tensors(tensors, partial, {"blake2b": _digest(keys, bounds, states)})
+            partial.replace(self.folder / f"{name}.safetensors")
+        except (OSError, SafetensorError) as error:
+            self._is_full = True  # the run does without
+            warnings.warn(f"states of texts are not kept: {error}", stacklevel=2)
+        finally:
+            partial.unlink(missing_ok=True)
+        self._scan()
+
+    def _scan(self) -> None:
+        for path in sorted(set(self.folder.glob("*.safetensors")) - self._known):
+            self._known.add(path)
+            try:
+                with safe_open(path, framework="pt") as file:
+                    shard = _Shard(
+                        path=path,
+                        keys=file.get_tensor("keys").numpy().tobytes(),
+                        bounds=file.get_tensor("bounds"),
+                        states=file.get_tensor("states"),
+                        digest=(file.metadata() or {}).get("blake2b", ""),
+                    )
+                self._stored_bytes += path.stat().st_size
+            except (OSError, SafetensorError) as error:
+                self._warn(path, error)
+                continue
+            self._shards.append(shard)
+            self._index(shard)
+
+    def _index(self, shard: _Shard) -> None:
+        for row in range(len(shard.keys) // KEY_BYTES):
+            key = shard.keys[row * KEY_BYTES : (row + 1) * KEY_BYTES]
+            self._places.setdefault(key, (shard, row))
+
+    def _forget(self, damaged: _Shard, error: Exception) -> None:
+        self._warn(damaged.path, error)
+        self._shards.remove(damaged)
+        self._places = {}
+        for shard in self._shards:  # another may have the same texts
+            self._index(shard)
+
+    def _warn(self, path: Path, error: Exception) -> None:
+        if not self._has_warned:
+            warnings.warn(
+                f"{path} is left unread: {error}; its states are computed anew, and it can be "
+                "deleted (further files are not named)",
+                stacklevel=4,
+            )
+        self._has_warned = True
+
+    def _remove_stale(self) -> None:
+        for path in self.folder.glob("*.partial"):
+            try:
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink()
+            except OSError:  # another process was first, or may not be hindered
+                continue
+
+
+def _digest(keys: bytes, bounds: Int[Tensor, " k"], states: Float[Tensor, "n h"]) -> str:
+    about = f"{states.dtype} {tuple(states.shape)} {bounds.tolist()} "
+    found = hashlib.blake2b(about.encode() + keys, digest_size=KEY_BYTES)
+    found.update(states.contiguous().view(torch.uint8).numpy().data)
+    return found.hexdigest()

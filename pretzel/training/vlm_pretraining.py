@@ -1,0 +1,225 @@
+"""The stage that makes the tiny vision-language model."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim.lr_scheduler import LambdaLR
+
+from pretzel.errors import UserError
+from pretzel.rng import stream
+from pretzel.sequence.document import Document, DocumentBatch, Image, Text
+from pretzel.sequence.packer import Packer
+from pretzel.training.question_turns import separate_turns
+from pretzel.training.schedule import Schedule
+from pretzel.typing import Float, Tensor
+from pretzel.vlm.answering import greedy_answers
+from pretzel.vlm.network import TinyConfig, TinyNetwork
+from pretzel.vlm.tokenizer import SHIPPED_TOKENIZER, WordPieces
+from pretzel.vlm.weights import save_hash, save_weights
+
+
+class TinyVLMPretraining(LightningModule):
+    """Next-token prediction on captions, questions and answers, with and without images.
+
+    Every text is modelled; supervised runs (answers, captions after an image, begin-of-image
+    after a caption) count fully, other text ``context_weight``. Half of the images get Gaussian
+    noise of a random strength up to ``max_noise``, as the flow's latents are noised too.
+    Validation measures how well captions are told from images; for questions add the callback
+    ``VQAAccuracy``, which the module serves.
+
+    Args:
+        optimizer: Gets the parameters.
+        schedule: Learning-rate schedule over the steps of the run.
+        export_to: File written when fitting ends, with its hash beside it:
+            :class:`pretzel.vlm.tiny.TinyVLM` reads it; none writes only Lightning's checkpoints.
+        seed: Fixes initial weights and noise.
+        tokenizer: JSON file of word pieces, or None for the one shipped here.
+        hidden_size: Width of the model.
+        num_layers: Its decoder layers.
+        num_heads: Its attention heads.
+        intermediate_size: Width inside its gated MLPs.
+        image_size: Side of the images, in pixels.
+        patch_size: Side of their patches, in pixels.
+        context_weight: Weight of text that is not supervised.
+        max_noise: Largest standard deviation of the noise, pixels scaled to [-1, 1].
+
+    Raises:
+        UserError: If the tokenizer's file is missing, a weight or a noise is negative, or
+            ``export_to`` cannot be written.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable,
+        schedule: Schedule,
+        export_to: str | None = None,
+        seed: int = 0,
+        tokenizer: str | None = None,
+        hidden_size: int = 128,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        intermediate_size: int = 320,
+        image_size: int = 32,
+        patch_size: int = 4,
+        context_weight: float = 0.1,
+        max_noise: float = 0.2,
+    ) -> None:
+        super().__init__()
+        path = SHIPPED_TOKENIZER if tokenizer is None else Path(tokenizer)
+        if not path.is_file():
+            raise UserError(f"tokenizer: no file {path}")
+        for name, value in (("context_weight", context_weight), ("max_noise", max_noise)):
+            if value < 0:
+                raise UserError(f"{name} must be 0 or positive, got {value}")
+        self.tokenizer = WordPieces(path.read_text(encoding="utf-8"))
+        config = TinyConfig(
+            vocab_size=self.tokenizer.vocab_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            intermediate_size=intermediate_size,
+            image_size=image_size,
+            patch_size=patch_size,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = TinyNetwork(config)
+        side = image_size // patch_size
+        self.packer = Packer(self.tokenizer.encode, self.tokenizer.special, (side, side))
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.export_to = export_to
+        self.seed = seed
+        self.context_weight = context_weight
+        self.max_noise = max_noise
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build optimizer and schedule."""
+        optimizer = self.optimizer(self.network.parameters())
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def setup(self, stage: str) -> None:
+        """Check before anything trains that the weights can be written.
+
+        Raises:
+            UserError: If they cannot.
+        """
+        if self.export_to is None:
+            return
+        path = Path(self.export_to)
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise UserError(f"export_to must name a file that can be written, got {path}")
+
+    def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
+        """Return the mean negative log-likelihood of the batch's text, in nats per token."""
+        draw = stream(self.seed, "vlm-noise", self.global_step, self.global_rank)
+        images = self._noised(batch.images, draw)
+        nll, weights = self._nll_by_images(batch.documents, images)
+        loss = nll @ weights / weights.sum()
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
+        """Log the loss of telling the captions of images, in nats per token."""
+        told = [
+            Document(key=document.key, segments=(Image(), Text(content=text, role="target")))
+            for document in batch.documents
+            for text in [document.text]
+        ]
+        nll, weights = self._nll(told, batch.images)
+        loss = nll @ weights / weights.sum()
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch))
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether questions about images can be answered: yes."""
+        return True
+
+    def answer(
+        self, images: Float[Tensor, "n 3 height width"], questions: list[str], keys: list[str]
+    ) -> list[str]:
+        """Answer questions greedily, seeing with the model's own vision tower.
+
+        Args:
+            images: One image a question, pixels in [-1, 1].
+            questions: One question an image.
+            keys: Samples of the images; equal keys stand for equal images, which are read once.
+        """
+        if not questions:
+            return []
+        first = {key: keys.index(key) for key in dict.fromkeys(keys)}
+        order = {key: number for number, key in enumerate(first)}
+        return greedy_answers(
+            self.network,
+            self.tokenizer,
+            images[list(first.values())].to(self.device),
+            torch.tensor([order[key] for key in keys], device=self.device),
+            questions,
+        )
+
+    def on_fit_end(self) -> None:
+        """Write the weights where ``export_to`` says."""
+        trying = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if self.export_to is not None and self.trainer.is_global_zero and not trying:
+            path = Path(self.export_to)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_hash(path, self.export(path))
+
+    def export(self, path: Path) -> str:
+        """Write the weights, rounded to float16; return the hash of the file.
+
+        Args:
+            path: The safetensors file; :class:`pretzel.vlm.tiny.TinyVLM` reads it.
+        """
+        return save_weights(path, self.network, self.tokenizer)
+
+    def _noised(
+        self, images: Float[Tensor, "m 3 height width"], draw: torch.Generator
+    ) -> Float[Tensor, "m 3 height width"]:
+        strength = torch.rand(images.shape[0], 2, generator=draw)
+        std = self.max_noise * strength[:, 0] * (strength[:, 1] < 0.5)
+        noise = torch.randn(images.shape, generator=draw)
+        return images + (std[:, None, None, None] * noise).to(images)
+
+    def _nll_by_images(
+        self, documents: Sequence[Document], images: Float[Tensor, "m 3 height width"]
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        """Pack each document with others of as many images, which needs little padding."""
+        numbers = torch.tensor([document.num_images for document in documents])
+        beside = numbers.repeat_interleave(numbers).to(images.device)
+        parts = [
+            self._nll(
+                [document for document in documents if document.num_images == number],
+                images[beside == number],
+            )
+            for number in sorted(set(numbers.tolist()), reverse=True)
+        ]
+        nll, weights = (torch.cat(part) for part in zip(*parts, strict=True))
+        return nll, weights
+
+    def _nll(
+        self, documents: Sequence[Document], images: Float[Tensor, "m 3 height width"]
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        packed = self.packer(documents).to(self.device)
+        turns = separate_turns(packed, self.tokenizer.special, self.context_weight)
+        embeddings = self.network.embed(packed.tokens)
+        if len(images):
+            seen = self.network.vision(images).flatten(0, 1)
+            embeddings = embeddings.masked_scatter(packed.is_image[..., None], seen)
+        states = self.network(embeddings, turns.index, turns.mask)
+        counts = turns.weights > 0
+        logits = self.network.logits(states[counts])
+        nll = F.cross_entropy(logits, turns.targets[counts], reduction="none")
+        return nll, turns.weights[counts]

@@ -1,5 +1,0 @@
-"""Text states of the frozen vision-language model, computed once and kept on disk."""
-
-from pretzel.vlm.text_states.serving import TextStates, default_folder
-
-__all__ = ["TextStates", "default_folder"]
