@@ -84,7 +84,8 @@ class OwnDrawings(JudgedDrawings):
     :meth:`pretzel.training.PretzelModule.draw` does, with the module's guidance, sampler and
     seed, the noise keyed by sample. Behind the image stands a question, ``caption, image,
     question``, in the caches that drawing has left: nothing is decoded and encoded again, and
-    nothing is read twice. A drawing has two open questions (:data:`~callbacks.drawing_questions.QUESTIONS`), each in a copy of the sequence, so that
+    nothing is read twice. A drawing has two open questions
+    (:data:`~callbacks.drawing_questions.QUESTIONS`), each in a copy of the sequence, so that
     neither sees the other. Answers are greedy and must match exactly. Logs, over colours and
     shapes together and apart (``..._colour``, ``..._shape``),
 
