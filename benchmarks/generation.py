@@ -35,7 +35,7 @@ from benchmarks.generation_script import Script, Trace
 from benchmarks.measure import Task
 from benchmarks.stages import WordsAsTokens
 from pretzel.model import Pretzel
-from pretzel.runs.cli import ParserOnly
+from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import override, read
 from pretzel.runs.config.yaml_lines import Source
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
@@ -80,7 +80,7 @@ def built(changes: Mapping[str, Any]) -> Pretzel:
     config = read(BASE)
     for key, value in changes.items():
         config = override(config, key, value, Source(name="benchmark"))
-    cli = ParserOnly()
+    cli = ParseOnlyCLI()
     torch.manual_seed(0)
     module = cli.build_model("fit", cli.parse("fit", config))
     assert isinstance(module, PretzelModule)

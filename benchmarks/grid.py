@@ -37,12 +37,12 @@ from benchmarks import processes
 from benchmarks.grid_project import Project, pretzel
 from benchmarks.processes import Against, Cost, say
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.engines.forks import Forks
+from pretzel.ablation.engines.device_slots import Slots
+from pretzel.ablation.engines.fork_server import Forks
 from pretzel.ablation.engines.processes import Processes
-from pretzel.ablation.engines.slots import Slots
-from pretzel.ablation.execution.lifecycle import prepared
-from pretzel.ablation.execution.runner import Selection
-from pretzel.ablation.execution.runner import run as run_cells
+from pretzel.ablation.execution.commands import prepared
+from pretzel.ablation.execution.scheduler import Selection
+from pretzel.ablation.execution.scheduler import run as run_cells
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.planning.plan import Plan
 

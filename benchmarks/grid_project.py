@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.make_plan import make
 from pretzel.files.atomic import write_json
 
@@ -127,7 +127,7 @@ class Project:
         found = {f"test/metric{n}": n / 7 for n in range(12)}
         step = {"step": self.steps, "total": self.steps, "seconds": 60.0, "metrics": found}
         for cell in plan.cells:
-            folder = CellFolder(path=grid.output / cell.name)
+            folder = RunFolder(path=grid.output / cell.name)
             with folder.lease():
                 folder.prepare({**marks, "config": cell.config, "essence": cell.record})
                 write_json(folder.path / "progress.json", {"phase": "test", **step})

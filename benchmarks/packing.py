@@ -30,7 +30,7 @@ from datamodules import (
 )
 from datamodules.grounding import Told
 from pretzel.model import Pretzel
-from pretzel.runs.cli import ParserOnly
+from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import read
 from pretzel.sequence.document import DocumentBatch
 from pretzel.training.module import PretzelModule
@@ -58,7 +58,7 @@ def batch(recipe: Recipe, size: int) -> DocumentBatch:
 
 def model() -> Pretzel:
     """Return the shipped configuration's model, its weights moved from where they start."""
-    cli = ParserOnly()
+    cli = ParseOnlyCLI()
     torch.manual_seed(0)
     built = cli.build_model("fit", cli.parse("fit", read(BASE)))
     assert isinstance(built, PretzelModule)

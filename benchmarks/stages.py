@@ -27,7 +27,7 @@ from benchmarks import measure
 from benchmarks.measure import Row, Task
 from pretzel.flow.generative_model import GenerativeModel, Scores
 from pretzel.model import Pretzel
-from pretzel.runs.cli import ParserOnly
+from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import Config, fold, override, read
 from pretzel.runs.config.yaml_lines import Source
 from pretzel.sequence.document import DocumentBatch, caption_document, question_document
@@ -78,7 +78,7 @@ def module(stage: str, vlm: dict[str, Any] | None = None) -> PretzelModule:
         changes["model.pretzel.vlm"] = vlm
     for key, value in changes.items():
         config = override(config, key, value, Source(name="benchmark"))
-    cli = ParserOnly()
+    cli = ParseOnlyCLI()
     torch.manual_seed(0)
     built = cli.build_model("fit", cli.parse("fit", config))
     assert isinstance(built, PretzelModule)

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from pretzel.__main__ import main
-from pretzel.runs.cli import PretzelCLI
+from pretzel.runs.cli import RunCLI
 
 sys.path.insert(0, str(Path(__file__).parent / "ablation"))
 from lab_files import BASE, project, write  # noqa: F401
@@ -237,7 +237,7 @@ def test_interrupt_stops_gracefully(folder, capsys, monkeypatch):
     assert said.startswith("pretzel: interrupted at step 2; continue with --ckpt_path")
 
 
-class Misled(PretzelCLI):
+class Misled(RunCLI):
     """Sees the Trainer's ``int | float`` in the order that `typing` cached for another library."""
 
     def parse_arguments(self, parser, args):

@@ -10,12 +10,12 @@ import yaml
 from text_encoders import CHANNELS, save_tiny_t5
 
 from pretzel.__main__ import main
-from pretzel.ablation.execution.training import train_and_test
 from pretzel.ablation.gridfile import reading
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning import make_plan as planner
 from pretzel.ablation.planning.plan import Plan
-from pretzel.runs.cli import ParserOnly
+from pretzel.ablation.worker.training import train_and_test
+from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import Config, fold, read
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +149,7 @@ def test_tarflow_with_a_thousand_classes_has_its_parameters(tmp_path):
 
 def built_on_meta(config: Config) -> torch.nn.Module:
     """Build the model of a configuration with the command line's parser, without memory."""
-    cli = ParserOnly()
+    cli = ParseOnlyCLI()
     with torch.device("meta"):
         return cli.build_model("fit", cli.parse("fit", config))
 
@@ -196,7 +196,7 @@ def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch
         config = copy.deepcopy(run.config)
         small = fold([Config(values=config), read(overlay(config, tmp_path))]).values
         if run.export:  # as the grid's own process does
-            folder = CellFolder(path=plan.grid.output / run.name)
+            folder = RunFolder(path=plan.grid.output / run.name)
             folder.path.mkdir(parents=True)
             spec = {"config": small, "export": True, "checkpoint_seconds": 1000.0}
             train_and_test(folder, spec, lambda: False)

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pretzel.__main__ import main
 from pretzel.model import Pretzel
-from pretzel.runs.cli import ParserOnly
+from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import fold, read
 
 PATH = ROOT / "ablations" / "paper" / "starflow2.yaml"
@@ -81,7 +81,7 @@ def test_the_hub_id_may_take_the_place_of_the_sizes(tmp_path):
     vlm = config.values["model"]["init_args"]["pretzel"]["init_args"]["vlm"]["init_args"]
     assert vlm["name"] == vlm["tokenizer"] == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert vlm["config"] is None
-    ParserOnly().parse("fit", config)
+    ParseOnlyCLI().parse("fit", config)
 
 
 def test_the_other_strategy_can_be_chosen():

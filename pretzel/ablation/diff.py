@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from pretzel.ablation.identity.why import Differences, differences, patch
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 from pretzel.errors import UserError
 
 
@@ -22,7 +22,7 @@ class Side:
 
     path: Path
     output: Path
-    cells: tuple[CellFolder, ...]
+    cells: tuple[RunFolder, ...]
 
     @classmethod
     def of(cls, path: Path) -> "Side":
@@ -41,7 +41,7 @@ class Side:
         output = next(
             (up for up in (path, *path.resolve().parents) if (up / "plan.json").is_file()), path
         )
-        return cls(path=path, output=output, cells=tuple(CellFolder(path=s.parent) for s in specs))
+        return cls(path=path, output=output, cells=tuple(RunFolder(path=s.parent) for s in specs))
 
     @property
     def record(self) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import yaml
 
 from pretzel.ablation.gridfile.cell_config import WEIGHTS, put
 from pretzel.ablation.identity.why import SNAPSHOTS
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.plan import Exports
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json, write_text
-from pretzel.runs.cli import ParserOnly
+from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import Config
 
 _PLACES = ("logger", "default_root_dir")
@@ -33,7 +33,7 @@ def export(run: Path, out: Path) -> None:
     Raises:
         UserError: If the run is not finished, its module exports nothing, or ``out`` is there.
     """
-    folder = CellFolder(path=run)
+    folder = RunFolder(path=run)
     spec, result = folder.spec, folder.result
     if spec is None or result is None or not (run / "final.ckpt").is_file():
         raise UserError(f"{run}: no finished run of a grid there (cell.json, result.json)")
@@ -49,9 +49,9 @@ def export(run: Path, out: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(folder: CellFolder, spec: dict[str, Any], result: dict[str, Any], out: Path) -> None:
+def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out: Path) -> None:
     config = put(spec["config"], WEIGHTS, None)  # those of the run come in their place
-    cli = ParserOnly()
+    cli = ParseOnlyCLI()
     model = cli.build_model("fit", cli.parse("fit", Config(values=config)))
     if not isinstance(model, Exports):
         raise UserError(

@@ -53,7 +53,7 @@ def _lock(file: int) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellFolder:
+class RunFolder:
     """The files of one cell.
 
     Attributes:

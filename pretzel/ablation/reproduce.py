@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.execution.lifecycle import named, prepared, with_needs
-from pretzel.ablation.execution.runner import Selection, folder_of, run
+from pretzel.ablation.execution.commands import named, prepared, with_needs
+from pretzel.ablation.execution.scheduler import Selection, folder_of, run
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.why import differences
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.plan import Cell, Plan
 from pretzel.errors import UserError, did_you_mean
 from pretzel.files.atomic import read_json
@@ -55,7 +55,7 @@ def reproduce(given: argparse.Namespace, engine: Engine) -> int:
 
 def _beforehand(table: Path, cells: list[Cell]) -> Iterator[str]:
     for cell in cells:
-        spec = CellFolder(path=table / cell.name).spec or {}
+        spec = RunFolder(path=table / cell.name).spec or {}
         found = differences(spec.get("essence", {}), cell.record)
         if found:
             yield f"{cell.name}: today's differs from what was run in:"
@@ -64,7 +64,7 @@ def _beforehand(table: Path, cells: list[Cell]) -> Iterator[str]:
 
 def _same(table: Path, plan: Plan, cell: Cell) -> bool:
     """Print how the metrics of a cell compare; return whether all are bit-identical."""
-    old = _metrics(CellFolder(path=table / cell.name))
+    old = _metrics(RunFolder(path=table / cell.name))
     new = _metrics(folder_of(plan, cell))
     shown = [metric.name for metric in plan.grid.metrics]
     different = [name for name in old.keys() & new.keys() if not _equal(old[name], new[name])]
@@ -78,7 +78,7 @@ def _same(table: Path, plan: Plan, cell: Cell) -> bool:
     return False
 
 
-def _metrics(folder: CellFolder) -> dict[str, Any]:
+def _metrics(folder: RunFolder) -> dict[str, Any]:
     """Return the metrics that a machine's speed does not change."""
     metrics = (folder.result or {}).get("metrics", {})
     return {name: value for name, value in metrics.items() if "seconds" not in name}

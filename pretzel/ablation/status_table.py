@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 
 _SILENT_SECONDS = 60.0
 _COLUMNS = ("cell", "state", "step", "steps/s", "left", "last metrics")
@@ -53,7 +53,7 @@ class Row:
     def of(
         cls,
         name: str,
-        folder: CellFolder,
+        folder: RunFolder,
         identity: str,
         evaluation: str | None,
         metrics: Sequence[str] = (),

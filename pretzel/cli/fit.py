@@ -1,6 +1,6 @@
 """``pretzel fit | validate | test | predict``."""
 
-from pretzel.runs.cli import PretzelCLI
+from pretzel.runs.cli import RunCLI
 
 
 def main(args: list[str]) -> int:
@@ -16,5 +16,5 @@ def main(args: list[str]) -> int:
         UserError: For users' mistakes.
         KeyboardInterrupt: After a graceful stop.
     """
-    PretzelCLI(args)
+    RunCLI(args)
     return 0

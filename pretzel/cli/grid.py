@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from pretzel.ablation.engines.chosen import add_engine_options, engine_of
+from pretzel.ablation.engines.options import add_engine_options, engine_of
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.cli.failing import add_failing_options
 from pretzel.cli.parser import Parser
@@ -37,9 +37,9 @@ def grid(args: list[str]) -> int:
 
     loaded = load(given.file)
     if given.command in ("why", "adopt", "gc"):
-        from pretzel.ablation.execution import lifecycle
+        from pretzel.ablation.execution import commands
 
-        command = {"why": lifecycle.why, "adopt": lifecycle.adopt, "gc": lifecycle.gc}
+        command = {"why": commands.why, "adopt": commands.adopt, "gc": commands.gc}
         return command[given.command](loaded, given)
     return _run(loaded, given)
 
@@ -122,9 +122,9 @@ def _compare(folder: Path) -> str:
 def _status(file: str, *, watch: bool) -> int:
     from rich.console import Console
 
-    from pretzel.ablation.execution.live import follow, left
+    from pretzel.ablation.execution.live_view import follow, left
     from pretzel.ablation.gridfile.reading import load
-    from pretzel.ablation.ledger import CellFolder
+    from pretzel.ablation.ledger import RunFolder
     from pretzel.ablation.status_table import Row, StateTable
     from pretzel.files.atomic import read_json
 
@@ -138,7 +138,7 @@ def _status(file: str, *, watch: bool) -> int:
         return [
             Row.of(
                 cell["name"],
-                CellFolder(path=output / cell["name"]),
+                RunFolder(path=output / cell["name"]),
                 cell["identity"],
                 cell.get("evaluation"),
                 [*plan["metrics"]],
@@ -196,12 +196,12 @@ def _run(grid: Grid, given: argparse.Namespace) -> int:
     try:
         print(f"{grid.file}: parsing all cells before anything starts", flush=True)
 
-        from pretzel.ablation.execution import lifecycle
+        from pretzel.ablation.execution import commands
 
         command = {
-            "run": lifecycle.run_cells,
-            "rerun": lifecycle.rerun,
-            "evaluate": lifecycle.evaluate,
+            "run": commands.run_cells,
+            "rerun": commands.rerun,
+            "evaluate": commands.evaluate,
         }
         code = command[given.command](grid, given, engine)
     finally:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pretzel.ablation.engines.chosen import add_engine_options, engine_of
+from pretzel.ablation.engines.options import add_engine_options, engine_of
 from pretzel.cli.failing import add_failing_options
 from pretzel.cli.parser import Parser
 

@@ -24,16 +24,16 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
+from pretzel.errors import UserError
 from pretzel.runs.atomic_checkpoints import AtomicCheckpointIO
 from pretzel.runs.config.class_paths import same_class
 from pretzel.runs.config.explain import explain, explain_constructor
 from pretzel.runs.config.overlay import Config, at, fold, locate, read
 from pretzel.runs.config.overlay import override as lay_over
 from pretzel.runs.config.yaml_lines import Source
-from pretzel.errors import UserError
+from pretzel.runs.exact_resume import make_exact
 from pretzel.runs.guards import check_checkpoint, check_writable, guarded
 from pretzel.runs.initial_weights import built_by_name
-from pretzel.runs.exact_resume import make_exact
 from pretzel.runs.step_seeds import SeededSteps
 
 # Lightning 2.6 calls jsonargparse by names that the latter has since deprecated
@@ -80,7 +80,7 @@ class SaveConfig(SaveConfigCallback):
         self.already_saved = True
 
 
-class PretzelCLI(LightningCLI):
+class RunCLI(LightningCLI):
     """LightningCLI in subclass mode, under this project's rules.
 
     Files are folded before parsing, initial weights and what steps draw belong to the seed and a
@@ -244,7 +244,7 @@ class PretzelCLI(LightningCLI):
             super()._run_subcommand(subcommand)
 
 
-class ParserOnly(PretzelCLI):
+class ParseOnlyCLI(RunCLI):
     """The same parser, for planning: nothing is seeded, instantiated or run."""
 
     @override

@@ -28,8 +28,8 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from typing_extensions import override
 
-from pretzel.runs.logged_metrics import logged_state, restore_logged
 from pretzel.rng import global_states, set_global_states
+from pretzel.runs.logged_metrics import logged_state, restore_logged
 
 _KEPT_STEPS = 1000
 

@@ -43,7 +43,7 @@ def built_by_name(build: Callable[[], M], seed: int) -> M:
         weights to name.
     """
     with torch.random.fork_rng(devices=[]):
-        draws = Draws(seed)
+        draws = RecordedDraws(seed)
         with draws, _without_loops():
             module = build()
         draws.redraw(module)
@@ -106,7 +106,7 @@ class _Operation:
         return {_memory(t) for t in whole} if self.draws else set()
 
 
-class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class RecordedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down what is drawn from the global random state, and what becomes of it.
 
     Args:
@@ -121,7 +121,7 @@ class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._random: set[int] = set()
 
     @override
-    def __enter__(self) -> "Draws":
+    def __enter__(self) -> "RecordedDraws":
         torch.default_generator.manual_seed(self.mark)  # no one else seeds it with this number
         super().__enter__()  # type: ignore[no-untyped-call]
         return self

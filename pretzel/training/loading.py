@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from typing_extensions import override
 
 from pretzel.errors import UserError
-from pretzel.runs.cli import PretzelCLI
+from pretzel.runs.cli import RunCLI
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.guards import check_checkpoint
 from pretzel.runs.meta_device import built_without_memory
@@ -56,7 +56,7 @@ class LoadsWeights(Protocol):
 Check = Callable[[LightningModule], None]
 
 
-class ModelOnly(PretzelCLI):
+class ModelOnly(RunCLI):
     """The command line's own way from a configuration to its model, and no further.
 
     Args:

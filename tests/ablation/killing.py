@@ -68,7 +68,7 @@ def _cell(folder: str, patches: tuple[str, ...], log_file: str) -> None:
     multiprocessing.set_start_method("fork", force=True)
     import moments
 
-    from pretzel.ablation.execution.cell import main
+    from pretzel.ablation.worker.process import main
 
     for patch in patches:
         name, *arguments = patch.split(":")

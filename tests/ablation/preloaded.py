@@ -2,7 +2,7 @@
 
 import torch.utils.tensorboard  # noqa: F401
 
-import pretzel.ablation.execution.training  # noqa: F401
+import pretzel.ablation.worker.training  # noqa: F401
 from pretzel.runs.cli import import_parts
 
 import_parts()

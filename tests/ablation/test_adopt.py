@@ -3,10 +3,10 @@
 import pytest
 from lab_files import BASE, write
 
-from pretzel.ablation.execution.remeasure import adopted_training
+from pretzel.ablation.execution.adopted_runs import adopted_training
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.fingerprint import measured_as
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.make_plan import make
 from pretzel.files.atomic import write_json
 
@@ -52,7 +52,7 @@ def test_callbacks_may_be_missing_or_one_alone(callbacks):
 
 
 def test_where_it_stands(tmp_path):
-    folder = CellFolder(path=tmp_path)
+    folder = RunFolder(path=tmp_path)
     write_json(tmp_path / "result.json", {"identity": "old", "evaluation": "e1"})
     assert folder.state("new", "e1") is State.STALE
     folder.adopt("new", "e1")
@@ -66,7 +66,7 @@ def test_where_it_stands(tmp_path):
 
 
 def test_figures_that_are_adopted_are_not_those_of_another_metric(tmp_path):
-    folder = CellFolder(path=tmp_path)
+    folder = RunFolder(path=tmp_path)
     write_json(tmp_path / "result.json", {"identity": "x", "evaluation": "e1"})
     folder.adopt("x", "e2")
     assert folder.state("x", "e2") is State.DONE
@@ -84,7 +84,7 @@ def plan(steps):
 
 def test_a_tuned_cell_keeps_what_it_was_trained_with(project):
     old, new = (next(c for c in plan(steps).cells if c.candidates) for steps in (5, 6))
-    folder = CellFolder(path=project / "cell")
+    folder = RunFolder(path=project / "cell")
     config = old.candidates[1].config
     write_json(folder.path / "cell.json", {"config": config, "essence": old.record})
     done = {"identity": old.identity, "evaluation": old.evaluation, "tuned": "model.lr=1, the best"}

@@ -11,11 +11,11 @@ from lab_files import BASE
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from pretzel.ablation.engines.local import cell_environment
-from pretzel.ablation.execution.cell import Stop, is_first
-from pretzel.ablation.execution.cluster import cluster_plugins
-from pretzel.ablation.execution.training import CellCLI, train_and_test
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.engines.local import worker_environment
+from pretzel.ablation.ledger import RunFolder
+from pretzel.ablation.worker.process import Stop, is_first
+from pretzel.ablation.worker.slurm_tasks import cluster_plugins
+from pretzel.ablation.worker.training import WorkerCLI, train_and_test
 from pretzel.errors import UserError
 
 ONE = {"NTASKS": 1, "NTASKS_PER_NODE": 1, "NNODES": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
@@ -41,7 +41,7 @@ def config(**trainer):
 
 def environment(**trainer):
     """Return what a cell's trainer goes by."""
-    cell = CellCLI(Namespace({"subcommand": "fit", "fit": config(**trainer)}))
+    cell = WorkerCLI(Namespace({"subcommand": "fit", "fit": config(**trainer)}))
     return cell.trainer._accelerator_connector.cluster_environment
 
 
@@ -119,7 +119,7 @@ def test_one_process_of_a_cell_takes_its_lease(monkeypatch, ranks, first):
 
 def test_cells_of_this_machine_are_no_tasks_of_the_job_that_we_are_in(slurm):
     slurm(TWO | {"PROCID": 1})
-    found = cell_environment()
+    found = worker_environment()
     assert found["SLURM_JOB_ID"] == "7"
     assert not {"SLURM_NTASKS", "SLURM_PROCID", "SLURM_NTASKS_PER_NODE"} & found.keys()
 
@@ -149,7 +149,7 @@ def test_the_signal_before_the_time_is_up_saves_and_stops(project, slurm, monkey
         stop = Stop()
         own = signal.getsignal(signal.SIGUSR1)
         with pytest.raises(SystemExit):  # Lightning's way to end after KeyboardInterrupt
-            train_and_test(CellFolder(path=project), spec, lambda: stop.asked)
+            train_and_test(RunFolder(path=project), spec, lambda: stop.asked)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

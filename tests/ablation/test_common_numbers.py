@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from test_resume_pretzel import SMALL
 
 from pretzel.rng import global_states, set_global_states
-from pretzel.runs.cli import ParserOnly, PretzelCLI
+from pretzel.runs.cli import ParseOnlyCLI, RunCLI
 from pretzel.runs.config.overlay import Config, fold, read
 from pretzel.runs.step_seeds import SeededSteps
 from pretzel.training.module import PretzelModule
@@ -33,7 +33,7 @@ ARMS = {
 }
 
 
-class Built(PretzelCLI):
+class Built(RunCLI):
     """Builds what the command line builds, and runs nothing."""
 
     def _run_subcommand(self, subcommand) -> None:
@@ -49,7 +49,7 @@ def _leave_the_states_alone():
 
 @pytest.fixture(scope="module")
 def cli():
-    return ParserOnly()
+    return ParseOnlyCLI()
 
 
 def build(cli, arm: str, seed: int, by_name=True):

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from lab_files import BASE
 
-from pretzel.ablation.engines.chosen import engine_of
-from pretzel.ablation.engines.forks import Forks
+from pretzel.ablation.engines.device_slots import Slots
+from pretzel.ablation.engines.fork_server import Forks
+from pretzel.ablation.engines.options import engine_of
 from pretzel.ablation.engines.processes import Processes
-from pretzel.ablation.engines.slots import Slots
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 
@@ -105,7 +105,7 @@ def test_forks_are_fresh_processes_of_one_server(leaking):
             assert (folder, leaked, dtype) == (str(leaking), "None", "torch.float32"), place
         assert len({tuple(line[4:6]) for line in found}) == 1  # the same random numbers
         assert {line[6] for line in found} == {str(engine.server.pid)}  # forked, all three
-        assert CellFolder(path=paths[2]).result["metrics"]["test/loss"] > 0
+        assert RunFolder(path=paths[2]).result["metrics"]["test/loss"] > 0
     finally:
         engine.close()
     assert engine.server.poll() is not None
@@ -133,7 +133,7 @@ def test_a_cell_is_interrupted_killed_and_lost(leaking, kind):
             engine.server.kill()
             wait(lambda: third.poll() is not None)
             assert third.poll() == 130
-            wait(lambda: not CellFolder(path=lost).locked())  # it has noticed, saved and stopped
+            wait(lambda: not RunFolder(path=lost).locked())  # it has noticed, saved and stopped
             assert (lost / "last.ckpt").exists()
             with pytest.raises(UserError, match="--engine processes"):
                 engine.start([lost])
@@ -170,7 +170,7 @@ def test_slots_that_cannot_be(number, per_gpu, message):
 
 
 def test_slots_over_gpus(monkeypatch):
-    monkeypatch.setattr("pretzel.ablation.engines.slots._gpus", lambda: 2)
+    monkeypatch.setattr("pretzel.ablation.engines.device_slots._gpus", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def seen(*args):
@@ -191,7 +191,7 @@ def test_slots_over_gpus(monkeypatch):
 
 
 def test_gpus_as_a_user_writes_them(monkeypatch):
-    monkeypatch.setattr("pretzel.ablation.engines.slots._gpus", lambda: 4)
+    monkeypatch.setattr("pretzel.ablation.engines.device_slots._gpus", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def chosen(gpus):

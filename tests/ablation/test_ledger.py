@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.errors import UserError
 from pretzel.files.atomic import read_json, write_json
 
@@ -25,14 +25,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_damaged_json_counts_as_missing(tmp_path):
     (tmp_path / "result.json").write_text('{"identity": "x", "met')
-    assert CellFolder(path=tmp_path).state("x") is State.PENDING
+    assert RunFolder(path=tmp_path).state("x") is State.PENDING
 
 
 def test_the_lease_ends_with_its_process(tmp_path):
-    folder = CellFolder(path=tmp_path / "cell")
+    folder = RunFolder(path=tmp_path / "cell")
     hold = (
-        "import sys; from pathlib import Path; from pretzel.ablation.ledger import CellFolder\n"
-        "with CellFolder(path=Path(sys.argv[1])).lease() as mine:\n"
+        "import sys; from pathlib import Path; from pretzel.ablation.ledger import RunFolder\n"
+        "with RunFolder(path=Path(sys.argv[1])).lease() as mine:\n"
         "    print(mine, flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -54,7 +54,7 @@ def test_the_lease_ends_with_its_process(tmp_path):
 
 
 def test_who_only_looks_takes_no_lease_away(tmp_path):
-    folder = CellFolder(path=tmp_path)
+    folder = RunFolder(path=tmp_path)
     with folder.lease():
         pass
     with (tmp_path / "lease").open() as look:  # as status does, for longer
@@ -67,7 +67,7 @@ def test_who_only_looks_takes_no_lease_away(tmp_path):
 
 
 def test_another_configuration_starts_from_nothing(tmp_path):
-    folder = CellFolder(path=tmp_path)
+    folder = RunFolder(path=tmp_path)
     folder.prepare({"identity": "old"})
     (tmp_path / "last.ckpt").touch()
     (tmp_path / "checkpoints").mkdir()
@@ -78,7 +78,7 @@ def test_another_configuration_starts_from_nothing(tmp_path):
 
 
 def test_figures_stay_until_new_ones_are_there(tmp_path):
-    folder = CellFolder(path=tmp_path)
+    folder = RunFolder(path=tmp_path)
     old = {"identity": "i", "evaluation": "old"}
     folder.prepare(old)
     write_json(tmp_path / "result.json", {**old, "metrics": {"m": 1.0}})

@@ -10,9 +10,9 @@ from lab_files import write
 from rich.console import Console
 
 from pretzel.__main__ import main
-from pretzel.ablation.execution import live
-from pretzel.ablation.execution.live import View, lines, seconds_left
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.execution import live_view as live
+from pretzel.ablation.execution.live_view import View, lines, seconds_left
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.status_table import Row
 from pretzel.files.atomic import write_json
 
@@ -35,7 +35,7 @@ def read(tmp_path):
     for name in CELLS[1:4]:
         write_json(tmp_path / name / "cell.json", marks)
     write_json(tmp_path / CELLS[3] / "failure.json", {"error": "ValueError: bad\nmore"})
-    folders = {name: CellFolder(path=tmp_path / name) for name in CELLS}
+    folders = {name: RunFolder(path=tmp_path / name) for name in CELLS}
     with folders[CELLS[1]].lease(), folders[CELLS[2]].lease():
         yield lambda: [Row.of(n, one, "x", None, ["test/loss"]) for n, one in folders.items()]
 
@@ -134,7 +134,7 @@ def test_the_time_that_is_left(rows, expected):
 
 
 def test_a_cell_without_news_says_so(tmp_path):
-    folder = CellFolder(path=tmp_path)
+    folder = RunFolder(path=tmp_path)
     write_json(tmp_path / "cell.json", {"identity": "x"})
     told = {"phase": "test", "step": 9, "total": 9, "left": 0.0, "time": time.time() - 200}
     write_json(tmp_path / "progress.json", told)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.estimate import estimate, states
 from pretzel.ablation.planning.make_plan import make
 from pretzel.ablation.planning.plan_table import number, told
@@ -131,6 +131,6 @@ def test_counts_are_short():
 
 
 def test_a_locked_cell_is_running(plan):
-    folder = CellFolder(path=plan.grid.output / "small/seed3")
+    folder = RunFolder(path=plan.grid.output / "small/seed3")
     with folder.lease():
         assert states(plan)["small/seed3"] is State.RUNNING

@@ -137,7 +137,7 @@ def test_two_processes_of_one_cell(tmp_path):
 
 def run(folder):
     """Start a cell with Lightning's own launcher, which needs a command line of its own."""
-    command = [sys.executable, "-m", "pretzel.ablation.execution.cell", str(folder)]
+    command = [sys.executable, "-m", "pretzel.ablation.worker.process", str(folder)]
     with (folder / "log.txt").open("a") as log:
         return subprocess.Popen(
             command,

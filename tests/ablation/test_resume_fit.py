@@ -7,7 +7,7 @@ import torch
 import yaml
 from test_resume_pretzel import SMALL, config
 
-from pretzel.runs.cli import PretzelCLI
+from pretzel.runs.cli import RunCLI
 from pretzel.runs.step_seeds import SeededSteps
 
 # the runs compared have folders of their own
@@ -30,7 +30,7 @@ def fit(folder: Path, *arguments: str, **model) -> dict:
     values["model"]["init_args"] |= model
     file = folder.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(values))
-    cli = PretzelCLI(["fit", "-c", str(file), *arguments])
+    cli = RunCLI(["fit", "-c", str(file), *arguments])
     assert isinstance(cli.trainer.callbacks[0], SeededSteps)
     return torch.load(folder / "checkpoints" / "step=6.ckpt", weights_only=True)
 

@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 
 from pretzel.__main__ import main
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.execution.lifecycle import planned
-from pretzel.ablation.execution.runner import Selection, run
+from pretzel.ablation.execution.commands import planned
+from pretzel.ablation.execution.scheduler import Selection, run
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 
 STEPS = 30
 DELAY = 0.1  # seconds a step
@@ -95,7 +95,7 @@ def story(tmp_path_factory):
 
 @pytest.mark.timeout(600)
 def test_killed_and_continued_by_two_runners(story):
-    cell = CellFolder(path=Path("runs/grid/linear/seed4"))
+    cell = RunFolder(path=Path("runs/grid/linear/seed4"))
     first = runner()
     wait(lambda: (cell.path / "last.ckpt").exists(), first)
     first.send_signal(signal.SIGKILL)
@@ -167,7 +167,7 @@ def test_done_cells_are_skipped_and_stale_ones_refused(story, capsys):
     said = capsys.readouterr().err
     assert "finished with another configuration, code or data: linear/seed4, cubic/seed4" in said
     assert "pretzel grid rerun grid.yaml --stale" in said
-    assert CellFolder(path=Path("runs/grid/linear/seed4")).result["steps"] == STEPS  # kept
+    assert RunFolder(path=Path("runs/grid/linear/seed4")).result["steps"] == STEPS  # kept
 
 
 class Unused(Engine):
@@ -185,10 +185,12 @@ class Unused(Engine):
 
 def test_what_another_plan_finishes_meanwhile_is_left_as_it_is(story, monkeypatch, capsys):
     """After the test before: the plan has changed, and we look as if it changed just now."""
-    monkeypatch.setattr("pretzel.ablation.execution.runner._refuse_stale", lambda plan, cells: None)
+    monkeypatch.setattr(
+        "pretzel.ablation.execution.scheduler._refuse_stale", lambda plan, cells: None
+    )
     assert run(planned(load("grid.yaml")), Unused(), Selection()) == 1
     assert "cubic/seed4: not run: another runner has finished it" in capsys.readouterr().out
-    assert CellFolder(path=Path("runs/grid/linear/seed4")).result["steps"] == STEPS
+    assert RunFolder(path=Path("runs/grid/linear/seed4")).result["steps"] == STEPS
 
 
 def test_why_and_adopt(story, capsys):
@@ -212,7 +214,7 @@ def test_rerun_and_gc(story, capsys):
     said = capsys.readouterr().out
     assert "cubic/seed4: starts" in said
     assert "linear/seed4" not in said.partition("stacked")[0].partition("| arm |")[0]  # adopted
-    assert CellFolder(path=Path("runs/grid/cubic/seed4")).result["steps"] == STEPS + 1
+    assert RunFolder(path=Path("runs/grid/cubic/seed4")).result["steps"] == STEPS + 1
     assert json.loads(Path("runs/grid/linear/seed4/result.json").read_text()) == old
     assert main(["grid", "gc", "grid.yaml"]) == 0
     assert "runs/grid/broken/seed4  (no cell of the grid)" in capsys.readouterr().out
@@ -227,7 +229,7 @@ def test_a_new_metric_is_measured_and_trains_nothing(story, capsys):
     write("base.yaml", base)
     cells = [Path(f"runs/grid/{arm}/seed4") for arm in ("cubic", "linear")]  # linear was adopted
     fitted = [(cell / "fit.json").stat().st_mtime_ns for cell in cells]
-    before = CellFolder(path=cells[1]).result
+    before = RunFolder(path=cells[1]).result
     assert main(["grid", "status", "grid.yaml"]) == 0  # of the plan that is written
     assert main(["grid", "evaluate", "grid.yaml", "--slots", "1"]) == 0
     said = capsys.readouterr().out
@@ -235,11 +237,11 @@ def test_a_new_metric_is_measured_and_trains_nothing(story, capsys):
     assert "although it differs: linear/seed4 (adopted): trainer.max_steps: 30 -> 31" in said
     assert [(cell / "fit.json").stat().st_mtime_ns for cell in cells] == fitted
     for cell in cells:
-        assert CellFolder(path=cell).result["metrics"]["test/norm"] > 0
-    result = CellFolder(path=cells[1]).result
+        assert RunFolder(path=cell).result["metrics"]["test/norm"] > 0
+    result = RunFolder(path=cells[1]).result
     assert (result["identity"], result["steps"]) == (before["identity"], STEPS)
     assert result["metrics"].items() >= before["metrics"].items()
-    config = CellFolder(path=cells[1]).spec["config"]
+    config = RunFolder(path=cells[1]).spec["config"]
     assert config["trainer"]["max_steps"] == STEPS  # as it was trained
     assert [one["class_path"] for one in config["trainer"]["callbacks"]] == ["lab.TestNorm"]
     assert main(["grid", "why", "grid.yaml", "linear/*"]) == 0
@@ -260,7 +262,7 @@ def test_export_and_reproduce(story, capsys):
     assert main(["export", "runs/grid/cubic/seed4", "--out", "exported"]) == 2
     assert "--out must not exist yet, got exported" in capsys.readouterr().err
     assert main(["test", "-c", "exported/config.yaml"]) == 0  # names the weights beside it
-    old = CellFolder(path=Path("runs/grid/cubic/seed4")).result["metrics"]["test/loss"]
+    old = RunFolder(path=Path("runs/grid/cubic/seed4")).result["metrics"]["test/loss"]
     assert str(old)[:8] in capsys.readouterr().out
     assert main(["reproduce", "runs/grid", "cubic", "--slots", "1"]) == 0
     said = capsys.readouterr().out

@@ -15,7 +15,7 @@ import pytest
 from lab_files import BASE, write
 from slurm_cluster import cluster, installed
 
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 
 STEPS = 400
 
@@ -88,7 +88,7 @@ def running(*options):
 def test_an_array_is_preempted_queued_again_and_done(loopback):
     write_grid(seeds=[0, 1], delay=0.1)
     cells = {
-        name: CellFolder(path=Path("runs/grid") / name)
+        name: RunFolder(path=Path("runs/grid") / name)
         for name in ("low/seed0", "high/seed0", "low/seed1", "high/seed1")
     }
     with running("--slots", "2") as runner:
@@ -122,7 +122,7 @@ def test_an_array_is_preempted_queued_again_and_done(loopback):
 @pytest.mark.timeout(1200)
 def test_a_cell_of_two_tasks_runs_out_of_time_is_stopped_and_done(loopback):
     write_grid(seeds=[0], delay=0.2, devices=2, strategy="ddp")
-    cell = CellFolder(path=Path("runs/grid/low/seed0"))
+    cell = RunFolder(path=Path("runs/grid/low/seed0"))
     two = ("--only", "low", "--slurm", "ntasks_per_node=2")
 
     def step():

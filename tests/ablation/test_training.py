@@ -8,11 +8,11 @@ import torch
 from lab_files import BASE, write
 from safetensors.torch import load_file
 
-from pretzel.ablation.execution.checkpoints import digest
-from pretzel.ablation.execution.training import train_and_test
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.make_plan import make
+from pretzel.ablation.worker.checkpoints import digest
+from pretzel.ablation.worker.training import train_and_test
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",
@@ -40,7 +40,7 @@ def spec(project):
 
 def run(path, spec, stop_at=None):
     """Run a cell; ask it to stop at the end of a step."""
-    folder = CellFolder(path=path)
+    folder = RunFolder(path=path)
     path.mkdir(exist_ok=True)
     asked = iter(range(1000))  # 0: before training
     spec = {**spec, "config": {**spec["config"]}}
@@ -58,7 +58,7 @@ def test_stops_with_a_checkpoint_and_continues(project, spec):
         run(path, spec, stop_at=2)
     saved = torch.load(path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 2
-    assert CellFolder(path=path).progress["step"] == 2
+    assert RunFolder(path=path).progress["step"] == 2
     assert not (path / "final.ckpt").exists()
     assert run(path, spec)["steps"] == STEPS
 

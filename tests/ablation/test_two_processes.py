@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from lab_files import BASE
 
-from pretzel.ablation.engines.forks import Forks
+from pretzel.ablation.engines.device_slots import Slots
+from pretzel.ablation.engines.fork_server import Forks
 from pretzel.ablation.engines.processes import Processes
-from pretzel.ablation.engines.slots import Slots
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 from pretzel.files.atomic import write_json
 
 STEPS = 60
@@ -48,7 +48,7 @@ def two_processes(name, *, delay):
     config["seed_everything"] = 3
     spec = {"name": name, "identity": "i", "export": False, "checkpoint_seconds": 0.2}
     write_json(path / "cell.json", spec | {"config": config})
-    return CellFolder(path=path)
+    return RunFolder(path=path)
 
 
 def wait(condition, cell, seconds=200):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lab_files import BASE, write
 
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 
 CELLS = [f"{arm}/seed{seed}" for arm in ("linear", "cubic", "steep") for seed in range(4)]
 CUBIC = {"class_path": "lab.Cubic", "init_args": {"scale": 0.1}}
@@ -74,7 +74,7 @@ def test_twelve_cells_run_once(project):
     said = [Path(name).read_text() for name in names]
     assert codes == [0, 0], said
 
-    folders = {cell: CellFolder(path=Path("runs/grid") / cell) for cell in CELLS}
+    folders = {cell: RunFolder(path=Path("runs/grid") / cell) for cell in CELLS}
     assert len(trained()) == len({cell for cell, _ in trained()}) == len(CELLS), trained()
     shares = Counter(server for _, server in trained())
     assert len(shares) == 2, shares

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.status_table import Row, StateTable
 from pretzel.files.atomic import write_json
 
@@ -50,7 +50,7 @@ def test_a_short_terminal_shows_what_runs_and_what_failed_in_order():
 
 
 def test_a_finished_cell_is_told_by_its_result(tmp_path):
-    folder = CellFolder(path=tmp_path)
+    folder = RunFolder(path=tmp_path)
     write_json(tmp_path / "progress.json", {"phase": "test", "step": 3, "metrics": {"b": 2.0}})
     write_json(
         tmp_path / "result.json", {"identity": "x", "steps": 7, "metrics": {"b": 0.5, "a": 1.0}}

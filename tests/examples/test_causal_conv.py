@@ -53,10 +53,10 @@ def test_its_grid_plans_and_its_arm_builds_and_trains():
 
 def model_of(config):
     """Instantiate the model of a resolved configuration with the parser of the command line."""
-    from pretzel.runs.cli import ParserOnly
+    from pretzel.runs.cli import ParseOnlyCLI
     from pretzel.runs.config.overlay import Config
 
-    cli = ParserOnly()
+    cli = ParseOnlyCLI()
     parsed = cli.parse("fit", Config(values=config))
     cli.config, cli.subcommand = parsed, "fit"  # where LightningCLI looks for hyperparameters
     return cli.parser.instantiate_classes(parsed).fit.model

@@ -7,7 +7,7 @@ import torch
 
 from pretzel.__main__ import main
 from pretzel.errors import UserError
-from pretzel.runs.cli import ParserOnly
+from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import fold, read
 from pretzel.vlm import smollm2
 from pretzel.vlm.smollm2 import SmolLM2, expanded, packaged_weights
@@ -78,7 +78,7 @@ EXAMPLE = [ROOT / "ablations" / "base" / "easy_vqa.yaml", ROOT / "ablations" / "
 
 def test_the_example_says_what_it_needs(monkeypatch):
     monkeypatch.setattr(smollm2, "PACKAGE", "llm-no-such-package")
-    cli = ParserOnly()
+    cli = ParseOnlyCLI()
     with pytest.raises(UserError, match="SmolLM2 needs the package"):
         cli.build_model("fit", cli.parse("fit", fold([read(file) for file in EXAMPLE])))
 

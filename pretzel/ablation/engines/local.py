@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretzel.ablation.engines.base import Engine, Started
-from pretzel.ablation.engines.slots import Slots
+from pretzel.ablation.engines.device_slots import Slots
 
 _SLURM_TASK = (
     *("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_NUM_TASKS"),
@@ -18,7 +18,7 @@ _SLURM_TASK = (
 
 
 @dataclass(eq=False)
-class LocalCell(Started):
+class LocalRun(Started):
     """A cell in a slot.
 
     Attributes:
@@ -63,16 +63,16 @@ class Local(Engine):
 
     def __init__(self, slots: Slots) -> None:
         self.slots = slots
-        self.running: dict[int, LocalCell] = {}  # by slot
+        self.running: dict[int, LocalRun] = {}  # by slot
 
     @abstractmethod
-    def launch(self, cell: LocalCell, folder: Path, environment: dict[str, str]) -> None:
+    def launch(self, cell: LocalRun, folder: Path, environment: dict[str, str]) -> None:
         """Start the process of a cell, as the leader of a group.
 
         Args:
             cell: Is told the process, at once or by :meth:`listen`.
             folder: Holds ``cell.json``; its standard output and error go into ``log.txt`` there.
-            environment: What the slot adds to :func:`cell_environment`.
+            environment: What the slot adds to :func:`worker_environment`.
         """
 
     @abstractmethod
@@ -87,15 +87,15 @@ class Local(Engine):
         """Start each cell in a free slot."""
         return [self._start(folder) for folder in folders]
 
-    def _start(self, folder: Path) -> LocalCell:
+    def _start(self, folder: Path) -> LocalRun:
         places = enumerate(self.slots.environments)
         place, added = next((i, added) for i, added in places if i not in self.running)
-        cell = LocalCell(self, place)
+        cell = LocalRun(self, place)
         self.launch(cell, folder.resolve(), added)
         self.running[place] = cell
         return cell
 
-    def ended(self, cell: LocalCell, code: int) -> None:
+    def ended(self, cell: LocalRun, code: int) -> None:
         """Take note of a cell that has ended, and free its slot."""
         cell.code = code
         del self.running[cell.place]
@@ -106,7 +106,7 @@ class Local(Engine):
             cell.kill()
 
 
-def cell_environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """Return our environment for cells, which use one thread unless the user says otherwise.
 
     In a job of Slurm we may be one of its tasks. Our cells are none: Lightning would wait for the

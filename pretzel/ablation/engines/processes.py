@@ -4,12 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pretzel.ablation.engines.local import Local, LocalCell, cell_environment, end_group
-from pretzel.ablation.engines.slots import Slots
+from pretzel.ablation.engines.device_slots import Slots
+from pretzel.ablation.engines.local import Local, LocalRun, end_group, worker_environment
 
 
 class Processes(Local):
-    """Starts ``python -m pretzel.ablation.execution.cell FOLDER``.
+    """Starts ``python -m pretzel.ablation.worker.process FOLDER``.
 
     Args:
         slots: How many at a time, and what each one sees.
@@ -19,15 +19,15 @@ class Processes(Local):
         super().__init__(slots)
         self.processes: dict[int, subprocess.Popen[bytes]] = {}  # by slot
 
-    def launch(self, cell: LocalCell, folder: Path, environment: dict[str, str]) -> None:
+    def launch(self, cell: LocalRun, folder: Path, environment: dict[str, str]) -> None:
         """Start a process in a session of its own."""
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pretzel.ablation.execution.cell", str(folder)],
+                [sys.executable, "-m", "pretzel.ablation.worker.process", str(folder)],
                 stdin=subprocess.PIPE,  # its end tells the cell that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=cell_environment() | environment,
+                env=worker_environment() | environment,
                 start_new_session=True,  # Ctrl-C reaches the cells through us, once
             )
         cell.process, self.processes[cell.place] = process.pid, process

@@ -26,7 +26,7 @@ from typing import Any
 
 from pretzel.ablation.engines.local import end_group
 
-_CELL = "pretzel.ablation.execution.cell"
+_CELL = "pretzel.ablation.worker.process"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +143,10 @@ def main() -> int:
     """Serve; in a fork, run its cell."""
     leave = _Leave()
     atexit.register(leave)
-    from pretzel.ablation.execution import cell
+    from pretzel.ablation.worker import process as cell
     from pretzel.runs.cli import import_parts
 
-    _import(["pretzel.ablation.execution.training"])  # with it everything that is slow to import
+    _import(["pretzel.ablation.worker.training"])  # with it everything that is slow to import
     import_parts()
     atexit.register(gc.unfreeze)  # extension modules complain of what is never collected
     job = _Server().serve()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.engines.base import Engine, Started
-from pretzel.ablation.execution.cell import DONE, INTERRUPTED, TAKEN
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
+from pretzel.ablation.worker.process import DONE, INTERRUPTED, TAKEN
 from pretzel.errors import UserError
 
 _ASK_SECONDS = 5.0  # between questions to the cluster, about all jobs at once
@@ -23,7 +23,7 @@ _TIMES_OUT = 1000  # a cell may take as many jobs as it needs
 class _Job(Started):
     engine: "Slurm"
     name: str
-    folder: CellFolder
+    folder: RunFolder
     code: int | None = None
 
     def poll(self) -> int | None:
@@ -90,12 +90,12 @@ class Slurm(Engine):
 
     def start(self, folders: Sequence[Path]) -> list[Started]:
         """Submit the cells as one array."""
-        from pretzel.ablation.engines.slurm_job import CellJob
+        from pretzel.ablation.engines.slurm_job import RunJob
 
         paths = [str(folder.resolve()) for folder in folders]
-        submitted = self.executor.map_array(CellJob(), paths)
+        submitted = self.executor.map_array(RunJob(), paths)
         jobs = [
-            _Job(self, str(job.job_id), CellFolder(path=folder))
+            _Job(self, str(job.job_id), RunFolder(path=folder))
             for job, folder in zip(submitted, folders, strict=True)
         ]
         self.jobs += jobs

@@ -9,13 +9,13 @@ import time
 
 from submitit.helpers import Checkpointable, DelayedSubmission
 
-from pretzel.ablation.execution.cell import DONE, INTERRUPTED
+from pretzel.ablation.worker.process import DONE, INTERRUPTED
 
 _KILL_SECONDS = 90.0  # within which Slurm kills what it preempts, after asking with SIGTERM
 
 
-class CellJob(Checkpointable):
-    """Runs ``python -m pretzel.ablation.execution.cell FOLDER``.
+class RunJob(Checkpointable):
+    """Runs ``python -m pretzel.ablation.worker.process FOLDER``.
 
     Before its time is up, Slurm sends the signal that submitit asked for: the cell saves a
     checkpoint, and the job is queued again. A job that is preempted gets SIGTERM, saves as well,
@@ -34,7 +34,7 @@ class CellJob(Checkpointable):
         """
         signal.signal(signal.SIGINT, self._stop)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pretzel.ablation.execution.cell", folder], stdin=subprocess.PIPE
+            [sys.executable, "-m", "pretzel.ablation.worker.process", folder], stdin=subprocess.PIPE
         )
         code = self.process.wait()
         if code == INTERRUPTED and not self.stopped:
@@ -54,7 +54,7 @@ class CellJob(Checkpointable):
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(self.process.pid, signal.SIGINT)
                 os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
-        return DelayedSubmission(CellJob(), folder)
+        return DelayedSubmission(RunJob(), folder)
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the process behind: what is sent has not started."""

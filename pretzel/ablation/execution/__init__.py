@@ -1,1 +1,1 @@
-"""Cells on their way: started, watched, checkpointed, stopped, continued."""
+"""Which run of a grid comes next, and what users do with a grid that has a plan."""

@@ -14,7 +14,7 @@ from torch import nn
 from pretzel.ablation.planning.flops import forward_flops, shapes_alone
 from pretzel.ablation.planning.plan import Sizes
 from pretzel.ablation.planning.resolve import Resolved
-from pretzel.runs.cli import ParserOnly
+from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import explain_constructor
 from pretzel.runs.config.overlay import Config
@@ -23,7 +23,7 @@ from pretzel.runs.meta_device import built_without_memory
 _MOST_MADE = 64  # those of the first arms; what is tried in one arm alone is not worth keeping
 
 
-class PlanningCLI(ParserOnly):
+class PlanningCLI(ParseOnlyCLI):
     """The command line's parser, which notes the classes of what it builds."""
 
     constructed: set[type]

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.plan import Cell, Plan
 
 
@@ -25,9 +25,9 @@ class Estimate:
     unknown: tuple[Cell, ...]
 
 
-def folder_of(plan: Plan, cell: Cell) -> CellFolder:
+def folder_of(plan: Plan, cell: Cell) -> RunFolder:
     """Return the folder of a run."""
-    return CellFolder(path=plan.grid.output / cell.name)
+    return RunFolder(path=plan.grid.output / cell.name)
 
 
 def states(plan: Plan) -> dict[str, State]:

@@ -87,7 +87,7 @@ def pace(config: dict[str, Any], started: float) -> dict[str, float]:
     from lightning.pytorch import Callback, Trainer
 
     from pretzel.ablation.gridfile.cell_config import placed
-    from pretzel.runs.cli import PretzelCLI
+    from pretzel.runs.cli import RunCLI
 
     class Clock(Callback):
         def __init__(self) -> None:
@@ -96,7 +96,7 @@ def pace(config: dict[str, Any], started: float) -> dict[str, float]:
         def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
             self.times.append(time.monotonic())
 
-    class ProbeCLI(PretzelCLI):
+    class ProbeCLI(RunCLI):
         def _run_subcommand(self, subcommand: str) -> None:
             """Leave running to the probe."""
 

@@ -18,7 +18,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 
-from pretzel.runs.cli import ParserOnly
+from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import parameters
 from pretzel.runs.config.overlay import Config, replaced
@@ -65,7 +65,7 @@ class Resolver:
         arguments: Number of arguments parsed alone.
     """
 
-    def __init__(self, cli: ParserOnly) -> None:
+    def __init__(self, cli: ParseOnlyCLI) -> None:
         self.cli = cli
         self.wholes = self.arguments = 0
         self._same: dict[str, Resolved] = {}

@@ -59,7 +59,7 @@ def chosen(cell: Cell, results: Mapping[str, Mapping[str, Any] | None]) -> Choic
 
     Args:
         cell: A cell with candidates.
-        results: What :attr:`pretzel.ablation.ledger.CellFolder.result` holds, by the name of the
+        results: What :attr:`pretzel.ablation.ledger.RunFolder.result` holds, by the name of the
             run; None for one that failed, which has lost.
 
     Returns:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.gridfile.grid import Metric
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.report.tuned import Tuned, before, tuned
 from pretzel.errors import UserError
 from pretzel.files.atomic import read_json
@@ -105,9 +105,9 @@ class Comparison:
         own, base = self.values(arm, metric), self.values(self.baseline, metric)
         return {seed: own[seed] - base[seed] for seed in sorted(own.keys() & base.keys())}
 
-    def folder(self, cell: CellResult) -> CellFolder:
+    def folder(self, cell: CellResult) -> RunFolder:
         """Return the folder of a cell."""
-        return CellFolder(path=self.output / cell.name)
+        return RunFolder(path=self.output / cell.name)
 
 
 def load(output: str | Path) -> Comparison:
@@ -139,10 +139,10 @@ def load(output: str | Path) -> Comparison:
 
 
 def _cell(output: Path, cell: dict[str, Any], runs: dict[str, dict[str, Any]]) -> CellResult:
-    folder = CellFolder(path=output / cell["name"])
+    folder = RunFolder(path=output / cell["name"])
     state = _state(output, cell)
     result = folder.result or {} if state is State.DONE else {}
-    upstream = {name: CellFolder(path=output / name) for name in before(cell, runs)}
+    upstream = {name: RunFolder(path=output / name) for name in before(cell, runs)}
     shared = sum((f.result or {}).get("train_seconds", 0.0) for f in upstream.values())
     size = result.get("parameters", {})
     trouble = _trouble(folder, state)
@@ -172,10 +172,10 @@ def _cell(output: Path, cell: dict[str, Any], runs: dict[str, dict[str, Any]]) -
 
 
 def _state(output: Path, run: dict[str, Any]) -> State:
-    return CellFolder(path=output / run["name"]).state(run["identity"], run.get("evaluation"))
+    return RunFolder(path=output / run["name"]).state(run["identity"], run.get("evaluation"))
 
 
-def _trouble(folder: CellFolder, state: State) -> str:
+def _trouble(folder: RunFolder, state: State) -> str:
     """Return in one line why a cell is not done."""
     if state is State.FAILED:
         lines = str((folder.failure or {}).get("error", "")).strip().splitlines()
@@ -190,7 +190,7 @@ def _trouble(folder: CellFolder, state: State) -> str:
     return ""
 
 
-def _adopted(folder: CellFolder, cell: dict[str, Any]) -> str:
+def _adopted(folder: RunFolder, cell: dict[str, Any]) -> str:
     """Return in one line what was accepted so that the cell counts as done."""
     result = folder.result or {}
     has = [result.get("identity"), result.get("evaluation")]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +159,11 @@ def _chosen(output: Path, run: Mapping[str, Any]) -> str | None:
     state, result = _standing(output, run)
     if state in (State.STALE, State.PENDING):
         return None
-    note = (result or CellFolder(path=output / run["name"]).spec or {}).get("tuned")
+    note = (result or RunFolder(path=output / run["name"]).spec or {}).get("tuned")
     labels = run["candidates"].values()
     return next((one for one in labels if str(note).startswith(f"{one}, the best of ")), None)
 
 
 def _standing(output: Path, run: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
-    folder = CellFolder(path=output / run["name"])
+    folder = RunFolder(path=output / run["name"])
     return folder.state(run["identity"], run.get("evaluation")), folder.result or {}

@@ -11,11 +11,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from pretzel.errors import NotApplicable, UserError, did_you_mean
 from pretzel.runs.config.class_paths import import_name, same_class
 from pretzel.runs.config.overlay import Config, at, locate
-from pretzel.errors import did_you_mean
 from pretzel.runs.config.yaml_lines import Key
-from pretzel.errors import NotApplicable, UserError
 
 # The parser's findings, the most telling first: a union reports one finding for each member.
 _FINDINGS = (

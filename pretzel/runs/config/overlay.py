@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pretzel.errors import UserError
 from pretzel.runs.config.class_paths import same_class
 from pretzel.runs.config.yaml_lines import Key, Source, read_mapping
-from pretzel.errors import UserError
 
 CLASS_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
 _FILES_TAKEN_IN = ("trainer", "model", "data", "optimizer", "lr_scheduler")

@@ -12,7 +12,7 @@ import pytest
 from made_grid import write_events, write_failure, write_plan, write_result
 
 from pretzel.__main__ import main
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.report.files import FILES, Report
 from pretzel.ablation.report.latex import escaped
 from pretzel.ablation.report.results import load
@@ -75,7 +75,7 @@ def test_stale_results_stay_out_of_the_table(output):
     write_json(output / "a" / "seed0" / "result.json", {"identity": "old", "metrics": {"acc": 9.0}})
     found = load(output)
     assert found.values("a", "acc") == {1: 0.20, 2: 0.60}
-    assert CellFolder(path=output / "a" / "seed0").state("x") is State.STALE
+    assert RunFolder(path=output / "a" / "seed0").state("x") is State.STALE
     assert "a/seed0 (stale)" in Report(output, "").text("markdown")
 
 
@@ -84,7 +84,7 @@ def test_adopted_results_are_in_the_table_and_flagged(tmp_path):
     for seed, (identity, evaluation) in enumerate([("x", "e"), ("old", "e"), ("x", "other")]):
         more = {"identity": identity, "evaluation": evaluation}
         write_result(tmp_path, "a", seed, {"acc": 0.1}, **more)
-    folder = CellFolder(path=tmp_path / "a" / "seed1")
+    folder = RunFolder(path=tmp_path / "a" / "seed1")
     folder.adopt("x", "e", differences=["model.lr: 1 -> 3"], because="rounding")
     assert load(tmp_path).values("a", "acc") == {0: 0.1, 1: 0.1}
     text = Report(tmp_path, "").text("markdown")

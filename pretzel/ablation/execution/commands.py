@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.execution.runner import Selection, folder_of, run, state_of
+from pretzel.ablation.execution.scheduler import Selection, folder_of, run, state_of
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.identity.why import SNAPSHOTS, Differences, differences, patch
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.plan import Cell, Plan
 from pretzel.errors import UserError, did_you_mean
 from pretzel.files.atomic import read_json
@@ -172,7 +172,7 @@ def _garbage(plan: Plan) -> Iterator[tuple[Path, str]]:
     output = plan.grid.output
     wanted = {output / cell.name for cell in plan.runs}
     for spec in sorted(output.glob("**/cell.json")):
-        folder = CellFolder(path=spec.parent)
+        folder = RunFolder(path=spec.parent)
         if folder.locked():
             continue
         if folder.path not in wanted:

@@ -4,11 +4,11 @@ from typing import Any
 
 from pretzel.ablation.gridfile.cell_config import placed
 from pretzel.ablation.identity.fingerprint import TEST_DATA, measured_as
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.plan import Cell
 
 
-def adopted_training(folder: CellFolder, cell: Cell) -> dict[str, Any] | None:
+def adopted_training(folder: RunFolder, cell: Cell) -> dict[str, Any] | None:
     """Return what a cell is told otherwise than the grid says, since it was trained otherwise.
 
     Its record stays that of its training, so that ``why`` and ``diff`` tell what it is; only what

@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 from typing_extensions import override
 
-from pretzel.ablation.execution.checkpoints import Checkpoints
-from pretzel.ablation.execution.watchdog import Watchdog
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
+from pretzel.ablation.worker.checkpoints import Checkpoints
+from pretzel.ablation.worker.hang_watchdog import Watchdog
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 from pretzel.runs.exact_resume import ExactEpochLoop
@@ -53,7 +53,7 @@ class Watch(Checkpoint):
 
     def __init__(
         self,
-        folder: CellFolder,
+        folder: RunFolder,
         every: float,
         asked_to_stop: Callable[[], bool],
         watchdog: Watchdog | None = None,

@@ -9,14 +9,14 @@ from types import FrameType
 from typing import Any
 
 from pretzel.ablation.engines.base import Engine, Started
-from pretzel.ablation.execution.cell import DONE, INTERRUPTED, TAKEN
-from pretzel.ablation.execution.live import View
-from pretzel.ablation.execution.remeasure import adopted_training
+from pretzel.ablation.execution.adopted_runs import adopted_training
+from pretzel.ablation.execution.live_view import View
 from pretzel.ablation.identity.why import snapshot
-from pretzel.ablation.ledger import CellFolder, State
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.plan import Cell, Plan
 from pretzel.ablation.planning.tune import chosen
 from pretzel.ablation.status_table import Row
+from pretzel.ablation.worker.process import DONE, INTERRUPTED, TAKEN
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 
@@ -24,9 +24,9 @@ _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 60  # for cells to save and stop after Ctrl-C
 
 
-def folder_of(plan: Plan, cell: Cell) -> CellFolder:
+def folder_of(plan: Plan, cell: Cell) -> RunFolder:
     """Return the folder of a cell."""
-    return CellFolder(path=plan.grid.output / cell.name)
+    return RunFolder(path=plan.grid.output / cell.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +240,7 @@ class _Runs:
             return False
         return state is not State.FAILED or cell in self.retried
 
-    def spec(self, cell: Cell, folder: CellFolder) -> dict[str, Any]:
+    def spec(self, cell: Cell, folder: RunFolder) -> dict[str, Any]:
         """Return what the cell's process is told.
 
         Raises:
@@ -267,7 +267,7 @@ class _Runs:
         if not cell.candidates:
             return cell.config, None
         output = self.plan.grid.output
-        runs = {one.run: CellFolder(path=output / one.run).result for one in cell.candidates}
+        runs = {one.run: RunFolder(path=output / one.run).result for one in cell.candidates}
         choice = chosen(cell, runs)
         return choice.config, choice.note
 
@@ -292,7 +292,7 @@ class _Runs:
                 again.append(cell)
         return again
 
-    def ended_badly(self, cell: Cell, folder: CellFolder, code: int) -> bool:
+    def ended_badly(self, cell: Cell, folder: RunFolder, code: int) -> bool:
         """Take note of a cell that failed; return whether it is started again."""
         if folder.failure is None and code != INTERRUPTED:  # killed from outside
             log = (folder.path / "log.txt").read_text(errors="replace").splitlines()[-30:]
@@ -310,7 +310,7 @@ class _Runs:
         self.retried.add(cell)
         return True
 
-    def told_failed(self, cell: Cell, folder: CellFolder, how: str) -> None:
+    def told_failed(self, cell: Cell, folder: RunFolder, how: str) -> None:
         self.view.say(f"{cell.name}: {how}: {_error(folder)} (see {folder.path}/failure.json)")
         self.failed.append(cell)
 
@@ -333,5 +333,5 @@ class _Runs:
         return Row.of(cell.name, folder, cell.identity, cell.evaluation, names)
 
 
-def _error(folder: CellFolder) -> str:
+def _error(folder: RunFolder) -> str:
     return str((folder.failure or {}).get("error", "interrupted")).split("\n")[0]

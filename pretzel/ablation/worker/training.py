@@ -17,20 +17,20 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from safetensors import SafetensorError
 from typing_extensions import override
 
-from pretzel.ablation.execution.checkpoints import Checkpoints, digest, save_final
-from pretzel.ablation.execution.cluster import check_tasks, cluster_plugins
-from pretzel.ablation.execution.environment import peak_memory, versions
-from pretzel.ablation.execution.progress_callbacks import Watch, metrics
-from pretzel.ablation.execution.watchdog import Watchdog
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.plan import Exports
+from pretzel.ablation.worker.checkpoints import Checkpoints, digest, save_final
+from pretzel.ablation.worker.hang_watchdog import Watchdog
+from pretzel.ablation.worker.provenance import peak_memory, versions
+from pretzel.ablation.worker.run_monitor import Watch, metrics
+from pretzel.ablation.worker.slurm_tasks import check_tasks, cluster_plugins
 from pretzel.errors import UserError
 from pretzel.files.atomic import read_json, write_json, write_text
-from pretzel.runs.cli import PretzelCLI
+from pretzel.runs.cli import RunCLI
 from pretzel.runs.exact_resume import make_exact
 
 
-class CellCLI(PretzelCLI):
+class WorkerCLI(RunCLI):
     """The command line's own way from a configuration to objects; the cell runs them itself."""
 
     @override
@@ -57,7 +57,7 @@ class CellCLI(PretzelCLI):
 
 
 def train_and_test(
-    folder: CellFolder,
+    folder: RunFolder,
     spec: dict[str, Any],
     asked_to_stop: Callable[[], bool],
     watchdog: Watchdog | None = None,
@@ -79,7 +79,7 @@ def train_and_test(
         UserError: If the training loss is not finite, or a stage's module exports nothing.
     """
     watch = Watch(folder, float(spec["checkpoint_seconds"]), asked_to_stop, watchdog)
-    cli = CellCLI(Namespace({"subcommand": "fit", "fit": spec["config"]}))  # type: ignore[no-untyped-call]
+    cli = WorkerCLI(Namespace({"subcommand": "fit", "fit": spec["config"]}))  # type: ignore[no-untyped-call]
     write_text(folder.path / "config.yaml", yaml.safe_dump(cli.config_dump, sort_keys=False))
     trainer, model = cli.trainer, cli.model
     if spec["export"] and hasattr(model, "export_to"):

@@ -1,4 +1,4 @@
-"""One cell in a process of its own: ``python -m pretzel.ablation.execution.cell FOLDER``.
+"""One cell in a process of its own: ``python -m pretzel.ablation.worker.process FOLDER``.
 
 Trains from the last checkpoint where there is one, tests with the final weights, writes
 ``result.json``. Stops at the next batch, with a checkpoint, on SIGTERM (a cluster's preemption) as
@@ -15,8 +15,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.execution.watchdog import Watchdog
-from pretzel.ablation.ledger import CellFolder
+from pretzel.ablation.ledger import RunFolder
+from pretzel.ablation.worker.hang_watchdog import Watchdog
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 from pretzel.files.storage import storage_error
@@ -82,7 +82,7 @@ def main(path: Path) -> int:
         0 done, 1 failed (``failure.json`` tells why, unless the disk could not take it), 75 another
         process has it, 130 interrupted: by SIGINT, SIGTERM or the end of the runner.
     """
-    folder = CellFolder(path=path)
+    folder = RunFolder(path=path)
     first = is_first()
     stop = Stop()
     stop.with_runner(first=first)
@@ -113,7 +113,7 @@ def is_first() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_PROCID"))
 
 
-def _attempt(folder: CellFolder, stop: Stop, *, first: bool) -> int:
+def _attempt(folder: RunFolder, stop: Stop, *, first: bool) -> int:
     # Lightning kills the first process as soon as another one ends badly: it may still be saving
     interrupted = INTERRUPTED if first else DONE
     try:
@@ -141,7 +141,7 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _run(folder: CellFolder, stop: Stop, *, first: bool) -> None:
+def _run(folder: RunFolder, stop: Stop, *, first: bool) -> None:
     spec = folder.spec
     assert spec is not None, "the runner writes cell.json first"
     if first:
@@ -155,8 +155,8 @@ def _run(folder: CellFolder, stop: Stop, *, first: bool) -> None:
         )
         watchdog.start()
 
-    from pretzel.ablation.execution.checkpoints import Checkpoints
-    from pretzel.ablation.execution.training import train_and_test
+    from pretzel.ablation.worker.checkpoints import Checkpoints
+    from pretzel.ablation.worker.training import train_and_test
 
     result = train_and_test(folder, spec, lambda: stop.asked, watchdog)
     if not first:
@@ -166,11 +166,11 @@ def _run(folder: CellFolder, stop: Stop, *, first: bool) -> None:
     Checkpoints(folder.path).clear()
 
 
-def _write_progress(folder: CellFolder, **values: Any) -> None:  # noqa: ANN401
+def _write_progress(folder: RunFolder, **values: Any) -> None:  # noqa: ANN401
     write_json(folder.path / "progress.json", {**folder.progress, **values, "time": time.time()})
 
 
-def _write_failure(folder: CellFolder, error: Exception, stack: str) -> None:
+def _write_failure(folder: RunFolder, error: Exception, stack: str) -> None:
     if folder.failure is not None:
         return  # of several processes, the first to fail knows why; the others miss it
     try:

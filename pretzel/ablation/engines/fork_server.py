@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.engines.local import Local, LocalCell, cell_environment
-from pretzel.ablation.engines.slots import Slots
+from pretzel.ablation.engines.device_slots import Slots
+from pretzel.ablation.engines.local import Local, LocalRun, worker_environment
 from pretzel.errors import UserError
 
 _GONE = 130  # as if interrupted: when the server is killed, its cells save and stop
@@ -26,13 +26,13 @@ class Forks(Local):
 
     def __init__(self, slots: Slots) -> None:
         super().__init__(slots)
-        self.forks: dict[int, LocalCell] = {}  # by the number that the server knows them by
+        self.forks: dict[int, LocalRun] = {}  # by the number that the server knows them by
         self.unread = b""
         self.server = subprocess.Popen(
             [sys.executable, "-m", "pretzel.ablation.engines.server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=cell_environment(),
+            env=worker_environment(),
             start_new_session=True,
         )
 
@@ -40,7 +40,7 @@ class Forks(Local):
         """Import further modules before the first cell starts, such as those of users' parts."""
         self._tell({"import": list(modules)})
 
-    def launch(self, cell: LocalCell, folder: Path, environment: dict[str, str]) -> None:
+    def launch(self, cell: LocalRun, folder: Path, environment: dict[str, str]) -> None:
         """Have the server fork."""
         number = len(self.forks)
         self._tell({"start": number, "folder": str(folder), "environment": environment})

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.engines.slots import Slots
+from pretzel.ablation.engines.device_slots import Slots
 from pretzel.errors import UserError
 
 
@@ -65,7 +65,7 @@ def engine_of(given: argparse.Namespace, output: Path) -> Callable[[], Engine]:
 
         return partial(Processes, slots)
 
-    from pretzel.ablation.engines.forks import Forks
+    from pretzel.ablation.engines.fork_server import Forks
 
     return partial(Forks, slots)
 

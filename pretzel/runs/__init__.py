@@ -1,0 +1,1 @@
+"""One run of any LightningModule: configuration, seeds, exact resume, checkpoints, guards."""
