@@ -75,7 +75,7 @@ class Plan:
 def built(changes: Mapping[str, Any]) -> Pretzel:
     """Return the shipped configuration's model, changed, its weights moved from where they start.
 
-    Where they start the links between the streams are zero.
+    Where they start the skips between the streams are zero.
     """
     config = read(BASE)
     for key, value in changes.items():

@@ -1,6 +1,6 @@
 """Lightning callbacks: metrics during training, samples, weight averaging."""
 
-from callbacks.analysis import LinkAnalysis
+from callbacks.analysis import SkipAnalysis
 from callbacks.clip import CLIPScore
 from callbacks.conversation_accuracy import ConversationAccuracy
 from callbacks.distances import FID, KID
@@ -31,7 +31,6 @@ __all__ = [
     "JudgeFeatures",
     "JudgeTraining",
     "Likelihood",
-    "LinkAnalysis",
     "ModuleFeatures",
     "NonFiniteGuard",
     "OwnDrawings",
@@ -39,6 +38,7 @@ __all__ = [
     "ReferenceMetric",
     "SampleGrid",
     "ShapeAccuracy",
+    "SkipAnalysis",
     "TextDrift",
     "VQAAccuracy",
 ]

@@ -1,4 +1,4 @@
-"""How much each link adds to the stream it enters, and in which direction (arXiv 2605.08029)."""
+"""How much each skip adds to the stream it enters, and in which direction (arXiv 2605.08029)."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from callbacks.protocols import HasEvaluationSamples, datamodule_of
 from callbacks.reporting import Stage, gather
 from pretzel.errors import UserError
 from pretzel.flow.block.base import at_least_float32
-from pretzel.interleave.links import Link
+from pretzel.interleave.skips import SkipConnection
 from pretzel.model import Pretzel
 from pretzel.sequence.document import DocumentBatch
 from pretzel.sequence.packer import PackedBatch
@@ -27,19 +27,19 @@ _COLUMNS = ("ratio", "alignment")
 _Kinds = Mapping[str, Bool[Tensor, "b l"]]
 
 
-class LinkAnalysis(BatchEvaluation, Evaluation):
-    r"""Measure contribution ratio and directional alignment of every link of the interleaving.
+class SkipAnalysis(BatchEvaluation, Evaluation):
+    r"""Measure contribution ratio and directional alignment of every skip of the interleaving.
 
-    For a link that adds a = W s to a target t, means over positions of
+    For a skip that adds a = W s to a target t, means over positions of
 
-    - ``analysis/<link>/<kind>_ratio``: the contribution ratio ``||a|| / ||t||``;
-    - ``analysis/<link>/<kind>_alignment``: the directional alignment ``cos(a, t)``.
+    - ``analysis/<skip>/<kind>_ratio``: the contribution ratio ``||a|| / ||t||``;
+    - ``analysis/<skip>/<kind>_alignment``: the directional alignment ``cos(a, t)``.
 
-    A link is named as in the interleaving: ``deep_skip``, or with its layer where there is one for
+    A skip is named as in the interleaving: ``deep_skip``, or with its layer where there is one for
     each. Kinds of positions are ``image``, ``text``, and ``answer``: those of text that a
-    supervised token follows. (``all`` where a link is given a part of the sequence only.) Of a
-    link that is open at some positions only those count; padding never does. A position where the
-    target is zero has no ratio, one where either is zero no alignment: a link that adds nothing
+    supervised token follows. (``all`` where a skip is given a part of the sequence only.) Of a
+    skip that is open at some positions only those count; padding never does. A position where the
+    target is zero has no ratio, one where either is zero no alignment: a skip that adds nothing
     has ratio 0 and no alignment. In ``test`` the names begin with ``test/``.
 
     Measured is what the evaluation step itself runs, by hooks that live until the interleaving has
@@ -62,7 +62,7 @@ class LinkAnalysis(BatchEvaluation, Evaluation):
         super().__init__(every_n_validations)
         check_counts(type(self).__name__, batch_size=batch_size)
         if num_samples < 0:
-            raise UserError(f"LinkAnalysis: num_samples must be 0 or positive, got {num_samples}")
+            raise UserError(f"SkipAnalysis: num_samples must be 0 or positive, got {num_samples}")
         self.num_samples = num_samples
         self.batch_size = batch_size
         self._model: Pretzel | None = None
@@ -72,26 +72,26 @@ class LinkAnalysis(BatchEvaluation, Evaluation):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        model = analysed_model(pl_module, "LinkAnalysis")
-        self._model = model if model is not None and links(model.interleaving) else None
+        model = analysed_model(pl_module, "SkipAnalysis")
+        self._model = model if model is not None and skips(model.interleaving) else None
         if self._model is None:
-            rank_zero_info("LinkAnalysis: not applicable, the model has no links")
+            rank_zero_info("SkipAnalysis: not applicable, the model has no skips")
 
     def _watch(self, model: Pretzel, kinds: _Kinds) -> list[RemovableHandle]:
         return [
-            link.register_forward_pre_hook(partial(self._measure, name, kinds), with_kwargs=True)
-            for name, link in links(model.interleaving).items()
+            skip.register_forward_pre_hook(partial(self._measure, name, kinds), with_kwargs=True)
+            for name, skip in skips(model.interleaving).items()
         ]
 
     def _measure(
         self,
         name: str,
         kinds: _Kinds,
-        link: nn.Module,
+        skip: nn.Module,
         args: tuple[Tensor | None, ...],
         kwargs: Mapping[str, Tensor | None],
     ) -> None:
-        assert isinstance(link, Link)
+        assert isinstance(skip, SkipConnection)
         given = dict(zip(("target", "source", "where"), args, strict=False)) | dict(kwargs)
         target, source, where = given["target"], given["source"], given.get("where")
         assert target is not None
@@ -100,7 +100,7 @@ class LinkAnalysis(BatchEvaluation, Evaluation):
             kinds = {"all": target.new_ones(target.shape[:2], dtype=torch.bool)}
         with torch.no_grad():
             # Not output - target: in bfloat16 a small contribution is lost in the sum.
-            added = link.contribution(source)
+            added = skip.contribution(source)
             for kind, counted in kinds.items():
                 chosen = counted if where is None else counted & where
                 sums = self._sums.setdefault(f"{name}/{kind}", [])
@@ -180,9 +180,13 @@ class LinkAnalysis(BatchEvaluation, Evaluation):
         self._model = None
 
 
-def links(interleaving: nn.Module) -> dict[str, Link]:
-    """Return the links of an interleaving by name."""
-    return {name: part for name, part in interleaving.named_modules() if isinstance(part, Link)}
+def skips(interleaving: nn.Module) -> dict[str, SkipConnection]:
+    """Return the skips of an interleaving by name."""
+    return {
+        name: part
+        for name, part in interleaving.named_modules()
+        if isinstance(part, SkipConnection)
+    }
 
 
 def _packed(model: Pretzel, batch: DocumentBatch) -> PackedBatch:
@@ -195,7 +199,7 @@ def position_sums(
     """Return sum and count over chosen positions: of ratios, then of cosines.
 
     Args:
-        added: What a link adds.
+        added: What a skip adds.
         target: What it is added to.
         chosen: Positions that count.
     """

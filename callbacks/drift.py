@@ -15,7 +15,7 @@ from callbacks.protocols import evaluation_samples, split_of_stage
 from callbacks.reporting import Stage, gather, log_values
 from pretzel.errors import UserError
 from pretzel.interleave.base import Interleaving, StreamInputs, StreamOutputs
-from pretzel.interleave.seeing import Seeing
+from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel
 from pretzel.sequence.document import DocumentBatch
 from pretzel.vlm.base import VLMStream
@@ -28,11 +28,11 @@ class TextDrift(Evaluation):
     r"""Compare the model's next-token distributions with the frozen vision-language model's own.
 
     Both read the same sequences: images, questions and answers of the evaluation samples, image
-    positions through the same adapter. The frozen model does so without links from the flow: its
+    positions through the same adapter. The frozen model does so without skips from the flow: its
     logits are those of y_vlm in place of y_vlm + W_D y_D. Compared before every supervised token;
     rows of the language head for tokens that the vocabulary lacks belong to both. Logs
 
-    - ``<stage>/text_drift``: mean ``KL(p_frozen || p_model)`` in nats a token, 0 at zero links;
+    - ``<stage>/text_drift``: mean ``KL(p_frozen || p_model)`` in nats a token, 0 at zero skips;
     - ``<stage>/text_perplexity``, and ``<stage>/text_perplexity_change``: the model's less the
       frozen model's;
     - ``<stage>/text_drift_n``: the number of tokens.
@@ -66,10 +66,14 @@ class TextDrift(Evaluation):
         if stage == "predict":
             return
         model = analysed_model(pl_module, "TextDrift")
-        if model is None or not model.answers or not isinstance(model.interleaving, Seeing):
+        if (
+            model is None
+            or not model.answers
+            or not isinstance(model.interleaving, VisionInterleaving)
+        ):
             rank_zero_info(
                 "TextDrift: not applicable, the model has no image-to-text direction through a "
-                "frozen vision-language model that could be run without links"
+                "frozen vision-language model that could be run without skips"
             )
             self._model = None
             return
@@ -130,7 +134,7 @@ def _compared(model: Pretzel, module: LightningModule, batch: DocumentBatch) -> 
         out: StreamOutputs,
     ) -> None:
         inputs = args[0] if args else kwargs["inputs"]
-        assert isinstance(interleaving, Seeing)
+        assert isinstance(interleaving, VisionInterleaving)
         assert isinstance(inputs, StreamInputs)
         assert out.text is not None
         with torch.no_grad():

@@ -77,8 +77,8 @@ class Pretzel(GenerativeModel):
         self.vlm = vlm
         self.interleaving: Interleaving = interleaving(channels, vlm.hidden_size, self.deep.width)
         self.interleaving.check_streams(vlm, self.deep)
-        if self.interleaving.sight is not None:
-            self.interleaving.sight.check(latent, vlm)
+        if self.interleaving.vision_input is not None:
+            self.interleaving.vision_input.check(latent, vlm)
         self.interleaving.start_from(vlm)
         self.reads_text = self.interleaving.reads_text
         self.answers = self.interleaving.answers
@@ -117,7 +117,7 @@ class Pretzel(GenerativeModel):
             none = normal_log_prob(x)
             return Scores(z=x, u=x, log_prob=none, token_nll=none)
         flowed = self.shallow(x)
-        inputs = stream_inputs(packed, flowed.z, self.seen(flowed.z, x))
+        inputs = stream_inputs(packed, flowed.z, self.vision_features(flowed.z, x))
         streams = self.interleaving(inputs, self.vlm, self.deep)
 
         # The state before an image position gives its parameters; no image starts a row.
@@ -136,7 +136,7 @@ class Pretzel(GenerativeModel):
         """Return the likelihoods of supervised tokens alone, without running the deep stream.
 
         They are those of :meth:`score`, to the last bit, where the interleaving has
-        ``links_to_text`` and all of these add nothing.
+        ``skips_to_text`` and all of these add nothing.
 
         Args:
             documents: As for :meth:`score`.
@@ -153,18 +153,20 @@ class Pretzel(GenerativeModel):
         if not packed.tokens.numel():
             return Scores(z=x, u=x, log_prob=none, token_nll=none)
         u = self.shallow(x).z
-        text = self.interleaving.text_alone(stream_inputs(packed, u, self.seen(u, x)), self.vlm)
-        assert text is not None  # whoever names links to text can do without them
+        text = self.interleaving.text_alone(
+            stream_inputs(packed, u, self.vision_features(u, x)), self.vlm
+        )
+        assert text is not None  # whoever names skips to text can do without them
         return Scores(z=u, u=u, log_prob=none, token_nll=self._token_nll(text, packed))
 
-    def seen(
+    def vision_features(
         self, u: Float[Tensor, "m n d"], x: Float[Tensor, "m n d"]
     ) -> Float[Tensor, "m n s"] | None:
         """Return what the vision-language model is shown of whole images, None for u."""
-        sight = self.interleaving.sight
-        if sight is None or sight.is_causal:
+        vision_input = self.interleaving.vision_input
+        if vision_input is None or vision_input.is_causal:
             return None
-        return sight.features(u, x, self.latent, self.vlm)
+        return vision_input.features(u, x, self.latent, self.vlm)
 
     def pack(self, documents: Sequence[Document]) -> PackedBatch:
         """Pack what the interleaving models of documents, which of some may be nothing."""
@@ -214,7 +216,7 @@ def _kept_images(
 def stream_inputs(
     packed: PackedBatch,
     u: Float[Tensor, "m n d"],
-    seen: Float[Tensor, "m n s"] | None = None,
+    vision: Float[Tensor, "m n s"] | None = None,
 ) -> StreamInputs:
     """Lay u, and what is seen, out at the image positions of packed sequences (causal)."""
     places = packed.places(packed.is_image)
@@ -226,7 +228,7 @@ def stream_inputs(
         positions=packed.positions,
         mask=None if packed.document is None else packed.mask,
         blocks=packed.block_mask,
-        seen=None if seen is None else _laid_out(seen, packed, places),
+        vision=None if vision is None else _laid_out(vision, packed, places),
     )
 
 

@@ -7,10 +7,10 @@ import torch
 
 from pretzel.flow import AFBlock, DeepStream, ExplicitSplit
 from pretzel.interleave import (
-    SeesLatents,
-    SeesTower,
+    LatentInput,
     Stacked,
     TextPrefix,
+    TowerInput,
     Unconditional,
 )
 from pretzel.interleave.mixture import MixtureOfTransformers
@@ -53,8 +53,8 @@ LONG = (SHORT[0], SHORT[3], STORY, SAYING, SHORT[2], without_past(STORY, 1), SHO
 
 ARMS = [
     pytest.param(Stacked, 1, LONG, id="Stacked"),
-    pytest.param(partial(Stacked, sight=SeesLatents()), 1, LONG, id="SeesLatents"),
-    pytest.param(partial(Stacked, sight=SeesTower()), 1, LONG, id="SeesTower"),
+    pytest.param(partial(Stacked, vision_input=LatentInput()), 1, LONG, id="LatentInput"),
+    pytest.param(partial(Stacked, vision_input=TowerInput()), 1, LONG, id="TowerInput"),
     pytest.param(partial(Tiled, word="VVF"), 2, LONG, id="Tiled"),
     pytest.param(MixtureOfTransformers, 0, LONG, id="MixtureOfTransformers"),
     pytest.param(TextPrefix, 1, SHORT, id="TextPrefix"),

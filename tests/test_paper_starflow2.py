@@ -146,7 +146,7 @@ def test_it_trains_when_shrunk(tmp_path, monkeypatch):
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
     config = content(PATH)
     for callback in config["trainer"]["callbacks"]:
-        if callback["class_path"] in ("callbacks.LinkAnalysis", "callbacks.TextDrift"):
+        if callback["class_path"] in ("callbacks.SkipAnalysis", "callbacks.TextDrift"):
             callback["init_args"] = {"num_samples": 4}
     small = [overlay(config, tmp_path), SHRINK_PAPER, tmp_path / "own.yaml"]
     files = [argument for file in (PATH, *small) for argument in ("-c", str(file))]

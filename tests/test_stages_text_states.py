@@ -14,7 +14,7 @@ from tiny import TRANSFORMER, caption_batch, fit, joined, perturb, question_batc
 
 from pretzel.errors import UserError
 from pretzel.flow import AFBlock, AffineSoftplus, ExplicitSplit, Raster
-from pretzel.interleave import GatedLink, RandomLink, Stacked, TextPrefix, Unconditional
+from pretzel.interleave import GatedSkip, RandomSkip, Stacked, TextPrefix, Unconditional
 from pretzel.interleave.tiled import Tiled
 from pretzel.latent import Pixels
 from pretzel.sequence.document import Document, DocumentBatch, Image, Text, caption_document
@@ -79,7 +79,7 @@ def started(module, folder, **options):
 
 @pytest.mark.parametrize(
     "interleaving",
-    [Stacked, partial(Stacked, skips=GatedLink), TextPrefix, Unconditional],
+    [Stacked, partial(Stacked, skips=GatedSkip), TextPrefix, Unconditional],
     ids=["Stacked", "gated", "TextPrefix", "Unconditional"],
 )
 def test_losses_and_gradients_are_those_of_the_model(interleaving, tmp_path, monkeypatch):
@@ -177,7 +177,7 @@ def test_states_belong_to_the_model_and_to_its_new_tokens(tmp_path, monkeypatch)
     [
         (Stacked, {"trains": None}, r"interleaving\.adapter must not train, but it does"),
         (Stacked, {"trains": [*S1["trains"], "interleaving.vlm_skip"]}, "but it trains"),
-        (partial(Stacked, skips=RandomLink), {}, "it is not zero|is on from the start"),
+        (partial(Stacked, skips=RandomSkip), {}, "it is not zero|is on from the start"),
         (partial(Tiled, word="VVVVF"), {}, r"\(Stacked, TextPrefix, Unconditional\), got Tiled"),
     ],
 )

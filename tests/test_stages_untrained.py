@@ -8,9 +8,9 @@ from tiny import caption_batch, fit, perturb, tiny_module
 
 from pretzel.errors import NotApplicable, UserError
 from pretzel.interleave import (
-    GatedLink,
+    GatedSkip,
     MLPAdapter,
-    RandomLink,
+    RandomSkip,
     Stacked,
     TextPrefix,
     Unconditional,
@@ -31,7 +31,7 @@ def seeded(seed, *args, **options):
 
 @pytest.fixture
 def first(tmp_path):
-    """Weights of S1: links at zero and an adapter, neither of them trained."""
+    """Weights of S1: skips at zero and an adapter, neither of them trained."""
     return exported(seeded(0, **S1), tmp_path / "s1.safetensors")
 
 
@@ -45,8 +45,8 @@ def exported(module, path):
     ("interleaving", "fresh"),
     [
         (Stacked, {"adapter", "vlm_skip", "deep_skip"}),
-        (partial(Stacked, skips=RandomLink), {"adapter", "vlm_skip", "deep_skip"}),
-        (partial(Stacked, skips=GatedLink), {"adapter", "vlm_skip", "deep_skip"}),
+        (partial(Stacked, skips=RandomSkip), {"adapter", "vlm_skip", "deep_skip"}),
+        (partial(Stacked, skips=GatedSkip), {"adapter", "vlm_skip", "deep_skip"}),
         (partial(Stacked, adapter=partial(MLPAdapter, width=8)),
          {"adapter", "vlm_skip", "deep_skip"}),
         (partial(Stacked, vlm_skip=False), {"adapter", "deep_skip"}),
@@ -80,13 +80,13 @@ def test_what_has_trained_must_find_its_place(first, tmp_path):
     ):
         tiny_module(Unconditional, weights=first)  # nowhere to put the text input
     module = seeded(0, trains=["interleaving.vlm_skip"])
-    path = exported(module, tmp_path / "links.safetensors")
-    with pytest.raises(UserError, match=r"gate is missing"):  # not half of a link
-        tiny_module(partial(Stacked, skips=GatedLink), weights=path)
+    path = exported(module, tmp_path / "skips.safetensors")
+    with pytest.raises(UserError, match=r"gate is missing"):  # not half of a skip
+        tiny_module(partial(Stacked, skips=GatedSkip), weights=path)
     path = exported(seeded(0), tmp_path / "all.safetensors")
     assert read_weights(path).untrained == frozenset()
     with pytest.raises(UserError, match=r"gate is missing"):
-        tiny_module(partial(Stacked, skips=GatedLink), weights=path)
+        tiny_module(partial(Stacked, skips=GatedSkip), weights=path)
 
 
 @pytest.mark.parametrize("trains", [["shallow.blocks.0", "deep"], ["deep.head"]])
@@ -101,7 +101,7 @@ def test_a_part_that_trained_in_part_is_taken_whole(trains, tmp_path):
 
 
 def test_links_that_are_on_must_train(tmp_path, first):
-    random = partial(Stacked, skips=RandomLink)
+    random = partial(Stacked, skips=RandomSkip)
     with pytest.raises(
         UserError, match=r"trains must name interleaving\.vlm_skip, which is on from"
     ):

@@ -112,10 +112,10 @@ class CachedRows:
         self,
         blocks: Sequence[Block],
         image: Float[Tensor, "b n d"] | None = None,
-        seen: Float[Tensor, "b n s"] | None = None,
+        vision: Float[Tensor, "b n s"] | None = None,
     ) -> None:
         """Run a block of text, or one, an image and another, and commit it."""
-        inputs, advance = self.rows.inputs(self.model, blocks, image, seen)
+        inputs, advance = self.rows.inputs(self.model, blocks, image, vision)
         if self.caches is None:
             self.caches = self.model.interleaving.new_caches(
                 self.model.vlm, self.model.deep, self.rows.count, self.room, self._temperature

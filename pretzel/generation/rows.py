@@ -139,7 +139,7 @@ class Rows:
         model: Pretzel,
         blocks: Sequence[Block],
         image: Float[Tensor, "r n d"] | None = None,
-        seen: Float[Tensor, "r n s"] | None = None,
+        vision: Float[Tensor, "r n s"] | None = None,
     ) -> tuple[StreamInputs, "Advance"]:
         """Return the next columns, and where the rows stand behind them.
 
@@ -147,7 +147,7 @@ class Rows:
             model: The model.
             blocks: Text; with an image that which stands before it, then that behind it.
             image: u of an image of every row.
-            seen: What the vision-language model is shown of it; None for u.
+            vision: What the vision-language model is shown of it; None for u.
 
         Raises:
             UserError: If they do not fit.
@@ -175,13 +175,13 @@ class Rows:
         self.require_room(columns)
         self.valid[:, self.length : self.length + columns] = valid
         dense = model.like.new_zeros(*tokens.shape, model.latent.channels)
-        dense_seen = None
+        dense_vision = None
         if image is not None:
             first = blocks[0].tokens.shape[1]
             dense[:, first : first + image.shape[1]] = image
-            if seen is not None:
-                dense_seen = seen.new_zeros(*tokens.shape, seen.shape[-1])
-                dense_seen[:, first : first + image.shape[1]] = seen
+            if vision is not None:
+                dense_vision = vision.new_zeros(*tokens.shape, vision.shape[-1])
+                dense_vision[:, first : first + image.shape[1]] = vision
         inputs = StreamInputs(
             tokens=tokens,
             is_image=is_image,
@@ -189,7 +189,7 @@ class Rows:
             index=own_index,
             positions=positions,
             mask=self.mask(columns),
-            seen=dense_seen,
+            vision=dense_vision,
         )
         return inputs, Advance(valid=valid, next_index=index[:, 0], place=place[:, 0])
 
@@ -223,7 +223,7 @@ class Rows:
         return tokens, is_image, index[:, None] + offsets, positions
 
     def image_inputs(
-        self, model: Pretzel, u: Float[Tensor, "r n d"], seen: Float[Tensor, "r n s"]
+        self, model: Pretzel, u: Float[Tensor, "r n d"], vision: Float[Tensor, "r n s"]
     ) -> StreamInputs:
         """Return the image that has just been committed to the deep stream, once more."""
         n = u.shape[1]
@@ -239,7 +239,7 @@ class Rows:
             index=index,
             positions=positions,
             mask=mask,
-            seen=seen,
+            vision=vision,
         )
 
     def advance(self, streams: StreamOutputs, by: "Advance") -> None:

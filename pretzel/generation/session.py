@@ -14,7 +14,7 @@ from pretzel.generation.cached_rows import CachedRows
 from pretzel.generation.drawing import StreamInversion
 from pretzel.generation.rows import Block, text_block
 from pretzel.generation.token_choice import GREEDY, Writing
-from pretzel.interleave.seeing import Seeing
+from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel
 from pretzel.rng import stream
 from pretzel.sampling.guidance import Guidance
@@ -122,17 +122,17 @@ class Session(CachedRows):
             UserError: If the interleaving models no image here, there is no room, or x is missing.
         """
         assert not self.is_drawing
-        sight = self.model.interleaving.sight
-        if x is None and sight is not None and not sight.is_causal:
+        vision_input = self.model.interleaving.vision_input
+        if x is None and vision_input is not None and not vision_input.is_causal:
             raise UserError(
                 "x must be given where the vision-language model is not shown u, got None with "
-                f"{type(sight).__name__}"
+                f"{type(vision_input).__name__}"
             )
         with self.undone_on_error():
             self._begin()
             end = self.rows.repeated(self.model.vlm.special.end_of_image)
-            seen = None if x is None else self.model.seen(u, x)
-            self._enter([Block.joined(self._pending), end], image=u, seen=seen)
+            vision = None if x is None else self.model.vision_features(u, x)
+            self._enter([Block.joined(self._pending), end], image=u, vision=vision)
             self._pending = []
 
     # Drawing
@@ -220,12 +220,12 @@ class Session(CachedRows):
         assert self.caches is not None
         self.is_drawing = False
         self._drop_null_rows()
-        seen = self.model.seen(u, x)
-        if seen is not None:
+        vision = self.model.vision_features(u, x)
+        if vision is not None:
             interleaving = self.model.interleaving
-            assert isinstance(interleaving, Seeing)  # no other has a sight
-            inputs = self.rows.image_inputs(self.model, u, seen)
-            interleaving.see(inputs, self.model.vlm, self.caches)
+            assert isinstance(interleaving, VisionInterleaving)  # no other has a vision input
+            inputs = self.rows.image_inputs(self.model, u, vision)
+            interleaving.commit_image(inputs, self.model.vlm, self.caches)
         self._queue(self.rows.repeated(self.model.vlm.special.end_of_image))
 
     # Writing

@@ -2,31 +2,31 @@
 
 from pretzel.interleave.adapter import Adapter, LinearAdapter, MLPAdapter, NoAdapter
 from pretzel.interleave.base import Interleaving
-from pretzel.interleave.links import GatedLink, Link, RandomLink, ZeroLink
 from pretzel.interleave.mixture import MixtureOfTransformers
-from pretzel.interleave.sight import SeesFlow, SeesLatents, SeesTower, Sight
+from pretzel.interleave.skips import GatedSkip, RandomSkip, SkipConnection, ZeroSkip
 from pretzel.interleave.stacked import Stacked
 from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.tiled import Tiled
 from pretzel.interleave.unconditional import Unconditional
+from pretzel.interleave.vision_input import FlowInput, LatentInput, TowerInput, VisionInput
 
 __all__ = [
     "Adapter",
-    "GatedLink",
+    "FlowInput",
+    "GatedSkip",
     "Interleaving",
+    "LatentInput",
     "LinearAdapter",
-    "Link",
     "MLPAdapter",
     "MixtureOfTransformers",
     "NoAdapter",
-    "RandomLink",
-    "SeesFlow",
-    "SeesLatents",
-    "SeesTower",
-    "Sight",
+    "RandomSkip",
+    "SkipConnection",
     "Stacked",
     "TextPrefix",
     "Tiled",
+    "TowerInput",
     "Unconditional",
-    "ZeroLink",
+    "VisionInput",
+    "ZeroSkip",
 ]

@@ -10,9 +10,9 @@ from torch import nn
 from pretzel.errors import UserError
 from pretzel.flow.conditioner import ConditionerCache
 from pretzel.flow.deep import DeepStream
-from pretzel.interleave.links import Link
 from pretzel.interleave.new_tokens import NewTokens
-from pretzel.interleave.sight import Sight
+from pretzel.interleave.skips import SkipConnection
+from pretzel.interleave.vision_input import VisionInput
 from pretzel.sequence.document import Document
 from pretzel.sequence.masks import Mask
 from pretzel.typing import Bool, Float, Int, Tensor
@@ -27,7 +27,7 @@ class StreamInputs:
         tokens: Token ids (at image positions: any).
         is_image: True at image positions.
         u: Output of the shallow flow at image positions, anything finite elsewhere.
-        seen: What the vision-language model is shown at image positions, anything finite
+        vision: What the vision-language model is shown at image positions, anything finite
             elsewhere; None for u.
         index: Absolute index in the row.
         positions: Text axis, then grid coordinates.
@@ -42,7 +42,7 @@ class StreamInputs:
     index: Int[Tensor, "b l"]
     positions: Int[Tensor, "b l a"]
     mask: Bool[Tensor, "b 1 l k"] | None = None
-    seen: Float[Tensor, "b l s"] | None = None
+    vision: Float[Tensor, "b l s"] | None = None
     blocks: Mask | None = None
 
     @property
@@ -97,7 +97,7 @@ class StreamCaches:
 class Interleaving(nn.Module, ABC):
     """Joins the frozen vision-language model and the deep stream.
 
-    An interleaving owns the links between the streams (projections, skips, adapter), never the
+    An interleaving owns the skips between the streams (projections, skips, adapter), never the
     streams. Each stream keeps its precision: what the VLM is fed is cast to its own, what the flow
     reads of it to the flow's. One function serves training (no caches, whole sequences) and
     generation (caches, chunks of any length), so that both compute the same thing.
@@ -106,14 +106,14 @@ class Interleaving(nn.Module, ABC):
         reads_text: Whether images are conditioned on the text before them.
         answers: Whether text after an image can be predicted (image-to-text, joint loss).
         feeds_vlm: Whether every position enters the VLM, which then keeps a cache.
-        sight: What the VLM is shown at image positions; None where they do not enter it.
+        vision_input: What the VLM is shown at image positions; None where they do not enter it.
         new_tokens: Tokens that the VLM's vocabulary lacks; None if it lacks none.
     """
 
     reads_text: bool
     answers: bool
     feeds_vlm: bool
-    sight: Sight | None = None
+    vision_input: VisionInput | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,13 +143,13 @@ class Interleaving(nn.Module, ABC):
         """Return the logits of the next token, of new ones included, from states for text."""
         return vlm.logits(text) if self.new_tokens is None else self.new_tokens.logits(text, vlm)
 
-    def links_to_text(self) -> Sequence[Link] | None:
-        """Return the links through which alone the deep stream reaches text.
+    def skips_to_text(self) -> Sequence[SkipConnection] | None:
+        """Return the skips through which alone the deep stream reaches text.
 
         While all of them are closed, text is scored without running it (stage S2).
 
         Returns:
-            The links, none if it does not reach text; None if it does otherwise than by links, or
+            The skips, none if it does not reach text; None if it does otherwise than by skips, or
             that is not known.
         """
         return None
@@ -187,7 +187,7 @@ class Interleaving(nn.Module, ABC):
     def text_alone(self, inputs: StreamInputs, vlm: VLMStream) -> Float[Tensor, "b l h"] | None:
         """Return what the language head reads of whole sequences, the deep stream not being run.
 
-        Asked for while the :meth:`links_to_text` are closed; None where there are none to close.
+        Asked for while the :meth:`skips_to_text` are closed; None where there are none to close.
         """
         return None
 

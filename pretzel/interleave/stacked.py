@@ -6,15 +6,15 @@ from torch import nn
 from pretzel.flow.deep import DeepStream
 from pretzel.interleave.adapter import AdapterFactory
 from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
-from pretzel.interleave.links import Link, LinkFactory, ZeroLink
-from pretzel.interleave.seeing import Seeing
-from pretzel.interleave.sight import Sight
+from pretzel.interleave.skips import SkipConnection, SkipFactory, ZeroSkip
+from pretzel.interleave.vision_input import VisionInput
+from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.interleave.whitening import Whitening
 from pretzel.sequence.document import Document
 from pretzel.vlm.base import VLMStream
 
 
-class Stacked(Seeing):
+class Stacked(VisionInterleaving):
     """The Pretzel of the paper.
 
     Image positions enter the VLM through the adapter. The deep stream reads P_in(u) + W_vlm y_vlm
@@ -31,11 +31,11 @@ class Stacked(Seeing):
         deep_skip: Whether W_D exists; without it text is read off the VLM alone.
         detach_u: Stop gradients from the VLM into the shallow flow (an ablation).
         whiten: Whether P_txt and W_vlm read whitened states of the VLM, in place of raw ones.
-        skips: How both skips start; None for :class:`~pretzel.interleave.links.ZeroLink`.
+        skips: How both skips start; None for :class:`~pretzel.interleave.skips.ZeroSkip`.
         adapter: Maps what is seen into the VLM's embedding space; None for
             :class:`~pretzel.interleave.adapter.LinearAdapter`.
-        sight: What the VLM is shown of an image; None for
-            :class:`~pretzel.interleave.sight.SeesFlow`.
+        vision_input: What the VLM is shown of an image; None for
+            :class:`~pretzel.interleave.vision_input.FlowInput`.
     """
 
     def __init__(
@@ -48,18 +48,20 @@ class Stacked(Seeing):
         deep_skip: bool = True,
         detach_u: bool = False,
         whiten: bool = True,
-        skips: LinkFactory | None = None,
+        skips: SkipFactory | None = None,
         adapter: AdapterFactory | None = None,
-        sight: Sight | None = None,
+        vision_input: VisionInput | None = None,
     ) -> None:
-        super().__init__(channels, hidden_size, adapter=adapter, sight=sight, detach_u=detach_u)
-        make_link: LinkFactory = skips or ZeroLink
+        super().__init__(
+            channels, hidden_size, adapter=adapter, vision_input=vision_input, detach_u=detach_u
+        )
+        make_skip: SkipFactory = skips or ZeroSkip
         self.whitening = Whitening(hidden_size=hidden_size) if whiten else None
         self.text_input = nn.Linear(hidden_size, width)
         # Where the image being modelled is not seen, nothing leads from the VLM to its positions.
-        has_vlm_skip = vlm_skip and self.sight.is_causal
-        self.vlm_skip = make_link(hidden_size, width) if has_vlm_skip else None
-        self.deep_skip = make_link(width, hidden_size) if deep_skip else None
+        has_vlm_skip = vlm_skip and self.vision_input.is_causal
+        self.vlm_skip = make_skip(hidden_size, width) if has_vlm_skip else None
+        self.deep_skip = make_skip(width, hidden_size) if deep_skip else None
 
     def start_from(self, vlm: VLMStream) -> None:
         """Fit the whitening and the adapter to the VLM."""
@@ -67,7 +69,7 @@ class Stacked(Seeing):
         if self.whitening is not None:
             self.whitening.fit(vlm)
 
-    def links_to_text(self) -> list[Link]:
+    def skips_to_text(self) -> list[SkipConnection]:
         """Return W_D, if it exists."""
         return [] if self.deep_skip is None else [self.deep_skip]
 

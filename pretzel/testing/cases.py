@@ -30,13 +30,13 @@ from pretzel.flow.transforms import (
     VolumePreserving,
 )
 from pretzel.interleave.adapter import MLPAdapter, NoAdapter
-from pretzel.interleave.links import GatedLink, RandomLink
 from pretzel.interleave.mixture import MixtureOfTransformers
-from pretzel.interleave.sight import SeesLatents, SeesTower
+from pretzel.interleave.skips import GatedSkip, RandomSkip
 from pretzel.interleave.stacked import Stacked
 from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.tiled import Tiled
 from pretzel.interleave.unconditional import Unconditional
+from pretzel.interleave.vision_input import LatentInput, TowerInput
 from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import (
     AttentionTemperature,
@@ -170,30 +170,30 @@ CASES: dict[type, list[Factory]] = {
     Stacked: [
         partial(tiny_pretzel, Stacked),
         partial(tiny_pretzel, partial(Stacked, vlm_skip=False, detach_u=True)),
-        partial(tiny_pretzel, partial(Stacked, skips=RandomLink, adapter=MLPAdapter)),
-        partial(tiny_pretzel, partial(Stacked, skips=GatedLink, sight=SeesLatents())),
-        partial(tiny_pretzel, partial(Stacked, adapter=NoAdapter, sight=SeesTower())),
+        partial(tiny_pretzel, partial(Stacked, skips=RandomSkip, adapter=MLPAdapter)),
+        partial(tiny_pretzel, partial(Stacked, skips=GatedSkip, vision_input=LatentInput())),
+        partial(tiny_pretzel, partial(Stacked, adapter=NoAdapter, vision_input=TowerInput())),
     ],
     Tiled: [
         partial(tiny_pretzel, partial(Tiled, word="VVF"), deep_layers=2),
         partial(
             tiny_pretzel,
-            partial(Tiled, word="VF", direction="vlm_to_flow", links=GatedLink),
+            partial(Tiled, word="VF", direction="vlm_to_flow", skips=GatedSkip),
             deep_layers=4,
         ),
         partial(
             tiny_pretzel,
-            partial(Tiled, word="VFFV", direction="flow_to_vlm", links=RandomLink),
+            partial(Tiled, word="VFFV", direction="flow_to_vlm", skips=RandomSkip),
             deep_layers=4,
         ),
         partial(
             tiny_pretzel,
-            partial(Tiled, word="VVF", links=GatedLink, sight=SeesLatents()),
+            partial(Tiled, word="VVF", skips=GatedSkip, vision_input=LatentInput()),
             deep_layers=2,
         ),
         partial(
             tiny_pretzel,
-            partial(Tiled, word="VVF", adapter=NoAdapter, sight=SeesTower()),
+            partial(Tiled, word="VVF", adapter=NoAdapter, vision_input=TowerInput()),
             deep_layers=2,
         ),
     ],

@@ -142,7 +142,7 @@ def recomputed(
             valid[row, :begin] = False
         packed = replace(packed, is_valid=valid)
     with torch.no_grad():
-        inputs = replace(stream_inputs(packed, u, model.seen(u, x)), mask=packed.mask)
+        inputs = replace(stream_inputs(packed, u, model.vision_features(u, x)), mask=packed.mask)
         outputs: StreamOutputs = model.interleaving(inputs, vlm, model.deep)
     return packed, outputs
 

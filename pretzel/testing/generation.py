@@ -10,7 +10,7 @@ from pretzel.generation.answers import answer
 from pretzel.generation.prompts import prompt_document, prompted, sample_u
 from pretzel.generation.session import Session
 from pretzel.interleave.base import StreamInputs
-from pretzel.interleave.seeing import Seeing
+from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.samplers import Jacobi, Sequential
@@ -46,7 +46,7 @@ def chunks_equal_the_whole(case: Case[Pretzel]) -> Deviation:
     packed = model.packer(viewed, pad="left")
     u = latents(model, len(documents), key="u")
     x = latents(model, len(documents))
-    inputs = replace(stream_inputs(packed, u, model.seen(u, x)), mask=packed.mask)
+    inputs = replace(stream_inputs(packed, u, model.vision_features(u, x)), mask=packed.mask)
     begin = int(packed.is_image[0].int().argmax())
     # Where no text follows an image, end-of-image is not run either.
     length = packed.tokens.shape[1] - (not model.interleaving.answers)
@@ -56,11 +56,11 @@ def chunks_equal_the_whole(case: Case[Pretzel]) -> Deviation:
         whole = model.interleaving(inputs, model.vlm, model.deep)
         chunks = []
         for start, end in pairwise(edges):
-            if inputs.seen is not None and start == begin + u.shape[1]:
+            if inputs.vision is not None and start == begin + u.shape[1]:
                 # What is not known before the image is complete is seen behind it.
-                image = _cut(inputs, begin, start, seen=True)
-                assert isinstance(model.interleaving, Seeing)
-                model.interleaving.see(image, model.vlm, caches)
+                image = _cut(inputs, begin, start, with_vision=True)
+                assert isinstance(model.interleaving, VisionInterleaving)
+                model.interleaving.commit_image(image, model.vlm, caches)
             chunk = _cut(inputs, start, end)
             chunks.append(model.interleaving(chunk, model.vlm, model.deep, caches))
     valid = packed.is_valid[:, :length]
@@ -201,8 +201,8 @@ def _require_counts(
     assert caches is not None
     in_vlm, run = {0, prefix}, counts.vlm
     if interleaving.feeds_vlm:
-        sight = interleaving.sight
-        reads_along = sight is None or sight.is_causal
+        vision_input = interleaving.vision_input
+        reads_along = vision_input is None or vision_input.is_causal
         in_vlm = {columns - (0 if reads_along else lags)}
         run -= counts.taken_back if reads_along else 0
         assert caches.vlm is not None
@@ -344,7 +344,7 @@ def _answer_uncached(
     packed = model.packer([Document(key="", segments=(Image(), Text(content=question)))])
     generated: list[int] = []
     while len(generated) < max_tokens:
-        inputs = stream_inputs(packed, u, model.seen(u, x))
+        inputs = stream_inputs(packed, u, model.vision_features(u, x))
         outputs = model.interleaving(inputs, model.vlm, model.deep)
         logits = model.interleaving.logits(outputs.text[:, -1], model.vlm)
         special = model.vlm.special
@@ -372,7 +372,7 @@ def _append(packed: PackedBatch, token: Int[Tensor, " b"]) -> PackedBatch:
     )
 
 
-def _cut(inputs: StreamInputs, start: int, end: int, *, seen: bool = False) -> StreamInputs:
+def _cut(inputs: StreamInputs, start: int, end: int, *, with_vision: bool = False) -> StreamInputs:
     assert inputs.mask is not None
     return StreamInputs(
         tokens=inputs.tokens[:, start:end],
@@ -381,5 +381,5 @@ def _cut(inputs: StreamInputs, start: int, end: int, *, seen: bool = False) -> S
         index=inputs.index[:, start:end],
         positions=inputs.positions[:, start:end],
         mask=inputs.mask[:, :, start:end, :end],
-        seen=inputs.seen[:, start:end] if seen and inputs.seen is not None else None,
+        vision=inputs.vision[:, start:end] if with_vision and inputs.vision is not None else None,
     )

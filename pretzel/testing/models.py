@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from pretzel.flow.generative_model import Scores
 from pretzel.interleave.base import StreamInputs, StreamOutputs
-from pretzel.interleave.links import Link
-from pretzel.interleave.seeing import Seeing
+from pretzel.interleave.skips import SkipConnection
+from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sequence.document import Document, Image, Text
 from pretzel.testing.case import FP32, FP64, Case, normal, perturb
@@ -39,13 +39,13 @@ def inputs_of(
         u: Of their images.
         x: Their noised latents, where the VLM is shown more than u; None for those of u.
     """
-    sight = model.interleaving.sight
-    seen = None
-    if sight is not None and not sight.is_causal:
+    vision_input = model.interleaving.vision_input
+    vision = None
+    if vision_input is not None and not vision_input.is_causal:
         with torch.no_grad():
             x = model.shallow.inverse(u.detach()) if x is None else x
-        seen = model.seen(u, x)
-    return stream_inputs(model.pack(whole), u, seen)
+        vision = model.vision_features(u, x)
+    return stream_inputs(model.pack(whole), u, vision)
 
 
 def run_streams(
@@ -197,21 +197,21 @@ def state_dict_holds_everything(case: Case[Pretzel]) -> Deviation:
 def unfinished_images_are_not_seen(case: Case[Pretzel]) -> Deviation:
     """A VLM that is shown more of position n than u_n leads into an image being modelled."""
     model = case.build()
-    sight = model.interleaving.sight
-    if sight is None or sight.is_causal:
+    vision_input = model.interleaving.vision_input
+    if vision_input is None or vision_input.is_causal:
         return Deviation(what="u alone is seen", error=0.0, tolerance=0.0)
     text = Text(content="a circle?")
     two = [Document(key="", segments=(text, Image(), text, Image(), text))]
     inputs = inputs_of(model, two, latents(model, 2, key="u"))
-    assert inputs.seen is not None
+    assert inputs.vision is not None
     own = inputs.is_image[0].nonzero()[:, 0].view(2, -1)
     with torch.no_grad():
         expected = model.interleaving(inputs, model.vlm, model.deep)
         results = []
         for image in own:
-            seen = inputs.seen.clone()
-            seen[:, image] += 1
-            found = model.interleaving(replace(inputs, seen=seen), model.vlm, model.deep)
+            vision = inputs.vision.clone()
+            vision[:, image] += 1
+            found = model.interleaving(replace(inputs, vision=vision), model.vlm, model.deep)
             changed = (found.deep - expected.deep).abs().amax(dim=(0, 2))
             # Behind it stands end-of-image, and then nothing is left to be hidden.
             require(bool(changed[image[-1] + 2 :].all()), "a completed image is not seen")
@@ -219,13 +219,13 @@ def unfinished_images_are_not_seen(case: Case[Pretzel]) -> Deviation:
     return check(worst_of(results))
 
 
-def _links(model: Pretzel) -> dict[str, Link]:
-    return {name: m for name, m in model.named_modules() if isinstance(m, Link)}
+def _skips(model: Pretzel) -> dict[str, SkipConnection]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, SkipConnection)}
 
 
 def _is_exempt(model: Pretzel) -> Deviation | None:
-    """Return why a law on links that start at zero does not ask for anything; None if it does."""
-    opened = [name for name, link in _links(model).items() if not link.starts_at_zero]
+    """Return why a law on skips that start at zero does not ask for anything; None if it does."""
+    opened = [name for name, skip in _skips(model).items() if not skip.starts_at_zero]
     if opened:
         return Deviation(what=f"{opened[0]} starts open", error=0.0, tolerance=0.0)
     return None
@@ -250,14 +250,14 @@ def text_starts_as_the_vlm(case: Case[Pretzel]) -> Deviation:
     is_text = ~inputs.is_image
     interleaving, vlm = model.interleaving, model.vlm
     # Weights that are routed run over other rows at once, which rounds differently.
-    is_same_arithmetic = isinstance(interleaving, Seeing)
+    is_same_arithmetic = isinstance(interleaving, VisionInterleaving)
     with torch.no_grad():
         text = interleaving(inputs, vlm, model.deep).text
         own = vlm(interleaving.embed(inputs.tokens, vlm), inputs.index)[:, :begin]
         found, expected = (vlm.logits(states) for states in (text[:, :begin], own))
         tolerance = 0.0 if is_same_arithmetic else 1e-6
         results = [within(found, expected, tolerance, "logits before an image = the VLM's own")]
-        if isinstance(interleaving, Seeing):
+        if isinstance(interleaving, VisionInterleaving):
             whole = interleaving.run_vlm(inputs, vlm, None)
             assert whole is not None
             found, expected = (vlm.logits(states[is_text]) for states in (text, whole))
@@ -266,16 +266,16 @@ def text_starts_as_the_vlm(case: Case[Pretzel]) -> Deviation:
 
 
 def text_alone_is_the_same(case: Case[Pretzel]) -> Deviation:
-    """While links to text are closed, text scored without the deep stream is not that with it."""
+    """While skips to text are closed, text scored without the deep stream is not that with it."""
     if case.perturbed:
         return AT_START
     model = case.build(dtype=torch.float32)
-    links = model.interleaving.links_to_text()
-    if links is None or not all(link.starts_at_zero for link in links):
+    skips = model.interleaving.skips_to_text()
+    if skips is None or not all(skip.starts_at_zero for skip in skips):
         return Deviation(what="text needs the deep stream", error=0.0, tolerance=0.0)
     for part in (model.deep, model.shallow):  # a flow that does something
         perturb(part)
-    closed = {id(parameter) for link in links for parameter in link.parameters()}
+    closed = {id(parameter) for skip in skips for parameter in skip.parameters()}
     trained = [p for p in model.interleaving.parameters() if id(p) not in closed]
     x = latents(model, 4).float()
 
@@ -298,8 +298,8 @@ def vision_starts_as_the_plain_flow(case: Case[Pretzel]) -> Deviation:
         return AT_START
     model = case.build()
     exempt = _is_exempt(model)
-    if exempt or not isinstance(model.interleaving, Seeing):
-        return exempt or Deviation(what="there are no links", error=0.0, tolerance=0.0)
+    if exempt or not isinstance(model.interleaving, VisionInterleaving):
+        return exempt or Deviation(what="there are no skips", error=0.0, tolerance=0.0)
     for part in (model.deep, model.shallow):  # a flow that does something
         perturb(part)
     u = latents(model, 1, key="u")
@@ -312,24 +312,24 @@ def vision_starts_as_the_plain_flow(case: Case[Pretzel]) -> Deviation:
     return within(found, expected, 0.0, "parameters of u")
 
 
-def links_leave_zero(case: Case[Pretzel]) -> Deviation:
-    """A link that starts at zero gets no gradient there, and stays what it is."""
+def skips_leave_zero(case: Case[Pretzel]) -> Deviation:
+    """A skip that starts at zero gets no gradient there, and stays what it is."""
     if case.perturbed:
         return AT_START
     model = case.build()
-    links = _links(model)
-    for link in links.values():
-        link.requires_grad_(False)
+    skips = _skips(model)
+    for skip in skips.values():
+        skip.requires_grad_(False)
     perturb(model)
-    for link in links.values():
-        link.requires_grad_(True)
-    if links:
+    for skip in skips.values():
+        skip.requires_grad_(True)
+    if skips:
         given = batch(model)
         output = model(given, latents(model, len(given.images), key="noise"))
         loss = -output.log_prob.sum() + output.token_nll.sum()
-        for name, link in links.items():
+        for name, skip in skips.items():
             gradients = torch.autograd.grad(
-                loss, list(link.parameters()), retain_graph=True, allow_unused=True
+                loss, list(skip.parameters()), retain_graph=True, allow_unused=True
             )
             moves = any(gradient is not None and bool(gradient.any()) for gradient in gradients)
             require(moves, f"gradient: {name} gets none in any of its parameters")

@@ -74,7 +74,7 @@ class PretzelModule(SavedModule):
             the trainable parameters and does not end in ``?``, or nothing trains; if L_NF is off
             and the model has no image-to-text; if ``weights`` cannot be read, are those of another
             architecture, or were trained around other frozen parts; if ``text_states`` would not
-            do; when it is to be fitted, if a link does not train although it is on from the start
+            do; when it is to be fitted, if a skip does not train although it is on from the start
             and no stage before has trained it.
     """
 
@@ -329,7 +329,7 @@ class PretzelModule(SavedModule):
         return answer_by_key(self.pretzel, images, questions, keys, seed=self.seed)
 
     def on_fit_start(self) -> None:
-        """Refuse links that are on and untrained; see what need not run; find text states."""
+        """Refuse skips that are on and untrained; see what need not run; find text states."""
         super().on_fit_start()
         self._check_off()
         self._text_is_alone = not self.loss.flow_weight and self._flow_is_shut_out()

@@ -15,7 +15,7 @@ from pretzel.errors import UserError
 from pretzel.files.storage import save_tensors
 from pretzel.files.weights import check_architecture, check_frozen
 from pretzel.flow.generative_model import GenerativeModel
-from pretzel.interleave.links import Link
+from pretzel.interleave.skips import SkipConnection
 from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
 from pretzel.sampling.samplers import Sampler
@@ -165,15 +165,15 @@ class SavedModule(LightningModule):
         self.sampler.load_state(start.sampler)
 
     def _check_off(self) -> None:
-        """Refuse links that are on although no stage trains them."""
+        """Refuse skips that are on although no stage trains them."""
         untrained = self._untrained()
-        for name, link in self.named_modules():
-            is_on = isinstance(link, Link) and not link.starts_at_zero
+        for name, skip in self.named_modules():
+            is_on = isinstance(skip, SkipConnection) and not skip.starts_at_zero
             if is_on and any(other.startswith(f"{name}.") for other in untrained):
                 raise UserError(
                     f"trains must name {name.removeprefix('pretzel.')}, which is on from the "
-                    f"start ({type(link).__name__}) and has not been trained; where it is not to "
-                    "train, choose ZeroLink"
+                    f"start ({type(skip).__name__}) and has not been trained; where it is not to "
+                    "train, choose ZeroSkip"
                 )
 
     def _flow_is_shut_out(self) -> bool:
@@ -183,15 +183,15 @@ class SavedModule(LightningModule):
         """
         if not isinstance(self.pretzel, Pretzel):
             return False
-        links = self.pretzel.interleaving.links_to_text()
-        if links is None:
+        skips = self.pretzel.interleaving.skips_to_text()
+        if skips is None:
             return False
         untrained = set(self._untrained())
         names = {module: name for name, module in self.named_modules()}
         return all(
-            link.starts_at_zero
-            and all(f"{names[link]}.{name}" in untrained for name, _ in link.named_parameters())
-            for link in links
+            skip.starts_at_zero
+            and all(f"{names[skip]}.{name}" in untrained for name, _ in skip.named_parameters())
+            for skip in skips
         )
 
     def setup(self, stage: str) -> None:

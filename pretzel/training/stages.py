@@ -44,7 +44,7 @@ class StartingWeights:
         """Return a module's state with what has been trained in the place of its own.
 
         A part of which no stage has trained anything starts as this one configures it, such as
-        links that are off in S1 and random in S3. So do parts of the interleaving that the stage
+        skips that are off in S1 and random in S3. So do parts of the interleaving that the stage
         before did not have. Everything else is taken as it is: whether it fits is for the module
         to check.
 

@@ -81,7 +81,7 @@ class VLMStream(nn.Module, ABC):
         n = math.prod(grid)
         return list(range(n)), n
 
-    def see(
+    def encode_images(
         self, images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, ...]]:
         """Return what its own vision tower puts at image positions, raster order, and the grid.

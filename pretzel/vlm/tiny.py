@@ -61,7 +61,7 @@ class TinyVLM(VLMStream):
         """Return the embeddings of token ids."""
         return self.network.embed(tokens)
 
-    def see(
+    def encode_images(
         self, images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, ...]]:
         """Return what its own vision tower puts at the image positions, raster order, and the grid.

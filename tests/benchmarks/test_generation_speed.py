@@ -166,7 +166,7 @@ def test_floor_reads_each_weight_once_and_of_the_null_branch_its_image_alone(mod
         place = Place(kind=kind, images=0, length=10, count=2, rounds=[])
         needed = generation_bytes.step_floor(model, place, held)
         assert needed.num_bytes == own[kind] + positions * 8192
-    # What is left out are the parts of the other kind: the head, and the links of text.
+    # What is left out are the parts of the other kind: the head, and the skips of text.
     vlm = sum(p.nbytes for p in model.vlm.decoder_layers().parameters())
     deep = sum(p.nbytes for p in model.deep.parameters())
     assert vlm + deep < own["position"] < vlm + deep + 2**20

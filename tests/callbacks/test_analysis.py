@@ -1,4 +1,4 @@
-"""What the links add, on the real model, against a computation by hand."""
+"""What the skips add, on the real model, against a computation by hand."""
 
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,12 @@ from tiny import TRANSFORMER, caption_batch, images, joined, perturb, question_b
 from torch.utils.data import DataLoader
 from world import Known, Recaller, make_trainer
 
-from callbacks.analysis import LinkAnalysis
+from callbacks.analysis import SkipAnalysis
 from callbacks.drift import TextDrift
 from pretzel.errors import UserError
 from pretzel.flow import DeepStream
-from pretzel.interleave import GatedLink, RandomLink, Stacked, Unconditional, ZeroLink
-from pretzel.interleave.links import Link
+from pretzel.interleave import GatedSkip, RandomSkip, Stacked, Unconditional, ZeroSkip
+from pretzel.interleave.skips import SkipConnection
 from pretzel.interleave.tiled import Tiled
 from pretzel.model import stream_inputs
 from pretzel.sequence.document import DocumentBatch, question_document
@@ -90,13 +90,13 @@ class Keep(Callback):
         torch.save(values, Path(trainer.default_root_dir) / f"rank{trainer.global_rank}.pt")
 
 
-def stacked(link: type[Link], **settings: object) -> partial:
-    return partial(Stacked, skips=link, **settings)
+def stacked(skip: type[SkipConnection], **settings: object) -> partial:
+    return partial(Stacked, skips=skip, **settings)
 
 
-def moved(link: type[Link] = RandomLink, **settings: object):
+def moved(skip: type[SkipConnection] = RandomSkip, **settings: object):
     torch.manual_seed(0)  # whatever ran before
-    module = tiny_module(stacked(link, **settings))
+    module = tiny_module(stacked(skip, **settings))
     perturb(module, 0.2)
     return module
 
@@ -162,7 +162,7 @@ def no_hooks(module) -> bool:
 
 def test_ratios_and_cosines_are_those_computed_by_hand(tmp_path: Path) -> None:
     module = moved()
-    found = analysed(tmp_path, module, LinkAnalysis(batch_size=2))
+    found = analysed(tmp_path, module, SkipAnalysis(batch_size=2))
     expected = by_hand(module)
     assert found.keys() <= expected.keys()
     assert {"analysis/vlm_skip/image_ratio", "analysis/deep_skip/answer_alignment"} <= found.keys()
@@ -172,8 +172,8 @@ def test_ratios_and_cosines_are_those_computed_by_hand(tmp_path: Path) -> None:
 
 
 def test_links_at_zero_have_ratio_zero_and_no_alignment(tmp_path: Path) -> None:
-    for i, link in enumerate((ZeroLink, GatedLink)):
-        found = analysed(tmp_path / str(i), tiny_module(stacked(link)), LinkAnalysis())
+    for i, skip in enumerate((ZeroSkip, GatedSkip)):
+        found = analysed(tmp_path / str(i), tiny_module(stacked(skip)), SkipAnalysis())
         assert found["analysis/vlm_skip/image_ratio"] == 0
         assert found["analysis/deep_skip/text_ratio"] == 0
         assert set(found.values()) == {0.0}
@@ -181,68 +181,68 @@ def test_links_at_zero_have_ratio_zero_and_no_alignment(tmp_path: Path) -> None:
 
 
 def test_a_link_along_its_target_and_twice_as_long(tmp_path: Path) -> None:
-    module = tiny_module(partial(Stacked, vlm_skip=False, skips=RandomLink))
+    module = tiny_module(partial(Stacked, vlm_skip=False, skips=RandomSkip))
 
     def contribution(self, source: torch.Tensor) -> torch.Tensor:
         return -2 * self.seen
 
-    link = module.pretzel.interleaving.deep_skip
-    link.register_forward_pre_hook(lambda link, args: setattr(link, "seen", args[0]))
-    link.contribution = contribution.__get__(link)
-    found = analysed(tmp_path, module, LinkAnalysis())
+    skip = module.pretzel.interleaving.deep_skip
+    skip.register_forward_pre_hook(lambda skip, args: setattr(skip, "seen", args[0]))
+    skip.contribution = contribution.__get__(skip)
+    found = analysed(tmp_path, module, SkipAnalysis())
     assert found["analysis/deep_skip/text_ratio"] == pytest.approx(2)
     assert found["analysis/deep_skip/text_alignment"] == pytest.approx(-1)
 
 
 def test_only_positions_where_a_link_is_open_count(tmp_path: Path) -> None:
-    class FirstOnly(RandomLink):
+    class FirstOnly(RandomSkip):
         def forward(self, target, source, where=None):
             return super().forward(target, source, where=where)
 
     module = tiny_module(partial(Stacked, vlm_skip=False, skips=FirstOnly))
-    link = module.pretzel.interleaving.deep_skip
+    skip = module.pretzel.interleaving.deep_skip
 
-    def first(link, args, kwargs):
+    def first(skip, args, kwargs):
         where = torch.zeros(args[0].shape[:2], dtype=torch.bool)
         where[:, 0] = True
         return args[:2], {"where": where}
 
-    link.register_forward_pre_hook(first, with_kwargs=True)
+    skip.register_forward_pre_hook(first, with_kwargs=True)
     batch = question_batch(("is there a circle?", "no"))  # starts with begin-of-image, a text token
-    found = analysed(tmp_path, module, LinkAnalysis(num_samples=0), [batch])
+    found = analysed(tmp_path, module, SkipAnalysis(num_samples=0), [batch])
     _, y_vlm, _, _, y_deep = states(module, batch)
-    added = link.contribution(y_deep)[:, 0]
+    added = skip.contribution(y_deep)[:, 0]
     expected = float((added.norm(dim=-1) / y_vlm[:, 0].norm(dim=-1)).mean().detach())
     assert found["analysis/deep_skip/text_ratio"] == pytest.approx(expected, rel=1e-4)
     assert "analysis/deep_skip/image_ratio" not in found
 
 
-def tiled(link: type[Link]):
+def tiled(skip: type[SkipConnection]):
     """Return a module whose streams are joined after every second layer of the VLM."""
     module = tiny_module()
     model = module.pretzel
     parts = {"transform": model.deep.transform, "conditioner": TRANSFORMER}
     model.deep = DeepStream(model.latent.channels, model.latent.grid, 2, **parts)
     model.interleaving = Tiled(
-        model.latent.channels, model.vlm.hidden_size, model.deep.width, word="VVF", links=link
+        model.latent.channels, model.vlm.hidden_size, model.deep.width, word="VVF", skips=skip
     )
     model.interleaving.start_from(model.vlm)
     return module
 
 
 def test_links_of_layers_are_told_apart(tmp_path: Path) -> None:
-    found = analysed(tmp_path / "a", tiled(RandomLink), LinkAnalysis())
+    found = analysed(tmp_path / "a", tiled(RandomSkip), SkipAnalysis())
     names = {name.split("/")[1] for name in found}
     assert names == {"vlm_links.1", "vlm_links.3", "flow_links.1", "last"}
     assert all(value != 0 for value in found.values())
-    found = analysed(tmp_path / "b", tiled(ZeroLink), LinkAnalysis())
+    found = analysed(tmp_path / "b", tiled(ZeroSkip), SkipAnalysis())
     assert set(found.values()) == {0.0}
 
 
 def test_what_test_logs_has_names_of_its_own(tmp_path: Path) -> None:
     module = moved()
-    tested = analysed(tmp_path / "a", module, LinkAnalysis(), stage="test")
-    validated = analysed(tmp_path / "b", module, LinkAnalysis())
+    tested = analysed(tmp_path / "a", module, SkipAnalysis(), stage="test")
+    validated = analysed(tmp_path / "b", module, SkipAnalysis())
     assert tested == {f"test/{name}": value for name, value in validated.items()}
 
 
@@ -254,9 +254,9 @@ def test_a_second_pass_over_a_batch_is_not_counted(tmp_path: Path) -> None:
             return first
 
     module = moved()
-    once = analysed(tmp_path / "a", module, LinkAnalysis())
+    once = analysed(tmp_path / "a", module, SkipAnalysis())
     module.__class__ = Twice
-    assert analysed(tmp_path / "b", module, LinkAnalysis()) == once
+    assert analysed(tmp_path / "b", module, SkipAnalysis()) == once
 
 
 def test_nothing_is_left_hooked_after_an_exception(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_nothing_is_left_hooked_after_an_exception(tmp_path: Path) -> None:
         return run(*args, **kwargs)
 
     module.pretzel.deep.forward = breaks
-    for callback in (LinkAnalysis(), TextDrift()):
+    for callback in (SkipAnalysis(), TextDrift()):
         with pytest.raises(RuntimeError, match="out of memory"):
             analysed(tmp_path, module, callback)
         assert no_hooks(module)
@@ -287,7 +287,7 @@ def test_training_steps_know_nothing_of_it(tmp_path: Path) -> None:
 
     module.__class__ = Watched
     trainer = make_trainer(
-        tmp_path, [LinkAnalysis(), TextDrift()], max_steps=3, val_check_interval=1, board=True
+        tmp_path, [SkipAnalysis(), TextDrift()], max_steps=3, val_check_interval=1, board=True
     )
     trainer.fit(module, datamodule=Batches(known_batches(), known_samples()))
     assert hooked == [False] * 3
@@ -302,7 +302,7 @@ def test_training_steps_know_nothing_of_it(tmp_path: Path) -> None:
 
 
 def test_where_there_are_no_links_nothing_is_logged(tmp_path: Path) -> None:
-    for callback in (LinkAnalysis(), TextDrift()):
+    for callback in (SkipAnalysis(), TextDrift()):
         assert analysed(tmp_path, tiny_module(Unconditional), callback) == {}
         with pytest.raises(UserError, match=r"needs a module with a GenerativeModel"):
             analysed(tmp_path, Recaller(), callback)
@@ -310,9 +310,9 @@ def test_where_there_are_no_links_nothing_is_logged(tmp_path: Path) -> None:
 
 def test_batches_of_captions_alone_are_analysed_without_answers(tmp_path: Path) -> None:
     batches = [caption_batch("a red circle")]
-    found = analysed(tmp_path, moved(), LinkAnalysis(), batches, samples=[])
+    found = analysed(tmp_path, moved(), SkipAnalysis(), batches, samples=[])
     assert {name.split("/")[-1].split("_")[0] for name in found} == {"image", "text"}
-    found = analysed(tmp_path, moved(), LinkAnalysis(num_samples=0), batches)
+    found = analysed(tmp_path, moved(), SkipAnalysis(num_samples=0), batches)
     assert not any("answer" in name for name in found)
 
 
@@ -321,12 +321,12 @@ def test_two_ranks_log_what_one_does(tmp_path: Path) -> None:
     batches = known_batches()[::2]  # one for each rank: unlike in size, the second without targets
     module = moved()
     one, two = tmp_path / "one", tmp_path / "two"
-    expected = analysed(one, module, LinkAnalysis(), batches)
+    expected = analysed(one, module, SkipAnalysis(), batches)
     expected |= analysed(one, module, TextDrift(), batches)
     two.mkdir()
     trainer = make_trainer(
         two,
-        [LinkAnalysis(), TextDrift(), Keep()],
+        [SkipAnalysis(), TextDrift(), Keep()],
         devices=2,
         strategy="ddp_fork",
         use_distributed_sampler=True,

@@ -21,10 +21,10 @@ from tiny import perturb, tiny_module
 
 from callbacks.drift import TextDrift
 from pretzel.errors import UserError
-from pretzel.interleave import GatedLink, ZeroLink
+from pretzel.interleave import GatedSkip, ZeroSkip
 
 
-@pytest.mark.parametrize("make", [lambda: tiny_module(stacked(GatedLink)), lambda: tiled(ZeroLink)])
+@pytest.mark.parametrize("make", [lambda: tiny_module(stacked(GatedSkip)), lambda: tiled(ZeroSkip)])
 def test_text_has_not_drifted_at_the_start(tmp_path: Path, make) -> None:
     found = analysed(tmp_path, make(), TextDrift())
     assert found["val/text_drift"] == 0
@@ -68,7 +68,7 @@ def test_drift_needs_questions(tmp_path: Path) -> None:
 
 
 def test_links_inside_the_language_model_are_left_out_of_the_reference(tmp_path: Path) -> None:
-    module = tiled(ZeroLink)
+    module = tiled(ZeroSkip)
     start = analysed(tmp_path / "a", module, TextDrift())
     perturb(module.pretzel.interleaving.flow_links, 0.1)
     found = analysed(tmp_path / "b", module, TextDrift())

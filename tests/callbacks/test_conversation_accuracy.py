@@ -20,8 +20,8 @@ from pretzel.errors import UserError
 from pretzel.generation.conversation import conversation_with
 from pretzel.generation.pictures import pictures
 from pretzel.interleave import Stacked, TextPrefix
-from pretzel.interleave.sight import SeesLatents
 from pretzel.interleave.tiled import Tiled
+from pretzel.interleave.vision_input import LatentInput
 from pretzel.sampling.denoisers import ScoreDenoiser
 from pretzel.vlm.tiny import TinyVLM
 
@@ -85,7 +85,8 @@ def test_nothing_that_should_not_be_copied_has_no_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "interleaving", [Stacked, partial(Stacked, sight=SeesLatents()), partial(Tiled, word="VVVVF")]
+    "interleaving",
+    [Stacked, partial(Stacked, vision_input=LatentInput()), partial(Tiled, word="VVVVF")],
 )
 def test_batches_equal_conversations_one_by_one(interleaving) -> None:
     module = perturbed(interleaving, denoiser=ScoreDenoiser())

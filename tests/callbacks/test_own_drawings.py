@@ -26,8 +26,8 @@ from pretzel.errors import UserError
 from pretzel.generation.conversation import conversation_with
 from pretzel.generation.pictures import pictures
 from pretzel.interleave import Stacked, TextPrefix
-from pretzel.interleave.sight import SeesLatents
 from pretzel.interleave.tiled import Tiled
+from pretzel.interleave.vision_input import LatentInput
 from pretzel.sampling.denoisers import ScoreDenoiser
 from pretzel.sampling.guidance import NoGuidance
 from pretzel.sequence.document import Document, Image, Text
@@ -157,7 +157,8 @@ def test_known_drawings_and_known_answers_give_known_numbers(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "interleaving", [Stacked, partial(Stacked, sight=SeesLatents()), partial(Tiled, word="VVVVF")]
+    "interleaving",
+    [Stacked, partial(Stacked, vision_input=LatentInput()), partial(Tiled, word="VVVVF")],
 )
 def test_batches_equal_conversations_one_by_one(interleaving) -> None:
     module = perturbed(interleaving, denoiser=ScoreDenoiser())

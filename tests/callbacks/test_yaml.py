@@ -23,7 +23,7 @@ callbacks:
     init_args: {folder: pictures}
   - class_path: callbacks.VQAAccuracy
     init_args: {num_validation_questions: 500}
-  - class_path: callbacks.LinkAnalysis
+  - class_path: callbacks.SkipAnalysis
     init_args: {num_samples: 50}
   - class_path: callbacks.TextDrift
     init_args: {num_samples: 50}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pretzel.interleave import GatedLink, Interleaving, SeesLatents, Stacked, ZeroLink
+from pretzel.interleave import GatedSkip, Interleaving, LatentInput, Stacked, ZeroSkip
 from pretzel.interleave import mixture as mixture_module
 from pretzel.interleave.base import StreamOutputs
 from pretzel.interleave.mixture import MixtureOfTransformers
@@ -23,7 +23,7 @@ TRIALS = [
     for number, factory in enumerate(CASES.get(part, ()))
 ]
 VARIANTS = [pytest.param(trial.values[0], id=trial.id) for trial in TRIALS if trial.values[1]]
-# What links, adapters, sights and words may break; all of them in the slow test
+# What skips, adapters, vision inputs and words may break; all of them in the slow test
 OF_VARIANTS = (
     "models.",
     "generation.chunks_equal",
@@ -65,7 +65,7 @@ class SkipLooksAhead(Stacked):
         self.vlm_skip = Ahead(hidden_size, width)
 
 
-class Ahead(ZeroLink):
+class Ahead(ZeroSkip):
     def contribution(self, source):
         return super().contribution(source.roll(-1, dims=1))
 
@@ -104,7 +104,7 @@ class SkipStartsOpen(Stacked):
         nn.init.normal_(self.deep_skip.linear.weight)
 
 
-class UnusedLink(Stacked):
+class UnusedSkip(Stacked):
     def __init__(self, channels, hidden_size, width):
         super().__init__(channels, hidden_size, width)
         self.extra = nn.Linear(width, width)
@@ -121,7 +121,7 @@ class Unfreezes(Stacked):
         return super().forward(inputs, vlm, deep, caches)
 
 
-class ZeroTimesZero(GatedLink):
+class ZeroTimesZero(GatedSkip):
     """Neither factor gets a gradient while the other is zero."""
 
     def __init__(self, source, target):
@@ -133,14 +133,14 @@ class OpenToUnfinishedImages(Tiled):
     """Lets the VLM, which is shown x, into the image that is being modelled."""
 
     def forward(self, *args):
-        self.sight.is_causal = True
+        self.vision_input.is_causal = True
         outputs = super().forward(*args)
-        self.sight.is_causal = False
+        self.vision_input.is_causal = False
         return outputs
 
 
 class ShownTwice(Stacked):
-    """The flow reads the adapted image beside u, without a link."""
+    """The flow reads the adapted image beside u, without a skip."""
 
     def __init__(self, channels, hidden_size, width):
         super().__init__(channels, hidden_size, width)
@@ -152,7 +152,7 @@ class ShownTwice(Stacked):
 
 
 class ReadBesideTheLinks(Stacked):
-    """Text reads the deep stream, without a link."""
+    """Text reads the deep stream, without a skip."""
 
     def __init__(self, channels, hidden_size, width):
         super().__init__(channels, hidden_size, width)
@@ -163,8 +163,8 @@ class ReadBesideTheLinks(Stacked):
         return replaced(outputs, text=outputs.text + self.beside(outputs.deep))
 
 
-def tiled(links=ZeroLink, direction="both", part=Tiled, sight=None):
-    return partial(part, word="VVF", links=links, direction=direction, sight=sight)
+def tiled(skips=ZeroSkip, direction="both", part=Tiled, vision_input=None):
+    return partial(part, word="VVF", skips=skips, direction=direction, vision_input=vision_input)
 
 
 class StartsRandom(MixtureOfTransformers):
@@ -217,16 +217,16 @@ BROKEN = [
     (ForgetsTheMask, "generation.rows_generate_independently"),
     (RunsTheVlmTwice, "generation.positions_are_committed_once"),
     (SkipStartsOpen, "models.text_starts_as_the_vlm"),
-    (UnusedLink, "models.every_parameter_is_trained"),
+    (UnusedSkip, "models.every_parameter_is_trained"),
     (Unfreezes, "models.every_parameter_is_trained"),
     (ShownTwice, "models.vision_starts_as_the_plain_flow"),
     (ReadBesideTheLinks, "models.text_alone_is_the_same"),
     (tiled(Ahead, "vlm_to_flow"), "models.means_see_only_the_past"),
     (tiled(Ahead, "vlm_to_flow"), "models.likelihood_is_exact"),
     (tiled(Ahead, "flow_to_vlm"), "models.text_sees_only_the_past"),
-    (tiled(ZeroTimesZero), "models.links_leave_zero"),
+    (tiled(ZeroTimesZero), "models.skips_leave_zero"),
     (
-        tiled(part=OpenToUnfinishedImages, sight=SeesLatents()),
+        tiled(part=OpenToUnfinishedImages, vision_input=LatentInput()),
         "models.unfinished_images_are_not_seen",
     ),
     (ImageWeightsActOnText, "models.text_starts_as_the_vlm"),
@@ -237,7 +237,7 @@ AT_START = (
     "text_starts_as_the_vlm",
     "text_alone_is_the_same",
     "vision_starts_as_the_plain_flow",
-    "links_leave_zero",
+    "skips_leave_zero",
 )
 
 

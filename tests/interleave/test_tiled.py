@@ -1,4 +1,4 @@
-"""Tiled: the word over the layers, which links there are, and what they leave alone at zero."""
+"""Tiled: the word over the layers, which skips there are, and what they leave alone at zero."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pretzel.errors import UserError
-from pretzel.interleave import SeesLatents, ZeroLink
+from pretzel.interleave import LatentInput, ZeroSkip
 from pretzel.interleave.residual import ResidualReading, fit_readings
 from pretzel.interleave.tiled import Tiled
 from pretzel.interleave.tiling import flow_layers_after
@@ -64,7 +64,7 @@ def test_words_that_do_not_use_up_both_streams_are_refused_by_the_counts():
         ({}, ["1", "3"], ["1"], True),
         ({"direction": "vlm_to_flow"}, ["1", "3"], [], False),
         ({"direction": "flow_to_vlm"}, [], ["1"], True),
-        ({"sight": SeesLatents()}, ["3"], ["1"], True),
+        ({"vision_input": LatentInput()}, ["3"], ["1"], True),
     ],
 )
 def test_there_is_a_link_at_each_border_in_each_direction(options, into_flow, into_vlm, last):
@@ -110,11 +110,11 @@ def test_each_link_by_itself_moves_the_stream_it_leads_into(moved, part):
     u = latents(model, 2, key="u")
     with torch.no_grad():
         before = run_streams(model, [DOCUMENT], u)
-        for link in getattr(model.interleaving, moved).values():
-            perturb(link)
+        for skip in getattr(model.interleaving, moved).values():
+            perturb(skip)
             after = run_streams(model, [DOCUMENT], u)
             assert not torch.equal(getattr(after, part), getattr(before, part))
-            torch.nn.init.zeros_(link.linear.weight)
+            torch.nn.init.zeros_(skip.linear.weight)
 
 
 @pytest.mark.parametrize("direction", ["vlm_to_flow", "flow_to_vlm"])
@@ -158,6 +158,6 @@ def test_what_the_flow_reads_is_white_at_every_depth_and_blind_to_scale():
 
 def test_it_builds_without_memory_and_copies():
     with torch.device("meta"):
-        model = tiny_pretzel(partial(Tiled, word="VVF", links=ZeroLink), deep_layers=2)
+        model = tiny_pretzel(partial(Tiled, word="VVF", skips=ZeroSkip), deep_layers=2)
     assert model.interleaving.vlm_links["1"].linear.weight.is_meta
     assert not any("readings" in name for name in model.state_dict())

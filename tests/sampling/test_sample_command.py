@@ -250,9 +250,9 @@ def test_mistakes_are_one_sentence_and_write_nothing(made, args, expected):
 
 @pytest.mark.parametrize("option", ["--weights", "weights"])
 def test_weights_are_taken_whole_what_no_stage_has_trained_included(option, tmp_path):
-    links = {"class_path": "pretzel.interleave.RandomLink"}
-    stacked = {"class_path": "pretzel.interleave.Stacked", "init_args": {"skips": links}}
-    config = configuration(tmp_path / "links.yaml", SMALL | {"interleaving": stacked})
+    skips = {"class_path": "pretzel.interleave.RandomSkip"}
+    stacked = {"class_path": "pretzel.interleave.Stacked", "init_args": {"skips": skips}}
+    config = configuration(tmp_path / "skips.yaml", SMALL | {"interleaving": stacked})
     stage = {"trains": ["shallow", "deep"], "learning_rate_scales": {}}
     Path("stage.yaml").write_text(yaml.safe_dump({"model": {"init_args": stage}}))
     module = trained([*config, "-c", "stage.yaml"])

@@ -13,8 +13,8 @@ from pretzel.generation.token_choice import Writing
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.interleave.base import StreamCaches
 from pretzel.interleave.mixture import MixtureOfTransformers
-from pretzel.interleave.sight import SeesLatents
 from pretzel.interleave.tiled import Tiled
+from pretzel.interleave.vision_input import LatentInput
 from pretzel.sampling.guidance import (
     AttentionTemperature,
     GaussianMixing,
@@ -27,7 +27,7 @@ from pretzel.testing.conversations import converse, recomputed
 from pretzel.testing.models import latents
 from pretzel.testing.suite import try_law
 
-UNSEEN = partial(Stacked, sight=SeesLatents())
+UNSEEN = partial(Stacked, vision_input=LatentInput())
 VF = partial(Tiled, word="VF")
 
 
@@ -162,10 +162,10 @@ def test_the_null_branch_is_dropped_with_its_image():
 
 
 def test_an_image_that_is_not_shown_when_complete_is_caught(monkeypatch):
-    def see(self, inputs, vlm, caches):
-        self.run_vlm(type(inputs)(**{**vars(inputs), "seen": inputs.seen * 0}), vlm, caches)
+    def commit_image(self, inputs, vlm, caches):
+        self.run_vlm(type(inputs)(**{**vars(inputs), "vision": inputs.vision * 0}), vlm, caches)
 
-    monkeypatch.setattr(Stacked, "see", see)
+    monkeypatch.setattr(Stacked, "commit_image", commit_image)
     law_breaks("conversations_equal_recomputation", UNSEEN)
 
 

@@ -13,7 +13,7 @@ from pretzel.generation.rows import Rows
 from pretzel.generation.session import Session
 from pretzel.generation.token_choice import Writing
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
-from pretzel.interleave.sight import SeesLatents
+from pretzel.interleave.vision_input import LatentInput
 from pretzel.sampling.denoisers import Denoiser, NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import (
     AttentionTemperature,
@@ -194,7 +194,7 @@ def test_an_image_without_room_leaves_the_session_as_it_was():
 
 
 def test_an_image_that_must_be_seen_must_be_given():
-    session = Session(built(partial(Stacked, sight=SeesLatents())), 1, 40)
+    session = Session(built(partial(Stacked, vision_input=LatentInput())), 1, 40)
     z = latents(session.model, 1)
     with pytest.raises(UserError, match="x must be given where the vision-language model is not"):
         session.read_image(z)
@@ -246,7 +246,7 @@ def test_an_image_that_is_interrupted_leaves_the_session_as_it_was(where, monkey
 
 
 @pytest.mark.parametrize("guidance", [NoGuidance(), GaussianMixing(1.0)])
-@pytest.mark.parametrize("interleaving", [Stacked, partial(Stacked, sight=SeesLatents())])
+@pytest.mark.parametrize("interleaving", [Stacked, partial(Stacked, vision_input=LatentInput())])
 def test_a_conversation_whose_denoiser_is_interrupted_is_as_it_was(guidance, interleaving):
     model = built(interleaving)
 

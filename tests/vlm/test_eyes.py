@@ -98,9 +98,9 @@ def test_images_of_another_size_are_resampled(shipped):
     small = torch.rand(1, 3, 32, 32) * 2 - 1
     doubled = small.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     constant = torch.full((1, 3, 64, 64), 0.3)
-    seen, grid = shipped.see(constant)
+    seen, grid = shipped.encode_images(constant)
     assert grid == (8, 8)
-    torch.testing.assert_close(seen, shipped.see(constant[..., :32, :32])[0])
-    assert shipped.see(doubled)[0].shape == shipped.see(small)[0].shape
+    torch.testing.assert_close(seen, shipped.encode_images(constant[..., :32, :32])[0])
+    assert shipped.encode_images(doubled)[0].shape == shipped.encode_images(small)[0].shape
     with pytest.raises(UserError, match="must be 32 x 32 pixels for this vision tower, got"):
         shipped.network.vision(constant)

@@ -16,7 +16,14 @@ from test_packed_scores import LONG
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
 from pretzel.generation.session import Session
 from pretzel.generation.token_choice import GREEDY
-from pretzel.interleave import NoAdapter, SeesLatents, SeesTower, Stacked, TextPrefix, Unconditional
+from pretzel.interleave import (
+    LatentInput,
+    NoAdapter,
+    Stacked,
+    TextPrefix,
+    TowerInput,
+    Unconditional,
+)
 from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.tiled import Tiled
 from pretzel.latent import Pixels
@@ -39,8 +46,8 @@ INTERLEAVINGS = {
 OTHERS = {
     "TextPrefix": ("qwen3", TextPrefix),
     "Unconditional": ("llama", Unconditional),
-    "SeesLatents": ("smolvlm", partial(Tiled, word="VF", sight=SeesLatents())),
-    "SeesTower": ("qwen2_5_vl", partial(Stacked, adapter=NoAdapter, sight=SeesTower())),
+    "LatentInput": ("smolvlm", partial(Tiled, word="VF", vision_input=LatentInput())),
+    "TowerInput": ("qwen2_5_vl", partial(Stacked, adapter=NoAdapter, vision_input=TowerInput())),
 }
 PAIRS = [
     pytest.param(family, part, id=f"{family}-{name}")
@@ -135,7 +142,7 @@ def results(model: Pretzel, device: str, pack_length: int | None) -> list[torch.
 @pytest.mark.gpu
 @pytest.mark.parametrize("pack_length", [None, 60])
 @pytest.mark.parametrize("pinned", [None, "cpu"], ids=["moved", "pinned"])
-@pytest.mark.parametrize("interleaving", [*INTERLEAVINGS, "SeesTower"])
+@pytest.mark.parametrize("interleaving", [*INTERLEAVINGS, "TowerInput"])
 def test_a_gpu_agrees_with_the_cpu(vlm_of, interleaving, pinned, pack_length):
     family, part = OTHERS.get(interleaving) or ("qwen2_5_vl", INTERLEAVINGS[interleaving])
     case = Case(factory=partial(pretzel, vlm_of(family), part), perturbed=True)

@@ -26,14 +26,14 @@ def pictures(count: int, height: int = 16, width: int = 16) -> torch.Tensor:
 def test_features_are_in_raster_order(family):
     vlm = tiny_vlm(family)
     images = pictures(3)
-    features, grid = vlm.see(images)
+    features, grid = vlm.encode_images(images)
     assert grid == ((4, 4) if family == "llava" else (2, 2))
     assert features.shape == (3, grid[0] * grid[1], vlm.hidden_size)
     # Towers attend globally, but a patch moves its own feature most.
     side = 16 // grid[0]
     changed = images.clone()
     changed[0, :, side:, :side] += 0.05 * torch.randn(3, 16 - side, side)
-    moved = (vlm.see(changed)[0] - features)[0].norm(dim=-1).view(grid)
+    moved = (vlm.encode_images(changed)[0] - features)[0].norm(dim=-1).view(grid)
     assert moved[1:, 0].min() > moved[0, 1:].max()
 
 
@@ -42,17 +42,19 @@ def test_images_do_not_see_each_other(family):
     vlm = tiny_vlm(family)
     images = pictures(3)
     images[1] = 0.0  # grey all over: to SmolVLM's own code, padding
-    together, _ = vlm.see(images)
+    together, _ = vlm.encode_images(images)
     assert len(together) == 3
     for i in range(3):
-        torch.testing.assert_close(vlm.see(images[i : i + 1])[0][0], together[i], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            vlm.encode_images(images[i : i + 1])[0][0], together[i], rtol=0, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("family", SEEING)
 def test_features_are_what_the_model_puts_at_image_tokens(family):
     vlm = tiny_vlm(family)
     images = pictures(1)
-    features, grid = vlm.see(images)
+    features, grid = vlm.encode_images(images)
     how = vlm.preprocessing
     mean, std = (torch.tensor(colours)[:, None, None] for colours in (how.mean, how.std))
     pixels = ((images + 1) / 2 - mean) / std
@@ -153,7 +155,7 @@ def test_preprocessors_and_limits_that_cannot_be_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("family", "expected"), [("llava", (4, 4)), ("qwen3_vl", (2, 3))])
 def test_other_sizes_are_resized(family, expected):
-    features, grid = tiny_vlm(family).see(pictures(1, 18, 22))
+    features, grid = tiny_vlm(family).encode_images(pictures(1, 18, 22))
     assert grid == expected
     assert features.isfinite().all()
 
@@ -162,21 +164,23 @@ def test_resized_images_look_alike():
     vlm = tiny_vlm("llava")
     images = F.interpolate(pictures(1, 4, 4), size=(16, 16), mode="bicubic").clamp(-1, 1)
     larger = F.interpolate(images, size=(32, 32), mode="bicubic").clamp(-1, 1)
-    small, large = vlm.see(images)[0], vlm.see(larger)[0]
+    small, large = vlm.encode_images(images)[0], vlm.encode_images(larger)[0]
     assert (small - large).norm() / small.norm() < 0.1
 
 
 def test_colours_are_normalised_as_the_preprocessor_says(tmp_path):
     made = save_vlm(tmp_path, "llava")
     images = pictures(1)
-    torch.testing.assert_close(HuggingFaceVLM(str(tmp_path)).see(images)[0], made.see(images)[0])
+    torch.testing.assert_close(
+        HuggingFaceVLM(str(tmp_path)).encode_images(images)[0], made.encode_images(images)[0]
+    )
     statistics = {"image_mean": list(HALF), "image_std": list(HALF)}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(statistics))
     loaded = HuggingFaceVLM(str(tmp_path))
     expected, _ = made.family.features(made.model, images)
-    torch.testing.assert_close(loaded.see(images)[0], expected)
+    torch.testing.assert_close(loaded.encode_images(images)[0], expected)
 
 
 def test_plain_language_models_do_not_see():
     with pytest.raises(UserError, match="no vision tower"):
-        tiny_vlm("llama").see(pictures(1))
+        tiny_vlm("llama").encode_images(pictures(1))

@@ -12,13 +12,13 @@ from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Fli
 from pretzel.generation.session import Session
 from pretzel.generation.token_choice import Writing
 from pretzel.interleave import (
+    LatentInput,
     MixtureOfTransformers,
     NoAdapter,
-    SeesLatents,
-    SeesTower,
     Stacked,
     TextPrefix,
     Tiled,
+    TowerInput,
     Unconditional,
 )
 from pretzel.latent import Pixels
@@ -32,11 +32,11 @@ PARTS = {
     "Stacked": (Stacked, 1),
     "Stacked, raw": (partial(Stacked, whiten=False), 1),
     "Stacked, no skips": (partial(Stacked, vlm_skip=False, deep_skip=False), 1),
-    "Stacked, latents": (partial(Stacked, sight=SeesLatents()), 1),
-    "Stacked, tower": (partial(Stacked, sight=SeesTower(), adapter=NoAdapter), 1),
+    "Stacked, latents": (partial(Stacked, vision_input=LatentInput()), 1),
+    "Stacked, tower": (partial(Stacked, vision_input=TowerInput(), adapter=NoAdapter), 1),
     "Tiled": (partial(Tiled, word="VVVF"), 1),
     "Tiled, both ways": (partial(Tiled, word="VF"), 3),
-    "Tiled, raw, tower": (partial(Tiled, word="VVVF", whiten=False, sight=SeesTower()), 1),
+    "Tiled, raw, tower": (partial(Tiled, word="VVVF", whiten=False, vision_input=TowerInput()), 1),
     "MixtureOfTransformers": (MixtureOfTransformers, 0),
     "MixtureOfTransformers, text": (partial(MixtureOfTransformers, trains_text=True), 0),
     "TextPrefix": (TextPrefix, 1),

@@ -25,7 +25,7 @@ def states(vlm: TinyVLM, packer: Packer, document: Document, pixels: torch.Tenso
     turns = separate_turns(packed, vlm.special, 0.0)
     embeddings = vlm.embed(packed.tokens)
     if packed.is_image.any():
-        embeddings[packed.is_image] = vlm.see(pixels)[0][0]
+        embeddings[packed.is_image] = vlm.encode_images(pixels)[0][0]
     return vlm(embeddings, turns.index, turns.mask)[0][turns.weights[0] > 0]
 
 
@@ -37,7 +37,7 @@ def test_each_turn_is_computed_as_if_alone(shipped, packer):
     # it would not be so without the separation
     packed = packer([question_document(PAIRS)])
     embeddings = shipped.embed(packed.tokens)
-    embeddings[packed.is_image] = shipped.see(pixels)[0][0]
+    embeddings[packed.is_image] = shipped.encode_images(pixels)[0][0]
     mixed = shipped(embeddings, packed.index, packed.mask)[0][packed.targets[0] >= 0]
     assert (mixed - together).abs().max() > 1e-2
 

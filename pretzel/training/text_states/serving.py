@@ -18,7 +18,7 @@ from pretzel.errors import UserError
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.flow.sizes import check_sizes
 from pretzel.interleave.base import Interleaving, StreamInputs
-from pretzel.interleave.links import Link
+from pretzel.interleave.skips import SkipConnection
 from pretzel.interleave.stacked import Stacked
 from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.unconditional import Unconditional
@@ -221,17 +221,17 @@ def default_folder() -> Path:
     return root / "pretzel" / "text_states"
 
 
-def _trains(link: Link) -> bool:
-    return any(parameter.requires_grad for parameter in link.parameters())
+def _trains(skip: SkipConnection) -> bool:
+    return any(parameter.requires_grad for parameter in skip.parameters())
 
 
 @torch.no_grad()
-def _is_off(link: Link, source: int) -> bool:
-    """Tell whether a link, a linear map of ``source`` channels, adds nothing and never will."""
-    if _trains(link):
+def _is_off(skip: SkipConnection, source: int) -> bool:
+    """Tell whether a skip, a linear map of ``source`` channels, adds nothing and never will."""
+    if _trains(skip):
         return False
-    weight = next(link.parameters())
+    weight = next(skip.parameters())
     if weight.is_meta:
         return True
     basis = torch.eye(source, dtype=weight.dtype, device=weight.device)
-    return not link.contribution(basis[None]).any()
+    return not skip.contribution(basis[None]).any()

@@ -175,7 +175,7 @@ class HuggingFaceVLM(VLMStream):
         offsets, length = super().image_index(grid)
         return ([0] * len(offsets), max(grid)) if self.family.counts_axes else (offsets, length)
 
-    def see(
+    def encode_images(
         self, images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, ...]]:
         """Return what its own vision tower puts at image positions, raster order, and the grid.

@@ -1,4 +1,4 @@
-"""Links: how one stream enters the residual stream of the other, and how it starts."""
+"""Skip connections: how one stream enters the residual stream of the other, and how it starts."""
 
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from pretzel.errors import UserError
 from pretzel.typing import Bool, Float, Tensor
 
 
-class Link(nn.Module, ABC):
+class SkipConnection(nn.Module, ABC):
     """Adds a map of one stream's states to the other's.
 
     Its call takes both, so that a hook on it sees what is added to what.
@@ -42,7 +42,7 @@ class Link(nn.Module, ABC):
         return target + (added if where is None else torch.where(where[..., None], added, 0.0))
 
 
-class ZeroLink(Link):
+class ZeroSkip(SkipConnection):
     """W s, with W zero at the start (STARFlow2): the first gradient moves W alone.
 
     Args:
@@ -63,7 +63,7 @@ class ZeroLink(Link):
         return out
 
 
-class RandomLink(Link):
+class RandomSkip(SkipConnection):
     """W s, with W random at the start, so that each stream is disturbed from the first step on.
 
     Args:
@@ -80,7 +80,7 @@ class RandomLink(Link):
     def __init__(self, source: int, target: int, *, scale: float = 0.1) -> None:
         super().__init__()
         if not 0 < scale < float("inf"):
-            raise UserError(f"scale must be positive and finite, got {scale}; ZeroLink starts at 0")
+            raise UserError(f"scale must be positive and finite, got {scale}; ZeroSkip starts at 0")
         self.linear = nn.Linear(source, target, bias=False)
         nn.init.normal_(self.linear.weight, std=scale * source**-0.5)
 
@@ -90,7 +90,7 @@ class RandomLink(Link):
         return out
 
 
-class GatedLink(Link):
+class GatedSkip(SkipConnection):
     """tanh(g) W s, with the gate g zero at the start and W random (Flamingo, arXiv 2204.14198).
 
     One factor alone is zero: were both, neither would have a gradient.
@@ -115,9 +115,9 @@ class GatedLink(Link):
 
 
 @runtime_checkable
-class LinkFactory(Protocol):
-    """Makes a link between widths that the interleaving knows."""
+class SkipFactory(Protocol):
+    """Makes a skip connection between widths that the interleaving knows."""
 
-    def __call__(self, source: int, target: int) -> Link:
-        """Return a link."""
+    def __call__(self, source: int, target: int) -> SkipConnection:
+        """Return a skip."""
         ...

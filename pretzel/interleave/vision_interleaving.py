@@ -1,4 +1,4 @@
-"""What interleavings have in common whose vision-language model is shown the images."""
+"""Base of the interleavings whose vision-language model receives the images."""
 
 from abc import ABC
 
@@ -6,19 +6,19 @@ import torch
 
 from pretzel.interleave.adapter import Adapter, AdapterFactory, LinearAdapter
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs
-from pretzel.interleave.sight import SeesFlow, Sight
+from pretzel.interleave.vision_input import FlowInput, VisionInput
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import AfterLayer, VLMStream
 
 
-class Seeing(Interleaving, ABC):
+class VisionInterleaving(Interleaving, ABC):
     """Image positions enter the vision-language model through an adapter.
 
     Args:
         channels: Channels D of u.
         hidden_size: Hidden size of the vision-language model.
         adapter: Maps what is seen into its embedding space; None for a linear map.
-        sight: What is seen; None for u.
+        vision_input: Features of images that it receives; None for u.
         detach_u: Stop gradients from the vision-language model into the shallow flow.
     """
 
@@ -32,14 +32,14 @@ class Seeing(Interleaving, ABC):
         hidden_size: int,
         *,
         adapter: AdapterFactory | None,
-        sight: Sight | None,
+        vision_input: VisionInput | None,
         detach_u: bool,
     ) -> None:
         super().__init__()
         make_adapter: AdapterFactory = adapter or LinearAdapter
-        self.sight: Sight = sight or SeesFlow()
-        self.seen_width = self.sight.width(channels, hidden_size)
-        self.adapter: Adapter = make_adapter(self.seen_width, hidden_size)
+        self.vision_input: VisionInput = vision_input or FlowInput()
+        self.vision_width = self.vision_input.width(channels, hidden_size)
+        self.adapter: Adapter = make_adapter(self.vision_width, hidden_size)
         self.detach_u = detach_u
 
     def start_from(self, vlm: VLMStream) -> None:
@@ -55,16 +55,16 @@ class Seeing(Interleaving, ABC):
         after_layer: AfterLayer | None = None,
     ) -> Float[Tensor, "b l h"] | None:
         """Return y_vlm; None at positions of an image that is not seen before it is complete."""
-        seen = inputs.u if inputs.seen is None else inputs.seen
-        if inputs.seen is None and not self.sight.is_causal:
+        vision = inputs.u if inputs.vision is None else inputs.vision
+        if inputs.vision is None and not self.vision_input.is_causal:
             if inputs.is_image.all():
                 return None
             # No image in this chunk, which is all text.
-            seen = inputs.u.new_zeros(*inputs.u.shape[:2], self.seen_width)
+            vision = inputs.u.new_zeros(*inputs.u.shape[:2], self.vision_width)
         if self.detach_u:
-            seen = seen.detach()
+            vision = vision.detach()
         words = self.embed(inputs.tokens, vlm)
-        shown = self.adapter(seen).to(words.dtype)
+        shown = self.adapter(vision).to(words.dtype)
         embeddings = torch.where(inputs.is_image[..., None], shown, words)
         states: Tensor = vlm(
             embeddings,
@@ -82,15 +82,15 @@ class Seeing(Interleaving, ABC):
         assert states is not None  # whole sequences begin with text
         return states
 
-    def see(self, inputs: StreamInputs, vlm: VLMStream, caches: StreamCaches) -> None:
+    def commit_image(self, inputs: StreamInputs, vlm: VLMStream, caches: StreamCaches) -> None:
         """Show the VLM an image that has just been completed, and commit it to its cache.
 
-        Only for a sight that is not causal: otherwise the cache holds it already.
+        Only for a vision input that is not causal: otherwise the cache holds it already.
 
         Args:
             inputs: The positions of the image, with what is seen of it.
             vlm: The vision-language model.
             caches: The deep stream's holds the image.
         """
-        assert inputs.seen is not None
+        assert inputs.vision is not None
         self.run_vlm(inputs, vlm, caches)

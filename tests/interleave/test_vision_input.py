@@ -1,4 +1,4 @@
-"""What the vision-language model is shown: adapters, sights, tokens it lacks, its own counting."""
+"""Vision inputs, adapters, tokens that the VLM lacks, and its own counting."""
 
 from dataclasses import replace
 from functools import partial
@@ -10,16 +10,16 @@ from tiny import perturb, tiny_pretzel
 from datamodules import Captions, EasyVQA, WebDatasetDataModule
 from pretzel.errors import UserError
 from pretzel.interleave import (
-    GatedLink,
+    FlowInput,
+    GatedSkip,
+    LatentInput,
     LinearAdapter,
     MLPAdapter,
     NoAdapter,
-    RandomLink,
-    SeesFlow,
-    SeesLatents,
-    SeesTower,
+    RandomSkip,
     Stacked,
-    ZeroLink,
+    TowerInput,
+    ZeroSkip,
 )
 from pretzel.latent import Pixels
 from pretzel.sequence.document import Document, Image, Text, question_document
@@ -40,15 +40,15 @@ def test_an_adapter_starts_as_large_as_the_text(make):
 
 
 @pytest.mark.parametrize("adapter", [LinearAdapter, MLPAdapter])
-@pytest.mark.parametrize("sight", [SeesFlow, SeesLatents, SeesTower])
-def test_real_images_start_about_as_large_as_the_text(adapter, sight):
+@pytest.mark.parametrize("vision_input", [FlowInput, LatentInput, TowerInput])
+def test_real_images_start_about_as_large_as_the_text(adapter, vision_input):
     vlm = TinyVLM()
     latent = Pixels(image_size=32, patch_size=4, noise=0.05)
     data = WebDatasetDataModule(
         source=EasyVQA(), recipe=Captions(), image_size=32, batch_size=1, steps_per_epoch=1
     )
     x = latent.encode(torch.stack([s.image for s in data.evaluation_samples("test", 32)]))
-    seen = sight().features(x, x, latent, vlm)  # the shallow flow starts as the identity
+    seen = vision_input().features(x, x, latent, vlm)  # the shallow flow starts as the identity
     part = adapter(seen.shape[-1], vlm.hidden_size)
     part.start_from(vlm)
     with torch.no_grad():
@@ -64,29 +64,29 @@ def test_no_adapter_needs_equal_widths():
 
 def test_links_start_as_they_say():
     target, source = torch.randn(2, 3, 5), torch.randn(2, 3, 4)
-    for make in (ZeroLink, GatedLink, RandomLink):
-        link = make(4, 5)
-        assert torch.equal(link(target, source), target) == link.starts_at_zero
+    for make in (ZeroSkip, GatedSkip, RandomSkip):
+        skip = make(4, 5)
+        assert torch.equal(skip(target, source), target) == skip.starts_at_zero
     where = torch.tensor([[True, False, True], [False, False, False]])
-    out = RandomLink(4, 5)(target, source, where)
+    out = RandomSkip(4, 5)(target, source, where)
     assert torch.equal(out[~where], target[~where])
     assert not torch.equal(out[where], target[where])
     with pytest.raises(UserError, match="scale must be positive and finite, got 0"):
-        RandomLink(4, 5, scale=0.0)
+        RandomSkip(4, 5, scale=0.0)
 
 
-@pytest.mark.parametrize("make", [ZeroLink, GatedLink])
+@pytest.mark.parametrize("make", [ZeroSkip, GatedSkip])
 def test_one_factor_alone_of_a_link_is_zero(make):
-    link = make(4, 5)
-    link(torch.zeros(2, 3, 5), torch.randn(2, 3, 4)).square().sum().backward()
-    link(torch.zeros(2, 3, 5), torch.randn(2, 3, 4)).sum().backward()
-    assert any(p.grad.any() for p in link.parameters())
+    skip = make(4, 5)
+    skip(torch.zeros(2, 3, 5), torch.randn(2, 3, 4)).square().sum().backward()
+    skip(torch.zeros(2, 3, 5), torch.randn(2, 3, 4)).sum().backward()
+    assert any(p.grad.any() for p in skip.parameters())
 
 
 class Ramp(TinyVLM):
     """Eyes that see the number of the row, and that of the column."""
 
-    def see(self, images):
+    def encode_images(self, images):
         place = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
         return place.expand(len(images), -1, -1), (8, 8)
 
@@ -95,8 +95,8 @@ def test_the_tower_sees_the_decoded_latents():
     vlm, images = TinyVLM(), torch.rand(2, 3, 32, 32) * 2 - 1
     latent = Pixels(image_size=32, patch_size=4, noise=0.05)
     x = latent.encode(images)
-    found = SeesTower().features(torch.zeros_like(x), x, latent, vlm)
-    torch.testing.assert_close(found, vlm.see(images)[0], rtol=0, atol=1e-5)
+    found = TowerInput().features(torch.zeros_like(x), x, latent, vlm)
+    torch.testing.assert_close(found, vlm.encode_images(images)[0], rtol=0, atol=1e-5)
 
 
 def test_a_tower_is_asked_for_before_anything_is_trained():
@@ -105,15 +105,15 @@ def test_a_tower_is_asked_for_before_anything_is_trained():
 
     latent = Pixels(image_size=32, patch_size=4, noise=0.05)
     with pytest.raises(UserError, match="needs a VLM with a tower, got Blind"):
-        SeesTower().check(latent, Blind())
+        TowerInput().check(latent, Blind())
     none = torch.zeros(0, 64, 48)
-    assert SeesTower().features(none, none, latent, TinyVLM()).shape[0] == 0
+    assert TowerInput().features(none, none, latent, TinyVLM()).shape[0] == 0
 
 
 def test_features_on_another_grid_are_resampled_in_raster_order():
     coarse = Pixels(image_size=32, patch_size=8, noise=0.05)
     x = torch.zeros(1, 16, coarse.channels)
-    found = SeesTower().features(x, x, coarse, Ramp()).view(4, 4, 2)
+    found = TowerInput().features(x, x, coarse, Ramp()).view(4, 4, 2)
     inside = found[1:3, 1:3]
     torch.testing.assert_close(inside[..., 0], torch.tensor([[2.5, 2.5], [4.5, 4.5]]))
     torch.testing.assert_close(inside[..., 1], torch.tensor([[2.5, 4.5], [2.5, 4.5]]))
@@ -160,7 +160,7 @@ def test_an_index_counts_over_an_image_as_the_vlm_does():
 
 
 def test_questions_are_answered_whatever_is_shown():
-    model = tiny_pretzel(partial(Stacked, sight=SeesLatents()))
+    model = tiny_pretzel(partial(Stacked, vision_input=LatentInput()))
     perturb(model)
     x = torch.randn(1, 4, 48)
     scores = model.score([question_document([("what color is the shape?", "red")])], x)

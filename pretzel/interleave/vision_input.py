@@ -1,4 +1,4 @@
-"""Sight: what the vision-language model is shown at the positions of an image."""
+"""Vision input: the features that the vision-language model receives at image positions."""
 
 from abc import ABC, abstractmethod
 
@@ -14,12 +14,12 @@ Latents = Float[Tensor, "m n d"]
 """Of whole images, in raster order."""
 
 
-class Sight(ABC):
-    """What of an image is shown.
+class VisionInput(ABC):
+    """Features of an image that the vision-language model receives.
 
     Attributes:
         is_causal: Whether what is shown of position n is known as soon as u_n is. If not, the
-            image being modelled stays unseen: links from the vision-language model are closed at
+            image being modelled stays unseen: skips from the vision-language model are closed at
             its positions, and it is read once the image is complete.
     """
 
@@ -52,7 +52,7 @@ class Sight(ABC):
         """
 
 
-class SeesFlow(Sight):
+class FlowInput(VisionInput):
     """u, the shallow flow's output, position by position (STARFlow2)."""
 
     is_causal = True
@@ -66,7 +66,7 @@ class SeesFlow(Sight):
         return u
 
 
-class SeesLatents(Sight):
+class LatentInput(VisionInput):
     """x, the noised latents: each depends on all of u."""
 
     is_causal = False
@@ -80,7 +80,7 @@ class SeesLatents(Sight):
         return x
 
 
-class SeesTower(Sight):
+class TowerInput(VisionInput):
     """What the vision-language model's own tower makes of the decoded latents.
 
     Features on another grid than the latents' are resampled to it bilinearly.
@@ -99,9 +99,13 @@ class SeesTower(Sight):
             UserError: If there is no tower, or the latent grid is not two-dimensional.
         """
         if not vlm.has_tower:
-            raise UserError(f"sight SeesTower needs a VLM with a tower, got {type(vlm).__name__}")
+            raise UserError(
+                f"vision_input TowerInput needs a VLM with a tower, got {type(vlm).__name__}"
+            )
         if len(latent.grid) != 2:
-            raise UserError(f"sight SeesTower needs a latent grid of 2 axes, got {latent.grid}")
+            raise UserError(
+                f"vision_input TowerInput needs a latent grid of 2 axes, got {latent.grid}"
+            )
 
     def features(
         self, u: Latents, x: Latents, latent: LatentSpace, vlm: VLMStream
@@ -109,10 +113,10 @@ class SeesTower(Sight):
         """Return the tower's features of decode(x), without a gradient to x."""
         if not len(x):
             return x.new_zeros(0, x.shape[1], vlm.hidden_size)
-        seen, grid = vlm.see(latent.decode(x.detach()))
+        features, grid = vlm.encode_images(latent.decode(x.detach()))
         if grid == latent.grid:
-            return seen
-        maps = seen.mT.reshape(len(seen), -1, *grid)
+            return features
+        maps = features.mT.reshape(len(features), -1, *grid)
         wide = maps.to(at_least_float32(maps))  # there is no other on every device
-        maps = F.interpolate(wide, size=latent.grid, mode="bilinear", antialias=True).to(seen)
+        maps = F.interpolate(wide, size=latent.grid, mode="bilinear", antialias=True).to(features)
         return maps.flatten(2).mT
