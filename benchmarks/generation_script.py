@@ -100,7 +100,7 @@ def noise(model: Pretzel, turn: int) -> Float[Tensor, "1 n d"]:
     """Return the noise of an image."""
     generator = torch.Generator().manual_seed(turn)
     shape = (1, model.latent.num_positions, model.latent.channels)
-    return torch.randn(shape, generator=generator).to(model.like)
+    return torch.randn(shape, generator=generator).to(model.device, model.dtype)
 
 
 def hold(session: Session, script: Script, turn: int, trace: Trace) -> Sequence[Tensor]:

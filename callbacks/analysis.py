@@ -190,7 +190,7 @@ def skips(interleaving: nn.Module) -> dict[str, SkipConnection]:
 
 
 def _packed(model: Pretzel, batch: DocumentBatch) -> PackedBatch:
-    return model.pack(batch.documents).to(model.like.device)
+    return model.pack(batch.documents).to(model.device)
 
 
 def position_sums(

@@ -231,7 +231,7 @@ def _answers(session: Session, questions: Sequence[str], max_tokens: int) -> lis
     """Return each row's answers to each question, every one in a copy of the row."""
     session.flush()  # end-of-image once, not once a question
     m, q = session.num_rows, len(questions)
-    rows = torch.arange(m, device=session.model.like.device).repeat_interleave(q)
+    rows = torch.arange(m, device=session.model.device).repeat_interleave(q)
     asked = session.select(rows)
     asked.read_text(list(questions) * m)
     tokens = torch.stack(list(asked.write(max_tokens)), dim=1).tolist()

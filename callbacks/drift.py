@@ -116,7 +116,7 @@ class TextDrift(Evaluation):
 
 def _compared(model: Pretzel, module: LightningModule, batch: DocumentBatch) -> Float[Tensor, " 4"]:
     """Run the model over a batch and return the sums of :func:`drift_sums`."""
-    packed = model.pack(batch.documents).to(model.like.device)
+    packed = model.pack(batch.documents).to(model.device)
     is_text = before_text(model, packed)
     own: list[Tensor] = []
     sums: list[Float[Tensor, " 4"]] = []

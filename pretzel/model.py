@@ -13,8 +13,8 @@ from pretzel.flow.block import BlockFactory, FlowStack
 from pretzel.flow.block.base import at_least_float32
 from pretzel.flow.deep import DeepFactory, DeepStream
 from pretzel.flow.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
+from pretzel.flow.layer_split import Split, layer_costs
 from pretzel.flow.permutations import Permutation, Raster
-from pretzel.flow.split import Split, layer_costs
 from pretzel.flow.transforms import Transform
 from pretzel.interleave.base import Interleaving, InterleavingFactory, StreamInputs
 from pretzel.latent.base import LatentSpace
@@ -95,8 +95,8 @@ class Pretzel(GenerativeModel):
         return [self.deep.transform]
 
     @property
-    def like(self) -> Tensor:
-        """A parameter, for its device and dtype."""
+    def _weight(self) -> Tensor:
+        # Which parameters train depends on the stage: the first of those may be the adapter's.
         return self.deep.head.weight
 
     def score(self, documents: Sequence[Document], x: Float[Tensor, "m n d"]) -> Scores:

@@ -15,7 +15,7 @@ from pretzel.sampling.guidance import NoGuidance
 from pretzel.sampling.samplers import Sequential
 from pretzel.sequence.document import Document, DocumentBatch, Text
 from pretzel.testing import perturb, tiny_pretzel
-from pretzel.testing.tiny import batch
+from pretzel.testing.tiny_model import batch
 from pretzel.training.module import PretzelModule
 from pretzel.training.schedule import Constant, WarmupCosine
 

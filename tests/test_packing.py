@@ -14,7 +14,7 @@ from pretzel.sequence.document import (
 )
 from pretzel.sequence.masks import document_mask
 from pretzel.sequence.packer import IGNORE, Packer
-from pretzel.sequence.row import first_fit
+from pretzel.sequence.row_builder import first_fit
 from pretzel.sequence.special_tokens import SpecialTokens
 
 PAD, BOI, EOI, END = 0, 1, 2, 3

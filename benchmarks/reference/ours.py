@@ -8,7 +8,7 @@ from pretzel.flow.context import PrefixContext
 from pretzel.flow.mlp import MLP
 from pretzel.flow.norms import RMSNorm
 from pretzel.flow.positions import AxialPositions
-from pretzel.flow.start import StartToken
+from pretzel.flow.start_token import StartToken
 from pretzel.flow.transformer import Attention, CausalTransformer
 from pretzel.flow.transformer import Layer as OurLayer
 from pretzel.flow.transforms import AffineSoftplus

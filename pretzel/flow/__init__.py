@@ -13,6 +13,7 @@ from pretzel.flow.context import (
     PrefixContext,
 )
 from pretzel.flow.deep import DeepStream
+from pretzel.flow.layer_split import ExplicitSplit, FractionSplit, ParameterSplit, Split
 from pretzel.flow.mlp import GEGLU, MLP, SwiGLU
 from pretzel.flow.norms import LayerNorm, RMSNorm
 from pretzel.flow.permutations import (
@@ -29,8 +30,7 @@ from pretzel.flow.positions import (
     Positions,
     StarflowPositions,
 )
-from pretzel.flow.split import ExplicitSplit, FractionSplit, ParameterSplit, Split
-from pretzel.flow.start import LatentStart, Start, StartToken, ZeroShift
+from pretzel.flow.start_token import LatentStart, Start, StartToken, ZeroShift
 from pretzel.flow.transformer import CausalTransformer
 from pretzel.flow.transforms import (
     AffineExp,

@@ -11,7 +11,7 @@ from pretzel.flow.context import Context, ContextFactory, Read
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.positions import AxialPositions, PositionsFactory
 from pretzel.flow.sizes import check_sizes
-from pretzel.flow.start import StartFactory, StartToken
+from pretzel.flow.start_token import StartFactory, StartToken
 from pretzel.flow.transforms import Transform
 from pretzel.sequence.grid import grid_coordinates
 from pretzel.typing import Float, Tensor
@@ -54,7 +54,7 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         positions: How it is told where a position stands; None for
             :class:`~pretzel.flow.positions.AxialPositions`.
         start: What stands before the first position; None for
-            :class:`~pretzel.flow.start.StartToken`.
+            :class:`~pretzel.flow.start_token.StartToken`.
         context: How a context is read; None for a block without.
 
     Raises:

@@ -20,8 +20,8 @@ class KVCache(ConditionerCache):
         num_heads: Key-value heads.
         max_length: Positions that fit.
         head_dim: Width of a head.
-        like: A tensor that gives device and dtype; under autocast the dtype is the one that keys
-            and values are computed in.
+        reference: A weight that gives device and dtype; under autocast the dtype is the one that
+            keys and values are computed in.
         temperature: Divides the attention logits of each row; None for 1.
     """
 
@@ -33,15 +33,15 @@ class KVCache(ConditionerCache):
         num_heads: int,
         max_length: int,
         head_dim: int,
-        like: Tensor,
+        reference: Tensor,
         temperature: Float[Tensor, " b"] | None = None,
     ) -> None:
         shape = (num_layers, batch_size, num_heads, max_length, head_dim)
-        self.keys = torch.empty(shape, dtype=_computed_dtype(like), device=like.device)
+        self.keys = torch.empty(shape, dtype=_computed_dtype(reference), device=reference.device)
         self.values = torch.empty_like(self.keys)
         self.max_length = max_length
         self.length = 0
-        self.dtype = like.dtype
+        self.dtype = reference.dtype
         self.query_scale: Float[Tensor, "b 1 1 1"] | None = None
         if temperature is not None:
             self.set_temperature(temperature)
@@ -99,9 +99,11 @@ def filled_rows(
     return chosen
 
 
-def _computed_dtype(like: Tensor) -> torch.dtype:
-    """Return the dtype of what a linear map with parameters like these returns."""
-    kind = like.device.type
+def _computed_dtype(reference: Tensor) -> torch.dtype:
+    """Return the dtype of what a linear map with parameters such as this one returns."""
+    kind = reference.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return like.dtype if like.dtype == torch.float64 else torch.get_autocast_dtype(kind)
-    return like.dtype
+        return (
+            reference.dtype if reference.dtype == torch.float64 else torch.get_autocast_dtype(kind)
+        )
+    return reference.dtype

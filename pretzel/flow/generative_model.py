@@ -100,8 +100,18 @@ class GenerativeModel(nn.Module, ABC):
         """
 
     @property
-    def like(self) -> Tensor:
-        """A parameter, for its device and dtype."""
+    def device(self) -> torch.device:
+        """Device of the weights that train."""
+        return self._weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Data type of the weights that train; that of latents and noise."""
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> Tensor:
+        """A trainable parameter that stands for all of them."""
         return next(p for p in self.parameters() if p.requires_grad)
 
     def encode(
@@ -114,7 +124,7 @@ class GenerativeModel(nn.Module, ABC):
     def noise(self, num_images: int, *key: int | str) -> Float[Tensor, "m n d"]:
         """Return the standard normal noise of a stream, on the device of the model."""
         shape = (num_images, self.latent.num_positions, self.latent.channels)
-        return torch.randn(shape, generator=stream(*key)).to(self.like)
+        return torch.randn(shape, generator=stream(*key)).to(self.device, self.dtype)
 
     def sample_noise(self, keys: Sequence[str], *purpose: int | str) -> Float[Tensor, "m n d"]:
         """Return noise keyed by sample, the same in every batch the sample is part of."""

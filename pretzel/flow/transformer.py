@@ -319,6 +319,6 @@ class CausalTransformer(LayeredConditioner[KVCache]):
             num_heads=self.num_kv_heads,
             max_length=max_length,
             head_dim=self.head_dim,
-            like=next(self.parameters()),
+            reference=next(self.parameters()),
             temperature=temperature,
         )

@@ -34,7 +34,9 @@ class CachedRows:
         self.model = model
         self.room = room
         self.num_rows = num_rows
-        self.rows = Rows.new(num_rows, room, model.deep.width, like=model.like)
+        self.rows = Rows.new(
+            num_rows, room, model.deep.width, device=model.device, dtype=model.dtype
+        )
         self.caches: StreamCaches | None = None
         self.is_drawing = False
         self._pending: list[Block] = []
@@ -129,12 +131,12 @@ class CachedRows:
         keeps = guidance.keeps_context or not self.model.reads_text
         self._pending = [Block.joined(self._pending).with_null(keeps)]
         b = self.num_rows
-        both = torch.arange(b, device=self.model.like.device).repeat(2)
+        both = torch.arange(b, device=self.model.device).repeat(2)
         self.rows = self.rows.select(both)
         if not keeps:
             self.rows.valid[b:] = False
         if guidance.temperature != 1:
-            self._temperature = self.model.like.new_ones(2 * b)
+            self._temperature = torch.ones(2 * b, device=self.model.device, dtype=self.model.dtype)
             self._temperature[b:] = guidance.temperature
         if self.caches is not None:
             self.caches = self.caches.select(both)
@@ -150,7 +152,7 @@ class CachedRows:
     def _drop_null_rows(self) -> None:
         assert self.caches is not None
         if self.rows.count > self.num_rows:
-            kept = torch.arange(self.num_rows, device=self.model.like.device)
+            kept = torch.arange(self.num_rows, device=self.model.device)
             self.caches = self.caches.select(kept)
             self.rows = self.rows.select(kept)
             self._temperature = None

@@ -121,7 +121,7 @@ class Conversation:
         with torch.inference_mode():
             if self.model.interleaving.feeds_vlm:
                 self._session.flush()  # once, not in every fork
-            first = torch.zeros(1, dtype=torch.long, device=self.model.like.device)
+            first = torch.zeros(1, dtype=torch.long, device=self.model.device)
             other._session = self._session.select(first, [key])
         other.turns, other.work = list(self.turns), list(self.work)
         other._segments, other._latents = list(self._segments), list(self._latents)
@@ -266,7 +266,7 @@ class Conversation:
                 begins = may_draw and last == vlm.special.begin_of_image
                 ended = torch.tensor([begins or last == vlm.special.end_of_text])
                 with torch.inference_mode():
-                    self._session.end_text(ended.to(self.model.like.device))
+                    self._session.end_text(ended.to(self.model.device))
                 text = vlm.decode_text(tokens)
                 # No end-of-text stands before an image that the model has begun.
                 role: Role = "context" if begins else "target"
@@ -300,7 +300,7 @@ def to_pixels(model: GenerativeModel, picture: Picture) -> Float[Tensor, "1 3 he
         width, height = picture.size
         raise UserError(f"image must be {side} x {side} pixels, got {width} x {height}")
     array = np.array(picture.convert("RGB"))
-    return torch.from_numpy(array).permute(2, 0, 1)[None].to(model.like) / 127.5 - 1
+    return torch.from_numpy(array).permute(2, 0, 1)[None].to(model.device, model.dtype) / 127.5 - 1
 
 
 @runtime_checkable

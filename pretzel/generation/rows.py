@@ -88,15 +88,17 @@ class Rows:
     text: Float[Tensor, "r h"] | None
 
     @classmethod
-    def new(cls, count: int, room: int, width: int, *, like: Tensor) -> "Rows":
+    def new(
+        cls, count: int, room: int, width: int, *, device: torch.device, dtype: torch.dtype
+    ) -> "Rows":
         """Return empty rows."""
         return cls(
             room=room,
             length=0,
-            valid=torch.zeros(count, room, dtype=torch.bool, device=like.device),
-            next_index=torch.zeros(count, dtype=torch.long, device=like.device),
-            place=torch.zeros(count, dtype=torch.long, device=like.device),
-            state=like.new_zeros(count, width),
+            valid=torch.zeros(count, room, dtype=torch.bool, device=device),
+            next_index=torch.zeros(count, dtype=torch.long, device=device),
+            place=torch.zeros(count, dtype=torch.long, device=device),
+            state=torch.zeros(count, width, device=device, dtype=dtype),
             text=None,
         )
 
@@ -174,7 +176,9 @@ class Rows:
         columns = tokens.shape[1]
         self.require_room(columns)
         self.valid[:, self.length : self.length + columns] = valid
-        dense = model.like.new_zeros(*tokens.shape, model.latent.channels)
+        dense = torch.zeros(
+            *tokens.shape, model.latent.channels, device=model.device, dtype=model.dtype
+        )
         dense_vision = None
         if image is not None:
             first = blocks[0].tokens.shape[1]

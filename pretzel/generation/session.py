@@ -98,7 +98,7 @@ class Session(CachedRows):
                 if text.role == "target":
                     tokens.append((special.end_of_text, True))
             rows.append(tokens)
-        block = text_block(rows, special.pad, self.model.like.device)
+        block = text_block(rows, special.pad, self.model.device)
         columns = block.tokens.shape[1]
         self.rows.require_room(self._pending_columns + columns)
         self._segments.append(segment)
@@ -264,7 +264,7 @@ class Session(CachedRows):
         ruled_out = {special.pad, special.end_of_image} - {special.end_of_text}
         if not may_draw:
             ruled_out.add(special.begin_of_image)
-        device = self.model.like.device
+        device = self.model.device
         excluded = torch.tensor(sorted(ruled_out), device=device)
         uniform = None if writing.is_greedy else self._uniform(max_tokens).to(device)
         self._segments.append(Text(content="", role="target"))

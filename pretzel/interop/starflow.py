@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from pretzel.errors import UserError
-from pretzel.interop.blocks import Node, ReadBlock, ReadFlow, side_of
-from pretzel.interop.network import BlockReader, Convert
-from pretzel.interop.published import Keys
+from pretzel.interop.block_reader import BlockReader, Convert
+from pretzel.interop.checkpoint import CheckpointKeys
+from pretzel.interop.imported_flow import ImportedBlock, ImportedFlow, Node, side_of
 from pretzel.typing import Tensor
 
 _MASK = "the causal mask, which is never materialised here"
@@ -64,7 +64,7 @@ class StarflowOptions:
 
 def read_starflow(
     tensors: Mapping[str, Tensor], options: StarflowOptions, *, source: str = "tensors"
-) -> ReadFlow:
+) -> ImportedFlow:
     """Read a published model; blocks without layers, which have no keys, are left out.
 
     Args:
@@ -76,7 +76,7 @@ def read_starflow(
         UserError: If a key is missing, unknown or of the wrong shape, or an option does not go
             with the shapes.
     """
-    keys = Keys(tensors, source)
+    keys = CheckpointKeys(tensors, source)
     num_blocks = max(keys.count(r"blocks\.(\d+)\."), 1)
     top = num_blocks - 1
     side = options.pt_seq_len
@@ -85,7 +85,7 @@ def read_starflow(
     text_length = options.text_length
     if text_length is None:
         text_length = _text_length(keys, f"blocks.{top}.", side)
-    blocks: list[ReadBlock] = []
+    blocks: list[ImportedBlock] = []
     for number in range(num_blocks):
         prefix = f"blocks.{number}."
         if number < top and not keys.count(f"blocks\\.({number})\\."):
@@ -102,7 +102,7 @@ def read_starflow_block(
     *,
     flips: bool,
     source: str = "tensors",
-) -> ReadFlow:
+) -> ImportedFlow:
     """Read a published block by itself, whose keys begin with ``block.``.
 
     Args:
@@ -116,20 +116,22 @@ def read_starflow_block(
     """
     if options.pt_seq_len is None or options.text_length is None:
         raise UserError("pt_seq_len and text_length must be given for a block by itself")
-    keys = Keys(tensors, source)
+    keys = CheckpointKeys(tensors, source)
     reader = BlockReader(keys=keys, prefix="block.", index=0)
     side, text_length = options.pt_seq_len, options.text_length
     block = _read_block(reader, 0, flips, options, side, text_length)
     return _flow(keys, [block], side, text_length)
 
 
-def _flow(keys: Keys, blocks: list[ReadBlock], side: int, text_length: int) -> ReadFlow:
+def _flow(
+    keys: CheckpointKeys, blocks: list[ImportedBlock], side: int, text_length: int
+) -> ImportedFlow:
     keys.leave(r"(blocks?\.(\d+\.)?)attn_mask", _MASK)
     keys.leave(r"feat_rope(_gen)?\.freqs_(cos|sin)", _ROTARY)
     keys.leave(r"learnable_self_denoiser\..*", _DENOISER)
     keys.leave("var", _PRIOR)
     text = blocks[-1].tensors.get("context.linear.weight")
-    return ReadFlow(
+    return ImportedFlow(
         channels=blocks[-1].tensors["input.weight"].shape[1],
         grid=(side, side),
         blocks=tuple(blocks),
@@ -139,7 +141,7 @@ def _flow(keys: Keys, blocks: list[ReadBlock], side: int, text_length: int) -> R
     )
 
 
-def _text_length(keys: Keys, prefix: str, side: int) -> int:
+def _text_length(keys: CheckpointKeys, prefix: str, side: int) -> int:
     """Tell the length of the text from the mask, which is over text and positions."""
     mask = f"{prefix}attn_mask"
     if mask in keys:
@@ -163,7 +165,7 @@ def _read_block(
     options: StarflowOptions,
     side: int,
     text_length: int,
-) -> ReadBlock:
+) -> ImportedBlock:
     width = block.width
     every = r"blocks?\.(\d+\.)?"
     channels = block.keys.size(

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 
 from pretzel.errors import UserError
-from pretzel.interop.blocks import Node, ReadBlock, ReadFlow, side_of
-from pretzel.interop.network import BlockReader
-from pretzel.interop.published import Keys
+from pretzel.interop.block_reader import BlockReader
+from pretzel.interop.checkpoint import CheckpointKeys
+from pretzel.interop.imported_flow import ImportedBlock, ImportedFlow, Node, side_of
 from pretzel.typing import Tensor
 
 _MASK = "the causal mask, which is never materialised here"
@@ -17,7 +17,7 @@ _NO_PRIOR = "the prior is the standard normal where scales depend on the data"
 
 def read_tarflow(
     tensors: Mapping[str, Tensor], *, head_dim: int = 64, source: str = "tensors"
-) -> ReadFlow:
+) -> ImportedFlow:
     """Read a published model.
 
     Its prior N(0, var), which only the volume-preserving variant learns, becomes the free scale of
@@ -32,7 +32,7 @@ def read_tarflow(
         UserError: If a key is missing, unknown or of the wrong shape, or ``head_dim`` does not
             divide the heads.
     """
-    keys = Keys(tensors, source)
+    keys = CheckpointKeys(tensors, source)
     # A block that is missing altogether is missed by its keys; that all are, too.
     num_blocks = max(keys.count(r"blocks\.(\d+)\."), 1)
     blocks = [
@@ -54,7 +54,7 @@ def read_tarflow(
 
 def read_tarflow_block(
     tensors: Mapping[str, Tensor], *, flips: bool, head_dim: int = 64, source: str = "tensors"
-) -> ReadFlow:
+) -> ImportedFlow:
     """Read a published block by itself; its grid is a line of positions.
 
     Args:
@@ -66,16 +66,16 @@ def read_tarflow_block(
     Raises:
         UserError: As for a model.
     """
-    keys = Keys(tensors, source)
+    keys = CheckpointKeys(tensors, source)
     block = _read_block(keys, "", 0, flips, head_dim)
     return _flow(keys, [block], (block.tensors["positions.vectors"].shape[0],))
 
 
-def _flow(keys: Keys, blocks: list[ReadBlock], grid: tuple[int, ...]) -> ReadFlow:
+def _flow(keys: CheckpointKeys, blocks: list[ImportedBlock], grid: tuple[int, ...]) -> ImportedFlow:
     keys.leave(r"(blocks\.\d+\.)?attn_mask", _MASK)
     keys.leave("var", _NO_PRIOR)
     classes = blocks[0].tensors.get("context.vector.vectors")
-    return ReadFlow(
+    return ImportedFlow(
         channels=blocks[0].tensors["input.weight"].shape[1],
         grid=grid,
         blocks=tuple(blocks),
@@ -84,7 +84,9 @@ def _flow(keys: Keys, blocks: list[ReadBlock], grid: tuple[int, ...]) -> ReadFlo
     )
 
 
-def _read_block(keys: Keys, prefix: str, number: int, flips: bool, head_dim: int) -> ReadBlock:
+def _read_block(
+    keys: CheckpointKeys, prefix: str, number: int, flips: bool, head_dim: int
+) -> ImportedBlock:
     block = BlockReader(keys=keys, prefix=prefix, index=number)
     width = block.width
     every = r"(blocks\.\d+\.)?"  # position, channels and classes are those of all blocks
@@ -128,12 +130,14 @@ def _read_block(keys: Keys, prefix: str, number: int, flips: bool, head_dim: int
     return block.af_block(number=number, flips=flips, num_layers=num_layers, parts=parts)
 
 
-def _preserves_volume(block: ReadBlock) -> bool:
+def _preserves_volume(block: ImportedBlock) -> bool:
     name: str = block.node["init_args"]["transform"]["class_path"]
     return name.endswith(".VolumePreserving")
 
 
-def _with_prior(keys: Keys, block: ReadBlock, positions: int, channels: int) -> ReadBlock:
+def _with_prior(
+    keys: CheckpointKeys, block: ImportedBlock, positions: int, channels: int
+) -> ImportedBlock:
     """Return the last block with the prior's standard deviation as its scale."""
     var = keys.take("var", (positions, channels), f"blocks.{block.number}.free")
     if not bool((var > 0).all()):

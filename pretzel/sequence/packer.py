@@ -24,7 +24,7 @@ from pretzel.errors import UserError
 from pretzel.sequence.document import Document, Dropped, Image, Segment, Text
 from pretzel.sequence.grid import grid_coordinates
 from pretzel.sequence.packed_batch import IGNORE, PackedBatch
-from pretzel.sequence.row import Row, first_fit
+from pretzel.sequence.row_builder import RowBuilder, first_fit
 from pretzel.sequence.special_tokens import SpecialTokens
 
 __all__ = ["IGNORE", "PackedBatch", "Packer"]
@@ -95,7 +95,7 @@ class Packer:
             raise UserError(f"max_length must be at least 1, got {max_length}")
         alone = [self._row(document, open_image=False) for document in documents]
         shares = first_fit([len(row.tokens) for row in alone], max_length)
-        rows = [Row.joined([alone[number] for number in share]) for share in shares]
+        rows = [RowBuilder.joined([alone[number] for number in share]) for share in shares]
         length = max(len(row.tokens) for row in rows)
         packed = _stack([row.padded(length, "right", self.special.pad) for row in rows])
         document = torch.full_like(packed.tokens, -1)
@@ -112,7 +112,7 @@ class Packer:
         """Return a batch of no rows, for documents of which nothing is modelled."""
         return PackedBatch.empty(num_axes=1 + self.coordinates.shape[1])
 
-    def _row(self, document: Document, open_image: bool) -> Row:
+    def _row(self, document: Document, open_image: bool) -> RowBuilder:
         row = self._laid_out(document.segments)
         if open_image:
             row.add_text([self.special.begin_of_image], supervised=True)
@@ -120,8 +120,8 @@ class Packer:
             raise UserError(f"document {document.key!r} must have text or an image, it has none")
         return row
 
-    def _laid_out(self, segments: Sequence[Segment]) -> Row:
-        row = Row(num_axes=1 + self.coordinates.shape[1])
+    def _laid_out(self, segments: Sequence[Segment]) -> RowBuilder:
+        row = RowBuilder(num_axes=1 + self.coordinates.shape[1])
         for segment in segments:
             if isinstance(segment, Dropped):
                 gone = self._laid_out(segment.segments)

@@ -11,8 +11,8 @@ from pretzel.errors import UserError
 from pretzel.flow.block import AutoregressiveBlock, BlockFactory, FlowBlock, FlowStack
 from pretzel.flow.context import Context
 from pretzel.flow.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
+from pretzel.flow.layer_split import Split, layer_costs
 from pretzel.flow.permutations import Permutation
-from pretzel.flow.split import Split, layer_costs
 from pretzel.flow.transforms import Transform
 from pretzel.latent.base import LatentSpace
 from pretzel.sequence.document import Document, Image, Text
@@ -92,7 +92,7 @@ class TarFlow(GenerativeModel):
 
     def condition(self, texts: Sequence[str | None]) -> Context | None:
         """Return the context of texts, on the device of the model."""
-        return self.text_condition(texts, self.like.device)
+        return self.text_condition(texts, self.device)
 
     def score(self, documents: Sequence[Document], x: Float[Tensor, "m n d"]) -> Scores:
         """Return the likelihoods of the first image of each document, given the text before it.

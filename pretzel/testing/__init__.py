@@ -16,31 +16,31 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pretzel.testing.case import Case, perturb
     from pretzel.testing.deviation import Deviation, LawBroken
     from pretzel.testing.discovery import concrete_classes
+    from pretzel.testing.law_case import Case, perturb
     from pretzel.testing.suite import Law, Outcome, laws_of, run_laws, try_laws
-    from pretzel.testing.tiny import tiny_pretzel
+    from pretzel.testing.tiny_model import tiny_pretzel
 else:
 
     def __getattr__(name: str) -> object:
         """Import a public name on first use (PEP 562)."""
-        if name not in _HOMES:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
-_HOMES = {
-    "Case": "case",
+_MODULES = {
+    "Case": "law_case",
     "Deviation": "deviation",
     "Law": "suite",
     "LawBroken": "deviation",
     "Outcome": "suite",
     "concrete_classes": "discovery",
     "laws_of": "suite",
-    "perturb": "case",
+    "perturb": "law_case",
     "run_laws": "suite",
-    "tiny_pretzel": "tiny",
+    "tiny_pretzel": "tiny_model",
     "try_laws": "suite",
 }
 

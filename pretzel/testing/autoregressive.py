@@ -7,9 +7,9 @@ import torch
 
 from pretzel.flow.block import AutoregressiveBlock
 from pretzel.testing.blocks import Bound, sample
-from pretzel.testing.case import FP64, Case
 from pretzel.testing.deviation import Deviation, check, require, within, worst, worst_of
 from pretzel.testing.gradients import jacobian
+from pretzel.testing.law_case import FP64, Case
 from pretzel.typing import Tensor
 
 AnyBlock = AutoregressiveBlock[Any]

@@ -6,9 +6,9 @@ Each is a function of a case; its first line says what a block that breaks it do
 import torch
 
 from pretzel.flow.block import FlowBlock, Flowed
-from pretzel.testing.case import BF16, FP32, FP64, Case, normal
 from pretzel.testing.deviation import Deviation, LawBroken, check, require, within, worst_of
 from pretzel.testing.gradients import check_gradients, jacobian
+from pretzel.testing.law_case import BF16, FP32, FP64, Case, normal
 from pretzel.typing import Float, Tensor
 
 

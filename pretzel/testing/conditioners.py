@@ -6,8 +6,8 @@ from pretzel.flow.af_block import AFBlock
 from pretzel.flow.conditioner import Rotation
 from pretzel.flow.positions import AxialRotary
 from pretzel.sequence.masks import document_mask
-from pretzel.testing.case import FP64, Case, normal
 from pretzel.testing.deviation import Deviation, require, within, worst_of
+from pretzel.testing.law_case import FP64, Case, normal
 
 LENGTH = 5
 PADDING = (0, 1, 3)

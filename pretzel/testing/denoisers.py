@@ -7,9 +7,9 @@ factory to the latents of the laws: ``CHANNELS`` on a grid of ``POSITIONS`` posi
 import torch
 
 from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
-from pretzel.testing.case import FP64, Case, normal
 from pretzel.testing.deviation import Deviation, require, within
 from pretzel.testing.gradients import check_gradients
+from pretzel.testing.law_case import FP64, Case, normal
 from pretzel.typing import Float, Tensor
 
 SIGMA = 0.3

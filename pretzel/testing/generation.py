@@ -16,7 +16,6 @@ from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuid
 from pretzel.sampling.samplers import Jacobi, Sequential
 from pretzel.sequence.document import Document, Image, Text
 from pretzel.sequence.packer import PackedBatch
-from pretzel.testing.case import FP64, Case
 from pretzel.testing.conversations import (
     Counts,
     begins_of_image,
@@ -26,8 +25,9 @@ from pretzel.testing.conversations import (
     recomputed,
 )
 from pretzel.testing.deviation import Deviation, require, within, worst_of
+from pretzel.testing.law_case import FP64, Case
 from pretzel.testing.models import latents, parameters_of_u
-from pretzel.testing.tiny import PROMPTS
+from pretzel.testing.tiny_model import PROMPTS
 from pretzel.typing import Float, Int, Tensor
 
 QUESTIONS = ("what color is the shape?", "is it?", "is a very small triangle present?", "why?")

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 
 from pretzel.sampling.guidance import Gaussian, Guidance
-from pretzel.testing.case import FP64, Case, normal
 from pretzel.testing.deviation import Deviation, check, require, within, worst, worst_of
+from pretzel.testing.law_case import FP64, Case, normal
 
 
 def sample() -> tuple[Gaussian, Gaussian]:

@@ -13,10 +13,10 @@ from pretzel.interleave.skips import SkipConnection
 from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sequence.document import Document, Image, Text
-from pretzel.testing.case import FP32, FP64, Case, normal, perturb
 from pretzel.testing.deviation import Deviation, check, require, within, worst, worst_of
 from pretzel.testing.gradients import check_gradients, jacobian
-from pretzel.testing.tiny import batch, documents
+from pretzel.testing.law_case import FP32, FP64, Case, normal, perturb
+from pretzel.testing.tiny_model import batch, documents
 from pretzel.typing import Float, Tensor
 
 

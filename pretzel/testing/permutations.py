@@ -5,8 +5,8 @@ import math
 import torch
 
 from pretzel.flow.permutations import Permutation
-from pretzel.testing.case import Case
 from pretzel.testing.deviation import Deviation, require
+from pretzel.testing.law_case import Case
 
 GRIDS: list[tuple[int, ...]] = [(6,), (3, 3), (2, 5), (1, 4), (2, 2, 3)]
 

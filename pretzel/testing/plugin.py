@@ -8,11 +8,11 @@ import pytest
 from typing_extensions import override
 
 from pretzel.errors import UserError
-from pretzel.testing.case import Case
-from pretzel.testing.cases import CASES
+from pretzel.testing.builtin_parts import BUILTIN_PARTS
 from pretzel.testing.deviation import LawBroken
 from pretzel.testing.discovery import concrete_classes, one_line, raised_at
-from pretzel.testing.kinds import KINDS, describe
+from pretzel.testing.law_case import Case
+from pretzel.testing.part_kinds import KINDS, describe
 from pretzel.testing.suite import Law, laws_of, state_name, try_law
 
 Factory = Callable[[], object]
@@ -169,7 +169,7 @@ def all_cases(config: pytest.Config) -> dict[type, Sequence[Factory]]:
     Raises:
         CollectError: If one of them is no mapping of classes to lists of functions.
     """
-    merged: dict[type, Sequence[Factory]] = dict(CASES)
+    merged: dict[type, Sequence[Factory]] = dict(BUILTIN_PARTS)
     # The hook's first answer is that of the conftest.py that was loaded last: the deepest.
     for given in reversed(config.hook.pytest_law_cases()):
         for part, factories in dict(given).items():

@@ -15,8 +15,8 @@ from pretzel.flow.transforms import AffineSoftplus
 from pretzel.sampling.guidance import GaussianMixing
 from pretzel.sampling.samplers import Sampler, Sequential
 from pretzel.sampling.stack import Sampled, invert_stack
-from pretzel.testing.case import Case, normal, perturb
 from pretzel.testing.deviation import Deviation, require, within, worst_of
+from pretzel.testing.law_case import Case, normal, perturb
 from pretzel.typing import Float, Int, Tensor
 
 GRID = (2, 4)

@@ -28,9 +28,9 @@ from pretzel.testing import (
     temperatures,
     transforms,
 )
-from pretzel.testing.case import Case
 from pretzel.testing.deviation import Deviation, LawBroken
 from pretzel.testing.discovery import raised_at
+from pretzel.testing.law_case import Case
 
 LawFunction = Callable[[Case[Any]], Deviation]
 

@@ -6,8 +6,8 @@ import torch
 
 from pretzel.testing.autoregressive import AnyBlock
 from pretzel.testing.blocks import Bound, sample
-from pretzel.testing.case import FP64, Case
 from pretzel.testing.deviation import Deviation, check, require, within
+from pretzel.testing.law_case import FP64, Case
 from pretzel.typing import Float, Tensor
 
 

@@ -3,8 +3,8 @@
 import torch
 
 from pretzel.flow.transforms import Transform
-from pretzel.testing.case import FP32, FP64, Case, normal
 from pretzel.testing.deviation import Deviation, LawBroken, require, within, worst_of
+from pretzel.testing.law_case import FP32, FP64, Case, normal
 from pretzel.typing import Float, Tensor
 
 CHANNELS = 5

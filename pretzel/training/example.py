@@ -1,5 +1,7 @@
 """One made-up sample, run as a training step runs it, to count what that costs."""
 
+import torch
+
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.sequence.document import Document, Image, Text
 from pretzel.tarflow import TarFlow, TextEncoder
@@ -20,11 +22,12 @@ def run_example(model: GenerativeModel, *, has_images: bool = True) -> None:
         has_images: Whether the sample is a captioned image; otherwise it is a question about one,
             which a loss of text alone learns from.
     """
-    like = model.like
-    x = like.new_zeros(1, model.latent.num_positions, model.latent.channels)
+    x = torch.zeros(
+        1, model.latent.num_positions, model.latent.channels, device=model.device, dtype=model.dtype
+    )
     if isinstance(model, TarFlow) and isinstance(model.text_condition, TextEncoder):
         encoder = model.text_condition
-        model.stack(x, like.new_zeros(1, encoder.length, encoder.channels))
+        model.stack(x, x.new_zeros(1, encoder.length, encoder.channels))
         return
     segments = (_TEXT, Image()) if has_images else (Image(), _TEXT, _ANSWER)
     model.score([Document(key="example", segments=segments)], x)

@@ -150,11 +150,11 @@ class SavedModule(LightningModule):
             rank_zero_info(f"{what}: these parts start as configured: {', '.join(parts)}")
 
     def _read(self, path: Path) -> StartingWeights:
-        is_meta = self.pretzel.like.is_meta  # built to be checked and counted only
+        is_meta = self.pretzel.device.type == "meta"  # built to be checked and counted only
         return read_weights(path, shapes_only=is_meta)
 
     def _take(self, start: StartingWeights, state: Mapping[str, Tensor], what: str) -> None:
-        if self.pretzel.like.is_meta:
+        if self.pretzel.device.type == "meta":
             self.check_state(state, what)
             return
         frozen = start.frozen
@@ -196,7 +196,7 @@ class SavedModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the hashes of the frozen parts while they are whole: a strategy may shard them."""
-        if not self.pretzel.like.is_meta:
+        if self.pretzel.device.type != "meta":
             self.frozen_identities()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ import torch
 from benchmarks import measure, packing
 from pretzel.interleave import Stacked
 from pretzel.testing import tiny_pretzel
-from pretzel.testing.tiny import batch
+from pretzel.testing.tiny_model import batch
 
 
 def test_arms_compute_the_same():

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from benchmarks import reference
 from pretzel.flow import AFBlock, AffineSoftplus, CausalTransformer, Flip, FlowStack, Raster
 from pretzel.testing import perturb
-from pretzel.testing.case import normal
+from pretzel.testing.law_case import normal
 
 TRANSFORMER = partial(CausalTransformer, width=16, head_dim=8)
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -31,7 +31,7 @@ def test_its_grid_plans_and_its_arm_builds_and_trains():
     from pretzel.ablation.gridfile.reading import load
     from pretzel.ablation.planning.make_plan import make
     from pretzel.testing.models import latents
-    from pretzel.testing.tiny import documents
+    from pretzel.testing.tiny_model import documents
 
     plan = make(load(EXAMPLE / "convolution_or_attention.yaml"))
     assert [cell.name for cell in plan.cells] == [

@@ -22,8 +22,8 @@ from pretzel.sampling.guidance import GaussianMixing
 from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, Sequential
 from pretzel.sampling.stack import invert_stack
 from pretzel.testing import perturb
-from pretzel.testing.case import normal
 from pretzel.testing.gradients import jacobian
+from pretzel.testing.law_case import normal
 
 TRANSFORMER = partial(CausalTransformer, width=16, head_dim=8)
 

@@ -6,7 +6,7 @@ import pytest
 
 from pretzel.flow import Conditioner, Flip, FlowBlock, Permutation, Transform
 from pretzel.testing import concrete_classes, run_laws
-from pretzel.testing.cases import CASES
+from pretzel.testing.builtin_parts import BUILTIN_PARTS
 
 KINDS = (FlowBlock, Conditioner, Transform, Permutation)
 # The same case may stand for a block and for the conditioner in it.
@@ -14,15 +14,17 @@ NAMED = {
     id(factory): pytest.param(factory, id=f"{part.__name__}-{number}")
     for kind in KINDS
     for part in concrete_classes(kind, "pretzel")
-    for number, factory in enumerate(CASES.get(part, ()))
+    for number, factory in enumerate(BUILTIN_PARTS.get(part, ()))
 }
 TRIALS = list(NAMED.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_concrete_class_has_a_case(kind):
-    missing = [part.__name__ for part in concrete_classes(kind, "pretzel") if not CASES.get(part)]
-    assert not missing, f"no law case in pretzel/testing/cases.py for {missing}"
+    missing = [
+        part.__name__ for part in concrete_classes(kind, "pretzel") if not BUILTIN_PARTS.get(part)
+    ]
+    assert not missing, f"no law case in pretzel/testing/builtin_parts.py for {missing}"
 
 
 @pytest.mark.parametrize("factory", TRIALS)
@@ -34,7 +36,7 @@ def test_a_new_class_is_discovered():
     before = concrete_classes(Permutation, "pretzel")
     new = type("Sideways", (Flip,), {"__module__": "pretzel.flow.sideways"})
     assert set(concrete_classes(Permutation, "pretzel")) - set(before) == {new}
-    assert new not in CASES
+    assert new not in BUILTIN_PARTS
     del new
     gc.collect()  # classes are cycles, and this one must not be found by other tests
     assert concrete_classes(Permutation, "pretzel") == before

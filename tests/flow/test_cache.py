@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from pretzel.flow.cache import KVCache
-from pretzel.testing.case import normal
+from pretzel.testing.law_case import normal
 
 
 def cache(batch_size=2, max_length=4):
     return KVCache(
         num_layers=2, batch_size=batch_size, num_heads=3, max_length=max_length, head_dim=5,
-        like=torch.zeros((), dtype=torch.float64),
+        reference=torch.zeros((), dtype=torch.float64),
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_a_full_cache_says_so():
 def test_keys_have_the_dtype_they_are_computed_in(dtype, stored):
     sizes = {"num_layers": 1, "batch_size": 1, "num_heads": 1, "max_length": 1, "head_dim": 2}
     with torch.autocast("cpu", torch.bfloat16):
-        made = KVCache(**sizes, like=torch.zeros((), dtype=dtype))
+        made = KVCache(**sizes, reference=torch.zeros((), dtype=dtype))
     assert (made.keys.dtype, made.values.dtype) == (stored, stored)  # no autocast of float64
-    assert KVCache(**sizes, like=torch.zeros((), dtype=dtype)).keys.dtype == dtype
-    assert KVCache(**sizes, like=torch.zeros((), device="meta")).keys.is_meta
+    assert KVCache(**sizes, reference=torch.zeros((), dtype=dtype)).keys.dtype == dtype
+    assert KVCache(**sizes, reference=torch.zeros((), device="meta")).keys.is_meta

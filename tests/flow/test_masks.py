@@ -8,7 +8,7 @@ from pretzel.flow import CausalTransformer
 from pretzel.flow.positions import AxialRotary
 from pretzel.sequence.masks import attend, causal_mask, document_mask
 from pretzel.testing import perturb
-from pretzel.testing.case import normal
+from pretzel.testing.law_case import normal
 
 LENGTHS = (3, 5, 2)
 

@@ -9,8 +9,8 @@ from pretzel.flow.positions import AxialRotary
 from pretzel.sampling.inversion import BlockInversion
 from pretzel.sampling.samplers import Jacobi, Sequential
 from pretzel.testing import perturb
-from pretzel.testing.case import normal
-from pretzel.testing.tiny import transformer
+from pretzel.testing.law_case import normal
+from pretzel.testing.tiny_model import transformer
 
 
 def block(grid=(8, 8)):

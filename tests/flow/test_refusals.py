@@ -32,7 +32,7 @@ from pretzel.flow import (
     StarflowPositions,
 )
 from pretzel.flow.positions import AxialRotary, GridEmbedding
-from pretzel.testing.case import normal
+from pretzel.testing.law_case import normal
 
 TRANSFORMER = partial(CausalTransformer, width=16, head_dim=8)
 BLOCK = partial(

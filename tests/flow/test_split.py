@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from pretzel.flow import ExplicitSplit, FractionSplit, ParameterSplit
-from pretzel.flow.split import LayerCosts, Layers, layer_costs
+from pretzel.flow.layer_split import LayerCosts, Layers, layer_costs
 
 
 def no_costs():

@@ -13,7 +13,7 @@ from pretzel.latent import Pixels
 from pretzel.model import Pretzel
 from pretzel.testing import Case, generation
 from pretzel.testing.models import latents, means_see_only_the_past, skips_leave_zero
-from pretzel.testing.tiny import batch, transformer
+from pretzel.testing.tiny_model import batch, transformer
 from pretzel.vlm.huggingface import HuggingFaceVLM
 
 CONFIG = {

@@ -13,14 +13,14 @@ from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.routed import routed
 from pretzel.interleave.tiled import Tiled
 from pretzel.testing import Case, LawBroken, concrete_classes, laws_of, run_laws, tiny_pretzel
-from pretzel.testing.cases import CASES
+from pretzel.testing.builtin_parts import BUILTIN_PARTS
 from pretzel.testing.suite import cases_of, try_law
 
 PARTS = concrete_classes(Interleaving, "pretzel")
 TRIALS = [
     pytest.param(factory, number > 0, id=f"{part.__name__}-{number}")
     for part in PARTS
-    for number, factory in enumerate(CASES.get(part, ()))
+    for number, factory in enumerate(BUILTIN_PARTS.get(part, ()))
 ]
 VARIANTS = [pytest.param(trial.values[0], id=trial.id) for trial in TRIALS if trial.values[1]]
 # What skips, adapters, vision inputs and words may break; all of them in the slow test
@@ -34,10 +34,10 @@ OF_VARIANTS = (
 
 
 def test_every_concrete_class_has_a_case():
-    missing = [part.__name__ for part in PARTS if not CASES.get(part)]
-    assert not missing, f"no law case in pretzel/testing/cases.py for {missing}"
+    missing = [part.__name__ for part in PARTS if not BUILTIN_PARTS.get(part)]
+    assert not missing, f"no law case in pretzel/testing/builtin_parts.py for {missing}"
     for part in PARTS:
-        assert all(type(factory().interleaving) is part for factory in CASES[part])
+        assert all(type(factory().interleaving) is part for factory in BUILTIN_PARTS[part])
 
 
 @pytest.mark.parametrize(("factory", "is_variant"), TRIALS)

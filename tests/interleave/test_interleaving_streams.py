@@ -8,7 +8,7 @@ from pretzel.sequence.document import Document, Image, Text, caption_document, q
 from pretzel.testing import Case, perturb, tiny_pretzel
 from pretzel.testing.gradients import jacobian
 from pretzel.testing.models import latents, parameters_of_u, run_streams
-from pretzel.testing.tiny import PAIRS, PROMPTS
+from pretzel.testing.tiny_model import PAIRS, PROMPTS
 
 
 def built(interleaving, *, perturbed=True, dtype=torch.float64):

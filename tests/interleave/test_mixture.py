@@ -15,7 +15,7 @@ from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing
 from pretzel.sequence.document import Document, Image, Text
 from pretzel.testing import Case, perturb, tiny_pretzel
 from pretzel.testing.models import latents, run_streams
-from pretzel.testing.tiny import batch
+from pretzel.testing.tiny_model import batch
 from pretzel.vlm.tiny import TinyVLM
 
 DOCUMENT = Document(key="", segments=(Text(content="look"), Image(), Text(content="a circle?")))

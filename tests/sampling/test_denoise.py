@@ -10,7 +10,7 @@ from pretzel.sampling.learned_denoiser import LearnedDenoiser
 from pretzel.sampling.samplers import Sequential
 from pretzel.sequence.document import caption_document
 from pretzel.testing import Case, perturb, tiny_pretzel
-from pretzel.testing.case import normal
+from pretzel.testing.law_case import normal
 
 CASE = Case(factory=lambda: tiny_pretzel(Stacked), perturbed=True)
 

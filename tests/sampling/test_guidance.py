@@ -18,9 +18,9 @@ from pretzel.sampling.guidance import (
 from pretzel.sampling.inversion import BlockInversion, check_guidance, check_guided
 from pretzel.sampling.samplers import Sequential
 from pretzel.testing import perturb, run_laws
-from pretzel.testing.case import normal
 from pretzel.testing.guidance import sample
-from pretzel.testing.tiny import transformer
+from pretzel.testing.law_case import normal
+from pretzel.testing.tiny_model import transformer
 
 
 @pytest.mark.parametrize("w", [0.5, 1.5, 4.0])

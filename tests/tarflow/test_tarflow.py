@@ -25,9 +25,9 @@ from pretzel.sampling.samplers import Jacobi, Sequential
 from pretzel.sequence.document import Document, Image, Text, caption_document
 from pretzel.tarflow import ClassNames, NoCondition, TarFlow
 from pretzel.testing import perturb
-from pretzel.testing.case import normal
 from pretzel.testing.gradients import jacobian
-from pretzel.testing.tiny import transformer
+from pretzel.testing.law_case import normal
+from pretzel.testing.tiny_model import transformer
 from pretzel.training.module import PretzelModule
 from pretzel.training.schedule import Constant
 

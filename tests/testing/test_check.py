@@ -9,9 +9,9 @@ import pytest
 
 from pretzel.__main__ import main
 from pretzel.cli.check import command as check
-from pretzel.testing.cases import CASES
+from pretzel.testing.builtin_parts import BUILTIN_PARTS
 from pretzel.testing.discovery import concrete_classes
-from pretzel.testing.kinds import KINDS
+from pretzel.testing.part_kinds import KINDS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pretzel_causal_conv"
 LAB = '''
@@ -108,7 +108,7 @@ def test_our_parts_pass_without_arguments(capsys):
 def test_every_part_of_ours_is_of_a_kind_and_has_a_case():
     parts = [part for kind in KINDS for part in concrete_classes(kind, "pretzel")]
     assert len(parts) >= 14
-    assert [part for part in parts if not CASES.get(part)] == []
+    assert [part for part in parts if not BUILTIN_PARTS.get(part)] == []
     assert [check.find_class(f"{part.__module__}.{part.__name__}") for part in parts] == parts
 
 

@@ -31,9 +31,9 @@ from pretzel.model import Pretzel
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
 from pretzel.sampling.samplers import Jacobi
 from pretzel.testing import generation, models, run_laws
-from pretzel.testing.case import Case
+from pretzel.testing.law_case import Case
 from pretzel.testing.models import latents
-from pretzel.testing.tiny import transformer
+from pretzel.testing.tiny_model import transformer
 from pretzel.vlm.huggingface import HuggingFaceVLM
 
 SINGLE = 1e-5

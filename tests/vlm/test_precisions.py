@@ -81,7 +81,9 @@ def pretzel(tokenizer, part, dtype, family="smolvlm", *, is_cast=False):
 
 
 def generate(model):
-    z = torch.randn(2, 4, 48, generator=torch.Generator().manual_seed(1)).to(model.like)
+    z = torch.randn(2, 4, 48, generator=torch.Generator().manual_seed(1)).to(
+        model.device, model.dtype
+    )
     with torch.inference_mode():
         session = Session(model, 2, 60)
         session.read_text(["a red circle", "a"])
@@ -111,7 +113,7 @@ def test_streams_of_different_precision_score_learn_and_generate(part, kind, tok
     x = torch.randn(1, 4, 48, generator=torch.Generator().manual_seed(0))
     context = torch.autocast("cpu", BF16) if is_auto else contextlib.nullcontext()
     with context:
-        output = model.score([DOCUMENT], x.to(model.like))
+        output = model.score([DOCUMENT], x.to(model.device, model.dtype))
         (output.log_prob.sum() + output.token_nll.sum()).backward()
         generate(model)
     with torch.no_grad():
@@ -130,7 +132,7 @@ def test_tokens_that_the_vocabulary_lacks(part, kind, tokenizer):
     dtype, is_cast, _ = KINDS[kind]
     model = pretzel(tokenizer, part, dtype, "llama", is_cast=is_cast)
     assert model.interleaving.new_tokens is not None
-    output = model.score([DOCUMENT], torch.randn(1, 4, 48).to(model.like))
+    output = model.score([DOCUMENT], torch.randn(1, 4, 48).to(model.device, model.dtype))
     (output.log_prob.sum() + output.token_nll.sum()).backward()
     generate(model)
 
@@ -144,7 +146,7 @@ def test_the_vlm_is_fed_and_read_in_its_own_precision(part, dtype, tokenizer):
     model.vlm.register_forward_hook(
         lambda vlm, args, y: seen.append((args[0].dtype, y.dtype)), with_kwargs=False
     )
-    model.score([DOCUMENT], torch.randn(1, 4, 48).to(model.like))
+    model.score([DOCUMENT], torch.randn(1, 4, 48).to(model.device, model.dtype))
     assert seen == [(own, own)]
 
 

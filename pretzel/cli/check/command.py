@@ -12,7 +12,7 @@ from pretzel.testing.discovery import import_module
 
 if TYPE_CHECKING:
     from pretzel.runs.config.overlay import Config
-    from pretzel.testing.kinds import Trial
+    from pretzel.testing.part_kinds import LawTrial
     from pretzel.testing.suite import Outcome
 
 _HELP = """\
@@ -113,7 +113,7 @@ def _submodule(owner: object, path: str, name: str) -> object:
 
 def _classes(module: object) -> Iterator[str]:
     """Yield the names of the classes of a module that have laws, and of all if none has."""
-    from pretzel.testing.kinds import KINDS
+    from pretzel.testing.part_kinds import KINDS
 
     named = {name: value for name, value in vars(module).items() if isinstance(value, type)}
     lawful = [name for name, value in named.items() if issubclass(value, tuple(KINDS))]
@@ -121,9 +121,9 @@ def _classes(module: object) -> Iterator[str]:
 
 
 def _by_last_name(name: str) -> str:
-    from pretzel.testing.cases import CASES
+    from pretzel.testing.builtin_parts import BUILTIN_PARTS
 
-    paths = {part.__name__: f"{part.__module__}.{part.__qualname__}" for part in CASES}
+    paths = {part.__name__: f"{part.__module__}.{part.__qualname__}" for part in BUILTIN_PARTS}
     last = name.replace("/", ".").removesuffix(".py").rpartition(".")[2]
     near = difflib.get_close_matches(last, paths, n=1, cutoff=0.7)
     return f"; did you mean '{paths[near[0]]}'?" if near else ""
@@ -182,22 +182,24 @@ def _config(options: list[tuple[str, str]]) -> "Config":
     return config
 
 
-def _trials(part: type, options: list[tuple[str, str]]) -> "list[Trial]":
+def _trials(part: type, options: list[tuple[str, str]]) -> "list[LawTrial]":
     """Return the cases of one of Pretzel's own parts, or trials with the user's arguments."""
-    from pretzel.cli.check.configured import configure
-    from pretzel.testing.cases import CASES
-    from pretzel.testing.kinds import Trial, describe, kind_of
+    from pretzel.cli.check.class_arguments import configure
+    from pretzel.testing.builtin_parts import BUILTIN_PARTS
+    from pretzel.testing.part_kinds import LawTrial, describe, kind_of
 
     kind = kind_of(part)
-    if not options and CASES.get(part):
-        return [Trial(label=describe(factory), factory=factory) for factory in CASES[part]]
+    if not options and BUILTIN_PARTS.get(part):
+        return [
+            LawTrial(label=describe(factory), factory=factory) for factory in BUILTIN_PARTS[part]
+        ]
     make = configure(part, _config(options), kind.given, kind.defaults)
     for name, value in make.chosen.items():
         _say(f"{name}: {value}, as --init-args.{name} is not given")
     return kind.trials(make)
 
 
-def _judge(part: type, trials: "list[Trial]") -> int:
+def _judge(part: type, trials: "list[LawTrial]") -> int:
     """Try all laws on all trials, and print each as it is done."""
     from pretzel.testing.suite import cases_of, laws_of, try_law
 

@@ -7,13 +7,13 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pretzel.cli.importing.options import parse
+from pretzel.cli.importing.arguments import parse
 from pretzel.errors import UserError
 
 if TYPE_CHECKING:
-    from pretzel.cli.importing.config import Surroundings
-    from pretzel.cli.importing.latent_and_classes import Latent
-    from pretzel.interop.blocks import ReadFlow
+    from pretzel.cli.importing.config_nodes import Latent
+    from pretzel.cli.importing.run_config import RunParts
+    from pretzel.interop.imported_flow import ImportedFlow
 
 
 def main(args: list[str]) -> int:
@@ -35,7 +35,7 @@ def main(args: list[str]) -> int:
                 raise UserError(f"--out: {given.out / name} exists; --force replaces it")
 
     from pretzel.cli.importing.output import write_import
-    from pretzel.interop.published import read_checkpoint
+    from pretzel.interop.checkpoint import read_checkpoint
 
     tensors = {
         key: value.float() if value.is_floating_point() else value
@@ -54,8 +54,8 @@ def main(args: list[str]) -> int:
 
 def _tarflow(
     given: argparse.Namespace, tensors: dict[str, Any]
-) -> tuple["ReadFlow", "Surroundings", list[str]]:
-    from pretzel.cli.importing.latent_and_classes import (
+) -> tuple["ImportedFlow", "RunParts", list[str]]:
+    from pretzel.cli.importing.config_nodes import (
         class_names,
         latent_from,
         part,
@@ -96,8 +96,8 @@ def _tarflow(
 
 def _starflow(
     given: argparse.Namespace, tensors: dict[str, Any]
-) -> tuple["ReadFlow", "Surroundings", list[str]]:
-    from pretzel.cli.importing.latent_and_classes import latent_from, part, pixels
+) -> tuple["ImportedFlow", "RunParts", list[str]]:
+    from pretzel.cli.importing.config_nodes import latent_from, part, pixels
     from pretzel.interop.starflow import StarflowOptions, read_starflow
 
     options = StarflowOptions(
@@ -144,7 +144,7 @@ def _starflow(
     return flow, around, [f"block {number} has no keys: the identity, left out" for number in empty]
 
 
-def _around(given: argparse.Namespace, latent: "Latent", noise: float) -> "Surroundings":
+def _around(given: argparse.Namespace, latent: "Latent", noise: float) -> "RunParts":
     """Return what stands around a model that knows no condition.
 
     Args:
@@ -152,14 +152,14 @@ def _around(given: argparse.Namespace, latent: "Latent", noise: float) -> "Surro
         latent: Its latent space.
         noise: Standard deviation of the noise that only the flow can remove; 0 for none.
     """
-    from pretzel.cli.importing.config import Surroundings
-    from pretzel.cli.importing.latent_and_classes import part, read_node
+    from pretzel.cli.importing.config_nodes import part, read_node
+    from pretzel.cli.importing.run_config import RunParts
 
-    return Surroundings(
+    return RunParts(
         latent=latent.node,
         image_size=latent.space.image_size,
         condition=part("tarflow.NoCondition"),
         guidance=part("sampling.guidance.NoGuidance"),
-        denoiser=part(f"sampling.denoise.{'ScoreDenoiser' if noise else 'NoDenoiser'}"),
+        denoiser=part(f"sampling.denoisers.{'ScoreDenoiser' if noise else 'NoDenoiser'}"),
         data=None if given.data is None else read_node(given.data, "data"),
     )

@@ -5,10 +5,10 @@ from pathlib import Path
 import yaml
 from safetensors import SafetensorError
 
-from pretzel.cli.importing.config import Surroundings, fit_config
+from pretzel.cli.importing.run_config import RunParts, fit_config
 from pretzel.errors import UserError
 from pretzel.files.storage import save_tensors
-from pretzel.interop.blocks import ReadFlow
+from pretzel.interop.imported_flow import ImportedFlow
 
 _HEADER = "# Imported by pretzel. Every part may be changed; `weights` are where it starts from.\n"
 _IN_MODULE = "pretzel.stack."
@@ -24,7 +24,7 @@ class _Plain(yaml.SafeDumper):
 
 
 def write_import(
-    flow: ReadFlow, around: Surroundings, folder: Path, *, metadata: dict[str, str]
+    flow: ImportedFlow, around: RunParts, folder: Path, *, metadata: dict[str, str]
 ) -> None:
     """Write ``config.yaml`` and ``weights.safetensors``, or nothing.
 

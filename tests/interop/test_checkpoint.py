@@ -5,7 +5,7 @@ import torch
 from importing import SMALL, refused, tensors_of
 
 from pretzel.errors import UserError
-from pretzel.interop.published import read_checkpoint
+from pretzel.interop.checkpoint import read_checkpoint
 
 
 class Opens:

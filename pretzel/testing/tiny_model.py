@@ -11,16 +11,16 @@ from pretzel.errors import UserError
 from pretzel.flow.af_block import AFBlock
 from pretzel.flow.conditioner import ConditionerFactory
 from pretzel.flow.deep import DeepStream
+from pretzel.flow.layer_split import ExplicitSplit
 from pretzel.flow.mlp import MLP
 from pretzel.flow.permutations import Flip, Permutation, Raster
-from pretzel.flow.split import ExplicitSplit
 from pretzel.flow.transformer import CausalTransformer
 from pretzel.flow.transforms import AffineSoftplus
 from pretzel.interleave.base import InterleavingFactory
 from pretzel.latent.pixels import Pixels
 from pretzel.model import Pretzel
 from pretzel.sequence.document import Document, DocumentBatch, caption_document, question_document
-from pretzel.testing.case import normal
+from pretzel.testing.law_case import normal
 from pretzel.vlm.base import VLMStream
 
 PROMPTS = ("a red circle", "a shape", "a very small blue triangle, perhaps")

@@ -39,7 +39,7 @@ class KeyReport:
         return "\n".join(lines)
 
 
-class Keys:
+class CheckpointKeys:
     """The tensors of a checkpoint, each of which is taken once or left for a reason.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from pretzel.errors import UserError
-from pretzel.interop.blocks import Node, ReadFlow
+from pretzel.interop.imported_flow import ImportedFlow, Node
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.pixels import Pixels
 from pretzel.runs.config.overlay import read
@@ -50,7 +50,7 @@ def patch_of(channels: int, image_channels: int) -> int:
     return side
 
 
-def pixels(flow: ReadFlow, patch: int, noise: float, rows: int) -> Latent:
+def pixels(flow: ImportedFlow, patch: int, noise: float, rows: int) -> Latent:
     """Return pixels as the latent space of a model of images.
 
     Args:
@@ -72,7 +72,7 @@ def pixels(flow: ReadFlow, patch: int, noise: float, rows: int) -> Latent:
     return Latent(node=node, space=Pixels(image_size=rows * patch, patch_size=patch, noise=noise))
 
 
-def latent_from(path: Path, flow: ReadFlow) -> Latent:
+def latent_from(path: Path, flow: ImportedFlow) -> Latent:
     """Return the latent space that a file describes.
 
     Args:

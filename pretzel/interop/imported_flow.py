@@ -11,14 +11,14 @@ from pretzel.errors import UserError
 from pretzel.files.weights import check_architecture
 from pretzel.flow.block import BlockFactory, FlowStack
 from pretzel.flow.permutations import Flip, Permutation, Raster
-from pretzel.interop.published import KeyReport
+from pretzel.interop.checkpoint import KeyReport
 from pretzel.typing import Tensor
 
 Node = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadBlock:
+class ImportedBlock:
     """A block of a published model.
 
     Attributes:
@@ -42,7 +42,7 @@ class ReadBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadFlow:
+class ImportedFlow:
     """A published model.
 
     Attributes:
@@ -56,7 +56,7 @@ class ReadFlow:
 
     channels: int
     grid: tuple[int, ...]
-    blocks: tuple[ReadBlock, ...]
+    blocks: tuple[ImportedBlock, ...]
     report: KeyReport
     condition: int = 0
     text_length: int = 0

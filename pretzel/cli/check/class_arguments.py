@@ -17,7 +17,7 @@ _EXAMPLES = {int: "8", float: "0.5", bool: "true", str: "text"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configured:
+class ConfiguredPart:
     """A class whose own arguments are parsed; a parent's are still to come.
 
     Attributes:
@@ -60,7 +60,7 @@ class Configured:
 
 def configure(
     part: type, config: Config, given: frozenset[str], defaults: Mapping[str, str]
-) -> Configured:
+) -> ConfiguredPart:
     """Parse the arguments of a class.
 
     Args:
@@ -101,7 +101,7 @@ def configure(
     except (argparse.ArgumentError, TypeError, KeyError, ValueError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
         raise explain(message, config, options) from error
-    return Configured(part=part, accepts=accepts, parser=parser, parsed=parsed, chosen=chosen)
+    return ConfiguredPart(part=part, accepts=accepts, parser=parser, parsed=parsed, chosen=chosen)
 
 
 def _accepts(part: type, name: str) -> frozenset[str]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 
 from pretzel.errors import UserError
-from pretzel.interop.blocks import Node, ReadBlock
-from pretzel.interop.published import Keys
+from pretzel.interop.checkpoint import CheckpointKeys
+from pretzel.interop.imported_flow import ImportedBlock, Node
 from pretzel.typing import Tensor
 
 Convert = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ class BlockReader:
         tensors: What was taken.
     """
 
-    keys: Keys
+    keys: CheckpointKeys
     prefix: str
     index: int
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class BlockReader:
         return self.keys.any(re.escape(self.prefix) + pattern)
 
     def size(self, key: str, axis: int, *others: tuple[str, int]) -> int:
-        """Return a size that the block's tensors share (see :meth:`Keys.size`)."""
+        """Return a size that the block's tensors share (see :meth:`CheckpointKeys.size`)."""
         own = re.escape(self.prefix)
         return self.keys.size(self.prefix + key, axis, *((own + key, at) for key, at in others))
 
@@ -130,7 +130,7 @@ class BlockReader:
             "init_args": options,
         }
 
-    def af_block(self, *, number: int, flips: bool, num_layers: int, parts: Node) -> ReadBlock:
+    def af_block(self, *, number: int, flips: bool, num_layers: int, parts: Node) -> ImportedBlock:
         """Return the block of which everything was taken.
 
         Args:
@@ -139,7 +139,7 @@ class BlockReader:
             num_layers: Its layers.
             parts: Nodes of its parts, by argument of :class:`~pretzel.flow.AFBlock`.
         """
-        return ReadBlock(
+        return ImportedBlock(
             number=number,
             flips=flips,
             num_layers=num_layers,

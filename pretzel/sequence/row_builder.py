@@ -33,7 +33,7 @@ def first_fit(lengths: Sequence[int], max_length: int) -> list[list[int]]:
     return sorted(sorted(row) for row in rows)
 
 
-class Row:
+class RowBuilder:
     """One sequence under construction."""
 
     def __init__(self, num_axes: int) -> None:
@@ -48,7 +48,7 @@ class Row:
         self.is_cut = True  # Nothing, or nothing that is left, stands right before what follows.
 
     @classmethod
-    def joined(cls, rows: "Sequence[Row]") -> "Row":
+    def joined(cls, rows: "Sequence[RowBuilder]") -> "RowBuilder":
         """Return rows one after the other in one; each keeps its own index and places."""
         whole = cls(rows[0].num_axes)
         for row in rows:

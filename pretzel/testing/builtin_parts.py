@@ -18,7 +18,7 @@ from pretzel.flow.permutations import (
     Raster,
 )
 from pretzel.flow.positions import AxialPositions, LearnedPositions, StarflowPositions
-from pretzel.flow.start import LatentStart, ZeroShift
+from pretzel.flow.start_token import LatentStart, ZeroShift
 from pretzel.flow.transformer import CausalTransformer
 from pretzel.flow.transforms import (
     AffineExp,
@@ -47,7 +47,7 @@ from pretzel.sampling.guidance import (
 from pretzel.sampling.learned_denoiser import LearnedDenoiser
 from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, SelectiveJacobi, Sequential
 from pretzel.testing.denoisers import CHANNELS
-from pretzel.testing.tiny import tiny_pretzel, transformer
+from pretzel.testing.tiny_model import tiny_pretzel, transformer
 
 Factory = Callable[[], object]
 
@@ -113,7 +113,7 @@ def learned_denoiser(grid: tuple[int, ...], num_blocks: int = 1) -> LearnedDenoi
     return denoiser
 
 
-CASES: dict[type, list[Factory]] = {
+BUILTIN_PARTS: dict[type, list[Factory]] = {
     Identity: [partial(Identity, 3, (2, 2), 0, Flip())],
     AFBlock: [
         partial(af_block, (2, 3), Flip(), AffineSoftplus(), num_layers=2),

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretzel.errors import UserError
-from pretzel.interop.blocks import Node, ReadFlow
+from pretzel.interop.imported_flow import ImportedFlow, Node
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class RunParts:
     """What stands around the blocks.
 
     Attributes:
@@ -30,7 +30,7 @@ class Surroundings:
     data: Node | None = None
 
 
-def fit_config(flow: ReadFlow, around: Surroundings, *, weights: Path, name: str) -> Node:
+def fit_config(flow: ImportedFlow, around: RunParts, *, weights: Path, name: str) -> Node:
     """Return a configuration of ``pretzel fit`` that starts from the imported weights.
 
     Args:
@@ -69,7 +69,7 @@ def fit_config(flow: ReadFlow, around: Surroundings, *, weights: Path, name: str
     }
 
 
-def _model(flow: ReadFlow, around: Surroundings) -> Node:
+def _model(flow: ImportedFlow, around: RunParts) -> Node:
     *shallow, deep = flow.blocks
     if any(block.num_layers < 1 for block in flow.blocks):
         raise UserError(f"block {deep.number} must have layers, got none")
@@ -117,7 +117,7 @@ def _easy_vqa(image_size: int) -> Node:
     }
 
 
-def _trainer(around: Surroundings, name: str) -> Node:
+def _trainer(around: RunParts, name: str) -> Node:
     samples: Node = {"num_images": 24, "columns": 8}
     if around.prompts is not None:
         samples["prompts"] = around.prompts

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pretzel.errors import UserError
 from pretzel.flow.af_block import AFBlock
@@ -22,11 +22,12 @@ from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler
 from pretzel.testing.denoisers import CHANNELS, POSITIONS
 from pretzel.testing.discovery import one_line, raised_at
-from pretzel.testing.tiny import tiny_pretzel
+from pretzel.testing.tiny_model import tiny_pretzel
 
 _PLAIN = (int, float, str)
 
 
+@runtime_checkable
 class Buildable(Protocol):
     """A class with arguments of its own; what a parent owns is given when it is built."""
 
@@ -54,7 +55,7 @@ class Buildable(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class LawTrial:
     """One configuration that stands trial.
 
     Attributes:
@@ -69,7 +70,7 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class PartKind:
     """How the classes of one kind stand trial.
 
     Attributes:
@@ -79,7 +80,7 @@ class Kind:
         defaults: Classes for arguments that the user has to choose in YAML, but not for a check.
     """
 
-    trials: Callable[[Buildable], list[Trial]]
+    trials: Callable[[Buildable], list[LawTrial]]
     factory: type | None = None
     defaults: Mapping[str, str] = field(default_factory=dict)
 
@@ -91,13 +92,13 @@ class Kind:
         return frozenset(inspect.signature(self.factory.__call__).parameters) - {"self"}
 
 
-def alone(make: Buildable) -> list[Trial]:
+def alone(make: Buildable) -> list[LawTrial]:
     """Return one trial of a part that depends on no sizes."""
     make.build()
-    return [Trial(label="", factory=make)]
+    return [LawTrial(label="", factory=make)]
 
 
-def blocks(make: Buildable) -> list[Trial]:
+def blocks(make: Buildable) -> list[LawTrial]:
     """Return trials in several channels, grids, depths and orders.
 
     Sizes that the constructor does not have are left out, and sizes that it refuses by a
@@ -112,7 +113,7 @@ def blocks(make: Buildable) -> list[Trial]:
         {"channels": 3, "grid": (3, 2), "num_layers": 2, "permutation": ColumnMajor()},
         {"channels": 4, "grid": (2, 2), "num_layers": 1, "permutation": FixedRandom(seed=0)},
     ]
-    trials: dict[str, Trial] = {}
+    trials: dict[str, LawTrial] = {}
     refusal: UserError | None = None
     for every in sizes:
         given = {name: value for name, value in every.items() if name in make.accepts}
@@ -124,13 +125,13 @@ def blocks(make: Buildable) -> list[Trial]:
             if not isinstance(error.__cause__, ValueError):
                 raise
             refusal, refused = error, str(error)
-        trials[label] = Trial(label=label, factory=partial(make, **given), refused=refused)
+        trials[label] = LawTrial(label=label, factory=partial(make, **given), refused=refused)
     if refusal and all(trial.refused for trial in trials.values()):
         raise refusal
     return list(trials.values())
 
 
-def conditioners(make: Buildable) -> list[Trial]:
+def conditioners(make: Buildable) -> list[LawTrial]:
     """Return trials inside an otherwise plain block, in several sizes."""
 
     def block(grid: tuple[int, ...], num_layers: int, permutation: Permutation) -> AFBlock:
@@ -154,11 +155,11 @@ def conditioners(make: Buildable) -> list[Trial]:
         factory = partial(block, grid, num_layers, permutation)
         try_to_build(make, factory)
         label = f"in an AFBlock, grid={grid}, num_layers={num_layers}"
-        trials.append(Trial(label=label, factory=factory))
+        trials.append(LawTrial(label=label, factory=factory))
     return trials
 
 
-def denoisers(make: Buildable) -> list[Trial]:
+def denoisers(make: Buildable) -> list[LawTrial]:
     """Return trials on the latents of the laws, as a row and as a square."""
 
     def fitted(grid: tuple[int, ...]) -> Denoiser:
@@ -172,11 +173,11 @@ def denoisers(make: Buildable) -> list[Trial]:
         factory = partial(fitted, grid)
         try_to_build(make, factory)
         label = f"channels={CHANNELS}, grid={grid}"
-        trials.append(Trial(label=label, factory=factory))
+        trials.append(LawTrial(label=label, factory=factory))
     return trials
 
 
-def interleavings(make: Buildable) -> list[Trial]:
+def interleavings(make: Buildable) -> list[LawTrial]:
     """Return one trial inside the smallest real model."""
 
     def interleaving(channels: int, hidden_size: int, width: int) -> Interleaving:
@@ -186,7 +187,7 @@ def interleavings(make: Buildable) -> list[Trial]:
 
     factory = partial(tiny_pretzel, interleaving)
     try_to_build(make, factory)
-    return [Trial(label="in a tiny Pretzel", factory=factory)]
+    return [LawTrial(label="in a tiny Pretzel", factory=factory)]
 
 
 def try_to_build(make: Buildable, factory: Callable[[], object]) -> None:
@@ -204,23 +205,23 @@ def try_to_build(make: Buildable, factory: Callable[[], object]) -> None:
         raise UserError(f"{make.part.__name__} cannot be put on trial: {reason}") from error
 
 
-KINDS: dict[type, Kind] = {
-    FlowBlock: Kind(
+KINDS: dict[type, PartKind] = {
+    FlowBlock: PartKind(
         trials=blocks,
         factory=BlockFactory,
         defaults={"transform": "pretzel.flow.AffineSoftplus"},
     ),
-    Conditioner: Kind(trials=conditioners, factory=ConditionerFactory),
-    Transform: Kind(trials=alone),
-    Permutation: Kind(trials=alone),
-    Guidance: Kind(trials=alone),
-    Denoiser: Kind(trials=denoisers),
-    Sampler: Kind(trials=alone),
-    Interleaving: Kind(trials=interleavings, factory=InterleavingFactory),
+    Conditioner: PartKind(trials=conditioners, factory=ConditionerFactory),
+    Transform: PartKind(trials=alone),
+    Permutation: PartKind(trials=alone),
+    Guidance: PartKind(trials=alone),
+    Denoiser: PartKind(trials=denoisers),
+    Sampler: PartKind(trials=alone),
+    Interleaving: PartKind(trials=interleavings, factory=InterleavingFactory),
 }
 
 
-def kind_of(part: type) -> Kind:
+def kind_of(part: type) -> PartKind:
     """Return the kind of a class.
 
     Raises:
