@@ -100,7 +100,7 @@ def _board(grid: str, port: int | None) -> int:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; start with: pretzel grid run {grid}")
 
-    from pretzel.ablation.report.board import serve
+    from pretzel.ablation.report.tensorboard_server import serve
 
     serve(folder, port)
     return 0

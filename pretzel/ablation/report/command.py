@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretzel.ablation.report import terminal
-from pretzel.ablation.report.files import FILES, Format, Report
+from pretzel.ablation.report.grid_report import FILES, Format, Report
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_text
 

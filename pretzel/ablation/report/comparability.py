@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pretzel.ablation.report.results import Comparison
+from pretzel.ablation.report.comparison import Comparison
 
 _LIKELIHOOD = re.compile(r"nll|bits_per_dim|bpd|likelihood|log_prob")
 _DISTANCES = {"fid", "kid"}
@@ -86,7 +86,7 @@ def _spaces(comparison: Comparison) -> dict[str, Signature]:
     have the seed in their path); of an arm that has none yet, from what it changes.
     """
     configs: dict[int, dict[str, Signature]] = {seed: {} for seed in comparison.seeds}
-    for cell in comparison.cells:
+    for cell in comparison.runs:
         spec = comparison.folder(cell).spec
         if spec is not None:
             configs[cell.seed][cell.arm] = dict(_scale(spec.get("config")))

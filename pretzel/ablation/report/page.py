@@ -7,19 +7,18 @@ from importlib import metadata
 from pathlib import Path
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.report import formats, notes, svg
-from pretzel.ablation.report import run_pages as runs
-from pretzel.ablation.report.curves import Events
-from pretzel.ablation.report.results import Comparison
+from pretzel.ablation.report import cell_texts, charts, sample_sheets, table_notes
+from pretzel.ablation.report.comparison import Comparison
+from pretzel.ablation.report.event_files import Events
 from pretzel.ablation.report.style import STYLE, hiding
-from pretzel.ablation.report.summary import NOT_APPLICABLE, Column, Entry, Row, Summary
-from pretzel.ablation.report.tuned import Tuned
+from pretzel.ablation.report.table import NOT_APPLICABLE, ArmRow, Entry, MetricColumn, ResultTable
+from pretzel.ablation.report.tuning import ArmTuning
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _LIBRARIES = ("pretzel", "torch", "lightning", "numpy", "scipy", "tensorboard")
 
 
-def page(summary: Summary, events: dict[str, Events], command: str) -> str:
+def page(summary: ResultTable, events: dict[str, Events], command: str) -> str:
     """Return the page.
 
     Args:
@@ -33,8 +32,8 @@ def page(summary: Summary, events: dict[str, Events], command: str) -> str:
         "results": ("Results", _results(summary)),
         "metrics": ("Every seed", _plots(summary)),
         "differences": ("Differences to the baseline", _differences(summary)),
-        "curves": ("Learning curves", runs.curves(c, events)),
-        "samples": ("Samples at the same noise", runs.samples(c, events)),
+        "curves": ("Learning curves", sample_sheets.curves(c, events)),
+        "samples": ("Samples at the same noise", sample_sheets.samples(c, events)),
         "changes": ("What each arm changes", _changes(c)),
         "tuning": ("What was tuned before the comparison", _tuning(c)),
         "missing": ("What is missing", _missing(c)),
@@ -55,15 +54,15 @@ def page(summary: Summary, events: dict[str, Events], command: str) -> str:
     )
 
 
-def _header(summary: Summary) -> str:
+def _header(summary: ResultTable) -> str:
     c = summary.comparison
-    done = sum(cell.state is State.DONE for cell in c.cells)
+    done = sum(cell.state is State.DONE for cell in c.runs)
     seeds = "1 seed" if len(c.seeds) == 1 else f"{len(c.seeds)} seeds"
     arms = "1 arm" if len(c.arms) == 1 else f"{len(c.arms)} arms"
-    lead = f"{arms}, {seeds}; {done} of {len(c.cells)} cells done"
-    failed = sum(cell.state is State.FAILED for cell in c.cells)
+    lead = f"{arms}, {seeds}; {done} of {len(c.runs)} cells done"
+    failed = sum(cell.state is State.FAILED for cell in c.runs)
     lead += f", {failed} failed" if failed else ""
-    told = _say("", notes.reach(summary)) + _say(" warn", notes.incomparable(summary))
+    told = _say("", table_notes.reach(summary)) + _say(" warn", table_notes.incomparable(summary))
     name = escape(Path(c.grid).stem or c.output.name)
     return (
         f'<header><h1>{name}</h1><p class="lead">{lead}. Baseline: {escape(c.baseline)}.</p>'
@@ -81,27 +80,29 @@ def _name(text: str) -> str:
     return re.sub(r"([/_+.])", r"\1<wbr>", escape(text))
 
 
-def _results(summary: Summary) -> str:
+def _results(summary: ResultTable) -> str:
     heads = [
         f"{_name(column.metric.name)}\u00a0{column.metric.arrow}"
-        + ("" if column.scale.everywhere else f" {formats.INCOMPARABLE}")
+        + ("" if column.scale.everywhere else f" {cell_texts.INCOMPARABLE}")
         for column in summary.columns
     ]
-    head = "".join(f"<th>{cell}</th>" for cell in ["arm", "n", *heads, *formats.COST_HEADS])
+    head = "".join(f"<th>{cell}</th>" for cell in ["arm", "n", *heads, *cell_texts.COST_HEADS])
     body = "".join(_row(row, summary.columns) for row in summary.rows)
-    reading = "".join(f'<p class="soft">{escape(note)}</p>' for note in notes.reading(summary))
+    reading = "".join(
+        f'<p class="soft">{escape(note)}</p>' for note in table_notes.reading(summary)
+    )
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         f"</div><details><summary>How to read it</summary>{reading}</details>"
     )
 
 
-def _row(row: Row, columns: tuple[Column, ...]) -> str:
+def _row(row: ArmRow, columns: tuple[MetricColumn, ...]) -> str:
     tag = ' <span class="tag">baseline</span>' if row.is_baseline else ""
     count = row.counted.partition(" (")
     missing = f'<small class="missing">{escape(count[2][:-1])}</small>' if count[2] else ""
     means = "".join(_mean(row, row.entries[column.metric.name]) for column in columns)
-    costs = "".join(f"<td>{_cost(cost)}</td>" for cost in formats.costs(row))
+    costs = "".join(f"<td>{_cost(cost)}</td>" for cost in cell_texts.costs(row))
     kind = ' class="baseline"' if row.is_baseline else ""
     return (
         f'<tr{kind}><th scope="row">{_name(row.arm)}{tag}</th><td>{escape(count[0])}{missing}</td>'
@@ -114,8 +115,8 @@ def _cost(shown: str) -> str:
     return f"{first}<small>+ {frozen}</small>" if frozen else first
 
 
-def _mean(row: Row, entry: Entry) -> str:
-    shown = escape(formats.value(entry, row))
+def _mean(row: ArmRow, entry: Entry) -> str:
+    shown = escape(cell_texts.value(entry, row))
     if entry.own is None:
         kind = "soft" if entry.absence == NOT_APPLICABLE else "missing"
         return f'<td class="{kind}">{shown}</td>'
@@ -123,11 +124,11 @@ def _mean(row: Row, entry: Entry) -> str:
     shown = f'<span class="best">{mean}</span>' if entry.best else mean
     shown += f" ± {interval}" if interval else ""
     if entry.significant:
-        shown += f" {formats.SIGNIFICANT}"
+        shown += f" {cell_texts.SIGNIFICANT}"
     under = ""
     if not row.is_baseline:
-        change = formats.change(entry, row)
-        told = "not comparable" if change == formats.INCOMPARABLE else f"Δ {change}"
+        change = cell_texts.change(entry, row)
+        told = "not comparable" if change == cell_texts.INCOMPARABLE else f"Δ {change}"
         under = f"<small>{_minus(told)}</small>"
     return f"<td>{shown}{under}</td>"
 
@@ -137,14 +138,16 @@ def _minus(shown: str) -> str:
     return re.sub(r"(?<!\w)-(?=[\d.])", "−", escape(shown))  # noqa: RUF001
 
 
-def _plots(summary: Summary) -> str:
+def _plots(summary: ResultTable) -> str:
     figures = []
     for column in summary.columns:
         mark = "" if column.scale.everywhere else '<span class="tag warn">not comparable ‡</span>'
         name = f"{escape(column.metric.name)} {column.metric.arrow} {mark}"
         facts = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in column.scale.facts.items())
         caption = f"<figcaption>{escape(facts)}</figcaption>" if facts else ""
-        figures.append(f"<figure><h3>{name}</h3>{svg.dots(column, summary.rows)}{caption}</figure>")
+        figures.append(
+            f"<figure><h3>{name}</h3>{charts.dots(column, summary.rows)}{caption}</figure>"
+        )
     return (
         "<p class='soft'>A dot for each seed, the mean, and its 95% t interval. An arrow: the "
         "interval goes on. The dotted line is the baseline's mean.</p>"
@@ -152,11 +155,11 @@ def _plots(summary: Summary) -> str:
     )
 
 
-def _differences(summary: Summary) -> str:
-    lines = formats.difference_lines(summary)
+def _differences(summary: ResultTable) -> str:
+    lines = cell_texts.difference_lines(summary)
     if not lines:
         return ""
-    head = "".join(f"<th{_left(name)}>{escape(name)}</th>" for name in formats.DIFFERENCE_HEADS)
+    head = "".join(f"<th{_left(name)}>{escape(name)}</th>" for name in cell_texts.DIFFERENCE_HEADS)
     bodies: dict[str, str] = {}
     for metric, arm, *numbers, verdict in lines:
         name = _name(metric).replace(" ", "\u00a0") if metric not in bodies else ""
@@ -209,7 +212,7 @@ def _tuning(comparison: Comparison) -> str:
     )
     if not body:
         return ""
-    *_, told = notes.tuned(comparison)
+    *_, told = table_notes.tuned(comparison)
     return (
         '<div class="scroll"><table><thead><tr><th class="name">arm</th><th class="wrap">chosen'
         '</th><th>candidate runs</th><th class="name">by</th><th class="wrap">tried</th></tr>'
@@ -218,7 +221,7 @@ def _tuning(comparison: Comparison) -> str:
     )
 
 
-def _trials(one: Tuned) -> str:
+def _trials(one: ArmTuning) -> str:
     return "".join(
         f"<li>{_bold(escape(f'{trial.label}: {trial.told}'), trial.label in one.winners)}</li>"
         for trial in one.trials
@@ -230,14 +233,14 @@ def _bold(text: str, is_bold: bool) -> str:
 
 
 def _missing(comparison: Comparison) -> str:
-    told = "".join(f"<li>{escape(note)}</li>" for note in notes.missing(comparison))
+    told = "".join(f"<li>{escape(note)}</li>" for note in table_notes.missing(comparison))
     return f"<ul>{told}</ul>" if told else ""
 
 
-def _origin(summary: Summary, command: str) -> str:
+def _origin(summary: ResultTable, command: str) -> str:
     c = summary.comparison
     trained: dict[str, list[str]] = {}
-    for cell in c.cells:
+    for cell in c.runs:
         for name, version in cell.versions.items():
             if version not in (seen := trained.setdefault(name, [])):
                 seen.append(version)
@@ -249,7 +252,7 @@ def _origin(summary: Summary, command: str) -> str:
         "Trained with": escape(", ".join(f"{n} {' and '.join(v)}" for n, v in trained.items())),
         "Page made with": escape(", ".join(f"{n} {v}" for n, v in here.items() if v)),
     }
-    if provenance := notes.provenance(summary):
+    if provenance := table_notes.provenance(summary):
         facts["Computed from"] = "<br>".join(escape(note) for note in provenance)
     body = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
     run = f"pretzel grid run {c.grid}\n" if c.grid else ""

@@ -15,7 +15,7 @@ EXACT_SEEDS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class SeedMean:
     """A mean over seeds.
 
     Attributes:
@@ -45,7 +45,7 @@ class Difference:
             seed.
     """
 
-    estimate: Estimate
+    estimate: SeedMean
     p: float | None
     p_holm: float | None
     smallest_p: float
@@ -62,7 +62,7 @@ class Difference:
         return self.can_be_significant and self.p_holm is not None and self.p_holm <= ALPHA
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
+def estimate(values: Sequence[float]) -> SeedMean | None:
     """Return mean and t interval; None without values.
 
     The interval is mean ± t_{0.975, n-1} s / sqrt(n), with s the sample standard deviation.
@@ -77,7 +77,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
         if n > 1:
             sd = float(data.std(ddof=1))
             half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
-    return Estimate(mean=mean, sd=sd, half_width=half, n=n)
+    return SeedMean(mean=mean, sd=sd, half_width=half, n=n)
 
 
 def compare(differences: Mapping[str, Sequence[float]]) -> dict[str, Difference]:

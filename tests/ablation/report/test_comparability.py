@@ -4,9 +4,9 @@ import pytest
 from made_grid import write_config, write_plan, write_result
 
 from pretzel.ablation.report.comparability import is_likelihood, judge
-from pretzel.ablation.report.files import Report
-from pretzel.ablation.report.results import load
-from pretzel.ablation.report.summary import summarise
+from pretzel.ablation.report.comparison import load
+from pretzel.ablation.report.grid_report import Report
+from pretzel.ablation.report.table import result_table
 
 NLL, FID, ACCURACY = "test/nll_excess_bits_per_dim", "test/fid_judge", "test/right"
 METRICS = {NLL: "min", FID: "min", ACCURACY: "max"}
@@ -42,7 +42,7 @@ def grid(folder, configs, *, changes=None, metrics=None):
 
 
 def best(folder, metric):
-    return [row.arm for row in summarise(load(folder)).rows if row.entries[metric].best]
+    return [row.arm for row in result_table(load(folder)).rows if row.entries[metric].best]
 
 
 def test_equal_spaces_are_compared(tmp_path):
@@ -68,7 +68,7 @@ def test_likelihoods_of_different_data_are_not(tmp_path, other, reason):
     assert judged[FID].everywhere
     assert judged[ACCURACY].everywhere
     assert best(tmp_path, NLL) == []
-    entries = {row.arm: row.entries[NLL] for row in summarise(load(tmp_path)).rows}
+    entries = {row.arm: row.entries[NLL] for row in result_table(load(tmp_path)).rows}
     assert entries["b"].difference is None
     assert entries["c"].difference is not None  # of the baseline's space
     for form in ("markdown", "terminal", "latex", "html"):

@@ -13,11 +13,11 @@ from made_grid import write_events, write_failure, write_plan, write_result
 
 from pretzel.__main__ import main
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.report.files import FILES, Report
+from pretzel.ablation.report.comparison import load
+from pretzel.ablation.report.grid_report import FILES, Report
 from pretzel.ablation.report.latex import escaped
-from pretzel.ablation.report.results import load
 from pretzel.ablation.report.statistics import compare, estimate
-from pretzel.ablation.report.summary import summarise
+from pretzel.ablation.report.table import result_table
 from pretzel.files.atomic import write_json
 
 
@@ -94,7 +94,7 @@ def test_adopted_results_are_in_the_table_and_flagged(tmp_path):
 
 def test_diverged_seeds_are_shown_and_never_ranked(output):
     write_result(output, "b", 0, {"acc": math.nan})
-    summary = summarise(load(output))
+    summary = result_table(load(output))
     text = Report(output, "").text("markdown")
     assert "| nan ± nan |" in text
     assert "not a number" in text
@@ -106,7 +106,7 @@ def test_diverged_seeds_are_shown_and_never_ranked(output):
 
 def test_best_needs_all_seeds(output):
     """c has the best mean, of the two seeds that did not fail."""
-    summary = summarise(load(output))
+    summary = result_table(load(output))
     assert [row.arm for row in summary.rows if row.entries["acc"].best] == ["b"]
 
 

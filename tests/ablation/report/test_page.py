@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import pytest
 from made_grid import write_events, write_failure, write_plan, write_result
 
-from pretzel.ablation.report.files import Report
-from pretzel.ablation.report.svg import ticks
+from pretzel.ablation.report.charts import ticks
+from pretzel.ablation.report.grid_report import Report
 
 VOID = {"meta", "br", "img", "input", "wbr"}
 
@@ -122,8 +122,8 @@ def test_curves_and_samples_of_every_arm(tmp_path):
 
 
 def test_many_large_pictures_are_compressed(output, monkeypatch):
-    monkeypatch.setattr("pretzel.ablation.report.run_pages.AS_LOGGED_BYTES", 100)
-    monkeypatch.setattr("pretzel.ablation.report.run_pages.MOST_BYTES", 300)
+    monkeypatch.setattr("pretzel.ablation.report.sample_sheets.AS_LOGGED_BYTES", 100)
+    monkeypatch.setattr("pretzel.ablation.report.sample_sheets.MOST_BYTES", 300)
     for seed in (0, 1, 2):
         write_events(output / "a" / f"seed{seed}", {}, [("samples", 1, "red")])
     _, found = page(output)

@@ -4,7 +4,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from made_grid import write_events
 
-from pretzel.ablation.report.files import Report
+from pretzel.ablation.report.grid_report import Report
 
 pytestmark = [
     pytest.mark.slow,

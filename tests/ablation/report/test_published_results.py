@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.report.files import Report
-from pretzel.ablation.report.results import load
+from pretzel.ablation.report.comparison import load
+from pretzel.ablation.report.grid_report import Report
 
 ROOT = Path(__file__).parents[3]
 RESULTS = sorted(path.parent for path in (ROOT / "docs" / "results").glob("*/plan.json"))
@@ -28,7 +28,7 @@ def test_the_report_is_that_of_the_results(folder):
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)
 def test_every_cell_is_done(folder):
-    assert {cell.state for cell in load(folder).cells} == {State.DONE}
+    assert {cell.state for cell in load(folder).runs} == {State.DONE}
 
 
 def test_the_table_of_the_readme_is_that_of_the_interleaving_grid():

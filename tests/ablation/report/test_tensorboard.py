@@ -15,8 +15,8 @@ from browser import CHROMIUM, Browser
 from made_grid import write_events
 
 from pretzel.__main__ import main
-from pretzel.ablation.report import hparams
-from pretzel.ablation.report.results import load
+from pretzel.ablation.report import tensorboard_hparams
+from pretzel.ablation.report.comparison import load
 from pretzel.cli.grid import grid
 from pretzel.errors import UserError
 
@@ -95,8 +95,8 @@ def session_groups(url):
 
 
 def test_a_grid_in_tensorboard(logged, accuracy):
-    hparams.write(load(logged))
-    hparams.write(load(logged))  # replaces, does not add
+    tensorboard_hparams.write(load(logged))
+    tensorboard_hparams.write(load(logged))  # replaces, does not add
     assert len(list(logged.glob("events.*"))) == 1
     with running(logged) as url:
         for _ in range(50):
@@ -156,7 +156,8 @@ def test_board_takes_a_grids_file(tmp_path, monkeypatch, capsys):
         grid(["board", "grid.yaml"])
     served = []
     monkeypatch.setattr(
-        "pretzel.ablation.report.board.serve", lambda folder, port: served.append((folder, port))
+        "pretzel.ablation.report.tensorboard_server.serve",
+        lambda folder, port: served.append((folder, port)),
     )
     (tmp_path / "runs" / "grid").mkdir(parents=True)
     assert grid(["board", "grid.yaml", "--port", "7"]) == 0
@@ -167,7 +168,7 @@ def test_board_takes_a_grids_file(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_grid_in_tensorboards_pages(logged, tmp_path):
-    hparams.write(load(logged))
+    tensorboard_hparams.write(load(logged))
     deep_text = """(() => { const all = node => [...node.childNodes].map(n =>
       n.nodeType === 3 ? n.data : (n.shadowRoot ? all(n.shadowRoot) : '') + ' ' + all(n)
     ).join(' '); return all(document.body).replace(/\\s+/g, ' '); })()"""

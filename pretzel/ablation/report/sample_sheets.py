@@ -7,10 +7,10 @@ from html import escape
 from PIL import Image, UnidentifiedImageError
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.report import svg
-from pretzel.ablation.report.curves import Band, Events, Picture, band, read
-from pretzel.ablation.report.results import CellResult, Comparison
-from pretzel.ablation.report.summary import NOT_APPLICABLE
+from pretzel.ablation.report import charts
+from pretzel.ablation.report.comparison import Comparison, RunResult
+from pretzel.ablation.report.event_files import Band, Events, Picture, band, read
+from pretzel.ablation.report.table import NOT_APPLICABLE
 
 FIRST_CURVES, MOST_CURVES = 6, 30
 AS_LOGGED_BYTES, MOST_BYTES = 6_000_000, 20_000_000
@@ -23,7 +23,7 @@ def read_all(comparison: Comparison) -> dict[str, Events]:
     """Return what each cell has logged, by name; of a stale one nothing."""
     return {
         cell.name: read(comparison.output / cell.name)
-        for cell in comparison.cells
+        for cell in comparison.runs
         if cell.state is not State.STALE
     }
 
@@ -42,7 +42,7 @@ def curves(comparison: Comparison, events: dict[str, Events]) -> str:
     if not drawn:
         return "<p class='soft'>No scalar was logged more than once.</p>"
     legend = "".join(
-        f'<label class="{svg.colour(i)}"><input type="checkbox" id="show-{i}" checked>'
+        f'<label class="{charts.colour(i)}"><input type="checkbox" id="show-{i}" checked>'
         f'<span class="key"></span>{escape(arm)}</label>'
         for i, arm in enumerate(comparison.arms)
     )
@@ -81,7 +81,7 @@ def _tags(comparison: Comparison, events: dict[str, Events]) -> list[str]:
 
 
 def _curve(tag: str, bands: list[tuple[int, str, Band]]) -> str:
-    return f"<figure><h3>{escape(tag)}</h3>{svg.lines(tag, bands)}</figure>"
+    return f"<figure><h3>{escape(tag)}</h3>{charts.lines(tag, bands)}</figure>"
 
 
 def samples(comparison: Comparison, events: dict[str, Events]) -> str:
@@ -99,7 +99,7 @@ def samples(comparison: Comparison, events: dict[str, Events]) -> str:
     left_out: list[str] = []
     size = 0
     for seed in comparison.seeds:
-        cells = [cell for cell in comparison.cells if cell.seed == seed]
+        cells = [cell for cell in comparison.runs if cell.seed == seed]
         shown = {c.name: _source(sheets[c.name], small) for c in cells if c.name in sheets}
         if not shown:
             continue
@@ -134,7 +134,7 @@ def _sheet(
     comparison: Comparison,
     arm: str,
     seed: int,
-    cells: list[CellResult],
+    cells: list[RunResult],
     shown: dict[str, str],
     sheets: dict[str, Picture],
 ) -> str:

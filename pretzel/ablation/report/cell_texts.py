@@ -2,8 +2,15 @@
 
 import math
 
-from pretzel.ablation.report.statistics import Difference, Estimate
-from pretzel.ablation.report.summary import MISSING, NOT_APPLICABLE, Column, Entry, Row, Summary
+from pretzel.ablation.report.statistics import Difference, SeedMean
+from pretzel.ablation.report.table import (
+    MISSING,
+    NOT_APPLICABLE,
+    ArmRow,
+    Entry,
+    MetricColumn,
+    ResultTable,
+)
 from pretzel.ablation.status_table import duration
 
 INCOMPARABLE = "‡"
@@ -14,7 +21,7 @@ DIFFERENCE_HEADS = [
 ]  # fmt: skip
 
 
-def shown(estimate: Estimate, expected: int, *, signed: bool = False) -> str:
+def shown(estimate: SeedMean, expected: int, *, signed: bool = False) -> str:
     """Return ``0.813 ± 0.021``, with as many decimals as its size deserves.
 
     Args:
@@ -35,18 +42,18 @@ def shown(estimate: Estimate, expected: int, *, signed: bool = False) -> str:
     return text if estimate.n == expected else f"{text} (n={estimate.n})"
 
 
-def head(column: Column) -> str:
+def head(column: MetricColumn) -> str:
     """Return a metric's name, its arrow, and the mark of one that must not be ranked."""
     mark = "" if column.scale.everywhere else f" {INCOMPARABLE}"
     return f"{column.metric.name} {column.metric.arrow}{mark}"
 
 
-def costs(row: Row) -> list[str]:
+def costs(row: ArmRow) -> list[str]:
     """Return the cells under ``COST_HEADS``."""
     return [parameters(row), step_time(row), memory(row), train_time(row)]
 
 
-def difference_lines(summary: Summary) -> list[list[str]]:
+def difference_lines(summary: ResultTable) -> list[list[str]]:
     """Return the cells under ``DIFFERENCE_HEADS``, for each metric and arm."""
     lines = []
     for column in summary.columns:
@@ -69,12 +76,12 @@ def difference_lines(summary: Summary) -> list[list[str]]:
     return lines
 
 
-def value(entry: Entry, row: Row) -> str:
+def value(entry: Entry, row: ArmRow) -> str:
     """Return the mean of an entry, or why there is none."""
     return shown(entry.own, row.done) if entry.own else entry.absence
 
 
-def change(entry: Entry, row: Row) -> str:
+def change(entry: Entry, row: ArmRow) -> str:
     """Return an entry's difference to the baseline, or why there is none."""
     if row.is_baseline:
         return ""
@@ -106,7 +113,7 @@ def verdict(difference: Difference) -> str:
     return "not significant" if difference.can_be_significant else "too few seeds"
 
 
-def parameters(row: Row) -> str:
+def parameters(row: ArmRow) -> str:
     """Return ``1.27 M + 1.11 M frozen``."""
     if row.parameters is None:
         return _absent(row)
@@ -122,7 +129,7 @@ def count(size: int) -> str:
     return str(size)
 
 
-def step_time(row: Row) -> str:
+def step_time(row: ArmRow) -> str:
     """Return the time a step as ``12.3 ms`` or ``1.84 s``."""
     seconds = row.step_seconds
     if seconds is None:
@@ -130,7 +137,7 @@ def step_time(row: Row) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-def memory(row: Row) -> str:
+def memory(row: ArmRow) -> str:
     """Return the peak memory as ``512 MiB`` or ``3.41 GiB``."""
     size = row.peak_memory_bytes
     if size is None:
@@ -138,10 +145,10 @@ def memory(row: Row) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def train_time(row: Row) -> str:
+def train_time(row: ArmRow) -> str:
     """Return the mean time of training."""
     return _absent(row) if row.train_seconds is None else duration(row.train_seconds)
 
 
-def _absent(row: Row) -> str:
-    return MISSING if row.cells else NOT_APPLICABLE
+def _absent(row: ArmRow) -> str:
+    return MISSING if row.runs else NOT_APPLICABLE

@@ -4,11 +4,11 @@ import csv
 import io
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.report.summary import MISSING, NOT_APPLICABLE, Row, Summary
-from pretzel.ablation.report.tuned import Tuned
+from pretzel.ablation.report.table import MISSING, NOT_APPLICABLE, ArmRow, ResultTable
+from pretzel.ablation.report.tuning import ArmTuning
 
 
-def values(summary: Summary) -> str:
+def values(summary: ResultTable) -> str:
     """Return one row for each arm, seed and metric of the table (``compare.csv``).
 
     Columns: arm, one for each axis with the arm's choice, seed, metric, direction, state (``n/a``
@@ -23,10 +23,10 @@ def values(summary: Summary) -> str:
         tuned = c.tuned.get(row.arm, ())
         for column in summary.columns:
             name, direction = column.metric.name, column.metric.direction
-            if not row.cells:
+            if not row.runs:
                 why = "; ".join(c.absent[row.arm].values())
                 lines.append([row.arm, *choices, "", name, direction, NOT_APPLICABLE, "", why, ""])
-            for cell in row.cells:
+            for cell in row.runs:
                 found = cell.metrics.get(name)
                 state = cell.state.value
                 if cell.state is State.DONE and found is None:
@@ -38,7 +38,7 @@ def values(summary: Summary) -> str:
     return _csv(lines)
 
 
-def table(summary: Summary) -> str:
+def table(summary: ResultTable) -> str:
     """Return one row for each arm and metric (``compare_summary.csv``).
 
     Numbers are not rounded; what does not exist is empty. ``state`` is ``n/a`` or ``missing``
@@ -60,7 +60,7 @@ def table(summary: Summary) -> str:
     return _csv(lines)
 
 
-def _line(row: Row, metric: str, direction: str, tuned: tuple[Tuned, ...]) -> list[str]:
+def _line(row: ArmRow, metric: str, direction: str, tuned: tuple[ArmTuning, ...]) -> list[str]:
     entry = row.entries[metric]
     own, difference = entry.own, entry.difference
     paired = None if difference is None else difference.estimate
@@ -73,7 +73,7 @@ def _line(row: Row, metric: str, direction: str, tuned: tuple[Tuned, ...]) -> li
         direction,
         state,
         row.done,
-        len(row.cells),
+        len(row.runs),
         *((own.n, own.mean, own.sd, own.half_width) if own else (0, None, None, None)),
         entry.best,
         entry.comparable,
@@ -86,7 +86,7 @@ def _line(row: Row, metric: str, direction: str, tuned: tuple[Tuned, ...]) -> li
         row.step_seconds,
         row.peak_memory_bytes,
         row.train_seconds,
-        "; ".join(one.winners_told(len(row.cells)) for one in tuned),
+        "; ".join(one.winners_told(len(row.runs)) for one in tuned),
         len({trial.run for one in tuned for trial in one.trials}),
         tuned[0].metric if tuned else None,
     ]

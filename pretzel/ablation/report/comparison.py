@@ -8,13 +8,13 @@ from typing import Any
 
 from pretzel.ablation.gridfile.grid import Metric
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.report.tuned import Tuned, before, tuned
+from pretzel.ablation.report.tuning import ArmTuning, before, tuned
 from pretzel.errors import UserError
 from pretzel.files.atomic import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellResult:
+class RunResult:
     """One cell as the report needs it.
 
     Attributes:
@@ -66,7 +66,7 @@ class Comparison:
         absent: Why an arm lacks links of the chain, by arm and link.
         tuned: What was tried for an arm and what was chosen, by arm; empty where nothing was.
         has_stages: Whether cells start from runs that they share.
-        cells: One for each arm and seed, done or not.
+        runs: One for each arm and seed, done or not.
     """
 
     output: Path
@@ -78,19 +78,19 @@ class Comparison:
     metrics: tuple[Metric, ...]
     seeds: tuple[int, ...]
     absent: dict[str, dict[str, str]]
-    tuned: dict[str, tuple[Tuned, ...]]
+    tuned: dict[str, tuple[ArmTuning, ...]]
     has_stages: bool
-    cells: tuple[CellResult, ...]
+    runs: tuple[RunResult, ...]
 
     @cached_property
-    def by_arm(self) -> dict[str, tuple[CellResult, ...]]:
+    def by_arm(self) -> dict[str, tuple[RunResult, ...]]:
         """The cells of each arm; an arm that does not exist for this question has none."""
-        cells: dict[str, list[CellResult]] = {arm: [] for arm in self.arms}
-        for cell in self.cells:
+        cells: dict[str, list[RunResult]] = {arm: [] for arm in self.arms}
+        for cell in self.runs:
             cells[cell.arm].append(cell)
         return {arm: tuple(own) for arm, own in cells.items()}
 
-    def done(self, arm: str) -> Iterator[CellResult]:
+    def done(self, arm: str) -> Iterator[RunResult]:
         """Yield the finished cells of an arm."""
         return (cell for cell in self.by_arm[arm] if cell.state is State.DONE)
 
@@ -105,7 +105,7 @@ class Comparison:
         own, base = self.values(arm, metric), self.values(self.baseline, metric)
         return {seed: own[seed] - base[seed] for seed in sorted(own.keys() & base.keys())}
 
-    def folder(self, cell: CellResult) -> RunFolder:
+    def folder(self, cell: RunResult) -> RunFolder:
         """Return the folder of a cell."""
         return RunFolder(path=self.output / cell.name)
 
@@ -134,11 +134,11 @@ def load(output: str | Path) -> Comparison:
         absent={name: arm.get("absent", {}) for name, arm in arms.items()},
         tuned=tuned(output, plan),
         has_stages=any(c["seed"] is not None and before(c, runs) for c in runs.values()),
-        cells=tuple(_cell(output, c, runs) for c in runs.values() if c["seed"] is not None),
+        runs=tuple(_cell(output, c, runs) for c in runs.values() if c["seed"] is not None),
     )
 
 
-def _cell(output: Path, cell: dict[str, Any], runs: dict[str, dict[str, Any]]) -> CellResult:
+def _cell(output: Path, cell: dict[str, Any], runs: dict[str, dict[str, Any]]) -> RunResult:
     folder = RunFolder(path=output / cell["name"])
     state = _state(output, cell)
     result = folder.result or {} if state is State.DONE else {}
@@ -153,7 +153,7 @@ def _cell(output: Path, cell: dict[str, Any], runs: dict[str, dict[str, Any]]) -
         tried = [runs[name] for name in cell.get("candidates") or {}]
         if not trouble and tried and all(_state(output, c) is State.FAILED for c in tried):
             trouble = f"all {len(tried)} candidates of its tuning failed"
-    return CellResult(
+    return RunResult(
         name=cell["name"],
         arm=cell["arm"],
         seed=cell["seed"],

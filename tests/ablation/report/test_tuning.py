@@ -5,8 +5,8 @@ import csv
 import pytest
 from made_grid import write_plan, write_result
 
-from pretzel.ablation.report.files import Report
-from pretzel.ablation.report.results import load
+from pretzel.ablation.report.comparison import load
+from pretzel.ablation.report.grid_report import Report
 from pretzel.files.atomic import read_json, write_json
 
 RATES = {f"tuning/b-lr={rate}-0123abcd": f"model.lr={rate}" for rate in ("0.01", "0.1", "1")}

@@ -1,14 +1,14 @@
 """The sentences under a table: how to read it, what is missing, what it cannot say."""
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.report.formats import INCOMPARABLE, SIGNIFICANT, p
-from pretzel.ablation.report.results import Comparison
+from pretzel.ablation.report.cell_texts import INCOMPARABLE, SIGNIFICANT, p
+from pretzel.ablation.report.comparison import Comparison
 from pretzel.ablation.report.statistics import ALPHA, CONFIDENCE, POWER, seeds_needed
-from pretzel.ablation.report.summary import Column, Summary
+from pretzel.ablation.report.table import MetricColumn, ResultTable
 from pretzel.errors import did_you_mean
 
 
-def reading(summary: Summary) -> list[str]:
+def reading(summary: ResultTable) -> list[str]:
     """Say how the tables are read."""
     notes = [
         f"Mean ± half of the {CONFIDENCE:.0%} t interval over n seeds; Δ is the mean of the "
@@ -25,16 +25,16 @@ def reading(summary: Summary) -> list[str]:
     return notes
 
 
-def reach(summary: Summary) -> list[str]:
+def reach(summary: ResultTable) -> list[str]:
     """Say what so many seeds can tell at all."""
-    alike: dict[tuple[int, int], list[Column]] = {}
+    alike: dict[tuple[int, int], list[MetricColumn]] = {}
     for column in summary.columns:
         if column.compared:
             alike.setdefault((column.pairs, column.compared), []).append(column)
     return [_reach(columns, alone=len(alike) == 1) for columns in alike.values()]
 
 
-def _reach(columns: list[Column], *, alone: bool) -> str:
+def _reach(columns: list[MetricColumn], *, alone: bool) -> str:
     one = columns[0]
     seeds = "1 seed" if one.pairs == 1 else f"{one.pairs} seeds"
     told = f"With {seeds} the smallest p is {p(one.smallest_p)}"
@@ -50,7 +50,7 @@ def _reach(columns: list[Column], *, alone: bool) -> str:
     )
 
 
-def incomparable(summary: Summary) -> list[str]:
+def incomparable(summary: ResultTable) -> list[str]:
     """Say which metrics may not be compared across all arms, and why."""
     return [
         f"{INCOMPARABLE} {column.metric.name} must not be compared across these arms, and is not "
@@ -75,7 +75,7 @@ def tuned(comparison: Comparison) -> list[str]:
     return [*notes, f"{len(trials)} candidate runs in all, not counted in train time{told}"]
 
 
-def provenance(summary: Summary) -> list[str]:
+def provenance(summary: ResultTable) -> list[str]:
     """Say what metrics were computed from, where it is recorded."""
     return [
         f"{column.metric.name}: "
@@ -91,14 +91,14 @@ def missing(comparison: Comparison) -> list[str]:
     for arm, reasons in comparison.absent.items():
         notes += [f"n/a: {arm}{link and f', {link}'}: {why}" for link, why in reasons.items()]
     alike: dict[tuple[str, State, str], list[str]] = {}
-    for cell in comparison.cells:
+    for cell in comparison.runs:
         if cell.state is not State.DONE:
             alike.setdefault((cell.arm, cell.state, cell.trouble), []).append(f"seed{cell.seed}")
     for (arm, state, why), seeds in alike.items():
         reason = f": {why}" if why else ""
         notes.append(f"Not in the table: {arm}/{', '.join(seeds)} ({state.value}){reason}")
     adopted: dict[tuple[str, str], list[str]] = {}
-    for cell in comparison.cells:
+    for cell in comparison.runs:
         if cell.adopted:
             adopted.setdefault((cell.arm, cell.adopted), []).append(f"seed{cell.seed}")
     for (arm, what), seeds in adopted.items():
@@ -110,7 +110,7 @@ def missing(comparison: Comparison) -> list[str]:
 
 def _unlogged(comparison: Comparison) -> list[str]:
     """Say which metrics no cell has, and what was meant: a typo must not look like n/a."""
-    done = [cell for cell in comparison.cells if cell.state is State.DONE]
+    done = [cell for cell in comparison.runs if cell.state is State.DONE]
     logged = {name for cell in done for name in cell.metrics}
     return [
         f"No cell logged {metric.name}{did_you_mean(metric.name, logged)}"

@@ -7,11 +7,11 @@ from typing import Literal
 
 from rich.console import Console
 
-from pretzel.ablation.report import csvfile, terminal
+from pretzel.ablation.report import csv_tables, terminal
+from pretzel.ablation.report.comparison import load
 from pretzel.ablation.report.latex import latex
 from pretzel.ablation.report.markdown import markdown
-from pretzel.ablation.report.results import load
-from pretzel.ablation.report.summary import summarise
+from pretzel.ablation.report.table import result_table
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_text
 
@@ -40,12 +40,12 @@ class Report:
 
     def __init__(self, folder: Path, command: str) -> None:
         self.folder, self.command = folder, command
-        self.summary = summarise(load(folder))
+        self.summary = result_table(load(folder))
 
     @cached_property
     def _page(self) -> str:
         from pretzel.ablation.report.page import page  # tensorboard and pictures: not for a table
-        from pretzel.ablation.report.run_pages import read_all
+        from pretzel.ablation.report.sample_sheets import read_all
 
         return page(self.summary, read_all(self.summary.comparison), self.command)
 
@@ -64,7 +64,7 @@ class Report:
             return markdown(self.summary)
         if form == "latex":
             return latex(self.summary)
-        return csvfile.values(self.summary) if form == "csv" else self._page
+        return csv_tables.values(self.summary) if form == "csv" else self._page
 
     def save(self) -> list[Path]:
         """Write every format, and the grid's records for TensorBoard, into the folder.
@@ -75,15 +75,15 @@ class Report:
         Raises:
             UserError: If the folder cannot be written.
         """
-        from pretzel.ablation.report import hparams
+        from pretzel.ablation.report import tensorboard_hparams
 
         written = []
         for form, name in FILES.items():
             write_text(self.folder / name, self.text(form))
             written.append(self.folder / name)
-        write_text(self.folder / SUMMARY, csvfile.table(self.summary))
+        write_text(self.folder / SUMMARY, csv_tables.table(self.summary))
         try:
-            hparams.write(self.summary.comparison)
+            tensorboard_hparams.write(self.summary.comparison)
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written ({error.strerror})") from error
         return [*written, self.folder / SUMMARY]

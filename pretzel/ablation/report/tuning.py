@@ -10,7 +10,7 @@ from pretzel.ablation.ledger import RunFolder, State
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class CandidateRun:
     """One of the runs that were tried.
 
     Attributes:
@@ -39,7 +39,7 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned:
+class ArmTuning:
     """What was tried in one link of an arm's chain, or in all there is, and what was chosen.
 
     Attributes:
@@ -55,7 +55,7 @@ class Tuned:
     metric: str
     arrow: str
     seed: int | None
-    trials: tuple[Trial, ...]
+    trials: tuple[CandidateRun, ...]
     chosen: dict[int, str]
 
     @property
@@ -91,7 +91,7 @@ class Tuned:
         )
 
 
-def tuned(output: Path, plan: Mapping[str, Any]) -> dict[str, tuple[Tuned, ...]]:
+def tuned(output: Path, plan: Mapping[str, Any]) -> dict[str, tuple[ArmTuning, ...]]:
     """Return what was tuned, by arm; arms without tuning are left out.
 
     Args:
@@ -100,7 +100,7 @@ def tuned(output: Path, plan: Mapping[str, Any]) -> dict[str, tuple[Tuned, ...]]
     """
     runs = {cell["name"]: cell for cell in plan["cells"]}
     rule = plan.get("tuning") or {}
-    found: dict[str, dict[tuple[str, ...], Tuned]] = {}
+    found: dict[str, dict[tuple[str, ...], ArmTuning]] = {}
     for cell in plan["cells"]:
         if cell["seed"] is None:
             continue
@@ -111,7 +111,7 @@ def tuned(output: Path, plan: Mapping[str, Any]) -> dict[str, tuple[Tuned, ...]]
             # the same trials decide for every seed
             own = found.setdefault(cell["arm"], {}).setdefault(
                 tuple(candidates),
-                Tuned(
+                ArmTuning(
                     link="" if name == cell["name"] else runs[name]["arm"],
                     metric=rule.get("metric", ""),
                     arrow="↑" if rule.get("direction") == "max" else "↓",
@@ -147,11 +147,11 @@ def _needs(cell: Mapping[str, Any]) -> list[str]:
     return [name for name in cell.get("needs", []) if name not in tried]
 
 
-def _trial(output: Path, run: Mapping[str, Any], label: str, metric: str) -> Trial:
+def _trial(output: Path, run: Mapping[str, Any], label: str, metric: str) -> CandidateRun:
     state, result = _standing(output, run)
     metrics = result.get("metrics", {}) if state is State.DONE else {}
     score = float(metrics[metric]) if metric in metrics else None
-    return Trial(run=run["name"], label=label, state=state, score=score)
+    return CandidateRun(run=run["name"], label=label, state=state, score=score)
 
 
 def _chosen(output: Path, run: Mapping[str, Any]) -> str | None:

@@ -16,8 +16,8 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.report.curves import OWN_SUFFIX
-from pretzel.ablation.report.results import CellResult, Comparison
+from pretzel.ablation.report.comparison import Comparison, RunResult
+from pretzel.ablation.report.event_files import OWN_SUFFIX
 
 CHANGES = "changes"
 """Tag of the text that says what an arm changes."""
@@ -42,7 +42,7 @@ def write(comparison: Comparison) -> None:
     ]
     experiment = summary_v2.hparams_config_pb([*axes, seed], metrics)
     _write(comparison.output, [experiment, text_pb(CHANGES, _all_changes(comparison))])
-    for cell in comparison.cells:
+    for cell in comparison.runs:
         folder = comparison.folder(cell).path
         if folder.is_dir():
             text = text_pb(CHANGES, _changes(comparison, cell.arm))
@@ -64,7 +64,7 @@ def _changes(comparison: Comparison, arm: str) -> str:
     return "\n".join(lines) or "nothing"
 
 
-def _session(comparison: Comparison, cell: CellResult) -> list[Summary]:
+def _session(comparison: Comparison, cell: RunResult) -> list[Summary]:
     chosen = comparison.choices[cell.arm] | {"seed": cell.seed}
     name = f"{cell.arm}/seed{cell.seed}"
     end = plugin_data_pb2.HParamsPluginData(

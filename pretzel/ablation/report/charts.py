@@ -7,9 +7,9 @@ from html import escape
 
 import numpy as np
 
-from pretzel.ablation.report.curves import Band
-from pretzel.ablation.report.formats import number, shown
-from pretzel.ablation.report.summary import Column, Entry, Row
+from pretzel.ablation.report.cell_texts import number, shown
+from pretzel.ablation.report.event_files import Band
+from pretzel.ablation.report.table import ArmRow, Entry, MetricColumn
 
 COLOURS = 8
 """Number of colours in the style; further arms repeat them with broken lines."""
@@ -41,7 +41,7 @@ def colour(index: int) -> str:
     return f"c{index % COLOURS}" + (" again" if index >= COLOURS else "")
 
 
-def dots(column: Column, rows: Sequence[Row]) -> str:
+def dots(column: MetricColumn, rows: Sequence[ArmRow]) -> str:
     """Draw one metric: a dot for each seed, the mean and its interval, one line for each arm.
 
     Intervals that are much wider than the dots are cut, and end in an arrow.
@@ -80,7 +80,9 @@ def dots(column: Column, rows: Sequence[Row]) -> str:
     return _svg(_WIDTH, height, label, parts)
 
 
-def _domain(values: list[float], entries: Sequence[tuple[int, Row, Entry]], left: float) -> _Axis:
+def _domain(
+    values: list[float], entries: Sequence[tuple[int, ArmRow, Entry]], left: float
+) -> _Axis:
     low, high = min(values), max(values)
     pad = 0.3 * (high - low) or 0.1 * abs(high) or 1.0
     ends = [v for _, _, entry in entries if entry.own for v in _interval(entry)]
@@ -99,7 +101,7 @@ def _interval(entry: Entry) -> list[float]:
     return [own.mean - own.half_width, own.mean + own.half_width]
 
 
-def _dot_row(axis: _Axis, index: int, row: Row, entry: Entry, y: float) -> str:
+def _dot_row(axis: _Axis, index: int, row: ArmRow, entry: Entry, y: float) -> str:
     assert entry.own is not None
     parts = [f"<title>{escape(row.arm)}: {escape(shown(entry.own, row.done))}</title>"]
     ends = _interval(entry)

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from pretzel.ablation.report import hparams
-from pretzel.ablation.report.results import load
+from pretzel.ablation.report import tensorboard_hparams
+from pretzel.ablation.report.comparison import load
 from pretzel.errors import UserError
 
 
@@ -27,7 +27,7 @@ def serve(folder: Path, port: int | None) -> None:
 
     if (folder / "plan.json").exists():
         with contextlib.suppress(OSError):  # what cannot be written can still be shown
-            hparams.write(load(folder))
+            tensorboard_hparams.write(load(folder))
     board = program.TensorBoard()
     arguments = ["tensorboard", "--logdir", str(folder), "--host", "127.0.0.1"]
     if port is not None:

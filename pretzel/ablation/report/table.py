@@ -7,8 +7,8 @@ from pretzel.ablation.gridfile.grid import Metric
 from pretzel.ablation.ledger import State
 from pretzel.ablation.report import statistics
 from pretzel.ablation.report.comparability import Comparability, judge
-from pretzel.ablation.report.results import CellResult, Comparison
-from pretzel.ablation.report.statistics import Difference, Estimate
+from pretzel.ablation.report.comparison import Comparison, RunResult
+from pretzel.ablation.report.statistics import Difference, SeedMean
 
 NOT_APPLICABLE = "n/a"
 MISSING = "—"
@@ -28,7 +28,7 @@ class Entry:
     """
 
     values: dict[int, float]
-    own: Estimate | None
+    own: SeedMean | None
     absence: str
     difference: Difference | None
     comparable: bool
@@ -41,13 +41,13 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ArmRow:
     """One arm.
 
     Attributes:
         arm: Its name.
         is_baseline: Whether differences are taken to it.
-        cells: Its cells.
+        runs: Its runs.
         entries: By metric.
         parameters: Trainable and frozen; None while nothing is done.
         step_seconds: Mean over its cells that recorded it.
@@ -57,7 +57,7 @@ class Row:
 
     arm: str
     is_baseline: bool
-    cells: tuple[CellResult, ...]
+    runs: tuple[RunResult, ...]
     entries: dict[str, Entry]
     parameters: tuple[int, int] | None
     step_seconds: float | None
@@ -67,22 +67,22 @@ class Row:
     @property
     def done(self) -> int:
         """Number of finished cells."""
-        return sum(cell.state is State.DONE for cell in self.cells)
+        return sum(cell.state is State.DONE for cell in self.runs)
 
     @property
     def counted(self) -> str:
         """``5``, ``3 of 5 (1 failed, 1 pending)`` or ``n/a``."""
-        if not self.cells:
+        if not self.runs:
             return NOT_APPLICABLE
-        if self.done == len(self.cells):
+        if self.done == len(self.runs):
             return str(self.done)
-        states = [cell.state for cell in self.cells if cell.state is not State.DONE]
+        states = [cell.state for cell in self.runs if cell.state is not State.DONE]
         told = ", ".join(f"{states.count(state)} {state.value}" for state in dict.fromkeys(states))
-        return f"{self.done} of {len(self.cells)} ({told})"
+        return f"{self.done} of {len(self.runs)} ({told})"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class MetricColumn:
     """One metric.
 
     Attributes:
@@ -109,15 +109,15 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class ResultTable:
     """The whole table."""
 
     comparison: Comparison
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[MetricColumn, ...]
+    rows: tuple[ArmRow, ...]
 
 
-def summarise(comparison: Comparison) -> Summary:
+def result_table(comparison: Comparison) -> ResultTable:
     """Return the table of a grid."""
     judged = judge(comparison)
     entries: dict[str, dict[str, Entry]] = {arm: {} for arm in comparison.arms}
@@ -129,12 +129,12 @@ def summarise(comparison: Comparison) -> Summary:
         for arm, entry in found.items():
             entries[arm][metric.name] = entry
     rows = tuple(_row(comparison, arm, entries[arm]) for arm in comparison.arms)
-    return Summary(comparison=comparison, columns=tuple(columns), rows=rows)
+    return ResultTable(comparison=comparison, columns=tuple(columns), rows=rows)
 
 
 def _column(
     comparison: Comparison, metric: Metric, scale: Comparability
-) -> tuple[Column, dict[str, Entry]]:
+) -> tuple[MetricColumn, dict[str, Entry]]:
     name, base = metric.name, comparison.baseline
     comparable = {arm: scale.groups[arm] == scale.groups[base] for arm in comparison.arms}
     pairs = {
@@ -146,7 +146,7 @@ def _column(
     values = {arm: comparison.values(arm, name) for arm in comparison.arms}
     own = {arm: statistics.estimate([*values[arm].values()]) for arm in comparison.arms}
     best = _best(comparison, metric, own) if scale.everywhere else set()
-    column = Column(
+    column = MetricColumn(
         metric=metric,
         scale=scale,
         compared=len(differences),
@@ -170,7 +170,7 @@ def _absence(comparison: Comparison, arm: str) -> str:
     return NOT_APPLICABLE if started or not comparison.by_arm[arm] else MISSING
 
 
-def _best(comparison: Comparison, metric: Metric, own: dict[str, Estimate | None]) -> set[str]:
+def _best(comparison: Comparison, metric: Metric, own: dict[str, SeedMean | None]) -> set[str]:
     """Return the arms with the best mean, of those that have every seed and a number."""
     means = {
         arm: estimate.mean
@@ -185,14 +185,14 @@ def _best(comparison: Comparison, metric: Metric, own: dict[str, Estimate | None
     return {arm for arm, mean in means.items() if mean == best}
 
 
-def _row(comparison: Comparison, arm: str, entries: dict[str, Entry]) -> Row:
+def _row(comparison: Comparison, arm: str, entries: dict[str, Entry]) -> ArmRow:
     done = [*comparison.done(arm)]
     steps = [cell.step_seconds for cell in done if cell.step_seconds is not None]
     memory = [cell.peak_memory_bytes for cell in done if cell.peak_memory_bytes is not None]
-    return Row(
+    return ArmRow(
         arm=arm,
         is_baseline=arm == comparison.baseline,
-        cells=comparison.by_arm[arm],
+        runs=comparison.by_arm[arm],
         entries=entries,
         parameters=(done[0].trainable, done[0].frozen) if done else None,
         step_seconds=sum(steps) / len(steps) if steps else None,
