@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import yaml
 
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.planning.make_plan import Planner
+from pretzel.ablation.planning.grid_to_plan import Planner
 from pretzel.ablation.planning.progress import planning
 
 _BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"

@@ -10,7 +10,7 @@ import yaml
 
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.planning.make_plan import make
+from pretzel.ablation.planning.grid_to_plan import plan_grid
 from pretzel.files.atomic import write_json
 
 BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"
@@ -103,7 +103,7 @@ class Project:
             arms: Number of arms.
             seeds: Number of seeds.
         """
-        small = make(load(self.grid(name, [1e-5], [0])), lambda done, total: None)
+        small = plan_grid(load(self.grid(name, [1e-5], [0])), lambda done, total: None)
         like = small.cells[0]
         rates = [1e-5 * (n + 1) for n in range(arms)]
         grid = load(self.grid(name, rates, range(seeds)))
@@ -129,7 +129,7 @@ class Project:
         for cell in plan.cells:
             folder = RunFolder(path=grid.output / cell.name)
             with folder.lease():
-                folder.prepare({**marks, "config": cell.config, "essence": cell.record})
+                folder.prepare({**marks, "config": cell.config, "fingerprint": cell.record})
                 write_json(folder.path / "progress.json", {"phase": "test", **step})
                 write_json(
                     folder.path / "result.json", {**marks, "metrics": found, "steps": self.steps}

@@ -19,7 +19,7 @@ from datamodules.shard_reader import is_pipe
 from datamodules.source import ShardSource, Split
 from datamodules.train_stream import TrainPlan, TrainStream
 from pretzel.errors import UserError
-from pretzel.files.content_hash import mark
+from pretzel.files.content_hash import file_hash
 from pretzel.rng import stream
 
 
@@ -165,7 +165,7 @@ class WebDatasetDataModule(LightningDataModule):
         return islice(samples, limit)
 
     def manifest(self) -> dict[str, str]:
-        """Return a mark of what each shard holds, by ``split/place``.
+        """Return the content hash of each shard, by ``split/place``.
 
         A ``pipe:`` counts by its text.
 
@@ -174,7 +174,7 @@ class WebDatasetDataModule(LightningDataModule):
         """
         splits: tuple[Split, ...] = ("train", "val", "test")
         return {
-            f"{split}/{index}": shard if is_pipe(shard) else mark(Path(shard))
+            f"{split}/{index}": shard if is_pipe(shard) else file_hash(Path(shard))
             for split in splits
             for index, shard in enumerate(self.source.shards(split))
         }

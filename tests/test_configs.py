@@ -12,7 +12,7 @@ from text_encoders import CHANNELS, save_tiny_t5
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile import reading
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.planning import make_plan as planner
+from pretzel.ablation.planning.grid_to_plan import plan_grid
 from pretzel.ablation.planning.plan import Plan
 from pretzel.ablation.worker.training import train_and_test
 from pretzel.runs.cli import ParseOnlyCLI
@@ -179,7 +179,7 @@ def test_a_configuration_of_paper_size_trains_when_shrunk(path, tmp_path, monkey
 
 @cache
 def planned(path: Path) -> Plan:
-    return planner.make(reading.load(path))
+    return plan_grid(reading.load(path))
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=name)

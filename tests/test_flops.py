@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretzel.ablation.planning.build import PlanningCLI
+from pretzel.ablation.planning.config_resolver import Resolver
 from pretzel.ablation.planning.flops import forward_flops, shapes_alone
-from pretzel.ablation.planning.resolve import Resolver
+from pretzel.ablation.planning.model_builder import PlanningCLI
 from pretzel.runs.config.overlay import Config, fold, override, read
 from pretzel.runs.config.yaml_lines import Source
 from pretzel.training.example import run_example

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pretzel.ablation.identity.why import Differences, differences, patch
+from pretzel.ablation.identity.differences import Differences, differences, patch
 from pretzel.ablation.ledger import RunFolder
 from pretzel.errors import UserError
 
@@ -46,8 +46,8 @@ class Side:
     @property
     def record(self) -> dict[str, Any]:
         """What its first run was run with."""
-        essence: dict[str, Any] = (self.cells[0].spec or {}).get("essence", {})
-        return essence
+        fingerprint: dict[str, Any] = (self.cells[0].spec or {}).get("fingerprint", {})
+        return fingerprint
 
     def metrics(self) -> dict[str, float]:
         """Return the means of its metrics over the runs that have them."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import yaml
 
-from pretzel.ablation.gridfile.cell_config import WEIGHTS, put
-from pretzel.ablation.identity.why import SNAPSHOTS
+from pretzel.ablation.gridfile.run_config import WEIGHTS, put
+from pretzel.ablation.identity.differences import SNAPSHOTS
 from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.plan import Exports
 from pretzel.errors import UserError
@@ -66,15 +66,15 @@ def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out:
     named = put(config | {"trainer": trainer}, WEIGHTS, "weights.safetensors")
     write_text(out / "config.yaml", yaml.safe_dump(named, sort_keys=False))
     write_json(out / "metrics.json", result["metrics"])
-    essence = spec.get("essence", {})
+    fingerprint = spec.get("fingerprint", {})
     environment = {
         "run": spec["name"],
         "training": result.get("identity"),
         "evaluation": result.get("evaluation"),
         "versions": result.get("versions", {}),
         "platform": f"{platform.system()} {platform.machine()}",
-        "data": essence.get("data", {}),
-        "modules": essence.get("measuring_modules", {}) | essence.get("modules", {}),
+        "data": fingerprint.get("data", {}),
+        "modules": fingerprint.get("measuring_modules", {}) | fingerprint.get("modules", {}),
     }
     write_json(out / "environment.json", environment)
     _copy_source(folder.path, environment["modules"], out / "source")

@@ -11,9 +11,9 @@ from pretzel.ablation.engines.base import Engine
 from pretzel.ablation.execution.commands import named, prepared, with_needs
 from pretzel.ablation.execution.scheduler import Selection, folder_of, run
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.identity.why import differences
+from pretzel.ablation.identity.differences import differences
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.planning.plan import Cell, Plan
+from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.errors import UserError, did_you_mean
 from pretzel.files.atomic import read_json
 
@@ -53,16 +53,16 @@ def reproduce(given: argparse.Namespace, engine: Engine) -> int:
     return int(bool(code) or not all(same))
 
 
-def _beforehand(table: Path, cells: list[Cell]) -> Iterator[str]:
+def _beforehand(table: Path, cells: list[PlannedRun]) -> Iterator[str]:
     for cell in cells:
         spec = RunFolder(path=table / cell.name).spec or {}
-        found = differences(spec.get("essence", {}), cell.record)
+        found = differences(spec.get("fingerprint", {}), cell.record)
         if found:
             yield f"{cell.name}: today's differs from what was run in:"
             yield from (f"  {line}" for line in found.lines())
 
 
-def _same(table: Path, plan: Plan, cell: Cell) -> bool:
+def _same(table: Path, plan: Plan, cell: PlannedRun) -> bool:
     """Print how the metrics of a cell compare; return whether all are bit-identical."""
     old = _metrics(RunFolder(path=table / cell.name))
     new = _metrics(folder_of(plan, cell))

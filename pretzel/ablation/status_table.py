@@ -26,7 +26,7 @@ _COLOURS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class StatusRow:
     """One line of the state table.
 
     Attributes:
@@ -57,7 +57,7 @@ class Row:
         identity: str,
         evaluation: str | None,
         metrics: Sequence[str] = (),
-    ) -> "Row":
+    ) -> "StatusRow":
         """Read the state of a cell.
 
         Args:
@@ -121,7 +121,7 @@ class StateTable:
         left: Follows the numbers of cells below, for the time that is left.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[StatusRow]
     title: str = ""
     whole: bool = False
     most: int | None = None
@@ -155,7 +155,7 @@ class StateTable:
         yield Segment(f"{box.get_bottom(framed)}\n")
         yield Segment(f"{counts(self.rows)}{self.left}\n")
 
-    def _shown(self) -> Sequence[Row]:
+    def _shown(self) -> Sequence[StatusRow]:
         if self.most is None or len(self.rows) <= self.most:
             return self.rows
         later = {State.RUNNING: 0, State.PENDING: 2, State.DONE: 3}
@@ -183,12 +183,12 @@ def _line(
     yield Segment(f"{edge}\n")
 
 
-def table(rows: Sequence[Row], title: str = "") -> StateTable:
+def table(rows: Sequence[StatusRow], title: str = "") -> StateTable:
     """Return the rows as a table, for a rich console."""
     return StateTable(rows, title)
 
 
-def counts(rows: Sequence[Row]) -> str:
+def counts(rows: Sequence[StatusRow]) -> str:
     """Return, for example, ``3 pending, 2 running, 5 done``."""
     found = Counter(row.state for row in rows)
     return ", ".join(f"{found[state]} {state.value}" for state in State if found[state])

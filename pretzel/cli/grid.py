@@ -125,7 +125,7 @@ def _status(file: str, *, watch: bool) -> int:
     from pretzel.ablation.execution.live_view import follow, left
     from pretzel.ablation.gridfile.reading import load
     from pretzel.ablation.ledger import RunFolder
-    from pretzel.ablation.status_table import Row, StateTable
+    from pretzel.ablation.status_table import StateTable, StatusRow
     from pretzel.files.atomic import read_json
 
     output = load(file).output
@@ -134,9 +134,9 @@ def _status(file: str, *, watch: bool) -> int:
         print(f"{output}: not started; start with: pretzel grid run {file}")
         return 0
 
-    def read() -> list[Row]:
+    def read() -> list[StatusRow]:
         return [
-            Row.of(
+            StatusRow.of(
                 cell["name"],
                 RunFolder(path=output / cell["name"]),
                 cell["identity"],
@@ -171,14 +171,14 @@ def _plan(file: str, *, probe: bool, as_json: bool) -> int:
 
     given = load(file)
 
-    from pretzel.ablation.planning.estimate import estimate, states
-    from pretzel.ablation.planning.make_plan import make
-    from pretzel.ablation.planning.plan_table import print_json, show
-    from pretzel.ablation.planning.probe import probe_all
+    from pretzel.ablation.planning.grid_to_plan import plan_grid
+    from pretzel.ablation.planning.print_plan import print_json, show
     from pretzel.ablation.planning.progress import planning
+    from pretzel.ablation.planning.time_estimate import estimate, states
+    from pretzel.ablation.planning.time_probe import probe_all
 
     with planning() as progress:
-        plan = make(given, progress)
+        plan = plan_grid(given, progress)
     stands = states(plan)
     time = estimate(plan, stands)
     if probe:

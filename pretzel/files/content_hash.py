@@ -1,4 +1,4 @@
-"""Files that a run reads, as what is in them: their names and places do not count."""
+"""Content hashes of the files a run reads, independent of their names and places."""
 
 import hashlib
 from functools import cache
@@ -8,25 +8,25 @@ _WHOLE = 64 * 2**20  # bytes up to which a file is read whole
 _PIECE = 2**20
 
 
-def mark(path: Path) -> str:
-    """Return a mark of what a file or folder holds.
+def file_hash(path: Path) -> str:
+    """Return the content hash of a file or folder.
 
     A file of up to 64 MiB is hashed whole; of a larger one its size and its first, middle and last
-    MiB are. A folder's mark is that of its files and their names.
+    MiB are. A folder's hash is that of its files and their names.
 
     Raises:
         OSError: If it cannot be read.
     """
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        text = "\n".join(f"{file.relative_to(path)} {mark(file)}" for file in files)
+        text = "\n".join(f"{file.relative_to(path)} {file_hash(file)}" for file in files)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
     status = path.stat()
-    return _mark(path.resolve(), status.st_size, status.st_mtime_ns)
+    return _hash(path.resolve(), status.st_size, status.st_mtime_ns)
 
 
 @cache
-def _mark(path: Path, size: int, changed: int) -> str:
+def _hash(path: Path, size: int, changed: int) -> str:
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
         if size <= _WHOLE:

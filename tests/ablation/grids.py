@@ -4,7 +4,7 @@ import pytest
 from lab_files import write
 
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.planning.make_plan import make
+from pretzel.ablation.planning.grid_to_plan import plan_grid
 from pretzel.errors import UserError
 
 
@@ -12,7 +12,7 @@ def planning(grid):
     """Return two functions of changes to a grid: its plan, and the report that refuses it."""
 
     def planned(**changed):
-        return make(load(write("grid.yaml", {**grid, **changed})))
+        return plan_grid(load(write("grid.yaml", {**grid, **changed})))
 
     def refused(**changed):
         with pytest.raises(UserError) as caught:

@@ -1,5 +1,6 @@
 """The files of the small project that the tests configure, run and ablate."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -38,6 +39,6 @@ def project(tmp_path, monkeypatch):
     """An empty project folder as working directory, with base.yaml and the lab module in reach."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(HERE), *sys.path])
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
     write("base.yaml", BASE)
     return tmp_path

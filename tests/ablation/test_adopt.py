@@ -7,7 +7,7 @@ from pretzel.ablation.execution.adopted_runs import adopted_training
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.fingerprint import measured_as
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.planning.make_plan import make
+from pretzel.ablation.planning.grid_to_plan import plan_grid
 from pretzel.files.atomic import write_json
 
 EMA = {"class_path": "callbacks.EMAWeightAveraging", "init_args": {"decay": 0.9}}
@@ -75,7 +75,7 @@ def test_figures_that_are_adopted_are_not_those_of_another_metric(tmp_path):
 
 def plan(steps):
     write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "max_steps": steps}})
-    return make(load(write("grid.yaml", {
+    return plan_grid(load(write("grid.yaml", {
         "base": "base.yaml", "axes": {"size": {"small": {}, "tuned": {
             "tune": {"model.lr": [0.1, 1]}}}}, "seeds": [3], "baseline": {"size": "small"},
         "metrics": {"test/loss": "min"}, "tuning": {"metric": "val/loss", "direction": "min"},
@@ -86,7 +86,7 @@ def test_a_tuned_cell_keeps_what_it_was_trained_with(project):
     old, new = (next(c for c in plan(steps).cells if c.candidates) for steps in (5, 6))
     folder = RunFolder(path=project / "cell")
     config = old.candidates[1].config
-    write_json(folder.path / "cell.json", {"config": config, "essence": old.record})
+    write_json(folder.path / "cell.json", {"config": config, "fingerprint": old.record})
     done = {"identity": old.identity, "evaluation": old.evaluation, "tuned": "model.lr=1, the best"}
     assert adopted_training(folder, new) is None
     write_json(folder.path / "result.json", done)
@@ -97,5 +97,5 @@ def test_a_tuned_cell_keeps_what_it_was_trained_with(project):
     assert found["config"]["model"]["init_args"]["lr"] == 1
     assert found["config"]["trainer"]["max_steps"] == 5
     assert found["config"]["trainer"]["default_root_dir"] == str(folder.path)
-    assert found["essence"]["config"] == old.record["config"]
+    assert found["fingerprint"]["config"] == old.record["config"]
     assert adopted_training(folder, old) is None

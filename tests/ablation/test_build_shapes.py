@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pretzel.ablation.planning.build import PlanningCLI
+from pretzel.ablation.planning.config_resolver import Resolver
 from pretzel.ablation.planning.flops import forward_flops, shapes_alone
-from pretzel.ablation.planning.resolve import Resolver
+from pretzel.ablation.planning.model_builder import PlanningCLI
 from pretzel.runs.config.overlay import fold, override, read
 from pretzel.runs.config.yaml_lines import Source
 from pretzel.vlm import tiny

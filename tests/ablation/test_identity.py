@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pretzel.ablation.identity.fingerprint import essence
+from pretzel.ablation.identity.fingerprint import fingerprint_of
 
 CONFIG = {
     "seed_everything": 1,
@@ -42,12 +42,12 @@ def changed(path, value):
     for part in parents:
         node = node[part]
     node[last] = value
-    return essence(config, {}, DATA)
+    return fingerprint_of(config, {}, DATA)
 
 
 @pytest.fixture
 def base():
-    return essence(CONFIG, {}, DATA)
+    return fingerprint_of(CONFIG, {}, DATA)
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,14 @@ def test_a_metric_may_be_added_and_taken_out(base):
     config = deepcopy(CONFIG)
     added = {"class_path": "callbacks.Likelihood", "init_args": {}}
     config["trainer"]["callbacks"].insert(0, added)
-    other = essence(config, {}, DATA)
+    other = fingerprint_of(config, {}, DATA)
     assert other.training == base.training
     assert other.evaluation != base.evaluation
 
 
 def test_data_by_split(base):
-    train = essence(CONFIG, {}, DATA | {"train/0": "c"})
-    test = essence(CONFIG, {}, DATA | {"test/0": "c"})
+    train = fingerprint_of(CONFIG, {}, DATA | {"train/0": "c"})
+    test = fingerprint_of(CONFIG, {}, DATA | {"test/0": "c"})
     assert train.training != base.training
     assert train.evaluation == base.evaluation
     assert test.training == base.training
@@ -137,7 +137,9 @@ def test_a_stage_counts_by_its_identity():
     config = deepcopy(CONFIG)
     path = "runs/grid/stages/s1/weights.safetensors"
     config["model"]["init_args"]["weights"] = path
-    first, second = (essence(config, {path: f"stage s1 {mark}"}, DATA) for mark in ("1", "2"))
+    first, second = (
+        fingerprint_of(config, {path: f"stage s1 {mark}"}, DATA) for mark in ("1", "2")
+    )
     assert first.training != second.training
 
 

@@ -13,7 +13,7 @@ from pretzel.__main__ import main
 from pretzel.ablation.execution import live_view as live
 from pretzel.ablation.execution.live_view import View, lines, seconds_left
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.status_table import Row
+from pretzel.ablation.status_table import StatusRow
 from pretzel.files.atomic import write_json
 
 CELLS = ("done/seed0", "runs/seed0", "starts/seed0", "failed/seed0", "waits/seed0", "waits/seed1")
@@ -37,7 +37,7 @@ def read(tmp_path):
     write_json(tmp_path / CELLS[3] / "failure.json", {"error": "ValueError: bad\nmore"})
     folders = {name: RunFolder(path=tmp_path / name) for name in CELLS}
     with folders[CELLS[1]].lease(), folders[CELLS[2]].lease():
-        yield lambda: [Row.of(n, one, "x", None, ["test/loss"]) for n, one in folders.items()]
+        yield lambda: [StatusRow.of(n, one, "x", None, ["test/loss"]) for n, one in folders.items()]
 
 
 def view(path, **options):
@@ -97,7 +97,8 @@ def test_what_is_not_shown_is_not_read(tmp_path):
 
 def test_many_cells_do_not_flood_a_log():
     rows = [
-        Row(name=f"a/seed{n}", state=State.RUNNING, step="", left="", note="") for n in range(99)
+        StatusRow(name=f"a/seed{n}", state=State.RUNNING, step="", left="", note="")
+        for n in range(99)
     ]
     told = lines(rows)
     assert told[0] == "[99 running]"
@@ -106,7 +107,7 @@ def test_many_cells_do_not_flood_a_log():
 
 
 def row(name, state, seconds=0.0, left=None):
-    return Row(
+    return StatusRow(
         name=name, state=state, step="", left="", note="", seconds=seconds, seconds_left=left
     )
 
@@ -139,7 +140,7 @@ def test_a_cell_without_news_says_so(tmp_path):
     told = {"phase": "test", "step": 9, "total": 9, "left": 0.0, "time": time.time() - 200}
     write_json(tmp_path / "progress.json", told)
     with folder.lease():
-        found = Row.of("a/seed0", folder, "x", None)
+        found = StatusRow.of("a/seed0", folder, "x", None)
     assert found.note == "test  (no news for 3 min)"
     assert found.left == ""  # the time that is left is that of training
 

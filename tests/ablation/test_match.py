@@ -8,8 +8,8 @@ import pytest
 from lab_files import write
 
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.planning.make_plan import make
-from pretzel.ablation.planning.search import solve
+from pretzel.ablation.planning.grid_to_plan import plan_grid
+from pretzel.ablation.planning.integer_search import solve
 from pretzel.errors import UserError
 
 
@@ -94,7 +94,7 @@ MATCH = {"by": "parameters", "via": VIA, "tolerance": 0.05}
 
 def planned(**changed):
     write("sizes.yaml", BASE)
-    return make(load(write("grid.yaml", {**GRID, **changed})))
+    return plan_grid(load(write("grid.yaml", {**GRID, **changed})))
 
 
 def refused(**changed):
@@ -200,4 +200,4 @@ def test_flops_need_a_module_that_offers_them(project):
     match = {"by": "flops", "via": "model.layers.breadth"}
     grid = {**GRID, "axes": axes, "baseline": {"layers": "wide"}, "match": match}
     with pytest.raises(UserError, match=r"needs a model that offers example_forward\(\)"):
-        make(load(write("grid.yaml", grid)))
+        plan_grid(load(write("grid.yaml", grid)))

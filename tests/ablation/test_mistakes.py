@@ -9,7 +9,7 @@ from lab_files import BASE, write
 
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.planning.make_plan import make
+from pretzel.ablation.planning.grid_to_plan import plan_grid
 from pretzel.errors import UserError
 
 ADAMW = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.3, "betas": [0.8, 0.9]}}
@@ -41,7 +41,7 @@ def grid(arms, base="base.yaml", **changed):
 
 def refused(arms, **changed):
     with pytest.raises(UserError) as caught:
-        make(load(grid(arms, **changed)))
+        plan_grid(load(grid(arms, **changed)))
     return str(caught.value)
 
 
@@ -110,7 +110,7 @@ def test_an_optimizer_that_is_swapped_leaves_nothing_behind(project, where):
             else (config["model"]["init_args"]["make_optimizer"])
         )
 
-    plan = make(load(grid({"sgd": {where: SGD}, "class": {f"{where}.class_path": "SGD"}},
+    plan = plan_grid(load(grid({"sgd": {where: SGD}, "class": {f"{where}.class_path": "SGD"}},
                           base="network.yaml")))  # fmt: skip
     by_arm = {cell.arm: swapped(cell) for cell in plan.cells}
     assert by_arm["base"]["init_args"]["betas"] == [0.8, 0.9]
@@ -146,7 +146,7 @@ def test_own_parts_are_swapped_whole(project):
         "spline": {f"{SHALLOW}.transform": {"class_path": "pretzel.flow.Spline"}},
         "other": {f"{SHALLOW}.transform.num_components": 2},
     }
-    plan = make(load(grid(arms, base="mixture.yaml")))
+    plan = plan_grid(load(grid(arms, base="mixture.yaml")))
     found = {}
     for cell in plan.cells:
         shallow = cell.config["model"]["init_args"]["pretzel"]["init_args"]["shallow"]

@@ -9,8 +9,8 @@ from lab_files import BASE, write
 
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.identity.changes import changes
-from pretzel.ablation.planning.make_plan import make
+from pretzel.ablation.identity.config_changes import changes
+from pretzel.ablation.planning.grid_to_plan import plan_grid
 from pretzel.errors import UserError
 
 CUBIC = {"model.features": {"class_path": "lab.Cubic"}}
@@ -32,12 +32,12 @@ def grid(**changed):
 
 def refused(**changed):
     with pytest.raises(UserError) as caught:
-        make(grid(**changed))
+        plan_grid(grid(**changed))
     return str(caught.value)
 
 
 def test_cells_differ_only_where_the_arms_say(project):
-    plan = make(grid())
+    plan = plan_grid(grid())
     assert [cell.name for cell in plan.cells[:4]] == [
         "linear+slow/seed3", "linear+fast/seed3", "cubic+slow/seed3", "cubic+fast/seed3",
     ]  # fmt: skip
@@ -64,22 +64,22 @@ def test_cells_differ_only_where_the_arms_say(project):
 
 def test_cells_start_seed_by_seed_or_arm_by_arm(project):
     def starts(**changed):
-        return [cell.name for cell in make(grid(**changed)).cells[:3]]
+        return [cell.name for cell in plan_grid(grid(**changed)).cells[:3]]
 
     assert starts()[1] == starts(order="seeds")[1] == "linear+fast/seed3"
     assert starts(order="arms") == ["linear+slow/seed3", "linear+slow/seed5", "linear+fast/seed3"]
 
 
 def test_identity_ignores_paths_and_loggers_and_nothing_else(project):
-    one, again = (make(grid(seeds=[3])).cells[0] for _ in range(2))
+    one, again = (plan_grid(grid(seeds=[3])).cells[0] for _ in range(2))
     assert one.identity == again.identity
-    moved = make(grid(seeds=[3], output="elsewhere")).cells[0]
+    moved = plan_grid(grid(seeds=[3], output="elsewhere")).cells[0]
     assert moved.identity == one.identity
     assert moved.config != one.config
     write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "log_every_n_steps": 7}})
-    assert make(grid(seeds=[3])).cells[0].identity == one.identity
+    assert plan_grid(grid(seeds=[3])).cells[0].identity == one.identity
     write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "gradient_clip_val": 1.0}})
-    assert make(grid(seeds=[3])).cells[0].identity != one.identity
+    assert plan_grid(grid(seeds=[3])).cells[0].identity != one.identity
 
 
 def test_a_stage_is_part_of_the_identity_of_the_cells_that_use_it(project):
@@ -87,7 +87,7 @@ def test_a_stage_is_part_of_the_identity_of_the_cells_that_use_it(project):
 
     def identities(stage):
         write("warm.yaml", stage)
-        plan = make(
+        plan = plan_grid(
             grid(
                 axes={"features": use},
                 baseline={"features": "linear"},
@@ -220,5 +220,5 @@ def test_what_cannot_go_together_is_refused_with_its_cell_also_behind_a_stage(tm
     file = tmp_path / "grid.yaml"
     file.write_text(yaml.safe_dump(values))
     with pytest.raises(ValueError, match="needs an affine transform, got MixtureCDF") as caught:
-        make(load(file))
+        plan_grid(load(file))
     assert str(caught.value).endswith("(cell mixed)")

@@ -11,10 +11,10 @@ from rich.console import Console
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.planning.estimate import estimate, states
-from pretzel.ablation.planning.make_plan import make
-from pretzel.ablation.planning.plan_table import number, told
+from pretzel.ablation.planning.grid_to_plan import plan_grid
+from pretzel.ablation.planning.print_plan import number, told
 from pretzel.ablation.planning.progress import planning
+from pretzel.ablation.planning.time_estimate import estimate, states
 from pretzel.files.atomic import write_json
 
 GRID = {
@@ -28,7 +28,7 @@ GRID = {
 
 @pytest.fixture
 def plan(project):
-    return make(load(write("grid.yaml", GRID)))
+    return plan_grid(load(write("grid.yaml", GRID)))
 
 
 def finish(plan, name, seconds, **changed):

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from lab_files import BASE, write
 
-from pretzel.ablation.gridfile.cell_config import seeded, with_arms
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.planning.build import Builder, PlanningCLI
-from pretzel.ablation.planning.make_plan import Planner
-from pretzel.ablation.planning.resolve import Resolver
+from pretzel.ablation.gridfile.run_config import seeded, with_arms
+from pretzel.ablation.planning.config_resolver import Resolver
+from pretzel.ablation.planning.grid_to_plan import Planner
+from pretzel.ablation.planning.model_builder import Builder, PlanningCLI
 from pretzel.errors import UserError
 from pretzel.runs.config.overlay import Config, fold, read
 

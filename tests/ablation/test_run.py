@@ -70,7 +70,7 @@ def story(tmp_path_factory):
     folder = tmp_path_factory.mktemp("grid")
     before, path = Path.cwd(), os.environ.get("PYTHONPATH")
     os.chdir(folder)
-    os.environ["PYTHONPATH"] = str(HERE)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parents[1])])
     os.environ["OMP_NUM_THREADS"] = "1"
     sys.path.insert(0, str(HERE))
     model = {**BASE["model"]["init_args"], "weights": "{stages.warm}", "delay": DELAY}

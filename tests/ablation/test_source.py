@@ -5,8 +5,8 @@ import textwrap
 
 import pytest
 
-from pretzel.ablation.identity import source
-from pretzel.ablation.identity.source import code_behind
+from pretzel.ablation.identity import source_code
+from pretzel.ablation.identity.source_code import code_behind
 
 PACKAGE = {
     "__init__.py": '"""Passes on."""\nfrom plug.block import Block\nfrom plug.other import Other\n',
@@ -26,7 +26,7 @@ def plug(tmp_path, monkeypatch):
         path = tmp_path / "plug" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        for cached in vars(source).values():  # as in a new process
+        for cached in vars(source_code).values():  # as in a new process
             if hasattr(cached, "cache_clear"):
                 cached.cache_clear()
 
@@ -36,7 +36,7 @@ def plug(tmp_path, monkeypatch):
     yield write
     for module in [name for name in sys.modules if name.partition(".")[0] == "plug"]:
         del sys.modules[module]
-    for cached in vars(source).values():
+    for cached in vars(source_code).values():
         if hasattr(cached, "cache_clear"):
             cached.cache_clear()
 

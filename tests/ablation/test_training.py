@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.planning.make_plan import make
+from pretzel.ablation.planning.grid_to_plan import plan_grid
 from pretzel.ablation.worker.checkpoints import digest
 from pretzel.ablation.worker.training import train_and_test
 
@@ -31,7 +31,7 @@ def spec(project):
     """What the runner writes for a cell with averaged weights."""
     write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "callbacks": [EMA]}})
     grid = {"base": "base.yaml", "axes": {"a": {"x": {}}}, "baseline": {"a": "x"}, "metrics": {}}
-    cell = make(load(write("grid.yaml", grid))).cells[0]
+    cell = plan_grid(load(write("grid.yaml", grid))).cells[0]
     handler = signal.getsignal(signal.SIGINT)
     own = {"export": False, "tests": True, "checkpoint_seconds": 1000.0, "identity": "x"}
     yield own | {"config": cell.config}

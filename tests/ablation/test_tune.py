@@ -11,7 +11,7 @@ from grids import planning
 from lab_files import write
 
 from pretzel.__main__ import main
-from pretzel.ablation.planning.tune import chosen
+from pretzel.ablation.planning.tuning import chosen
 from pretzel.errors import UserError
 
 CUBIC = {"class_path": "lab.Cubic"}

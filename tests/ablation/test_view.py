@@ -6,12 +6,12 @@ import pytest
 from rich.console import Console
 
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.status_table import Row, StateTable
+from pretzel.ablation.status_table import StateTable, StatusRow
 from pretzel.files.atomic import write_json
 
 
 def row(name, state, note=""):
-    return Row(name=name, state=state, step="3/7", left="", note=note)
+    return StatusRow(name=name, state=state, step="3/7", left="", note=note)
 
 
 def shown(table, width=200, **options):
@@ -55,7 +55,7 @@ def test_a_finished_cell_is_told_by_its_result(tmp_path):
     write_json(
         tmp_path / "result.json", {"identity": "x", "steps": 7, "metrics": {"b": 0.5, "a": 1.0}}
     )
-    assert Row.of("a", folder, "x", None, ["a"]) == Row(
+    assert StatusRow.of("a", folder, "x", None, ["a"]) == StatusRow(
         name="a", state=State.DONE, step="7/7", left="", note="a=1"
     )
-    assert Row.of("a", folder, "y", None).step == "3/?"  # stale: as far as it had come
+    assert StatusRow.of("a", folder, "y", None).step == "3/?"  # stale: as far as it had come

@@ -29,11 +29,11 @@ def test_its_own_tests_pass(request):
 
 def test_its_grid_plans_and_its_arm_builds_and_trains():
     from pretzel.ablation.gridfile.reading import load
-    from pretzel.ablation.planning.make_plan import make
+    from pretzel.ablation.planning.grid_to_plan import plan_grid
     from pretzel.testing.models import latents
     from pretzel.testing.tiny_model import documents
 
-    plan = make(load(EXAMPLE / "convolution_or_attention.yaml"))
+    plan = plan_grid(load(EXAMPLE / "convolution_or_attention.yaml"))
     assert [cell.name for cell in plan.cells] == [
         "attention/seed0", "convolution/seed0", "attention/seed1", "convolution/seed1",
     ]  # fmt: skip

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from pretzel.ablation.gridfile.cell_config import placed
+from pretzel.ablation.gridfile.run_config import placed
 from pretzel.ablation.identity.fingerprint import TEST_DATA, measured_as
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.planning.plan import Cell
+from pretzel.ablation.planning.plan import PlannedRun
 
 
-def adopted_training(folder: RunFolder, cell: Cell) -> dict[str, Any] | None:
+def adopted_training(folder: RunFolder, cell: PlannedRun) -> dict[str, Any] | None:
     """Return what a cell is told otherwise than the grid says, since it was trained otherwise.
 
     Its record stays that of its training, so that ``why`` and ``diff`` tell what it is; only what
@@ -28,14 +28,14 @@ def adopted_training(folder: RunFolder, cell: Cell) -> dict[str, Any] | None:
     has = [result.get("identity"), result.get("evaluation")]
     if has[0] == cell.identity or not folder.acceptance(has, [cell.identity, cell.evaluation]):
         return None
-    record, asked = spec.get("essence", {}), cell.record
+    record, asked = spec.get("fingerprint", {}), cell.record
     trained_on = {k: v for k, v in record.get("data", {}).items() if not k.startswith(TEST_DATA)}
     tested_on = {k: v for k, v in asked["data"].items() if k.startswith(TEST_DATA)}
     return {
         "identity": has[0],
         "config": placed(measured_as(spec["config"], cell.config), folder.path),
         "tuned": result.get("tuned"),
-        "essence": {
+        "fingerprint": {
             **record,
             "config": measured_as(record.get("config", {}), asked["config"]),
             "measuring_modules": asked["measuring_modules"],

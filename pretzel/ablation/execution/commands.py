@@ -9,9 +9,9 @@ from pathlib import Path
 from pretzel.ablation.engines.base import Engine
 from pretzel.ablation.execution.scheduler import Selection, folder_of, run, state_of
 from pretzel.ablation.gridfile.grid import Grid
-from pretzel.ablation.identity.why import SNAPSHOTS, Differences, differences, patch
+from pretzel.ablation.identity.differences import SNAPSHOTS, Differences, differences, patch
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.planning.plan import Cell, Plan
+from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.errors import UserError, did_you_mean
 from pretzel.files.atomic import read_json
 
@@ -20,11 +20,11 @@ _REMAINS = ("last.ckpt", "previous.ckpt", "*.saving", "*.partial", ".*.json.*")
 
 def planned(grid: Grid) -> Plan:
     """Parse all cells of a grid."""
-    from pretzel.ablation.planning.make_plan import make
+    from pretzel.ablation.planning.grid_to_plan import plan_grid
     from pretzel.ablation.planning.progress import planning
 
     with planning() as progress:
-        return make(grid, progress)
+        return plan_grid(grid, progress)
 
 
 def prepared(grid: Grid, engine: Engine) -> Plan:
@@ -126,13 +126,13 @@ def gc(grid: Grid, given: argparse.Namespace) -> int:
     return 0
 
 
-def named(plan: Plan, patterns: Iterable[str]) -> list[Cell]:
+def named(plan: Plan, patterns: Iterable[str]) -> list[PlannedRun]:
     """Return the cells of names or patterns such as ``stacked/*``; an arm's name means its cells.
 
     Raises:
         UserError: If one names no cell.
     """
-    found: dict[str, Cell] = {}
+    found: dict[str, PlannedRun] = {}
     for pattern in patterns:
         met = [
             cell
@@ -147,12 +147,12 @@ def named(plan: Plan, patterns: Iterable[str]) -> list[Cell]:
     return list(found.values())
 
 
-def _since(plan: Plan, cell: Cell) -> Differences | None:
+def _since(plan: Plan, cell: PlannedRun) -> Differences | None:
     spec = folder_of(plan, cell).spec
-    return None if spec is None else differences(spec.get("essence", {}), cell.record)
+    return None if spec is None else differences(spec.get("fingerprint", {}), cell.record)
 
 
-def _is_adopted(plan: Plan, cell: Cell) -> bool:
+def _is_adopted(plan: Plan, cell: PlannedRun) -> bool:
     folder = folder_of(plan, cell)
     result = folder.result or {}
     has = [result.get("identity"), result.get("evaluation")]
@@ -182,7 +182,7 @@ def _garbage(plan: Plan) -> Iterator[tuple[Path, str]]:
                 yield from ((path, "the cell is done") for path in folder.path.glob(pattern))
     used: set[str] = set()
     for cell in wanted:
-        record = (read_json(cell / "cell.json") or {}).get("essence", {})
+        record = (read_json(cell / "cell.json") or {}).get("fingerprint", {})
         for modules in (record.get("modules", {}), record.get("measuring_modules", {})):
             used |= set(modules.values())
     for path in sorted((output / SNAPSHOTS).glob("*.py")):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.status_table import Row, StateTable, counts, duration
+from pretzel.ablation.status_table import StateTable, StatusRow, counts, duration
 
 _TABLE_SECONDS = 0.5
 _FIRST_SECONDS, _LAST_SECONDS = 10.0, 60.0
@@ -42,7 +42,7 @@ class View:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         sys.stdout.flush()
 
-    def show(self, read: Callable[[], Sequence[Row]]) -> None:
+    def show(self, read: Callable[[], Sequence[StatusRow]]) -> None:
         """Show the state of all cells, when it is time to.
 
         Args:
@@ -71,7 +71,7 @@ class View:
             self.live = None
 
 
-def lines(rows: Sequence[Row]) -> list[str]:
+def lines(rows: Sequence[StatusRow]) -> list[str]:
     """Return how far a grid is, as a line, and one for each cell that runs."""
     running = [row for row in rows if row.state is State.RUNNING]
     told = [f"[{counts(rows)}{left(rows)}]"]
@@ -85,7 +85,9 @@ def lines(rows: Sequence[Row]) -> list[str]:
     return told
 
 
-def follow(output: Path, read: Callable[[], list[Row]], console: Console | None = None) -> None:
+def follow(
+    output: Path, read: Callable[[], list[StatusRow]], console: Console | None = None
+) -> None:
     """Show the state of all cells until nothing is left to run, or the user has seen enough.
 
     Args:
@@ -103,7 +105,7 @@ def follow(output: Path, read: Callable[[], list[Row]], console: Console | None 
     view.close()
 
 
-def left(rows: Sequence[Row]) -> str:
+def left(rows: Sequence[StatusRow]) -> str:
     """Return the time that a grid still takes, for the end of a line.
 
     Empty where that is unknown, and where nothing runs: nobody knows how many will at a time.
@@ -112,7 +114,7 @@ def left(rows: Sequence[Row]) -> str:
     return "" if seconds is None else f"; about {duration(seconds)} left"
 
 
-def seconds_left(rows: Sequence[Row]) -> float | None:
+def seconds_left(rows: Sequence[StatusRow]) -> float | None:
     """Return the seconds that a grid still takes, with as many cells at a time as run now.
 
     A cell that does not tell takes as long as those of its kind that are done, or as those that
@@ -149,7 +151,7 @@ def seconds_left(rows: Sequence[Row]) -> float | None:
     return max(sum(each) / at_a_time, *each)
 
 
-def _kind(row: Row) -> str:
+def _kind(row: StatusRow) -> str:
     """Return what a run is: one that is compared, a stage (each takes its own time), a trial."""
     first, _, name = row.name.partition("/")
     if first not in _UPSTREAM:

@@ -11,11 +11,11 @@ from typing import Any
 from pretzel.ablation.engines.base import Engine, Started
 from pretzel.ablation.execution.adopted_runs import adopted_training
 from pretzel.ablation.execution.live_view import View
-from pretzel.ablation.identity.why import snapshot
+from pretzel.ablation.identity.differences import snapshot
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.planning.plan import Cell, Plan
-from pretzel.ablation.planning.tune import chosen
-from pretzel.ablation.status_table import Row
+from pretzel.ablation.planning.plan import Plan, PlannedRun
+from pretzel.ablation.planning.tuning import chosen
+from pretzel.ablation.status_table import StatusRow
 from pretzel.ablation.worker.process import DONE, INTERRUPTED, TAKEN
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 60  # for cells to save and stop after Ctrl-C
 
 
-def folder_of(plan: Plan, cell: Cell) -> RunFolder:
+def folder_of(plan: Plan, cell: PlannedRun) -> RunFolder:
     """Return the folder of a cell."""
     return RunFolder(path=plan.grid.output / cell.name)
 
@@ -81,12 +81,12 @@ def run(plan: Plan, engine: Engine, choice: Selection) -> int:
         return int(bool(_Runs(plan, chosen, engine, choice, view, stop).run()))
 
 
-def state_of(plan: Plan, cell: Cell) -> State:
+def state_of(plan: Plan, cell: PlannedRun) -> State:
     """Return where a cell stands."""
     return folder_of(plan, cell).state(cell.identity, cell.evaluation)
 
 
-def _refuse_stale(plan: Plan, cells: list[Cell]) -> None:
+def _refuse_stale(plan: Plan, cells: list[PlannedRun]) -> None:
     stale = [cell.name for cell in cells if state_of(plan, cell) is State.STALE]
     if stale:
         raise UserError(
@@ -123,18 +123,18 @@ class _Runs:
     """All runs of a plan, each when those that it needs are done."""
 
     plan: Plan
-    cells: list[Cell]
+    cells: list[PlannedRun]
     engine: Engine
     choice: Selection
     view: View
     stop: _Stop
-    started: dict[Cell, Started] = field(default_factory=dict)
-    failed: list[Cell] = field(default_factory=list)
+    started: dict[PlannedRun, Started] = field(default_factory=dict)
+    failed: list[PlannedRun] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
-    retried: set[Cell] = field(default_factory=set)
-    tries: dict[Cell, int] = field(default_factory=dict)
+    retried: set[PlannedRun] = field(default_factory=set)
+    tries: dict[PlannedRun, int] = field(default_factory=dict)
 
-    def run(self) -> list[Cell]:
+    def run(self) -> list[PlannedRun]:
         """Run until every cell is done or failed; return the failed ones."""
         todo = []
         for cell in self.cells:
@@ -167,10 +167,10 @@ class _Runs:
                 started.kill()
         return self.failed
 
-    def start(self, todo: list[Cell]) -> list[Cell]:
+    def start(self, todo: list[PlannedRun]) -> list[PlannedRun]:
         """Start what can be started; return the cells still to start."""
-        waiting: list[Cell] = []
-        ready: list[Cell] = []
+        waiting: list[PlannedRun] = []
+        ready: list[PlannedRun] = []
         room = self.engine.room()
         for cell in todo:
             tried = {one.run for one in cell.candidates}  # of these, some may fail
@@ -201,10 +201,10 @@ class _Runs:
                 ready.append(cell)
         return waiting + self.launch(ready)
 
-    def launch(self, cells: list[Cell]) -> list[Cell]:
+    def launch(self, cells: list[PlannedRun]) -> list[PlannedRun]:
         """Write down what to run, and hand it to the engine; return what another runner has."""
-        taken: list[Cell] = []
-        launched: list[Cell] = []
+        taken: list[PlannedRun] = []
+        launched: list[PlannedRun] = []
         for cell in cells:
             folder = folder_of(self.plan, cell)
             try:
@@ -233,14 +233,14 @@ class _Runs:
             self.started |= zip(launched, self.engine.start(paths), strict=True)
         return taken
 
-    def may_start(self, cell: Cell) -> bool:
+    def may_start(self, cell: PlannedRun) -> bool:
         """Tell whether a cell that nobody runs is still to be run."""
         state = folder_of(self.plan, cell).state_of_rest(cell.identity, cell.evaluation)
         if state in (State.DONE, State.STALE):
             return False
         return state is not State.FAILED or cell in self.retried
 
-    def spec(self, cell: Cell, folder: RunFolder) -> dict[str, Any]:
+    def spec(self, cell: PlannedRun, folder: RunFolder) -> dict[str, Any]:
         """Return what the cell's process is told.
 
         Raises:
@@ -258,11 +258,11 @@ class _Runs:
             "hang_seconds": self.plan.grid.hang_seconds,
             "config": config,
             "tuned": tuned,
-            "essence": cell.record,
+            "fingerprint": cell.record,
         }
         return asked | (adopted or {})
 
-    def chosen(self, cell: Cell) -> tuple[dict[str, Any], str | None]:
+    def chosen(self, cell: PlannedRun) -> tuple[dict[str, Any], str | None]:
         """Return the configuration of a cell, and how it was chosen where it was tuned."""
         if not cell.candidates:
             return cell.config, None
@@ -271,7 +271,7 @@ class _Runs:
         choice = chosen(cell, runs)
         return choice.config, choice.note
 
-    def collect(self) -> list[Cell]:
+    def collect(self) -> list[PlannedRun]:
         """Take note of the cells that have ended; return those to start again."""
         again = []
         for cell, started in list(self.started.items()):
@@ -292,7 +292,7 @@ class _Runs:
                 again.append(cell)
         return again
 
-    def ended_badly(self, cell: Cell, folder: RunFolder, code: int) -> bool:
+    def ended_badly(self, cell: PlannedRun, folder: RunFolder, code: int) -> bool:
         """Take note of a cell that failed; return whether it is started again."""
         if folder.failure is None and code != INTERRUPTED:  # killed from outside
             log = (folder.path / "log.txt").read_text(errors="replace").splitlines()[-30:]
@@ -310,7 +310,7 @@ class _Runs:
         self.retried.add(cell)
         return True
 
-    def told_failed(self, cell: Cell, folder: RunFolder, how: str) -> None:
+    def told_failed(self, cell: PlannedRun, folder: RunFolder, how: str) -> None:
         self.view.say(f"{cell.name}: {how}: {_error(folder)} (see {folder.path}/failure.json)")
         self.failed.append(cell)
 
@@ -325,12 +325,12 @@ class _Runs:
                 break
             time.sleep(_POLL_SECONDS)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[StatusRow]:
         return [self.row(cell) for cell in self.cells]
 
-    def row(self, cell: Cell) -> Row:
+    def row(self, cell: PlannedRun) -> StatusRow:
         folder, names = folder_of(self.plan, cell), [m.name for m in self.plan.grid.metrics]
-        return Row.of(cell.name, folder, cell.identity, cell.evaluation, names)
+        return StatusRow.of(cell.name, folder, cell.identity, cell.evaluation, names)
 
 
 def _error(folder: RunFolder) -> str:

@@ -70,16 +70,12 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """An upstream run that all cells share, and whose exported weights they may name."""
+class StageSpec:
+    """A shared upstream run, or one of the runs of every cell's chain.
 
-    name: str
-    configs: tuple[Path, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """One run of every cell's chain, which starts from the weights of the one before."""
+    Cells may name the exported weights of an upstream run; the runs of a chain start from the
+    weights of the one before.
+    """
 
     name: str
     configs: tuple[Path, ...]
@@ -170,8 +166,8 @@ class Grid:
     seeds: tuple[int, ...]
     baseline: dict[str, str]
     metrics: tuple[Metric, ...]
-    stages: tuple[Stage, ...]
-    chain: tuple[Link, ...]
+    stages: tuple[StageSpec, ...]
+    chain: tuple[StageSpec, ...]
     match: Match | None
     tuning: Tuning | None
     output: Path

@@ -13,10 +13,9 @@ from pretzel.ablation.gridfile.grid import (
     Axis,
     Combination,
     Grid,
-    Link,
     Metric,
     Override,
-    Stage,
+    StageSpec,
     Tuning,
 )
 from pretzel.ablation.gridfile.typed import TypedReader
@@ -72,11 +71,11 @@ class _Reader(TypedReader):
             baseline=given.baseline,
             metrics=tuple(Metric(name=n, direction=d) for n, d in given.metrics.items()),
             stages=tuple(
-                Stage(name=name, configs=self.files(("stages", name), files))
+                StageSpec(name=name, configs=self.files(("stages", name), files))
                 for name, files in given.stages.items()
             ),
             chain=tuple(
-                Link(name=name, configs=self.files(("chain", name), files))
+                StageSpec(name=name, configs=self.files(("chain", name), files))
                 for name, files in given.chain.items()
             ),
             match=given.match,

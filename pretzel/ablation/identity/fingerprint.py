@@ -1,9 +1,10 @@
-"""What a finished cell stands for: two hashes of everything that can change it.
+"""Fingerprint of a run: one hash for training, one for evaluation.
 
 *Training* is what can change the weights: the resolved configuration less paths, loggers and what
-only measures; the source code behind it (:mod:`pretzel.ablation.identity.source`), the data, the
-versions of the libraries. *Evaluation* is what measures them: metrics, samplers, guidance and their
-code, the test data. A new metric is measured on finished checkpoints; a comment changes nothing.
+only measures; the source code behind it (:mod:`pretzel.ablation.identity.source_code`), the data,
+the versions of the libraries. *Evaluation* is what measures them: metrics, samplers, guidance and
+their code, the test data. A new metric is measured on finished checkpoints; a comment changes
+nothing.
 """
 
 import hashlib
@@ -23,9 +24,9 @@ from lightning.pytorch.callbacks import (
     ProgressBar,
 )
 
-from pretzel.ablation.gridfile.cell_config import put, with_seed
-from pretzel.ablation.identity.source import Code, code_behind
-from pretzel.files.content_hash import mark
+from pretzel.ablation.gridfile.run_config import put, with_seed
+from pretzel.ablation.identity.source_code import Code, code_behind
+from pretzel.files.content_hash import file_hash
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.yaml_lines import Key
 
@@ -51,14 +52,14 @@ TEST_DATA = "test/"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Essence:
-    """What can change a result.
+class Fingerprint:
+    """Everything that can change a result.
 
     Attributes:
         config: The resolved configuration without what changes nothing.
         code: What trains.
         measuring_code: What measures.
-        data: Content marks of the data, by ``split/name``.
+        data: Content hashes of the data, by ``split/name``.
     """
 
     config: dict[str, Any]
@@ -82,11 +83,11 @@ class Essence:
         data = {name: held for name, held in self.data.items() if name.startswith(TEST_DATA)}
         return hashed([measures, code.modules, code.versions, data])
 
-    def with_seed(self, seed: int) -> "Essence":
+    def with_seed(self, seed: int) -> "Fingerprint":
         """Return the same with another seed."""
         return replace(self, config=with_seed(self.config, seed))
 
-    def starting_from(self, key: Key, meant: str) -> "Essence":
+    def starting_from(self, key: Key, meant: str) -> "Fingerprint":
         """Return the same with what stands for the weights that it starts from."""
         return replace(self, config=put(self.config, key, meant))
 
@@ -101,23 +102,23 @@ class Essence:
         }
 
 
-def essence(
+def fingerprint_of(
     resolved: Mapping[str, Any], named: Mapping[str, str], data: Mapping[str, str]
-) -> Essence:
+) -> Fingerprint:
     """Return what can change the result of a resolved configuration.
 
     Args:
         resolved: The parser's configuration with all defaults.
         named: Text that stands for something else, such as the path of a stage's weights for
             the identity of that stage.
-        data: Content marks of the data, by ``split/name``.
+        data: Content hashes of the data, by ``split/name``.
     """
     kept = {key: value for key, value in resolved.items() if key not in _IGNORED}
     trainer = kept.get("trainer") or {}
     kept["trainer"] = {k: v for k, v in trainer.items() if k not in _TRAINER_IGNORED}
     config: dict[str, Any] = _clean(kept, named)
     trains, measures = _split(config)
-    return Essence(
+    return Fingerprint(
         config=config,
         code=code_behind(_names(trains)),
         measuring_code=code_behind(_names(measures)),
@@ -140,7 +141,7 @@ def _clean(node: Any, named: Mapping[str, str]) -> Any:  # noqa: ANN401
     if not isinstance(node, str):
         return node
     if node not in named and _is_content(node):
-        return f"{Path(node).name} {mark(Path(node))}"
+        return f"{Path(node).name} {file_hash(Path(node))}"
     for written, meant in named.items():
         node = node.replace(written, meant)
     return node

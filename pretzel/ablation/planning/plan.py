@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pretzel.ablation.gridfile.grid import Grid, Tuning
-from pretzel.ablation.planning.match import Matched
+from pretzel.ablation.planning.size_matching import Matched
 from pretzel.files.atomic import write_json
 
 
@@ -65,7 +65,7 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Cell:
+class PlannedRun:
     """One run of the grid.
 
     Attributes:
@@ -74,19 +74,18 @@ class Cell:
         seed: None for what is not compared: stages, which cells may share, and tuning runs.
         identity: Hash of what can change its weights; of a tuned cell, of all its candidates and
             of the rule by which it chooses.
-        evaluation: Hash of how it is measured; None where nothing is.
-        record: What they are hashes of, for people (:mod:`pretzel.ablation.identity.why`); of a
-            tuned cell, that of its first candidate.
-        evaluation: Hash of how it is measured; None if it is not.
         config: The resolved configuration of ``fit``, ready to run; that of the first candidate
             where there are any.
+        record: What the hashes are made of, for people; of a tuned cell, that of its first
+            candidate.
+        evaluation: Hash of how it is measured; None if it is not.
         export: Whether its module exports weights after training (stages).
         tests: Whether it is tested after training (cells).
         needs: Names of the runs that must be done before: stages whose weights it starts from or
             uses, and the runs that try its candidates, which may also have failed.
         family: Equal for runs that take equally long: those that differ in their seeds.
         candidates: What it chooses from when those have run
-            (:func:`pretzel.ablation.planning.tune.chosen`).
+            (:func:`pretzel.ablation.planning.tuning.chosen`).
         tuning: How it chooses.
     """
 
@@ -123,8 +122,8 @@ class Plan:
     """
 
     grid: Grid
-    stages: tuple[Cell, ...]
-    cells: tuple[Cell, ...]
+    stages: tuple[PlannedRun, ...]
+    cells: tuple[PlannedRun, ...]
     changes: dict[str, list[str]]
     choices: dict[str, dict[str, str]]
     absent: dict[str, dict[str, str]]
@@ -133,12 +132,12 @@ class Plan:
     tuned: dict[str, dict[str, list[Any]]]
 
     @property
-    def runs(self) -> tuple[Cell, ...]:
+    def runs(self) -> tuple[PlannedRun, ...]:
         """Every run, in the order in which they may start: each stage before its first cell."""
         by_name = {stage.name: stage for stage in self.stages}
-        ordered: dict[str, Cell] = {}
+        ordered: dict[str, PlannedRun] = {}
 
-        def add(cell: Cell) -> None:
+        def add(cell: PlannedRun) -> None:
             for name in cell.needs:
                 add(by_name[name])
             ordered.setdefault(cell.name, cell)

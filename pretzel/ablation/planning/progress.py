@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from pretzel.ablation.planning.make_plan import Progress
+from pretzel.ablation.planning.grid_to_plan import Progress
 
 _LINE_SECONDS = 5.0
 
 
 @contextmanager
 def planning(console: Console | None = None) -> Iterator[Progress]:
-    """Yield what :func:`pretzel.ablation.planning.make_plan.make` tells its progress to.
+    """Yield what :func:`pretzel.ablation.planning.grid_to_plan.plan_grid` tells its progress to.
 
     Args:
         console: Where it is shown; standard error if None.

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pretzel.ablation.gridfile.cell_config import WEIGHTS, placed, put, with_seed
 from pretzel.ablation.gridfile.grid import Grid, Tuning
-from pretzel.ablation.identity.fingerprint import Essence, hashed
-from pretzel.ablation.planning.chain import Chain, Parsed
-from pretzel.ablation.planning.plan import Candidate, Cell
-from pretzel.ablation.planning.tune import label, run_name
+from pretzel.ablation.gridfile.run_config import WEIGHTS, placed, put, with_seed
+from pretzel.ablation.identity.fingerprint import Fingerprint, hashed
+from pretzel.ablation.planning.parsed_chains import Chain, Parsed
+from pretzel.ablation.planning.plan import Candidate, PlannedRun
+from pretzel.ablation.planning.tuning import label, run_name
 
 
 @dataclass
@@ -24,10 +24,10 @@ class Cells:
 
     grid: Grid
     stages_in: Callable[[dict[str, Any]], tuple[str, ...]]
-    upstream: dict[str, Cell]
-    _tried: dict[tuple[str, int], list[Cell]] = field(default_factory=dict)
+    upstream: dict[str, PlannedRun]
+    _tried: dict[tuple[str, int], list[PlannedRun]] = field(default_factory=dict)
 
-    def cell(self, arm: str, chain: Chain, seed: int) -> Cell | None:
+    def cell(self, arm: str, chain: Chain, seed: int) -> PlannedRun | None:
         """Return the cell at the end of a chain; what stands before it joins the upstream runs.
 
         Two chains with the same beginning share it: its name is its identity.
@@ -39,20 +39,20 @@ class Cells:
         """
         return self._run(arm, chain, len(chain.links) - 1, seed) if chain.links else None
 
-    def _run(self, arm: str, chain: Chain, index: int, seed: int) -> Cell:
+    def _run(self, arm: str, chain: Chain, index: int, seed: int) -> PlannedRun:
         """Return the run of a link, after those before it."""
         link, is_last = chain.links[index], index == len(chain.links) - 1
         before = self._run(arm, chain, index - 1, seed) if index else None
         started = [self._started(variant, seed, before) for variant in link.variants]
         tried = self._try(arm, chain, index) if len(link.variants) > 1 else []
         tuning = self.grid.tuning if tried else None
-        marks = [essential.training for _, essential in started]
+        marks = [fingerprint.training for _, fingerprint in started]
         mark = marks[0] if tuning is None else self._identity_of_all(tuning, tried, marks)
         name = f"{arm}/seed{seed}" if is_last else f"stages/{link.name}-seed{seed}-{mark[:8]}"
         if name in self.upstream:
             return self.upstream[name]
         configs = [placed(resolved, self.grid.output / name) for resolved, _ in started]
-        cell = Cell(
+        cell = PlannedRun(
             name=name,
             arm=arm if is_last else link.name,
             seed=seed if is_last else None,
@@ -74,7 +74,7 @@ class Cells:
             self.upstream[name] = cell
         return cell
 
-    def _try(self, arm: str, chain: Chain, index: int) -> list[Cell]:
+    def _try(self, arm: str, chain: Chain, index: int) -> list[PlannedRun]:
         """Return the runs that try the candidates of a link, with a seed of their own."""
         if (arm, index) in self._tried:
             return self._tried[arm, index]
@@ -84,16 +84,16 @@ class Cells:
         before = self._run(arm, chain, index - 1, seed) if index else None
         runs = []
         for variant in link.variants:
-            resolved, essential = self._started(variant, seed, before)
-            mark = essential.training
+            resolved, fingerprint = self._started(variant, seed, before)
+            mark = fingerprint.training
             name = run_name(arm, variant.tried, mark)
             config = placed(resolved, self.grid.output / name)
-            self.upstream[name] = Cell(
+            self.upstream[name] = PlannedRun(
                 name=name,
                 arm=arm,
                 seed=None,
                 identity=mark,
-                record=essential.record(),
+                record=fingerprint.record(),
                 config=config,
                 tests=False,
                 needs=self._needs([config], before, []),
@@ -104,24 +104,27 @@ class Cells:
         return runs
 
     def _started(
-        self, variant: Parsed, seed: int, before: Cell | None
-    ) -> tuple[dict[str, Any], Essence]:
+        self, variant: Parsed, seed: int, before: PlannedRun | None
+    ) -> tuple[dict[str, Any], Fingerprint]:
         """Return a link's configuration and what of it matters, with its seed and its start."""
-        resolved, essential = with_seed(variant.resolved, seed), variant.essential.with_seed(seed)
+        resolved, fingerprint = (
+            with_seed(variant.resolved, seed),
+            variant.fingerprint.with_seed(seed),
+        )
         if before is None:
-            return resolved, essential
+            return resolved, fingerprint
         start = self.grid.output / before.name / "weights.safetensors"
         name = f"{before.arm} {before.identity}"
-        return put(resolved, WEIGHTS, str(start)), essential.starting_from(WEIGHTS, name)
+        return put(resolved, WEIGHTS, str(start)), fingerprint.starting_from(WEIGHTS, name)
 
     def _needs(
-        self, configs: list[dict[str, Any]], before: Cell | None, tried: list[Cell]
+        self, configs: list[dict[str, Any]], before: PlannedRun | None, tried: list[PlannedRun]
     ) -> tuple[str, ...]:
         names = [name for config in configs for name in self.stages_in(config)]
         names += [run.name for run in (*([before] if before else []), *tried)]
         return tuple(dict.fromkeys(names))
 
-    def _identity_of_all(self, tuning: Tuning, tried: list[Cell], marks: list[str]) -> str:
+    def _identity_of_all(self, tuning: Tuning, tried: list[PlannedRun], marks: list[str]) -> str:
         """Return the identity of a tuned run: of all that it may choose, and how it chooses."""
         return hashed(
             {

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.planning.plan import Cell, Plan
+from pretzel.ablation.planning.plan import Plan, PlannedRun
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class TimeEstimate:
     """The time that the runs still take, one after the other.
 
     Attributes:
@@ -22,10 +22,10 @@ class Estimate:
     seconds: float
     finished: int
     probed: int
-    unknown: tuple[Cell, ...]
+    unknown: tuple[PlannedRun, ...]
 
 
-def folder_of(plan: Plan, cell: Cell) -> RunFolder:
+def folder_of(plan: Plan, cell: PlannedRun) -> RunFolder:
     """Return the folder of a run."""
     return RunFolder(path=plan.grid.output / cell.name)
 
@@ -39,8 +39,8 @@ def states(plan: Plan) -> dict[str, State]:
 
 def estimate(
     plan: Plan, stands: Mapping[str, State], probed: Mapping[str, float] | None = None
-) -> Estimate:
-    """Estimate the time of what is not done.
+) -> TimeEstimate:
+    """TimeEstimate the time of what is not done.
 
     Args:
         plan: The plan.
@@ -74,4 +74,6 @@ def estimate(
         if stands[cell.name] in (State.RUNNING, State.INTERRUPTED):
             spent = float(folder_of(plan, cell).progress.get("seconds", 0.0))
         total += max(seconds - spent, 0.0)
-    return Estimate(seconds=total, finished=by_finished, probed=by_probe, unknown=tuple(unknown))
+    return TimeEstimate(
+        seconds=total, finished=by_finished, probed=by_probe, unknown=tuple(unknown)
+    )

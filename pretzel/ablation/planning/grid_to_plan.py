@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from pretzel.ablation.gridfile.cell_config import paths_in, placed, substitute, without
-from pretzel.ablation.gridfile.grid import Grid, Link
+from pretzel.ablation.gridfile.grid import Grid, StageSpec
 from pretzel.ablation.gridfile.reading import report
-from pretzel.ablation.identity.fingerprint import Essence, essence
-from pretzel.ablation.planning.build import Builder, PlanningCLI
-from pretzel.ablation.planning.cells import Cells
-from pretzel.ablation.planning.chain import Chain, Chains, Parsed, must_export
-from pretzel.ablation.planning.contrast import contrast, tuned
-from pretzel.ablation.planning.manifests import Manifests
-from pretzel.ablation.planning.match import Matcher
-from pretzel.ablation.planning.plan import Cell, Plan
-from pretzel.ablation.planning.resolve import Resolved, Resolver
+from pretzel.ablation.gridfile.run_config import paths_in, placed, substitute, without
+from pretzel.ablation.identity.fingerprint import Fingerprint, fingerprint_of
+from pretzel.ablation.planning.baseline_differences import contrast, tuned
+from pretzel.ablation.planning.chains_to_runs import Cells
+from pretzel.ablation.planning.config_resolver import Resolved, Resolver
+from pretzel.ablation.planning.data_manifests import Manifests
+from pretzel.ablation.planning.model_builder import Builder, PlanningCLI
+from pretzel.ablation.planning.parsed_chains import Chain, Chains, Parsed, must_export
+from pretzel.ablation.planning.plan import Plan, PlannedRun
+from pretzel.ablation.planning.size_matching import Matcher
 from pretzel.errors import UserError
 from pretzel.runs.config.overlay import Config, at, fold, read
 
@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 """Is told how many combinations are parsed, and of how many."""
 
 
-def make(grid: Grid, progress: Progress | None = None) -> Plan:
+def plan_grid(grid: Grid, progress: Progress | None = None) -> Plan:
     """Parse all cells of a grid and build their models without memory; nothing is written.
 
     Args:
@@ -66,12 +66,12 @@ class Planner:
     mistakes: list[str] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)
     stands_for: dict[str, str] = field(default_factory=dict)
-    stages: dict[str, Cell] = field(default_factory=dict)
+    stages: dict[str, PlannedRun] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
-    def essence(self, config: Config, resolved: Resolved) -> Essence:
+    def fingerprint_of(self, config: Config, resolved: Resolved) -> Fingerprint:
         """Return what of a configuration can change a result."""
-        return essence(resolved.values, self.stands_for, self.manifests(config, resolved))
+        return fingerprint_of(resolved.values, self.stands_for, self.manifests(config, resolved))
 
     def plan(self, progress: Progress | None = None) -> Plan:
         """Return the plan.
@@ -138,7 +138,7 @@ class Planner:
 
     def bases(self) -> dict[str, Config]:
         """Return the configuration under all arms, by link of the chain."""
-        links = self.grid.chain or (Link(name="", configs=()),)
+        links = self.grid.chain or (StageSpec(name="", configs=()),)
         try:
             return {
                 link.name: fold([read(file) for file in (*self.grid.base, *link.configs)])
@@ -160,13 +160,13 @@ class Planner:
             except UserError as error:
                 self.mistakes.append(f"{error} (stage {stage.name})")
             else:
-                mark = parsed.essential.training
-                self.stages[name] = Cell(
+                mark = parsed.fingerprint.training
+                self.stages[name] = PlannedRun(
                     name=name,
                     arm=stage.name,
                     seed=None,
                     identity=mark,
-                    record=parsed.essential.record(),
+                    record=parsed.fingerprint.record(),
                     config=placed(parsed.resolved, path),
                     export=True,
                     tests=False,
@@ -197,8 +197,8 @@ class Planner:
         resolved = self.resolve(config)
         bare = self.before_stages(config)
         sizes = None if bare is None else self.build(bare, self.resolve(bare), count=count)
-        essential = self.essence(config, resolved)
-        return Parsed(resolved=resolved.values, essential=essential, sizes=sizes)
+        fingerprint = self.fingerprint_of(config, resolved)
+        return Parsed(resolved=resolved.values, fingerprint=fingerprint, sizes=sizes)
 
     def substituted(self, config: Config) -> Config:
         """Put paths in the place of ``{stages.NAME}``."""

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pretzel.ablation.identity.changes import changes
-from pretzel.ablation.planning.chain import Chain, ParsedLink
+from pretzel.ablation.identity.config_changes import changes
+from pretzel.ablation.planning.parsed_chains import Chain, ParsedLink
 
 
 def contrast(baseline: Chain, chain: Chain) -> list[str]:
@@ -43,7 +43,7 @@ def _link_changes(base: ParsedLink, other: ParsedLink) -> list[str]:
     before, after = base.tuned, other.tuned
     lines = [
         line
-        for line in changes(base.first.essential.config, other.first.essential.config)
+        for line in changes(base.first.fingerprint.config, other.first.fingerprint.config)
         if not any(_is_of(line, key) for key in (*before, *after))
     ]
     for key in [*after, *(before.keys() - after.keys())]:

@@ -4,8 +4,8 @@ import json
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from pretzel.ablation.planning.build import PlanningCLI
-from pretzel.ablation.planning.resolve import Resolved
+from pretzel.ablation.planning.config_resolver import Resolved
+from pretzel.ablation.planning.model_builder import PlanningCLI
 from pretzel.ablation.protocols import Manifested
 from pretzel.runs.config.explain import explain_constructor
 from pretzel.runs.config.overlay import Config

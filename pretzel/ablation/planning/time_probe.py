@@ -16,14 +16,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.planning.plan import Cell, Plan
+from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.errors import UserError
 
 _STEPS = 10
 _WARM = 3  # the first ones are slower
 
 
-def probe(plan: Plan, cell: Cell) -> float:
+def probe(plan: Plan, cell: PlannedRun) -> float:
     """Return the seconds that a run's training takes, estimated by its first steps.
 
     Args:
@@ -33,12 +33,12 @@ def probe(plan: Plan, cell: Cell) -> float:
     Raises:
         UserError: If it fails within these steps.
     """
-    from pretzel.ablation.gridfile.cell_config import paths_in, without
+    from pretzel.ablation.gridfile.run_config import paths_in, without
 
     weights = {str(plan.grid.output / name / "weights.safetensors") for name in cell.needs}
     missing = {path for path in paths_in(cell.config, weights) if not Path(path).exists()}
     done = subprocess.run(
-        [sys.executable, "-m", "pretzel.ablation.planning.probe"],
+        [sys.executable, "-m", "pretzel.ablation.planning.time_probe"],
         input=json.dumps(without(cell.config, missing)),
         capture_output=True,
         text=True,
@@ -52,7 +52,7 @@ def probe(plan: Plan, cell: Cell) -> float:
     return float(found["start"] + found["step"] * found["steps"])
 
 
-def probe_all(plan: Plan, cells: Iterable[Cell]) -> dict[str, float]:
+def probe_all(plan: Plan, cells: Iterable[PlannedRun]) -> dict[str, float]:
     """Probe one run of each family, and say so on standard error.
 
     Args:
@@ -86,7 +86,7 @@ def pace(config: dict[str, Any], started: float) -> dict[str, float]:
     from jsonargparse import Namespace
     from lightning.pytorch import Callback, Trainer
 
-    from pretzel.ablation.gridfile.cell_config import placed
+    from pretzel.ablation.gridfile.run_config import placed
     from pretzel.runs.cli import RunCLI
 
     class Clock(Callback):

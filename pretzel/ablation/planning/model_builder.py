@@ -11,9 +11,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
+from pretzel.ablation.planning.config_resolver import Resolved
 from pretzel.ablation.planning.flops import forward_flops, shapes_alone
 from pretzel.ablation.planning.plan import Sizes
-from pretzel.ablation.planning.resolve import Resolved
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import explain_constructor

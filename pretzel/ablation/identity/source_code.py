@@ -135,7 +135,8 @@ def _own_file(name: str) -> Path | None:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
     path = Path(spec.origin)
-    if top not in _OURS and any(path.is_relative_to(folder) for folder in _installed()):
+    place = path.resolve()  # an environment may be a link to another folder
+    if top not in _OURS and any(place.is_relative_to(folder) for folder in _installed()):
         return None
     return path
 

@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.planning.estimate import Estimate, folder_of
 from pretzel.ablation.planning.plan import Plan
-from pretzel.ablation.planning.tune import tried_for
-from pretzel.ablation.status_table import Row, duration, table
+from pretzel.ablation.planning.time_estimate import TimeEstimate, folder_of
+from pretzel.ablation.planning.tuning import tried_for
+from pretzel.ablation.status_table import StatusRow, duration, table
 
 
-def show(plan: Plan, stands: Mapping[str, State], time: Estimate, slots: int) -> None:
+def show(plan: Plan, stands: Mapping[str, State], time: TimeEstimate, slots: int) -> None:
     """Print a plan.
 
     Args:
@@ -26,7 +26,7 @@ def show(plan: Plan, stands: Mapping[str, State], time: Estimate, slots: int) ->
     names = [metric.name for metric in plan.grid.metrics]
     runs = plan.runs
     rows = [
-        Row.of(cell.name, folder_of(plan, cell), cell.identity, cell.evaluation, names)
+        StatusRow.of(cell.name, folder_of(plan, cell), cell.identity, cell.evaluation, names)
         for cell in runs
     ]
     tried = len({one.run for cell in runs for one in cell.candidates})
@@ -55,7 +55,7 @@ def lines(plan: Plan) -> list[str]:
     return found
 
 
-def told(time: Estimate, slots: int) -> str:
+def told(time: TimeEstimate, slots: int) -> str:
     """Return an estimate in a sentence."""
     known = time.finished + time.probed
     left = known + len(time.unknown)
@@ -75,7 +75,7 @@ def told(time: Estimate, slots: int) -> str:
     return f"Time: {'; '.join(parts)}."
 
 
-def print_json(plan: Plan, stands: Mapping[str, State], time: Estimate) -> None:
+def print_json(plan: Plan, stands: Mapping[str, State], time: TimeEstimate) -> None:
     """Print a plan and where its runs stand as JSON."""
     values = plan.as_json()
     for cell in values["cells"]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pretzel.ablation.gridfile.grid import Match, Override
-from pretzel.ablation.planning.search import solve
+from pretzel.ablation.planning.integer_search import solve
 from pretzel.errors import NotApplicable, UserError
 from pretzel.runs.config.class_paths import same_class
 from pretzel.runs.config.overlay import Config, at, locate, override

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pretzel.ablation.gridfile.grid import Combination, Override
-from pretzel.ablation.planning.plan import Cell, Choice, Plan
+from pretzel.ablation.planning.plan import Choice, Plan, PlannedRun
 from pretzel.errors import UserError, did_you_mean
 
 _LONGEST = 60
@@ -54,7 +54,7 @@ def run_name(arm: str, overrides: tuple[Override, ...], mark: str) -> str:
     return f"tuning/{arm}-{kept}-{mark[:8]}"
 
 
-def chosen(cell: Cell, results: Mapping[str, Mapping[str, Any] | None]) -> Choice:
+def chosen(cell: PlannedRun, results: Mapping[str, Mapping[str, Any] | None]) -> Choice:
     """Return what a tuned cell runs: the candidate that is best on validation.
 
     Args:

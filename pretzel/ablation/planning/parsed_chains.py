@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from pretzel.ablation.gridfile.cell_config import WEIGHTS, seeded, with_arms
 from pretzel.ablation.gridfile.grid import Combination, Grid, Override
-from pretzel.ablation.identity.fingerprint import Essence
-from pretzel.ablation.planning.match import Matched, Matcher
+from pretzel.ablation.gridfile.run_config import WEIGHTS, seeded, with_arms
+from pretzel.ablation.identity.fingerprint import Fingerprint
 from pretzel.ablation.planning.plan import Exports, Sizes
-from pretzel.ablation.planning.tune import candidates
+from pretzel.ablation.planning.size_matching import Matched, Matcher
+from pretzel.ablation.planning.tuning import candidates
 from pretzel.errors import NotApplicable, UserError
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import parameters
@@ -24,20 +24,20 @@ class Parsed:
 
     Attributes:
         resolved: Plain values, defaults included; shared, never modified.
-        essential: What of it can change a result.
+        fingerprint: What of it can change a result.
         sizes: What its model costs; None where it cannot be built without memory.
         tried: What is tried in it; empty where nothing is tuned.
     """
 
     resolved: dict[str, Any]
-    essential: Essence
+    fingerprint: Fingerprint
     sizes: Sizes | None
     tried: tuple[Override, ...] = ()
 
     @cached_property
     def mark(self) -> str:
         """Equal for configurations that train and measure the same."""
-        return f"{self.essential.training} {self.essential.evaluation}"
+        return f"{self.fingerprint.training} {self.fingerprint.evaluation}"
 
 
 @dataclass(frozen=True, kw_only=True)

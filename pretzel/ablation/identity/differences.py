@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.identity.changes import changes
-from pretzel.ablation.identity.source import file_of
+from pretzel.ablation.identity.config_changes import changes
+from pretzel.ablation.identity.source_code import file_of
 from pretzel.files.atomic import write_text
 
 SNAPSHOTS = "source"
@@ -16,7 +16,7 @@ SNAPSHOTS = "source"
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """What differs between two records of :meth:`Essence.record` (:mod:`.fingerprint`).
+    """What differs between two records of :meth:`Fingerprint.record` (:mod:`.fingerprint`).
 
     Attributes:
         config: ``key: old -> new``, a line each.
@@ -64,7 +64,7 @@ def snapshot(record: Mapping[str, Any], folder: Path) -> None:
     """Keep the source of a record's modules, each file once.
 
     Args:
-        record: From :meth:`pretzel.ablation.identity.fingerprint.Essence.record`.
+        record: From :meth:`pretzel.ablation.identity.fingerprint.Fingerprint.record`.
         folder: The grid's output folder.
 
     Raises:
