@@ -2,7 +2,7 @@
 
 (Mixture-of-Transformers, arXiv 2411.04996, algorithm 1; BAGEL, arXiv 2505.14683.)
 
-A routed module is a Linear or a norm of somebody else's layer whose ``forward`` is exchanged for
+A routed module is a Linear or a norm of somebody else's layer whose ``forward`` is replaced for
 the length of one call (:mod:`pretzel.vlm.replaced_forward`): what calls it, attention, masks and
 caches, does not know.
 """
@@ -17,7 +17,7 @@ from torch import nn
 
 from pretzel.errors import UserError
 from pretzel.typing import Bool, Float, Tensor
-from pretzel.vlm.replaced_forward import exchanged
+from pretzel.vlm.replaced_forward import replaced_forwards
 
 Map = Callable[[Tensor], Tensor]
 
@@ -103,7 +103,7 @@ def routed(
     """Route positions through other weights for the length of a call.
 
     Args:
-        modules: Those whose ``forward`` is exchanged.
+        modules: Those whose ``forward`` is replaced.
         at_text: What runs in the place of each at text positions; None for themselves.
         at_image: What runs in the place of each at image positions.
         is_image: True at image positions; the first two axes of all inputs.
@@ -111,10 +111,10 @@ def routed(
     route = Route(is_image)
     routes = {}
     for number, module in enumerate(modules):
-        # Others may have exchanged a forward as well, for example to keep weights elsewhere.
+        # Others may have replaced a forward as well, for example to keep weights elsewhere.
         text = module.forward if at_text is None else partial(_run, at_text[number])
         routes[module] = partial(route, text, partial(_run, at_image[number]))
-    return exchanged(routes)
+    return replaced_forwards(routes)
 
 
 def _run(module: nn.Module, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b e"]:

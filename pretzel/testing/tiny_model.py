@@ -102,8 +102,8 @@ def _shipped() -> VLMStream:
 @cache
 def _small(image_size: int, patch_size: int) -> VLMStream:
     """Return the shipped model's tokenizer and layers in small, with eyes for such images."""
-    from pretzel.vlm.network import TinyNetwork
     from pretzel.vlm.tiny import TinyVLM
+    from pretzel.vlm.tiny.network import TinyNetwork
 
     vlm = TinyVLM()
     config = replace(

@@ -18,10 +18,10 @@ from pretzel.sequence.packer import Packer
 from pretzel.training.question_turns import separate_turns
 from pretzel.training.schedule import Schedule
 from pretzel.typing import Float, Tensor
-from pretzel.vlm.answering import greedy_answers
-from pretzel.vlm.network import TinyConfig, TinyNetwork
-from pretzel.vlm.tokenizer import SHIPPED_TOKENIZER, WordPieces
-from pretzel.vlm.weights import save_hash, save_weights
+from pretzel.vlm.tiny.answers import greedy_answers
+from pretzel.vlm.tiny.network import TinyConfig, TinyNetwork
+from pretzel.vlm.tiny.tokenizer import SHIPPED_TOKENIZER, WordPieces
+from pretzel.vlm.tiny.weights import save_hash, save_weights
 
 
 class TinyVLMPretraining(LightningModule):

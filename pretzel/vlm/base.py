@@ -1,4 +1,4 @@
-"""What Pretzel asks of a vision-language model."""
+"""Contract of a vision-language model stream."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from pretzel.sequence.special_tokens import SpecialTokens
 from pretzel.typing import Bool, Float, Int, Tensor
 
 AfterLayer = Callable[[int, Tensor], Tensor]
-"""What another stream does to the residual stream [b, l, h] after decoder layer i = 0, 1, ..."""
+"""Maps the residual stream [b, l, h] after decoder layer i = 0, 1, ...: another stream joins it."""
 
 MAX_TOKENS = 2048
 
@@ -31,7 +31,7 @@ class VLMCache(ABC):
 
     @abstractmethod
     def select(self, rows: Int[Tensor, " k"]) -> "VLMCache":
-        """Return a cache of the given rows (repeats allowed), with the same room."""
+        """Return a cache of the given rows (repeats allowed), as long as this one."""
 
 
 class VLMStream(nn.Module, ABC):
@@ -45,7 +45,7 @@ class VLMStream(nn.Module, ABC):
         hidden_size: Width of its embeddings and of its last hidden state.
         num_layers: Decoder layers.
         vocab_size: Rows of its embedding.
-        has_tower: Whether it has a vision tower to :meth:`see` with.
+        has_tower: Whether it has a vision tower to :meth:`encode_images` with.
         special: Ids of its special tokens.
         identity: Name and content hash of its weights, for checkpoints and ledgers.
     """
@@ -84,7 +84,10 @@ class VLMStream(nn.Module, ABC):
     def encode_images(
         self, images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, ...]]:
-        """Return what its own vision tower puts at image positions, raster order, and the grid.
+        """Return features of its own vision tower, one a position in raster order, and their grid.
+
+        Pretzel itself puts adapted latents of the flow at image positions; these are for adapters
+        on the tower, and to measure how well the frozen model does with its own eyes.
 
         Args:
             images: Pixels in [-1, 1].
@@ -92,7 +95,7 @@ class VLMStream(nn.Module, ABC):
         Raises:
             UserError: If it has no vision tower.
         """
-        raise UserError(f"vlm {type(self).__name__} has no vision tower to see with")
+        raise UserError(f"vlm {type(self).__name__} has no vision tower to encode images with")
 
     def some_tokens(self) -> Int[Tensor, " t"]:
         """Return tokens of the vocabulary, evenly spaced if there are more than 2048."""
@@ -141,16 +144,21 @@ class VLMStream(nn.Module, ABC):
             index: Absolute index of each position in its row.
             mask: True where a query (l) may attend a key (k: all positions of the cache, the new
                 ones last). Without it attention is causal over equal-length or right-padded rows.
-            cache: Receives the keys and values of the new positions; mask is then required to
-                cover ``cache.length + l`` keys.
+                A query that may attend nothing gives a finite state without meaning.
+            cache: Receives the keys and values of the new positions; it comes from
+                :meth:`new_cache`, and mask is then required to cover ``cache.length + l`` keys.
             coordinates: Place of each position on the grid of its image, zero at text, for models
                 that count along the axes of an image.
-            after_layer: What joins the residual stream after each layer.
+            after_layer: Joins another stream after each layer, in the precision and on the device
+                of ``embeddings``.
+
+        Raises:
+            ValueError: If there is a cache without a mask, one of another model, or a full one.
         """
 
     @abstractmethod
     def decoder_layers(self) -> nn.ModuleList:
-        """Return its decoder layers in order, for parts that work inside of them."""
+        """Return its decoder layers in order."""
 
     @property
     @abstractmethod

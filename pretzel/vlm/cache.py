@@ -14,7 +14,7 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     that hold nothing yet; this one returns a view of the filled part.
 
     Args:
-        max_length: Positions to make room for.
+        max_length: Positions to allocate.
     """
 
     def __init__(self, max_length: int) -> None:
@@ -53,7 +53,7 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self.length
 
     def get_max_length(self) -> int:
-        """Return the number of positions there is room for."""
+        """Return the number of positions allocated."""
         return self.max_length
 
 
@@ -63,7 +63,7 @@ class PreallocatedCache(VLMCache):
     Args:
         num_layers: Decoder layers of the model.
         batch_size: Rows that the keys of every call must have.
-        max_length: Positions to make room for in each row.
+        max_length: Positions to allocate in each row.
     """
 
     def __init__(self, num_layers: int, batch_size: int, max_length: int) -> None:
@@ -85,7 +85,7 @@ class PreallocatedCache(VLMCache):
             layer.length = kept  # layers that an interrupted pass left ahead included
 
     def select(self, rows: Int[Tensor, " k"]) -> "PreallocatedCache":
-        """Return a cache of the given rows (repeats allowed), with the same room."""
+        """Return a cache of the given rows (repeats allowed), as long as this one."""
         chosen = type(self)(len(self.layers), len(rows), self.max_length)
         for new, old in zip(chosen.layers, self.layers, strict=True):
             if old.is_initialized:
@@ -96,16 +96,26 @@ class PreallocatedCache(VLMCache):
                 new.length, new.is_initialized = old.length, True
         return chosen
 
-    def require_room(self, rows: int, positions: int) -> None:
-        """Raise a ValueError unless ``positions`` more fit into each of ``rows`` rows.
 
-        Raises:
-            ValueError: If the rows differ from ``batch_size`` or the positions exceed the room.
-        """
-        if rows != self.batch_size:
-            raise ValueError(f"cache was made for batch_size={self.batch_size} rows, got {rows}")
-        if self.length + positions > self.max_length:
-            raise ValueError(
-                f"cache was made for max_length={self.max_length} positions, "
-                f"got {self.length} + {positions}"
-            )
+def checked_cache(
+    cache: VLMCache, mask: Tensor | None, embeddings: Float[Tensor, "b l h"]
+) -> PreallocatedCache:
+    """Return a cache that can take in embeddings.
+
+    Raises:
+        ValueError: If it is another kind of cache, it is full, its batch has another size, or there
+            is no mask.
+    """
+    if not isinstance(cache, PreallocatedCache):
+        raise ValueError(f"cache must come from new_cache, got {type(cache).__name__}")
+    if mask is None:
+        raise ValueError("mask is required with a cache, got None")
+    rows, positions, _ = embeddings.shape
+    if rows != cache.batch_size:
+        raise ValueError(f"cache was made for batch_size={cache.batch_size} rows, got {rows}")
+    if cache.length + positions > cache.max_length:
+        raise ValueError(
+            f"cache was made for max_length={cache.max_length} positions, "
+            f"got {cache.length} + {positions}"
+        )
+    return cache

@@ -1,4 +1,4 @@
-"""Exchange of the ``forward`` of somebody else's modules, for the length of a call.
+"""Replace the ``forward`` of somebody else's modules for the length of a call.
 
 Nothing is registered in a module: its state dict, its type and its own weights are what they were,
 and what calls it does not know.
@@ -14,9 +14,9 @@ Forward = Callable[..., Any]
 
 
 @contextmanager
-def exchanged(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
-    """Run other things in the place of modules; what others had exchanged comes back at the end."""
-    before = exchanges(forwards)
+def replaced_forwards(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
+    """Run other functions in the place of modules; earlier replacements come back at the end."""
+    before = replacements(forwards)
     try:
         for module, forward in forwards.items():
             vars(module)["forward"] = forward
@@ -28,6 +28,6 @@ def exchanged(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
                 vars(module)["forward"] = before[module]
 
 
-def exchanges(modules: Iterable[nn.Module]) -> dict[nn.Module, Forward]:
-    """Return what runs in the place of modules now, such as routes to other weights."""
+def replacements(modules: Iterable[nn.Module]) -> dict[nn.Module, Forward]:
+    """Return the functions that now run in the place of modules, such as routes to weights."""
     return {m: vars(m)["forward"] for m in modules if "forward" in vars(m)}

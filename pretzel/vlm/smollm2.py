@@ -62,10 +62,10 @@ def packaged_weights() -> Path:
         files = distribution(PACKAGE).files or []
     except PackageNotFoundError as error:
         raise UserError(f"SmolLM2 needs the package {PACKAGE}: {INSTALL}") from error
-    found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
-    if not found or not found[0].is_file():
+    weights = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
+    if not weights or not weights[0].is_file():
         raise UserError(f"SmolLM2 needs the weights of the package {PACKAGE}: {INSTALL}")
-    return found[0]
+    return weights[0]
 
 
 def expanded(gguf: Path, cache: Path) -> Path:
@@ -110,14 +110,14 @@ def _expand(gguf: Path, folder: Path) -> None:
 
     models: Any = AutoModelForCausalLM
     tokenizers: Any = AutoTokenizer
-    read = models.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    config = read.config
-    # It says that it is quantised, which it is no more.
+    quantised = models.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    config = quantised.config
+    # The loader has expanded the weights; without this, saving would mark them as quantised
     del config.quantization_config
     config.name_or_path = ""
     with torch.device("meta"):
         plain = models.from_config(config)
-    plain.load_state_dict(read.state_dict(), assign=True)
+    plain.load_state_dict(quantised.state_dict(), assign=True)
     plain.tie_weights()
     plain.save_pretrained(folder)
     tokenizers.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

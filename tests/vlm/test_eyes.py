@@ -5,8 +5,8 @@ import torch
 
 from datamodules import Captions, EasyVQA, Sample, WebDatasetDataModule
 from pretzel.errors import UserError
-from pretzel.vlm.answering import greedy_answers
 from pretzel.vlm.tiny import TinyVLM
+from pretzel.vlm.tiny.answers import greedy_answers
 
 NUM_IMAGES = 100
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from pretzel.vlm.tiny import TinyVLM
-from pretzel.vlm.tokenizer import WordPieces
+from pretzel.vlm.tiny.tokenizer import WordPieces
 
 COLORS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")
@@ -69,7 +69,7 @@ def test_training_does_not_depend_on_order_or_process():
     here = WordPieces.train(TEXTS, 96).serialize()
     assert WordPieces.train(reversed(TEXTS), 96).serialize() == here
     command = (
-        "import sys; from pretzel.vlm.tokenizer import WordPieces;"
+        "import sys; from pretzel.vlm.tiny.tokenizer import WordPieces;"
         "sys.stdout.write(WordPieces.train(eval(sys.stdin.read()), 96).serialize())"
     )
     elsewhere = subprocess.run(
@@ -79,6 +79,6 @@ def test_training_does_not_depend_on_order_or_process():
 
 
 def test_weights_carry_the_shipped_tokenizer(shipped: TinyVLM):
-    from pretzel.vlm.tokenizer import SHIPPED_TOKENIZER
+    from pretzel.vlm.tiny.tokenizer import SHIPPED_TOKENIZER
 
     assert shipped.tokenizer.serialize() == SHIPPED_TOKENIZER.read_text(encoding="utf-8")

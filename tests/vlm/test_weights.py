@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from pretzel.errors import UserError
-from pretzel.vlm.tiny import SHIPPED, TinyVLM
-from pretzel.vlm.weights import save_weights
+from pretzel.vlm.tiny import TinyVLM
+from pretzel.vlm.tiny.stream import SHIPPED
+from pretzel.vlm.tiny.weights import save_weights
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_only_the_shipped_file_needs_a_hash_beside_it(copied, shipped, monkeypat
     missing = copied.with_name(copied.name + ".sha256")
     missing.unlink()
     assert TinyVLM(str(copied)).identity == shipped.identity  # as a stage of a grid exports it
-    monkeypatch.setattr("pretzel.vlm.tiny.SHIPPED", copied)
+    monkeypatch.setattr("pretzel.vlm.tiny.stream.SHIPPED", copied)
     with pytest.raises(UserError, match=f"no file {missing}"):
         TinyVLM()
 

@@ -1,4 +1,4 @@
-"""What differs between the families of Hugging Face models: their parts, and how they see.
+"""Families of Hugging Face models: where their parts are, and how they take in images.
 
 The parts are called as the models call them; images are resized and normalised as the families'
 own preprocessors do, as a whole, never in tiles.
@@ -6,11 +6,11 @@ own preprocessors do, as a whole, never in tiles.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import override
 
 from pretzel.errors import UserError
 from pretzel.typing import Float, Tensor
@@ -21,24 +21,21 @@ from pretzel.vlm.huggingface.preprocessing import (
     Preprocessing,
     resized,
 )
+from pretzel.vlm.huggingface.untyped import Config, Model
 
 
-class Family(ABC):
-    """One kind of model.
+class Family:
+    """One kind of model; by itself a plain causal language model, without a vision tower.
 
     Attributes:
-        decoder_name: Where its models have the inner text model.
-        has_tower: Whether it sees.
+        decoder_name: Name of the inner text model among its models' modules.
         counts_axes: Whether rotary positions have three axes: time, row and column of an image.
-        preprocessing: Of its images, where a folder says nothing.
         special: Strings of special tokens by role, where its vocabulary has them.
         special_ids: The same roles as names of ids in its configuration.
     """
 
-    decoder_name: str
-    has_tower = True
+    decoder_name = "model"
     counts_axes = False
-    preprocessing = Preprocessing(mean=CLIP_MEAN, std=CLIP_STD)
     special: Mapping[str, str] = {}
     special_ids: Mapping[str, str] = {}
 
@@ -46,75 +43,52 @@ class Family(ABC):
         """Return the inner text model: embeddings, decoder layers, final norm."""
         return model.get_submodule(self.decoder_name)
 
+
+class VisionFamily(Family, ABC):
+    """A family whose models have a vision tower.
+
+    Attributes:
+        preprocessing: Of its images, where a folder says nothing.
+    """
+
+    decoder_name = "model.language_model"
+    preprocessing = Preprocessing(mean=CLIP_MEAN, std=CLIP_STD)
+
     @abstractmethod
     def image_size(
-        self,
-        config: Any,  # noqa: ANN401
-        height: int,
-        width: int,
-        how: Preprocessing,
+        self, config: Config, height: int, width: int, preprocessing: Preprocessing
     ) -> tuple[int, int]:
         """Return the size in pixels in which its tower looks at an image."""
 
     @abstractmethod
     def features(
-        self,
-        model: Any,  # noqa: ANN401
-        images: Float[Tensor, "m 3 height width"],
+        self, model: Model, images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
-        """Return what tower and projector make of normalised images, raster order, and the grid."""
+        """Return features of normalised images, one a position in raster order, and their grid."""
 
     def prepare(
         self,
-        config: Any,  # noqa: ANN401
+        config: Config,
         images: Float[Tensor, "m 3 height width"],
-        how: Preprocessing,
+        preprocessing: Preprocessing,
     ) -> Float[Tensor, "m 3 height2 width2"]:
         """Resize images in [-1, 1] for the tower and normalise their colours, float32 at least."""
         images = images.to(torch.promote_types(images.dtype, torch.float32))
-        size = self.image_size(config, images.shape[-2], images.shape[-1], how)
+        size = self.image_size(config, images.shape[-2], images.shape[-1], preprocessing)
         if size != tuple(images.shape[-2:]):
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
         centre, spread = (
-            images.new_tensor(values)[:, None, None] for values in (how.mean, how.std)
+            images.new_tensor(values)[:, None, None]
+            for values in (preprocessing.mean, preprocessing.std)
         )
         return ((images + 1) / 2 - centre) / spread
 
 
-class PlainText(Family):
-    """Causal language models without a tower."""
-
-    decoder_name = "model"
-    has_tower = False
-
-    def image_size(
-        self,
-        config: Any,  # noqa: ANN401
-        height: int,
-        width: int,
-        how: Preprocessing,
-    ) -> tuple[int, int]:
-        """Refuse."""
-        raise UserError("vlm is a plain language model: it has no vision tower to see with")
-
-    def features(
-        self,
-        model: Any,  # noqa: ANN401
-        images: Float[Tensor, "m 3 height width"],
-    ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
-        """Refuse."""
-        raise UserError("vlm is a plain language model: it has no vision tower to see with")
-
-
-class FixedSize(Family):
+class FixedSize(VisionFamily, ABC):
     """Families whose tower looks at an image as a whole, in one size: its positions are learned."""
 
     def image_size(
-        self,
-        config: Any,  # noqa: ANN401
-        height: int,
-        width: int,
-        how: Preprocessing,
+        self, config: Config, height: int, width: int, preprocessing: Preprocessing
     ) -> tuple[int, int]:
         """Return the tower's size."""
         side: int = config.vision_config.image_size
@@ -124,12 +98,9 @@ class FixedSize(Family):
 class Llava(FixedSize):
     """LLaVA (arXiv 2304.08485): a CLIP tower, a projector, a Llama or Qwen decoder."""
 
-    decoder_name = "model.language_model"
-
+    @override
     def features(
-        self,
-        model: Any,  # noqa: ANN401
-        images: Float[Tensor, "m 3 height width"],
+        self, model: Model, images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
         """Run tower and projector; the class token, where one is kept, is no position."""
         vision = model.config.vision_config
@@ -153,10 +124,9 @@ class SmolVLM(FixedSize):
     decoder_name = "model.text_model"
     preprocessing = Preprocessing(mean=HALF, std=HALF)
 
+    @override
     def features(
-        self,
-        model: Any,  # noqa: ANN401
-        images: Float[Tensor, "m 3 height width"],
+        self, model: Model, images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
         """Run tower and connector.
 
@@ -165,14 +135,14 @@ class SmolVLM(FixedSize):
         """
         vision = model.config.vision_config
         side = vision.image_size // vision.patch_size
-        seen = images.new_ones(len(images), side, side).bool()
-        hidden = model.model.vision_model(pixel_values=images, patch_attention_mask=seen)
+        is_inside = images.new_ones(len(images), side, side).bool()
+        hidden = model.model.vision_model(pixel_values=images, patch_attention_mask=is_inside)
         features: Tensor = model.model.connector(hidden.last_hidden_state)
         side //= model.config.scale_factor
         return features, (side, side)
 
 
-class QwenVL(Family):
+class QwenVL(VisionFamily):
     """Qwen2.5-VL (arXiv 2502.13923) and Qwen3-VL: images of any size, positions of three axes.
 
     Of Qwen3-VL, features enter at the embeddings alone: those that its tower also hands to the
@@ -182,7 +152,6 @@ class QwenVL(Family):
         preprocessing: Of its images, where a folder says nothing.
     """
 
-    decoder_name = "model.language_model"
     counts_axes = True
     special = {  # noqa: RUF012  # a constant
         "begin_of_image": "<|vision_start|>",
@@ -199,21 +168,16 @@ class QwenVL(Family):
         self.preprocessing = preprocessing
 
     def image_size(
-        self,
-        config: Any,  # noqa: ANN401
-        height: int,
-        width: int,
-        how: Preprocessing,
+        self, config: Config, height: int, width: int, preprocessing: Preprocessing
     ) -> tuple[int, int]:
         """Return multiples of a merged patch, within the limits of its preprocessing."""
         unit: int = config.vision_config.patch_size * config.vision_config.spatial_merge_size
-        assert how.pixels is not None
-        return resized(height, width, unit, how.pixels)
+        assert preprocessing.pixels is not None
+        return resized(height, width, unit, preprocessing.pixels)
 
+    @override
     def features(
-        self,
-        model: Any,  # noqa: ANN401
-        images: Float[Tensor, "m 3 height width"],
+        self, model: Model, images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
         """Run tower and merger."""
         vision = model.config.vision_config
@@ -249,9 +213,9 @@ def qwen_patches(
 
 
 FAMILIES: Mapping[str, Family] = {
-    "llama": PlainText(),
-    "qwen2": PlainText(),
-    "qwen3": PlainText(),
+    "llama": Family(),
+    "qwen2": Family(),
+    "qwen3": Family(),
     "llava": Llava(),
     "smolvlm": SmolVLM(),
     "idefics3": SmolVLM(),
@@ -265,19 +229,19 @@ FAMILIES: Mapping[str, Family] = {
 """By the ``model_type`` of a configuration."""
 
 
-def family_of(model_type: object, what: str) -> Family:
+def family_of(model_type: object, source: str) -> Family:
     """Return the family of a configuration.
 
     Args:
         model_type: What the configuration says.
-        what: Where it is from, the beginning of the message.
+        source: Where it is from, the beginning of the message.
 
     Raises:
         UserError: If it is none of those that are known.
     """
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
-            f"{what} must be of one of the families {', '.join(sorted(FAMILIES))}, got model_type "
-            f"{model_type!r}"
+            f"{source} must be of one of the families {', '.join(sorted(FAMILIES))}, "
+            f"got model_type {model_type!r}"
         )
     return FAMILIES[model_type]

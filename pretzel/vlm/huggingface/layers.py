@@ -1,4 +1,4 @@
-"""What is done to the decoder layers of a Hugging Face model for the length of one call."""
+"""Changes to the decoder layers of a Hugging Face model for the length of one call."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -10,24 +10,24 @@ from torch.utils.checkpoint import checkpoint
 
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import AfterLayer
-from pretzel.vlm.replaced_forward import Forward, exchanged, exchanges
+from pretzel.vlm.replaced_forward import Forward, replaced_forwards, replacements
 
 
 @contextmanager
-def joined(
-    layers: Iterable[nn.Module], after_layer: AfterLayer | None, like: Tensor
+def streams_joined(
+    layers: Iterable[nn.Module], after_layer: AfterLayer | None, reference: Tensor
 ) -> Iterator[None]:
     """Let another stream join the residual stream after each layer.
 
     Args:
         layers: The decoder layers.
-        after_layer: What joins; None for nothing.
-        like: A tensor of the precision and on the device that it works in.
+        after_layer: Joins the other stream; None for none.
+        reference: A tensor of the precision and on the device that it works in.
     """
     with ExitStack() as stack:
         for number, layer in enumerate(layers):
             if after_layer is not None:
-                hook = partial(_join, after_layer, number, like)
+                hook = partial(_join, after_layer, number, reference)
                 stack.callback(layer.register_forward_hook(hook).remove)
         yield
 
@@ -35,12 +35,12 @@ def joined(
 def _join(
     after_layer: AfterLayer,
     number: int,
-    like: Tensor,
+    reference: Tensor,
     layer: nn.Module,
     args: tuple[Any, ...],
     output: Float[Tensor, "b l h"],
 ) -> Float[Tensor, "b l h"]:
-    return after_layer(number, output.to(like)).to(output)
+    return after_layer(number, output.to(reference)).to(output)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def _drop_position_ids(
 
 
 @contextmanager
-def recomputed(layers: Iterable[nn.Module]) -> Iterator[None]:
+def recomputed_backward(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Let layers keep no activations: they run again in the backward pass.
 
     transformers' own switch asks for train mode, which a frozen model is never in. Hooks of a
@@ -72,9 +72,9 @@ def recomputed(layers: Iterable[nn.Module]) -> Iterator[None]:
                 checkpoint,
                 layer.forward,
                 use_reentrant=False,
-                context_fn=partial(_contexts, exchanges(layer.modules())),
+                context_fn=partial(_contexts, replacements(layer.modules())),
             )
-            stack.enter_context(exchanged({layer: again}))
+            stack.enter_context(replaced_forwards({layer: again}))
         yield
 
 
@@ -82,4 +82,4 @@ def _contexts(
     forwards: Mapping[nn.Module, Forward],
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Return contexts of the forward pass and of its repetition, when the call is long over."""
-    return nullcontext(), exchanged(forwards)
+    return nullcontext(), replaced_forwards(forwards)

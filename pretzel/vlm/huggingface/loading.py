@@ -1,4 +1,4 @@
-"""Hugging Face configurations, weights and tokenizers, refused in one sentence where they fail.
+"""Load configurations, weights and tokenizers of Hugging Face; refuse in one sentence.
 
 Code from a repository is never executed, weights are safetensors only, and nothing of them is
 read before the configuration has been accepted.
@@ -11,7 +11,8 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from pretzel.errors import UserError
-from pretzel.vlm.huggingface.families import Family, family_of
+from pretzel.vlm.huggingface.families import Family, VisionFamily, family_of
+from pretzel.vlm.huggingface.untyped import Config, Model, TextTokenizer
 
 DType = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
@@ -27,13 +28,13 @@ _MALFORMED = (
     StrictDataclassError,
     SafetensorError,
 )
-"""What transformers raises over files that are not what they should be."""
+"""Exceptions of transformers over malformed files."""
 
 TEXT_MODELS = ("llama", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text")
 """Decoders that attend to all positions in every layer, with rotary positions."""
 
 
-def load_config(name: str | None, config: dict[str, Any] | None) -> Any:  # noqa: ANN401
+def load_config(name: str | None, config: dict[str, Any] | None) -> Config:
     """Return a transformers configuration that is known to be of a family.
 
     Args:
@@ -71,28 +72,28 @@ def load_config(name: str | None, config: dict[str, Any] | None) -> Any:  # noqa
     return made
 
 
-def _check_decoder(text: Any, what: str) -> None:  # noqa: ANN401
+def _check_decoder(text: Config, source: str) -> None:
     if text.model_type not in TEXT_MODELS:
         raise UserError(
-            f"{what} must have a text model of one of the kinds {', '.join(TEXT_MODELS)}, "
+            f"{source} must have a text model of one of the kinds {', '.join(TEXT_MODELS)}, "
             f"got {text.model_type}"
         )
     kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise UserError(
-            f"{what} must attend to all positions in every layer, got layers with "
+            f"{source} must attend to all positions in every layer, got layers with "
             f"{', '.join(sorted(kinds - {'full_attention'}))}"
         )
 
 
 def build_model(
     name: str | None,
-    config: Any,  # noqa: ANN401
+    config: Config,
     family: Family,
     dtype: DType,
     attention: Attention,
     seed: int,
-) -> Any:  # noqa: ANN401
+) -> Model:
     """Return the model: the weights of ``name``, or random ones; on the meta device neither.
 
     Args:
@@ -105,17 +106,18 @@ def build_model(
 
     Raises:
         UserError: If weights cannot be read or do not fit the configuration, or the
-            implementation of attention is not there.
+            implementation of attention is not installed.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    auto: Any = AutoModelForImageTextToText if family.has_tower else AutoModelForCausalLM
+    has_tower = isinstance(family, VisionFamily)
+    auto: Model = AutoModelForImageTextToText if has_tower else AutoModelForCausalLM
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     device = torch.get_default_device()
     try:
         if device.type == "meta":
             return auto.from_config(config, **options)
-        # Weights are drawn on the CPU: the same on every machine.
+        # Random weights come from the CPU: the same on every machine
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             if name is None:
@@ -131,7 +133,7 @@ def build_model(
     return model.to(device)
 
 
-def _read(auto: Any, name: str, config: Any, options: dict[str, Any]) -> Any:  # noqa: ANN401
+def _read(auto: Model, name: str, config: Config, options: dict[str, Any]) -> Model:
     try:
         model, info = auto.from_pretrained(
             name,
@@ -163,7 +165,7 @@ def _read(auto: Any, name: str, config: Any, options: dict[str, Any]) -> Any:  #
     return model
 
 
-def load_tokenizer(source: str) -> Any:  # noqa: ANN401
+def load_tokenizer(source: str) -> TextTokenizer:
     """Return a tokenizer whose special tokens no text can spell.
 
     Args:
@@ -190,5 +192,5 @@ def _first_line(error: Exception) -> str:
         return type(error).__name__
     text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     is_for_users = isinstance(error, OSError | ValueError | RuntimeError | ImportError)
-    said = is_for_users or isinstance(error, StrictDataclassError | SafetensorError)
-    return text if said else f"{type(error).__name__}: {text}"
+    explains_itself = is_for_users or isinstance(error, StrictDataclassError | SafetensorError)
+    return text if explains_itself else f"{type(error).__name__}: {text}"

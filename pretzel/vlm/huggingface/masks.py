@@ -7,7 +7,7 @@ from pretzel.typing import Bool, Float, Tensor
 
 
 def causal(rows: Float[Tensor, "b l h"]) -> Bool[Tensor, "..."]:
-    """Return what makes a model attend causally over equal-length or right-padded rows.
+    """Return the mask with which a model attends causally over equal-length or right-padded rows.
 
     Without any mask, transformers takes jumps in the position ids for packed sequences, and would
     cut a row at padding or a dropped caption. "All are valid" stops it from guessing, and leaves
@@ -44,9 +44,9 @@ def _valid_keys(mask: Bool[Tensor, "b 1 l k"]) -> Bool[Tensor, "b k"]:
     valid = mask[:, 0, -1]
     order = torch.arange(keys, device=mask.device)
     past = order <= order[keys - length :, None]
-    asked = valid[:, keys - length :, None]
-    expected = (past & valid[:, None]) & asked
-    if not torch.equal(mask[:, 0] & asked, expected):
+    is_query = valid[:, keys - length :, None]
+    expected = (past & valid[:, None]) & is_query
+    if not torch.equal(mask[:, 0] & is_query, expected):
         raise UserError(
             "attention=flash_attention_2 applies causal masks over rows padded on the left only, "
             "and this mask is another one; use attention=sdpa"

@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from pretzel.errors import UserError
+from pretzel.vlm.huggingface.untyped import Config
 
 Colours = tuple[float, float, float]
 
@@ -18,7 +18,7 @@ LONGEST = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What is done to images.
+    """Size and colours of the images that a tower takes.
 
     Attributes:
         mean: Of each colour, in [0, 1].
@@ -32,7 +32,7 @@ class Preprocessing:
 
 
 def resized(height: int, width: int, unit: int, pixels: tuple[int, int]) -> tuple[int, int]:
-    """Return the size in which Qwen's towers look at an image (arXiv 2409.12191, section 2.1).
+    """Return the size to which Qwen's towers resize an image (arXiv 2409.12191, section 2.1).
 
     Its sides are the nearest multiples of ``unit``; an image with too many or too few pixels then
     is scaled as a whole, and its sides are rounded to the inside of the limits.
@@ -82,22 +82,22 @@ def load_preprocessing(
         UserError: If the preprocessor's configuration cannot be understood, or the limits not be
             met.
     """
-    found: Any = {} if name is None else _read(name)
-    if not isinstance(found, dict):
-        raise UserError(f"the preprocessor configuration of {name} must be an object, got {found}")
-    if found.get("do_normalize", True):
-        mean = _colours(found, "image_mean", default.mean, name)
-        std = _colours(found, "image_std", default.std, name)
+    config: Config = {} if name is None else _read(name)
+    if not isinstance(config, dict):
+        raise UserError(f"the preprocessor configuration of {name} must be an object, got {config}")
+    if config.get("do_normalize", True):
+        mean = _colours(config, "image_mean", default.mean, name)
+        std = _colours(config, "image_std", default.std, name)
     else:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if default.pixels is None:
         return Preprocessing(mean=mean, std=std)
 
-    size = found.get("size")
+    size = config.get("size")
     size = size if isinstance(size, dict) else {}
     # what a preprocessor calls edges are numbers of pixels here
-    least = (min_pixels, found.get("min_pixels"), size.get("shortest_edge"), default.pixels[0])
-    most = (max_pixels, found.get("max_pixels"), size.get("longest_edge"), default.pixels[1])
+    least = (min_pixels, config.get("min_pixels"), size.get("shortest_edge"), default.pixels[0])
+    most = (max_pixels, config.get("max_pixels"), size.get("longest_edge"), default.pixels[1])
     limits = [next(value for value in values if value is not None) for values in (least, most)]
     if not all(isinstance(value, int) for value in limits) or not 0 < limits[0] <= limits[1]:
         of_folder = "" if name is None else f" of {name}"
@@ -108,18 +108,17 @@ def load_preprocessing(
     return Preprocessing(mean=mean, std=std, pixels=(limits[0], limits[1]))
 
 
-def _read(name: str) -> Any:  # noqa: ANN401
+def _read(name: str) -> Config:
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        return ImageProcessingMixin.get_image_processor_dict(name)[0]
     except (OSError, ValueError):
         return {}  # a model without a preprocessor
-    return found
 
 
-def _colours(found: dict[str, Any], key: str, default: Colours, name: str | None) -> Colours:
-    value = found.get(key)
+def _colours(config: Config, key: str, default: Colours, name: str | None) -> Colours:
+    value = config.get(key)
     if value is None:
         return default
     values = list(value) if isinstance(value, list | tuple) else [value] * len(default)

@@ -11,14 +11,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from pretzel.errors import UserError
 from pretzel.files.weights import content_hash
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import AfterLayer, VLMCache, VLMStream
-from pretzel.vlm.cache import PreallocatedCache
-from pretzel.vlm.huggingface.families import family_of
-from pretzel.vlm.huggingface.layers import joined, recomputed, without_position_ids
+from pretzel.vlm.cache import PreallocatedCache, checked_cache
+from pretzel.vlm.huggingface.families import VisionFamily, family_of
+from pretzel.vlm.huggingface.layers import (
+    recomputed_backward,
+    streams_joined,
+    without_position_ids,
+)
 from pretzel.vlm.huggingface.loading import (
     Attention,
     DType,
@@ -29,8 +34,9 @@ from pretzel.vlm.huggingface.loading import (
 from pretzel.vlm.huggingface.masks import causal, for_attention
 from pretzel.vlm.huggingface.preprocessing import load_preprocessing
 from pretzel.vlm.huggingface.tokens import special_tokens
+from pretzel.vlm.huggingface.untyped import TextTokenizer
 
-# What of a configuration does not change what is computed.
+# Entries of a configuration that do not change what the model computes
 _NOT_CONTENT = ("transformers_version", "_name_or_path", "name_or_path", "dtype", "architectures")
 
 
@@ -100,47 +106,53 @@ class HuggingFaceVLM(VLMStream):
         self.hidden_size: int = text.hidden_size
         self.num_layers: int = text.num_hidden_layers
         self.vocab_size: int = text.vocab_size
-        given = {
+        token_strings = {
             "begin_of_image": begin_of_image,
             "end_of_image": end_of_image,
             "end_of_text": end_of_text,
             "pad": pad,
         }
-        asks = name is not None or any(given.values())
+        needs_tokenizer = name is not None or any(token_strings.values())
         self.special = special_tokens(
-            given, self.family, loaded, self.vocab_size, self.tokenizer if asks else None
+            token_strings,
+            self.family,
+            loaded,
+            self.vocab_size,
+            self.tokenizer if needs_tokenizer else None,
         )
-        self.has_tower = self.family.has_tower
-        if (min_pixels, max_pixels) != (None, None) and self.family.preprocessing.pixels is None:
+        self.has_tower = isinstance(self.family, VisionFamily)
+        default = self.family.preprocessing if isinstance(self.family, VisionFamily) else None
+        takes_any_size = default is not None and default.pixels is not None
+        if (min_pixels, max_pixels) != (None, None) and not takes_any_size:
             raise UserError(
                 "min_pixels and max_pixels are for families that take images of any size, got a "
                 f"model of {loaded.model_type}"
             )
-        self.preprocessing = load_preprocessing(
-            name if self.has_tower else None, self.family.preprocessing, min_pixels, max_pixels
+        self.preprocessing = (
+            None if default is None else load_preprocessing(name, default, min_pixels, max_pixels)
         )
         self.model: Any = build_model(name, loaded, self.family, dtype, attention, seed)
-        if self.pinned is not None and not self._like.is_meta:
+        if self.pinned is not None and not self._weight.is_meta:
             self.model.to(self.pinned)
         self.freeze()
 
     @property
-    def identity(self) -> str:  # type: ignore[override]  # its hash takes a while: when asked
-        """Kind of the model, and hash of its configuration, weights, special tokens and eyes."""
+    def identity(self) -> str:  # type: ignore[override]  # a slow hash: computed at first use
+        """Kind of the model, and hash of configuration, weights, special tokens, preprocessing."""
         if not self._hash:
-            about = self.model.config.to_diff_dict()
+            config = self.model.config.to_diff_dict()
             for name in _NOT_CONTENT:
-                about.pop(name, None)
-            text = json.dumps(about, sort_keys=True, default=str)
+                config.pop(name, None)
+            text = json.dumps(config, sort_keys=True, default=str)
             text += json.dumps(vars(self.special))
-            if self.has_tower:
+            if self.preprocessing is not None:
                 text += json.dumps(vars(self.preprocessing))
             text += content_hash(self.model.state_dict())
             self._hash = hashlib.sha256(text.encode()).hexdigest()
         return f"{self.model.config.model_type}:{self._hash}"
 
     @property
-    def tokenizer(self) -> Any:  # noqa: ANN401
+    def tokenizer(self) -> TextTokenizer:
         """The transformers tokenizer, loaded at first use.
 
         Raises:
@@ -161,7 +173,8 @@ class HuggingFaceVLM(VLMStream):
         return self.family.decoder(self.model)
 
     @property
-    def _like(self) -> Tensor:
+    def _weight(self) -> Tensor:
+        """A weight, whose precision and device are the model's."""
         weight: Tensor = self.model.get_input_embeddings().weight
         return weight
 
@@ -178,18 +191,17 @@ class HuggingFaceVLM(VLMStream):
     def encode_images(
         self, images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, ...]]:
-        """Return what its own vision tower puts at image positions, raster order, and the grid.
+        """Return features of its vision tower, one a position in raster order, and their grid.
 
         Images are resized and their colours normalised as by the model's own preprocessor.
-
-        Args:
-            images: Pixels in [-1, 1].
 
         Raises:
             UserError: If it has no vision tower, or an image is too long for it.
         """
+        if self.preprocessing is None or not isinstance(self.family, VisionFamily):
+            return super().encode_images(images)
         prepared = self.family.prepare(self.model.config, images, self.preprocessing)
-        features, grid = self.family.features(self.model, prepared.to(self._like))
+        features, grid = self.family.features(self.model, prepared.to(self._weight))
         return features.to(images), grid
 
     def encode_text(self, text: str) -> list[int]:
@@ -217,9 +229,10 @@ class HuggingFaceVLM(VLMStream):
 
     def embed(self, tokens: Int[Tensor, "b l"]) -> Float[Tensor, "b l h"]:
         """Return the embeddings of token ids, in the model's own precision."""
-        embeddings: Tensor = self.model.get_input_embeddings()(tokens.to(self._like.device))
+        embeddings: Tensor = self.model.get_input_embeddings()(tokens.to(self._weight.device))
         return embeddings.to(tokens.device)
 
+    @override
     def forward(
         self,
         embeddings: Float[Tensor, "b l h"],
@@ -229,41 +242,24 @@ class HuggingFaceVLM(VLMStream):
         coordinates: Int[Tensor, "b l a"] | None = None,
         after_layer: AfterLayer | None = None,
     ) -> Float[Tensor, "b l h"]:
-        """Run the inner text model and return its last hidden state, after its final norm.
-
-        Args:
-            embeddings: Text embeddings and adapted image positions, interleaved.
-            index: Absolute index of each position in its row.
-            mask: True where a query may attend a key. A query that may attend nothing gives a
-                finite state without meaning.
-            cache: Receives the new keys and values; it comes from :meth:`new_cache`, and needs a
-                mask over ``cache.length + l`` keys.
-            coordinates: Place of each position on the grid of its image; asked only where
-                positions have three axes.
-            after_layer: What joins the residual stream after each layer, in the precision and on
-                the device of ``embeddings``.
-
-        Raises:
-            ValueError: If there is a cache without a mask, one of another model, or a full one.
-        """
-        keys = None if cache is None else self._check_cache(cache, mask, embeddings)
-        own = self._like
-        rows = embeddings.to(own)
+        keys = None if cache is None else checked_cache(cache, mask, embeddings)
+        weight = self._weight
+        rows = embeddings.to(weight)
         if mask is None:
             attended: Tensor | None = causal(rows)
         else:
-            attended = for_attention(mask.to(own.device), self.attention, own.dtype)
+            attended = for_attention(mask.to(weight.device), self.attention, weight.dtype)
         recompute = self.gradient_checkpointing and keys is None and torch.is_grad_enabled()
         layers = self.decoder_layers()
         with (
-            joined(layers, after_layer, embeddings),
+            streams_joined(layers, after_layer, embeddings),
             # Flash attention takes a jump in the position ids of a single row for packed sequences
             without_position_ids(layers if self.attention == "flash_attention_2" else []),
-            recomputed(layers if recompute else []),
+            recomputed_backward(layers if recompute else []),
         ):
             states: Tensor = self.decoder(
                 inputs_embeds=rows,
-                position_ids=self._positions(index, coordinates).to(own.device),
+                position_ids=self._positions(index, coordinates).to(weight.device),
                 attention_mask=attended,
                 past_key_values=None if keys is None else keys.hub,
                 use_cache=keys is not None,
@@ -289,18 +285,8 @@ class HuggingFaceVLM(VLMStream):
 
     def logits(self, states: Float[Tensor, "*b h"]) -> Float[Tensor, "*b v"]:
         """Apply the model's own language head to last hidden states."""
-        logits: Tensor = self.model.get_output_embeddings()(states.to(self._like))
+        logits: Tensor = self.model.get_output_embeddings()(states.to(self._weight))
         return logits.to(states)
-
-    def _check_cache(
-        self, cache: VLMCache, mask: Tensor | None, embeddings: Tensor
-    ) -> PreallocatedCache:
-        if not isinstance(cache, PreallocatedCache):
-            raise ValueError(f"cache must come from new_cache, got {type(cache).__name__}")
-        if mask is None:
-            raise ValueError("mask is required with a cache, got None")
-        cache.require_room(embeddings.shape[0], embeddings.shape[1])
-        return cache
 
     def _positions(self, index: Tensor, coordinates: Tensor | None) -> Tensor:
         """Return the index, or index + (time, row, column) where positions have three axes."""
@@ -328,10 +314,10 @@ class HuggingFaceVLM(VLMStream):
 
 
 def _device(name: str) -> torch.device:
-    """Return a device that is there.
+    """Return a device of this machine.
 
     Raises:
-        UserError: If it is not.
+        UserError: If there is no such device.
     """
     try:
         device = torch.device(name)

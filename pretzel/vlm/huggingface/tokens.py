@@ -1,26 +1,26 @@
-"""Which tokens of a Hugging Face model mean what."""
+"""Special tokens of a Hugging Face model: where images and texts begin and end."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from pretzel.errors import UserError
 from pretzel.sequence.special_tokens import SpecialTokens
 from pretzel.vlm.huggingface.families import Family
+from pretzel.vlm.huggingface.untyped import Config, TextTokenizer
 
 ROLES = ("begin_of_image", "end_of_image", "end_of_text", "pad")
 
 
 def special_tokens(
-    given: Mapping[str, str | None],
+    token_strings: Mapping[str, str | None],
     family: Family,
-    config: Any,  # noqa: ANN401
+    config: Config,
     vocab_size: int,
-    tokenizer: Any | None,  # noqa: ANN401
+    tokenizer: TextTokenizer | None,
 ) -> SpecialTokens:
     """Return ids; those from ``vocab_size`` on stand for tokens that the vocabulary lacks.
 
     Args:
-        given: The user's token strings by role; None where the family's, or new ones, will do.
+        token_strings: The user's, by role; None where the family's, or new ones, will do.
         family: Family of the model.
         config: Its configuration.
         vocab_size: Rows of its embedding.
@@ -31,46 +31,40 @@ def special_tokens(
             share a token.
     """
 
-    def known(token_id: object) -> int | None:
-        """Return an id, the first of several, if the embedding has it."""
+    def valid(token_id: object) -> int | None:
+        """Return an id, the first of several, if the embedding has a row for it."""
         first = token_id[0] if isinstance(token_id, list) and token_id else token_id
         return first if isinstance(first, int) and 0 <= first < vocab_size else None
 
-    vocabulary: Mapping[str, int] = {} if tokenizer is None else tokenizer.get_vocab()
-    text = config.get_text_config()
-    of_configuration = {
-        "begin_of_image": None,
-        "end_of_image": None,
-        "end_of_text": getattr(text, "eos_token_id", None),
-        "pad": getattr(text, "pad_token_id", None),
-    } | {role: getattr(config, name, None) for role, name in family.special_ids.items()}
-    of_tokenizer = {} if tokenizer is None else {
-        "end_of_text": tokenizer.eos_token_id,
-        "pad": tokenizer.pad_token_id,
-    }  # fmt: skip
+    vocabulary: Mapping[str, int] = {}
+    if tokenizer is None:
+        text = config.get_text_config()
+        defaults = {
+            "end_of_text": getattr(text, "eos_token_id", None),
+            "pad": getattr(text, "pad_token_id", None),
+        } | {role: getattr(config, name, None) for role, name in family.special_ids.items()}
+    else:
+        vocabulary = tokenizer.get_vocab()
+        defaults = {"end_of_text": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
 
     ids: dict[str, int] = {}
     for role in ROLES:
-        token = given[role]
-        if token is not None:
-            found = known(vocabulary.get(token))
-            if found is None:
+        token = token_strings[role]
+        if token is None:
+            token_id = valid(vocabulary.get(family.special.get(role, "")))
+            token_id = valid(defaults.get(role)) if token_id is None else token_id
+        else:
+            token_id = valid(vocabulary.get(token))
+            if token_id is None:
                 raise UserError(f"{role} must be a token that the tokenizer knows, got {token!r}")
-            if _can_be_spelled(token, found, tokenizer):
+            # A text of a user's that spells it would end a caption or begin an image
+            if _can_be_spelled(token, token_id, tokenizer):
                 raise UserError(
                     f"{role} must be a special token of the tokenizer, which no text can spell, "
                     f"got {token!r}"
                 )
-            ids[role] = found
-            continue
-        choices = (
-            vocabulary.get(family.special.get(role, "")),
-            of_tokenizer.get(role),
-            of_configuration[role] if tokenizer is None else None,
-        )
-        found = next((choice for choice in map(known, choices) if choice is not None), None)
-        if found is not None:
-            ids[role] = found
+        if token_id is not None:
+            ids[role] = token_id
     new = vocab_size
     for role in ROLES[:3]:
         if role not in ids:
@@ -79,15 +73,10 @@ def special_tokens(
     for one, other in (ROLES[:2], ROLES[1:3], (ROLES[0], ROLES[2])):
         if ids[one] == ids[other]:
             raise UserError(f"{one} and {other} must be different tokens, got {ids[one]} for both")
-    return SpecialTokens(
-        pad=ids["pad"],
-        begin_of_image=ids["begin_of_image"],
-        end_of_image=ids["end_of_image"],
-        end_of_text=ids["end_of_text"],
-    )
+    return SpecialTokens(**ids)
 
 
-def _can_be_spelled(token: str, token_id: int, tokenizer: Any) -> bool:  # noqa: ANN401
+def _can_be_spelled(token: str, token_id: int, tokenizer: TextTokenizer) -> bool:
     """Tell whether a token is an ordinary one, or one that a text is split into all the same."""
     added = tokenizer.added_tokens_decoder
     special = {number for number, entry in added.items() if entry.special}

@@ -1,4 +1,4 @@
-"""Answers of the tiny vision-language model, seeing with its own vision tower."""
+"""Greedy answers of the tiny vision-language model through its own vision tower."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ import torch
 
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.cache import PreallocatedCache
-from pretzel.vlm.network import TinyNetwork
-from pretzel.vlm.tokenizer import WordPieces
+from pretzel.vlm.tiny.network import TinyNetwork
+from pretzel.vlm.tiny.tokenizer import WordPieces
 
 MAX_ANSWER_TOKENS = 8
 
@@ -36,10 +36,10 @@ def greedy_answers(
     special = tokenizer.special
     encoded = [tokenizer.encode(question) for question in questions]
     longest = max(map(len, encoded))
-    cache, length = _read(network, tokenizer, images, room=longest + max_tokens)
+    cache, length = _read(network, tokenizer, images, longest + max_tokens)
     cache = cache.select(image_of_question)
 
-    # Padding stands between image and question, where nothing attends to it
+    # Padded on the left: the last column is then the end of every question
     tokens = torch.full((len(questions), longest), special.pad, device=images.device)
     for row, question in enumerate(encoded):
         tokens[row, longest - len(question) :] = torch.tensor(question, device=images.device)
@@ -71,16 +71,16 @@ def _read(
     network: TinyNetwork,
     tokenizer: WordPieces,
     images: Float[Tensor, "m 3 height width"],
-    room: int,
+    extra_length: int,
 ) -> tuple[PreallocatedCache, int]:
-    """Return a cache that has read the images, and its length."""
+    """Return a cache that has read the images, with ``extra_length`` to spare, and its length."""
     edges = torch.tensor(
         [[tokenizer.special.begin_of_image, tokenizer.special.end_of_image]], device=images.device
     )
     around = network.embed(edges).expand(len(images), -1, -1)
     embeddings = torch.cat((around[:, :1], network.vision(images), around[:, 1:]), dim=1)
     length = embeddings.shape[1]
-    cache = PreallocatedCache(network.config.num_layers, len(images), length + room)
+    cache = PreallocatedCache(network.config.num_layers, len(images), length + extra_length)
     index = torch.arange(length, device=images.device).expand(len(images), -1)
     network(embeddings, index, _causal(torch.ones_like(index, dtype=torch.bool), length), cache)
     return cache, length

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import override
 
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import AfterLayer, VLMCache, VLMStream
-from pretzel.vlm.cache import PreallocatedCache
-from pretzel.vlm.network import TinyNetwork
-from pretzel.vlm.weights import load_weights
+from pretzel.vlm.cache import PreallocatedCache, checked_cache
+from pretzel.vlm.tiny.network import TinyNetwork
+from pretzel.vlm.tiny.weights import load_weights
 
 SHIPPED = Path(__file__).with_name("tiny.safetensors")
 
@@ -61,17 +62,10 @@ class TinyVLM(VLMStream):
         """Return the embeddings of token ids."""
         return self.network.embed(tokens)
 
+    @override
     def encode_images(
         self, images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, "m n h"], tuple[int, ...]]:
-        """Return what its own vision tower puts at the image positions, raster order, and the grid.
-
-        Pretzel itself puts the adapted latents of the flow there; this measures how well the
-        frozen model does with its own eyes.
-
-        Args:
-            images: Pixels in [-1, 1]; resampled to 32 x 32.
-        """
         config = self.network.config
         size = (config.image_size, config.image_size)
         if images.shape[-2:] != size:
@@ -82,6 +76,7 @@ class TinyVLM(VLMStream):
         side = config.image_size // config.patch_size
         return embeddings, (side, side)
 
+    @override
     def forward(
         self,
         embeddings: Float[Tensor, "b l h"],
@@ -91,29 +86,11 @@ class TinyVLM(VLMStream):
         coordinates: Int[Tensor, "b l a"] | None = None,
         after_layer: AfterLayer | None = None,
     ) -> Float[Tensor, "b l h"]:
-        """Run the model and return its last hidden state, after its final norm.
-
-        Args:
-            embeddings: Text embeddings and adapted image positions, interleaved.
-            index: Absolute index of each position in its row.
-            mask: True where a query may attend a key. A query that may attend nothing gives a
-                finite state without meaning.
-            cache: Receives the new keys and values; it comes from :meth:`new_cache`, and needs a
-                mask over ``cache.length + l`` keys.
-            coordinates: Not asked: image positions are counted in raster order.
-            after_layer: What joins the residual stream after each layer.
-
-        Raises:
-            ValueError: If there is a cache without a mask, one of another model, or a full one.
-        """
-        if cache is None:
-            return self.network(embeddings, index, mask, None, after_layer)  # type: ignore[no-any-return]
-        if not isinstance(cache, PreallocatedCache):
-            raise ValueError(f"cache must come from new_cache, got {type(cache).__name__}")
-        if mask is None:
-            raise ValueError("mask is required with a cache, got None")
-        cache.require_room(embeddings.shape[0], embeddings.shape[1])
-        return self.network(embeddings, index, mask, cache, after_layer)  # type: ignore[no-any-return]
+        if cache is not None:
+            cache = checked_cache(cache, mask, embeddings)
+        # Image positions are counted in raster order: coordinates say nothing to a Llama.
+        states: Tensor = self.network(embeddings, index, mask, cache, after_layer)
+        return states
 
     def decoder_layers(self) -> nn.ModuleList:
         """Return its decoder layers in order."""

@@ -2,7 +2,7 @@
 
 Run as a command, it learns the vocabulary from the captions, questions and answers of shards::
 
-    python -m pretzel.vlm.tokenizer tokenizer.json datamodules/data/*/train-*.tar.gz
+    python -m pretzel.vlm.tiny.tokenizer tokenizer.json datamodules/data/*/train-*.tar.gz
 """
 
 import json
@@ -92,8 +92,8 @@ def _merges(words: Counter[str], count: int) -> list[str]:
         for word in sorted(words)
         if set(word) <= set(LETTERS)
     }
-    found: list[str] = []
-    while len(found) < count:
+    pieces: list[str] = []
+    while len(pieces) < count:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in split.items():
             for pair in pairwise(parts):
@@ -102,15 +102,15 @@ def _merges(words: Counter[str], count: int) -> list[str]:
             break
         left, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merged = left + right.removeprefix("##")
-        if merged not in found:
-            found.append(merged)
+        if merged not in pieces:
+            pieces.append(merged)
         for parts in split.values():
             position = 0
             while position < len(parts) - 1:
                 if (parts[position], parts[position + 1]) == (left, right):
                     parts[position : position + 2] = [merged]
                 position += 1
-    return found
+    return pieces
 
 
 def shard_texts(shards: Iterable[Path]) -> Iterator[str]:

@@ -16,15 +16,15 @@ from safetensors.torch import save
 
 from pretzel.errors import UserError
 from pretzel.typing import Tensor
-from pretzel.vlm.network import TinyConfig, TinyNetwork
-from pretzel.vlm.tokenizer import WordPieces
+from pretzel.vlm.tiny.network import TinyConfig, TinyNetwork
+from pretzel.vlm.tiny.tokenizer import WordPieces
 
 FORMAT = "pretzel.tiny_vlm.1"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TinyWeights:
-    """What a file of weights holds.
+    """Content of a file of weights.
 
     Attributes:
         config: Sizes of the model.

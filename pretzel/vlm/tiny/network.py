@@ -1,6 +1,6 @@
 """The tiny vision-language model itself: a Llama stack of a few layers and a patch tower.
 
-The stack is transformers' own, built from a ``LlamaConfig``, with two parts exchanged so that
+The stack is transformers' own, built from a ``LlamaConfig``, with two parts replaced so that
 it can run in float64 too (the laws ask for cached = uncached at 1e-10): its RMSNorm and its
 rotary embedding compute in float32 whatever they are given.
 """
