@@ -21,7 +21,7 @@ from pretzel.flow.block.base import at_least_float32
 from pretzel.interleave.skips import SkipConnection
 from pretzel.model import Pretzel
 from pretzel.sequence.document import DocumentBatch
-from pretzel.sequence.packer import PackedBatch
+from pretzel.sequence.packed_batch import PackedBatch
 
 _COLUMNS = ("ratio", "alignment")
 _Kinds = Mapping[str, Bool[Tensor, "b l"]]

@@ -12,7 +12,7 @@ from callbacks.reporting import Stage
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.model import Pretzel
 from pretzel.sequence.document import DocumentBatch, question_document
-from pretzel.sequence.packer import IGNORE, PackedBatch
+from pretzel.sequence.packed_batch import IGNORE, PackedBatch
 from pretzel.typing import Bool, Tensor
 
 

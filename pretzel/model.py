@@ -19,7 +19,8 @@ from pretzel.flow.transforms import Transform
 from pretzel.interleave.base import Interleaving, InterleavingFactory, StreamInputs
 from pretzel.latent.base import LatentSpace
 from pretzel.sequence.document import Document
-from pretzel.sequence.packer import IGNORE, PackedBatch, Packer
+from pretzel.sequence.packed_batch import IGNORE, PackedBatch
+from pretzel.sequence.packer import Packer
 from pretzel.typing import Float, Int, Tensor
 from pretzel.vlm.base import VLMStream
 

@@ -13,7 +13,8 @@ from pretzel.sequence.document import (
     without_past,
 )
 from pretzel.sequence.masks import document_mask
-from pretzel.sequence.packer import IGNORE, Packer
+from pretzel.sequence.packed_batch import IGNORE
+from pretzel.sequence.packer import Packer
 from pretzel.sequence.row_builder import first_fit
 from pretzel.sequence.special_tokens import SpecialTokens
 

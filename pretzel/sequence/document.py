@@ -1,4 +1,4 @@
-"""Interleaved sequences of text and images, as data: what a datamodule yields.
+"""Documents: interleaved text and images, as a datamodule yields them.
 
 A *document* is an ordered list of segments, each a run of text or one image. It knows nothing of
 tokenizers or patches: the model packs documents into padded sequences
@@ -27,10 +27,10 @@ class Text:
         content: The text itself.
         role: ``context`` is read but not predicted (captions of text-to-image, questions,
             requests); ``target`` is supervised by next-token prediction (answers); ``dropped``
-            keeps its absolute positions but is not attended (caption dropout). What else stands
-            before it stays visible.
-        tokens: Token ids that stand for it, of a text that a model has written: its content read
-            again may be others. None for those of the content.
+            keeps its absolute positions but is not attended (caption dropout). The segments
+            before it stay visible.
+        tokens: Token ids of a text that a model has generated: tokenizing its content again may
+            give others. None to tokenize the content.
     """
 
     content: str
@@ -40,18 +40,18 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """The place of one image; its pixels are the next ones of the batch's ``images``."""
+    """Place of one image; its pixels are the next ones of the batch's ``images``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dropped:
-    """Text and images that are gone but keep their place: neither attended nor modelled.
+    """Dropped segments: neither attended nor modelled, but their positions are left free.
 
-    What follows has the absolute positions that it would have behind them. Dropped images have
-    no pixels in the batch.
+    Later segments keep the absolute positions that they would have had. Dropped images have no
+    pixels in the batch.
 
     Attributes:
-        segments: What stood there.
+        segments: The segments that are dropped.
     """
 
     segments: tuple[Text | Image, ...]
@@ -86,7 +86,7 @@ class Document:
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentBatch:
-    """A batch as it leaves the datamodule.
+    """A batch of documents, as it leaves the datamodule.
 
     Attributes:
         documents: One document a row.
@@ -123,7 +123,7 @@ def question_document(pairs: Sequence[tuple[str, str]], *, key: str = "") -> Doc
 
 
 def without_past(document: Document, image: int) -> Document:
-    """Return the document from one of its images on, all that stood before it dropped.
+    """Return a document with everything before one of its images dropped.
 
     This is the null context of guidance, for the first image and for any later one: begin-of-image
     attends to itself alone, at its absolute position.

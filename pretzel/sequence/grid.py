@@ -1,4 +1,4 @@
-"""Coordinates of the positions of an image."""
+"""Grid coordinates of the positions of an image."""
 
 import torch
 

@@ -1,8 +1,8 @@
-"""Which positions attend to which, and attention under such a mask.
+"""Attention masks, and attention under them.
 
 Equal-length and right-padded rows need no mask at all. Padded rows behind a cache, and several
-documents packed into one row, do: dense on a CPU, by blocks on a GPU, where whole blocks of
-positions that see nothing of each other are skipped (FlexAttention, arXiv 2412.05496).
+documents packed into one row, do: dense on a CPU, by blocks on a GPU, where blocks in which no
+query may attend a key are skipped (FlexAttention, arXiv 2412.05496).
 """
 
 from functools import cache
@@ -35,11 +35,11 @@ def document_mask(document: Int[Tensor, "b l"]) -> Mask:
     if document.is_cuda:
         from torch.nn.attention.flex_attention import create_block_mask
 
-        def seen(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        def may_attend(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return (document[row, query] == document[row, key]) & (query >= key)
 
         rows, length = document.shape
-        return create_block_mask(seen, rows, None, length, length, device=document.device)
+        return create_block_mask(may_attend, rows, None, length, length, device=document.device)
     length = document.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=document.device).tril_()
     return ((document[:, :, None] == document[:, None]) & causal)[:, None]
@@ -58,20 +58,20 @@ def attend(
     mask: Mask | None,
 ) -> Float[Tensor, "b heads l e"]:
     """Return scaled dot-product attention; without a mask causal, or of one query to all keys."""
-    shared = key.shape[1] != query.shape[1]
+    is_grouped = key.shape[1] != query.shape[1]
     if mask is not None and not isinstance(mask, Tensor):
-        out: Tensor = _by_blocks(query.is_cuda)(
-            query, key, value, block_mask=mask, enable_gqa=shared
-        )
+        flex_attention = _flex_attention(compiled=query.is_cuda)
+        out: Tensor = flex_attention(query, key, value, block_mask=mask, enable_gqa=is_grouped)
         return out
-    causal = mask is None and query.shape[2] > 1
+    # One query behind a cache may attend every key; is_causal would align it with the first.
+    is_causal = mask is None and query.shape[2] > 1
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=shared
+        query, key, value, attn_mask=mask, is_causal=is_causal, enable_gqa=is_grouped
     )
 
 
 @cache
-def _by_blocks(compiled: bool) -> Any:  # noqa: ANN401
+def _flex_attention(*, compiled: bool) -> Any:  # noqa: ANN401
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention) if compiled else flex_attention

@@ -1,4 +1,4 @@
-"""The batch as the streams read it: rows of positions."""
+"""A batch of token sequences: rows of positions, as both streams read them."""
 
 from dataclasses import dataclass, replace
 
@@ -7,12 +7,12 @@ import torch
 from pretzel.sequence.masks import Mask, document_mask
 from pretzel.typing import Bool, Int, Tensor
 
-IGNORE = -100
+IGNORE = -100  # what F.cross_entropy ignores
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedBatch:
-    """Sequences in rows of one length.
+    """Token sequences in rows of one length.
 
     Attributes:
         tokens: Token ids; the pad id at image positions.
@@ -41,28 +41,16 @@ class PackedBatch:
             num_axes: The text axis and those of the grid.
         """
         ids = torch.zeros(0, 0, dtype=torch.long)
-        marks = ids.bool()
+        flags = ids.bool()
+        positions = ids.new_zeros(0, 0, num_axes)
         return cls(
-            tokens=ids,
-            is_image=marks,
-            is_valid=marks,
-            index=ids,
-            positions=ids.new_zeros(0, 0, num_axes),
-            targets=ids,
+            tokens=ids, is_image=flags, is_valid=flags, index=ids, positions=positions, targets=ids
         )
 
     def to(self, device: torch.device | str) -> "PackedBatch":
         """Return the batch on ``device``."""
-        return replace(
-            self,
-            tokens=self.tokens.to(device),
-            is_image=self.is_image.to(device),
-            is_valid=self.is_valid.to(device),
-            index=self.index.to(device),
-            positions=self.positions.to(device),
-            targets=self.targets.to(device),
-            document=None if self.document is None else self.document.to(device),
-        )
+        tensors = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
 
     @property
     def mask(self) -> Bool[Tensor, "b 1 l l"]:
@@ -72,16 +60,17 @@ class PackedBatch:
         """
         length = self.tokens.shape[1]
         device = self.tokens.device
-        seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        seen = seen & self.is_valid[:, None, :]
+        may_attend = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        may_attend = may_attend & self.is_valid[:, None, :]
         if self.document is not None:
-            seen = seen & (self.document[:, :, None] == self.document[:, None])
+            may_attend = may_attend & (self.document[:, :, None] == self.document[:, None])
+        # A softmax over no key at all would be NaN, so padding attends to itself.
         diagonal = torch.eye(length, dtype=torch.bool, device=device)
-        return (seen | diagonal)[:, None]
+        return (may_attend | diagonal)[:, None]
 
     @property
     def block_mask(self) -> Mask | None:
-        """The same by blocks, for attention on a GPU that skips blocks; None where there is none.
+        """The mask by blocks, for attention on a GPU that skips blocks; None where there is none.
 
         Rows of one document need no mask; a CPU takes the dense one. Padding attends to padding.
         """
@@ -90,15 +79,15 @@ class PackedBatch:
         return document_mask(self.document)
 
     def places(self, where: Bool[Tensor, "b l"]) -> Int[Tensor, " p"]:
-        """Return where ``where`` is true, in order of documents, then of their positions.
+        """Return the indices of marked positions, ordered by document, then by position.
 
-        So are images and supervised tokens ordered, whichever rows the documents lie in.
+        Images and supervised tokens have this order, whichever rows their documents lie in.
 
         Args:
             where: Marks positions.
 
         Returns:
-            Indices of positions, rows one after the other.
+            Indices into the flattened rows.
         """
         places = where.flatten().nonzero().squeeze(1)
         if self.document is None:

@@ -1,4 +1,4 @@
-"""Documents as sequences of positions: padded, one a row, or packed, several a row.
+"""Turns documents into sequences of positions: padded, one a row, or packed, several a row.
 
 Layout of a document: its segments in order; an image becomes begin-of-image, one position for each
 place of the latent grid in raster order, end-of-image; a supervised run of text is followed by
@@ -6,12 +6,12 @@ end-of-text. Positions have an absolute index (for the vision-language model) an
 text axis, and the row and column on the grid (zero at text). All positions of an image share one
 place on the text axis.
 
-What is dropped leaves no positions but keeps its place: what follows has the absolute positions it
-would have had. Behind a dropped beginning there is nothing to attend to: that is the null context
-of guidance, for later images too (:func:`pretzel.sequence.document.without_past`).
+Dropped segments have no positions, but later ones keep the absolute positions that they would have
+had. Behind a dropped beginning there is nothing to attend to: that is the null context of guidance,
+for later images too (:func:`pretzel.sequence.document.without_past`).
 
-Documents that share a row do not see each other: each has its own absolute index and text axis from
-zero, attention stays inside it, and its last position predicts nothing.
+Documents that share a row do not attend to each other: each has its own absolute index and text
+axis from zero, attention stays inside it, and its last position predicts nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,22 +23,20 @@ import torch
 from pretzel.errors import UserError
 from pretzel.sequence.document import Document, Dropped, Image, Segment, Text
 from pretzel.sequence.grid import grid_coordinates
-from pretzel.sequence.packed_batch import IGNORE, PackedBatch
+from pretzel.sequence.packed_batch import PackedBatch
 from pretzel.sequence.row_builder import RowBuilder, first_fit
 from pretzel.sequence.special_tokens import SpecialTokens
 
-__all__ = ["IGNORE", "PackedBatch", "Packer"]
-
 
 class Packer:
-    """Turns documents into sequences for one tokenizer and one latent grid.
+    """Packs documents into sequences for one tokenizer and one latent grid.
 
     Args:
         encode_text: Token ids of a text.
         special: Special tokens.
         grid: Latent grid of an image.
-        image_index: Offsets of the absolute index over an image, and by how much it goes on behind
-            it; None for one a position.
+        image_index: Offset of the absolute index at each position of an image, and how far the
+            index has advanced behind it; None to advance by one a position.
     """
 
     def __init__(
@@ -61,7 +59,7 @@ class Packer:
         pad: Literal["left", "right"] = "right",
         open_image: bool = False,
     ) -> PackedBatch:
-        """Pack documents.
+        """Pack documents, one a row.
 
         Args:
             documents: At least one document.
@@ -71,11 +69,7 @@ class Packer:
         Raises:
             UserError: If there are no documents, or one has no positions.
         """
-        if not documents:
-            raise UserError("documents must hold at least one document, got none")
-        rows = [self._row(document, open_image) for document in documents]
-        length = max(len(row.tokens) for row in rows)
-        return _stack([row.padded(length, pad, self.special.pad) for row in rows])
+        return self._padded(self._rows(documents, open_image), pad)
 
     def fill(self, documents: Sequence[Document], max_length: int) -> PackedBatch:
         """Pack several documents into each row, first-fit decreasing.
@@ -89,43 +83,53 @@ class Packer:
             UserError: If there are no documents, or one has no positions, or ``max_length`` is
                 not positive.
         """
-        if not documents:
-            raise UserError("documents must hold at least one document, got none")
         if max_length < 1:
             raise UserError(f"max_length must be at least 1, got {max_length}")
-        alone = [self._row(document, open_image=False) for document in documents]
-        shares = first_fit([len(row.tokens) for row in alone], max_length)
-        rows = [RowBuilder.joined([alone[number] for number in share]) for share in shares]
-        length = max(len(row.tokens) for row in rows)
-        packed = _stack([row.padded(length, "right", self.special.pad) for row in rows])
+        single = self._rows(documents)
+        groups = first_fit([len(row.tokens) for row in single], max_length)
+        joined = [RowBuilder.joined([single[number] for number in group]) for group in groups]
+        packed = self._padded(joined)
         document = torch.full_like(packed.tokens, -1)
-        for row, share in zip(document, shares, strict=True):
-            lengths = torch.tensor([len(alone[number].tokens) for number in share])
-            row[: lengths.sum()] = torch.tensor(share).repeat_interleave(lengths)
+        for row, group in zip(document, groups, strict=True):
+            lengths = torch.tensor([len(single[number].tokens) for number in group])
+            row[: lengths.sum()] = torch.tensor(group).repeat_interleave(lengths)
         return replace(packed, document=document)
 
     def token_ids(self, text: Text) -> list[int]:
-        """Return the token ids of a text, the end-of-text behind a target left out."""
+        """Return the token ids of a text, without the end-of-text behind a target."""
         return self.encode_text(text.content) if text.tokens is None else list(text.tokens)
 
     def nothing(self) -> PackedBatch:
-        """Return a batch of no rows, for documents of which nothing is modelled."""
+        """Return a batch without rows, for documents of which nothing is modelled."""
         return PackedBatch.empty(num_axes=1 + self.coordinates.shape[1])
 
-    def _row(self, document: Document, open_image: bool) -> RowBuilder:
-        row = self._laid_out(document.segments)
-        if open_image:
-            row.add_text([self.special.begin_of_image], supervised=True)
-        if not row.tokens:
-            raise UserError(f"document {document.key!r} must have text or an image, it has none")
-        return row
+    def _rows(self, documents: Sequence[Document], open_image: bool = False) -> list[RowBuilder]:
+        if not documents:
+            raise UserError("documents must hold at least one document, got none")
+        rows = []
+        for document in documents:
+            row = self._row(document.segments)
+            if open_image:
+                row.add_text([self.special.begin_of_image], supervised=True)
+            if not row.tokens:
+                raise UserError(f"document {document.key!r} must have text or an image, has none")
+            rows.append(row)
+        return rows
 
-    def _laid_out(self, segments: Sequence[Segment]) -> RowBuilder:
+    def _padded(
+        self, rows: Sequence[RowBuilder], side: Literal["left", "right"] = "right"
+    ) -> PackedBatch:
+        length = max(len(row.tokens) for row in rows)
+        padded = [vars(row.padded(length, side, self.special.pad)) for row in rows]
+        columns = [name for name, value in padded[0].items() if value is not None]
+        return PackedBatch(**{name: torch.cat([row[name] for row in padded]) for name in columns})
+
+    def _row(self, segments: Sequence[Segment]) -> RowBuilder:
         row = RowBuilder(num_axes=1 + self.coordinates.shape[1])
         for segment in segments:
             if isinstance(segment, Dropped):
-                gone = self._laid_out(segment.segments)
-                row.skip(gone.next_index, gone.next_place)
+                dropped = self._row(segment.segments)
+                row.skip(dropped.next_index, dropped.next_place)
                 continue
             if isinstance(segment, Image):
                 row.add_text([self.special.begin_of_image], supervised=True)
@@ -142,14 +146,3 @@ class Packer:
             else:
                 row.add_text(tokens, supervised=False)
         return row
-
-
-def _stack(rows: Sequence[PackedBatch]) -> PackedBatch:
-    return PackedBatch(
-        tokens=torch.cat([row.tokens for row in rows]),
-        is_image=torch.cat([row.is_image for row in rows]),
-        is_valid=torch.cat([row.is_valid for row in rows]),
-        index=torch.cat([row.index for row in rows]),
-        positions=torch.cat([row.positions for row in rows]),
-        targets=torch.cat([row.targets for row in rows]),
-    )

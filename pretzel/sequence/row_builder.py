@@ -1,7 +1,7 @@
-"""Rows of positions under construction, and which documents share one."""
+"""Builds one row of positions, and chooses which documents share one."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -16,25 +16,29 @@ def first_fit(lengths: Sequence[int], max_length: int) -> list[list[int]]:
 
     Args:
         lengths: Length of each item.
-        max_length: Room of a row; a longer item has one of its own.
+        max_length: Length of a row; a longer item has a row of its own.
 
     Returns:
         Numbers of the items of each row, ascending; rows by their first item.
     """
     rows: list[list[int]] = []
-    room: list[int] = []
+    free: list[int] = []
     for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((r for r, left in enumerate(room) if lengths[item] <= left), len(rows))
+        row = next((r for r, space in enumerate(free) if lengths[item] <= space), len(rows))
         if row == len(rows):
             rows.append([])
-            room.append(max_length)
+            free.append(max_length)
         rows[row].append(item)
-        room[row] -= lengths[item]
+        free[row] -= lengths[item]
     return sorted(sorted(row) for row in rows)
 
 
 class RowBuilder:
-    """One sequence under construction."""
+    """Builds one sequence: lists with an entry for each position.
+
+    Args:
+        num_axes: Axes of a position: the text axis and those of the grid.
+    """
 
     def __init__(self, num_axes: int) -> None:
         self.tokens: list[int] = []
@@ -45,23 +49,23 @@ class RowBuilder:
         self.num_axes = num_axes
         self.next_index = 0
         self.next_place = 0
-        self.is_cut = True  # Nothing, or nothing that is left, stands right before what follows.
+        self.is_cut = True  # The position before is dropped, or there is none: it predicts nothing.
 
     @classmethod
     def joined(cls, rows: "Sequence[RowBuilder]") -> "RowBuilder":
-        """Return rows one after the other in one; each keeps its own index and places."""
-        whole = cls(rows[0].num_axes)
+        """Return one row of several, one after the other; each keeps its index and positions."""
+        joined = cls(rows[0].num_axes)
         for row in rows:
-            whole.tokens += row.tokens
-            whole.is_image += row.is_image
-            whole.targets += row.targets
-            whole.index += row.index
-            whole.positions += row.positions
-            whole.next_index = row.next_index
-        return whole
+            joined.tokens += row.tokens
+            joined.is_image += row.is_image
+            joined.targets += row.targets
+            joined.index += row.index
+            joined.positions += row.positions
+            joined.next_index = row.next_index
+        return joined
 
     def skip(self, num_indices: int, num_places: int) -> None:
-        """Leave out what would have taken so many absolute indices and places of the text axis."""
+        """Leave absolute indices and places on the text axis free, those of dropped segments."""
         self.next_index += num_indices
         self.next_place += num_places
         self.is_cut = self.is_cut or num_indices > 0
@@ -99,19 +103,18 @@ class RowBuilder:
     def padded(self, length: int, side: Literal["left", "right"], pad: int) -> PackedBatch:
         """Return the row as a batch, padded to a length."""
         missing = length - len(self.tokens)
-        # Padding takes indices that go on from the row's, so that they stay contiguous.
-        if side == "right":
-            index = [*self.index, *range(self.next_index, self.next_index + missing)]
-        else:
-            index = [0] * missing + self.index
         before, after = (0, missing) if side == "right" else (missing, 0)
-        is_valid = [False] * before + [True] * len(self.tokens) + [False] * after
-        nowhere = [0] * self.num_axes
+
+        def column(values: list[Any], filler: object) -> Tensor:
+            return torch.tensor([[filler] * before + values + [filler] * after])
+
+        # Padding on the right continues the row's index, so that it stays contiguous.
+        index = [*self.index, *range(self.next_index, self.next_index + after)]
         return PackedBatch(
-            tokens=torch.tensor([[pad] * before + self.tokens + [pad] * after]),
-            is_image=torch.tensor([[False] * before + self.is_image + [False] * after]),
-            is_valid=torch.tensor([is_valid]),
-            index=torch.tensor([index]),
-            positions=torch.tensor([[nowhere] * before + self.positions + [nowhere] * after]),
-            targets=torch.tensor([[IGNORE] * before + self.targets + [IGNORE] * after]),
+            tokens=column(self.tokens, pad),
+            is_image=column(self.is_image, False),
+            is_valid=column([True] * len(self.tokens), False),
+            index=torch.tensor([[0] * before + index]),
+            positions=column(self.positions, [0] * self.num_axes),
+            targets=column(self.targets, IGNORE),
         )

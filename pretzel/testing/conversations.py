@@ -15,7 +15,8 @@ from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
 from pretzel.sequence.document import Document, Image, Segment, Text
-from pretzel.sequence.packer import PackedBatch, Packer
+from pretzel.sequence.packed_batch import PackedBatch
+from pretzel.sequence.packer import Packer
 from pretzel.testing.models import latents
 from pretzel.typing import Float, Int, Tensor
 

@@ -15,7 +15,7 @@ from pretzel.model import Pretzel, stream_inputs
 from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.samplers import Jacobi, Sequential
 from pretzel.sequence.document import Document, Image, Text
-from pretzel.sequence.packer import PackedBatch
+from pretzel.sequence.packed_batch import PackedBatch
 from pretzel.testing.conversations import (
     Counts,
     begins_of_image,

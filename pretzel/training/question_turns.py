@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pretzel.sequence.packer import IGNORE, PackedBatch
+from pretzel.sequence.packed_batch import IGNORE, PackedBatch
 from pretzel.sequence.special_tokens import SpecialTokens
 from pretzel.typing import Bool, Float, Int, Tensor
 

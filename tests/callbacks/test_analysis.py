@@ -22,7 +22,7 @@ from pretzel.interleave.skips import SkipConnection
 from pretzel.interleave.tiled import Tiled
 from pretzel.model import stream_inputs
 from pretzel.sequence.document import DocumentBatch, question_document
-from pretzel.sequence.packer import IGNORE
+from pretzel.sequence.packed_batch import IGNORE
 
 
 def known_batches() -> list[DocumentBatch]:
