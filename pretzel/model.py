@@ -1,7 +1,37 @@
-"""Pretzel: shallow flow, frozen vision-language model and deep stream, joined by an interleaving.
+"""The Pretzel (STARFlow2, arXiv 2605.08029): one flow and one language model over one sequence.
 
-x = encode(image) + noise;  u = f_S(x);  z_n = T(u_n; state before n);  text from y_vlm + W_D y_D.
-(arXiv 2605.08029)
+A document is a sequence of tokens and image positions. Two causal streams run over it, side by
+side, and skip connections cross between them::
+
+             text                               image
+              |                                   |  encode, + noise (std sigma_n)
+              |                                   x
+              |                                   |  shallow flow f_S, of each image by itself
+              | embed          adapter            |
+              +<--------------------------------- u
+              |                                   | P_in
+       +------v------+                     +------v------+
+       | frozen      |  y_vlm       W_vlm  | deep stream |
+       | vision-     | ------------------> | (causal     |
+       | language    |      P_txt (text)   | transformer)|
+       | model (VLM) |                     |             |
+       +------+------+       W_D       y_D +------+------+
+              |  +<-------------------------------+
+              v                                   v
+      logits = LM(y_vlm + W_D y_D)      mu_n, sigma_n = head(y_D before position n)
+      of the next token                 z_n = (u_n - mu_n) / sigma_n  ~  N(0, 1)
+
+The likelihood of an image is exact, by the change of variables through both maps::
+
+    log p(x) = log N(z; 0, 1) - sum_n log sigma_n + log |det du/dx|
+
+The skips W_vlm and W_D start at zero: an untrained Pretzel is the VLM on text and a plain flow on
+images. Which of the lines in the figure there are is the business of an
+:class:`~pretzel.interleave.base.Interleaving`; the one drawn is
+:class:`~pretzel.interleave.stacked.Stacked`.
+
+Axes: m images of n positions with d channels; b rows of l positions; widths w of the deep stream
+and h of the VLM; k supervised tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,17 +56,17 @@ from pretzel.vlm.base import VLMStream
 
 
 class Pretzel(GenerativeModel):
-    """The unified model.
+    """The unified model of text and images.
 
     Args:
-        latent: Space in which images are modelled, with its noise; frozen.
+        latent: Latent space of the images, with its noise; frozen.
         split: Layers of the shallow blocks and of the deep stream.
         permutations: Scan orders of the shallow blocks, repeated over them in turn.
-        shallow: Shallow block; the model gives channels, grid, layers and permutation.
-        deep: Deep stream; the model gives channels, grid and layers.
+        shallow: Makes a shallow block, given channels, grid, layers and permutation.
+        deep: Makes the deep stream, given channels, grid and layers.
         vlm: Frozen vision-language model.
-        interleaving: Who feeds whom; the model gives the sizes of the streams.
-        pack_length: Positions of a row into which several documents are packed in training and
+        interleaving: Makes the connections between the streams, given their sizes.
+        pack_length: Length of a row into which several documents are packed in training and
             scoring (the deep stream must take masks); None for one document a row.
 
     Raises:
@@ -103,53 +133,60 @@ class Pretzel(GenerativeModel):
     def score(self, documents: Sequence[Document], x: Float[Tensor, "m n d"]) -> Scores:
         """Return the likelihoods of noised latents and of supervised tokens.
 
-        Documents may hold text and images in any order. What the interleaving's view of a document
-        drops has no likelihood; where nothing remains of any document, there are none at all.
+        Documents may hold text and images in any order. Segments that the interleaving does not
+        model have no likelihood.
 
         Args:
             documents: Documents in whose order the images come.
-            x: Noised latents of all images, those that the view drops included.
+            x: Noised latents of all images, those that are not modelled included.
 
         Raises:
             UserError: If the documents do not hold ``m`` images, or one holds nothing.
         """
-        packed, x = self._viewed(documents, x)
+        packed, x = self._modelled(documents, x)
         if not packed.tokens.numel():
             none = normal_log_prob(x)
             return Scores(z=x, u=x, log_prob=none, token_nll=none)
-        flowed = self.shallow(x)
-        inputs = stream_inputs(packed, flowed.z, self.vision_features(flowed.z, x))
-        streams = self.interleaving(inputs, self.vlm, self.deep)
 
-        # The state before an image position gives its parameters; no image starts a row.
-        before = streams.deep.flatten(0, 1)[packed.places(packed.is_image) - 1]
+        # u = f_S(x), with log |det du/dx|
+        flowed = self.shallow(x)
+        u = flowed.z
+
+        # y_D and y_vlm + W_D y_D at every position
+        inputs = stream_inputs(packed, u, self.vision_features(u, x))
+        outputs = self.interleaving(inputs, self.vlm, self.deep)
+
+        # mu_n, sigma_n from the state before position n: begin-of-image stands before the first
+        before = outputs.deep.flatten(0, 1)[packed.places(packed.is_image) - 1]
         params = self.deep.params(before.view(*x.shape[:2], before.shape[-1]))
-        z, logdet = self.deep.transform.forward(flowed.z, params)
-        summed = logdet.sum(dim=(1, 2), dtype=at_least_float32(logdet))
+
+        # z = (u - mu) / sigma, with log |dz/du| = -log sigma
+        z, logdet = self.deep.transform.forward(u, params)
+        deep_logdet = logdet.sum(dim=(1, 2), dtype=at_least_float32(logdet))
         return Scores(
             z=z,
-            u=flowed.z,
-            log_prob=normal_log_prob(z) + summed + flowed.logdet,
-            token_nll=self._token_nll(streams.text, packed),
+            u=u,
+            log_prob=normal_log_prob(z) + deep_logdet + flowed.logdet,
+            token_nll=self._token_nll(outputs.text, packed),
         )
 
     def score_text(self, documents: Sequence[Document], x: Float[Tensor, "m n d"]) -> Scores:
         """Return the likelihoods of supervised tokens alone, without running the deep stream.
 
-        They are those of :meth:`score`, to the last bit, where the interleaving has
-        ``skips_to_text`` and all of these add nothing.
+        They equal those of :meth:`score`, to the last bit, where the interleaving has
+        ``skips_to_text`` and all of these are zero.
 
         Args:
             documents: As for :meth:`score`.
             x: As for :meth:`score`.
 
         Returns:
-            Scores with u in the place of z, and of images no likelihood.
+            Scores with u in the place of z, and without likelihoods of images.
 
         Raises:
             UserError: As :meth:`score`.
         """
-        packed, x = self._viewed(documents, x)
+        packed, x = self._modelled(documents, x)
         none = normal_log_prob(x[:0])
         if not packed.tokens.numel():
             return Scores(z=x, u=x, log_prob=none, token_nll=none)
@@ -163,32 +200,37 @@ class Pretzel(GenerativeModel):
     def vision_features(
         self, u: Float[Tensor, "m n d"], x: Float[Tensor, "m n d"]
     ) -> Float[Tensor, "m n s"] | None:
-        """Return what the vision-language model is shown of whole images, None for u."""
+        """Return the features of whole images that the VLM is shown in the place of u.
+
+        Returns:
+            One vector for each image position; None where the VLM is shown u, or no image.
+        """
         vision_input = self.interleaving.vision_input
         if vision_input is None or vision_input.is_causal:
             return None
         return vision_input.features(u, x, self.latent, self.vlm)
 
     def pack(self, documents: Sequence[Document]) -> PackedBatch:
-        """Pack what the interleaving models of documents, which of some may be nothing."""
+        """Pack the parts of documents that the interleaving models."""
         return self._pack(documents, [self.interleaving.view(document) for document in documents])
 
-    def _viewed(
+    def _modelled(
         self, documents: Sequence[Document], x: Float[Tensor, "m n d"]
     ) -> tuple[PackedBatch, Float[Tensor, "k n d"]]:
-        """Return what the interleaving models of documents, and the latents of its images."""
-        viewed = [self.interleaving.view(document) for document in documents]
-        x = x[_kept_images(documents, viewed, len(x))]
-        return self._pack(documents, viewed).to(x.device), x
+        """Return the parts of documents that the interleaving models, and the latents in them."""
+        views = [self.interleaving.view(document) for document in documents]
+        x = x[_kept_images(documents, views, len(x))]
+        return self._pack(documents, views).to(x.device), x
 
-    def _pack(self, documents: Sequence[Document], viewed: Sequence[Document]) -> PackedBatch:
+    def _pack(self, documents: Sequence[Document], views: Sequence[Document]) -> PackedBatch:
+        pairs = zip(documents, views, strict=True)
         # A document that is empty itself is left to the packer to refuse.
-        left = [v for d, v in zip(documents, viewed, strict=True) if v.segments or not d.segments]
-        if documents and not left:
+        nonempty = [view for document, view in pairs if view.segments or not document.segments]
+        if documents and not nonempty:
             return self.packer.nothing()
         if self.pack_length is None:
-            return self.packer(left)
-        return self.packer.fill(left, self.pack_length)
+            return self.packer(nonempty)
+        return self.packer.fill(nonempty, self.pack_length)
 
     def _token_nll(self, text: Tensor | None, packed: PackedBatch) -> Float[Tensor, " k"]:
         if text is None:
@@ -200,42 +242,50 @@ class Pretzel(GenerativeModel):
         return F.cross_entropy(logits, packed.targets.flatten()[supervised], reduction="none")
 
 
-def _kept_images(
-    documents: Sequence[Document], viewed: Sequence[Document], num_images: int
-) -> list[int] | slice:
-    """Return which images of documents their views hold: of each the first ones."""
-    kept: list[int] = []
-    count = 0
-    for document, view in zip(documents, viewed, strict=True):
-        kept += range(count, count + view.num_images)
-        count += document.num_images
-    if count != num_images:
-        raise UserError(f"these documents hold {count} images, got the latents of {num_images}")
-    return kept if len(kept) < count else slice(None)
-
-
 def stream_inputs(
     packed: PackedBatch,
     u: Float[Tensor, "m n d"],
     vision: Float[Tensor, "m n s"] | None = None,
 ) -> StreamInputs:
-    """Lay u, and what is seen, out at the image positions of packed sequences (causal)."""
+    """Return packed sequences as the inputs of both streams, images at their positions.
+
+    Args:
+        packed: Packed sequences.
+        u: Outputs of the shallow flow.
+        vision: Features of images that the VLM is shown in the place of u.
+    """
     places = packed.places(packed.is_image)
     return StreamInputs(
         tokens=packed.tokens,
         is_image=packed.is_image,
-        u=_laid_out(u, packed, places),
+        u=_at_places(u, packed, places),
         index=packed.index,
         positions=packed.positions,
         mask=None if packed.document is None else packed.mask,
         blocks=packed.block_mask,
-        vision=None if vision is None else _laid_out(vision, packed, places),
+        vision=None if vision is None else _at_places(vision, packed, places),
     )
 
 
-def _laid_out(
-    features: Float[Tensor, "m n c"], packed: PackedBatch, places: Int[Tensor, " k"]
+def _at_places(
+    features: Float[Tensor, "m n c"], packed: PackedBatch, places: Int[Tensor, " p"]
 ) -> Float[Tensor, "b l c"]:
-    dense = features.new_zeros(packed.tokens.numel(), features.shape[-1])
-    dense[places] = features.flatten(0, 1)
-    return dense.view(*packed.tokens.shape, -1)
+    """Return features at the given places of packed sequences, zeros elsewhere."""
+    rows = features.new_zeros(packed.tokens.numel(), features.shape[-1])
+    rows[places] = features.flatten(0, 1)
+    return rows.view(*packed.tokens.shape, -1)
+
+
+def _kept_images(
+    documents: Sequence[Document], views: Sequence[Document], num_images: int
+) -> list[int] | slice:
+    """Return which images of documents their views hold: of each document the first ones."""
+    kept: list[int] = []
+    count = 0
+    for document, view in zip(documents, views, strict=True):
+        kept += range(count, count + view.num_images)
+        count += document.num_images
+    if count != num_images:
+        raise UserError(f"these documents hold {count} images, got the latents of {num_images}")
+    # All images as a slice: indexing by a list would copy the latents.
+    return kept if len(kept) < count else slice(None)

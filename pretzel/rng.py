@@ -1,9 +1,9 @@
 """Seeded random streams: one independent generator for each purpose.
 
-Arms of an ablation that share a seed must see the same noise whatever else they draw (common
-random numbers). A stream is therefore derived from a key, such as ``(seed, "noise", step)``,
-and never from the global state. What others draw from the global state (dropout, a user's module)
-can be seeded by key as well, and saved in a checkpoint.
+Arms of an ablation that share a seed must get the same noise whatever other numbers they draw
+(common random numbers). A stream is therefore derived from a key, such as
+``(seed, "noise", step)``, and never from the global state. The global states, from which dropout
+and users' modules draw, can be seeded by key as well, and saved in a checkpoint.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ def stream(*key: int | str, device: torch.device | str = "cpu") -> torch.Generat
     """Return the generator that belongs to a key.
 
     Args:
-        key: What the numbers are for, for example ``(seed, "noise", step)``. Equal keys give
+        key: Purpose of the numbers, for example ``(seed, "noise", step)``. Equal keys give
             equal streams, in every process and on every machine.
-        device: Where the numbers are drawn; CPU streams are the reproducible ones.
+        device: Device of the generator; only CPU streams are equal on all machines.
 
     Returns:
         A freshly seeded ``torch.Generator``.
@@ -34,7 +34,7 @@ def seed_global(*key: int | str) -> None:
     """Seed the global states of Python, numpy and torch, on all devices, by a key.
 
     Args:
-        key: What the numbers are for, as in :func:`stream`.
+        key: Purpose of the numbers, as in :func:`stream`.
     """
     number = _number(key)
     random.seed(number)
@@ -46,7 +46,7 @@ def global_states(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Return the global random states in types that ``torch.load(weights_only=True)`` reads.
 
     Args:
-        device: Its state is among them, if it is a GPU.
+        device: A GPU whose state is included.
     """
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -61,11 +61,11 @@ def global_states(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def set_global_states(states: dict[str, Any], device: torch.device | str = "cpu") -> None:
-    """Put back what :func:`global_states` returned.
+    """Restore the states that :func:`global_states` returned.
 
     Args:
         states: The states.
-        device: Takes the GPU's state, if it is one and there is such a state.
+        device: A GPU that gets the saved state of one, if there is one.
     """
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
@@ -77,5 +77,6 @@ def set_global_states(states: dict[str, Any], device: torch.device | str = "cpu"
 
 
 def _number(key: tuple[int | str, ...]) -> int:
+    """Return a seed of 63 bits: torch takes no larger ones."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
