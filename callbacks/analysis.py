@@ -17,7 +17,7 @@ from callbacks.evaluation import BatchEvaluation, Evaluation, check_counts
 from callbacks.protocols import HasEvaluationSamples, datamodule_of
 from callbacks.reporting import Stage, gather
 from pretzel.errors import UserError
-from pretzel.flow.block.base import at_least_float32
+from pretzel.flow.precision import at_least_float32
 from pretzel.interleave.skips import SkipConnection
 from pretzel.model import Pretzel
 from pretzel.sequence.document import DocumentBatch

@@ -1,4 +1,4 @@
-"""The flow: blocks, transforms, scan orders, the deep stream, the split of layers."""
+"""Normalizing flows of latent grids: blocks and their parts, the deep stream, the layer split."""
 
 from pretzel.flow.af_block import AFBlock
 from pretzel.flow.block import AutoregressiveBlock, FlowBlock, Flowed, FlowStack, Identity

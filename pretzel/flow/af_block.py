@@ -7,7 +7,7 @@ from torch import nn
 
 from pretzel.flow.block import AutoregressiveBlock
 from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory, Rotation
-from pretzel.flow.context import Context, ContextFactory, Read
+from pretzel.flow.context import Context, ContextFactory, ContextInputs
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.positions import AxialPositions, PositionsFactory
 from pretzel.flow.sizes import check_sizes
@@ -19,19 +19,19 @@ from pretzel.typing import Float, Tensor
 
 @dataclass(kw_only=True)
 class AFCache:
-    """What one pass over the positions of an :class:`AFBlock` keeps.
+    """Cache of one pass over the positions of an :class:`AFBlock`.
 
     Attributes:
-        rows: Rows of the batch.
+        num_rows: Rows of the batch.
         network: The conditioner's cache, with the prefix committed.
-        read: What is read of the context.
-        embedding: Added to the network's input at each position; None for nothing.
+        context: The network's inputs from the context.
+        embedding: Vectors added to the network's input at each position; None for none.
         rotation: Rotary positions of every position; None for none.
     """
 
-    rows: int
+    num_rows: int
     network: ConditionerCache
-    read: Read
+    context: ContextInputs
     embedding: Float[Tensor, "#b n w"] | None
     rotation: Rotation | None
 
@@ -40,8 +40,8 @@ class AFBlock(AutoregressiveBlock[AFCache]):
     """An autoregressive flow block: scan order, causal network, elementwise transform, as parts.
 
     With a start token the network reads it, then x_0 .. x_{N-2}, and its output at a position
-    gives the parameters of that position; without one it reads x_0 .. x_{N-1}, and outputs move
-    on by one. The i-th input is told the place of the i-th position of the scan either way. The
+    gives the parameters of that position; without one it reads x_0 .. x_{N-1}, and its outputs are
+    shifted by one. Either way the i-th input has the place of the i-th position of the scan. The
     head starts at zero, so that the block starts as the identity.
 
     Args:
@@ -51,11 +51,9 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         permutation: Scan order (given by the parent).
         transform: Elementwise transform.
         conditioner: Causal network.
-        positions: How it is told where a position stands; None for
-            :class:`~pretzel.flow.positions.AxialPositions`.
-        start: What stands before the first position; None for
-            :class:`~pretzel.flow.start_token.StartToken`.
-        context: How a context is read; None for a block without.
+        positions: Positional encoding; None for :class:`~pretzel.flow.positions.AxialPositions`.
+        start: Start of the scan; None for :class:`~pretzel.flow.start_token.StartToken`.
+        context: Reader of the context; None for a block without.
 
     Raises:
         UserError: If a size is not positive.
@@ -111,16 +109,15 @@ class AFBlock(AutoregressiveBlock[AFCache]):
 
         Args:
             x: Positions in the order of the permutation.
-            context: What the block is conditioned on.
+            context: Condition of each row, where ``reads_context``.
         """
-        read = self._read(context)
-        h = self._inputs(x, read)
-        length = 0
-        if read.prefix is not None:
-            length = read.prefix.shape[1]
-            h = torch.cat([read.prefix, h], dim=1)
-        rotation = self._rotation(length if read.prefix is not None else None, h.dtype)
-        out: Tensor = self.conditioner(h, rotation, modulation=read.modulation)
+        context_inputs = self._read(context)
+        h = self._inputs(x, context_inputs)
+        prefix = context_inputs.prefix
+        if prefix is not None:
+            h = torch.cat([prefix, h], dim=1)
+        rotation = self._rotation(None if prefix is None else prefix.shape[1], h.dtype)
+        out: Tensor = self.conditioner(h, rotation, modulation=context_inputs.modulation)
         return out
 
     def parameters_of(self, states: Float[Tensor, "b n w"]) -> Float[Tensor, "b n p"]:
@@ -136,25 +133,26 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         context: Context | None = None,
         temperature: Float[Tensor, " b"] | None = None,
     ) -> AFCache:
-        """Return a cache with room for all positions, the prefix committed."""
-        read = self._read(context)
-        length = None if read.prefix is None else read.prefix.shape[1]
+        """Return a cache for all positions, the prefix committed."""
+        inputs = self._read(context)
+        length = None if inputs.prefix is None else inputs.prefix.shape[1]
         cache = self.conditioner.new_cache(batch_size, len(self.order) + (length or 0), temperature)
         rotation = self._rotation(length, self.head.weight.dtype)
-        if read.prefix is not None and length:
-            self.conditioner(read.prefix, _part(rotation, 0, length), None, cache, read.modulation)
+        if inputs.prefix is not None and length:
+            places = _slice(rotation, 0, length)
+            self.conditioner(inputs.prefix, places, None, cache, inputs.modulation)
         embedding = self.positions.embed(self.coordinates)
         if embedding is not None:
             embedding = embedding[None]
-        if read.added is not None:
-            added = read.added[:, None]
+        if inputs.added is not None:
+            added = inputs.added[:, None]
             embedding = added if embedding is None else embedding + added
         return AFCache(
-            rows=batch_size,
+            num_rows=batch_size,
             network=cache,
-            read=read,
+            context=inputs,
             embedding=embedding,
-            rotation=_part(rotation, length or 0, None),
+            rotation=_slice(rotation, length or 0, None),
         )
 
     def step(
@@ -163,11 +161,10 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         """Run the network over one position."""
         if self.start.shifts_outputs:
             if previous is None:
-                return self._nothing(cache, 1)[:, 0]
+                return self._zero_params(cache)[:, 0]
             h, place = self.input(previous)[:, None], index - 1
         else:
-            first = previous is None
-            h = self._first(cache) if first else self.input(previous)[:, None]
+            h = self._start_input(cache) if previous is None else self.input(previous)[:, None]
             place = index
         y = self._run(h, place, cache)
         params: Tensor = self.head(y[:, 0])
@@ -182,27 +179,28 @@ class AFBlock(AutoregressiveBlock[AFCache]):
             y = self._run(h, max(start - 1, 0), cache) if h.shape[1] else h
             params: Tensor = self.head(y)
             if start == 0:
-                params = torch.cat([self._nothing(cache, 1), params], dim=1)
+                params = torch.cat([self._zero_params(cache), params], dim=1)
             return params
         if start == 0:
-            h = torch.cat([self._first(cache), h], dim=1)
+            h = torch.cat([self._start_input(cache), h], dim=1)
         params = self.head(self._run(h, start, cache))
         return params
 
     def rewind(self, start: int, stop: int, cache: AFCache) -> None:
         """Forget the keys and values of the last evaluation."""
-        unread = self.start.shifts_outputs and start == 0  # the first position reads nothing
-        cache.network.rewind(stop - start - unread)
+        # Where outputs are shifted, the parameters of the first position need no input.
+        no_input = self.start.shifts_outputs and start == 0
+        cache.network.rewind(stop - start - no_input)
 
-    def _read(self, context: Context | None) -> Read:
+    def _read(self, context: Context | None) -> ContextInputs:
         if self.context is None or context is None:
-            return Read()
+            return ContextInputs()
         if context.is_floating_point():
             context = context.to(self.head.weight.dtype)
-        read: Read = self.context(context)
-        return read
+        inputs: ContextInputs = self.context(context)
+        return inputs
 
-    def _inputs(self, x: Tensor, read: Read) -> Tensor:
+    def _inputs(self, x: Tensor, context: ContextInputs) -> Tensor:
         if self.start.shifts_outputs:
             h = self.input(x)
         else:
@@ -210,7 +208,7 @@ class AFBlock(AutoregressiveBlock[AFCache]):
             h = torch.cat([first, self.input(x[:, :-1])], dim=1)
         embedding = self.positions.embed(self.coordinates)
         h = h if embedding is None else h + embedding
-        out: Tensor = h if read.added is None else h + read.added[:, None]
+        out: Tensor = h if context.added is None else h + context.added[:, None]
         return out
 
     def _rotation(self, length: int | None, dtype: torch.dtype) -> Rotation | None:
@@ -226,19 +224,19 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         if cache.embedding is not None:
             shared = cache.embedding.shape[1] == 1  # one vector for all positions
             h = h + (cache.embedding if shared else cache.embedding[:, place:end])
-        rotation = _part(cache.rotation, place, end)
-        out: Tensor = self.conditioner(h, rotation, None, cache.network, cache.read.modulation)
+        rotation = _slice(cache.rotation, place, end)
+        out: Tensor = self.conditioner(h, rotation, None, cache.network, cache.context.modulation)
         return out
 
-    def _first(self, cache: AFCache) -> Tensor:
+    def _start_input(self, cache: AFCache) -> Tensor:
         token: Tensor = self.start(self.input)
-        return token.expand(cache.rows, 1, -1)
+        return token.expand(cache.num_rows, 1, -1)
 
-    def _nothing(self, cache: AFCache, positions: int) -> Tensor:
-        return self.head.weight.new_zeros(cache.rows, positions, self.num_params)
+    def _zero_params(self, cache: AFCache) -> Tensor:
+        return self.head.weight.new_zeros(cache.num_rows, 1, self.num_params)
 
 
-def _part(rotation: Rotation | None, start: int, stop: int | None) -> Rotation | None:
+def _slice(rotation: Rotation | None, start: int, stop: int | None) -> Rotation | None:
     if rotation is None:
         return None
     return rotation[0][..., start:stop, :], rotation[1][..., start:stop, :]

@@ -1,10 +1,11 @@
-"""Preallocated key-value caches, owned by the sampler and handed to the model explicitly."""
+"""Preallocated key-value caches, owned by the sampler and passed to the model explicitly."""
 
 import copy
 
 import torch
 
 from pretzel.flow.conditioner import ConditionerCache
+from pretzel.flow.precision import linear_dtype
 from pretzel.typing import Float, Int, Tensor
 
 
@@ -37,7 +38,7 @@ class KVCache(ConditionerCache):
         temperature: Float[Tensor, " b"] | None = None,
     ) -> None:
         shape = (num_layers, batch_size, num_heads, max_length, head_dim)
-        self.keys = torch.empty(shape, dtype=_computed_dtype(reference), device=reference.device)
+        self.keys = torch.empty(shape, dtype=linear_dtype(reference), device=reference.device)
         self.values = torch.empty_like(self.keys)
         self.max_length = max_length
         self.length = 0
@@ -55,7 +56,7 @@ class KVCache(ConditionerCache):
     ) -> tuple[Float[Tensor, "b heads k e"], Float[Tensor, "b heads k e"]]:
         """Store the new positions of one layer; return views of all positions so far.
 
-        Nothing is held before :meth:`commit`, when the last layer has written.
+        They are positions of the cache only after :meth:`commit`, when all layers have written.
 
         Raises:
             ValueError: If the positions do not fit.
@@ -68,7 +69,7 @@ class KVCache(ConditionerCache):
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def commit(self, num_positions: int) -> None:
-        """Keep the last ``num_positions`` that every layer has written."""
+        """Keep the last ``num_positions``, which every layer has written."""
         self.length += num_positions
 
     def rewind(self, num_positions: int) -> None:
@@ -82,7 +83,7 @@ class KVCache(ConditionerCache):
         self.length -= num_positions
 
     def select(self, rows: Int[Tensor, " k"]) -> "KVCache":
-        """Return a cache of the given rows (repeats allowed), with the same room."""
+        """Return a cache of the given rows (repeats allowed), of the same ``max_length``."""
         chosen = copy.copy(self)
         chosen.keys = filled_rows(self.keys, rows, self.length)
         chosen.values = filled_rows(self.values, rows, self.length)
@@ -91,19 +92,9 @@ class KVCache(ConditionerCache):
 
 
 def filled_rows(
-    held: Float[Tensor, "*layers b h n d"], rows: Int[Tensor, " k"], length: int
+    cached: Float[Tensor, "*layers b h n d"], rows: Int[Tensor, " k"], length: int
 ) -> Float[Tensor, "*layers k h n d"]:
-    """Return the given rows of a cache with the same room; only what is filled is copied."""
-    chosen = held.new_empty(*held.shape[:-4], len(rows), *held.shape[-3:])
-    chosen[..., :length, :] = held[..., rows, :, :length, :]
+    """Return the given rows of a cache, of the same size; only filled positions are copied."""
+    chosen = cached.new_empty(*cached.shape[:-4], len(rows), *cached.shape[-3:])
+    chosen[..., :length, :] = cached[..., rows, :, :length, :]
     return chosen
-
-
-def _computed_dtype(reference: Tensor) -> torch.dtype:
-    """Return the dtype of what a linear map with parameters such as this one returns."""
-    kind = reference.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return (
-            reference.dtype if reference.dtype == torch.float64 else torch.get_autocast_dtype(kind)
-        )
-    return reference.dtype

@@ -1,4 +1,4 @@
-"""The causal network inside an autoregressive block, whatever it is made of."""
+"""The contract of conditioners: the causal network inside an autoregressive block."""
 
 from abc import ABC, abstractmethod
 from typing import Generic, Protocol, TypeVar, runtime_checkable
@@ -15,10 +15,10 @@ Rotation = tuple[Tensor, Tensor]
 
 
 class ConditionerCache(ABC):
-    """What a conditioner keeps of the positions before; allocated once, owned by the sampler.
+    """A conditioner's state of the positions before; allocated once, owned by the sampler.
 
     Attributes:
-        length: Positions held so far.
+        length: Positions committed so far.
     """
 
     length: int
@@ -29,18 +29,18 @@ class ConditionerCache(ABC):
 
     @abstractmethod
     def select(self, rows: Int[Tensor, " k"]) -> "ConditionerCache":
-        """Return a cache of the given rows (repeats allowed), with the same room."""
+        """Return a cache of the given rows (repeats allowed), of the same ``max_length``."""
 
 
 class Conditioner(nn.Module, ABC, Generic[CacheT]):
     """A causal network over hidden states: output i reads inputs 0..i.
 
-    Shift, start token, positions, head and transform are the block's business: a conditioner only
-    has to be causal, and to say the same thing with a cache as without.
+    Shift, start token, positions, head and transform belong to the block: a conditioner only has to
+    be causal, and to compute the same with a cache as without.
 
     Attributes:
         width: Channels of the hidden states.
-        rotary_dim: Channels of a head that rotary positions turn; 0 for a network without.
+        rotary_dim: Channels of a head that rotary positions rotate; 0 for a network without.
     """
 
     width: int
@@ -60,9 +60,9 @@ class Conditioner(nn.Module, ABC, Generic[CacheT]):
         Args:
             h: Inputs of the new positions.
             rotation: Their rotary positions; None where ``rotary_dim`` is 0.
-            mask: Which position may read another, the cache's first; None for causal
+            mask: Which position may read another, those of the cache first; None for causal
                 reading over right-padded rows. A network that is not attention may refuse one.
-            cache: Of the positions before; receives the new ones.
+            cache: Cache of the positions before; the new ones are committed to it.
             modulation: Shift, scale and gate of both branches of every layer (adaLN); a network
                 without may refuse one.
         """
@@ -75,14 +75,14 @@ class Conditioner(nn.Module, ABC, Generic[CacheT]):
 
         Args:
             batch_size: Rows.
-            max_length: Positions that must fit.
+            max_length: Most positions that it is to hold.
             temperature: Divides the attention logits of each row; None for 1. A network without
                 attention may refuse one.
         """
 
 
 class LayeredConditioner(Conditioner[CacheT], Generic[CacheT]):
-    """A conditioner that can stop between layers, so that another stream can join in.
+    """A conditioner that can stop between layers, where another stream can be added.
 
     ``forward`` is :meth:`run` over all layers, then :meth:`finish`.
 

@@ -1,4 +1,4 @@
-"""How a block reads what it is conditioned on: a prefix, an added vector, or adaLN.
+"""Conditioning of blocks on a context: as a prefix, an added vector, or adaLN.
 
 A context is a batch of class labels, int64 [b] with -1 for "no class", or of text states,
 [b, l, c]. The null context of guidance is one of the same kind.
@@ -20,12 +20,12 @@ Context = Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
-    """What a block's network is given of a context; what is None it is not given.
+class ContextInputs:
+    """Inputs of a block's network made from a context; None for those that it does not have.
 
     Attributes:
         prefix: Inputs of positions that stand before the image.
-        added: Added to the input of every image position.
+        added: Vector added to the input of every image position.
         modulation: Shift, scale and gate of attention, then of the MLP, for each layer.
     """
 
@@ -35,7 +35,7 @@ class Read:
 
 
 class ContextReader(nn.Module, ABC):
-    """Turns a context into what the network of a block is given.
+    """Turns a context into inputs of the network of a block.
 
     Attributes:
         has_prefix: Whether positions are put before the image.
@@ -44,16 +44,16 @@ class ContextReader(nn.Module, ABC):
     has_prefix: bool = False
 
     @abstractmethod
-    def forward(self, context: Context) -> Read:
-        """Read a context."""
+    def forward(self, context: Context) -> ContextInputs:
+        """Return the network's inputs for a context."""
 
     @abstractmethod
     def example(self, num_rows: int) -> Context:
-        """Return different contexts that can be read, for the laws."""
+        """Return different contexts of the right kind, for the laws."""
 
 
 class ContextVector(nn.Module, ABC):
-    """One vector for a context."""
+    """Turns a context into one vector."""
 
     @abstractmethod
     def forward(self, context: Context) -> Float[Tensor, "b w"]:
@@ -61,7 +61,7 @@ class ContextVector(nn.Module, ABC):
 
     @abstractmethod
     def example(self, num_rows: int) -> Context:
-        """Return different contexts that can be read, for the laws."""
+        """Return different contexts of the right kind, for the laws."""
 
 
 @runtime_checkable
@@ -93,8 +93,8 @@ class ClassVector(ContextVector):
     def forward(self, context: Context) -> Float[Tensor, "b w"]:
         """Look labels up.
 
-        The range of labels on an accelerator is not looked at, which would make it wait: whoever
-        makes labels knows theirs (:meth:`pretzel.tarflow.condition.Condition.check`).
+        The range of labels on an accelerator is not checked, which would make it wait: a condition
+        checks its own (:meth:`pretzel.tarflow.condition.Condition.check`).
 
         Raises:
             UserError: If the context is no batch of labels, or a label on a CPU is out of range.
@@ -109,9 +109,9 @@ class ClassVector(ContextVector):
                 f"context of a ClassVector must be labels below num_classes={self.num_classes} "
                 f"(-1 for none), got {int(context.max())}"
             )
-        none = (context < 0)[:, None]
-        chosen = self.vectors[context.clamp(min=0)]
-        return torch.where(none, self.vectors.mean(dim=0), chosen)
+        is_null = (context < 0)[:, None]
+        vectors = self.vectors[context.clamp(min=0)]
+        return torch.where(is_null, self.vectors.mean(dim=0), vectors)
 
     def example(self, num_rows: int) -> Context:
         """Return all labels in turn, none included."""
@@ -176,7 +176,7 @@ class PooledText(ContextVector):
 
 
 class PrefixContext(ContextReader):
-    """Text states stand before the image, mapped linearly; all are causal (STARFlow).
+    """Text states as positions before the image, mapped linearly; all are causal (STARFlow).
 
     Args:
         width: Channels of the network (given by the parent).
@@ -190,18 +190,30 @@ class PrefixContext(ContextReader):
         super().__init__()
         self.linear = TextMap(channels, width)
 
-    def forward(self, context: Context) -> Read:
+    def forward(self, context: Context) -> ContextInputs:
         """Map the states."""
         self.linear.check(context, self)
-        return Read(prefix=self.linear(context))
+        return ContextInputs(prefix=self.linear(context))
 
     def example(self, num_rows: int) -> Context:
         """Return random states of three tokens."""
         return self.linear.example(num_rows)
 
 
-class AddedContext(ContextReader):
-    """A vector of the context is added to the input of every position (TarFlow).
+class VectorReader(ContextReader, ABC):
+    """Reads a context by one vector of it."""
+
+    def __init__(self, vector: ContextVector) -> None:
+        super().__init__()
+        self.vector = vector
+
+    def example(self, num_rows: int) -> Context:
+        """Return contexts of the vector."""
+        return self.vector.example(num_rows)
+
+
+class AddedContext(VectorReader):
+    """A vector of the context, added to the input of every position (TarFlow).
 
     Args:
         width: Channels of the network (given by the parent).
@@ -210,20 +222,15 @@ class AddedContext(ContextReader):
     """
 
     def __init__(self, width: int, num_layers: int, *, vector: VectorFactory) -> None:
-        super().__init__()
-        self.vector = vector(width)
+        super().__init__(vector(width))
 
-    def forward(self, context: Context) -> Read:
+    def forward(self, context: Context) -> ContextInputs:
         """Return the vector."""
-        return Read(added=self.vector(context))
-
-    def example(self, num_rows: int) -> Context:
-        """Return contexts of the vector."""
-        return self.vector.example(num_rows)
+        return ContextInputs(added=self.vector(context))
 
 
-class AdaLN(ContextReader):
-    """A vector of the context shifts, scales and gates both branches of every layer.
+class AdaLN(VectorReader):
+    """A vector of the context that shifts, scales and gates both branches of every layer.
 
     The map from the vector starts at zero and a gate multiplies by 1 + gate, so that a block
     starts as one without context (adaLN-Zero, arXiv 2212.09748, starts with closed gates instead).
@@ -235,21 +242,16 @@ class AdaLN(ContextReader):
     """
 
     def __init__(self, width: int, num_layers: int, *, vector: VectorFactory) -> None:
-        super().__init__()
-        self.vector = vector(width)
+        super().__init__(vector(width))
         self.map = nn.Linear(width, num_layers * 6 * width)
         nn.init.zeros_(self.map.weight)
         nn.init.zeros_(self.map.bias)
 
-    def forward(self, context: Context) -> Read:
+    def forward(self, context: Context) -> ContextInputs:
         """Return the modulation of every layer."""
         vector = self.vector(context)
         modulation = self.map(nn.functional.silu(vector))
-        return Read(modulation=modulation.view(len(vector), -1, 6, vector.shape[-1]))
-
-    def example(self, num_rows: int) -> Context:
-        """Return contexts of the vector."""
-        return self.vector.example(num_rows)
+        return ContextInputs(modulation=modulation.view(len(vector), -1, 6, vector.shape[-1]))
 
 
 @runtime_checkable

@@ -16,16 +16,17 @@ from pretzel.flow.conditioner import (
 from pretzel.flow.positions import AxialPositions, PositionsFactory
 from pretzel.flow.sizes import check_grid, check_sizes
 from pretzel.flow.transforms import Transform
+from pretzel.flow.transforms.base import with_free_params
 from pretzel.sequence.masks import Mask
 from pretzel.typing import Float, Int, Tensor
 
 
 class DeepStream(nn.Module):
-    """The deep autoregressive block, over text and image positions alike.
+    """The deep autoregressive block, over the interleaved text and image positions.
 
     Unlike a shallow block it shares its positions with the vision-language model: the input at an
     image position is that position's own u, and the state *before* it (begin-of-image for the
-    first) gives its parameters. The interleaving decides what enters beside u.
+    first) gives its parameters. The interleaving adds other inputs to u.
 
     Args:
         channels: Channels D of u (given by the parent).
@@ -33,12 +34,10 @@ class DeepStream(nn.Module):
         num_layers: Layers (given by the split).
         transform: Elementwise transform of u given the state before.
         conditioner: Causal network.
-        positions: How it is told where a position stands; None for
-            :class:`~pretzel.flow.positions.AxialPositions`.
+        positions: Positional encoding; None for :class:`~pretzel.flow.positions.AxialPositions`.
 
     Raises:
-        UserError: If a size is not positive, or the positions cannot be told while a text is still
-            being written.
+        UserError: If a size is not positive, or the encoding needs the final length of a text.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class DeepStream(nn.Module):
     def embed(
         self, u: Float[Tensor, "b l d"], positions: Int[Tensor, "b l a"]
     ) -> Float[Tensor, "b l w"]:
-        """Return P_in(u) with the learned embedding of the place on the grid."""
+        """Return P_in(u) plus the learned embedding of the place on the grid."""
         out: Tensor = self.input(u)
         embedding = self.positions.embed(positions[..., 1:])
         return out if embedding is None else out + embedding
@@ -92,7 +91,7 @@ class DeepStream(nn.Module):
         With a cache the new positions are committed to it.
 
         Args:
-            inputs: c_t, what the interleaving lets in at each position.
+            inputs: c_t, the interleaving's input at each position.
             positions: Text axis, then the coordinates of the grid.
             mask: Which key a query may attend; None for causal over right-padded rows.
             cache: Keys and values of the positions before.
@@ -108,7 +107,7 @@ class DeepStream(nn.Module):
         mask: Mask | None = None,
         cache: ConditionerCache | None = None,
     ) -> "DeepRun":
-        """Return a run over new positions that can stop between layers.
+        """Return a pass over new positions that can stop between layers.
 
         Raises:
             UserError: If the conditioner cannot.
@@ -135,19 +134,15 @@ class DeepStream(nn.Module):
             before: States before positions start, start + 1, ...
             start: The first of them.
         """
-        out: Tensor = self.head(before)
-        if self.free is None:
-            return out
-        own = self.free[start : start + out.shape[1]]
-        return torch.cat([own.expand(len(out), -1, -1), out], dim=-1)
+        return with_free_params(self.free, self.head(before), start)
 
 
 class DeepRun:
-    """One chunk of positions on its way through the layers of the deep stream.
+    """A pass of new positions through the deep stream, some layers at a time.
 
     Args:
         conditioner: The layers.
-        rotation: Rotary positions of the chunk.
+        rotation: Rotary positions of the new positions.
         mask: Which key a query may attend.
         cache: Keys and values of the positions before.
     """
@@ -170,7 +165,7 @@ class DeepRun:
         return self.conditioner.run(h, start, self.done, *self.arguments)
 
     def finish(self, h: Float[Tensor, "b l w"]) -> Float[Tensor, "b l w"]:
-        """Return y_D once all layers have run; commit the chunk to the cache."""
+        """Return y_D once all layers have run; commit the positions to the cache."""
         assert self.done == self.conditioner.num_layers
         return self.conditioner.finish(h, self.cache)
 

@@ -1,4 +1,4 @@
-"""What the training module, the callbacks and the samplers ask of a model of images."""
+"""The contract of generative models, for the training module, callbacks and samplers."""
 
 import math
 from abc import ABC, abstractmethod
@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from pretzel.flow.precision import at_least_float32
 from pretzel.flow.transforms import Transform
 from pretzel.latent.base import LatentSpace
 from pretzel.rng import stream
@@ -39,12 +40,12 @@ class ImageLikelihood:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Everything the losses need.
+    """Likelihoods of a batch, as the losses take them.
 
     Attributes:
         z: Noise that each image maps to, in raster order.
         u: Output of the shallow flow.
-        log_prob: Log-density of each noised latent, in nats; of none where text alone is scored.
+        log_prob: Log-density of each noised latent, in nats; empty where text alone is scored.
         token_nll: Negative log-likelihood of every supervised token, in nats.
     """
 
@@ -56,7 +57,7 @@ class Scores:
 
 @runtime_checkable
 class FrozenPart(Protocol):
-    """A part that never trains and is named, not saved, in checkpoints."""
+    """A part that never trains: a checkpoint has its identity in the place of its weights."""
 
     @property
     def identity(self) -> str:
@@ -65,7 +66,7 @@ class FrozenPart(Protocol):
 
 
 class GenerativeModel(nn.Module, ABC):
-    """A model of images in a latent space, perhaps given text, perhaps answering in text.
+    """A model of images in a latent space, perhaps conditioned on text, perhaps predicting text.
 
     Attributes:
         latent: Space in which images are modelled, with its noise; frozen.
@@ -93,7 +94,7 @@ class GenerativeModel(nn.Module, ABC):
 
         Args:
             documents: Documents in whose order the images come.
-            x: Noised latents of all images, those that the model's view drops included.
+            x: Noised latents of all images, those that the model ignores included.
 
         Raises:
             UserError: If the documents do not hold ``m`` images.
@@ -127,7 +128,7 @@ class GenerativeModel(nn.Module, ABC):
         return torch.randn(shape, generator=stream(*key)).to(self.device, self.dtype)
 
     def sample_noise(self, keys: Sequence[str], *purpose: int | str) -> Float[Tensor, "m n d"]:
-        """Return noise keyed by sample, the same in every batch the sample is part of."""
+        """Return noise keyed by sample, the same in every batch that holds the sample."""
         rows = [self.noise(1, *purpose, key) for key in keys]
         return torch.cat(rows) if rows else self.noise(0, *purpose)
 
@@ -144,7 +145,7 @@ class GenerativeModel(nn.Module, ABC):
         return self.score(batch.documents, self.encode(batch.images, noise))
 
     def log_prob(self, batch: DocumentBatch, noise: Float[Tensor, "m n d"]) -> ImageLikelihood:
-        """Return the exact log-likelihood of the noised images given what stands before them."""
+        """Return the exact log-likelihood of the noised images given the text before them."""
         sigma = self.latent.noise
         floor = 0.5 * (LOG_2PI + 1) + math.log(sigma) if sigma > 0 else -math.inf
         return ImageLikelihood(
@@ -160,5 +161,5 @@ class GenerativeModel(nn.Module, ABC):
 
 def normal_log_prob(z: Float[Tensor, "m n d"]) -> Float[Tensor, " m"]:
     """Return the log-density of each sample under N(0, I), in nats, float32 at least."""
-    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    z = z.to(at_least_float32(z))
     return -0.5 * (z.square() + LOG_2PI).sum(dim=(1, 2))

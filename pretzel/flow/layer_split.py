@@ -1,4 +1,4 @@
-"""How a budget is divided between shallow blocks and the deep block."""
+"""Splits of a budget of layers or parameters between shallow blocks and the deep block."""
 
 import math
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ class Layers:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCosts:
-    """What one layer costs.
+    """Parameters of one layer.
 
     Attributes:
         shallow: Parameters of one layer of a shallow block; 0 where there is none.
@@ -40,7 +40,7 @@ class LayerCosts:
 def layer_costs(
     shallow: Callable[[int], nn.Module], deep: Callable[[int], nn.Module]
 ) -> LayerCosts:
-    """Return what a second layer adds to the parameters of a block.
+    """Return the parameters of one layer: those that a second layer adds to a block.
 
     The blocks are built on the meta device: no memory, no random number is used.
 
@@ -70,7 +70,7 @@ class Split(ABC):
 
 
 class ExplicitSplit(Split):
-    """Layers written out.
+    """Layers given explicitly.
 
     Args:
         shallow: Layers of each shallow block, data side first; empty for none.
@@ -89,7 +89,7 @@ class ExplicitSplit(Split):
         self.deep = deep
 
     def layers(self, costs: Callable[[], LayerCosts]) -> Layers:
-        """Return what was written."""
+        """Return the given layers."""
         return Layers(shallow=self.shallow, deep=self.deep)
 
 
@@ -169,8 +169,8 @@ class ParameterSplit(Split):
         each = 0
         if self.num_shallow:
             each = _nearest(self.shallow_fraction * self.total / self.num_shallow, cost.shallow)
-        left = self.total - each * self.num_shallow * cost.shallow
-        deep = _nearest(float(left), cost.deep)
+        remaining = self.total - each * self.num_shallow * cost.shallow
+        deep = _nearest(float(remaining), cost.deep)
         if deep < 1 or (self.num_shallow and each < 1):
             raise UserError(
                 f"total={self.total} parameters with shallow_fraction={self.shallow_fraction} must "

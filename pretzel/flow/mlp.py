@@ -1,4 +1,4 @@
-"""The position-wise branch of a transformer layer."""
+"""MLPs: the position-wise branch of a transformer layer."""
 
 import math
 from abc import ABC, abstractmethod
@@ -55,7 +55,7 @@ class GatedMLP(nn.Module, ABC):
 
     @abstractmethod
     def activate(self, gate: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
-        """Return what multiplies the other half."""
+        """Return the factor of the other half."""
 
     def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
         """Map the last axis."""

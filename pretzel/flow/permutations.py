@@ -1,4 +1,4 @@
-"""The order in which a block visits the latent grid."""
+"""Scan orders: the order in which a block visits the latent grid."""
 
 import math
 from abc import ABC, abstractmethod
@@ -78,10 +78,10 @@ class FlipWithinFrame(Permutation):
 
 
 class FixedRandom(Permutation):
-    """One random order, drawn once and kept.
+    """One random order, fixed by its seed.
 
     Args:
-        seed: Seed of the order; different blocks want different seeds.
+        seed: Seed of the order; give different blocks different seeds.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Sizes that a part can be built with."""
+"""Checks of the sizes that parts are built with."""
 
 from pretzel.errors import UserError
 

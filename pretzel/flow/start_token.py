@@ -1,4 +1,4 @@
-"""What stands before the first position of a block, whose parameters depend on nothing."""
+"""Start of the scan: the input before the first position, whose parameters depend on no other."""
 
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
@@ -10,12 +10,12 @@ from pretzel.typing import Float, Tensor
 
 
 class Start(nn.Module, ABC):
-    """Where the parameters of the first position come from.
+    """Start of the scan, where there is no position before.
 
     Attributes:
-        shifts_outputs: Whether the first position gets none (it passes unchanged) and the output
-            at each position is for the next; otherwise a token stands before the first position,
-            and the output at each is for itself.
+        shifts_outputs: Whether the first position has no parameters (it passes unchanged) and the
+            output at each position gives those of the next; otherwise a token stands before the
+            first position, and inputs are shifted by one in the place of outputs.
     """
 
     shifts_outputs: bool = False
@@ -65,7 +65,7 @@ class LatentStart(Start):
 
 
 class ZeroShift(Start):
-    """No token: outputs move on by one position, and the first passes unchanged (TarFlow).
+    """No token: outputs are shifted by one position, and the first passes unchanged (TarFlow).
 
     Args:
         channels: Not used (given by the parent).

@@ -1,4 +1,4 @@
-"""The causal transformer of every flow block: pre-norm, RoPE, SDPA, and its options.
+"""The causal transformer of flow blocks: pre-norm, RoPE, SDPA, and its options.
 
 With equal-length or right-padded rows attention runs with ``is_causal`` and no mask is ever
 materialised. Behind a cache a single position needs no mask, several get a lower-right causal one;
@@ -30,7 +30,7 @@ class Attention(nn.Module):
         num_kv_heads: Key and value heads, each shared by equally many query heads.
         norm: Norm of queries and keys before RoPE; None for none.
         bias: Whether the linear maps have one.
-        gated: Whether a sigmoid gate multiplies what the heads return (arXiv 2505.06708).
+        gated: Whether a sigmoid gate multiplies the heads' outputs (arXiv 2505.06708).
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Attention(nn.Module):
         b, length, _ = x.shape
         count = self.num_heads + 2 * self.num_kv_heads
         heads = self.qkv(x).view(b, length, count, self.head_dim).transpose(1, 2)
-        query, key, value = self._placed(heads, rotation)
+        query, key, value = self._query_key_value(heads, rotation)
         if cache is not None:
             if cache.query_scale is not None:
                 query = query * cache.query_scale
@@ -78,20 +78,20 @@ class Attention(nn.Module):
         out: Tensor = self.out(y)
         return out
 
-    def _placed(
+    def _query_key_value(
         self, heads: Float[Tensor, "b heads l e"], rotation: Rotation | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and keys, normalised and rotated, and values."""
         counts = [self.num_heads, self.num_kv_heads]
         if is_step(self.query_norm, heads) and is_step(self.key_norm, heads):
-            # In fewer calls: queries and keys at once, up to the gains of their norms.
-            both, value = torch.split(heads, [sum(counts), self.num_kv_heads], dim=1)
-            both = over_rms(both)
-            query, key = torch.split(both, counts, dim=1)
-            query.mul_(self.query_norm.weight)
+            # A single step is bound by calls: norm and rotate queries and keys together.
+            normed, value = torch.split(heads, [sum(counts), self.num_kv_heads], dim=1)
+            normed = over_rms(normed)
+            query, key = torch.split(normed, counts, dim=1)
+            query.mul_(self.query_norm.weight)  # in place: views of normed
             key.mul_(self.key_norm.weight)
             if rotation is not None:
-                query, key = torch.split(rotate(both, *rotation), counts, dim=1)
+                query, key = torch.split(rotate(normed, *rotation), counts, dim=1)
             return query, key, value
         query, key, value = torch.split(heads, [*counts, self.num_kv_heads], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
@@ -294,11 +294,12 @@ class CausalTransformer(LayeredConditioner[KVCache]):
         recompute = self.gradient_checkpointing and cache is None and torch.is_grad_enabled()
         for index in range(start, stop):
             layer = self.layers[index]
-            own = None if modulation is None else modulation[:, index, :, None]
+            layer_modulation = None if modulation is None else modulation[:, index, :, None]
             if recompute:
-                h = checkpoint(layer, h, rotation, mask, None, index, own, use_reentrant=False)
+                args = (h, rotation, mask, None, index, layer_modulation)
+                h = checkpoint(layer, *args, use_reentrant=False)
             else:
-                h = layer(h, rotation, mask, cache, index, own)
+                h = layer(h, rotation, mask, cache, index, layer_modulation)
         return h
 
     def finish(

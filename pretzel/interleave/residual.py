@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import nn
 
-from pretzel.flow.block.base import at_least_float32
+from pretzel.flow.precision import at_least_float32
 from pretzel.interleave.whitening import Whitening, run_tokens
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch.nn.functional as F
 
 from pretzel.errors import UserError
-from pretzel.flow.block.base import at_least_float32
+from pretzel.flow.precision import at_least_float32
 from pretzel.latent.base import LatentSpace
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from pretzel.errors import NotApplicable, UserError
-from pretzel.flow.block.base import at_least_float32
 from pretzel.flow.generative_model import LOG_2PI, GenerativeModel, Scores
+from pretzel.flow.precision import at_least_float32
 from pretzel.model import Pretzel
 from pretzel.typing import Float, Tensor
 

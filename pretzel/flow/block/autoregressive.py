@@ -1,4 +1,4 @@
-"""The contract of the autoregressive blocks."""
+"""The contract of autoregressive blocks."""
 
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
@@ -7,25 +7,27 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
-from pretzel.flow.block.base import FlowBlock, Flowed, at_least_float32
+from pretzel.flow.block.base import FlowBlock, Flowed
 from pretzel.flow.context import Context
 from pretzel.flow.permutations import Permutation
+from pretzel.flow.precision import at_least_float32
 from pretzel.flow.sizes import check_grid, check_sizes
 from pretzel.flow.transforms import Transform
+from pretzel.flow.transforms.base import with_free_params
 from pretzel.typing import Float, Tensor
 
 CacheT = TypeVar("CacheT")
 
 
 class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
-    """Permutation, strictly causal conditioner, elementwise transform.
+    """A flow block of a permutation, a strictly causal conditioner and an elementwise transform.
 
-    In the order of the permutation, z_i = T(x_i; theta(x_<i)). A subclass gives the conditioner
-    theta twice: :meth:`condition` for all positions at once, and :meth:`step` for one position
-    after the other with a cache; the laws of :mod:`pretzel.testing` hold them to each other.
-    The cache is the conditioner's own business: attention keeps keys and values, a convolution
-    its window. Samplers that try several positions at a time ask :meth:`evaluate`, which asks
-    :meth:`condition` until a subclass with a cache for several positions knows better.
+    In the order of the permutation, z_i = T(x_i; theta(x_<i)). A subclass implements the
+    conditioner theta twice: :meth:`condition` for all positions at once, and :meth:`step` for one
+    position after the other with a cache; the laws of :mod:`pretzel.testing` check that both agree.
+    The cache is the conditioner's own: attention keeps keys and values, a convolution its window.
+    Samplers that try several positions at a time call :meth:`evaluate`, which calls
+    :meth:`condition` unless a subclass with a cache for several positions overrides it.
 
     Args:
         channels: Channels D of a position.
@@ -68,13 +70,10 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
         """Put a transform's free parameters before the conditioner's.
 
         Args:
-            params: What the conditioner gives for positions start, start + 1, ...
+            params: The conditioner's parameters of positions start, start + 1, ...
             start: The first of them, in the order of the permutation.
         """
-        if self.free is None:
-            return params
-        own = self.free[start : start + params.shape[1]]
-        return torch.cat([own.expand(len(params), -1, -1), params], dim=-1)
+        return with_free_params(self.free, params, start)
 
     @abstractmethod
     def condition(
@@ -84,7 +83,7 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
 
         Args:
             x: Positions in the order of the permutation.
-            context: What the block is conditioned on, where ``reads_context``.
+            context: Condition of each row, where ``reads_context``.
         """
 
     @abstractmethod
@@ -98,7 +97,7 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
 
         Args:
             batch_size: Rows.
-            context: What the block is conditioned on, where ``reads_context``.
+            context: Condition of each row, where ``reads_context``.
             temperature: Divides the attention logits of each row; a block without attention
                 refuses one.
         """
@@ -111,21 +110,21 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
 
         Args:
             previous: x of position ``index - 1`` in the order of the permutation; None at 0.
-            index: Position asked for, counted up from 0 without a gap.
-            cache: What the earlier steps left.
+            index: The position; calls count it up from 0 without a gap.
+            cache: The cache that the earlier steps wrote to.
         """
 
     def evaluate(
         self, x: Float[Tensor, "b n d"], start: int, stop: int, cache: CacheT
     ) -> Float[Tensor, "b k p"]:
-        """Return the parameters of positions start .. stop - 1, and commit what they read.
+        """Return the parameters of positions start .. stop - 1, and commit the inputs they read.
 
         Args:
             x: All positions in the order of the permutation: those before ``start`` are final,
                 the others an estimate.
-            start: First position asked for; everything before it has been committed.
+            start: First of the positions; all before it have been committed.
             stop: Position after the last.
-            cache: What has been committed.
+            cache: The committed positions.
         """
         if self.reads_context:
             raise UserError(
@@ -135,7 +134,7 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
         return self.condition(x)[:, start:stop]
 
     def rewind(self, start: int, stop: int, cache: CacheT) -> None:
-        """Take back the last :meth:`evaluate`, which was made at the same positions."""
+        """Undo the last :meth:`evaluate`, which was of the same positions."""
         return
 
     def elementwise(
@@ -149,7 +148,7 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
         """
         self.check("x", x, context)
         ordered = x[:, self.order]
-        # A block that reads no context need not know that there are any.
+        # A subclass that reads no context need not take the argument.
         params = self.condition(ordered) if context is None else self.condition(ordered, context)
         z, logdet = self.transform.forward(ordered, self.complete(params))
         self.check_finite("z", z)

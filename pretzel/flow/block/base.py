@@ -1,22 +1,22 @@
-"""An invertible map of a latent grid with a known log-determinant."""
+"""The contract of flow blocks: invertible maps of a latent grid with a known log-determinant."""
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
 from torch import nn
 
 from pretzel.errors import UserError
 from pretzel.flow.context import Context
 from pretzel.flow.permutations import Permutation
+from pretzel.flow.precision import at_least_float32, is_autocast
 from pretzel.typing import Float, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flowed:
-    """What a block makes of its input.
+    """Output of a flow block.
 
     Attributes:
         z: The mapped positions, in the order of the input.
@@ -28,7 +28,7 @@ class Flowed:
 
 
 class FlowBlock(nn.Module, ABC):
-    """An invertible map of token grids with a known log-determinant.
+    """An invertible map of latent grids with a known log-determinant.
 
     Attributes:
         channels: Channels D of a position.
@@ -65,15 +65,15 @@ class FlowBlock(nn.Module, ABC):
         return None
 
     def check(self, name: str, value: Tensor, context: Context | None) -> None:
-        """Refuse an input or a context that cannot be the block's.
+        """Refuse an input or a context that the block cannot map.
 
-        Of the wrong shape or dtype, or not finite; a context that is missing, not read, or not of
-        as many rows.
+        An input of the wrong shape or dtype, or not finite; a context that is missing, not read, or
+        of another number of rows.
 
         Args:
             name: The argument, for the message.
             value: Positions.
-            context: What came with them.
+            context: Their context, if any.
 
         Raises:
             UserError: Naming the block, the rule and the value.
@@ -99,22 +99,19 @@ class FlowBlock(nn.Module, ABC):
 
     def _check_dtype(self, name: str, value: Tensor) -> None:
         """Refuse values that no parameter can be multiplied with."""
-        kind = value.device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            return
-        own = next(self.parameters(), None)
+        dtypes = [parameter.dtype for parameter in self.parameters()]
         # Mixed precision may have cast some of the parameters only.
-        if own is not None and all(p.dtype != value.dtype for p in self.parameters()):
+        if dtypes and value.dtype not in dtypes and not is_autocast(value.device):
             raise UserError(
-                f"{type(self).__name__} takes {name} of dtype {own.dtype}, that of its parameters, "
+                f"{type(self).__name__} takes {name} of dtype {dtypes[0]}, that of its parameters, "
                 f"unless autocast is on, got {value.dtype}"
             )
 
     def check_finite(self, name: str, value: Tensor) -> None:
         """Refuse values that are not finite.
 
-        What a training step computes is not looked at: where it diverges, a guard says at which
-        step, and an accelerator is not made to wait.
+        Values of a training step are not checked: a guard names the step that diverges, and the
+        check would make an accelerator wait.
 
         Raises:
             UserError: Naming the block, the first such value and its place.
@@ -139,11 +136,6 @@ class BlockFactory(Protocol):
     ) -> FlowBlock:
         """Return a block."""
         ...
-
-
-def at_least_float32(x: Tensor) -> torch.dtype:
-    """Return the dtype in which many numbers like these are summed."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def no_logdet(x: Float[Tensor, "b n d"]) -> Float[Tensor, " b"]:

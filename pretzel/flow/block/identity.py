@@ -1,4 +1,4 @@
-"""The block that does nothing."""
+"""The identity as a flow block."""
 
 from pretzel.flow.block.base import FlowBlock, Flowed, no_logdet
 from pretzel.flow.context import Context
@@ -8,7 +8,7 @@ from pretzel.typing import Float, Tensor
 
 
 class Identity(FlowBlock):
-    """Leaves everything as it is: a block of no layers.
+    """The identity: a block without layers.
 
     Args:
         channels: Channels D of a position (given by the parent).

@@ -1,4 +1,4 @@
-"""Blocks one after the other."""
+"""Flow blocks applied one after the other."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Where a position stands: a text axis and the coordinates of the latent grid, as a part."""
+"""Positional encodings: of a text axis and of the coordinates of the latent grid."""
 
 from pretzel.flow.positions.axial import AxialPositions, GridEmbedding
 from pretzel.flow.positions.base import Positions, PositionsFactory

@@ -1,4 +1,4 @@
-"""Positions at their true place: rotary, and learned vectors of rows and columns."""
+"""Positional encoding by true places: rotary, and learned vectors of rows and columns."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""How a network is told where a position stands."""
+"""The contract of positional encodings."""
 
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
@@ -11,14 +11,14 @@ from pretzel.typing import Float, Int, Tensor
 
 
 class Positions(nn.Module, ABC):
-    """How a network is told where a position stands.
+    """A positional encoding: vectors added to the network's input, rotations of heads, or both.
 
     A place has the axes of the grid, behind a text axis where there is text.
 
     Attributes:
-        follows_scan: Whether position i of the scan is told as the i-th of the raster, whatever
-            the scan order; otherwise it is told at its true place on the grid.
-        streams: Whether a text's positions can be told before its end is known.
+        follows_scan: Whether position i of the scan is encoded as the i-th of the raster, whatever
+            the scan order; otherwise by its true place on the grid.
+        streams: Whether positions of a text can be encoded before its length is known.
     """
 
     follows_scan: bool = False
@@ -26,7 +26,7 @@ class Positions(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, coordinates: Int[Tensor, "*b axes"]) -> Float[Tensor, "*b w"] | None:
-        """Return what is added to the network's input at grid coordinates; None for nothing."""
+        """Return the vectors added to the network's input at grid coordinates; None for none."""
 
     @abstractmethod
     def rotation(self, places: Tensor, dtype: torch.dtype) -> Rotation | None:
@@ -46,10 +46,10 @@ class Positions(nn.Module, ABC):
 
 @runtime_checkable
 class PositionsFactory(Protocol):
-    """Makes positions for sizes that their parent owns."""
+    """Makes a positional encoding for sizes that its parent owns."""
 
     def __call__(
         self, grid: tuple[int, ...], width: int, rotary_dim: int, text_axis: bool
     ) -> Positions:
-        """Return positions."""
+        """Return a positional encoding."""
         ...

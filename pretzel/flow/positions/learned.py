@@ -1,4 +1,4 @@
-"""TarFlow's positions."""
+"""TarFlow's positional encoding: one learned vector for each position."""
 
 import math
 
@@ -31,7 +31,7 @@ class LearnedPositions(Positions):
         check_sizes(width=width)
         if text_axis:
             raise UserError(
-                "positions: LearnedPositions tell no places of text; choose AxialPositions where "
+                "positions: LearnedPositions have no places of text; choose AxialPositions where "
                 "text stands before the image"
             )
         self.vectors = nn.Parameter(0.01 * torch.randn(math.prod(grid), width))

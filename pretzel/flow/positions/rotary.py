@@ -17,8 +17,8 @@ from pretzel.typing import Float, Tensor
 class Frequencies(nn.Module, ABC):
     """A table of rotary frequencies on the device of the module, never rounded with its weights.
 
-    At thousands of radians an angle in bfloat16 says nothing. The table is therefore made anew
-    from numbers, in the precision it needs, whenever the module moves or is cast.
+    An angle of thousands of radians in bfloat16 is off by more than a turn. The table is therefore
+    computed anew, in the precision it needs, whenever the module moves or is cast.
 
     Attributes:
         frequencies: Angle of each channel pair at 1 on each axis, in radians.
@@ -49,8 +49,8 @@ class Frequencies(nn.Module, ABC):
 class AxialRotary(Frequencies):
     """Rotary position embedding over several axes (RoPE, arXiv 2104.09864, n-D).
 
-    The channel pairs of a head are dealt out to the axes in equal shares; what is left over goes
-    to the first axes. Pair (j, j + e/2) of a head of width e rotates by position times frequency.
+    The channel pairs of a head are shared equally among the axes; the remainder goes to the first
+    axes. Pair (j, j + e/2) of a head of width e rotates by position times frequency.
 
     Args:
         head_dim: Width e of a head; even, and at least two channels for each axis.
@@ -58,7 +58,7 @@ class AxialRotary(Frequencies):
         theta: Base of the geometric frequencies; small grids want a small one.
 
     Raises:
-        UserError: If the head cannot be dealt out, or ``theta`` is not positive and finite.
+        UserError: If the head has too few pairs, or ``theta`` is not positive and finite.
     """
 
     def __init__(self, *, head_dim: int, num_axes: int, theta: float = 100.0) -> None:
@@ -124,7 +124,7 @@ def rotate(
 
 
 class _Rotation(torch.autograd.Function):
-    """The same in two passes over memory instead of three, and back in two instead of four."""
+    """The rotation in two passes over memory instead of three, backward in two instead of four."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:  # noqa: ANN401
@@ -138,5 +138,6 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         cosine, sine = ctx.saved_tensors
+        # A rotation is orthogonal: its transpose is the rotation by the opposite angle.
         back: Tensor = _Rotation.apply(gradients[0], cosine, -sine)
-        return back, None, None  # by the opposite angle
+        return back, None, None

@@ -1,4 +1,4 @@
-"""STARFlow's positions."""
+"""STARFlow's positional encoding, for its published weights."""
 
 import math
 
@@ -17,7 +17,7 @@ class StarflowPositions(Frequencies, Positions):
 
     Grid coordinates are scaled by ``side`` over the root of the number of positions, text
     positions by ``side`` over the text's final length, so that a text has to end before its
-    positions are known. The i-th position of the scan is told as the i-th of the raster. For the
+    positions are known. The i-th position of the scan is encoded as the i-th of the raster. For the
     published weights; :class:`AxialPositions` has neither restriction.
 
     Args:

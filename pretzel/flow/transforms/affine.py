@@ -1,4 +1,4 @@
-"""Affine transforms: Gaussian conditionals."""
+"""Affine transforms, whose conditionals are Gaussian."""
 
 from abc import ABC, abstractmethod
 
@@ -26,7 +26,7 @@ class AffineTransform(Transform, ABC):
     def location_and_scale(
         self, params: Float[Tensor, "*b p"]
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
-        """Return mu and sigma > 0 of raw parameters (scale parameters first, then location)."""
+        """Return mu and sigma > 0 of raw parameters."""
 
     def forward(
         self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]

@@ -1,8 +1,9 @@
-"""What every elementwise transform is."""
+"""The contract of elementwise transforms."""
 
 import math
 from abc import ABC, abstractmethod
 
+import torch
 import torch.nn.functional as F
 
 from pretzel.errors import UserError
@@ -12,16 +13,16 @@ SOFTPLUS_ONE = math.log(math.e - 1)  # softplus(SOFTPLUS_ONE) = 1
 
 
 class Transform(ABC):
-    """A monotone map of every channel, parameterised from the positions before.
+    """A monotone map of every channel, with parameters from the positions before.
 
-    A transform has no state of its own: :meth:`forward` and :meth:`inverse` are given all its raw
-    numbers, group by group (each of d numbers), free groups first: [free | conditional].
+    A transform has no state: :meth:`forward` and :meth:`inverse` take all its raw parameters, group
+    by group (each of d numbers), free groups first: [free | conditional].
 
     Attributes:
         params_per_channel: Raw parameters for each channel. All zero must mean the identity, so
             that a flow starts as one.
-        free_per_channel: How many of them are free: learned for every position and channel, but
-            conditioned on nothing. They stand first, and belong to the block.
+        free_per_channel: Number of free ones among them: learned for every position and channel,
+            but conditioned on nothing. They stand first, and are weights of the block.
     """
 
     params_per_channel: int
@@ -60,6 +61,16 @@ class Transform(ABC):
         raise UserError(
             f"transform must be affine to have a location and a scale, got {type(self).__name__}"
         )
+
+
+def with_free_params(
+    free: Float[Tensor, "n f"] | None, params: Float[Tensor, "b k p"], start: int
+) -> Float[Tensor, "b k q"]:
+    """Put the free parameters of positions start, start + 1, ... before the conditional ones."""
+    if free is None:
+        return params
+    rows = free[start : start + params.shape[1]].expand(len(params), -1, -1)
+    return torch.cat([rows, params], dim=-1)
 
 
 def unit_softplus(raw: Float[Tensor, "*s"], minimum: float) -> Float[Tensor, "*s"]:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from pretzel.errors import UserError
+from pretzel.flow.precision import at_least_float32
 from pretzel.flow.transforms.base import Transform, unit_softplus
 from pretzel.typing import Float, Tensor
 
@@ -71,8 +72,8 @@ class MixtureCDF(Transform):
             target = z.to(torch.promote_types(z.dtype, s.dtype))
             ends = mu + s * target.unsqueeze(-2)
             low, high = ends.amin(dim=-2), ends.amax(dim=-2)  # both NaN where z is
-            # Mantissa bits, and 8 for a bracket that is wide for the x in it. A fixed count asks
-            # the device nothing, and ends on numbers that are not finite, too.
+            # Mantissa bits, and 8 more for a bracket that is wide for the x in it. A fixed count
+            # needs no value from the device, and also ends where numbers are not finite.
             for _ in range(8 - round(math.log2(torch.finfo(target.dtype).eps))):
                 middle = 0.5 * low + 0.5 * high
                 log_below, log_above = _log_cdf(middle, components)
@@ -80,8 +81,8 @@ class MixtureCDF(Transform):
                 low, high = torch.where(is_low, middle, low), torch.where(is_low, high, middle)
             x = (0.5 * low + 0.5 * high).to(torch.promote_types(z.dtype, params.dtype))
         if torch.is_grad_enabled() and (z.requires_grad or params.requires_grad):
-            # Implicit differentiation: dx = (dz - dz(x; params) at fixed x) / z'(x). The bracket
-            # holds the value; what is added to it is 0 and carries the gradient only.
+            # Implicit differentiation: dx = (dz - dz(x; params) at fixed x) / z'(x). The bisection
+            # gives the value; the term added to it is 0 and carries the gradient only.
             reached, logdet = self.forward(x, params)
             largest = torch.finfo(x.dtype).max
             residual = (z - reached) - (z - reached).detach()
@@ -90,13 +91,13 @@ class MixtureCDF(Transform):
 
     def _components(self, params: Float[Tensor, "*b p"]) -> Components:
         """Return log w, mu and s of every component, in float32 or better."""
-        raw = params.to(torch.promote_types(params.dtype, torch.float32))
+        raw = params.to(at_least_float32(params))
         channels = raw.shape[-1] // self.params_per_channel
         raw = raw.reshape(*raw.shape[:-1], 3, self.num_components, channels)
         logits, mu, scale = raw.unbind(-3)
-        # All zero, the components are one and the same, and so would be their gradients: they
-        # would stay identical for ever. Each therefore has its own gain, between 1/2 and 2, on
-        # its raw numbers: the same gradient moves each by another step.
+        # At zero all components are equal and would get equal gradients: they would stay equal
+        # for ever. Each has its own gain on its raw numbers, between 1/2 and 2, so that the same
+        # gradient moves each by another step.
         k = torch.arange(self.num_components, dtype=raw.dtype, device=raw.device)
         gains = torch.exp2((2 * k + 1) / self.num_components - 1).unsqueeze(-1)
         log_w = F.log_softmax(gains * logits, dim=-2)

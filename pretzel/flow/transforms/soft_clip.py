@@ -1,4 +1,4 @@
-"""Raw parameters kept within bounds, for any transform."""
+"""Soft bounds of raw parameters, for any transform."""
 
 import math
 
@@ -12,11 +12,11 @@ from pretzel.typing import Float, Tensor
 class SoftClip(Transform):
     """Raw parameters p become B tanh(p / B) before another transform (STARFlow, arXiv 2506.06276).
 
-    Near 0 nothing changes; however far the conditioner goes, no raw number leaves (-B, B). Free
-    parameters are not touched: no conditioner can make them jump.
+    Near 0 nothing changes, and no raw parameter leaves (-B, B). Free parameters are not clipped: no
+    outlier of the conditioner reaches them.
 
     Args:
-        transform: The transform that gets the clipped parameters.
+        transform: The transform that takes the clipped parameters.
         bound: B.
 
     Raises:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from pretzel.errors import UserError
+from pretzel.flow.precision import at_least_float32
 from pretzel.flow.transforms.base import Transform, unit_softplus
 from pretzel.typing import Bool, Float, Int, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """The piece of the spline that a point falls into.
+    """One bin of a spline.
 
     Attributes:
         x: Left end in x.
@@ -116,20 +117,17 @@ class Spline(Transform):
     def _inside(
         self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
     ) -> tuple[Bool[Tensor, "*b d"], Float[Tensor, "*b d"]]:
-        """Return where the spline holds, and x with 0 where it does not, in float32 or better.
-
-        What is not taken must be finite as well: its gradient is 0 times its slope. NaN is
-        outside, where it stays what it is.
-        """
+        """Return which x are inside the interval, and x with 0 outside, in float32 or better."""
         dtype = torch.promote_types(torch.promote_types(x.dtype, params.dtype), torch.float32)
-        inside = x.abs() < self.bound
+        inside = x.abs() < self.bound  # NaN counts as outside, where it stays NaN
+        # The spline at a point outside must be finite, too: its gradient is 0 times its slope.
         return inside, torch.where(inside, x.to(dtype), 0.0)
 
     def _knots(
         self, params: Float[Tensor, "*b p"]
     ) -> tuple[Float[Tensor, "*b k d"], Float[Tensor, "*b k d"], Float[Tensor, "*b k d"]]:
         """Return x, z and the slope at the K + 1 knots, in float32 or better."""
-        raw = params.to(torch.promote_types(params.dtype, torch.float32))
+        raw = params.to(at_least_float32(params))
         channels = raw.shape[-1] // self.params_per_channel
         raw = raw.reshape(*raw.shape[:-1], self.params_per_channel, channels)
         k = self.num_bins

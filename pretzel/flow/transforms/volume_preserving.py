@@ -1,4 +1,4 @@
-"""The volume-preserving transform: only the location depends on the data."""
+"""The volume-preserving transform, of which only the location depends on the data."""
 
 import torch
 
@@ -9,10 +9,10 @@ from pretzel.typing import Float, Tensor
 class VolumePreserving(AffineTransform):
     """z = (x - mu(x_<i)) / s, where s depends on no data (TarFlow's variant, arXiv 2412.06329).
 
-    The map x -> x - mu preserves volume, and what it leaves has the learned prior N(0, s^2), with
+    The map x -> x - mu preserves volume, and its output has the learned prior N(0, s^2), with
     s = exp(a) for a free parameter a of each position and channel. Dividing by s here keeps the
-    prior of the model the standard normal; the likelihood is the same. One block with a learned
-    variance, the last one, is the published variant: the others want ``learn_variance=False``.
+    prior of the model the standard normal; the likelihood is the same. In the published variant
+    the last block alone has a learned variance: the others take ``learn_variance=False``.
 
     Raw parameters: [a (d, free) | mu (d)], or [mu (d)] with s = 1.
 
@@ -35,7 +35,7 @@ class VolumePreserving(AffineTransform):
     def forward(
         self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
-        """Standardise x; the log-determinant is -a, which no data enter."""
+        """Standardise x; the log-determinant is -a, independent of the data."""
         a, mu = self._split(params)
         return (x - mu) * torch.exp(-a), -a
 
