@@ -1,4 +1,4 @@
-"""Adapters: from what the vision-language model sees into its embedding space."""
+"""Adapters: maps of the vision input into the embedding space of the vision-language model."""
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
@@ -52,7 +52,7 @@ class LinearAdapter(_Matched):
     """One linear map.
 
     Args:
-        features: Width of what is seen (given by the interleaving).
+        features: Width of the vision input (given by the interleaving).
         hidden_size: Hidden size of the vision-language model (given by the interleaving).
     """
 
@@ -72,7 +72,7 @@ class MLPAdapter(_Matched):
     """A GELU MLP, as in LLaVA-1.5 (arXiv 2310.03744).
 
     Args:
-        features: Width of what is seen (given by the interleaving).
+        features: Width of the vision input (given by the interleaving).
         hidden_size: Hidden size of the vision-language model (given by the interleaving).
         width: Hidden width; None for ``hidden_size``.
         num_hidden: Hidden layers.
@@ -103,10 +103,10 @@ class MLPAdapter(_Matched):
 
 
 class NoAdapter(Adapter):
-    """Nothing between, for features that are in the embedding space already: the tower's own.
+    """The identity, for features that are in the embedding space already: the tower's own.
 
     Args:
-        features: Width of what is seen (given by the interleaving).
+        features: Width of the vision input (given by the interleaving).
         hidden_size: Hidden size of the vision-language model (given by the interleaving).
 
     Raises:

@@ -1,10 +1,11 @@
-"""Who feeds whom: the contract of an interleaving."""
+"""Contract of an interleaving, which decides who feeds whom."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from pretzel.errors import UserError
@@ -16,7 +17,7 @@ from pretzel.interleave.vision_input import VisionInput
 from pretzel.sequence.document import Document
 from pretzel.sequence.masks import Mask
 from pretzel.typing import Bool, Float, Int, Tensor
-from pretzel.vlm.base import VLMCache, VLMStream
+from pretzel.vlm.base import AfterLayer, VLMCache, VLMStream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,8 @@ class StreamInputs:
         tokens: Token ids (at image positions: any).
         is_image: True at image positions.
         u: Output of the shallow flow at image positions, anything finite elsewhere.
-        vision: What the vision-language model is shown at image positions, anything finite
-            elsewhere; None for u.
+        vision: Features that the vision-language model receives at image positions, anything
+            finite elsewhere; None for u.
         index: Absolute index in the row.
         positions: Text axis, then grid coordinates.
         mask: True where a query may attend a key (all keys of the caches, new ones last); None
@@ -57,7 +58,7 @@ class StreamOutputs:
 
     Attributes:
         deep: y_D, after the deep stream's final norm.
-        text: What the language head reads, y_vlm + W_D y_D; None where there is no text to come.
+        text: Input of the language head, y_vlm + W_D y_D; None where no text follows.
     """
 
     deep: Float[Tensor, "b l w"]
@@ -77,12 +78,10 @@ class StreamCaches:
     vlm: VLMCache | None
 
     def rewind(self, num_positions: int) -> None:
-        """Take the last positions out of the caches: they were provisional.
-
-        The VLM's may not hold them: an image is not always shown to it before it is complete.
-        """
+        """Take the last positions out of the caches: they were provisional."""
         self.deep.rewind(num_positions)
         if self.vlm is not None:
+            # It may not hold them: some vision inputs are known only once the image is complete
             self.vlm.rewind(max(self.vlm.length - self.deep.length, 0))
 
     def select(self, rows: Int[Tensor, " k"]) -> "StreamCaches":
@@ -106,7 +105,8 @@ class Interleaving(nn.Module, ABC):
         reads_text: Whether images are conditioned on the text before them.
         answers: Whether text after an image can be predicted (image-to-text, joint loss).
         feeds_vlm: Whether every position enters the VLM, which then keeps a cache.
-        vision_input: What the VLM is shown at image positions; None where they do not enter it.
+        vision_input: Features that the VLM receives at image positions; None where they do not
+            enter it.
         new_tokens: Tokens that the VLM's vocabulary lacks; None if it lacks none.
     """
 
@@ -140,7 +140,7 @@ class Interleaving(nn.Module, ABC):
         return vlm.embed(tokens) if self.new_tokens is None else self.new_tokens.embed(tokens, vlm)
 
     def logits(self, text: Float[Tensor, "*b h"], vlm: VLMStream) -> Float[Tensor, "*b v"]:
-        """Return the logits of the next token, of new ones included, from states for text."""
+        """Return the logits of the next token, new ones included, from states of text."""
         return vlm.logits(text) if self.new_tokens is None else self.new_tokens.logits(text, vlm)
 
     def skips_to_text(self) -> Sequence[SkipConnection] | None:
@@ -154,13 +154,13 @@ class Interleaving(nn.Module, ABC):
         """
         return None
 
-    @abstractmethod
     def view(self, document: Document) -> Document:
-        """Return the part of a document that this interleaving models.
+        """Return the part of a document that this interleaving models, by default all of it.
 
         Of its images that is the first ones, all, some or none. The rest contributes nothing, and
         neither does a document of which no segment is left.
         """
+        return document
 
     def new_caches(
         self,
@@ -185,11 +185,31 @@ class Interleaving(nn.Module, ABC):
         )
 
     def text_alone(self, inputs: StreamInputs, vlm: VLMStream) -> Float[Tensor, "b l h"] | None:
-        """Return what the language head reads of whole sequences, the deep stream not being run.
+        """Return the input of the language head for whole sequences without the deep stream.
 
-        Asked for while the :meth:`skips_to_text` are closed; None where there are none to close.
+        Called while the :meth:`skips_to_text` are closed; None where there are none to close.
         """
         return None
+
+    def run_over(
+        self,
+        at_image: Float[Tensor, "b l h"],
+        inputs: StreamInputs,
+        vlm: VLMStream,
+        caches: StreamCaches | None,
+        after_layer: AfterLayer | None = None,
+    ) -> Float[Tensor, "b l h"]:
+        """Run the VLM over its own embeddings at text and ``at_image`` at image positions."""
+        text = self.embed(inputs.tokens, vlm)
+        states: Tensor = vlm(
+            torch.where(inputs.is_image[..., None], at_image.to(text.dtype), text),
+            inputs.index,
+            inputs.mask,
+            caches.vlm if caches else None,
+            inputs.positions[..., 1:],
+            after_layer,
+        )
+        return states
 
     @abstractmethod
     def forward(

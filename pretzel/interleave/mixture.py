@@ -1,6 +1,5 @@
 """MixtureOfTransformers: one transformer, weights of its own for each modality (BAGEL)."""
 
-import torch
 from torch import nn
 
 from pretzel.errors import UserError
@@ -8,7 +7,6 @@ from pretzel.flow.deep import DeepStream
 from pretzel.interleave.adapter import LinearAdapter
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.interleave.routed import own_copy, routable, routed
-from pretzel.sequence.document import Document
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
 
@@ -83,10 +81,6 @@ class MixtureOfTransformers(Interleaving):
                 f"are the VLM's, got {num_layers}"
             )
 
-    def view(self, document: Document) -> Document:
-        """Return the whole document."""
-        return document
-
     def new_caches(
         self,
         vlm: VLMStream,
@@ -115,19 +109,10 @@ class MixtureOfTransformers(Interleaving):
         caches: StreamCaches | None = None,
     ) -> StreamOutputs:
         """Run the VLM's layers with the weights of both."""
-        is_image = inputs.is_image
-        words = self.embed(inputs.tokens, vlm)
-        at_image = self.image_input(deep.embed(inputs.u, inputs.positions)).to(words.dtype)
-        embeddings = torch.where(is_image[..., None], at_image, words)
+        at_image = self.image_input(deep.embed(inputs.u, inputs.positions))
         text_weights = list(self.text_weights) if self.trains_text else None
-        with routed(_modules(vlm), text_weights, list(self.image_weights), is_image):
-            states: Tensor = vlm(
-                embeddings,
-                inputs.index,
-                inputs.mask,
-                caches.vlm if caches else None,
-                inputs.positions[..., 1:],
-            )
+        with routed(_modules(vlm), text_weights, list(self.image_weights), inputs.is_image):
+            states = self.run_over(at_image, inputs, vlm, caches)
         y_deep = deep(
             self.image_output(states.to(self.image_output.weight.dtype)),
             inputs.positions,
@@ -139,5 +124,4 @@ class MixtureOfTransformers(Interleaving):
 
 def _modules(vlm: VLMStream) -> list[nn.Module]:
     """Return the Linears and norms of its layers, then its final norm."""
-    found = [*routable(vlm.decoder_layers()), *routable(vlm.final_norm)]
-    return [module for _, module in found]
+    return [*routable(vlm.decoder_layers()), *routable(vlm.final_norm)]

@@ -1,6 +1,6 @@
-"""What the flow reads of the VLM's residual stream between two of its layers.
+"""Readings of the VLM's residual stream between two of its layers, for the flow.
 
-The residual stream is no state to be read as it stands: it grows from layer to layer, and at some
+The residual stream is not read as it is: it grows from layer to layer, and at some
 positions, such as the first, by orders of magnitude more than at others. The VLM's own layers read
 it through a norm of each position; so does the flow. Then it is whitened, for the reason that
 :mod:`pretzel.interleave.whitening` gives, by what tokens look like at that very depth.
@@ -36,7 +36,7 @@ class ResidualReading(nn.Module):
         self.whitening.fit_to(normalised(states))
 
     def forward(self, h: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
-        """Return what the flow reads."""
+        """Return the reading of states."""
         read = normalised(h)
         if self.whitening is not None:
             read = self.whitening(read)
@@ -49,7 +49,7 @@ def normalised(h: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
 
 
 def fit_readings(readings: Mapping[int, ResidualReading], vlm: VLMStream) -> None:
-    """Fit each to what tokens look like after its layer, in one run.
+    """Fit each to the states of tokens after its layer, in one run.
 
     Args:
         readings: By the layer of the VLM that they read behind.

@@ -22,13 +22,13 @@ from pretzel.vlm.replaced_forward import replaced_forwards
 Map = Callable[[Tensor], Tensor]
 
 
-def routable(root: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the names and modules under a root that have weights.
+def routable(root: nn.Module) -> list[nn.Module]:
+    """Return the modules under a root that have weights of their own.
 
     Raises:
         UserError: If one of them is neither a Linear nor a norm.
     """
-    found = []
+    modules = []
     for name, module in root.named_modules():
         own = list(module.parameters(recurse=False))
         if not own:
@@ -39,8 +39,8 @@ def routable(root: nn.Module) -> list[tuple[str, nn.Module]]:
                 "vlm must have layers made of Linears and norms to route positions through weights "
                 f"of their own, got {type(module).__name__} at {name or 'its root'!r}"
             )
-        found.append((name, module))
-    return found
+        modules.append(module)
+    return modules
 
 
 def own_copy(module: nn.Module, *, random: bool) -> nn.Module:
@@ -51,24 +51,24 @@ def own_copy(module: nn.Module, *, random: bool) -> nn.Module:
         random: Whether to draw new weights: normal of std 0.5 / sqrt(fan-in) and no bias, as the
             flow's own layers start; a norm's gain is 1.
     """
-    made = copy.deepcopy(module)
-    for parameter in made.parameters():
+    weights = copy.deepcopy(module)
+    for parameter in weights.parameters():
         parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-    made.requires_grad_(True)
+    weights.requires_grad_(True)
     if random:
         with torch.no_grad():
-            for name, parameter in made.named_parameters():
+            for name, parameter in weights.named_parameters():
                 if name == "bias":
                     parameter.zero_()
                 elif parameter.dim() == 1:
                     parameter.fill_(1.0)
                 else:
                     parameter.normal_(std=0.5 * parameter.shape[1] ** -0.5)
-    return made
+    return weights
 
 
 class Route:
-    """Which positions of a chunk are an image's: each map runs over its own ones only.
+    """Splits the positions of a chunk between two maps: one for text, one for images.
 
     Args:
         is_image: True at image positions.
@@ -77,7 +77,7 @@ class Route:
     def __init__(self, is_image: Bool[Tensor, "b l"]) -> None:
         flat = is_image.flatten()
         self.text, self.image = (~flat).nonzero()[:, 0], flat.nonzero()[:, 0]
-        # Puts text positions, then image positions, back in their order.
+        # Sorts text positions followed by image positions back into sequence order
         self.order = torch.cat([self.text, self.image]).argsort()
 
     def __call__(
@@ -104,8 +104,8 @@ def routed(
 
     Args:
         modules: Those whose ``forward`` is replaced.
-        at_text: What runs in the place of each at text positions; None for themselves.
-        at_image: What runs in the place of each at image positions.
+        at_text: Run in the place of each at text positions; None for themselves.
+        at_image: Run in the place of each at image positions.
         is_image: True at image positions; the first two axes of all inputs.
     """
     route = Route(is_image)

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from pretzel.errors import UserError
 from pretzel.typing import Bool, Float, Tensor
@@ -23,7 +24,7 @@ class SkipConnection(nn.Module, ABC):
 
     @abstractmethod
     def contribution(self, source: Float[Tensor, "b l s"]) -> Float[Tensor, "b l t"]:
-        """Return what is added."""
+        """Return the term that is added, a map of the source."""
 
     def forward(
         self,
@@ -42,7 +43,18 @@ class SkipConnection(nn.Module, ABC):
         return target + (added if where is None else torch.where(where[..., None], added, 0.0))
 
 
-class ZeroSkip(SkipConnection):
+class _LinearSkip(SkipConnection):
+    def __init__(self, source: int, target: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(source, target, bias=False)
+
+    @override
+    def contribution(self, source: Float[Tensor, "b l s"]) -> Float[Tensor, "b l t"]:
+        out: Tensor = self.linear(source)
+        return out
+
+
+class ZeroSkip(_LinearSkip):
     """W s, with W zero at the start (STARFlow2): the first gradient moves W alone.
 
     Args:
@@ -53,17 +65,11 @@ class ZeroSkip(SkipConnection):
     starts_at_zero = True
 
     def __init__(self, source: int, target: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(source, target, bias=False)
+        super().__init__(source, target)
         nn.init.zeros_(self.linear.weight)
 
-    def contribution(self, source: Float[Tensor, "b l s"]) -> Float[Tensor, "b l t"]:
-        """Return W s."""
-        out: Tensor = self.linear(source)
-        return out
 
-
-class RandomSkip(SkipConnection):
+class RandomSkip(_LinearSkip):
     """W s, with W random at the start, so that each stream is disturbed from the first step on.
 
     Args:
@@ -78,19 +84,13 @@ class RandomSkip(SkipConnection):
     starts_at_zero = False
 
     def __init__(self, source: int, target: int, *, scale: float = 0.1) -> None:
-        super().__init__()
+        super().__init__(source, target)
         if not 0 < scale < float("inf"):
             raise UserError(f"scale must be positive and finite, got {scale}; ZeroSkip starts at 0")
-        self.linear = nn.Linear(source, target, bias=False)
         nn.init.normal_(self.linear.weight, std=scale * source**-0.5)
 
-    def contribution(self, source: Float[Tensor, "b l s"]) -> Float[Tensor, "b l t"]:
-        """Return W s."""
-        out: Tensor = self.linear(source)
-        return out
 
-
-class GatedSkip(SkipConnection):
+class GatedSkip(_LinearSkip):
     """tanh(g) W s, with the gate g zero at the start and W random (Flamingo, arXiv 2204.14198).
 
     One factor alone is zero: were both, neither would have a gradient.
@@ -103,13 +103,12 @@ class GatedSkip(SkipConnection):
     starts_at_zero = True
 
     def __init__(self, source: int, target: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(source, target, bias=False)
+        super().__init__(source, target)
         nn.init.normal_(self.linear.weight, std=source**-0.5)
         self.gate = nn.Parameter(torch.zeros(()))
 
+    @override
     def contribution(self, source: Float[Tensor, "b l s"]) -> Float[Tensor, "b l t"]:
-        """Return tanh(g) W s."""
         out: Tensor = self.gate.tanh() * self.linear(source)
         return out
 
@@ -119,5 +118,5 @@ class SkipFactory(Protocol):
     """Makes a skip connection between widths that the interleaving knows."""
 
     def __call__(self, source: int, target: int) -> SkipConnection:
-        """Return a skip."""
+        """Return a skip connection."""
         ...

@@ -10,7 +10,6 @@ from pretzel.interleave.skips import SkipConnection, SkipFactory, ZeroSkip
 from pretzel.interleave.vision_input import VisionInput
 from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.interleave.whitening import Whitening
-from pretzel.sequence.document import Document
 from pretzel.vlm.base import VLMStream
 
 
@@ -32,9 +31,9 @@ class Stacked(VisionInterleaving):
         detach_u: Stop gradients from the VLM into the shallow flow (an ablation).
         whiten: Whether P_txt and W_vlm read whitened states of the VLM, in place of raw ones.
         skips: How both skips start; None for :class:`~pretzel.interleave.skips.ZeroSkip`.
-        adapter: Maps what is seen into the VLM's embedding space; None for
+        adapter: Maps the vision input into the VLM's embedding space; None for
             :class:`~pretzel.interleave.adapter.LinearAdapter`.
-        vision_input: What the VLM is shown of an image; None for
+        vision_input: Features of images that the VLM receives; None for
             :class:`~pretzel.interleave.vision_input.FlowInput`.
     """
 
@@ -58,7 +57,7 @@ class Stacked(VisionInterleaving):
         make_skip: SkipFactory = skips or ZeroSkip
         self.whitening = Whitening(hidden_size=hidden_size) if whiten else None
         self.text_input = nn.Linear(hidden_size, width)
-        # Where the image being modelled is not seen, nothing leads from the VLM to its positions.
+        # An image that enters the VLM only once complete has no y_vlm while it is modelled
         has_vlm_skip = vlm_skip and self.vision_input.is_causal
         self.vlm_skip = make_skip(hidden_size, width) if has_vlm_skip else None
         self.deep_skip = make_skip(width, hidden_size) if deep_skip else None
@@ -73,10 +72,6 @@ class Stacked(VisionInterleaving):
         """Return W_D, if it exists."""
         return [] if self.deep_skip is None else [self.deep_skip]
 
-    def view(self, document: Document) -> Document:
-        """Return the whole document."""
-        return document
-
     def forward(
         self,
         inputs: StreamInputs,
@@ -86,6 +81,8 @@ class Stacked(VisionInterleaving):
     ) -> StreamOutputs:
         """Run the VLM, then the flow."""
         y_vlm = self.run_vlm(inputs, vlm, caches)
+        # STARFlow2 (arXiv 2605.08029): c_t = P_in(u_t) + W_vlm y_vlm,t at image positions and
+        # P_txt(y_vlm,t) at text positions; the language head reads y_vlm + W_D y_D
         at_image = deep.embed(inputs.u, inputs.positions)
         if y_vlm is None:
             c = at_image

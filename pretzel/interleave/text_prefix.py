@@ -87,6 +87,6 @@ class TextPrefix(Interleaving):
 
     @staticmethod
     def _is_read(is_image: Tensor) -> Tensor:
-        """Return where text stands that an image of its row follows, or in a row without images."""
+        """Return the text positions before an image of their row, or in a row without images."""
         followed = is_image.flip(1).int().cummax(dim=1).values.flip(1).bool()
         return ~is_image & (followed | ~is_image.any(dim=1, keepdim=True))

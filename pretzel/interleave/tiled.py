@@ -13,7 +13,6 @@ from pretzel.interleave.skips import SkipConnection, SkipFactory, ZeroSkip
 from pretzel.interleave.tiling import check_layers, check_word, flow_layers_after
 from pretzel.interleave.vision_input import VisionInput
 from pretzel.interleave.vision_interleaving import VisionInterleaving
-from pretzel.sequence.document import Document
 from pretzel.typing import Bool, Float, Tensor
 from pretzel.vlm.base import VLMStream
 
@@ -24,8 +23,8 @@ class Tiled(VisionInterleaving):
     """Both streams side by side, joined at every border between their layers.
 
     A word over V (a decoder layer of the VLM) and F (a layer of the deep stream) is repeated until
-    the layers of both are used up. Where F follows V, W_vf adds what the flow reads of the VLM's
-    residual stream to its own; where V follows F, W_fv adds the flow's residual stream to the
+    the layers of both are used up. Where F follows V, W_vf adds a reading of the VLM's
+    residual stream to the flow's; where V follows F, W_fv adds the flow's residual stream to the
     VLM's. The flow starts at the first F from P_in(u) (plus a skip) at image positions and from
     P_txt(VLM), which is no skip and never zero, at text positions. Text is predicted from
     y_vlm + W y_D.
@@ -41,10 +40,10 @@ class Tiled(VisionInterleaving):
         word: The pattern of layers; it begins with V.
         direction: Which skips exist: from the VLM into the flow, from the flow into the VLM, both.
         skips: How skips start; None for :class:`~pretzel.interleave.skips.ZeroSkip`.
-        whiten: Whether what the flow reads of the VLM, over its root mean square, is whitened too.
-        adapter: Maps what is seen into the VLM's embedding space; None for
+        whiten: Whether the flow reads whitened VLM states, over their root mean square.
+        adapter: Maps the vision input into the VLM's embedding space; None for
             :class:`~pretzel.interleave.adapter.LinearAdapter`.
-        vision_input: What the VLM is shown of an image; None for
+        vision_input: Features of images that the VLM receives; None for
             :class:`~pretzel.interleave.vision_input.FlowInput`.
         detach_u: Stop gradients from the adapter into the shallow flow (an ablation).
 
@@ -86,7 +85,7 @@ class Tiled(VisionInterleaving):
         self.flow_links = nn.ModuleDict()
 
     def start_from(self, vlm: VLMStream) -> None:
-        """Make the skips for the layers of this VLM; fit the adapter and what the flow reads.
+        """Make the skips for the layers of this VLM; fit the adapter and the readings.
 
         Raises:
             UserError: If the layers of the VLM end within the word.
@@ -97,7 +96,7 @@ class Tiled(VisionInterleaving):
         hidden_size, width = self.sizes
         for number in borders:
             is_first = number == borders[0]
-            # Of an image that the VLM may not see yet nothing leads from it to the flow.
+            # An image that enters the VLM only once complete has no states there while modelled
             has_skips = self.into_flow and (self.vision_input.is_causal or not is_first)
             if has_skips:
                 self.vlm_links[str(number)] = self.make_skip(hidden_size, width)
@@ -121,10 +120,6 @@ class Tiled(VisionInterleaving):
         inner = [skip for skip in self.flow_links.values() if isinstance(skip, SkipConnection)]
         return inner if self.last is None else [*inner, self.last]
 
-    def view(self, document: Document) -> Document:
-        """Return the whole document."""
-        return document
-
     def forward(
         self,
         inputs: StreamInputs,
@@ -139,7 +134,7 @@ class Tiled(VisionInterleaving):
         flow = _Flow(self, inputs.is_image, at_image, run)
         y_vlm = self.run_vlm(inputs, vlm, caches, flow.after_layer)
         if y_vlm is None:
-            # Positions of an image that the VLM does not see: no skip has a part in them.
+            # Positions of an image that has not entered the VLM: no skip has a part in them
             y_deep = run.finish(run.advance(at_image, sum(self.flow_layers)))
             return StreamOutputs(deep=y_deep, text=None)
         y_deep = run.finish(flow.state)

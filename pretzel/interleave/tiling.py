@@ -6,7 +6,7 @@ from pretzel.errors import UserError
 
 
 def check_word(word: str) -> None:
-    """Refuse what is no word over V and F that a sequence of layers can be tiled with.
+    """Refuse a word that no sequence of layers can be tiled with.
 
     Raises:
         UserError: If it holds other letters, lacks one of the two, or begins with F.
@@ -40,8 +40,8 @@ def flow_layers_after(word: str, num_vlm_layers: int) -> tuple[int, ...]:
             f"word {word!r} takes {each} layers of the VLM at a time, which must divide its "
             f"{num_vlm_layers}; numbers of V that fit: {fitting}"
         )
-    runs = word.split("V")[1:]  # the F behind each V
-    return tuple(len(run) for run in runs) * (num_vlm_layers // each)
+    flow_runs = word.split("V")[1:]  # the F behind each V
+    return tuple(len(run) for run in flow_runs) * (num_vlm_layers // each)
 
 
 def check_layers(word: str, num_vlm_layers: int, num_flow_layers: int) -> None:
@@ -53,10 +53,12 @@ def check_layers(word: str, num_vlm_layers: int, num_flow_layers: int) -> None:
     needed = sum(flow_layers_after(word, num_vlm_layers))
     if needed == num_flow_layers:
         return
-    got = f"word {word!r} over {num_vlm_layers} layers of the VLM must find {needed} in the deep "
-    got += f"stream, got {num_flow_layers}; give it {needed}"
+    message = (
+        f"word {word!r} over {num_vlm_layers} layers of the VLM must find {needed} in the deep "
+    )
+    message += f"deep stream, got {num_flow_layers}; give it {needed}"
     times = math.gcd(num_vlm_layers, num_flow_layers)
     if times:
         fitting = "V" * (num_vlm_layers // times) + "F" * (num_flow_layers // times)
-        got += f", or write word {fitting!r}"
-    raise UserError(got)
+        message += f", or write word {fitting!r}"
+    raise UserError(message)

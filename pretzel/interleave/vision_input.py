@@ -18,31 +18,31 @@ class VisionInput(ABC):
     """Features of an image that the vision-language model receives.
 
     Attributes:
-        is_causal: Whether what is shown of position n is known as soon as u_n is. If not, the
-            image being modelled stays unseen: skips from the vision-language model are closed at
-            its positions, and it is read once the image is complete.
+        is_causal: Whether the features of position n are known as soon as u_n is. If not, skips
+            from the vision-language model are closed at the positions of the image being modelled,
+            which enters it once it is complete.
     """
 
     is_causal: bool
 
-    @abstractmethod
     def width(self, channels: int, hidden_size: int) -> int:
-        """Return the width of the features.
+        """Return the width of the features, by default that of latents.
 
         Args:
             channels: Channels D of the latents and of u.
             hidden_size: Hidden size of the vision-language model.
         """
+        return channels
 
     def check(self, latent: LatentSpace, vlm: VLMStream) -> None:
-        """Refuse a latent space or a model that it cannot do with (once, at construction)."""
+        """Refuse a latent space or a model that it does not work with (once, at construction)."""
         return
 
     @abstractmethod
     def features(
         self, u: Latents, x: Latents, latent: LatentSpace, vlm: VLMStream
     ) -> Float[Tensor, "m n s"]:
-        """Return what is shown of whole images.
+        """Return the features of whole images.
 
         Args:
             u: Output of the shallow flow.
@@ -57,10 +57,6 @@ class FlowInput(VisionInput):
 
     is_causal = True
 
-    def width(self, channels: int, hidden_size: int) -> int:
-        """Return D."""
-        return channels
-
     def features(self, u: Latents, x: Latents, latent: LatentSpace, vlm: VLMStream) -> Latents:
         """Return u."""
         return u
@@ -71,17 +67,13 @@ class LatentInput(VisionInput):
 
     is_causal = False
 
-    def width(self, channels: int, hidden_size: int) -> int:
-        """Return D."""
-        return channels
-
     def features(self, u: Latents, x: Latents, latent: LatentSpace, vlm: VLMStream) -> Latents:
         """Return x."""
         return x
 
 
 class TowerInput(VisionInput):
-    """What the vision-language model's own tower makes of the decoded latents.
+    """Features of the vision-language model's own tower over the decoded latents.
 
     Features on another grid than the latents' are resampled to it bilinearly.
     """
@@ -117,6 +109,6 @@ class TowerInput(VisionInput):
         if grid == latent.grid:
             return features
         maps = features.mT.reshape(len(features), -1, *grid)
-        wide = maps.to(at_least_float32(maps))  # there is no other on every device
+        wide = maps.to(at_least_float32(maps))  # not every device resizes shorter types
         maps = F.interpolate(wide, size=latent.grid, mode="bilinear", antialias=True).to(features)
         return maps.flatten(2).mT

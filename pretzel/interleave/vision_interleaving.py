@@ -2,7 +2,7 @@
 
 from abc import ABC
 
-import torch
+from typing_extensions import override
 
 from pretzel.interleave.adapter import Adapter, AdapterFactory, LinearAdapter
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs
@@ -17,7 +17,7 @@ class VisionInterleaving(Interleaving, ABC):
     Args:
         channels: Channels D of u.
         hidden_size: Hidden size of the vision-language model.
-        adapter: Maps what is seen into its embedding space; None for a linear map.
+        adapter: Maps the vision input into its embedding space; None for a linear map.
         vision_input: Features of images that it receives; None for u.
         detach_u: Stop gradients from the vision-language model into the shallow flow.
     """
@@ -54,7 +54,7 @@ class VisionInterleaving(Interleaving, ABC):
         caches: StreamCaches | None,
         after_layer: AfterLayer | None = None,
     ) -> Float[Tensor, "b l h"] | None:
-        """Return y_vlm; None at positions of an image that is not seen before it is complete."""
+        """Return y_vlm; None at positions of an image that enters the VLM only once complete."""
         vision = inputs.u if inputs.vision is None else inputs.vision
         if inputs.vision is None and not self.vision_input.is_causal:
             if inputs.is_image.all():
@@ -63,32 +63,21 @@ class VisionInterleaving(Interleaving, ABC):
             vision = inputs.u.new_zeros(*inputs.u.shape[:2], self.vision_width)
         if self.detach_u:
             vision = vision.detach()
-        words = self.embed(inputs.tokens, vlm)
-        shown = self.adapter(vision).to(words.dtype)
-        embeddings = torch.where(inputs.is_image[..., None], shown, words)
-        states: Tensor = vlm(
-            embeddings,
-            inputs.index,
-            inputs.mask,
-            caches.vlm if caches else None,
-            inputs.positions[..., 1:],
-            after_layer,
-        )
-        return states
+        return self.run_over(self.adapter(vision), inputs, vlm, caches, after_layer)
 
+    @override
     def text_alone(self, inputs: StreamInputs, vlm: VLMStream) -> Float[Tensor, "b l h"]:
-        """Return y_vlm."""
         states = self.run_vlm(inputs, vlm, None)
         assert states is not None  # whole sequences begin with text
         return states
 
     def commit_image(self, inputs: StreamInputs, vlm: VLMStream, caches: StreamCaches) -> None:
-        """Show the VLM an image that has just been completed, and commit it to its cache.
+        """Run the VLM over an image that has just been completed, and commit it to its cache.
 
         Only for a vision input that is not causal: otherwise the cache holds it already.
 
         Args:
-            inputs: The positions of the image, with what is seen of it.
+            inputs: The positions of the image, with its vision input.
             vlm: The vision-language model.
             caches: The deep stream's holds the image.
         """

@@ -1,4 +1,4 @@
-"""Whitened states of the frozen vision-language model, for what the flow reads of them.
+"""Whitening of the states of the frozen vision-language model that the flow reads.
 
 A language model's last hidden state is made to predict the next token; what else it knows of the
 text before, such as the colour in a caption, lives in directions of little variance (measured on
