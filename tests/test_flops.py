@@ -13,7 +13,7 @@ from pretzel.ablation.planning.flops import forward_flops, shapes_alone
 from pretzel.ablation.planning.model_builder import PlanningCLI
 from pretzel.runs.config.overlay import Config, fold, override, read
 from pretzel.runs.config.yaml_lines import Source
-from pretzel.training.example import run_example
+from pretzel.training.example_forward import run_example
 
 ABLATIONS = Path(__file__).parents[1] / "ablations"
 INTERLEAVING = "model.pretzel.interleaving"

@@ -14,7 +14,7 @@ from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Tiled, Unconditional
 from pretzel.tarflow import TarFlow
 from pretzel.training.module import PretzelModule
-from pretzel.training.stages import read_weights
+from pretzel.training.starting_weights import read_weights
 
 pytestmark = [  # these fits have nothing to validate on, and a list for a loader
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),

@@ -21,8 +21,8 @@ from pretzel.sequence.document import Document, DocumentBatch, Image, Text, capt
 from pretzel.tarflow import TarFlow
 from pretzel.tarflow.condition import NoCondition
 from pretzel.training.text_states import TextStates, default_folder
+from pretzel.training.text_states.serving import prefix_lengths
 from pretzel.training.text_states.store import StateStore
-from pretzel.training.text_states.stream import prefix_lengths
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 

@@ -16,7 +16,7 @@ from pretzel.interleave import (
     Unconditional,
 )
 from pretzel.sampling.learned_denoiser import LearnedDenoiser
-from pretzel.training.stages import read_weights
+from pretzel.training.starting_weights import read_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 

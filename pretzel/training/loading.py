@@ -47,7 +47,7 @@ class TellsHow(Protocol):
 
 @runtime_checkable
 class LoadsWeights(Protocol):
-    """A module that loads the weights of a file whole, as :class:`.SavedModule`."""
+    """A module that loads the weights of a file whole, as :class:`.CheckpointedModule`."""
 
     def load_weights(self, path: Path) -> None:
         """Load what ``export`` wrote, or a checkpoint."""

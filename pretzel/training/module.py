@@ -26,16 +26,16 @@ from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.inversion import check_guided
 from pretzel.sampling.samplers import Sampler
 from pretzel.sequence.document import Document, DocumentBatch
-from pretzel.training.example import run_example
+from pretzel.training.checkpointed_module import CheckpointedModule
+from pretzel.training.example_forward import run_example
 from pretzel.training.loss import Loss
-from pretzel.training.saved_module import SavedModule
 from pretzel.training.schedule import Schedule
-from pretzel.training.stages import checked_scales, scaled_groups, train_only
 from pretzel.training.text_states import TextStates
+from pretzel.training.trainable import checked_scales, scaled_groups, train_only
 from pretzel.typing import Float, Tensor
 
 
-class PretzelModule(SavedModule):
+class PretzelModule(CheckpointedModule):
     """Trains a :class:`.GenerativeModel` with L = w L_NF + lambda L_NTP.
 
     :class:`pretzel.training.Loss` is a mean over the global batch, so that it does not depend on

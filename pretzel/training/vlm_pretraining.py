@@ -15,8 +15,8 @@ from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence.document import Document, DocumentBatch, Image, Text
 from pretzel.sequence.packer import Packer
-from pretzel.training.question_turns import separate_turns
 from pretzel.training.schedule import Schedule
+from pretzel.training.separate_questions import separate_questions
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.tiny.answers import greedy_answers
 from pretzel.vlm.tiny.network import TinyConfig, TinyNetwork
@@ -213,7 +213,7 @@ class TinyVLMPretraining(LightningModule):
         self, documents: Sequence[Document], images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
         packed = self.packer(documents).to(self.device)
-        turns = separate_turns(packed, self.tokenizer.special, self.context_weight)
+        turns = separate_questions(packed, self.tokenizer.special, self.context_weight)
         embeddings = self.network.embed(packed.tokens)
         if len(images):
             seen = self.network.vision(images).flatten(0, 1)

@@ -5,7 +5,7 @@ import torch
 
 from pretzel.sequence.document import Document, Image, Text, question_document
 from pretzel.sequence.packer import Packer
-from pretzel.training.question_turns import separate_turns
+from pretzel.training.separate_questions import separate_questions
 from pretzel.vlm.tiny import TinyVLM
 
 PAIRS = [
@@ -22,7 +22,7 @@ def packer(shipped: TinyVLM) -> Packer:
 
 def states(vlm: TinyVLM, packer: Packer, document: Document, pixels: torch.Tensor) -> torch.Tensor:
     packed = packer([document])
-    turns = separate_turns(packed, vlm.special, 0.0)
+    turns = separate_questions(packed, vlm.special, 0.0)
     embeddings = vlm.embed(packed.tokens)
     if packed.is_image.any():
         embeddings[packed.is_image] = vlm.encode_images(pixels)[0][0]
@@ -46,7 +46,7 @@ def test_a_caption_before_the_image_is_shared(shipped, packer):
     caption = Text(content="a red circle")
     document = Document(key="", segments=(caption, *question_document(PAIRS).segments))
     packed = packer([document])
-    mask = separate_turns(packed, shipped.special, 0.0).mask[0, 0]
+    mask = separate_questions(packed, shipped.special, 0.0).mask[0, 0]
     last = int(packed.is_valid.sum()) - 1
     assert mask[last, : 3 + 1 + 64 + 1].all()
     assert not mask[last, 3 + 1 + 64 + 1]
@@ -57,14 +57,14 @@ def test_rows_without_an_image_stay_as_they_are(shipped, packer):
     segments += [s for s in question_document(PAIRS).segments if not isinstance(s, Image)]
     image_row = question_document(PAIRS[:1])
     packed = packer([Document(key="", segments=tuple(segments)), image_row])
-    turns = separate_turns(packed, shipped.special, 0.0)
+    turns = separate_questions(packed, shipped.special, 0.0)
     torch.testing.assert_close(turns.index[0], packed.index[0])
     torch.testing.assert_close(turns.mask[0], packed.mask[0])
 
 
 def test_padding_is_never_attended_nor_predicted(shipped, packer):
     packed = packer([question_document(PAIRS), question_document(PAIRS[:1])])
-    turns = separate_turns(packed, shipped.special, 0.5)
+    turns = separate_questions(packed, shipped.special, 0.5)
     count = int(packed.is_valid[1].sum())
     others = ~torch.eye(packed.tokens.shape[1], dtype=torch.bool)
     assert not (turns.mask[1, 0] & others)[:, count:].any()
@@ -76,7 +76,7 @@ def test_weights_tell_supervised_from_other_text(shipped, packer):
         key="", segments=(Text(content="a red circle"), *question_document(PAIRS[:2]).segments)
     )
     packed = packer([document])
-    turns = separate_turns(packed, shipped.special, 0.25)
+    turns = separate_questions(packed, shipped.special, 0.25)
     special = shipped.special
 
     def predicted(weight: float) -> list[int]:

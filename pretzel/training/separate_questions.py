@@ -15,8 +15,8 @@ from pretzel.typing import Bool, Float, Int, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turns:
-    """Sequences whose turns do not see each other.
+class SeparateQuestions:
+    """Sequences whose turns, a question with its answer each, do not see each other.
 
     Attributes:
         index: Absolute index, starting again behind the image in every turn.
@@ -32,7 +32,9 @@ class Turns:
     weights: Float[Tensor, "b l"]
 
 
-def separate_turns(packed: PackedBatch, special: SpecialTokens, context_weight: float) -> Turns:
+def separate_questions(
+    packed: PackedBatch, special: SpecialTokens, context_weight: float
+) -> SeparateQuestions:
     """Keep the turns behind an image apart; rows without an image stay as they are.
 
     A turn ends with end-of-text. Everything up to the end of the last image is shared.
@@ -66,4 +68,4 @@ def separate_turns(packed: PackedBatch, special: SpecialTokens, context_weight: 
     speaks &= following != special.end_of_image
     supervised = packed.targets != IGNORE
     weights = torch.where(supervised, 1.0, torch.where(speaks, context_weight, 0.0))
-    return Turns(index=index, mask=mask, targets=following, weights=weights)
+    return SeparateQuestions(index=index, mask=mask, targets=following, weights=weights)

@@ -19,11 +19,11 @@ from pretzel.interleave.skips import SkipConnection
 from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
 from pretzel.sampling.samplers import Sampler
-from pretzel.training.stages import SAMPLER, UNTRAINED, StartingWeights, read_weights
+from pretzel.training.starting_weights import SAMPLER, UNTRAINED, StartingWeights, read_weights
 from pretzel.typing import Tensor
 
 
-class SavedModule(LightningModule):
+class CheckpointedModule(LightningModule):
     """A model with its denoiser and sampler: states, checkpoints and starting weights.
 
     A state holds what is not frozen for good. Checkpoints and exported weights name the frozen
@@ -248,7 +248,7 @@ def _denoises(name: str) -> bool:
 def _leave_out_frozen(
     module: nn.Module, state: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
 ) -> None:
-    assert isinstance(module, SavedModule)
+    assert isinstance(module, CheckpointedModule)
     frozen = tuple(f"{prefix}pretzel.{name}." for name in module.pretzel.frozen)
     for key in [key for key in state if key.startswith(frozen)]:
         del state[key]
