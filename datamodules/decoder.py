@@ -12,6 +12,7 @@ from datamodules.sample import AnySample, CorruptSample, InterleavedSample, Samp
 from datamodules.segments import FIELD, parse_segments
 from datamodules.shard_reader import IMAGE_SUFFIXES, JSON_SUFFIX, TEXT_SUFFIX, RawSample
 from pretzel.errors import UserError
+from pretzel.latent.image_input import crop_and_resize
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -21,8 +22,7 @@ class SampleDecoder:
 
     A ``key.json`` with ``segments`` makes a sample a document (:mod:`datamodules.segments`).
 
-    The largest centred square is resized to ``image_size`` (antialiased bicubic), which is the
-    same as resizing the shorter side and cropping the centre. Transparent pixels become white.
+    Images are cropped and resized by :func:`pretzel.latent.image_input.crop_and_resize`.
 
     Args:
         image_size: Height and width in pixels.
@@ -99,13 +99,7 @@ class SampleDecoder:
                     f"image {raw.key}.{suffix} in {raw.shard} is {width}x{height} pixels, smaller "
                     f"than image_size={size}: lower image_size or set upscale: true"
                 )
-            picture = _rgb(image)
-        if picture.size != (size, size):
-            side = min(width, height)
-            left, top = (width - side) / 2, (height - side) / 2
-            box = (left, top, left + side, top + side)
-            picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
-        return np.array(picture)
+            return crop_and_resize(image, size)
 
     def _annotation(
         self, raw: RawSample, fields: dict[str, Any]
@@ -125,15 +119,6 @@ class SampleDecoder:
             (str(question), str(answer)) for question, answer in fields.get("questions") or ()
         )
         return caption.strip(), questions
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    picture = image.convert("RGBA")
-    white = Image.new("RGBA", picture.size, "white")
-    white.alpha_composite(picture)
-    return white.convert("RGB")
 
 
 def _one_line(error: Exception) -> str:

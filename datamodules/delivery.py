@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from datamodules.illustrated import Illustrated
-from datamodules.sample import CorruptSample, to_images
+from datamodules.sample import CorruptSample
 from pretzel.errors import UserError
+from pretzel.latent.image_input import scale_pixels
 from pretzel.sequence.document import DocumentBatch
 
 
@@ -68,7 +69,7 @@ class BatchBuilder:
             size = self._image_size
             batch = DocumentBatch(
                 documents=tuple(document.document for document in documents),
-                images=to_images(pixels) if pixels else torch.zeros(0, 3, size, size),
+                images=scale_pixels(pixels) if pixels else torch.zeros(0, 3, size, size),
             )
             yield Delivery(batch=batch, corrupt=corrupt)
         elif corrupt:

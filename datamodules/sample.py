@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from pretzel.latent.image_input import scale_pixels
 from pretzel.sequence.document import Image, Text
 
 
@@ -29,7 +29,7 @@ class Sample:
     @property
     def image(self) -> Float[Tensor, "3 height width"]:
         """The image in [-1, 1]."""
-        return to_images([self.pixels])[0]
+        return scale_pixels([self.pixels])[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,21 +48,6 @@ class InterleavedSample:
 
 
 AnySample = Sample | InterleavedSample
-
-
-def to_images(pixels: list[UInt8[np.ndarray, "height width 3"]]) -> Float[Tensor, "n 3 h w"]:
-    """Return byte images as one float tensor in [-1, 1].
-
-    Args:
-        pixels: At least one image, all of one size.
-    """
-    stacked = torch.from_numpy(np.stack(pixels))
-    return (
-        stacked.permute(0, 3, 1, 2)
-        .to(torch.float32, memory_format=torch.contiguous_format)
-        .div_(127.5)
-        .sub_(1.0)
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

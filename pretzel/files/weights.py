@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,6 +39,34 @@ def read_exported(
         raise UserError(
             f"weights must name a file that export wrote, got {path}: {error}"
         ) from error
+
+
+def read_checkpoint(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
+    """Return a checkpoint of Lightning, read without running any code of it.
+
+    Args:
+        path: A file.
+        shapes_only: Put the tensors on the meta device.
+
+    Raises:
+        UserError: If there is no such file, it is sharded, or it is no checkpoint.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a sharded checkpoint; make it one file by "
+            "python -m lightning.pytorch.utilities.consolidate_checkpoint"
+        )
+    if not path.exists():
+        raise UserError(f"{path}: no such file")
+    device = "meta" if shapes_only else "cpu"
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True, mmap=True)
+    except Exception as error:  # torch raises half a dozen types, one for each kind of damage
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"{path}: not a weights-only checkpoint ({reason})") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path}: a checkpoint must hold a state_dict, this one does not")
+    return checkpoint
 
 
 def check_architecture(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
-import numpy as np
 import torch
 from PIL.Image import Image as Picture
 
@@ -24,6 +23,7 @@ from pretzel.flow.generative_model import GenerativeModel
 from pretzel.generation.pictures import pictures
 from pretzel.generation.session import Session
 from pretzel.generation.token_choice import GREEDY, Writing
+from pretzel.latent.image_input import as_pixels
 from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser, NoDenoiser
 from pretzel.sampling.guidance import Guidance, NoGuidance
@@ -140,13 +140,15 @@ class Conversation:
         self.turns.append(Turn(kind="say", text=text))
 
     def show(self, picture: Picture) -> None:
-        """Add a given picture; its noise is that of training, named by the conversation.
+        """Add a given picture, cropped and resized as in training.
+
+        Its noise is that of training, named by the conversation.
 
         Raises:
-            UserError: If it has not the size of the model's images, or the interleaving models no
-                image here.
+            UserError: If the interleaving models no image here.
         """
-        pixels = to_pixels(self.model, picture)
+        pixels = as_pixels([picture], self.model.latent.image_size)
+        pixels = pixels.to(self.model.device, self.model.dtype)
         self._end_going()
         key = f"{self.key}#{len(self._latents)}"
         with torch.inference_mode():
@@ -287,20 +289,6 @@ class Conversation:
         document = Document(key=self.key, segments=(*self._segments, Image()))
         before = [latents.clone() for latents in self._latents]  # made under inference mode
         return self.model.score([document], torch.cat([*before, point])).log_prob[-1:]
-
-
-def to_pixels(model: GenerativeModel, picture: Picture) -> Float[Tensor, "1 3 height width"]:
-    """Return a picture as the model takes it, in [-1, 1].
-
-    Raises:
-        UserError: If it has another size.
-    """
-    side = model.latent.image_size
-    if picture.size != (side, side):
-        width, height = picture.size
-        raise UserError(f"image must be {side} x {side} pixels, got {width} x {height}")
-    array = np.array(picture.convert("RGB"))
-    return torch.from_numpy(array).permute(2, 0, 1)[None].to(model.device, model.dtype) / 127.5 - 1
 
 
 @runtime_checkable

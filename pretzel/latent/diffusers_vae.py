@@ -15,7 +15,7 @@ class DiffusersVAE(LatentSpace):
     """The mean latents of a diffusers ``AutoencoderKL``, scaled to unit variance; frozen.
 
     Nothing is loaded before the first image, so that a configuration can be checked and counted
-    where the weights are not. Needs the package diffusers (``pip install pretzel[vae]``).
+    where the weights are not. Needs the package diffusers (``pip install pretzel-starflow[vae]``).
 
     Args:
         name: Hub id or local folder, for example ``stabilityai/sd-vae-ft-mse``.
@@ -104,7 +104,7 @@ class DiffusersVAE(LatentSpace):
                 import diffusers
             except ImportError as error:
                 raise UserError(
-                    "DiffusersVAE needs the package diffusers: pip install 'pretzel[vae]'"
+                    "DiffusersVAE needs the package diffusers: pip install 'pretzel-starflow[vae]'"
                 ) from error
             try:
                 kind: Any = diffusers.AutoencoderKL

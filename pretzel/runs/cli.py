@@ -12,6 +12,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,7 @@ from pretzel.runs.exact_resume import make_exact
 from pretzel.runs.guards import check_checkpoint, check_writable, guarded
 from pretzel.runs.initial_weights import built_by_name
 from pretzel.runs.step_seeds import SeededSteps
+from pretzel.runs.stored_module import KeepsConfiguration
 
 # Lightning 2.6 calls jsonargparse by names that the latter has since deprecated
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -217,6 +219,8 @@ class RunCLI(LightningCLI):
     def _instantiated(self) -> LightningModule:
         super().instantiate_classes()
         model: LightningModule = self.model
+        if isinstance(model, KeepsConfiguration):
+            model.configuration = deepcopy(self.config_dump["model"])
         return model
 
     @override

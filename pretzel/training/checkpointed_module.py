@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
@@ -17,6 +17,7 @@ from pretzel.files.weights import check_architecture, check_frozen
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.interleave.skips import SkipConnection
 from pretzel.model import Pretzel
+from pretzel.runs.stored_module import CONFIGURATION, module_of_checkpoint
 from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
 from pretzel.sampling.samplers import Sampler
 from pretzel.training.starting_weights import SAMPLER, UNTRAINED, StartingWeights, read_weights
@@ -46,6 +47,7 @@ class CheckpointedModule(LightningModule):
         self._denoiser_lacks = False  # trained weights, although the flow has them
         # what is not from an earlier stage; None where there was none
         self._as_configured: set[str] | None = None
+        self.configuration: dict[str, Any] | None = None  # set by whoever builds it from one
 
     # What trains
 
@@ -204,6 +206,8 @@ class CheckpointedModule(LightningModule):
         checkpoint["frozen"] = self.frozen_identities()
         checkpoint[SAMPLER] = self.sampler.state()
         checkpoint[UNTRAINED] = self._untrained()
+        if self.configuration is not None:
+            checkpoint[CONFIGURATION] = self.configuration
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that was trained around other frozen parts.
@@ -214,6 +218,46 @@ class CheckpointedModule(LightningModule):
         check_frozen(self.frozen_identities(), checkpoint.get("frozen", {}), "checkpoint")
         self.sampler.load_state(checkpoint.get(SAMPLER, {}))
         self._as_configured = set(checkpoint.get(UNTRAINED, ()))
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,  # noqa: ANN401
+        map_location: Any = None,  # noqa: ANN401
+        hparams_file: Any = None,  # noqa: ANN401
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Self:
+        """Build the module of a checkpoint from the configuration in it, and load its weights.
+
+        Files are read with ``weights_only=True``, and the configuration goes through the parser,
+        like one in YAML: a stranger's checkpoint runs no code of its own.
+
+        Example::
+
+            module = PretzelModule.load_from_checkpoint("runs/quickstart/stacked/seed0/final.ckpt")
+
+        Args:
+            checkpoint_path: A checkpoint that ``pretzel fit`` or a grid has written.
+            map_location: Device of the module; None for the CPU.
+            hparams_file: Not taken: the checkpoint holds the configuration.
+            strict: As for :meth:`load_state_dict`; None for true.
+            weights_only: Always true.
+            **kwargs: None are taken.
+
+        Raises:
+            UserError: If the file is no such checkpoint, its module is no ``cls``, or an argument
+                is given that is not taken.
+        """
+        if hparams_file is not None or weights_only is False or kwargs:
+            raise UserError(
+                "load_from_checkpoint takes a path, map_location and strict: all else is in the "
+                "checkpoint, which is read with weights_only=True; for another configuration, use "
+                "pretzel.load(path, config=...)"
+            )
+        module = module_of_checkpoint(Path(checkpoint_path), cls, strict=strict is not False)
+        return module if map_location is None else module.to(map_location)
 
     def _untrained(self) -> list[str]:
         """Return the names of the parameters that neither this stage nor one before trains."""

@@ -1,6 +1,6 @@
-"""The model of a fit configuration alone, with trained weights: no data, no trainer."""
+"""Models without data and trainer: of a run, an export or a checkpoint, or of a configuration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,10 +10,22 @@ from lightning.pytorch import LightningModule
 from typing_extensions import override
 
 from pretzel.errors import UserError
-from pretzel.runs.cli import RunCLI
+from pretzel.files.weights import read_checkpoint
+from pretzel.runs.cli import RunCLI, import_parts
 from pretzel.runs.config.class_paths import import_name
+from pretzel.runs.config.overlay import Config, fold, read
 from pretzel.runs.guards import check_checkpoint
+from pretzel.runs.initial_weights import built_by_name
 from pretzel.runs.meta_device import built_without_memory
+from pretzel.runs.run_folder import is_checkpoint, weights_of
+from pretzel.runs.stored_module import (
+    build_for_weights,
+    build_module,
+    load_checkpoint,
+    module_of_checkpoint,
+)
+from pretzel.training.module import PretzelModule
+from pretzel.training.text_image_model import TextImageModel
 from pretzel.typing import Float, Tensor
 
 
@@ -144,18 +156,89 @@ def trained_model(
     cli = ModelOnly(arguments, replaced=checkpoint is not None, check=check)
     model: LightningModule = cli.model
     if checkpoint is not None:
-        _load(model, checkpoint)
+        check_checkpoint(str(checkpoint), model)
+        load_checkpoint(model, read_checkpoint(checkpoint), f"--ckpt_path: {checkpoint}")
     elif cli.weights is not None:
         assert isinstance(model, LoadsWeights)
         model.load_weights(cli.weights)
     return model.eval()
 
 
-def _load(model: LightningModule, path: Path) -> None:
-    check_checkpoint(str(path), model)
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    try:
-        model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"])
-    except (UserError, RuntimeError) as error:  # torch's own word for what does not fit
-        raise UserError(f"--ckpt_path: {path}: {' '.join(str(error).split())}") from error
+def load(
+    run_or_export: str | Path,
+    *,
+    config: str | Path | Sequence[str | Path] | Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> TextImageModel:
+    """Load a trained model.
+
+    What is loaded runs no code of its own: weights are read with ``weights_only=True`` or as
+    safetensors, and a configuration names classes, each of the type that its place asks for. Of
+    averaged weights these are the averages.
+
+    Example::
+
+        model = pretzel.load("runs/quickstart/stacked/seed0")           # a run of a grid
+        model = pretzel.load("runs/easy_vqa/lightning_logs/version_0")  # a run of pretzel fit
+        model = pretzel.load("last.ckpt", device="cuda")
+        model = pretzel.load("my_export")                               # of pretzel export
+
+    Args:
+        run_or_export: The folder of a run (its newest checkpoint is taken), a checkpoint, a folder
+            that ``pretzel export`` has written, or a file of exported weights beside its
+            ``config.yaml``.
+        config: A configuration to be used instead of the one that is kept with the weights, as
+            for :func:`build`.
+        device: Where the model is to be.
+
+    Raises:
+        UserError: If there is no run, checkpoint or export, the weights are those of another
+            architecture, or a part that the configuration names is missing.
+    """
+    weights, beside = weights_of(Path(run_or_export))
+    folded = None if config is None else _read(config)
+    if is_checkpoint(weights):
+        module = module_of_checkpoint(weights, PretzelModule, folded)
+    else:
+        if folded is None and beside is None:
+            raise UserError(f"{weights}: no config.yaml lies beside it; name one by config=...")
+        assert beside is not None or folded is not None
+        module = build_for_weights(folded or _read(beside or ""), PretzelModule)
+        module.load_weights(weights)
+    return TextImageModel(module).to(device)
+
+
+def build(
+    config: str | Path | Sequence[str | Path] | Mapping[str, Any], *, seed: int | None = None
+) -> TextImageModel:
+    """Build an untrained model, with the weights from which ``pretzel fit`` would start.
+
+    Example::
+
+        model = pretzel.build("ablations/base/easy_vqa.yaml")
+        model = pretzel.build(["base.yaml", "change.yaml"], seed=1)
+
+    Args:
+        config: YAML file(s) of ``pretzel fit``, folded in the same way, or a mapping like one: its
+            ``model`` is built, its data and trainer are not looked at.
+        seed: Seed of the weights; None for ``seed_everything`` of the configuration.
+
+    Raises:
+        UserError: If the configuration is wrong or has no ``model``.
+    """
+    folded = _read(config)
+    if seed is None:
+        seed = int(folded.values.get("seed_everything") or 0)
+    return TextImageModel(built_by_name(lambda: build_module(folded, PretzelModule), seed))
+
+
+def _read(config: str | Path | Sequence[str | Path] | Mapping[str, Any]) -> Config:
+    import_parts()  # so that classes have their short names
+    if isinstance(config, Mapping):
+        values = dict(config) if "model" in config else {"model": dict(config)}
+        return Config(values=values)
+    files = [config] if isinstance(config, str | Path) else config
+    folded = fold([read(file) for file in files])
+    if "model" not in folded.values:
+        raise UserError(f"{', '.join(map(str, files))}: must configure a model, and does not")
+    return folded

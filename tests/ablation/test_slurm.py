@@ -1,6 +1,6 @@
 """A real Slurm on loopback: cells preempted, out of time, stopped, queued again, done.
 
-apt-get install slurmctld slurmd slurm-client; pip install 'pretzel[slurm]'
+apt-get install slurmctld slurmd slurm-client; pip install 'pretzel-starflow[slurm]'
 pytest -m slow tests/ablation/test_slurm.py
 """
 

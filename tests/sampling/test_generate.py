@@ -7,11 +7,12 @@ from PIL import Image
 
 from pretzel.errors import UserError
 from pretzel.generation.answers import answer
-from pretzel.generation.conversation import Conversation, conversation_with, to_pixels
+from pretzel.generation.conversation import Conversation, conversation_with
 from pretzel.generation.images import sample_images
 from pretzel.generation.session import Session
 from pretzel.generation.token_choice import Writing
 from pretzel.interleave import Stacked, TextPrefix
+from pretzel.latent.image_input import as_pixels
 from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
 from pretzel.sampling.samplers import Sequential
@@ -54,7 +55,9 @@ def test_answers_are_those_to_questions_about_the_image():
     conversation = Conversation(model, key="k")
     conversation.show(picture())
     conversation.say("what shape is it?")
-    x = model.encode(to_pixels(model, picture()), model.sample_noise(["k#0"], 0, "show"))
+    x = model.encode(
+        as_pixels([picture()], model.latent.image_size), model.sample_noise(["k#0"], 0, "show")
+    )
     (expected,) = answer(model, x, torch.tensor([0]), ["what shape is it?"], max_tokens=5)
     assert conversation.answer(5) == expected
 

@@ -1,4 +1,4 @@
-"""Cells as jobs of a Slurm cluster, through submitit (the extra ``pretzel[slurm]``)."""
+"""Cells as jobs of a Slurm cluster, through submitit (the extra ``pretzel-starflow[slurm]``)."""
 
 import os
 import shutil
@@ -64,7 +64,7 @@ class Slurm(Engine):
             import submitit
         except ImportError as error:
             raise UserError(
-                "--engine slurm needs submitit: pip install 'pretzel[slurm]'"
+                "--engine slurm needs submitit: pip install 'pretzel-starflow[slurm]'"
             ) from error
         if shutil.which("sbatch") is None:
             raise UserError("--engine slurm: there is no sbatch on this machine")

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 _OURS = frozenset({"pretzel", "datamodules", "callbacks"})  # also where they are installed
+_LAZY = "pretzel"  # its __init__ is the public API: it runs nothing, and names what runs do not use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ def _closure(roots: frozenset[str]) -> Code:
         todo += () if read.passes_on else (_holder(*origin) for origin in read.taken.values())
         # a package's own module runs before what is in it
         parents = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
-        todo += [parent for parent in parents if not _passed_on(parent)]
+        todo += [p for p in parents if p != _LAZY and not _passed_on(p)]
     versions: dict[str, str] = {}
     for name in others:
         for distribution in _distributions().get(name.partition(".")[0], ()):

@@ -12,8 +12,9 @@ import torch
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this project and of what it requires."""
-    found = {"python": platform.python_version(), "pretzel": metadata.version("pretzel")}
-    for requirement in metadata.requires("pretzel") or []:
+    distribution = metadata.packages_distributions()["pretzel"][0]
+    found = {"python": platform.python_version(), "pretzel": metadata.version(distribution)}
+    for requirement in metadata.requires(distribution) or []:
         name = re.match(r"[\w.-]+", requirement)
         if name is None or "extra ==" in requirement:
             continue

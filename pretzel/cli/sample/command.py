@@ -23,7 +23,8 @@ list of {file, prompt, seed, draw}, and sampling.json: sampler, its schedule, gu
 seed and network evaluations. The noise of an image depends on the seed, its prompt and which draw
 of this prompt it is: neither on the other prompts nor on the batch size.
 
-With --image the model answers questions about a picture of its own image size, or describes it.
+With --image the model answers questions about a picture, which is cropped and resized as in
+training, or describes it.
 With --turns it takes part in a conversation, a YAML list of steps in one sequence: {say: TEXT},
 {image: FILE} (found relative to the YAML file), {draw: true}, {answer: true}, and {continue: true}
 for text in which the model may begin images itself. Text is printed as it comes; DIR receives the

@@ -89,13 +89,12 @@ def questions(image: Path, asked: Sequence[str]) -> list[list[Step]]:
 
 
 def _picture(path: Path, what: str) -> "Picture":
-    from PIL import Image
+    from pretzel.files.image_file import open_image
 
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{what}: {path}: cannot be read as an image ({error})") from error
+        return open_image(path)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
 
 
 def check_script(model: "Pretzel", steps: Sequence[Step], max_tokens: int) -> int:
@@ -109,7 +108,6 @@ def check_script(model: "Pretzel", steps: Sequence[Step], max_tokens: int) -> in
     Raises:
         UserError: If the model cannot do a step.
     """
-    from pretzel.generation.conversation import to_pixels
     from pretzel.generation.session import require_answers
     from pretzel.sequence.document import Document, Image, Text
 
@@ -124,8 +122,6 @@ def check_script(model: "Pretzel", steps: Sequence[Step], max_tokens: int) -> in
             images += 1
             room += model.latent.num_positions + 2
             segments.append(Image())
-            if step.picture is not None:
-                to_pixels(model, step.picture)
             whole = Document(key="", segments=tuple(segments))
             if model.interleaving.view(whole).num_images < images:
                 raise UserError(

@@ -1,0 +1,102 @@
+"""Images as a model takes them: one crop, one resize and one scale, in training and afterwards."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from pretzel.errors import UserError
+from pretzel.files.image_file import open_image
+from pretzel.typing import Float, Tensor
+
+ImageInput = Image.Image | Tensor | str | Path
+"""A picture, a tensor [3, H, W] (floats in [-1, 1] or bytes), or the path of an image file."""
+
+
+def crop_and_resize(picture: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Resize the largest centred square of a picture to ``size`` pixels a side.
+
+    The resize is antialiased and bicubic. Cropping first is the same as resizing the shorter side
+    and cropping the centre. Transparent pixels become white.
+
+    Args:
+        picture: Any size and mode.
+        size: Height and width of the result.
+    """
+    width, height = picture.size
+    rgb = _on_white(picture)
+    if rgb.size != (size, size):
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.array(rgb)
+
+
+def scale_pixels(
+    pixels: Sequence[UInt8[np.ndarray, "height width 3"]],
+) -> Float[Tensor, "n 3 height width"]:
+    """Return byte images as one float32 tensor in [-1, 1].
+
+    Args:
+        pixels: At least one image, all of one size.
+    """
+    stacked = torch.from_numpy(np.stack(pixels))
+    return (
+        stacked.permute(0, 3, 1, 2)
+        .to(torch.float32, memory_format=torch.contiguous_format)
+        .div_(127.5)
+        .sub_(1.0)
+    )
+
+
+def as_pixels(images: Sequence[ImageInput], size: int) -> Float[Tensor, "n 3 size size"]:
+    """Return images of any size as the datamodules give them to the model, in [-1, 1].
+
+    A float tensor that has the right size already is taken as it is; every other image is rounded
+    to 8 bits, as a file would be, and then cropped and resized.
+
+    Args:
+        images: At least one image.
+        size: Height and width that the model takes.
+
+    Raises:
+        UserError: If a file cannot be read as an image, or a tensor is no image in [-1, 1].
+    """
+    return torch.cat([_one_image(image, size) for image in images])
+
+
+def _one_image(image: ImageInput, size: int) -> Float[Tensor, "1 3 size size"]:
+    if isinstance(image, torch.Tensor):
+        _check_tensor(image)
+        if image.dtype.is_floating_point:
+            if image.shape[-2:] == (size, size):
+                return image[None].detach().to("cpu", torch.float32)
+            image = ((image.float() + 1) * 127.5).round().to(torch.uint8)
+        image = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    elif not isinstance(image, Image.Image):
+        image = open_image(image)
+    return scale_pixels([crop_and_resize(image, size)])
+
+
+def _check_tensor(image: Tensor) -> None:
+    if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+        raise UserError(f"image must be a tensor [3, height, width], got {list(image.shape)}")
+    if image.dtype.is_floating_point:
+        low, high = image.min().item(), image.max().item()
+        if not -1.001 <= low <= high <= 1.001:  # rounding is forgiven, [0, 255] is not
+            raise UserError(f"image must hold values in [-1, 1], got {low:.4g} to {high:.4g}")
+    elif image.dtype != torch.uint8:
+        raise UserError(f"image must hold floats in [-1, 1] or bytes, got {image.dtype}")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    rgba = picture.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    white.alpha_composite(rgba)
+    return white.convert("RGB")

@@ -1,0 +1,65 @@
+"""Where the weights of a run lie: of ``pretzel fit``, of a grid, of an export."""
+
+import re
+import zipfile
+from pathlib import Path
+
+from pretzel.errors import UserError
+
+EXPORT = "weights.safetensors"
+_IN_ORDER = (EXPORT, "final.ckpt", "last.ckpt", "previous.ckpt")
+"""Of a run of a grid the newest first; an export has the first alone."""
+_LAST = re.compile(r"last(?:-v(\d+))?\.ckpt")
+_STEP = re.compile(r"step=(\d+)")
+
+
+def weights_of(path: Path) -> tuple[Path, Path | None]:
+    """Return the newest weights of a run or an export, and the configuration beside them.
+
+    Args:
+        path: A folder, a checkpoint or a file of exported weights.
+
+    Raises:
+        UserError: If there is no such path, or it is no run, with where runs are.
+    """
+    if path.is_file():
+        return path, _config(path.parent)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run, export or checkpoint")
+    for name in _IN_ORDER:
+        if (path / name).exists():
+            return path / name, _config(path)
+    newest = max((path / "checkpoints").glob("*.ckpt"), key=_age, default=None)
+    if newest is not None:
+        return newest, _config(path)
+    raise UserError(f"{path}: neither a run nor an export{_runs_below(path)}")
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Tell a checkpoint of Lightning, whole or sharded, from exported weights."""
+    return path.is_dir() or zipfile.is_zipfile(path) or path.suffix == ".ckpt"
+
+
+def _config(folder: Path) -> Path | None:
+    config = folder / "config.yaml"
+    return config if config.is_file() else None
+
+
+def _age(path: Path) -> tuple[bool, int, str]:
+    """Order checkpoints of ModelCheckpoint: by step, and ``last.ckpt`` behind all others."""
+    last, step = _LAST.fullmatch(path.name), _STEP.search(path.name)
+    if last is not None:
+        return True, int(last[1] or 0), path.name
+    return False, int(step[1]) if step else -1, path.name
+
+
+def _runs_below(path: Path) -> str:
+    """Return where the runs are, if the folder is that of a grid or of a logger."""
+    if (path / "plan.json").is_file():
+        found = sorted(path.glob("*/seed*/*.ckpt"))
+    else:
+        found = sorted(path.glob("**/checkpoints/*.ckpt"))
+    if not found:
+        return " (no weights.safetensors, final.ckpt, last.ckpt or checkpoints/*.ckpt in it)"
+    run = found[-1].parent
+    return f"; did you mean {run.parent if run.name == 'checkpoints' else run}?"

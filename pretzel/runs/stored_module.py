@@ -1,0 +1,131 @@
+"""Modules built from a configuration alone, and from checkpoints that hold theirs."""
+
+import argparse
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule
+
+from pretzel.errors import UserError
+from pretzel.files.weights import read_checkpoint
+from pretzel.runs.config.explain import explain, explain_constructor
+from pretzel.runs.config.overlay import Config, at, replaced
+from pretzel.runs.config.yaml_lines import Key, Source
+
+CONFIGURATION = "model_config"
+"""Key of a checkpoint under which it holds the configuration of its module."""
+_WEIGHTS: Key = ("model", "init_args", "weights")
+
+M = TypeVar("M", bound=LightningModule)
+
+
+@runtime_checkable
+class KeepsConfiguration(Protocol):
+    """A module whose checkpoints hold the configuration that it was built from.
+
+    Attributes:
+        configuration: Its ``class_path`` and ``init_args``, resolved, in plain types; None of a
+            module that was built in Python.
+    """
+
+    configuration: dict[str, Any] | None
+
+
+def build_module(config: Config, base: type[M]) -> M:
+    """Build the module that ``model`` describes, by the parser of the command line.
+
+    The configuration may be a stranger's: it names classes, of which each must be of its slot's
+    type, and nothing else is called.
+
+    Args:
+        config: Holds ``model``; its sources appear in the messages.
+        base: The class that it must be of.
+
+    Raises:
+        UserError: If the configuration is wrong, or a constructor refuses its arguments.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "model", fail_untyped=False, required=True)
+    try:
+        namespace: Namespace = parser.parse_object({"model": config.values["model"]})
+    except (argparse.ArgumentError, TypeError, KeyError, ValueError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+        raise explain(message, config, ["model"]) from error
+    try:
+        module: M = parser.instantiate_classes(namespace).model
+    except (ValueError, OSError, MisconfigurationException) as error:
+        raise explain_constructor(error, config) from error
+    if isinstance(module, KeepsConfiguration):
+        module.configuration = config.values["model"]
+    return module
+
+
+def build_for_weights(config: Config, base: type[M]) -> M:
+    """Build a module whose weights are about to be replaced by those of a file.
+
+    The file that training would start from is not read, and the global random state stays.
+
+    Args:
+        config: As for :func:`build_module`.
+        base: As for :func:`build_module`.
+
+    Raises:
+        UserError: As :func:`build_module`.
+    """
+    if at(config.values, _WEIGHTS) is not None:
+        config = Config(values=replaced(config.values, _WEIGHTS, None), sources=config.sources)
+    with torch.random.fork_rng(devices=[]):
+        return build_module(config, base)
+
+
+def module_of_checkpoint(
+    path: Path, base: type[M], config: Config | None = None, *, strict: bool = True
+) -> M:
+    """Build the module of a checkpoint and load its weights, on the CPU.
+
+    Args:
+        path: A checkpoint of Lightning.
+        base: The class that its module must be of.
+        config: Holds ``model``, where that is to be built instead of what the checkpoint names.
+        strict: Whether the checkpoint must have all weights and no others.
+
+    Raises:
+        UserError: If it cannot be read, holds no configuration and none is given, is that of a
+            module of another class, or does not fit the configuration.
+    """
+    checkpoint = read_checkpoint(path)
+    if config is None:
+        if CONFIGURATION not in checkpoint:
+            raise UserError(
+                f"{path} holds no configuration of a {base.__name__}: it was not written by "
+                "pretzel fit or a grid, or trains another kind of module"
+            )
+        values = {"model": checkpoint[CONFIGURATION]}
+        config = Config(values=values, sources={("model",): Source(name=str(path))})
+    module = build_for_weights(config, base)
+    load_checkpoint(module, checkpoint, str(path), strict=strict)
+    return module
+
+
+def load_checkpoint(
+    module: LightningModule, checkpoint: dict[str, Any], what: str, *, strict: bool = True
+) -> None:
+    """Load the weights of a checkpoint and what else its module has saved.
+
+    Args:
+        module: What it is loaded into.
+        checkpoint: From :func:`.read_checkpoint`.
+        what: Where it is from, the beginning of messages.
+        strict: Whether the checkpoint must have all weights and no others.
+
+    Raises:
+        UserError: If it does not fit.
+    """
+    try:
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"], strict=strict)
+    except (UserError, RuntimeError) as error:  # torch raises the latter where shapes differ
+        raise UserError(f"{what}: {' '.join(str(error).split())}") from error
