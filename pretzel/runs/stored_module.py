@@ -1,16 +1,19 @@
 """Modules built from a configuration alone, and from checkpoints that hold theirs."""
 
 import argparse
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 
 from pretzel.errors import UserError
 from pretzel.files.weights import read_checkpoint
+from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import explain, explain_constructor
 from pretzel.runs.config.overlay import Config, at, replaced
 from pretzel.runs.config.yaml_lines import Key, Source
@@ -47,20 +50,44 @@ def build_module(config: Config, base: type[M]) -> M:
     Raises:
         UserError: If the configuration is wrong, or a constructor refuses its arguments.
     """
+    _refuse_functions(config.values["model"], config, ("model",))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "model", fail_untyped=False, required=True)
     try:
-        namespace: Namespace = parser.parse_object({"model": config.values["model"]})
+        # a copy: the parser works on what is in lists
+        namespace: Namespace = parser.parse_object({"model": deepcopy(config.values["model"])})
     except (argparse.ArgumentError, TypeError, KeyError, ValueError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-        raise explain(message, config, ["model"]) from error
+        raise explain(message, config, ["model"]) from None  # whose pages it sums up
     try:
         module: M = parser.instantiate_classes(namespace).model
     except (ValueError, OSError, MisconfigurationException) as error:
         raise explain_constructor(error, config) from error
     if isinstance(module, KeepsConfiguration):
-        module.configuration = config.values["model"]
+        text = parser.dump(namespace, skip_unset=False)
+        module.configuration = yaml.safe_load(text)["model"]
     return module
+
+
+def _refuse_functions(node: object, config: Config, key: Key) -> None:
+    """Refuse what the parser would call in a slot for factories: any function, such as os.system.
+
+    A function may stand there if it is annotated to return an object of some class of its own.
+    """
+    if isinstance(node, list):
+        node = {str(i): value for i, value in enumerate(node)}
+    if not isinstance(node, dict):
+        return
+    target = import_name(str(node.get("class_path")))
+    if target is not None and not isinstance(target, type):
+        made = getattr(target, "__annotations__", {}).get("return")
+        if not isinstance(made, type) or made.__module__ == "builtins":
+            raise UserError(
+                f"{config.source(key)}: {'.'.join(key)}: class_path must name a class, or a "
+                f"function annotated to return one, got {node['class_path']}"
+            )
+    for name, value in node.items():
+        _refuse_functions(value, config, (*key, str(name)))
 
 
 def build_for_weights(config: Config, base: type[M]) -> M:

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Self, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from PIL.Image import Image as Picture
@@ -66,7 +66,7 @@ class TextImageModel:
         """The configuration that it was built from, in plain types; None of one built in Python."""
         return self.module.configuration
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "TextImageModel":
         """Move the model to a device, and return it."""
         self.module.to(device)
         return self
