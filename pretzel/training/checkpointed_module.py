@@ -23,7 +23,7 @@ from pretzel.sampling.samplers import Sampler
 from pretzel.training.starting_weights import SAMPLER, UNTRAINED, StartingWeights, read_weights
 from pretzel.typing import Tensor
 
-S = TypeVar("S", bound="SavedModule")  # not Self, which the shape checks of the tests refuse
+S = TypeVar("S", bound="CheckpointedModule")  # not Self, which the shape checks of the tests refuse
 
 
 class CheckpointedModule(LightningModule):

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pretzel.errors import UserError
 from pretzel.files.weights import read_checkpoint, read_exported
 from pretzel.typing import Tensor
