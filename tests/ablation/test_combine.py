@@ -76,12 +76,17 @@ def test_which_arms_go_together(project, changed, expected):
          r"axes\.size\.s: must be a mapping of dotted keys to values .* got 3"),
         ({"axes": {"size": {"s": {}, True: {}}}, "baseline": {"size": "s"}},
          r"axes\.size\.True: a key must be a text, got True: write it in quotes"),
+        ({"axes": {"size": {"s": {}, "m": {3: 4}}}, "baseline": {"size": "s"}},
+         r"axes\.size\.m\.3: a key must be a text, got 3: write it in quotes"),
+        ({"include": [{"size": ["m", 3]}]},
+         r"include\.0\.size: must be an arm or a list of arms, got \['m', 3\]"),
+        ({"stages": "s.yaml"}, r"stages: must be a mapping of stages to files, got 's\.yaml'"),
         ({"match": {"by": "params", "via": "model.size", "tol": 1}},
          r"match\.by: must be parameters or flops, got 'params'; did you mean 'parameters'\?"),
         ({"match": {"by": "flops"}}, r"match\.via: is missing; must be a dotted key"),
         ({"match": {"by": "flops", "via": "model.size", "tolerence": 1}},
          r"match\.tolerence: unknown key; did you mean 'tolerance'\?"),
-        ({"match": "flops"}, r"match: must be a mapping or null, got 'flops'"),
+        ({"match": "flops"}, r"match: must be a mapping with `by` and `via`, got 'flops'"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_with_file_line_and_key(project, changed, expected):

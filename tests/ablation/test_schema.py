@@ -1,6 +1,5 @@
 """The editors' schema and the reader are of one definition: they accept and refuse the same."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -9,10 +8,8 @@ import yaml
 from lab_files import write
 
 from pretzel.__main__ import main
-from pretzel.ablation.gridfile.definition import ArmFile, GridFile
-from pretzel.ablation.gridfile.grid import Match, Tuning
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.gridfile.schema import grid_schema
+from pretzel.ablation.gridfile.schema import ArmEntry, GridFile, Match, Tuning, grid_schema
 from pretzel.errors import UserError
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -99,7 +96,7 @@ def test_both_accept_everything_there_is(project):
         "hang_seconds": 60,
         "order": "arms",
     }
-    assert set(values) == {field.name for field in dataclasses.fields(GridFile)}
+    assert set(values) == GridFile.model_fields.keys()
     validator().validate(values)
     load(write("grid.yaml", values))
 
@@ -108,7 +105,7 @@ def test_the_command_prints_it_with_descriptions(project, capsys):
     assert main(["grid", "schema"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(json.dumps(grid_schema()))
-    for kind in (GridFile, ArmFile, Match, Tuning):
-        node = printed["$defs"][kind.__name__]
+    for kind in (GridFile, ArmEntry, Match, Tuning):
+        node = printed if kind is GridFile else printed["$defs"][kind.__name__]
         assert node["description"]
         assert all(inner["description"] for inner in node["properties"].values())

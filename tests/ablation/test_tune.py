@@ -196,7 +196,7 @@ def test_the_best_on_validation_is_chosen(cell):
     assert choice.config is cell.candidates[1].config
     assert choice.run == cell.candidates[1].run
     assert choice.note == "model.lr=0.1, the best of 3 by val/loss (1)"
-    other = replace(cell, tuning=replace(cell.tuning, direction="max"))
+    other = replace(cell, tuning=cell.tuning.model_copy(update={"direction": "max"}))
     assert chosen(other, results(cell, 3.0, 1.0, 2.0)).label == "model.lr=0.01"
     assert (
         chosen(cell, results(cell, 1.0, 2.0, 1.0)).label == "model.lr=0.01"

@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from pretzel.ablation.gridfile.grid import Arm, Axis, Combination, Combine
+from pretzel.ablation.gridfile.grid import Arm, Axis, Combination
+from pretzel.ablation.gridfile.schema import Combine
 from pretzel.errors import did_you_mean
 from pretzel.runs.config.yaml_lines import Key
 

@@ -3,17 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pretzel.ablation.gridfile.typed import Rule
+from pretzel.ablation.gridfile.schema import Direction, Match, Order, Tuning
 from pretzel.runs.config.yaml_lines import Source
-
-Direction = Literal["max", "min"]
-Order = Literal["seeds", "arms"]
-Combine = Literal["product", "zip", "one_at_a_time"]
-DottedKey = Annotated[
-    str, Rule(told="a dotted key, such as model.init_args.lr", pattern=r"^[^.\s]+(\.[^.\s]+)*$")
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,39 +95,6 @@ class Combination:
         found = [override for _, arm in self.arms for override in arm.overrides]
         yield from (override for override in found if override.link is None)
         yield from (override for override in found if override.link == link)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """What makes arms equal in size: the integer at a key is solved for each of them.
-
-    Attributes:
-        by: What is made equal to the baseline's: trainable ``parameters``, or ``flops``, those of
-            a training step's forward on one sample.
-        via: Dotted key of the integer, a width for example; no arm may set it.
-        tolerance: Relative difference that is equal enough.
-    """
-
-    by: Literal["parameters", "flops"]
-    via: DottedKey
-    tolerance: Annotated[float, Rule(told="a positive number, 0.02 for 2 %", above=0.0)] = 0.02
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """How an arm with ``tune`` chooses its values before the comparison.
-
-    Attributes:
-        metric: A metric of validation as it is logged, never of the test.
-        direction: Which is better.
-        seed: Seed of the runs that choose; by default, and at any rate, none of the compared.
-    """
-
-    metric: Annotated[
-        str, Rule(told="a metric of validation, not of the test", pattern=r"^(?!test[/_])\S+$")
-    ]
-    direction: Direction
-    seed: Annotated[int, Rule(told="an integer from 0", minimum=0.0)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

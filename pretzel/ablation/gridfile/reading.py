@@ -1,13 +1,12 @@
-"""The grid file, read; every mistake of it in one report."""
+"""Reads a grid file, with every mistake of it in one report."""
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import replace
+import re
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from pretzel.ablation.gridfile.combine import combinations
-from pretzel.ablation.gridfile.definition import ArmFile, GridFile
 from pretzel.ablation.gridfile.grid import (
     Arm,
     Axis,
@@ -16,10 +15,11 @@ from pretzel.ablation.gridfile.grid import (
     Metric,
     Override,
     StageSpec,
-    Tuning,
 )
-from pretzel.ablation.gridfile.typed import TypedReader
+from pretzel.ablation.gridfile.mistakes import mistakes
+from pretzel.ablation.gridfile.schema import DOTTED_KEY, ArmEntry, GridFile, Tuning
 from pretzel.errors import UserError, did_you_mean
+from pretzel.runs.config.overlay import Config, at
 from pretzel.runs.config.yaml_lines import Key, Source, read_mapping
 
 
@@ -45,103 +45,148 @@ def load(path: str | Path) -> Grid:
         UserError: With all mistakes in one report.
     """
     values, sources = read_mapping(path)
-    reader = _Reader(Path(path), values, sources)
-    grid = reader.grid()
-    if reader.mistakes:
+    reader = _Reader(Path(path), Config(values=values, sources=sources))
+    content = reader.content()
+    grid = None if content is None else reader.grid(content)
+    if grid is None or reader.mistakes:
         raise report(reader.mistakes, path)
     return grid
 
 
-class _Reader(TypedReader):
-    """Checks what the types of a grid file cannot say: files, and names that must exist."""
+class _Reader:
+    """Checks a grid file, and collects every mistake instead of stopping at the first.
 
-    def __init__(self, file: Path, values: dict[str, Any], sources: dict[Key, Source]) -> None:
-        super().__init__(file, sources)
-        self.given = self.read(GridFile, values)
+    Args:
+        file: The file.
+        config: Its values, and where they are written.
+    """
 
-    def grid(self) -> Grid:
-        given = self.given
-        axes = self.axes()
+    def __init__(self, file: Path, config: Config) -> None:
+        self.file, self.config = file, config
+        self.mistakes: list[str] = []
+
+    def source(self, key: Key) -> Source:
+        """Return where a key is written, or the nearest mapping that holds it."""
+        return self.config.source(key) or Source(name=str(self.file))
+
+    def wrong(self, key: Key, message: str) -> None:
+        """Note a mistake."""
+        self.mistakes.append(f"{self.source(key)}: {'.'.join(key)}: {message}")
+
+    def content(self) -> GridFile | None:
+        """Return the content of the file, without what is wrong; None if too little is left."""
+        values = self.config.values
+        try:
+            return GridFile.model_validate(values)
+        except ValidationError as error:
+            wrong = dict(mistakes(error, values))
+        for key, message in wrong.items():
+            self.wrong(key, message)
+        # what is right is checked further, so that all mistakes are in one report
+        stand_ins = {
+            "base": self.file.name,
+            "metrics": {},
+            "tuning": {"metric": "any", "direction": "min"},
+        }
+        for key in wrong:
+            arms = at(values, key[:2]) if key[0] == "axes" else None
+            if isinstance(arms, dict) and key[2:3] and key[2] in arms:
+                arms[key[2]] = {}
+            elif key[0] in stand_ins:
+                values[key[0]] = stand_ins[key[0]]
+            else:
+                values.pop(key[0], None)
+        try:
+            return GridFile.model_validate(values)
+        except ValidationError:
+            return None
+
+    def grid(self, content: GridFile) -> Grid:
+        """Return the grid, after checks that types cannot do: of files, and names that must be."""
+        axes = self.axes(content)
         return Grid(
             file=self.file,
-            base=self.files(("base",), given.base),
+            base=self.files(("base",), content.base),
             axes=axes,
-            combinations=self.combinations(axes),
-            seeds=tuple(given.seeds),
-            baseline=given.baseline,
-            metrics=tuple(Metric(name=n, direction=d) for n, d in given.metrics.items()),
-            stages=tuple(
-                StageSpec(name=name, configs=self.files(("stages", name), files))
-                for name, files in given.stages.items()
-            ),
-            chain=tuple(
-                StageSpec(name=name, configs=self.files(("chain", name), files))
-                for name, files in given.chain.items()
-            ),
-            match=given.match,
-            tuning=self.tuning(axes),
-            output=Path(given.output or f"runs/{self.file.stem}"),
-            checkpoint_seconds=float(given.checkpoint_seconds),
-            hang_seconds=given.hang_seconds,
-            order=given.order,
+            combinations=self.combinations(axes, content),
+            seeds=tuple(content.seeds),
+            baseline=content.baseline,
+            metrics=tuple(Metric(name=n, direction=d) for n, d in content.metrics.items()),
+            stages=self.stages("stages", content.stages),
+            chain=self.stages("chain", content.chain),
+            match=content.match,
+            tuning=self.tuning(axes, content),
+            output=Path(content.output or f"runs/{self.file.stem}"),
+            checkpoint_seconds=content.checkpoint_seconds,
+            hang_seconds=content.hang_seconds,
+            order=content.order,
         )
 
     def files(self, key: Key, names: str | list[str]) -> tuple[Path, ...]:
-        paths = [self.file.parent / n for n in ([names] if isinstance(names, str) else names) if n]
+        paths = [self.file.parent / n for n in ([names] if isinstance(names, str) else names)]
         for path in paths:
             if not path.is_file():
                 self.wrong(key, f"{path}: no such file")
         return tuple(paths)
 
-    def axes(self) -> tuple[Axis, ...]:
+    def stages(self, key: str, named: dict[str, str | list[str]]) -> tuple[StageSpec, ...]:
+        return tuple(
+            StageSpec(name=name, configs=self.files((key, name), files))
+            for name, files in named.items()
+        )
+
+    def axes(self, content: GridFile) -> tuple[Axis, ...]:
         axes = tuple(
             Axis(
                 name=axis,
-                arms=tuple(self.arm(("axes", axis, name), arm) for name, arm in arms.items()),
+                arms=tuple(
+                    self.arm(("axes", axis, name), arm, content) for name, arm in arms.items()
+                ),
             )
-            for axis, arms in self.given.axes.items()
+            for axis, arms in content.axes.items()
         )
-        self.conflicts(axes)
+        self.refuse_conflicts(axes)
         return axes
 
-    def arm(self, at: Key, given: ArmFile) -> Arm:
-        overrides = [self.override((*at, key), value) for key, value in given.overrides.items()]
-        tune = [self.override((*at, "tune", key), value) for key, value in given.tune.items()]
+    def arm(self, at: Key, entry: ArmEntry, content: GridFile) -> Arm:
+        set_keys = entry.model_extra or {}
+        for key in set_keys:
+            if not re.search(DOTTED_KEY, key):
+                message = f"must be a dotted key, such as model.init_args.lr, got {key!r}"
+                self.wrong((*at, key), message)
+        overrides = [self.override((*at, k), value, content) for k, value in set_keys.items()]
+        tune = [self.override((*at, "tune", k), v, content) for k, v in entry.tune.items()]
         for one in tune:
             if any(_is_inside(other, one) for other in overrides):
                 self.wrong((*at, "tune", one.key), "the arm sets it too; only tune it")
-        if tune and self.given.tuning is None:
+        if tune and content.tuning is None:
             self.wrong(
                 (*at, "tune"), "the grid must say how: tuning: {metric: ..., direction: ...}"
             )
         return Arm(name=at[-1], overrides=tuple(overrides), tune=tuple(tune))
 
-    def override(self, at: Key, value: object) -> Override:
+    def override(self, at: Key, value: object, content: GridFile) -> Override:
         """Return one override; the first part of its key may name a link of the chain."""
         first, _, rest = at[-1].partition(".")
         source = self.source(at)
-        if first not in self.given.chain:
+        if first not in content.chain:
             return Override(key=at[-1], value=value, source=source)
         if not rest and value is not None:
             self.wrong(at, f"must be null, which leaves {first} out, or a key in it, got {value!r}")
         return Override(link=first, key=rest, value=value, source=source)
 
-    def conflicts(self, axes: tuple[Axis, ...]) -> None:
+    def refuse_conflicts(self, axes: tuple[Axis, ...]) -> None:
         """Refuse keys that two axes set: the later one would win in silence."""
         for first, second in itertools.combinations(axes, 2):
-            early = {(o.link, o.key): o for arm in first.arms for o in (*arm.overrides, *arm.tune)}
-            for arm in second.arms:
-                for override in (*arm.overrides, *arm.tune):
-                    for one in early.values():
-                        if _is_inside(one, override):
-                            where = f"axes.{second.name}.{arm.name}.{override.key}"
-                            self.mistakes.append(
-                                f"{override.source}: {where}: axis {first.name} sets {one.key} "
-                                "too; two axes may not set one key"
-                            )
+            for (_, one), (arm, other) in itertools.product(_settings(first), _settings(second)):
+                if _is_inside(one, other):
+                    self.mistakes.append(
+                        f"{other.source}: axes.{second.name}.{arm}.{other.key}: axis {first.name} "
+                        f"sets {one.key} too; two axes may not set one key"
+                    )
 
-    def tuning(self, axes: tuple[Axis, ...]) -> Tuning | None:
-        tuning, seeds = self.given.tuning, self.given.seeds
+    def tuning(self, axes: tuple[Axis, ...], content: GridFile) -> Tuning | None:
+        tuning, seeds = content.tuning, content.seeds
         if tuning is None:
             return None
         if not any(arm.tune for axis in axes for arm in axis.arms):
@@ -150,28 +195,31 @@ class _Reader(TypedReader):
             self.wrong(
                 ("tuning", "seed"), f"must be none of the compared, {seeds}, which it favours"
             )
-        return replace(
-            tuning, seed=max(seeds, default=0) + 1 if tuning.seed is None else tuning.seed
-        )
+        seed = max(seeds) + 1 if tuning.seed is None else tuning.seed
+        return tuning.model_copy(update={"seed": seed})
 
-    def combinations(self, axes: tuple[Axis, ...]) -> tuple[Combination, ...]:
-        baseline: Mapping[str, str] = self.given.baseline
+    def combinations(self, axes: tuple[Axis, ...], content: GridFile) -> tuple[Combination, ...]:
+        baseline = content.baseline
         arms = {axis.name: [arm.name for arm in axis.arms] for axis in axes}
-        good = bool(arms) and bool(baseline)
-        for axis, arm in baseline.items() if good else ():
+        before = len(self.mistakes)
+        for axis, arm in baseline.items():
             if axis not in arms:
                 self.wrong(("baseline", axis), f"no such axis{did_you_mean(axis, arms)}")
             elif arm not in arms[axis]:
                 near = did_you_mean(arm, arms[axis])
                 self.wrong(("baseline", axis), f"no such arm '{arm}'{near}")
-                good = False
-        for axis in arms.keys() - baseline.keys() if baseline else ():
+        for axis in arms.keys() - baseline.keys():
             self.wrong(("baseline",), f"needs an arm of axis {axis}")
-            good = False
-        if not good:
+        if len(self.mistakes) > before:
             return ()
-        given = self.given
-        return combinations(axes, baseline, given.combine, given.exclude, given.include, self.wrong)
+        return combinations(
+            axes, baseline, content.combine, content.exclude, content.include, self.wrong
+        )
+
+
+def _settings(axis: Axis) -> list[tuple[str, Override]]:
+    """Return all that the arms of an axis set, with the arm's name."""
+    return [(arm.name, one) for arm in axis.arms for one in (*arm.overrides, *arm.tune)]
 
 
 def _is_inside(one: Override, other: Override) -> bool:

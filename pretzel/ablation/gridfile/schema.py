@@ -1,102 +1,213 @@
-"""The JSON Schema of a grid file, for editors, made of the types that its reader goes by."""
+"""Pydantic models of a grid file, from which its reader and the editors' JSON schema both come.
 
-import dataclasses
-import inspect
-import re
-from types import NoneType
-from typing import Any, Literal, cast, get_args, get_origin
+A sentence "Must be ..." in a description is what an error message says of a wrong value.
+"""
 
-from pretzel.ablation.gridfile.definition import GridFile
-from pretzel.ablation.gridfile.typed import Rule, fields, members, split, told
+from typing import Annotated, Any, Literal
 
-_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Direction = Literal["max", "min"]
+Order = Literal["seeds", "arms"]
+Combine = Literal["product", "zip", "one_at_a_time"]
+
+OVERRIDE_GROUPS = "model, data, trainer, optimizer, lr_scheduler, seed_everything, ckpt_path"
+"""The first words of an override's key, which no link of a chain may be called."""
+DOTTED_KEY = r"^[^.\s]+(\.[^.\s]+)*$"
+
+_ONLY_THESE_NAMES = {
+    "additionalProperties": False
+}  # the schema's patternProperties alone allow any
+
+
+def _all_differ(values: list[Any]) -> list[Any]:
+    if any(values.count(value) > 1 for value in values):
+        raise ValueError("values repeat")
+    return values
+
+
+def _different(least: int, must: str) -> Any:  # noqa: ANN401
+    return Field(
+        min_length=least, description=f"Must be {must}.", json_schema_extra={"uniqueItems": True}
+    )
+
+
+FileNames = str | Annotated[list[str], Field(min_length=1)]
+Files = Annotated[FileNames, Field(description="Must be a file or a list of files.")]
+DottedKey = Annotated[
+    str,
+    Field(pattern=DOTTED_KEY, description="Must be a dotted key, such as model.init_args.lr."),
+]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Must be letters, digits, '.', '_' and '-' (a name becomes a folder).",
+    ),
+]
+LinkName = Annotated[
+    str,
+    Field(
+        pattern=rf"^(?!(?:{OVERRIDE_GROUPS.replace(', ', '|')})$)[A-Za-z0-9][A-Za-z0-9_-]*$",
+        description=f"Must be letters, digits, '_' and '-', without '.', and none of "
+        f"{OVERRIDE_GROUPS}.",
+    ),
+]
+ArmNames = Annotated[str | list[str], Field(description="Must be an arm or a list of arms.")]
+Choices = Annotated[
+    dict[str, ArmNames],
+    Field(min_length=1, description="Must be a mapping of axes to an arm or a list of arms."),
+]
+Candidates = Annotated[
+    list[Any], AfterValidator(_all_differ), _different(2, "a list of at least two different values")
+]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    """A mapping of exactly these keys, whose values are not converted from other types."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        regex_engine="python-re",
+        strict=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class ArmEntry(_Strict):
+    """One arm: what it sets, by dotted key; empty for the base itself.
+
+    A key may begin with the name of a link of the chain, and is then for that link alone;
+    `link: null` leaves the link out.
+    """
+
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"propertyNames": {"pattern": DOTTED_KEY}}
+    )
+
+    tune: dict[DottedKey, Candidates] = Field(
+        default_factory=dict, json_schema_extra=_ONLY_THESE_NAMES
+    )
+    """Values to choose from before the comparison, by dotted key: each combination of them is
+    trained once, and the best on validation takes part. Must be a mapping of dotted keys to lists
+    of values."""
+
+
+class Match(_Strict):
+    """Makes arms equal in size: the integer at a key is solved for each of them."""
+
+    by: Literal["parameters", "flops"]
+    """What is made equal to the baseline's: trainable `parameters`, or `flops`, those of a
+    training step's forward on one sample."""
+
+    via: Annotated[str, Field(pattern=DOTTED_KEY)]
+    """The integer, a width for example; no arm may set it. Must be a dotted key, such as
+    model.init_args.width."""
+
+    tolerance: Annotated[float, Field(gt=0)] = 0.02
+    """Relative difference that is equal enough. Must be a positive number, 0.02 for 2 %."""
+
+
+class Tuning(_Strict):
+    """How an arm with `tune` chooses its values before the comparison."""
+
+    metric: Annotated[str, Field(pattern=r"^(?!test[/_])\S+$")]
+    """The metric as it is logged. Must be a metric of validation, not of the test."""
+
+    direction: Direction
+    """Which is better."""
+
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of the runs that choose; by default, and at any rate, none of the compared. Must be an
+    integer from 0."""
+
+
+Arms = Annotated[
+    dict[
+        Name,
+        Annotated[
+            ArmEntry, Field(description="Must be a mapping of dotted keys to values ({} for none).")
+        ],
+    ],
+    Field(
+        min_length=1,
+        description="Must be a mapping of arms to overrides.",
+        json_schema_extra=_ONLY_THESE_NAMES,
+    ),
+]
+
+
+class GridFile(_Strict):
+    """A grid of cells that differ only where it says so."""
+
+    base: FileNames
+    """The configuration under every cell; of several files the last one is on top. Files are
+    relative to this one. Must be a file or a list of files."""
+
+    axes: dict[Name, Arms] = Field(min_length=1, json_schema_extra=_ONLY_THESE_NAMES)
+    """What is varied: named axes of named arms. Must be a mapping of axes to arms."""
+
+    combine: Combine = "product"
+    """`product` of the axes; `zip`, their arms paired in order; `one_at_a_time`, the baseline and
+    each single departure from it."""
+
+    exclude: list[Choices] = []
+    """Combinations to leave out, each by the arms of some axes."""
+
+    include: list[Choices] = []
+    """Combinations to add, each by the arms of some axes; those of the baseline on the others."""
+
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_all_differ)] = Field(
+        [0], min_length=1, json_schema_extra={"uniqueItems": True}
+    )
+    """One cell for each combination and seed. Must be a list of different integers from 0."""
+
+    baseline: dict[str, str] = Field(min_length=1)
+    """The arm of each axis that differences are taken to. Must be a mapping of each axis to an
+    arm."""
+
+    metrics: dict[str, Direction]
+    """The columns of the table and which direction is better. Must be a mapping of metrics to max
+    or min."""
+
+    stages: dict[Name, Files] = Field({}, json_schema_extra=_ONLY_THESE_NAMES)
+    """Upstream runs that cells share, and whose weights they may name as `{stages.NAME}`. Must be
+    a mapping of stages to files."""
+
+    chain: dict[LinkName, Files] = Field({}, json_schema_extra=_ONLY_THESE_NAMES)
+    """The runs of every cell, each from the weights of the one before. Must be a mapping of links
+    to files."""
+
+    match: Match | None = None
+    """Makes the arms equal in size: the integer at a key is solved for. Must be a mapping with
+    `by` and `via`."""
+
+    tuning: Tuning | None = None
+    """How the arms that have `tune` choose their values. Must be a mapping with `metric` and
+    `direction`."""
+
+    output: str | None = None
+    """The folder of all runs; by default `runs/` and the name of the file. Must be a folder."""
+
+    checkpoint_seconds: Seconds = 20.0
+    """Time between the checkpoints from which a killed cell continues. Must be a positive
+    number."""
+
+    hang_seconds: Seconds | None = None
+    """Time without progress after which a cell counts as failed; null for no limit. Must be a
+    positive number or null."""
+
+    order: Order = "seeds"
+    """Which cells start first: `seeds`, seed by seed, so that a grid that is stopped has whole
+    rows; `arms`, arm by arm, so that cells of equal length run side by side."""
 
 
 def grid_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a grid file."""
-    definitions: dict[str, Any] = {}
-    reference = _schema(GridFile, definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **GridFile.model_json_schema(),
         "title": "pretzel grid",
-        **reference,
-        "$defs": definitions,
     }
-
-
-def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
-    inner, rule = split(kind)
-    origin = get_origin(inner) or inner
-    found: dict[str, Any]
-    if members(inner):
-        found = {"anyOf": [_schema(member, definitions) for member in members(inner)]}
-    elif origin is Literal:
-        found = {"enum": list(get_args(inner))}
-    elif dataclasses.is_dataclass(inner):
-        name = cast(type, inner).__name__
-        if name not in definitions:
-            definitions[name] = {}
-            definitions[name] |= _object(cast(type, inner), definitions)
-        found = {"$ref": f"#/$defs/{name}"}
-    elif origin is dict:
-        names, of = get_args(inner)
-        found = {"type": "object", "additionalProperties": _schema(of, definitions)}
-        if pattern := split(names)[1].pattern:
-            found["propertyNames"] = {"pattern": pattern}
-    elif origin is list:
-        found = {"type": "array", "items": _schema(get_args(inner)[0], definitions)}
-    else:
-        found = {} if inner is Any else {"type": _TYPES[inner]}
-    return found | _rules(rule, kind, is_mapping=origin is dict)
-
-
-def _rules(rule: Rule, kind: Any, *, is_mapping: bool) -> dict[str, Any]:  # noqa: ANN401
-    given = {
-        "description": f"Must be {told(kind)}." if rule.told else None,
-        "pattern": rule.pattern,
-        "minimum": rule.minimum,
-        "exclusiveMinimum": rule.above,
-        "uniqueItems": rule.different or None,
-        "minProperties" if is_mapping else "minItems": rule.at_least or None,
-    }
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def _object(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
-    kinds, others = fields(kind)
-    about = _about(kind)
-    properties: dict[str, Any] = {}
-    required = []
-    for field in dataclasses.fields(kind):
-        if field.name == others:
-            continue
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        found = _schema(kinds[field.name], definitions)
-        rule = found.pop("description", "")
-        found["description"] = " ".join(text for text in (about[field.name], rule) if text)
-        if default is dataclasses.MISSING:
-            required.append(field.name)
-        elif default is not None:
-            found["default"] = default
-        properties[field.name] = found
-    rest = _schema(kinds[others], definitions) if others is not None else {}
-    return {
-        "type": "object",
-        "description": about[""],
-        "properties": properties,
-        "required": required,
-        "additionalProperties": rest.get("additionalProperties", False),
-        **({"propertyNames": rest["propertyNames"]} if "propertyNames" in rest else {}),
-    }
-
-
-def _about(kind: type) -> dict[str, str]:
-    """Return what a docstring says of each attribute; of the class itself under an empty name."""
-    text, _, attributes = (inspect.getdoc(kind) or "").partition("\nAttributes:\n")
-    found = {"": " ".join(text.split())}
-    for entry in re.split(r"\n(?= {4}\w)", attributes):
-        name, _, said = entry.strip().partition(":")
-        found.setdefault(name, " ".join(said.replace("``", "`").split()))
-    return found

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pretzel.ablation.gridfile.grid import Grid, Tuning
+from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.gridfile.run_config import WEIGHTS, placed, put, with_seed
+from pretzel.ablation.gridfile.schema import Tuning
 from pretzel.ablation.identity.fingerprint import Fingerprint, hashed
 from pretzel.ablation.planning.parsed_chains import Chain, Parsed
 from pretzel.ablation.planning.plan import Candidate, PlannedRun

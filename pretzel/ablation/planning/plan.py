@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from pretzel.ablation.gridfile.grid import Grid, Tuning
+from pretzel.ablation.gridfile.grid import Grid
+from pretzel.ablation.gridfile.schema import Tuning
 from pretzel.ablation.planning.size_matching import Matched
 from pretzel.files.atomic import write_json
 
@@ -159,8 +160,8 @@ class Plan:
             "axes": {axis.name: [arm.name for arm in axis.arms] for axis in grid.axes},
             "metrics": {metric.name: metric.direction for metric in grid.metrics},
             "seeds": list(grid.seeds),
-            "match": None if grid.match is None else asdict(grid.match),
-            "tuning": None if grid.tuning is None else asdict(grid.tuning),
+            "match": None if grid.match is None else grid.match.model_dump(),
+            "tuning": None if grid.tuning is None else grid.tuning.model_dump(),
             "arms": {name: self._arm_as_json(name) for name in self.choices},
             "cells": [
                 {

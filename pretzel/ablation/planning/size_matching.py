@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pretzel.ablation.gridfile.grid import Match, Override
+from pretzel.ablation.gridfile.grid import Override
+from pretzel.ablation.gridfile.schema import Match
 from pretzel.ablation.planning.integer_search import solve
 from pretzel.errors import NotApplicable, UserError
 from pretzel.runs.config.class_paths import same_class
