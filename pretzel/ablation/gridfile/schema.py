@@ -6,6 +6,7 @@ A sentence "Must be ..." in a description is what an error message says of a wro
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 Direction = Literal["max", "min"]
 Order = Literal["seeds", "arms"]
@@ -15,9 +16,8 @@ OVERRIDE_GROUPS = "model, data, trainer, optimizer, lr_scheduler, seed_everythin
 """The first words of an override's key, which no link of a chain may be called."""
 DOTTED_KEY = r"^[^.\s]+(\.[^.\s]+)*$"
 
-_ONLY_THESE_NAMES = {
-    "additionalProperties": False
-}  # the schema's patternProperties alone allow any
+# beside the schema's patternProperties, which alone would allow any other name too
+_ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
 
 
 def _all_differ(values: list[Any]) -> list[Any]:
