@@ -1,9 +1,11 @@
 """The command ``pretzel compare``."""
 
 import shlex
+import sys
 from pathlib import Path
 
 from pretzel.cli.parser import Parser
+from pretzel.errors import UserError
 
 
 def compare(args: list[str]) -> int:
@@ -23,7 +25,9 @@ def compare(args: list[str]) -> int:
         description="Compare the arms of a grid. Writes compare.md, .tex, .csv and .html into its "
         "folder, and compare_summary.csv; shows one of them.",
     )
-    parser.add_argument("folder", help="the grid's output folder, such as runs/quickstart")
+    parser.add_argument(
+        "folder", type=Path, help="the grid's output folder, such as runs/quickstart"
+    )
     parser.add_argument(
         "--format",
         choices=["terminal", "markdown", "latex", "csv", "html", "all"],
@@ -31,9 +35,48 @@ def compare(args: list[str]) -> int:
         "the names of the files",
     )
     parser.add_argument("--out", type=Path, help="a file for it, instead of standard output")
-    given = parser.parse_args(args)
+    options = parser.parse_args(args)
 
-    from pretzel.ablation.report.command import show
+    from pretzel.ablation.report import terminal
+    from pretzel.ablation.report.grid_report import FILES, Report
+    from pretzel.files.atomic import write_text
 
-    show(Path(given.folder), given.format, given.out, shlex.join(["pretzel", "compare", *args]))
+    out, form = options.out, options.format
+    if out is not None:
+        form = _format_of_file(out, form)
+    report = Report(options.folder, shlex.join(["pretzel", "compare", *args]))
+    if form == "all":
+        print(*report.save(), sep="\n")
+        return 0
+    report.save_if_possible()
+    if out is not None:
+        write_text(out, report.text(form))
+        print(out)
+    elif form == "terminal" or (form is None and sys.stdout.isatty()):
+        terminal.show(report.table)
+    elif form == "html" and sys.stdout.isatty():
+        print((options.folder / FILES["html"]).resolve().as_uri())
+    else:
+        print(report.text(form or "markdown"))
     return 0
+
+
+def _format_of_file(out: Path, form: str | None) -> str:
+    """Return the format of the file that ``--out`` names.
+
+    Raises:
+        UserError: If none is given and the name does not tell, or no file can be there.
+    """
+    from pretzel.ablation.report.grid_report import FILES
+
+    if form == "all":
+        raise UserError("--out names one file: give one --format with it, not all")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; name a file, such as {out / 'compare.html'}")
+    formats = {Path(name).suffix: one for one, name in FILES.items()}
+    if form is None and out.suffix not in formats:
+        endings = ", ".join(formats)
+        raise UserError(
+            f"--out {out}: give a --format with it, or a name that ends in one of {endings}"
+        )
+    return form or formats[out.suffix]

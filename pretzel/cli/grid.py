@@ -114,9 +114,11 @@ def _cores() -> int:
 
 
 def _compare(folder: Path) -> str:
-    from pretzel.ablation.report.command import report
+    from pretzel.ablation.report.grid_report import Report
 
-    return report(folder).text("markdown")
+    report = Report(folder)
+    report.save_if_possible()
+    return report.text("markdown")
 
 
 def _status(file: str, *, watch: bool) -> int:

@@ -1,6 +1,8 @@
-"""Numbers as a table shows them."""
+"""Texts of the cells of a table, the same in every format."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from pretzel.ablation.report.statistics import Difference, SeedMean
 from pretzel.ablation.report.table import (
@@ -21,52 +23,53 @@ DIFFERENCE_HEADS = [
 ]  # fmt: skip
 
 
-def shown(estimate: SeedMean, expected: int, *, signed: bool = False) -> str:
-    """Return ``0.813 ± 0.021``, with as many decimals as its size deserves.
+@dataclass(frozen=True, kw_only=True)
+class Markup:
+    """How a format marks the cells of the table of means.
 
-    Args:
-        estimate: What to show.
-        expected: Number of seeds; told where the estimate has fewer.
-        signed: Whether to show a plus.
+    Attributes:
+        escape: Makes text that is shown as it is.
+        best: Marks the best mean, which is escaped already.
+        baseline: Marks the name of the baseline, likewise.
+        significant: Stands after a significant mean.
     """
-    half, sign = estimate.half_width, "+" if signed and not math.isnan(estimate.mean) else ""
-    scale = max(abs(estimate.mean), half or 0.0)
-    if not scale < 1e5:  # diverged, or not a number
-        text = f"{estimate.mean:{sign}.3g}" + ("" if half is None else f" ± {half:.3g}")
-    else:
-        digits = 3 if scale < 10 else 1 if scale < 1000 else 0
-        if 0 < scale < 1e-2:
-            digits = 2 - math.floor(math.log10(scale))
-        text = f"{estimate.mean:{sign}.{digits}f}"
-        text += "" if half is None else f" ± {half:.{digits}f}"
-    return text if estimate.n == expected else f"{text} (n={estimate.n})"
+
+    escape: Callable[[str], str]
+    best: Callable[[str], str]
+    baseline: Callable[[str], str]
+    significant: str
 
 
-def head(column: MetricColumn) -> str:
-    """Return a metric's name, its arrow, and the mark of one that must not be ranked."""
-    mark = "" if column.scale.everywhere else f" {INCOMPARABLE}"
-    return f"{column.metric.name} {column.metric.arrow}{mark}"
+def mean_lines(table: ResultTable, markup: Markup) -> list[list[str]]:
+    """Return the table of means in a format's markup, its head first."""
+    heads = ["arm", "n", *map(metric_head, table.columns), *COST_HEADS]
+    lines = [[markup.escape(head) for head in heads]]
+    for row in table.rows:
+        name = markup.escape(row.arm)
+        line = [markup.baseline(name) if row.is_baseline else name, markup.escape(row.counted)]
+        for column in table.columns:
+            entry = row.entries[column.metric.name]
+            text = markup.escape(value(entry, row))
+            text = markup.best(text) if entry.best else text
+            line.append(text + markup.significant if entry.significant else text)
+        lines.append([*line, *map(markup.escape, costs(row))])
+    return lines
 
 
-def costs(row: ArmRow) -> list[str]:
-    """Return the cells under ``COST_HEADS``."""
-    return [parameters(row), step_time(row), memory(row), train_time(row)]
-
-
-def difference_lines(summary: ResultTable) -> list[list[str]]:
+def difference_lines(table: ResultTable) -> list[list[str]]:
     """Return the cells under ``DIFFERENCE_HEADS``, for each metric and arm."""
     lines = []
-    for column in summary.columns:
-        for row in summary.rows:
+    for column in table.columns:
+        for row in table.rows:
             if row.is_baseline:
                 continue
             entry = row.entries[column.metric.name]
             line = [f"{column.metric.name} {column.metric.arrow}", row.arm, change(entry, row)]
             if (difference := entry.difference) is not None:
                 line += [
-                    str(difference.estimate.n),
-                    p(difference.p),
-                    p(difference.p_holm),
+                    str(difference.mean.n),
+                    p_value(difference.p),
+                    p_value(difference.p_holm),
                     number(difference.detectable),
                     verdict(difference),
                 ]
@@ -76,9 +79,36 @@ def difference_lines(summary: ResultTable) -> list[list[str]]:
     return lines
 
 
+def metric_head(column: MetricColumn) -> str:
+    """Return a metric's name, its arrow, and the mark of one that must not be ranked."""
+    mark = "" if column.scale.everywhere else f" {INCOMPARABLE}"
+    return f"{column.metric.name} {column.metric.arrow}{mark}"
+
+
+def mean_text(mean: SeedMean, expected: int, *, signed: bool = False) -> str:
+    """Return ``0.813 ± 0.021``, with as many decimals as its size deserves.
+
+    Args:
+        mean: The mean and its interval.
+        expected: Number of seeds; the text names that of the mean where it has fewer.
+        signed: Whether to show a plus.
+    """
+    half, sign = mean.half_width, "+" if signed and not math.isnan(mean.mean) else ""
+    scale = max(abs(mean.mean), half or 0.0)
+    if not scale < 1e5:  # diverged, or not a number
+        text = f"{mean.mean:{sign}.3g}" + ("" if half is None else f" ± {half:.3g}")
+    else:
+        digits = 3 if scale < 10 else 1 if scale < 1000 else 0
+        if 0 < scale < 1e-2:
+            digits = 2 - math.floor(math.log10(scale))
+        text = f"{mean.mean:{sign}.{digits}f}"
+        text += "" if half is None else f" ± {half:.{digits}f}"
+    return text if mean.n == expected else f"{text} (n={mean.n})"
+
+
 def value(entry: Entry, row: ArmRow) -> str:
     """Return the mean of an entry, or why there is none."""
-    return shown(entry.own, row.done) if entry.own else entry.absence
+    return mean_text(entry.own, row.done) if entry.own else entry.absence
 
 
 def change(entry: Entry, row: ArmRow) -> str:
@@ -91,10 +121,10 @@ def change(entry: Entry, row: ArmRow) -> str:
         return INCOMPARABLE
     if entry.difference is None:
         return MISSING
-    return shown(entry.difference.estimate, row.done, signed=True)
+    return mean_text(entry.difference.mean, row.done, signed=True)
 
 
-def p(probability: float | None) -> str:
+def p_value(probability: float | None) -> str:
     """Return a p value with two digits: ``0.25``, ``0.031``, ``6.1e-05``."""
     return MISSING if probability is None else f"{probability:.2g}"
 
@@ -113,42 +143,32 @@ def verdict(difference: Difference) -> str:
     return "not significant" if difference.can_be_significant else "too few seeds"
 
 
-def parameters(row: ArmRow) -> str:
+def costs(row: ArmRow) -> list[str]:
+    """Return the cells under ``COST_HEADS``."""
+    absent = MISSING if row.runs else NOT_APPLICABLE
+    return [
+        absent if row.parameters is None else _parameters(*row.parameters),
+        absent if row.step_seconds is None else _step_time(row.step_seconds),
+        absent if row.peak_memory_bytes is None else _memory(row.peak_memory_bytes),
+        absent if row.train_seconds is None else duration(row.train_seconds),
+    ]
+
+
+def _parameters(trainable: int, frozen: int) -> str:
     """Return ``1.27 M + 1.11 M frozen``."""
-    if row.parameters is None:
-        return _absent(row)
-    trainable, frozen = row.parameters
-    return count(trainable) + (f" + {count(frozen)} frozen" if frozen else "")
+    return _count(trainable) + (f" + {_count(frozen)} frozen" if frozen else "")
 
 
-def count(size: int) -> str:
-    """Return a number of things as ``1.27 M``."""
+def _count(size: int) -> str:
     for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if size >= unit:
             return f"{size / unit:.2f} {letter}"
     return str(size)
 
 
-def step_time(row: ArmRow) -> str:
-    """Return the time a step as ``12.3 ms`` or ``1.84 s``."""
-    seconds = row.step_seconds
-    if seconds is None:
-        return _absent(row)
+def _step_time(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-def memory(row: ArmRow) -> str:
-    """Return the peak memory as ``512 MiB`` or ``3.41 GiB``."""
-    size = row.peak_memory_bytes
-    if size is None:
-        return _absent(row)
+def _memory(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-def train_time(row: ArmRow) -> str:
-    """Return the mean time of training."""
-    return _absent(row) if row.train_seconds is None else duration(row.train_seconds)
-
-
-def _absent(row: ArmRow) -> str:
-    return MISSING if row.runs else NOT_APPLICABLE

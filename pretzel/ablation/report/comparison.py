@@ -1,4 +1,4 @@
-"""What the cells of a grid have found, read from its folder: ``plan.json`` and the ledger."""
+"""The runs of a grid with their results, read from its folder: ``plan.json`` and the ledger."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Any
 
 from pretzel.ablation.gridfile.grid import Metric
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.report.tuning import ArmTuning, before, tuned
+from pretzel.ablation.report.tuning import ArmTuning, tunings, upstream
 from pretzel.errors import UserError
 from pretzel.files.atomic import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """One cell as the report needs it.
+    """One of the compared runs: an arm at a seed.
 
     Attributes:
         name: Its folder under the grid's.
@@ -52,7 +52,7 @@ class RunResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All cells of a grid's output folder.
+    """All compared runs of a grid's output folder.
 
     Attributes:
         output: The folder.
@@ -64,8 +64,8 @@ class Comparison:
         metrics: Columns.
         seeds: Seeds of the grid.
         absent: Why an arm lacks links of the chain, by arm and link.
-        tuned: What was tried for an arm and what was chosen, by arm; empty where nothing was.
-        has_stages: Whether cells start from runs that they share.
+        tunings: What was tried for an arm and what was chosen, by arm; empty where nothing was.
+        has_stages: Whether compared runs start from runs that they share.
         runs: One for each arm and seed, done or not.
     """
 
@@ -78,36 +78,31 @@ class Comparison:
     metrics: tuple[Metric, ...]
     seeds: tuple[int, ...]
     absent: dict[str, dict[str, str]]
-    tuned: dict[str, tuple[ArmTuning, ...]]
+    tunings: dict[str, tuple[ArmTuning, ...]]
     has_stages: bool
     runs: tuple[RunResult, ...]
 
     @cached_property
     def by_arm(self) -> dict[str, tuple[RunResult, ...]]:
-        """The cells of each arm; an arm that does not exist for this question has none."""
-        cells: dict[str, list[RunResult]] = {arm: [] for arm in self.arms}
-        for cell in self.runs:
-            cells[cell.arm].append(cell)
-        return {arm: tuple(own) for arm, own in cells.items()}
+        """The runs of each arm; an arm that does not exist for this question has none."""
+        return {arm: tuple(run for run in self.runs if run.arm == arm) for arm in self.arms}
 
     def done(self, arm: str) -> Iterator[RunResult]:
-        """Yield the finished cells of an arm."""
-        return (cell for cell in self.by_arm[arm] if cell.state is State.DONE)
+        """Yield the finished runs of an arm."""
+        return (run for run in self.by_arm[arm] if run.state is State.DONE)
 
     def values(self, arm: str, metric: str) -> dict[int, float]:
-        """Return a metric by seed, over the finished cells of an arm that have it."""
-        return {
-            cell.seed: cell.metrics[metric] for cell in self.done(arm) if metric in cell.metrics
-        }
+        """Return a metric by seed, over the finished runs of an arm that have it."""
+        return {run.seed: run.metrics[metric] for run in self.done(arm) if metric in run.metrics}
 
     def differences(self, arm: str, metric: str) -> dict[int, float]:
         """Return the differences to the baseline, over the seeds that both have."""
         own, base = self.values(arm, metric), self.values(self.baseline, metric)
         return {seed: own[seed] - base[seed] for seed in sorted(own.keys() & base.keys())}
 
-    def folder(self, cell: RunResult) -> RunFolder:
-        """Return the folder of a cell."""
-        return RunFolder(path=self.output / cell.name)
+    def folder(self, run: RunResult) -> RunFolder:
+        """Return the folder of a run."""
+        return RunFolder(path=self.output / run.name)
 
 
 def load(output: str | Path) -> Comparison:
@@ -120,7 +115,8 @@ def load(output: str | Path) -> Comparison:
     plan = read_json(output / "plan.json")
     if plan is None:
         raise UserError(f"{output}: no plan.json there; name the output folder of a grid that ran")
-    runs = {cell["name"]: cell for cell in plan["cells"]}
+    planned = {run["name"]: run for run in plan["cells"]}
+    compared = [run for run in plan["cells"] if run["seed"] is not None]  # no stage, no candidate
     arms = plan["arms"]
     return Comparison(
         output=output,
@@ -132,42 +128,42 @@ def load(output: str | Path) -> Comparison:
         metrics=tuple(Metric(name=n, direction=d) for n, d in plan["metrics"].items()),
         seeds=tuple(plan["seeds"]),
         absent={name: arm.get("absent", {}) for name, arm in arms.items()},
-        tuned=tuned(output, plan),
-        has_stages=any(c["seed"] is not None and before(c, runs) for c in runs.values()),
-        runs=tuple(_cell(output, c, runs) for c in runs.values() if c["seed"] is not None),
+        tunings=tunings(output, plan),
+        has_stages=any(upstream(run, planned) for run in compared),
+        runs=tuple(_read(output, run, planned) for run in compared),
     )
 
 
-def _cell(output: Path, cell: dict[str, Any], runs: dict[str, dict[str, Any]]) -> RunResult:
-    folder = RunFolder(path=output / cell["name"])
-    state = _state(output, cell)
+def _read(output: Path, run: dict[str, Any], planned: dict[str, dict[str, Any]]) -> RunResult:
+    folder = RunFolder(path=output / run["name"])
+    state = _state(output, run)
     result = folder.result or {} if state is State.DONE else {}
-    upstream = {name: RunFolder(path=output / name) for name in before(cell, runs)}
-    shared = sum((f.result or {}).get("train_seconds", 0.0) for f in upstream.values())
+    stages = {name: RunFolder(path=output / name) for name in upstream(run, planned)}
+    in_stages = sum((stage.result or {}).get("train_seconds", 0.0) for stage in stages.values())
     size = result.get("parameters", {})
     trouble = _trouble(folder, state)
     if not trouble and state is not State.DONE:
-        for name, other in upstream.items():
-            if _state(output, runs[name]) is State.FAILED:
-                trouble = f"needs {name}, which failed: {_trouble(other, State.FAILED)}"
-        tried = [runs[name] for name in cell.get("candidates") or {}]
-        if not trouble and tried and all(_state(output, c) is State.FAILED for c in tried):
+        for name, stage in stages.items():
+            if _state(output, planned[name]) is State.FAILED:
+                trouble = f"needs {name}, which failed: {_trouble(stage, State.FAILED)}"
+        tried = [planned[name] for name in run.get("candidates") or {}]
+        if not trouble and tried and all(_state(output, one) is State.FAILED for one in tried):
             trouble = f"all {len(tried)} candidates of its tuning failed"
     return RunResult(
-        name=cell["name"],
-        arm=cell["arm"],
-        seed=cell["seed"],
+        name=run["name"],
+        arm=run["arm"],
+        seed=run["seed"],
         state=state,
         metrics={name: float(value) for name, value in result.get("metrics", {}).items()},
         facts=result.get("facts", {}),
         trainable=size.get("trainable", 0),
         frozen=size.get("frozen", 0),
-        train_seconds=float(result.get("train_seconds", 0.0) + shared),
+        train_seconds=float(result.get("train_seconds", 0.0) + in_stages),
         step_seconds=None if (step := result.get("step_seconds")) is None else float(step),
         peak_memory_bytes=result.get("peak_memory_bytes"),
         versions=result.get("versions", {}),
         trouble=trouble,
-        adopted=_adopted(folder, cell) if state is State.DONE else "",
+        adopted=_adopted(folder, run) if state is State.DONE else "",
     )
 
 
@@ -176,7 +172,7 @@ def _state(output: Path, run: dict[str, Any]) -> State:
 
 
 def _trouble(folder: RunFolder, state: State) -> str:
-    """Return in one line why a cell is not done."""
+    """Return in one line why a run is not done."""
     if state is State.FAILED:
         lines = str((folder.failure or {}).get("error", "")).strip().splitlines()
         return lines[0] if lines else "no reason was recorded"
@@ -190,16 +186,16 @@ def _trouble(folder: RunFolder, state: State) -> str:
     return ""
 
 
-def _adopted(folder: RunFolder, cell: dict[str, Any]) -> str:
-    """Return in one line what was accepted so that the cell counts as done."""
+def _adopted(folder: RunFolder, run: dict[str, Any]) -> str:
+    """Return in one line what was accepted so that the run counts as done."""
     result = folder.result or {}
-    has = [result.get("identity"), result.get("evaluation")]
-    asked = [cell["identity"], cell.get("evaluation")]
-    if has[0] == asked[0] and asked[1] in (None, has[1]):
+    finished = [result.get("identity"), result.get("evaluation")]
+    planned = [run["identity"], run.get("evaluation")]
+    if finished[0] == planned[0] and planned[1] in (None, finished[1]):
         return ""
-    accepted = folder.acceptance(has, asked)
+    accepted = folder.acceptance(finished, planned)
     if accepted is None:
         return ""
-    told = "; ".join(map(str, accepted.get("differences", []))) or "differences not recorded"
+    differences = "; ".join(map(str, accepted.get("differences", [])))
     because = accepted.get("because")
-    return f"{told} ({because})" if because else told
+    return (differences or "differences not recorded") + (f" ({because})" if because else "")

@@ -1,99 +1,101 @@
-"""The numbers as CSV: every cell's metrics, and the table."""
+"""The numbers as CSV: the metrics of every run, and the table."""
 
 import csv
 import io
+from typing import Any
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.report.table import MISSING, NOT_APPLICABLE, ArmRow, ResultTable
-from pretzel.ablation.report.tuning import ArmTuning
+from pretzel.ablation.report.statistics import SeedMean
+from pretzel.ablation.report.table import MISSING, NOT_APPLICABLE, ArmRow, MetricColumn, ResultTable
 
 
-def values(summary: ResultTable) -> str:
+def values(table: ResultTable) -> str:
     """Return one row for each arm, seed and metric of the table (``compare.csv``).
 
     Columns: arm, one for each axis with the arm's choice, seed, metric, direction, state (``n/a``
-    where a finished cell, or the whole arm, does not have the metric), value, the trouble of a
-    cell that is not done, and what was chosen for it before the comparison.
+    where a finished run, or the whole arm, does not have the metric), value, the trouble of a
+    run that is not done, and what was chosen for it before the comparison.
     """
-    c = summary.comparison
-    axes = [*c.axes]
-    lines = [["arm", *axes, "seed", "metric", "direction", "state", "value", "trouble", "tuned"]]
-    for row in summary.rows:
-        choices = [c.choices[row.arm].get(axis, "") for axis in axes]
-        tuned = c.tuned.get(row.arm, ())
-        for column in summary.columns:
+    c = table.comparison
+    records: list[dict[str, Any]] = []
+    for row in table.rows:
+        tunings = c.tunings.get(row.arm, ())
+        arm = {"arm": row.arm} | {axis: c.choices[row.arm].get(axis, "") for axis in c.axes}
+        for column in table.columns:
             name, direction = column.metric.name, column.metric.direction
+            record = arm | {"seed": None, "metric": name, "direction": direction}
             if not row.runs:
-                why = "; ".join(c.absent[row.arm].values())
-                lines.append([row.arm, *choices, "", name, direction, NOT_APPLICABLE, "", why, ""])
-            for cell in row.runs:
-                found = cell.metrics.get(name)
-                state = cell.state.value
-                if cell.state is State.DONE and found is None:
-                    state = NOT_APPLICABLE
-                shown = "" if found is None else repr(found)
-                chosen = "; ".join(one.chosen.get(cell.seed, "") for one in tuned)
-                told = [state, shown, cell.trouble, chosen]
-                lines.append([row.arm, *choices, str(cell.seed), name, direction, *told])
-    return _csv(lines)
+                reasons = "; ".join(c.absent[row.arm].values())
+                absent = {"state": NOT_APPLICABLE, "value": None, "trouble": reasons, "tuned": None}
+                records.append(record | absent)
+            for run in row.runs:
+                is_absent = run.state is State.DONE and name not in run.metrics
+                records.append(
+                    record
+                    | {"seed": run.seed, "state": NOT_APPLICABLE if is_absent else run.state.value}
+                    | {"value": run.metrics.get(name), "trouble": run.trouble}
+                    | {"tuned": "; ".join(tuning.chosen.get(run.seed, "") for tuning in tunings)}
+                )
+    return _csv(records)
 
 
-def table(summary: ResultTable) -> str:
+def summary(table: ResultTable) -> str:
     """Return one row for each arm and metric (``compare_summary.csv``).
 
     Numbers are not rounded; what does not exist is empty. ``state`` is ``n/a`` or ``missing``
     where there is no mean.
     """
-    lines = [
-        ["arm", "baseline", "metric", "direction", "state", "cells_done", "cells", "n", "mean",
-         "sd", "ci95_half_width", "best", "comparable", "difference", "difference_sd",
-         "difference_ci95_half_width", "pairs", "p", "p_holm", "smallest_p_holm", "detectable",
-         "significant", "trainable_parameters", "frozen_parameters", "step_seconds",
-         "peak_memory_bytes", "train_seconds", "tuned", "tuning_candidates", "tuning_metric"]
-    ]  # fmt: skip
-    for row in summary.rows:
-        tuned = summary.comparison.tuned.get(row.arm, ())
-        lines += [
-            _line(row, column.metric.name, column.metric.direction, tuned)
-            for column in summary.columns
-        ]
-    return _csv(lines)
+    return _csv([_record(table, row, column) for row in table.rows for column in table.columns])
 
 
-def _line(row: ArmRow, metric: str, direction: str, tuned: tuple[ArmTuning, ...]) -> list[str]:
-    entry = row.entries[metric]
-    own, difference = entry.own, entry.difference
-    paired = None if difference is None else difference.estimate
+def _record(table: ResultTable, row: ArmRow, column: MetricColumn) -> dict[str, Any]:
+    entry = row.entries[column.metric.name]
+    tunings = table.comparison.tunings.get(row.arm, ())
     trainable, frozen = row.parameters or (None, None)
-    state = {"": "ok", MISSING: "missing", NOT_APPLICABLE: NOT_APPLICABLE}[entry.absence]
-    cells: list[object] = [
-        row.arm,
-        row.is_baseline,
-        metric,
-        direction,
-        state,
-        row.done,
-        len(row.runs),
-        *((own.n, own.mean, own.sd, own.half_width) if own else (0, None, None, None)),
-        entry.best,
-        entry.comparable,
-        *((paired.mean, paired.sd, paired.half_width, paired.n) if paired else [None] * 4),
-        *((difference.p, difference.p_holm, difference.smallest_p) if difference else [None] * 3),
-        difference.detectable if difference else None,
-        entry.significant,
-        trainable,
-        frozen,
-        row.step_seconds,
-        row.peak_memory_bytes,
-        row.train_seconds,
-        "; ".join(one.winners_told(len(row.runs)) for one in tuned),
-        len({trial.run for one in tuned for trial in one.trials}),
-        tuned[0].metric if tuned else None,
-    ]
-    return ["" if cell is None else str(cell) for cell in cells]
+    difference = entry.difference
+    paired = difference.mean if difference else None
+    return {
+        "arm": row.arm,
+        "baseline": row.is_baseline,
+        "metric": column.metric.name,
+        "direction": column.metric.direction,
+        "state": {"": "ok", MISSING: "missing", NOT_APPLICABLE: NOT_APPLICABLE}[entry.absence],
+        "cells_done": row.done,
+        "cells": len(row.runs),
+        "n": entry.own.n if entry.own else 0,
+        **_mean(entry.own, "mean", "sd", "ci95_half_width"),
+        "best": entry.best,
+        "comparable": entry.comparable,
+        **_mean(paired, "difference", "difference_sd", "difference_ci95_half_width"),
+        "pairs": paired and paired.n,
+        "p": difference and difference.p,
+        "p_holm": difference and difference.p_holm,
+        "smallest_p_holm": difference and difference.smallest_p,
+        "detectable": difference and difference.detectable,
+        "significant": entry.significant,
+        "trainable_parameters": trainable,
+        "frozen_parameters": frozen,
+        "step_seconds": row.step_seconds,
+        "peak_memory_bytes": row.peak_memory_bytes,
+        "train_seconds": row.train_seconds,
+        "tuned": "; ".join(tuning.winners_text(len(row.runs)) for tuning in tunings),
+        "tuning_candidates": len({run.run for tuning in tunings for run in tuning.candidates}),
+        "tuning_metric": tunings[0].metric if tunings else None,
+    }
 
 
-def _csv(lines: list[list[str]]) -> str:
+def _mean(mean: SeedMean | None, *columns: str) -> dict[str, float | None]:
+    values = (mean.mean, mean.sd, mean.half_width) if mean else (None, None, None)
+    return dict(zip(columns, values, strict=True))
+
+
+def _csv(records: list[dict[str, Any]]) -> str:
+    """Return records as text: nan is a value that diverged, an empty field one that is not there.
+
+    Not by pandas, which writes both in the same way.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+    writer = csv.DictWriter(text, records[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
     return text.getvalue()

@@ -1,6 +1,8 @@
 """Every format of a grid's report, and the files that it leaves in the grid's folder."""
 
 import io
+import shlex
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -9,7 +11,6 @@ from rich.console import Console
 
 from pretzel.ablation.report import csv_tables, terminal
 from pretzel.ablation.report.comparison import load
-from pretzel.ablation.report.latex import latex
 from pretzel.ablation.report.markdown import markdown
 from pretzel.ablation.report.table import result_table
 from pretzel.errors import UserError
@@ -24,7 +25,7 @@ FILES: dict[Format, str] = {
     "html": "compare.html",
 }
 SUMMARY = "compare_summary.csv"
-"""The table as CSV, beside ``compare.csv`` with the values of every cell."""
+"""The table as CSV, beside ``compare.csv`` with the values of every run."""
 
 
 class Report:
@@ -32,22 +33,23 @@ class Report:
 
     Args:
         folder: The grid's output folder.
-        command: The command that makes it; on the page.
+        command: The command that makes it, for the page; ``pretzel compare FOLDER`` if empty.
 
     Raises:
         UserError: If no grid has been run there.
     """
 
-    def __init__(self, folder: Path, command: str) -> None:
-        self.folder, self.command = folder, command
-        self.summary = result_table(load(folder))
+    def __init__(self, folder: Path, command: str = "") -> None:
+        self.folder = folder
+        self.command = command or shlex.join(["pretzel", "compare", str(folder)])
+        self.table = result_table(load(folder))
 
     @cached_property
     def _page(self) -> str:
-        from pretzel.ablation.report.page import page  # tensorboard and pictures: not for a table
-        from pretzel.ablation.report.sample_sheets import read_all
+        # Imported here: who wants a table does not wait for matplotlib and tensorboard.
+        from pretzel.ablation.report.page import page
 
-        return page(self.summary, read_all(self.summary.comparison), self.command)
+        return page(self.table, self.command)
 
     def text(self, form: Format, width: int = 120) -> str:
         """Return the report in one format.
@@ -58,13 +60,15 @@ class Report:
         """
         if form == "terminal":
             file = io.StringIO()
-            terminal.show(self.summary, Console(file=file, width=width))
+            terminal.show(self.table, Console(file=file, width=width))
             return file.getvalue()
         if form == "markdown":
-            return markdown(self.summary)
+            return markdown(self.table)
         if form == "latex":
-            return latex(self.summary)
-        return csv_tables.values(self.summary) if form == "csv" else self._page
+            from pretzel.ablation.report.latex import latex  # pandas
+
+            return latex(self.table)
+        return csv_tables.values(self.table) if form == "csv" else self._page
 
     def save(self) -> list[Path]:
         """Write every format, and the grid's records for TensorBoard, into the folder.
@@ -81,9 +85,16 @@ class Report:
         for form, name in FILES.items():
             write_text(self.folder / name, self.text(form))
             written.append(self.folder / name)
-        write_text(self.folder / SUMMARY, csv_tables.table(self.summary))
+        write_text(self.folder / SUMMARY, csv_tables.summary(self.table))
         try:
-            tensorboard_hparams.write(self.summary.comparison)
+            tensorboard_hparams.write(self.table.comparison)
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written ({error.strerror})") from error
         return [*written, self.folder / SUMMARY]
+
+    def save_if_possible(self) -> None:
+        """Write every format into the folder; where that cannot be, say so on standard error."""
+        try:
+            self.save()
+        except UserError as error:
+            print(f"pretzel: {error}: the report is not saved there", file=sys.stderr)

@@ -2,8 +2,17 @@ r"""The tables in LaTeX, for ``\usepackage{booktabs}`` and nothing else."""
 
 import re
 
-from pretzel.ablation.report import cell_texts, table_notes
-from pretzel.ablation.report.table import ArmRow, ResultTable
+import pandas as pd
+
+from pretzel.ablation.report import table_notes as notes
+from pretzel.ablation.report.cell_texts import (
+    DIFFERENCE_HEADS,
+    SIGNIFICANT,
+    Markup,
+    difference_lines,
+    mean_lines,
+)
+from pretzel.ablation.report.table import ResultTable
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -28,15 +37,33 @@ _SPECIAL = {
 } | {letter: f"\\{letter}" for letter in "&%$#_"}
 
 
-def latex(summary: ResultTable) -> str:
+def latex(table: ResultTable) -> str:
     """Return two tables; what is missing, and why, is in the caption of the first."""
+    c = table.comparison
+    means = mean_lines(
+        table,
+        Markup(
+            escape=escaped,
+            # a bold font for text and for the signs between dollars
+            best=lambda text: rf"{{\boldmath\textbf{{{text}}}}}",
+            baseline=lambda name: f"{name} (baseline)",
+            significant=escaped(SIGNIFICANT),
+        ),
+    )
+    exceptions = [*notes.incomparable(table), *notes.missing(c), *notes.tuned(c)]
+    exceptions = [note if note.endswith((".", "?")) else f"{note}." for note in exceptions]
+    differences, before = [DIFFERENCE_HEADS], ""
+    for metric, *cells in difference_lines(table):
+        differences.append([metric if metric != before else "", *cells])  # each metric once
+        before = metric
+    differences = [[escaped(cell) for cell in line] for line in differences]
     return "\n".join(
         [
-            f"% Made by: pretzel compare {' '.join(str(summary.comparison.output).split())}",
+            f"% Made by: pretzel compare {' '.join(str(c.output).split())}",
             r"% Needs \usepackage{booktabs}",
-            *_table(_means(summary), "lr", [*table_notes.reading(summary), *_exceptions(summary)]),
+            *_table(means, "lr", [*notes.reading(table), *exceptions]),
             "",
-            *_table(_differences(summary), "ll", table_notes.reach(summary)),
+            *_table(differences, "ll", notes.reach(table)),
             "",
         ]
     )
@@ -48,54 +75,17 @@ def escaped(text: str) -> str:
     return re.sub(r"(?<![-\w])-(?=[\d.])", "$-$", text)  # a minus, not a hyphen
 
 
-def _means(summary: ResultTable) -> list[list[str]]:
-    heads = [cell_texts.head(column) for column in summary.columns]
-    lines = [[escaped(head) for head in ["arm", "n", *heads, *cell_texts.COST_HEADS]]]
-    for row in summary.rows:
-        name = escaped(row.arm) + (" (baseline)" if row.is_baseline else "")
-        means = [_mean(row, column.metric.name) for column in summary.columns]
-        costs = [escaped(cost) for cost in cell_texts.costs(row)]
-        lines.append([name, escaped(row.counted), *means, *costs])
-    return lines
-
-
-def _mean(row: ArmRow, metric: str) -> str:
-    entry = row.entries[metric]
-    shown = escaped(cell_texts.value(entry, row))
-    if entry.best:  # a bold font for text and for the signs between dollars
-        shown = rf"{{\boldmath\textbf{{{shown}}}}}"
-    return shown + (escaped(cell_texts.SIGNIFICANT) if entry.significant else "")
-
-
-def _differences(summary: ResultTable) -> list[list[str]]:
-    lines, before = [cell_texts.DIFFERENCE_HEADS], ""
-    for metric, *cells in cell_texts.difference_lines(summary):
-        lines.append([metric if metric != before else "", *cells])
-        before = metric
-    return [[escaped(cell) for cell in line] for line in lines]
-
-
-def _exceptions(summary: ResultTable) -> list[str]:
-    c = summary.comparison
-    told = [*table_notes.incomparable(summary), *table_notes.missing(c), *table_notes.tuned(c)]
-    return [note if note.endswith((".", "?")) else f"{note}." for note in told]
-
-
-def _table(lines: list[list[str]], columns: str, under: list[str]) -> list[str]:
-    columns += "r" * (len(lines[0]) - len(columns))
-    head, *body = (" & ".join(line) + r" \\" for line in lines)
-    caption = " ".join(escaped(note) for note in under)
+def _table(lines: list[list[str]], columns: str, caption: list[str]) -> list[str]:
+    """Return a table environment; further columns than those named are right-aligned."""
+    head, *body = lines
+    tabular = pd.DataFrame(body, columns=head).to_latex(
+        index=False, escape=False, column_format=columns + "r" * (len(head) - len(columns))
+    )
     return [
         r"\begin{table}",
         r"\centering",
         r"\small",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        rf"\caption{{{caption}}}",
+        tabular.rstrip(),
+        rf"\caption{{{' '.join(map(escaped, caption))}}}",
         r"\end{table}",
     ]

@@ -1,55 +1,50 @@
 """The tables in Markdown."""
 
+from collections.abc import Sequence
+
 from pretzel.ablation.report import cell_texts, table_notes
-from pretzel.ablation.report.table import ArmRow, ResultTable
+from pretzel.ablation.report.cell_texts import DIFFERENCE_HEADS, Markup, difference_lines
+from pretzel.ablation.report.table import ResultTable
 
 _SPECIAL = str.maketrans({"|": "\\|", "<": "\\<", "*": "\\*", "\n": " "})
 
 
-def markdown(summary: ResultTable) -> str:
+def markdown(table: ResultTable) -> str:
     """Return the tables, with what is missing and what the arms change below them."""
-    c = summary.comparison
-    parts = [_means(summary), "", *(f"{_escaped(note)}\n" for note in table_notes.reading(summary))]
-    parts += [f"{_escaped(note)}\n" for note in table_notes.incomparable(summary)]
-    parts += [f"- {_escaped(note)}" for note in (*table_notes.missing(c), *table_notes.tuned(c))]
-    if any(column.compared for column in summary.columns):
-        parts += ["", "**Differences to the baseline**", "", _differences(summary), ""]
-        parts += [f"{_escaped(note)}\n" for note in table_notes.reach(summary)]
-    if told := table_notes.provenance(summary):
-        parts += ["Computed from:", "", *(f"- {_escaped(note)}" for note in told), ""]
-    changed = [
-        f"- {_escaped(a)}: {_escaped('; '.join(told))}" for a, told in c.arms.items() if told
-    ]
-    return "\n".join([*parts, "**What each arm changes**", "", *changed, ""])
+    c = table.comparison
+    means = cell_texts.mean_lines(
+        table,
+        Markup(
+            escape=_escaped,
+            best=lambda text: f"**{text}**",
+            baseline=lambda name: f"**{name}** (baseline)",
+            significant=f" {_escaped(cell_texts.SIGNIFICANT)}",
+        ),
+    )
+    parts = [*_table(means), "", *_paragraphs(table_notes.reading(table))]
+    parts += _paragraphs(table_notes.incomparable(table))
+    parts += _items([*table_notes.missing(c), *table_notes.tuned(c)])
+    if any(column.compared for column in table.columns):
+        lines = [[_escaped(cell) for cell in line] for line in difference_lines(table)]
+        parts += ["", "**Differences to the baseline**", ""]
+        parts += [*_table([DIFFERENCE_HEADS, *lines]), "", *_paragraphs(table_notes.reach(table))]
+    if sources := table_notes.provenance(table):
+        parts += ["Computed from:", "", *_items(sources), ""]
+    changed = [f"{arm}: {'; '.join(changes)}" for arm, changes in c.arms.items() if changes]
+    return "\n".join([*parts, "**What each arm changes**", "", *_items(changed), ""])
 
 
-def _means(summary: ResultTable) -> str:
-    heads = [cell_texts.head(column) for column in summary.columns]
-    lines = [["arm", "n", *heads, *cell_texts.COST_HEADS]]
-    lines.append(["---"] * len(lines[0]))
-    for row in summary.rows:
-        name = f"**{_escaped(row.arm)}** (baseline)" if row.is_baseline else _escaped(row.arm)
-        means = [_mean(row, column.metric.name) for column in summary.columns]
-        lines.append([name, row.counted, *means, *cell_texts.costs(row)])
-    return "\n".join(_line(line) for line in lines)
+def _table(lines: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return [head, f"| {' | '.join(['---'] * len(lines[0]))} |", *body]
 
 
-def _mean(row: ArmRow, metric: str) -> str:
-    entry = row.entries[metric]
-    shown = cell_texts.value(entry, row)
-    shown = f"**{shown}**" if entry.best else shown
-    return f"{shown} {_escaped(cell_texts.SIGNIFICANT)}" if entry.significant else shown
+def _paragraphs(texts: Sequence[str]) -> list[str]:
+    return [f"{_escaped(text)}\n" for text in texts]
 
 
-def _differences(summary: ResultTable) -> str:
-    heads = cell_texts.DIFFERENCE_HEADS
-    lines = [heads, ["---"] * len(heads)]
-    lines += [[_escaped(cell) for cell in line] for line in cell_texts.difference_lines(summary)]
-    return "\n".join(_line(line) for line in lines)
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _items(texts: Sequence[str]) -> list[str]:
+    return [f"- {_escaped(text)}" for text in texts]
 
 
 def _escaped(text: str) -> str:

@@ -36,7 +36,7 @@ class Difference:
     """A paired difference to the baseline.
 
     Attributes:
-        estimate: Its mean over the seeds that both arms have, with the t interval.
+        mean: Its mean over the seeds that both arms have, with the t interval.
         p: Two-sided p of the sign-flip test; None where a difference is not a number.
         p_holm: The same, Holm-corrected over the arms compared.
         smallest_p: The smallest that ``p_holm`` could have been with these numbers of seeds.
@@ -45,7 +45,7 @@ class Difference:
             seed.
     """
 
-    estimate: SeedMean
+    mean: SeedMean
     p: float | None
     p_holm: float | None
     smallest_p: float
@@ -62,7 +62,7 @@ class Difference:
         return self.can_be_significant and self.p_holm is not None and self.p_holm <= ALPHA
 
 
-def estimate(values: Sequence[float]) -> SeedMean | None:
+def seed_mean(values: Sequence[float]) -> SeedMean | None:
     """Return mean and t interval; None without values.
 
     The interval is mean ± t_{0.975, n-1} s / sqrt(n), with s the sample standard deviation.
@@ -87,25 +87,25 @@ def compare(differences: Mapping[str, Sequence[float]]) -> dict[str, Difference]
         differences: The differences at the same seed, by arm; an arm without any is left out.
 
     Returns:
-        What is found, by arm.
+        The comparisons, by arm.
     """
     arms = {arm: values for arm, values in differences.items() if values}
     ps = {arm: sign_flip_p(values) for arm, values in arms.items()}
     corrected = holm({arm: p for arm, p in ps.items() if p is not None}, family=len(arms))
     # Holm's correction grows with every p, so that of the smallest p is the smallest.
     floors = holm({arm: smallest_p(len(values)) for arm, values in arms.items()})
-    found = {}
+    compared = {}
     for arm, values in arms.items():
-        own = estimate(values)
-        assert own is not None
-        found[arm] = Difference(
-            estimate=own,
+        mean = seed_mean(values)
+        assert mean is not None, "arms without values are left out"
+        compared[arm] = Difference(
+            mean=mean,
             p=ps[arm],
             p_holm=corrected.get(arm),
             smallest_p=floors[arm],
-            detectable=None if own.sd is None else detectable(own.sd, own.n),
+            detectable=None if mean.sd is None else detectable(mean.sd, mean.n),
         )
-    return found
+    return compared
 
 
 def sign_flip_p(differences: Sequence[float]) -> float | None:
@@ -127,7 +127,7 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     if len(data) == 1:
         return 1.0
     flips = 2**EXACT_SEEDS
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         (data,),
         np.mean,
         permutation_type="samples",
@@ -136,7 +136,7 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
         batch=max(1, 2**22 // len(data)),
         random_state=0,
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def smallest_p(n: int) -> float:

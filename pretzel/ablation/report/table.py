@@ -1,4 +1,4 @@
-"""The table as values: what every format shows, decided once."""
+"""The comparison table as values, from which every format is written."""
 
 import math
 from dataclasses import dataclass
@@ -50,9 +50,9 @@ class ArmRow:
         runs: Its runs.
         entries: By metric.
         parameters: Trainable and frozen; None while nothing is done.
-        step_seconds: Mean over its cells that recorded it.
-        peak_memory_bytes: Largest of its cells that recorded it.
-        train_seconds: Mean over its cells.
+        step_seconds: Mean over its runs that recorded it.
+        peak_memory_bytes: Largest of its runs that recorded it.
+        train_seconds: Mean over its runs.
     """
 
     arm: str
@@ -66,8 +66,8 @@ class ArmRow:
 
     @property
     def done(self) -> int:
-        """Number of finished cells."""
-        return sum(cell.state is State.DONE for cell in self.runs)
+        """Number of finished runs."""
+        return sum(run.state is State.DONE for run in self.runs)
 
     @property
     def counted(self) -> str:
@@ -76,9 +76,9 @@ class ArmRow:
             return NOT_APPLICABLE
         if self.done == len(self.runs):
             return str(self.done)
-        states = [cell.state for cell in self.runs if cell.state is not State.DONE]
-        told = ", ".join(f"{states.count(state)} {state.value}" for state in dict.fromkeys(states))
-        return f"{self.done} of {len(self.runs)} ({told})"
+        states = [run.state for run in self.runs if run.state is not State.DONE]
+        counts = [f"{states.count(state)} {state.value}" for state in dict.fromkeys(states)]
+        return f"{self.done} of {len(self.runs)} ({', '.join(counts)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,14 +119,13 @@ class ResultTable:
 
 def result_table(comparison: Comparison) -> ResultTable:
     """Return the table of a grid."""
-    judged = judge(comparison)
+    scales = judge(comparison)
     entries: dict[str, dict[str, Entry]] = {arm: {} for arm in comparison.arms}
     columns = []
     for metric in comparison.metrics:
-        scale = judged[metric.name]
-        column, found = _column(comparison, metric, scale)
+        column, by_arm = _column(comparison, metric, scales[metric.name])
         columns.append(column)
-        for arm, entry in found.items():
+        for arm, entry in by_arm.items():
             entries[arm][metric.name] = entry
     rows = tuple(_row(comparison, arm, entries[arm]) for arm in comparison.arms)
     return ResultTable(comparison=comparison, columns=tuple(columns), rows=rows)
@@ -144,51 +143,49 @@ def _column(
     }
     differences = statistics.compare(pairs)
     values = {arm: comparison.values(arm, name) for arm in comparison.arms}
-    own = {arm: statistics.estimate([*values[arm].values()]) for arm in comparison.arms}
-    best = _best(comparison, metric, own) if scale.everywhere else set()
+    means = {arm: statistics.seed_mean([*values[arm].values()]) for arm in comparison.arms}
+    best = _best(comparison, metric, means) if scale.everywhere else set()
     column = MetricColumn(
         metric=metric,
         scale=scale,
         compared=len(differences),
-        pairs=max((d.estimate.n for d in differences.values()), default=0),
+        pairs=max((difference.mean.n for difference in differences.values()), default=0),
     )
     return column, {
         arm: Entry(
             values=values[arm],
-            own=own[arm],
-            absence=_absence(comparison, arm) if own[arm] is None else "",
+            own=mean,
+            absence=_absence(comparison, arm) if mean is None else "",
             difference=differences.get(arm),
             comparable=comparable[arm],
             best=arm in best,
         )
-        for arm in comparison.arms
+        for arm, mean in means.items()
     }
 
 
 def _absence(comparison: Comparison, arm: str) -> str:
-    started = any(True for _ in comparison.done(arm))
-    return NOT_APPLICABLE if started or not comparison.by_arm[arm] else MISSING
+    is_done = any(True for _ in comparison.done(arm))
+    return NOT_APPLICABLE if is_done or not comparison.by_arm[arm] else MISSING
 
 
-def _best(comparison: Comparison, metric: Metric, own: dict[str, SeedMean | None]) -> set[str]:
+def _best(comparison: Comparison, metric: Metric, means: dict[str, SeedMean | None]) -> set[str]:
     """Return the arms with the best mean, of those that have every seed and a number."""
-    means = {
-        arm: estimate.mean
-        for arm, estimate in own.items()
-        if estimate is not None
-        and math.isfinite(estimate.mean)
-        and estimate.n == len(comparison.by_arm[arm])
+    complete = {
+        arm: mean.mean
+        for arm, mean in means.items()
+        if mean is not None and math.isfinite(mean.mean) and mean.n == len(comparison.by_arm[arm])
     }
-    if len(means) < 2:
+    if len(complete) < 2:
         return set()
-    best = (max if metric.direction == "max" else min)(means.values())
-    return {arm for arm, mean in means.items() if mean == best}
+    best = (max if metric.direction == "max" else min)(complete.values())
+    return {arm for arm, mean in complete.items() if mean == best}
 
 
 def _row(comparison: Comparison, arm: str, entries: dict[str, Entry]) -> ArmRow:
     done = [*comparison.done(arm)]
-    steps = [cell.step_seconds for cell in done if cell.step_seconds is not None]
-    memory = [cell.peak_memory_bytes for cell in done if cell.peak_memory_bytes is not None]
+    steps = [run.step_seconds for run in done if run.step_seconds is not None]
+    memory = [run.peak_memory_bytes for run in done if run.peak_memory_bytes is not None]
     return ArmRow(
         arm=arm,
         is_baseline=arm == comparison.baseline,
@@ -197,5 +194,5 @@ def _row(comparison: Comparison, arm: str, entries: dict[str, Entry]) -> ArmRow:
         parameters=(done[0].trainable, done[0].frozen) if done else None,
         step_seconds=sum(steps) / len(steps) if steps else None,
         peak_memory_bytes=max(memory, default=None),
-        train_seconds=sum(cell.train_seconds for cell in done) / len(done) if done else None,
+        train_seconds=sum(run.train_seconds for run in done) / len(done) if done else None,
     )

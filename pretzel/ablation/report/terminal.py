@@ -1,7 +1,7 @@
 """The tables on a terminal."""
 
 from rich import box
-from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -9,74 +9,76 @@ from rich.text import Text
 from pretzel.ablation.report import cell_texts, table_notes
 from pretzel.ablation.report.table import ArmRow, ResultTable
 
-_BOX = box.SIMPLE_HEAD
 
-
-def show(summary: ResultTable, console: Console | None = None) -> None:
+def show(results: ResultTable, console: Console | None = None) -> None:
     """Print the tables, with what is missing and what the arms change below them.
 
     Args:
-        summary: What to show.
+        results: The table of the grid.
         console: Where; standard output if None.
     """
-    c = summary.comparison
+    c = results.comparison
     console = console or Console()
-    parts: list[RenderableType] = [_arms(summary), *_lines(table_notes.missing(c), "red")]
-    parts += _metrics(summary, wide=console.width >= 100)
+    parts: list[RenderableType] = [_arms(results), *_lines(table_notes.missing(c), "red")]
+    parts += _metrics(results, wide=console.width >= 100)
     parts += _lines(table_notes.tuned(c), "cyan")
-    parts += _lines(table_notes.incomparable(summary), "yellow")
-    parts += _lines(table_notes.reach(summary), "bold")
-    parts += _lines(table_notes.reading(summary), "dim")
-    if told := table_notes.provenance(summary):
-        parts += [Text("\nComputed from", style="bold"), *_lines(told, "dim")]
+    parts += _lines(table_notes.incomparable(results), "yellow")
+    parts += _lines(table_notes.reach(results), "bold")
+    parts += _lines(table_notes.reading(results), "dim")
+    if sources := table_notes.provenance(results):
+        parts += [Text("\nComputed from", style="bold"), *_lines(sources, "dim")]
     parts.append(Text("\nWhat each arm changes", style="bold"))
-    parts += _lines([f"{arm}: {'; '.join(told)}" for arm, told in c.arms.items() if told], "")
+    parts += _lines([f"{arm}: {'; '.join(changes)}" for arm, changes in c.arms.items() if changes])
     console.print(Group(*parts))
 
 
-def _lines(texts: list[str], style: str) -> list[RenderableType]:
+def _lines(texts: list[str], style: str = "") -> list[RenderableType]:
     return [Padding(Text(text, style=style), (1, 0, 0, 0)) for text in texts]
 
 
-def _arms(summary: ResultTable) -> Table:
-    title = Text(str(summary.comparison.output), style="bold")
-    table = Table(title=title, title_justify="left", box=_BOX, show_edge=False, pad_edge=False)
+def _table(title: str, style: str) -> Table:
+    heading = Text(title, style=style)  # as text: names are no markup
+    return Table(
+        title=heading, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
+
+
+def _arms(results: ResultTable) -> Table:
+    table = _table(str(results.comparison.output), "bold")
     table.add_column("arm", overflow="fold")
     table.add_column("seeds")
     for head in cell_texts.COST_HEADS:
         table.add_column(head, justify="right")
-    for row in summary.rows:
+    for row in results.rows:
         counted = Text(row.counted, style="" if row.counted.isdigit() else "red")
         table.add_row(_name(row), counted, *cell_texts.costs(row))
     return table
 
 
-def _metrics(summary: ResultTable, *, wide: bool) -> list[RenderableType]:
+def _metrics(results: ResultTable, *, wide: bool) -> list[RenderableType]:
     """Return a table for each metric, all of the same widths: readable for one as for ten."""
     heads = ["", "mean", *cell_texts.DIFFERENCE_HEADS[2:]]
-    dropped = set() if wide else {heads.index("could detect")}
-    lines = iter(cell_texts.difference_lines(summary))
-    tables: list[list[list[Text]]] = []
-    for column in summary.columns:
-        tables.append([])
-        for row in summary.rows:
+    kept = [i for i, head in enumerate(heads) if wide or head != "could detect"]
+    lines = iter(cell_texts.difference_lines(results))
+    bodies: list[list[list[Text]]] = []
+    for column in results.columns:
+        bodies.append([])
+        for row in results.rows:
             cells = ["baseline", *[""] * 5] if row.is_baseline else next(lines)[2:]
-            shown = [_name(row), _mean(row, column.metric.name), *map(Text, cells)]
-            tables[-1].append([cell for i, cell in enumerate(shown) if i not in dropped])
-    kept = [head for i, head in enumerate(heads) if i not in dropped]
-    widths = [
-        max(len(head), *(len(line[i]) for lines in tables for line in lines))
-        for i, head in enumerate(kept)
-    ]
+            line = [_name(row), _mean(row, column.metric.name), *map(Text, cells)]
+            bodies[-1].append([line[i] for i in kept])
+    every_line = [line for body in bodies for line in body]
     parts: list[RenderableType] = []
-    for column, body in zip(summary.columns, tables, strict=True):
-        title = Text(cell_texts.head(column), style="bold cyan")
-        table = Table(title=title, title_justify="left", box=_BOX, show_edge=False, pad_edge=False)
-        for head, width in zip(kept, widths, strict=True):
-            left = head in ("", "verdict")
-            fixed = None if head == "verdict" else width  # the last may be folded
-            justify: JustifyMethod = "left" if left else "right"
-            table.add_column(head, justify=justify, width=fixed, overflow="fold")
+    for column, body in zip(results.columns, bodies, strict=True):
+        table = _table(cell_texts.metric_head(column), "bold cyan")
+        for place, head in enumerate(heads[i] for i in kept):
+            width = max(len(head), *(len(line[place]) for line in every_line))
+            table.add_column(
+                head,
+                justify="left" if head in ("", "verdict") else "right",
+                width=None if head == "verdict" else width,  # the last may be folded
+                overflow="fold",
+            )
         for line in body:
             table.add_row(*line)
         parts += [Text(), table]

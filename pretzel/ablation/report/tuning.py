@@ -1,6 +1,5 @@
-"""What was tried for an arm on validation before the comparison, and what was chosen."""
+"""Candidate runs of a tuned arm, tried on validation before the comparison, and the winner."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +25,11 @@ class CandidateRun:
     score: float | None
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """The score, or why there is none."""
         if self.state is State.DONE:
             return "not logged" if self.score is None else f"{self.score:.4g}"
         return self.state.value
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether it can no longer win."""
-        return self.state is State.FAILED or (self.score is not None and math.isnan(self.score))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,30 +37,30 @@ class ArmTuning:
     """What was tried in one link of an arm's chain, or in all there is, and what was chosen.
 
     Attributes:
-        link: The link; empty where it is the cells themselves.
+        link: The link; empty where it is the compared runs themselves.
         metric: The metric of validation that decided.
         arrow: ``↑`` where more of it is better, ``↓`` where less is.
-        seed: The seed of the trials, which is not compared.
-        trials: The trials, in order.
-        chosen: The label of what was chosen, by the seed of the cell.
+        seed: The seed of the candidates, which is not compared.
+        candidates: The candidate runs, in order.
+        chosen: The label of what was chosen, by the seed of the compared run.
     """
 
     link: str
     metric: str
     arrow: str
     seed: int | None
-    trials: tuple[CandidateRun, ...]
+    candidates: tuple[CandidateRun, ...]
     chosen: dict[int, str]
 
     @property
     def winners(self) -> dict[str, list[int]]:
         """The seeds, by the label that they run with."""
-        found: dict[str, list[int]] = {}
+        seeds: dict[str, list[int]] = {}
         for seed, label in self.chosen.items():
-            found.setdefault(label, []).append(seed)
-        return found
+            seeds.setdefault(label, []).append(seed)
+        return seeds
 
-    def winners_told(self, seeds: int) -> str:
+    def winners_text(self, seeds: int) -> str:
         """Return, for example, ``model.lr=0.1 (all 5 seeds)``.
 
         Args:
@@ -80,75 +74,77 @@ class ArmTuning:
             for label, own in self.winners.items()
         )
 
-    def told(self, seeds: int) -> str:
-        """Return it as a sentence without a full stop; arguments as :meth:`winners_told`."""
-        tried = "; ".join(f"{trial.label}: {trial.told}" for trial in self.trials)
+    def text(self, seeds: int) -> str:
+        """Return it as a sentence without a full stop; arguments as :meth:`winners_text`."""
+        tried = "; ".join(f"{candidate.label}: {candidate.text}" for candidate in self.candidates)
         at = "" if self.seed is None else f" at seed {self.seed}"
         inside = f"{self.link}: " if self.link else ""
         return (
-            f"{inside}{self.winners_told(seeds)}, the best of {len(self.trials)} candidate runs "
-            f"by {self.metric} {self.arrow}{at} ({tried})"
+            f"{inside}{self.winners_text(seeds)}, the best of {len(self.candidates)} candidate "
+            f"runs by {self.metric} {self.arrow}{at} ({tried})"
         )
 
 
-def tuned(output: Path, plan: Mapping[str, Any]) -> dict[str, tuple[ArmTuning, ...]]:
+def tunings(output: Path, plan: Mapping[str, Any]) -> dict[str, tuple[ArmTuning, ...]]:
     """Return what was tuned, by arm; arms without tuning are left out.
 
     Args:
         output: The grid's folder.
-        plan: What ``plan.json`` holds.
+        plan: The contents of ``plan.json``.
     """
-    runs = {cell["name"]: cell for cell in plan["cells"]}
+    runs = {run["name"]: run for run in plan["cells"]}
     rule = plan.get("tuning") or {}
-    found: dict[str, dict[tuple[str, ...], ArmTuning]] = {}
-    for cell in plan["cells"]:
-        if cell["seed"] is None:
+    metric = rule.get("metric", "")
+    by_arm: dict[str, dict[tuple[str, ...], ArmTuning]] = {}
+    for compared in plan["cells"]:
+        if compared["seed"] is None:
             continue
-        for name in (cell["name"], *before(cell, runs)):
-            candidates = runs[name].get("candidates") or {}
-            if not candidates:
+        for name in (compared["name"], *upstream(compared, runs)):
+            run = runs[name]
+            labels = run.get("candidates") or {}
+            if not labels:
                 continue
-            # the same trials decide for every seed
-            own = found.setdefault(cell["arm"], {}).setdefault(
-                tuple(candidates),
+            # The same candidates decide for every seed.
+            tuning = by_arm.setdefault(compared["arm"], {}).setdefault(
+                tuple(labels),
                 ArmTuning(
-                    link="" if name == cell["name"] else runs[name]["arm"],
-                    metric=rule.get("metric", ""),
+                    link="" if run is compared else run["arm"],
+                    metric=metric,
                     arrow="↑" if rule.get("direction") == "max" else "↓",
                     seed=rule.get("seed"),
-                    trials=tuple(
-                        _trial(output, runs[run], label, rule.get("metric", ""))
-                        for run, label in candidates.items()
+                    candidates=tuple(
+                        _candidate(output, runs[candidate], label, metric)
+                        for candidate, label in labels.items()
                     ),
                     chosen={},
                 ),
             )
-            label = _chosen(output, runs[name])
+            label = _chosen(output, run)
             if label is not None:
-                own.chosen[cell["seed"]] = label
-    return {arm: tuple(own.values()) for arm, own in found.items()}
+                tuning.chosen[compared["seed"]] = label
+    return {arm: tuple(own.values()) for arm, own in by_arm.items()}
 
 
-def before(cell: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the runs whose weights a cell starts from or uses, those that tried things left out.
+def upstream(run: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the runs whose weights a run starts from or uses, candidates of a tuning left out.
 
     Args:
-        cell: One of the plan's.
+        run: One of the plan's.
         runs: All of them, by name.
     """
-    upstream = [*_needs(cell)]
-    for name in upstream:  # grows while it is read
-        upstream += [other for other in _needs(runs[name]) if other not in upstream]
-    return upstream
+    names = [*_needs(run)]
+    for name in names:  # grows while it is read
+        names += [other for other in _needs(runs[name]) if other not in names]
+    return names
 
 
-def _needs(cell: Mapping[str, Any]) -> list[str]:
-    tried = cell.get("candidates") or {}
-    return [name for name in cell.get("needs", []) if name not in tried]
+def _needs(run: Mapping[str, Any]) -> list[str]:
+    candidates = run.get("candidates") or {}
+    return [name for name in run.get("needs", []) if name not in candidates]
 
 
-def _trial(output: Path, run: Mapping[str, Any], label: str, metric: str) -> CandidateRun:
-    state, result = _standing(output, run)
+def _candidate(output: Path, run: Mapping[str, Any], label: str, metric: str) -> CandidateRun:
+    state, result = _state_and_result(output, run)
     metrics = result.get("metrics", {}) if state is State.DONE else {}
     score = float(metrics[metric]) if metric in metrics else None
     return CandidateRun(run=run["name"], label=label, state=state, score=score)
@@ -156,7 +152,7 @@ def _trial(output: Path, run: Mapping[str, Any], label: str, metric: str) -> Can
 
 def _chosen(output: Path, run: Mapping[str, Any]) -> str | None:
     """Return the label that a run was started with, as the runner has noted it."""
-    state, result = _standing(output, run)
+    state, result = _state_and_result(output, run)
     if state in (State.STALE, State.PENDING):
         return None
     note = (result or RunFolder(path=output / run["name"]).spec or {}).get("tuned")
@@ -164,6 +160,6 @@ def _chosen(output: Path, run: Mapping[str, Any]) -> str | None:
     return next((one for one in labels if str(note).startswith(f"{one}, the best of ")), None)
 
 
-def _standing(output: Path, run: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
+def _state_and_result(output: Path, run: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
     folder = RunFolder(path=output / run["name"])
     return folder.state(run["identity"], run.get("evaluation")), folder.result or {}

@@ -16,7 +16,7 @@ from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.report.comparison import load
 from pretzel.ablation.report.grid_report import FILES, Report
 from pretzel.ablation.report.latex import escaped
-from pretzel.ablation.report.statistics import compare, estimate
+from pretzel.ablation.report.statistics import compare, seed_mean
 from pretzel.ablation.report.table import result_table
 from pretzel.files.atomic import write_json
 
@@ -30,18 +30,18 @@ def rows_of(text, first):
 
 def test_statistics_by_hand(output):
     found = load(output)
-    a = estimate(list(found.values("a", "acc").values()))
+    a = seed_mean(list(found.values("a", "acc").values()))
     assert a.mean == pytest.approx(0.3)
     assert a.half_width == pytest.approx(4.302652729911275 * math.sqrt(0.07 / 3))
     # b - a at the same seeds: 0.1, 0.2, 0.0: mean 0.1, s = 0.1
     # c lacks seed 0: pairs are seeds 1 and 2 only, 0.3 and 0.1; t_{0.975, 1} = 12.706205
     pairs = {arm: list(found.differences(arm, "acc").values()) for arm in "bc"}
     difference, paired = compare(pairs).values()
-    assert difference.estimate.mean == pytest.approx(0.1)
-    assert difference.estimate.half_width == pytest.approx(4.302652729911275 * 0.1 / math.sqrt(3))
-    assert paired.estimate.n == 2
-    assert paired.estimate.mean == pytest.approx(0.2)
-    assert paired.estimate.half_width == pytest.approx(
+    assert difference.mean.mean == pytest.approx(0.1)
+    assert difference.mean.half_width == pytest.approx(4.302652729911275 * 0.1 / math.sqrt(3))
+    assert paired.mean.n == 2
+    assert paired.mean.mean == pytest.approx(0.2)
+    assert paired.mean.half_width == pytest.approx(
         12.706204736432095 * math.sqrt(0.02) / math.sqrt(2)
     )
 

@@ -5,7 +5,8 @@ import pytest
 from made_grid import write_events
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pretzel.ablation.report.event_files import OWN_SUFFIX, band, read
+from pretzel.ablation.report.event_files import OWN_SUFFIX, read
+from pretzel.ablation.report.learning_curves import band
 
 
 def test_what_was_logged_is_read(tmp_path):

@@ -11,8 +11,8 @@ from pretzel.ablation.report.statistics import (
     ALPHA,
     compare,
     detectable,
-    estimate,
     holm,
+    seed_mean,
     seeds_needed,
     sign_flip_p,
     smallest_p,
@@ -21,18 +21,18 @@ from pretzel.ablation.report.statistics import (
 
 def test_mean_and_interval_by_hand():
     # mean 0.3, s^2 = (0.2^2 + 0.1^2 + 0.3^2) / 2 = 0.07; t_{0.975, 2} = 4.302653
-    found = estimate([0.1, 0.2, 0.6])
+    found = seed_mean([0.1, 0.2, 0.6])
     assert found.mean == pytest.approx(0.3)
     assert found.sd == pytest.approx(math.sqrt(0.07))
     assert found.half_width == pytest.approx(4.302652729911275 * math.sqrt(0.07 / 3))
-    assert estimate([0.5]).half_width is None
-    assert estimate([]) is None
+    assert seed_mean([0.5]).half_width is None
+    assert seed_mean([]) is None
 
 
 def test_interval_is_scipys():
     values = np.random.default_rng(0).normal(3, 2, 7)
     low, high = stats.ttest_1samp(values, 0).confidence_interval()
-    found = estimate(values.tolist())
+    found = seed_mean(values.tolist())
     assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
         (low, high)
     )
@@ -115,7 +115,7 @@ def test_the_smallest_p_is_a_bound_for_unequal_seeds():
 
 def test_a_diverged_arm_counts_in_the_family():
     found = compare({"b": [math.nan, 1.0, 1.0], "c": [1.0] * 6, "d": []})
-    assert math.isnan(found["b"].estimate.mean)
+    assert math.isnan(found["b"].mean.mean)
     assert found["b"].p is None
     assert found["b"].p_holm is None
     assert not found["b"].significant

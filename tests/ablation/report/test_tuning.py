@@ -117,7 +117,7 @@ def test_a_stage_that_was_tuned_is_told_with_its_name(folder):
     stage = read_json(folder / "stages/s1/result.json")
     write_json(folder / "stages/s1/result.json", {**stage, "tuned": note("0.1")})
     found = load(folder)
-    assert {arm: one.link for arm, (one,) in found.tuned.items()} == {"a": "s1", "b": "s1"}
+    assert {arm: one.link for arm, (one,) in found.tunings.items()} == {"a": "s1", "b": "s1"}
     shown = text(folder, "markdown")
     assert "b: s1: model.lr=0.1 (all 3 seeds), the best of 3" in shown
     assert "3 candidate runs in all" in shown  # which both arms share
