@@ -7,12 +7,13 @@ export TOKENIZERS_PARALLELISM := false
 # Test processes side by side: many wait for processes of their own.
 WORKERS ?= 3
 
-.PHONY: help demo test test-slow check bench board clean
+.PHONY: help demo test test-slow check docs bench board clean
 
 help:
 	@echo "make demo    install, run the quickstart ablation on embedded real data, show its table"
 	@echo "make test    install, run the tests"
 	@echo "make check   lint, format and types"
+	@echo "make docs    these pages, with the notebooks run, into docs/_build/html"
 	@echo "make bench   speed and memory, side by side with a plain reference"
 	@echo "make board   TensorBoard on loopback over runs/"
 
@@ -37,6 +38,10 @@ check: .venv/.installed
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+docs: .venv/.installed
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: .venv/.installed
 	$(BIN)/python -m benchmarks.flow
 
@@ -44,4 +49,4 @@ board: .venv/.installed
 	$(BIN)/tensorboard --logdir runs --host 127.0.0.1
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info docs/_build docs/reference/api

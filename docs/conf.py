@@ -1,4 +1,4 @@
-"""Configuration of the documentation; `make docs` builds it, offline and with warnings as errors."""
+"""Configuration of the documentation; `make docs` builds it offline, warnings as errors."""
 
 import sys
 from pathlib import Path

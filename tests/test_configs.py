@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from doc_pages import pages
 from text_encoders import CHANNELS, save_tiny_t5
 
 from pretzel.__main__ import main
@@ -95,11 +96,11 @@ def test_every_overlay_is_laid_over_something_that_is_tested():
         for files in (grid.base, *(link.configs for link in grid.chain))
         for file in files
     }
-    readme = (ROOT / "README.md").read_text()  # whose commands test_readme.py runs
+    documented = "".join(pages().values())  # whose commands tests/docs runs
     unused = [
         path
         for path in OVERLAYS
-        if path not in CHAINED and path.resolve() not in in_grids and name(path) not in readme
+        if path not in CHAINED and path.resolve() not in in_grids and name(path) not in documented
     ]
     assert unused == []
 

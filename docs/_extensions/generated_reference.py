@@ -1,8 +1,8 @@
 """Sphinx extension: reference pages made from the code, and equations without a network.
 
 - ``reference/api/<package>.md`` for every entry of :data:`PACKAGES`, by autodoc;
-- the directives ``{command-help}`` (what ``pretzel ... --help`` prints) and ``{grid-keys}`` (a table
-  of the JSON schema of grid files);
+- the directives ``{command-help}`` (what ``pretzel ... --help`` prints) and ``{grid-keys}`` (a
+  table of the JSON schema of grid files);
 - mathematics as MathML by docutils' own converter: MathJax would be loaded from a server.
 """
 

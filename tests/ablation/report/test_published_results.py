@@ -1,4 +1,4 @@
-"""Results that are published with the project: the report and the README say what they hold."""
+"""Results that are published with the project: the report and the docs say what they hold."""
 
 import re
 from pathlib import Path
@@ -31,10 +31,10 @@ def test_every_cell_is_done(folder):
     assert {cell.state for cell in load(folder).runs} == {State.DONE}
 
 
-def test_the_table_of_the_readme_is_that_of_the_interleaving_grid():
+def test_the_table_of_the_docs_is_that_of_the_interleaving_grid():
     comparison = load(ROOT / "docs" / "results" / "interleaving")
-    readme = (ROOT / "README.md").read_text()
-    table = re.search(r"^\| arm \| right \| one_shape \|.*\n(?:\|.*\n)+", readme, re.MULTILINE)
+    page = (ROOT / "docs" / "results.md").read_text()
+    table = re.search(r"^\| arm \| right \| one_shape \|.*\n(?:\|.*\n)+", page, re.MULTILINE)
     assert table
     header, _, *rows = (
         [cell.strip() for cell in line.strip().strip("|").split("|")]
