@@ -36,11 +36,11 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "pretzel.latent": ("Latent spaces.", ()),
     "pretzel.sequence": (
         "Documents of text and images, special tokens, packed batches.",
-        ("document", "special_tokens", "packed_batch", "packer"),
+        (),
     ),
     "pretzel.sampling": ("Samplers, guidance and denoisers: the mathematics of one image.", ()),
     "pretzel.generation": ("Sequences of text and images being generated.", ("*",)),
-    "pretzel.interop": ("Weights of the public TarFlow and STARFlow checkpoints.", ("published",)),
+    "pretzel.interop": ("Weights of the public TarFlow and STARFlow checkpoints.", ("*",)),
     "pretzel.testing": ("The laws that parts obey.", ()),
     "pretzel.training": ("How the models train.", ("module",)),
     "pretzel.runs": ("One run of any LightningModule.", ("*",)),
@@ -55,28 +55,35 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 package itself exports (``*`` for all)."""
 
 
-def _page(name: str) -> str:
-    """Return the source of one package's page; no name stands on it twice."""
+def _page(name: str, described: list[object]) -> str:
+    """Return the source of one package's page.
+
+    Args:
+        name: The package.
+        described: What is described so far on any page, and will not be again; is added to.
+    """
     about, modules = PACKAGES[name]
     package = importlib.import_module(name)
     lines = [f"# {name}", "", about, ""]
-    described: list[object] = []
-    if exported := _public(package):
+    exported = _new(_public(package), described)
+    if exported:
         lines += ["## What it exports", "", *_automodule(name, exported)]
-        described += exported.values()
     if modules == ("*",):
         infos = pkgutil.iter_modules(package.__path__)
         modules = tuple(info.name for info in infos if not info.name.startswith("_"))
     for path in (f"{name}.{module}" for module in modules):
-        members = {
-            member: value
-            for member, value in _public(importlib.import_module(path)).items()
-            if not any(value is one for one in described)
-        }
+        members = _new(_public(importlib.import_module(path)), described)
         if members:
             lines += [f"## {path}", "", *_automodule(path, members)]
-            described += members.values()
     return "\n".join(lines)
+
+
+def _new(members: dict[str, object], described: list[object]) -> dict[str, object]:
+    found = {
+        name: value for name, value in members.items() if not any(value is one for one in described)
+    }
+    described += found.values()
+    return found
 
 
 def _public(module: ModuleType) -> dict[str, object]:
@@ -131,8 +138,9 @@ def _write_pages(app: Sphinx) -> None:
     for old in folder.glob("*.md"):
         if old.stem not in PACKAGES:
             old.unlink()
+    described: list[object] = []
     for name in PACKAGES:
-        text = _page(name)
+        text = _page(name, described)
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text() != text:  # unchanged pages are not read again
             path.write_text(text)

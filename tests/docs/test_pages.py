@@ -250,3 +250,12 @@ def test_links_lead_somewhere(page):
 
 def test_words_are_read_as_a_shell_does():
     assert words_of("a 'b c'  # no\n\nd \\\n  e\n") == [["a", "b c"], ["d", "e"]]
+
+
+def test_the_modules_of_the_reference_exist(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_extensions"))
+    packages = importlib.import_module("generated_reference").PACKAGES
+    for name, (_, modules) in packages.items():
+        for module in modules:
+            assert module == "*" or importlib.import_module(f"{name}.{module}")
+        assert f"api/{name}\n" in pages()["docs/reference/api.md"]
