@@ -46,7 +46,7 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "pretzel.runs": ("One run of any LightningModule.", ("*",)),
     "pretzel.ablation": (
         "Grids of runs of any LightningCLI project.",
-        ("protocols", "engines.base", "gridfile.definition"),
+        ("protocols", "engines.base", "gridfile.schema"),
     ),
     "datamodules": ("Data: WebDataset shards and the embedded data sets.", ("source", "recipe")),
     "callbacks": ("Metrics, samples, weight averaging.", ("protocols",)),
