@@ -16,7 +16,7 @@ from test_sample_command import FREE, SMALL, configuration, elsewhere, made, pix
 from pretzel.cli.sample.command import main
 from pretzel.errors import UserError
 from pretzel.training.module import PretzelModule
-from pretzel.vlm import tiny
+from pretzel.vlm.tiny import stream as tiny
 
 __all__ = ["elsewhere", "made"]
 
