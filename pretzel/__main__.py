@@ -7,7 +7,9 @@ import os
 import sys
 from collections.abc import Callable
 
+import pretzel
 from pretzel.errors import UserError
+from pretzel.runs.import_path import hidden_packages, put_working_directory_last
 
 _HELP = """\
 usage: pretzel COMMAND [options]
@@ -119,12 +121,20 @@ def main(args: list[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(_HELP)
         return 0
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())  # users' parts in the current folder, by class_path
+    if args[0] == "--version":
+        print(f"pretzel {pretzel.__version__}")
+        return 0
+    put_working_directory_last()
     try:
         if args[0] not in _COMMANDS:
             near = _did_you_mean(args[0])
             raise UserError(f"unknown command '{args[0]}'{near}")
+        for name in hidden_packages():
+            print(
+                f"pretzel: note: ./{name} is not imported, because pretzel has a package of this "
+                "name; rename it to use what is in it",
+                file=sys.stderr,
+            )
         return _COMMANDS[args[0]](args)
     except UserError as error:
         print(f"pretzel: error: {error}", file=sys.stderr)

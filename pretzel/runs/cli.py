@@ -34,6 +34,7 @@ from pretzel.runs.config.overlay import override as lay_over
 from pretzel.runs.config.yaml_lines import Source
 from pretzel.runs.exact_resume import make_exact
 from pretzel.runs.guards import check_checkpoint, check_writable, guarded
+from pretzel.runs.import_path import PACKAGES, add_working_directory, check_packages
 from pretzel.runs.initial_weights import built_by_name
 from pretzel.runs.step_seeds import SeededSteps
 from pretzel.runs.stored_module import KeepsConfiguration
@@ -43,16 +44,22 @@ os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 Subcommand = Literal["fit", "validate", "test", "predict"]
 
-# Imported so that their classes have short names in YAML; users' own parts are named in full.
-_PACKAGES = ("pretzel", "datamodules", "callbacks")
 _NOT_PARTS = tuple(f"pretzel.{m}" for m in ("__main__", "cli", "ablation", "runs", "testing"))
 _COMMAND_LINE = Source(name="command line")
 
 
 @cache
-def import_parts() -> None:
-    """Import the modules of the project's packages, so that short class names are found."""
-    for package in _PACKAGES:
+def import_parts(packages: tuple[str, ...] = PACKAGES) -> None:
+    """Import all modules of packages, so that their classes have short names in YAML.
+
+    Users' own parts are named in full, and found in the working directory as well.
+
+    Raises:
+        UserError: If a package of another project stands in the place of one of ours.
+    """
+    add_working_directory()
+    check_packages(packages)
+    for package in packages:
         root = importlib.import_module(package)
         for module in pkgutil.walk_packages(root.__path__, f"{package}."):
             if not module.name.startswith(_NOT_PARTS):

@@ -233,7 +233,7 @@ def build(
 
 
 def _read(config: str | Path | Sequence[str | Path] | Mapping[str, Any]) -> Config:
-    import_parts()  # so that classes have their short names
+    import_parts(("pretzel",))  # so that classes have their short names
     if isinstance(config, Mapping):
         values = dict(config) if "model" in config else {"model": dict(config)}
         return Config(values=values)
