@@ -1,4 +1,4 @@
-"""Latent spaces: what the flow models, behind one ``encode`` and ``decode``."""
+"""Latent spaces: the grids of vectors that a flow models, with ``encode`` and ``decode``."""
 
 from pretzel.latent.autoencoder import Autoencoder, ConvAutoencoder
 from pretzel.latent.base import LatentSpace

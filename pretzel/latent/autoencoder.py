@@ -1,4 +1,4 @@
-"""Latents of a small convolutional autoencoder whose decoder was trained with noise."""
+"""Latents of a small convolutional autoencoder, trained with noise on its latents."""
 
 import hashlib
 import json
@@ -50,8 +50,8 @@ class ConvAutoencoder(nn.Module):
 
     The last layer of the encoder is a batch norm without scale or shift: over the training data
     each latent channel has mean 0 and variance 1, so that a noise level means the same in every
-    channel and the encoder cannot escape the noise by growing its latents. In eval mode running
-    statistics take the place of those of the batch, and each image is encoded on its own.
+    channel and the encoder cannot escape the noise by growing its latents. In eval mode it uses
+    running statistics, and images do not depend on each other.
 
     Args:
         image_size: Side of the square images, in pixels.
@@ -89,8 +89,8 @@ class ConvAutoencoder(nn.Module):
         self.side = image_size // 2 ** len(widths)
         self.encoder = self._encoder()
         self.decoder = self._decoder()
-        # A momentum of 0.05 averages about 20 batches: one batch of mostly empty images says too
-        # little, and what is older belongs to another encoder.
+        # A momentum of 0.05 averages about 20 batches: one batch of mostly empty images is too
+        # few, and older statistics are those of another encoder.
         self.normalize = nn.BatchNorm2d(channels, affine=False, momentum=0.05)
 
     def _encoder(self) -> nn.Sequential:
@@ -176,7 +176,7 @@ class ConvAutoencoder(nn.Module):
                 metadata = file.metadata() or {}
                 device = torch.get_default_device()  # the meta device when a grid is only planned
                 names: list[str] = file.keys()
-                # Copies: what safetensors gives is the mapped file, and changes when that does.
+                # Copies: the tensors of safetensors are the mapped file, and change when it does.
                 tensors = {name: file.get_tensor(name).to(device, copy=True) for name in names}
             config = json.loads(metadata[_METADATA_KEY])
             with torch.device("meta"):  # no initialisation: the global random state stays as it is
@@ -193,8 +193,8 @@ class ConvAutoencoder(nn.Module):
 class Autoencoder(LatentSpace):
     """The latents of a trained autoencoder, frozen, grouped into patches.
 
-    The decoder was trained on noised latents, so a sample of the flow, which carries its training
-    noise, is decoded as it is and needs no separate denoiser.
+    The decoder was trained on noised latents, so it decodes a sample of the flow, which has the
+    flow's training noise, without a denoiser.
 
     Args:
         patch_size: Side of the square of latents that makes one position of the flow.
@@ -204,9 +204,9 @@ class Autoencoder(LatentSpace):
             the one shipped here, for easy-VQA at 64 px, if not given.
 
     Raises:
-        UserError: If ``weights`` is missing or holds something else (the shipped file: something
-            else than its ``.sha256`` says), ``patch_size`` does not
-            divide the side of the latent maps, or ``noise`` is negative.
+        UserError: If ``weights`` is missing or no autoencoder (or the shipped file does not have
+            its recorded SHA-256), ``patch_size`` does not divide the side of the latent maps, or
+            ``noise`` is negative.
     """
 
     def __init__(self, patch_size: int, noise: float, weights: str | None = None) -> None:

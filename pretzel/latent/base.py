@@ -1,4 +1,4 @@
-"""The latent space behind one encode and one decode."""
+"""The contract of latent spaces: one encode and one decode."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ class LatentSpace(nn.Module, ABC):
         grid: Shape of the latent grid, rows first (n-D).
         channels: Channels D of one latent position.
         noise: Standard deviation of the Gaussian noise added to latents (0 for none).
-        image_size: Side in pixels of the square images it takes and gives.
+        image_size: Side of the square images, in pixels.
     """
 
     grid: tuple[int, ...]
@@ -47,9 +47,21 @@ class LatentSpace(nn.Module, ABC):
     def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
         """Map latents to images; values may leave [-1, 1] a little."""
 
+    def check_size(self, images: Tensor) -> None:
+        """Refuse images of another size.
+
+        Raises:
+            UserError: Naming both sizes.
+        """
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"images must be {self.image_size} x {self.image_size} pixels "
+                f"(image_size of the latent space), got {tuple(images.shape[-2:])}"
+            )
+
 
 def check_noise(noise: float) -> None:
-    """Refuse a standard deviation of the training noise that is none.
+    """Refuse a standard deviation of the training noise that is out of range.
 
     Raises:
         UserError: If it is negative or not finite.

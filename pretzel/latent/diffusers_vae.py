@@ -1,4 +1,4 @@
-"""Latents of a pretrained variational autoencoder, such as Stable Diffusion's (STARFlow's)."""
+"""Latents of a pretrained variational autoencoder, such as Stable Diffusion's."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from pretzel.typing import Float, Tensor
 class DiffusersVAE(LatentSpace):
     """The mean latents of a diffusers ``AutoencoderKL``, scaled to unit variance; frozen.
 
-    Nothing is loaded before the first image, so that a configuration can be checked and counted
-    where the weights are not. Needs the package diffusers (``pip install pretzel-starflow[vae]``).
+    The weights are loaded with the first image, so that a configuration can be checked and counted
+    without them. Needs the package diffusers (``pip install pretzel-starflow[vae]``).
 
     Args:
         name: Hub id or local folder, for example ``stabilityai/sd-vae-ft-mse``.
@@ -73,12 +73,8 @@ class DiffusersVAE(LatentSpace):
             UserError: If the images have another size, or the autoencoder cannot be loaded or
                 has latents of another shape.
         """
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            raise UserError(
-                f"images must be {self.image_size} x {self.image_size} pixels "
-                f"(image_size of the latent space), got {tuple(images.shape[-2:])}"
-            )
-        vae, scale = self._at(images)
+        self.check_size(images)
+        vae, scale = self._cast_to(images)
         with torch.no_grad():
             latents = vae.encode(images).latent_dist.mean * scale
         side = self.grid[0] * self.patch_size
@@ -92,10 +88,10 @@ class DiffusersVAE(LatentSpace):
 
     def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
         """Return images."""
-        vae, scale = self._at(latents)
+        vae, scale = self._cast_to(latents)
         with torch.no_grad():
-            whole = unpatchify(latents, (self.grid[0], self.grid[1]), self.patch_size)
-            images: Tensor = vae.decode(whole / scale).sample
+            maps = unpatchify(latents, (self.grid[0], self.grid[1]), self.patch_size)
+            images: Tensor = vae.decode(maps / scale).sample
         return images
 
     def _load(self) -> Any:  # noqa: ANN401
@@ -118,8 +114,9 @@ class DiffusersVAE(LatentSpace):
             self._loaded.append(vae.eval().requires_grad_(False))
         return self._loaded[0]
 
-    def _at(self, like: Tensor) -> tuple[Any, float]:
-        vae = self._load().to(like)
+    def _cast_to(self, inputs: Tensor) -> tuple[Any, float]:
+        """Return the autoencoder, on the device and in the dtype of its inputs, and the scale."""
+        vae = self._load().to(inputs)
         return vae, self._scale(vae)
 
     def _scale(self, vae: Any) -> float:  # noqa: ANN401

@@ -1,4 +1,6 @@
-"""Pixels themselves, cut into patches."""
+"""Pixel patches as latents."""
+
+import torch.nn.functional as F
 
 from pretzel.errors import UserError
 from pretzel.latent.base import LatentSpace, check_noise
@@ -7,20 +9,14 @@ from pretzel.typing import Float, Tensor
 
 def patchify(images: Float[Tensor, "m c height width"], size: int) -> Float[Tensor, "m n d"]:
     """Cut images into patches, raster order; channels of a patch run (c, row, column)."""
-    m, c, height, width = images.shape
-    x = images.reshape(m, c, height // size, size, width // size, size)
-    n = (height // size) * (width // size)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(m, n, c * size * size)
+    return F.pixel_unshuffle(images, size).flatten(2).transpose(1, 2).contiguous()
 
 
 def unpatchify(
     patches: Float[Tensor, "m n d"], grid: tuple[int, int], size: int
 ) -> Float[Tensor, "m c height width"]:
     """Invert :func:`patchify`."""
-    m, _, d = patches.shape
-    rows, columns = grid
-    x = patches.reshape(m, rows, columns, d // size**2, size, size)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(m, d // size**2, rows * size, columns * size)
+    return F.pixel_shuffle(patches.transpose(1, 2).unflatten(2, grid), size)
 
 
 class Pixels(LatentSpace):
@@ -57,11 +53,7 @@ class Pixels(LatentSpace):
 
     def encode(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n d"]:
         """Cut images into patches."""
-        if images.shape[-2:] != (self.image_size, self.image_size):
-            raise UserError(
-                f"images must be {self.image_size} x {self.image_size} pixels "
-                f"(image_size of the latent space), got {tuple(images.shape[-2:])}"
-            )
+        self.check_size(images)
         return patchify(images, self.patch_size)
 
     def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:

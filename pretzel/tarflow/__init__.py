@@ -1,4 +1,4 @@
-"""TarFlow and STARFlow by themselves: a stack of blocks, perhaps conditioned, without a VLM."""
+"""TarFlow and STARFlow: stacks of autoregressive blocks, perhaps conditioned, without a VLM."""
 
 from pretzel.tarflow.condition import ClassNames, Condition, NoCondition
 from pretzel.tarflow.model import TarFlow

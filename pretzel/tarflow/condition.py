@@ -1,4 +1,4 @@
-"""What a plain flow is conditioned on, made from the text of a document."""
+"""Conditions of a plain flow: the context of its blocks, made from the text of a document."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from pretzel.flow.context import ClassVector, Context
 
 
 class Condition(ABC):
-    """Turns texts into the context of conditioned blocks; nothing in it trains.
+    """Turns texts into the context of conditioned blocks; it has nothing that trains.
 
     Attributes:
-        reads_text: Whether it reads them at all.
+        reads_text: Whether it reads the texts; an unconditional model does not.
     """
 
     reads_text: bool = True
@@ -23,28 +23,28 @@ class Condition(ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """Name and what determines its contexts."""
+        """Name, and a hash or list of everything that its contexts depend on."""
 
     def check(self, block: FlowBlock) -> None:
-        """Refuse a block that cannot read every context made here; called once, by the model.
+        """Refuse a block that cannot read all contexts of this condition; called by the model.
 
         Raises:
-            UserError: If the condition can tell and the block cannot.
+            UserError: Naming the condition and the block's limit.
         """
         return
 
     @abstractmethod
     def __call__(self, texts: Sequence[str | None], device: torch.device) -> Context | None:
-        """Return the context of texts; None stands for the null context of guidance.
+        """Return the context of texts; a text of None has the null context of guidance.
 
         Args:
             texts: One for each row.
-            device: Where the context is wanted.
+            device: Device of the context.
         """
 
 
 class NoCondition(Condition):
-    """Unconditional."""
+    """No condition: the model is unconditional."""
 
     reads_text = False
 
@@ -59,7 +59,7 @@ class NoCondition(Condition):
 
 
 class ClassNames(Condition):
-    """Each text is the name of a class.
+    """Labels of classes, of which each text names one.
 
     Args:
         names: Names in the order of the classes, or a file (UTF-8) with one a line.
@@ -69,15 +69,15 @@ class ClassNames(Condition):
     """
 
     def __init__(self, names: list[str] | Path) -> None:
-        place = "number {}"
+        path = names if isinstance(names, Path) else None
         if isinstance(names, Path):
-            place = f"line {{}} of {names}"
             if not names.is_file():
                 raise UserError(f"names must be a list or a file with one name a line, got {names}")
             names = names.read_text(encoding="utf-8").splitlines()
         for number, name in enumerate(names, start=1):
             if not name.strip():
-                raise UserError(f"names must not be blank, got {name!r} at {place.format(number)}")
+                place = f"number {number}" if path is None else f"line {number} of {path}"
+                raise UserError(f"names must not be blank, got {name!r} at {place}")
         self.labels = {name: label for label, name in enumerate(names)}
         if not names or len(self.labels) != len(names):
             raise UserError(f"names must be different and at least one, got {len(names)} names")

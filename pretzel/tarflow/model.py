@@ -1,11 +1,12 @@
-"""TarFlow: a stack of autoregressive blocks over the latents, the whole of the model.
+"""TarFlow: a stack of autoregressive blocks over the latents, by itself.
 
-TarFlow (arXiv 2412.06329) has equal blocks, each given the class; STARFlow (arXiv 2506.06276) a few
-shallow blocks and a deep one, which alone is given the text. Both are this class; what differs is
-the split, the blocks and the condition.
+TarFlow (arXiv 2412.06329) has equal blocks that all read the class; STARFlow (arXiv 2506.06276) a
+few shallow blocks and a deep one, which alone reads the text. Both are this class, with another
+split, other blocks and another condition.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from pretzel.errors import UserError
 from pretzel.flow.block import AutoregressiveBlock, BlockFactory, FlowBlock, FlowStack
@@ -15,21 +16,21 @@ from pretzel.flow.layer_split import Split, layer_costs
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.transforms import Transform
 from pretzel.latent.base import LatentSpace
-from pretzel.sequence.document import Document, Image, Text
+from pretzel.sequence.document import Document, Image
 from pretzel.tarflow.condition import Condition
 from pretzel.typing import Float, Tensor
 
 
 class TarFlow(GenerativeModel):
-    """An autoregressive flow by itself.
+    """An autoregressive flow by itself: z = f_K( ... f_1(x, context) ..., context).
 
     Args:
-        latent: Space in which images are modelled, with its noise; frozen.
+        latent: Latent space of the images, with its noise; frozen.
         split: Layers of the shallow blocks and of the deep one, which is the last.
         permutations: Scan orders of all blocks, data side first, repeated over them in turn.
-        shallow: Shallow block; the model gives channels, grid, layers and permutation.
-        deep: Deep block; likewise.
-        condition: What conditioned blocks are given, made from the text before the image.
+        shallow: Makes a shallow block, given channels, grid, layers and permutation.
+        deep: Makes the deep block, given the same.
+        condition: Makes the context of conditioned blocks from the text before the image.
 
     Raises:
         UserError: If there are no permutations, the condition and the blocks do not agree on
@@ -122,11 +123,6 @@ class TarFlow(GenerativeModel):
 
 
 def _text_before(document: Document) -> str | None:
-    """Return what is read before the first image; None if nothing is, or it was dropped."""
-    words = []
-    for segment in document.segments:
-        if isinstance(segment, Image):
-            break
-        if isinstance(segment, Text) and segment.role == "context":
-            words.append(segment.content)
-    return " ".join(words) or None
+    """Return the text before the first image; None if there is none, or it was dropped."""
+    before = takewhile(lambda segment: not isinstance(segment, Image), document.segments)
+    return Document(key="", segments=tuple(before)).text or None

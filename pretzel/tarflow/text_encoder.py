@@ -1,4 +1,4 @@
-"""A frozen text encoder from Hugging Face, such as STARFlow's FLAN-T5."""
+"""Condition on the states of a frozen text encoder from Hugging Face, such as FLAN-T5."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,14 +8,15 @@ import torch
 from pretzel.errors import UserError
 from pretzel.files.weights import content_hash
 from pretzel.flow.context import Context
+from pretzel.flow.sizes import check_sizes
 from pretzel.tarflow.condition import Condition
 
 
 class TextEncoder(Condition):
-    """Text states of a frozen encoder, padded or cut to one length; no text is the empty one.
+    """Text states of a frozen encoder, padded or cut to one length.
 
-    STARFlow attends to all ``length`` positions, padding included, so the length is part of the
-    model. Nothing is loaded before the first text is encoded.
+    The null context is that of the empty text. STARFlow attends to all ``length`` positions,
+    padding included, so the length is part of the model. The encoder is loaded with the first text.
 
     Args:
         name: Hub id or local folder with an encoder (or encoder-decoder) and its tokenizer.
@@ -28,9 +29,7 @@ class TextEncoder(Condition):
     """
 
     def __init__(self, name: str, channels: int, length: int = 128, batch_size: int = 32) -> None:
-        for argument, value in (("length", length), ("batch_size", batch_size)):
-            if value < 1:
-                raise UserError(f"{argument} must be positive, got {value}")
+        check_sizes(length=length, batch_size=batch_size)
         self.name = name
         self.channels = channels
         self.length = length
@@ -66,12 +65,12 @@ class TextEncoder(Condition):
                     input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
                 )
                 states.append(output.last_hidden_state.float())
-        found = torch.cat(states) if states else torch.zeros(0, self.length, self.channels)
-        if found.shape[-1] != self.channels:
+        context = torch.cat(states) if states else torch.zeros(0, self.length, self.channels)
+        if context.shape[-1] != self.channels:
             raise UserError(
-                f"channels must be those of {self.name}, {found.shape[-1]}, got {self.channels}"
+                f"channels must be those of {self.name}, {context.shape[-1]}, got {self.channels}"
             )
-        return found.to(device)
+        return context.to(device)
 
     def _load(self, device: torch.device | None) -> tuple[Any, Any]:
         if self._loaded is None:
@@ -85,10 +84,10 @@ class TextEncoder(Condition):
 
             try:
                 config = AutoConfig.from_pretrained(self.name)
-                # An encoder-decoder's encoder alone; of other models, the whole.
-                halves = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
-                kind: Any = AutoModelForTextEncoding if halves else AutoModel
-                encoder = kind.from_pretrained(self.name, config=config)
+                # Of an encoder-decoder only the encoder is loaded.
+                has_encoder_class = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
+                auto_class: Any = AutoModelForTextEncoding if has_encoder_class else AutoModel
+                encoder = auto_class.from_pretrained(self.name, config=config)
                 tokenizer = AutoTokenizer.from_pretrained(self.name)
             except (OSError, ValueError) as error:
                 reason = str(error).splitlines()[0]
