@@ -1,7 +1,7 @@
-"""The tensors of one published block, taken under our names.
+"""Reads the tensors of one published block under our names.
 
-What the two families share: residual layers, whose tensors differ from ours in name, in the pairing
-of rotated channels and in the offset of RMS gains.
+Both families share the residual layers, whose tensors differ from ours in name, in the pairing of
+rotated channels and in the offset of RMS gains.
 """
 
 import re
@@ -12,7 +12,7 @@ import torch
 
 from pretzel.errors import UserError
 from pretzel.interop.checkpoint import CheckpointKeys
-from pretzel.interop.imported_flow import ImportedBlock, Node
+from pretzel.interop.imported_flow import ImportedBlock, Node, node
 from pretzel.typing import Tensor
 
 Convert = Callable[[Tensor], Tensor]
@@ -20,13 +20,13 @@ Convert = Callable[[Tensor], Tensor]
 
 @dataclass(kw_only=True)
 class BlockReader:
-    """Takes the tensors of one block, and keeps them under our names.
+    """Reads the tensors of one block under our names.
 
     Attributes:
         keys: The checkpoint.
-        prefix: What the block's keys begin with.
+        prefix: Beginning of the block's keys.
         index: Number of the block in our stack.
-        tensors: What was taken.
+        tensors: The tensors read so far.
     """
 
     keys: CheckpointKeys
@@ -44,8 +44,9 @@ class BlockReader:
 
     def size(self, key: str, axis: int, *others: tuple[str, int]) -> int:
         """Return a size that the block's tensors share (see :meth:`CheckpointKeys.size`)."""
-        own = re.escape(self.prefix)
-        return self.keys.size(self.prefix + key, axis, *((own + key, at) for key, at in others))
+        prefix = re.escape(self.prefix)
+        patterns = ((prefix + pattern, at) for pattern, at in others)
+        return self.keys.size(self.prefix + key, axis, *patterns)
 
     @property
     def width(self) -> int:
@@ -86,7 +87,7 @@ class BlockReader:
             self.take(f"{key}.{part}", (width,), f"{name}.{part}")
 
     def rms_norm(self, key: str, width: int, name: str, convert: Convert | None = None) -> None:
-        """Take an RMS norm, of which less 1 is published."""
+        """Take an RMS norm, whose published gain is an offset from 1."""
 
         def gain(value: Tensor) -> Tensor:
             return 1 + (value if convert is None else convert(value))
@@ -99,7 +100,7 @@ class BlockReader:
         Args:
             width: Channels of the network.
             head_dim: Channels of a head.
-            interleaved: Whether rotary positions turn the channel pairs (2m, 2m + 1) of a head.
+            interleaved: Whether rotary positions rotate the channel pairs (2m, 2m + 1) of a head.
 
         Returns:
             The number of layers, and the node of the conditioner.
@@ -123,32 +124,29 @@ class BlockReader:
         options |= style.options if style is not None else {"qk_norm": False}
         options["final_norm"] = final_norm
         if style is not None and style.layer_norm:
-            alone = not (style.qk_norm or style.post_norm or final_norm)
-            options["norm" if alone else "pre_norm"] = {"class_path": "pretzel.flow.LayerNorm"}
-        return num_layers, {
-            "class_path": "pretzel.flow.CausalTransformer",
-            "init_args": options,
-        }
+            only_norm = not (style.qk_norm or style.post_norm or final_norm)
+            options["norm" if only_norm else "pre_norm"] = node("flow.LayerNorm")
+        return num_layers, node("flow.CausalTransformer", **options)
 
     def af_block(self, *, number: int, flips: bool, num_layers: int, parts: Node) -> ImportedBlock:
-        """Return the block of which everything was taken.
+        """Return the block, once all of its tensors have been taken.
 
         Args:
-            number: Its number in the published model.
+            number: Number in the published model.
             flips: Whether it visits the positions backwards.
-            num_layers: Its layers.
+            num_layers: Layers.
             parts: Nodes of its parts, by argument of :class:`~pretzel.flow.AFBlock`.
         """
         return ImportedBlock(
             number=number,
             flips=flips,
             num_layers=num_layers,
-            node={"class_path": "pretzel.flow.AFBlock", "init_args": parts},
+            node=node("flow.AFBlock", **parts),
             tensors=self.tensors,
         )
 
     def _style(self, width: int, head_dim: int) -> "_Style":
-        """Tell what the layers have in common."""
+        """Infer the options of the layers from keys and shapes."""
         first, every = "attn_blocks.0", r"attn_blocks\.\d+\."
         gated = self.any(every + r"mlp\.gate_proj\..*")
         ups, down = (r"(gate|up)_proj", "down_proj") if gated else (r"main\.0", r"main\.2")
@@ -224,7 +222,7 @@ class BlockReader:
 
 @dataclass(frozen=True, kw_only=True)
 class _Style:
-    """What all layers of a block have in common."""
+    """Options that all layers of a block share."""
 
     width: int
     head_dim: int
@@ -246,11 +244,10 @@ class _Style:
         if self.num_kv_heads != self.num_heads:
             options["num_kv_heads"] = self.num_kv_heads
         ratio = self.hidden / self.width
-        if int(self.width * ratio) != self.hidden:
+        if int(self.width * ratio) != self.hidden:  # rounded down by the division
             ratio = (self.hidden + 0.5) / self.width
         if self.gated or ratio != 4:
-            name = "pretzel.flow.GEGLU" if self.gated else "pretzel.flow.MLP"
-            options["mlp"] = {"class_path": name, "init_args": {"ratio": ratio}}
+            options["mlp"] = node("flow.GEGLU" if self.gated else "flow.MLP", ratio=ratio)
         if self.post_norm:
             options["post_norm"] = True
         if not self.bias:
@@ -259,9 +256,9 @@ class _Style:
 
 
 class _HalfSplit:
-    """Moves the channel pairs (2m, 2m + 1) of every head to (m, m + d/2), where ours are.
+    """Moves the channel pairs (2m, 2m + 1) of every head to (m, m + d/2), the pairs that we rotate.
 
-    Queries and keys are moved alike, so that their products do not change.
+    The channels of queries and keys are moved alike, so that their products do not change.
 
     Args:
         head_dim: Channels d of a head.

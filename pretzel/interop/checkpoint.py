@@ -1,4 +1,4 @@
-"""Published checkpoints: read without running code, and accounted for key by key."""
+"""Reads published checkpoints without running code, and accounts for every key."""
 
 import pickle
 import re
@@ -22,11 +22,11 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 @dataclass(frozen=True, kw_only=True)
 class KeyReport:
-    """What became of every key of a checkpoint.
+    """Account of every key of a checkpoint.
 
     Attributes:
-        used: Our name of each tensor that was taken, by its key.
-        unused: Why a tensor was left, by its key.
+        used: Name in our model of each tensor that is used, by its key.
+        unused: Reason why a tensor is not used, by its key.
     """
 
     used: Mapping[str, str]
@@ -40,11 +40,11 @@ class KeyReport:
 
 
 class CheckpointKeys:
-    """The tensors of a checkpoint, each of which is taken once or left for a reason.
+    """The tensors of a checkpoint; each is used, or left for a reason.
 
     Args:
-        tensors: By published key.
-        source: Where they are from, the beginning of every message.
+        tensors: Tensors by published key.
+        source: Origin of the tensors, the beginning of every message.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -57,43 +57,43 @@ class CheckpointKeys:
         return key in self._tensors
 
     def size(self, key: str, axis: int, *others: tuple[str, int]) -> int:
-        """Return a size that several tensors share: what most of them say.
+        """Return a size that several tensors share: the size that most of them have.
 
-        So a tensor that is missing or has the wrong shape is blamed when it is taken, and not the
-        others, which do not agree with it.
+        A tensor that is missing or has the wrong shape is then the one that :meth:`take` refuses,
+        and not the others, which disagree with it.
 
         Args:
-            key: A key that tells the size.
+            key: A key whose tensor has the size.
             axis: Its axis.
-            others: Patterns of keys that tell it as well, with their axes.
+            others: Patterns of other keys whose tensors have it, with their axes.
 
         Raises:
-            UserError: If none of them is there.
+            UserError: If there is none of them.
         """
-        told: Counter[int] = Counter()
+        sizes: Counter[int] = Counter()
         for pattern, at in ((re.escape(key), axis), *others):
             for other, value in self._tensors.items():
                 if re.fullmatch(pattern, other) and value.dim() > at:
-                    told[value.shape[at]] += 1
-        if not told:
-            found = f"shape {tuple(self.value(key).shape)}" if key in self else "no key"
+                    sizes[value.shape[at]] += 1
+        if not sizes:
+            actual = f"shape {tuple(self.value(key).shape)}" if key in self else "no key"
             raise UserError(
                 f"{self.source}: key {key} must have a shape of {axis + 1} axes or more, "
-                f"found {found}"
+                f"found {actual}"
             )
-        return told.most_common(1)[0][0]
+        return sizes.most_common(1)[0][0]
 
     def any(self, pattern: str) -> bool:
         """Tell whether a whole pattern matches a key."""
         return any(re.fullmatch(pattern, key) for key in self._tensors)
 
     def take(self, key: str, shape: tuple[int, ...], name: str) -> Tensor:
-        """Return a tensor, which is thereby used.
+        """Return a tensor and count it as used.
 
         Args:
             key: Its key.
             shape: The shape it must have.
-            name: What it becomes.
+            name: Its name in our model.
 
         Raises:
             UserError: If it is missing or has another shape.
@@ -109,25 +109,25 @@ class CheckpointKeys:
         return value
 
     def value(self, key: str) -> Tensor:
-        """Return a tensor to look at, without using it."""
+        """Return a tensor without counting it as used."""
         return self._tensors[key]
 
     def count(self, pattern: str) -> int:
-        """Return one more than the largest number that the group of a pattern finds; 0 for none."""
-        found = [re.match(pattern, key) for key in self._tensors]
-        return max((int(match[1]) + 1 for match in found if match), default=0)
+        """Return one more than the largest number in the group of a pattern; 0 without a match."""
+        matches = [re.match(pattern, key) for key in self._tensors]
+        return max((int(match[1]) + 1 for match in matches if match), default=0)
 
     def leave(self, pattern: str, reason: str) -> None:
-        """Leave every key that a whole pattern matches."""
+        """Leave every key that a whole pattern matches unused."""
         for key in self._tensors:
             if re.fullmatch(pattern, key) and key not in self._used:
                 self._unused[key] = reason
 
     def report(self) -> KeyReport:
-        """Return what became of all keys.
+        """Return the account of all keys.
 
         Raises:
-            UserError: If a key was neither taken nor left.
+            UserError: If a key is neither used nor left.
         """
         unknown = [key for key in self._tensors if key not in self._used | self._unused]
         if unknown:
@@ -163,10 +163,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         content = content[nest]
     other = [key for key, value in content.items() if not isinstance(value, Tensor)]
     if other or not content:
-        found = f"{other[0]!r}, which is {type(content[other[0]]).__name__}" if other else "nothing"
+        first = f"{other[0]!r}, which is {type(content[other[0]]).__name__}" if other else "nothing"
         raise UserError(
             f"{path}: must hold a state dict, tensors by name, at the top or under "
-            f"{', '.join(_NESTS)}; found {found}"
+            f"{', '.join(_NESTS)}; found {first}"
         )
     tensors = {str(key): value for key, value in content.items()}
     while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in tensors)), None):
@@ -200,7 +200,7 @@ def _torch(path: Path) -> Mapping[str, Any]:
 
 
 def _reason(message: str) -> str:
-    """Return what torch found, without its advice to load the file all the same."""
+    """Return the reason of torch's refusal, without its advice to load the file all the same."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
-    return (telling or lines or ["unreadable"])[0].removeprefix("WeightsUnpickler error:").strip()
+    reasons = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
+    return (reasons or lines or ["unreadable"])[0].removeprefix("WeightsUnpickler error:").strip()

@@ -1,4 +1,4 @@
-"""Published models as ours: the configuration of every AFBlock, and its weights by our names."""
+"""Imported models: the configuration of every block as an AFBlock, and its weights."""
 
 import math
 from dataclasses import dataclass
@@ -15,18 +15,25 @@ from pretzel.interop.checkpoint import KeyReport
 from pretzel.typing import Tensor
 
 Node = dict[str, Any]
+"""A part in a configuration: ``class_path`` and ``init_args``."""
+
+
+def node(path: str, /, **arguments: object) -> Node:
+    """Return the node of a class of ours, given its path below ``pretzel``."""
+    made: Node = {"class_path": f"pretzel.{path}"}
+    return made | ({"init_args": arguments} if arguments else {})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedBlock:
-    """A block of a published model.
+    """A block of a published model, as an AFBlock.
 
     Attributes:
-        number: Its number there, from the data side; blocks without layers are left out.
+        number: Number in the published model, data side first; blocks without layers are left out.
         flips: Whether it visits the positions backwards.
-        num_layers: Its layers.
-        node: What makes it, as in YAML.
-        tensors: Its weights, by their names in the block.
+        num_layers: Layers.
+        node: Configuration of the block.
+        tensors: Weights, by their names in the AFBlock.
     """
 
     number: int
@@ -43,14 +50,14 @@ class ImportedBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedFlow:
-    """A published model.
+    """A published model, as a stack of AFBlocks.
 
     Attributes:
         channels: Channels D of a position.
         grid: Grid on which it was trained.
-        blocks: Its blocks, data side first.
-        report: What became of every key; names are those of :meth:`stack`.
-        condition: Channels of the text it reads, or its number of classes; 0 for neither.
+        blocks: Blocks, data side first.
+        report: Account of every key; names are those of :meth:`stack`.
+        condition: Channels of its text states, or its number of classes; 0 for neither.
         text_length: Tokens of the text; 0 for none.
     """
 
@@ -71,13 +78,13 @@ class ImportedFlow:
         }
 
     def stack(self, grid: tuple[int, ...] | None = None) -> FlowStack:
-        """Return the model as a stack of our blocks, in the precision of its weights.
+        """Return the model as a stack of blocks, in the precision of its weights.
 
         Args:
-            grid: Grid of the latents; None for that of the training.
+            grid: Grid of the latents; None for the one of training.
 
         Raises:
-            UserError: If the weights do not fit, as learned positions on another grid.
+            UserError: If the weights do not fit, such as learned positions of another grid.
         """
         stack = self._build(grid)
         dtype = next(iter(self.tensors.values())).dtype
@@ -86,19 +93,19 @@ class ImportedFlow:
         return stack
 
     def check(self, grid: tuple[int, ...] | None = None) -> None:
-        """Check names and shapes of the weights without making any.
+        """Check names and shapes of the weights without allocating a model.
 
         Raises:
             UserError: If they do not fit.
         """
         with torch.device("meta"):
-            own = self._build(grid).state_dict()
-        check_architecture(own, self.tensors, "weights")
+            state = self._build(grid).state_dict()
+        check_architecture(state, self.tensors, "weights")
 
     def _build(self, grid: tuple[int, ...] | None) -> FlowStack:
         return FlowStack(
             [
-                factory(block.node)(
+                block_factory(block.node)(
                     self.channels, grid or self.grid, block.num_layers, block.permutation
                 )
                 for block in self.blocks
@@ -106,21 +113,21 @@ class ImportedFlow:
         )
 
 
-def factory(node: Node) -> BlockFactory:
-    """Return what a block's node makes, as the parser of the command line would."""
+def block_factory(block: Node) -> BlockFactory:
+    """Return the factory that a block's node describes, as the command line parses it."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--block", type=BlockFactory)
-    made: BlockFactory = parser.instantiate(parser.parse_object({"block": node})).block
-    return made
+    factory: BlockFactory = parser.instantiate(parser.parse_object({"block": block})).block
+    return factory
 
 
-def side_of(positions: int, what: str) -> int:
+def side_of(positions: int, name: str) -> int:
     """Return the side of a square grid.
 
     Raises:
-        UserError: If the positions are no square number.
+        UserError: If the number of positions is no square.
     """
     side = math.isqrt(positions)
     if side * side != positions:
-        raise UserError(f"{what} must have a square number of positions, got {positions}")
+        raise UserError(f"{name} must have a square number of positions, got {positions}")
     return side

@@ -1,4 +1,4 @@
-"""The public STARFlow (arXiv 2506.06276, apple/ml-starflow): its image models as ours."""
+"""Reads checkpoints of the image models of the public STARFlow (arXiv 2506.06276)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from pretzel.errors import UserError
 from pretzel.interop.block_reader import BlockReader, Convert
 from pretzel.interop.checkpoint import CheckpointKeys
-from pretzel.interop.imported_flow import ImportedBlock, ImportedFlow, Node, side_of
+from pretzel.interop.imported_flow import ImportedBlock, ImportedFlow, Node, node, side_of
 from pretzel.typing import Tensor
 
 _MASK = "the causal mask, which is never materialised here"
@@ -19,7 +19,7 @@ _DENOISER = "a denoiser beside the flow, which is not read"
 
 @dataclass(frozen=True, kw_only=True)
 class StarflowOptions:
-    """What the shapes of a checkpoint cannot tell; the defaults are the published 3B model's.
+    """Options that shapes do not determine; the defaults are the published 3B model's.
 
     Attributes:
         head_dim: Channels of a head.
@@ -27,11 +27,11 @@ class StarflowOptions:
         patch_size: Side of a patch of the latents.
         softplus: Whether scales are softplus(a + ln(e - 1)), or exp(a).
         soft_clip: Bound of the raw parameters; 0 for none.
-        hf_style_rope: Whether rotary positions turn the channel pairs (m, m + d/2) of a head, or
+        hf_style_rope: Whether rotary positions rotate the channel pairs (m, m + d/2) of a head, or
             (2m, 2m + 1).
-        pt_seq_len: Positions along a side to which rotary positions are scaled; None for what the
-            shape of ``var`` tells.
-        text_length: Tokens of the text (``txt_size``); None for what the shapes of the masks tell.
+        pt_seq_len: Positions along a side to which rotary positions are scaled; None to infer it
+            from the shape of ``var``.
+        text_length: Tokens of the text (``txt_size``); None to infer it from the masks.
         channels_first: Whether a position is to have its patch in our order (channel, row, column),
             or in the published one (row, column, channel).
 
@@ -69,12 +69,12 @@ def read_starflow(
 
     Args:
         tensors: Its state dict.
-        options: What its shapes cannot tell.
-        source: Where it is from, for messages.
+        options: Options that its shapes do not determine.
+        source: Origin of the tensors, for messages.
 
     Raises:
-        UserError: If a key is missing, unknown or of the wrong shape, or an option does not go
-            with the shapes.
+        UserError: If a key is missing, unknown or of the wrong shape, or an option contradicts the
+            shapes.
     """
     keys = CheckpointKeys(tensors, source)
     num_blocks = max(keys.count(r"blocks\.(\d+)\."), 1)
@@ -107,9 +107,9 @@ def read_starflow_block(
 
     Args:
         tensors: Its state dict.
-        options: What its shapes cannot tell, ``pt_seq_len`` and ``text_length`` among it.
+        options: Its options, ``pt_seq_len`` and ``text_length`` among them.
         flips: Whether it visits the positions backwards.
-        source: Where it is from, for messages.
+        source: Origin of the tensors, for messages.
 
     Raises:
         UserError: As for a model, or if an option is missing.
@@ -142,7 +142,7 @@ def _flow(
 
 
 def _text_length(keys: CheckpointKeys, prefix: str, side: int) -> int:
-    """Tell the length of the text from the mask, which is over text and positions."""
+    """Infer the length of the text from the mask, which is over text and positions."""
     mask = f"{prefix}attn_mask"
     if mask in keys:
         length = keys.size(mask, 0) - side**2
@@ -177,9 +177,9 @@ def _read_block(
     )
     to_ours = _patch_order(channels, options)
     block.linear("proj_in", (width, channels), "input", convert_inputs=to_ours)
-    start = "pretzel.flow.ZeroShift"
+    start = "flow.ZeroShift"
     if block.keys.any(every + "sos_embed"):
-        start = "pretzel.flow.LatentStart"
+        start = "flow.LatentStart"
 
         def token(value: Tensor) -> Tensor:
             flat = value[0, 0]
@@ -194,35 +194,27 @@ def _read_block(
         return value if to_ours is None else torch.cat([to_ours(part) for part in value.chunk(2)])
 
     block.linear("proj_out", (2 * channels, width), "head", convert=outputs)
-    transform: Node = {"class_path": "pretzel.flow.AffineExp"}
+    transform = node("flow.AffineExp")
     if options.softplus:
-        transform = {"class_path": "pretzel.flow.AffineSoftplus", "init_args": {"min_scale": 0.0}}
+        transform = node("flow.AffineSoftplus", min_scale=0.0)
     if options.soft_clip:
-        transform = {
-            "class_path": "pretzel.flow.SoftClip",
-            "init_args": {"transform": transform, "bound": float(options.soft_clip)},
-        }
+        transform = node("flow.SoftClip", transform=transform, bound=float(options.soft_clip))
+    positions = node("flow.StarflowPositions", side=side, of_text_model=text_length > 0)
     parts: Node = {
         "transform": transform,
         "conditioner": conditioner,
-        "positions": {
-            "class_path": "pretzel.flow.StarflowPositions",
-            "init_args": {"side": side, "of_text_model": text_length > 0},
-        },
-        "start": {"class_path": start},
+        "positions": positions,
+        "start": node(start),
     }
     if block.has("proj_txt.weight"):
         text = block.size("proj_txt.weight", 1)
         block.linear("proj_txt", (width, text), "context.linear")
-        parts["context"] = {
-            "class_path": "pretzel.flow.PrefixContext",
-            "init_args": {"channels": text},
-        }
+        parts["context"] = node("flow.PrefixContext", channels=text)
     return block.af_block(number=number, flips=flips, num_layers=num_layers, parts=parts)
 
 
 def _patch_order(channels: int, options: StarflowOptions) -> Convert | None:
-    """Return what moves the channels of a patch from (row, column, c) to (c, row, column)."""
+    """Return the map of a patch's channels from (row, column, c) to (c, row, column)."""
     p = options.patch_size
     if channels % p**2:
         raise UserError(

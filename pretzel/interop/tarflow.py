@@ -1,4 +1,4 @@
-"""The public TarFlow (arXiv 2412.06329, apple/ml-tarflow): its blocks and models as ours."""
+"""Reads checkpoints of the public TarFlow (arXiv 2412.06329, apple/ml-tarflow)."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ import torch
 from pretzel.errors import UserError
 from pretzel.interop.block_reader import BlockReader
 from pretzel.interop.checkpoint import CheckpointKeys
-from pretzel.interop.imported_flow import ImportedBlock, ImportedFlow, Node, side_of
+from pretzel.interop.imported_flow import ImportedBlock, ImportedFlow, Node, node, side_of
 from pretzel.typing import Tensor
 
 _MASK = "the causal mask, which is never materialised here"
@@ -25,15 +25,15 @@ def read_tarflow(
 
     Args:
         tensors: Its state dict.
-        head_dim: Channels of a head, which no shape tells.
-        source: Where it is from, for messages.
+        head_dim: Channels of a head, which cannot be inferred from shapes.
+        source: Origin of the tensors, for messages.
 
     Raises:
         UserError: If a key is missing, unknown or of the wrong shape, or ``head_dim`` does not
             divide the heads.
     """
     keys = CheckpointKeys(tensors, source)
-    # A block that is missing altogether is missed by its keys; that all are, too.
+    # At least one block: where all are missing, the error names the first key that is.
     num_blocks = max(keys.count(r"blocks\.(\d+)\."), 1)
     blocks = [
         _read_block(keys, f"blocks.{number}.", number, number % 2 == 1, head_dim)
@@ -60,8 +60,8 @@ def read_tarflow_block(
     Args:
         tensors: Its state dict.
         flips: Whether it visits the positions backwards.
-        head_dim: Channels of a head, which no shape tells.
-        source: Where it is from, for messages.
+        head_dim: Channels of a head, which cannot be inferred from shapes.
+        source: Origin of the tensors, for messages.
 
     Raises:
         UserError: As for a model.
@@ -89,7 +89,7 @@ def _read_block(
 ) -> ImportedBlock:
     block = BlockReader(keys=keys, prefix=prefix, index=number)
     width = block.width
-    every = r"(blocks\.\d+\.)?"  # position, channels and classes are those of all blocks
+    every = r"(blocks\.\d+\.)?"  # all blocks share positions, channels and classes
     channels = keys.size(f"{prefix}proj_in.weight", 1, (every + r"proj_in\.weight", 1), ("var", 1))
     outputs = block.size("proj_out.weight", 0, ("proj_out.bias", 0))
     positions = keys.size(
@@ -106,27 +106,21 @@ def _read_block(
     # No rotary positions: the channels of a head have no pairs.
     num_layers, conditioner = block.transformer(width=width, head_dim=head_dim, interleaved=False)
     block.linear("proj_out", (outputs, width), "head")
-    transform: Node = {"class_path": "pretzel.flow.AffineExp"}
+    transform = node("flow.AffineExp")
     if outputs == channels:
-        transform = {
-            "class_path": "pretzel.flow.VolumePreserving",
-            "init_args": {"learn_variance": False},
-        }
+        transform = node("flow.VolumePreserving", learn_variance=False)
     parts: Node = {
         "transform": transform,
         "conditioner": conditioner,
-        "positions": {"class_path": "pretzel.flow.LearnedPositions"},
-        "start": {"class_path": "pretzel.flow.ZeroShift"},
+        "positions": node("flow.LearnedPositions"),
+        "start": node("flow.ZeroShift"),
     }
     if keys.any(every + "class_embed"):
         classes = keys.size(f"{prefix}class_embed", 0, (every + "class_embed", 0))
         shape = (classes, 1, width)
         block.take("class_embed", shape, "context.vector.vectors", lambda value: value[:, 0])
-        vector = {"class_path": "pretzel.flow.ClassVector", "init_args": {"num_classes": classes}}
-        parts["context"] = {
-            "class_path": "pretzel.flow.AddedContext",
-            "init_args": {"vector": vector},
-        }
+        vector = node("flow.ClassVector", num_classes=classes)
+        parts["context"] = node("flow.AddedContext", vector=vector)
     return block.af_block(number=number, flips=flips, num_layers=num_layers, parts=parts)
 
 
@@ -143,13 +137,9 @@ def _with_prior(
     if not bool((var > 0).all()):
         raise UserError(f"{keys.source}: key var must be positive, found {float(var.min())}")
     order = block.permutation.order((positions,))
-    # z sqrt(var) is what the published inverse starts from: s = exp(a), a = log(var) / 2.
+    # The published inverse starts from z sqrt(var): s = exp(a), a = log(var) / 2.
     free = 0.5 * torch.log(var)[order]
-    arguments = block.node["init_args"] | {
-        "transform": {"class_path": "pretzel.flow.VolumePreserving"}
-    }
+    arguments = block.node["init_args"] | {"transform": node("flow.VolumePreserving")}
     return replace(
-        block,
-        node=block.node | {"init_args": arguments},
-        tensors=block.tensors | {"free": free},
+        block, node=node("flow.AFBlock", **arguments), tensors=block.tensors | {"free": free}
     )

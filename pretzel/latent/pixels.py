@@ -16,7 +16,8 @@ def unpatchify(
     patches: Float[Tensor, "m n d"], grid: tuple[int, int], size: int
 ) -> Float[Tensor, "m c height width"]:
     """Invert :func:`patchify`."""
-    return F.pixel_shuffle(patches.transpose(1, 2).unflatten(2, grid), size)
+    m, _, d = patches.shape
+    return F.pixel_shuffle(patches.transpose(1, 2).reshape(m, d, *grid), size)
 
 
 class Pixels(LatentSpace):

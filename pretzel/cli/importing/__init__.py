@@ -1,1 +1,1 @@
-"""``pretzel import``: a published checkpoint becomes a configuration and its weights."""
+"""``pretzel import``: turns a published checkpoint into a configuration and its weights."""

@@ -1,4 +1,4 @@
-"""The options of ``pretzel import``. Needs no torch."""
+"""Arguments of ``pretzel import``. Needs no torch."""
 
 import argparse
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ _OF_BOTH: _Options = {
     "file": _file("safetensors or torch file", "FILE"),
     "--out": _file("where to write", "DIR") | {"required": True},
     "--force": {"action": "store_true", "help": "replace what was imported there"},
-    "--head_dim": _number("channels of a head, which no shape tells (%(default)s)", 64, "D"),
+    "--head_dim": _number("channels of a head, which no shape determines (%(default)s)", 64, "D"),
     "--noise": _real(
         "standard deviation of its training noise, for pixels in [-1, 1] (%(default)s)",
         0.05,
@@ -75,14 +75,14 @@ _STARFLOW: _Options = {
     ),
     "--soft_clip": _real("bound of the raw parameters, 0 for none (%(default)s)", 4.0, "B"),
     "--hf_style_rope": {"action": "store_true", "help": "it rotates channel pairs (m, m + d/2)"},
-    "--pt_seq_len": _number("positions along a side in training (told by the shape of var)"),
+    "--pt_seq_len": _number("positions along a side in training (from the shape of var)"),
     "--img_size": _number("side of the images, for pixels (as in training)"),
     "--text_encoder": {
         "default": "google/flan-t5-xl",
         "metavar": "NAME",
-        "help": "hub id or folder of what encoded its texts (%(default)s)",
+        "help": "hub id or folder of the encoder of its texts (%(default)s)",
     },
-    "--text_length": _number("tokens of a text (told by the shape of the mask)"),
+    "--text_length": _number("tokens of a text (from the shape of the mask)"),
     "--guidance": _real("weight of the Gaussian mixing of a model with text (2.5)"),
 }
 

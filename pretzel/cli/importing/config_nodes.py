@@ -1,4 +1,4 @@
-"""What stands around imported blocks: the latent space, names of classes, nodes from files."""
+"""Parts of the configuration of an imported run: latent space, class names, nodes from files."""
 
 import argparse
 import math
@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from pretzel.errors import UserError
-from pretzel.interop.imported_flow import ImportedFlow, Node
+from pretzel.interop.imported_flow import ImportedFlow, Node, node
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.pixels import Pixels
 from pretzel.runs.config.overlay import read
@@ -18,10 +18,10 @@ from pretzel.runs.config.overlay import read
 
 @dataclass(frozen=True, kw_only=True)
 class Latent:
-    """A latent space and what makes it.
+    """A latent space with its configuration.
 
     Attributes:
-        node: As in YAML.
+        node: Its node in the configuration.
         space: The latent space.
     """
 
@@ -29,14 +29,8 @@ class Latent:
     space: LatentSpace
 
 
-def part(path: str, /, **arguments: object) -> Node:
-    """Return the node of one of our classes."""
-    node: Node = {"class_path": f"pretzel.{path}"}
-    return node | ({"init_args": arguments} if arguments else {})
-
-
 def patch_of(channels: int, image_channels: int) -> int:
-    """Return the side of the patches of a model of images.
+    """Return the side of a patch, given the channels of a position and of an image.
 
     Raises:
         UserError: If no square patch has as many channels.
@@ -51,12 +45,12 @@ def patch_of(channels: int, image_channels: int) -> int:
 
 
 def pixels(flow: ImportedFlow, patch: int, noise: float, rows: int) -> Latent:
-    """Return pixels as the latent space of a model of images.
+    """Return pixel patches as the latent space of a model.
 
     Args:
         flow: The model.
-        patch: Side of its patches.
-        noise: Standard deviation of its training noise.
+        patch: Side of a patch.
+        noise: Standard deviation of the training noise.
         rows: Patches along a side.
 
     Raises:
@@ -67,9 +61,8 @@ def pixels(flow: ImportedFlow, patch: int, noise: float, rows: int) -> Latent:
             f"--latent FILE.yaml is needed: a position has {flow.channels} channels, and patches "
             f"of {patch} x {patch} pixels have {3 * patch**2}"
         )
-    arguments = {"image_size": rows * patch, "patch_size": patch, "noise": noise}
-    node: Node = {"class_path": "pretzel.latent.Pixels", "init_args": arguments}
-    return Latent(node=node, space=Pixels(image_size=rows * patch, patch_size=patch, noise=noise))
+    arguments: dict[str, Any] = {"image_size": rows * patch, "patch_size": patch, "noise": noise}
+    return Latent(node=node("latent.Pixels", **arguments), space=Pixels(**arguments))
 
 
 def latent_from(path: Path, flow: ImportedFlow) -> Latent:
@@ -80,13 +73,13 @@ def latent_from(path: Path, flow: ImportedFlow) -> Latent:
         flow: The model.
 
     Raises:
-        UserError: If it makes no latent space, or one of other channels.
+        UserError: If it describes no latent space, or one of other channels.
     """
-    node = read_node(path, "latent")
+    latent = read_node(path, "latent")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--latent", type=LatentSpace)
     try:
-        space = parser.instantiate(parser.parse_object({"latent": node})).latent
+        space = parser.instantiate(parser.parse_object({"latent": latent})).latent
     except (argparse.ArgumentError, TypeError, KeyError, ValueError, OSError) as error:
         if isinstance(error, UserError):
             raise
@@ -99,14 +92,14 @@ def latent_from(path: Path, flow: ImportedFlow) -> Latent:
             f"--latent {path} must have the {flow.channels} channels of the checkpoint's "
             f"positions, got {space.channels}"
         )
-    return Latent(node=node, space=space)
+    return Latent(node=latent, space=space)
 
 
 def class_names(path: Path | None, num_classes: int) -> list[str] | None:
     """Return the names of a model's classes; None for a model without.
 
     Args:
-        path: A file with one name a line; None to number them.
+        path: A file with one name a line; None for their numbers as names.
         num_classes: Classes of the model; 0 for none.
 
     Raises:
@@ -126,18 +119,18 @@ def class_names(path: Path | None, num_classes: int) -> list[str] | None:
 
 
 def read_node(path: Path, section: str) -> Node:
-    """Return a class node from a file, perhaps under the name of its section.
+    """Return the node of a class from a file, perhaps under the name of its section.
 
-    Paths in it that exist are made absolute: the configuration they go into lies elsewhere.
+    Paths in it that exist are made absolute: the imported configuration is in another folder.
 
     Raises:
         UserError: If it cannot be read, or has no ``class_path``.
     """
-    values = read(path).values
-    node = values.get(section, values)
-    if not isinstance(node, dict) or not isinstance(node.get("class_path"), str):
-        raise UserError(f"--{section} {path} must have class_path and init_args, got {node!r:.80}")
-    absolute: Node = _absolute(node)
+    content = read(path).values
+    part = content.get(section, content)
+    if not isinstance(part, dict) or not isinstance(part.get("class_path"), str):
+        raise UserError(f"--{section} {path} must have class_path and init_args, got {part!r:.80}")
+    absolute: Node = _absolute(part)
     return absolute
 
 
