@@ -1,22 +1,20 @@
-"""The autoencoder stage: images from noised latents."""
+"""Stage that trains an autoencoder: images from noised latents."""
 
 import math
-import os
 from pathlib import Path
 from typing import final
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.nn.functional import l1_loss, mse_loss
-from torch.optim.lr_scheduler import LambdaLR
 
 from pretzel import rng
 from pretzel.errors import UserError
 from pretzel.latent.autoencoder import ConvAutoencoder
 from pretzel.sequence.document import DocumentBatch
-from pretzel.training.schedule import Schedule
+from pretzel.training.exporting_stage import ExportingStage
+from pretzel.training.schedule import Schedule, with_schedule
 from pretzel.typing import Float, Tensor
 
 
@@ -29,7 +27,7 @@ def psnr(
 
 
 @final
-class AutoencoderTraining(LightningModule):
+class AutoencoderTraining(ExportingStage):
     """Trains an autoencoder to give back images from noised latents.
 
     The decoder sees z + sigma * eps with sigma uniform in [0, max_noise], one for each image, so
@@ -41,7 +39,7 @@ class AutoencoderTraining(LightningModule):
     deviation ``max_noise``), both in dB, mean over images.
 
     Args:
-        autoencoder: What is trained.
+        autoencoder: The autoencoder that trains.
         optimizer: Optimizer of all parameters.
         schedule: Learning-rate schedule over the steps of the run.
         max_noise: Largest standard deviation of the noise; latents have variance 1.
@@ -62,7 +60,7 @@ class AutoencoderTraining(LightningModule):
         seed: int,
         export_to: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(export_to)
         if not 0 <= max_noise < math.inf:
             raise UserError(f"max_noise must be 0 or positive, got {max_noise}")
         self.autoencoder = autoencoder
@@ -70,29 +68,18 @@ class AutoencoderTraining(LightningModule):
         self.schedule = schedule
         self.max_noise = max_noise
         self.seed = seed
-        self.export_to = export_to
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, with the schedule stepped each step."""
         optimizer = self.optimizer_factory(self.parameters())
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    def setup(self, stage: str) -> None:
-        """Check before anything trains that the export can be written."""
-        if stage == "fit" and self.export_to is not None:
-            _check_writable(Path(self.export_to))
+        return with_schedule(optimizer, self.schedule, self.trainer)
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         """Return the reconstruction loss of one batch."""
         images = _images(batch)
         maps = self.autoencoder.encode(images)
-        seen = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        generator = rng.stream(self.seed, "noise", self.global_rank, seen)
+        number = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        generator = rng.stream(self.seed, "noise", self.global_rank, number)
         sigma = self.max_noise * torch.rand(len(maps), 1, 1, 1, generator=generator)
         noise = sigma * torch.randn(maps.shape, generator=generator)
         decoded = self.autoencoder.decode(maps + noise.to(maps))
@@ -111,12 +98,6 @@ class AutoencoderTraining(LightningModule):
         values = {"val/psnr": clean, "val/psnr_noised": noised}
         self.log_dict(values, prog_bar=True, batch_size=len(images), sync_dist=True)
 
-    def on_fit_end(self) -> None:
-        """Write the trained autoencoder where ``export_to`` says."""
-        trying = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
-        if self.export_to is not None and self.trainer.is_global_zero and not trying:
-            self.export(Path(self.export_to))
-
     def export(self, path: Path) -> None:
         """Write the autoencoder to a safetensors file for :class:`pretzel.latent.Autoencoder`."""
         self.autoencoder.save(path)
@@ -130,12 +111,3 @@ def _images(batch: DocumentBatch) -> Float[Tensor, "m 3 height width"]:
             f"{len(batch)} documents without images"
         )
     return batch.images
-
-
-def _check_writable(path: Path) -> None:
-    """Raise UserError if ``path`` cannot be written; create nothing."""
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"export_to must name a file that can be written, got {path}")

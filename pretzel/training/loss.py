@@ -67,7 +67,7 @@ class Loss:
     def __call__(
         self, output: Scores, dims: int, mean: GlobalMean
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss, and what it consists of, as far as the global batch has any.
+        """Return the loss and its parts, as far as the global batch has any.
 
         Args:
             output: Scores of the rows of this process.

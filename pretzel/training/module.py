@@ -1,4 +1,4 @@
-"""The training of Pretzel: steps, optimizer, logging; what the callbacks ask for."""
+"""Training of the models: steps, optimizer, logging, and what the callbacks evaluate."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,6 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import Optimizer
 
 from pretzel.errors import UserError
@@ -29,7 +28,7 @@ from pretzel.sequence.document import Document, DocumentBatch
 from pretzel.training.checkpointed_module import CheckpointedModule
 from pretzel.training.example_forward import run_example
 from pretzel.training.loss import Loss
-from pretzel.training.schedule import Schedule
+from pretzel.training.schedule import Schedule, with_schedule
 from pretzel.training.text_states import TextStates
 from pretzel.training.trainable import checked_scales, scaled_groups, train_only
 from pretzel.typing import Float, Tensor
@@ -133,11 +132,11 @@ class PretzelModule(CheckpointedModule):
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        seen = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        noise = self.pretzel.noise(len(batch.images), self.seed, "noise", self.global_rank, seen)
+        number = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        noise = self.pretzel.noise(len(batch.images), self.seed, "noise", self.global_rank, number)
         x = self.pretzel.encode(batch.images, noise)
-        known = self.text_states
-        with known.serving(self.pretzel) if known is not None else contextlib.nullcontext():
+        states = self.text_states
+        with states.serving(self.pretzel) if states is not None else contextlib.nullcontext():
             output = self._score(batch.documents, x)
         loss, parts = self.loss(output, self.pretzel.latent.dims, self._global_mean)
         if not self.loss.reaches_all(output, self.pretzel):
@@ -178,14 +177,9 @@ class PretzelModule(CheckpointedModule):
         """Return the optimizer over trainable parameters, with the schedule stepped each step."""
         groups = scaled_groups(self._trainable(), self.learning_rate_scales)
         optimizer = self.optimizer_factory(groups)
-        for group in optimizer.param_groups:  # of which an optimizer may have made more
+        for group in optimizer.param_groups:  # MuonAdamW makes two of one
             group["lr"] *= group["lr_scale"]
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return with_schedule(optimizer, self.schedule, self.trainer)
 
     def configure_gradient_clipping(
         self,
@@ -194,14 +188,15 @@ class PretzelModule(CheckpointedModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip gradients, the denoiser's apart: its norm must not change how the flow moves."""
-        apart = self.denoiser if gradient_clip_algorithm in (None, "norm") else None
-        if not gradient_clip_val or not isinstance(apart, nn.Module):
+        denoiser = self.denoiser if gradient_clip_algorithm in (None, "norm") else None
+        if not gradient_clip_val or not isinstance(denoiser, nn.Module):
             super().configure_gradient_clipping(
                 optimizer, gradient_clip_val, gradient_clip_algorithm
             )
             return
-        parameters = list(apart.parameters())
+        parameters = list(denoiser.parameters())
         nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        # Lightning clips by the norm over all gradients: these are taken away while it does
         gradients = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             parameter.grad = None
@@ -209,7 +204,7 @@ class PretzelModule(CheckpointedModule):
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
 
-    # Evaluation: what the callbacks ask for
+    # Evaluation, for the callbacks
 
     def validation_step(
         self, batch: DocumentBatch, batch_idx: int

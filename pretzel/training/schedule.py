@@ -3,6 +3,11 @@
 import math
 from abc import ABC, abstractmethod
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
 from pretzel.errors import UserError
 
 
@@ -48,3 +53,12 @@ class WarmupCosine(Schedule):
         done = (step - self.warmup_steps) / max(1, total_steps - self.warmup_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         return self.final_factor + (1 - self.final_factor) * cosine
+
+
+def with_schedule(
+    optimizer: Optimizer, schedule: Schedule, trainer: Trainer
+) -> OptimizerLRScheduler:
+    """Return an optimizer and its schedule, stepped at each step, as Lightning takes them."""
+    total_steps = int(trainer.estimated_stepping_batches)
+    scheduler = LambdaLR(optimizer, lambda step: schedule.factor(step, total_steps))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,36 +1,36 @@
-"""The stage that makes the tiny vision-language model."""
+"""Stage that trains the tiny vision-language model from random weights."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
 
 from pretzel.errors import UserError
+from pretzel.files.checked import save_sha256
 from pretzel.rng import stream
 from pretzel.sequence.document import Document, DocumentBatch, Image, Text
 from pretzel.sequence.packer import Packer
-from pretzel.training.schedule import Schedule
+from pretzel.training.exporting_stage import ExportingStage
+from pretzel.training.schedule import Schedule, with_schedule
 from pretzel.training.separate_questions import separate_questions
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.tiny.answers import greedy_answers
 from pretzel.vlm.tiny.network import TinyConfig, TinyNetwork
 from pretzel.vlm.tiny.tokenizer import SHIPPED_TOKENIZER, WordPieces
-from pretzel.vlm.tiny.weights import save_hash, save_weights
+from pretzel.vlm.tiny.weights import save_weights
 
 
-class TinyVLMPretraining(LightningModule):
+class TinyVLMPretraining(ExportingStage):
     """Next-token prediction on captions, questions and answers, with and without images.
 
     Every text is modelled; supervised runs (answers, captions after an image, begin-of-image
     after a caption) count fully, other text ``context_weight``. Half of the images get Gaussian
     noise of a random strength up to ``max_noise``, as the flow's latents are noised too.
-    Validation measures how well captions are told from images; for questions add the callback
+    Validation measures how well captions are predicted from images; for questions add the callback
     ``VQAAccuracy``, which the module serves.
 
     Args:
@@ -70,7 +70,7 @@ class TinyVLMPretraining(LightningModule):
         context_weight: float = 0.1,
         max_noise: float = 0.2,
     ) -> None:
-        super().__init__()
+        super().__init__(export_to)
         path = SHIPPED_TOKENIZER if tokenizer is None else Path(tokenizer)
         if not path.is_file():
             raise UserError(f"tokenizer: no file {path}")
@@ -94,51 +94,32 @@ class TinyVLMPretraining(LightningModule):
         self.packer = Packer(self.tokenizer.encode, self.tokenizer.special, (side, side))
         self.optimizer = optimizer
         self.schedule = schedule
-        self.export_to = export_to
         self.seed = seed
         self.context_weight = context_weight
         self.max_noise = max_noise
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build optimizer and schedule."""
+        """Return the optimizer, with the schedule stepped each step."""
         optimizer = self.optimizer(self.network.parameters())
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def setup(self, stage: str) -> None:
-        """Check before anything trains that the weights can be written.
-
-        Raises:
-            UserError: If they cannot.
-        """
-        if self.export_to is None:
-            return
-        path = Path(self.export_to)
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise UserError(f"export_to must name a file that can be written, got {path}")
+        return with_schedule(optimizer, self.schedule, self.trainer)
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         """Return the mean negative log-likelihood of the batch's text, in nats per token."""
-        draw = stream(self.seed, "vlm-noise", self.global_step, self.global_rank)
-        images = self._noised(batch.images, draw)
+        generator = stream(self.seed, "vlm-noise", self.global_step, self.global_rank)
+        images = self._noised(batch.images, generator)
         nll, weights = self._nll_by_images(batch.documents, images)
         loss = nll @ weights / weights.sum()
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
-        """Log the loss of telling the captions of images, in nats per token."""
-        told = [
+        """Log the loss of captions after their images, in nats per token."""
+        captions = [
             Document(key=document.key, segments=(Image(), Text(content=text, role="target")))
             for document in batch.documents
             for text in [document.text]
         ]
-        nll, weights = self._nll(told, batch.images)
+        nll, weights = self._nll(captions, batch.images)
         loss = nll @ weights / weights.sum()
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch))
 
@@ -150,7 +131,7 @@ class TinyVLMPretraining(LightningModule):
     def answer(
         self, images: Float[Tensor, "n 3 height width"], questions: list[str], keys: list[str]
     ) -> list[str]:
-        """Answer questions greedily, seeing with the model's own vision tower.
+        """Answer questions greedily, with the model's own vision tower.
 
         Args:
             images: One image a question, pixels in [-1, 1].
@@ -170,27 +151,22 @@ class TinyVLMPretraining(LightningModule):
         )
 
     def on_fit_end(self) -> None:
-        """Write the weights where ``export_to`` says."""
-        trying = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
-        if self.export_to is not None and self.trainer.is_global_zero and not trying:
-            path = Path(self.export_to)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_hash(path, self.export(path))
+        """Write the weights where ``export_to`` says, and their hash beside them."""
+        super().on_fit_end()
+        if (path := self.export_path) is not None:
+            save_sha256(path)
 
-    def export(self, path: Path) -> str:
-        """Write the weights, rounded to float16; return the hash of the file.
-
-        Args:
-            path: The safetensors file; :class:`pretzel.vlm.tiny.TinyVLM` reads it.
-        """
-        return save_weights(path, self.network, self.tokenizer)
+    @override
+    def export(self, path: Path) -> None:
+        """Write the weights, rounded to float16, for :class:`pretzel.vlm.tiny.TinyVLM`."""
+        save_weights(path, self.network, self.tokenizer)
 
     def _noised(
-        self, images: Float[Tensor, "m 3 height width"], draw: torch.Generator
+        self, images: Float[Tensor, "m 3 height width"], generator: torch.Generator
     ) -> Float[Tensor, "m 3 height width"]:
-        strength = torch.rand(images.shape[0], 2, generator=draw)
+        strength = torch.rand(images.shape[0], 2, generator=generator)
         std = self.max_noise * strength[:, 0] * (strength[:, 1] < 0.5)
-        noise = torch.randn(images.shape, generator=draw)
+        noise = torch.randn(images.shape, generator=generator)
         return images + (std[:, None, None, None] * noise).to(images)
 
     def _nll_by_images(
@@ -213,13 +189,13 @@ class TinyVLMPretraining(LightningModule):
         self, documents: Sequence[Document], images: Float[Tensor, "m 3 height width"]
     ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
         packed = self.packer(documents).to(self.device)
-        turns = separate_questions(packed, self.tokenizer.special, self.context_weight)
+        rows = separate_questions(packed, self.tokenizer.special, self.context_weight)
         embeddings = self.network.embed(packed.tokens)
         if len(images):
-            seen = self.network.vision(images).flatten(0, 1)
-            embeddings = embeddings.masked_scatter(packed.is_image[..., None], seen)
-        states = self.network(embeddings, turns.index, turns.mask)
-        counts = turns.weights > 0
+            patches = self.network.vision(images).flatten(0, 1)
+            embeddings = embeddings.masked_scatter(packed.is_image[..., None], patches)
+        states = self.network(embeddings, rows.index, rows.mask)
+        counts = rows.weights > 0
         logits = self.network.logits(states[counts])
-        nll = F.cross_entropy(logits, turns.targets[counts], reduction="none")
-        return nll, turns.weights[counts]
+        nll = F.cross_entropy(logits, rows.targets[counts], reduction="none")
+        return nll, rows.weights[counts]

@@ -7,26 +7,27 @@ read back, and the model is run on no image position at all.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pretzel.errors import UserError
+from pretzel.flow.deep import DeepStream
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.flow.sizes import check_sizes
-from pretzel.interleave.base import Interleaving, StreamInputs
+from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.interleave.skips import SkipConnection
 from pretzel.interleave.stacked import Stacked
 from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.unconditional import Unconditional
 from pretzel.model import Pretzel
 from pretzel.training.text_states.store import KEY_BYTES, StateStore
-from pretzel.training.text_states.stream import KnownStates, prefix_lengths
-from pretzel.typing import Float, Tensor
+from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import VLMStream
+from pretzel.vlm.replaced_forward import replaced_forwards
 
 _INTERLEAVINGS = (Stacked, TextPrefix, Unconditional)  # which read last hidden states alone
 
@@ -34,7 +35,7 @@ _INTERLEAVINGS = (Stacked, TextPrefix, Unconditional)  # which read last hidden 
 class TextStates:
     """Serves a model in training with the states of the texts before its images.
 
-    It is an option of training alone, and changes no loss by more than rounding: it is refused
+    An option of training alone, which changes no loss by more than rounding: it is refused
     unless image positions of the vision-language model provably reach nothing (the skip from it is
     zero and does not train) and its text embeddings stay as they are. A batch with text that
     follows an image, and so depends on it, is run as without this option.
@@ -130,31 +131,41 @@ class TextStates:
 
     @contextmanager
     def serving(self, model: GenerativeModel) -> Iterator[None]:
-        """Let the interleaving find text states in place of the model, for whole sequences."""
+        """Give the interleaving kept text states in the place of the VLM's, for whole sequences."""
         assert isinstance(model, Pretzel)
         assert self._store is not None, "start has not been called"
-        hook = model.interleaving.register_forward_pre_hook(self._serve)
-        try:
+        part = model.interleaving
+        with replaced_forwards({part: partial(self._serve, part, part.forward)}):
             yield
-        finally:
-            hook.remove()
 
-    def _serve(self, module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        inputs, vlm, deep, *caches = args
-        assert isinstance(module, Interleaving)
-        if any(caches) or inputs.mask is not None or not module.reads_text:
-            return None
+    def _serve(
+        self,
+        part: Interleaving,
+        forward: Callable[..., StreamOutputs],
+        inputs: StreamInputs,
+        vlm: VLMStream,
+        deep: DeepStream,
+        caches: StreamCaches | None = None,
+    ) -> StreamOutputs:
+        """Run an interleaving with known states in the place of the VLM's, where there are any."""
+        if caches is not None or inputs.mask is not None or not part.reads_text:
+            return forward(inputs, vlm, deep, caches)
         columns = torch.stack([inputs.tokens, inputs.is_image.long(), inputs.index]).cpu()
         tokens, is_image, index = columns[0], columns[1].bool(), columns[2]
         lengths = prefix_lengths(tokens, is_image, vlm)
         if lengths is None:
-            return None
+            return forward(inputs, vlm, deep)
         texts = [
             (tokens[row, :length].tolist(), index[row, :length].tolist())
             for row, length in enumerate(lengths)
         ]
-        states = self._states(texts, module, inputs, vlm)
-        return inputs, KnownStates(vlm, states), deep
+        states = self._states(texts, part, inputs, vlm)
+
+        def known(embeddings: Tensor, *args: object, **kwargs: object) -> Tensor:
+            return states[:, : embeddings.shape[1]].to(embeddings.dtype)
+
+        with replaced_forwards({vlm: known}):
+            return forward(inputs, vlm, deep)
 
     def _states(
         self,
@@ -170,23 +181,25 @@ class TextStates:
         is_cast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if is_cast else embeddings.dtype
         keys = [self._key(tokens, index, dtype) for tokens, index in texts]
-        found = {key: self._store.get(key) for key in keys}
+        states_by_key = {key: self._store.get(key) for key in keys}
         missing = {
             key: text for key, text in zip(keys, texts, strict=True)
-            if found[key] is None and text[0]
+            if states_by_key[key] is None and text[0]
         }  # fmt: skip
         self.num_computed += len(missing)
-        self.num_read += sum(states is not None for states in found.values())
+        self.num_read += sum(states is not None for states in states_by_key.values())
         for key, (tokens, index) in missing.items():
             # each by itself: what it is computed beside would show in its last digits, and a run
             # that is continued computes other texts together than one that was not interrupted
             new = self._compute(tokens, index, module, inputs, vlm)
-            found[key] = new
+            states_by_key[key] = new
             self._store.put(key, new)
-        kind = next((states.dtype for states in found.values() if states is not None), dtype)
+        kind = next(
+            (states.dtype for states in states_by_key.values() if states is not None), dtype
+        )
         dense = torch.zeros(*inputs.tokens.shape, vlm.hidden_size, dtype=kind)
         for row, key in enumerate(keys):
-            states = found[key]
+            states = states_by_key[key]
             if states is not None:
                 dense[row, : len(states)] = states
         return dense.to(embeddings.device)
@@ -235,3 +248,32 @@ def _is_off(skip: SkipConnection, source: int) -> bool:
         return True
     basis = torch.eye(source, dtype=weight.dtype, device=weight.device)
     return not skip.contribution(basis[None]).any()
+
+
+def prefix_lengths(
+    tokens: Int[Tensor, "b l"], is_image: Bool[Tensor, "b l"], vlm: VLMStream
+) -> list[int] | None:
+    """Return how many text positions each row begins with; None if one goes on behind an image.
+
+    End-of-image and padding do not count: nothing reads their states.
+
+    Args:
+        tokens: Token ids of right-padded rows.
+        is_image: True at image positions.
+        vlm: For its special tokens.
+    """
+    special = vlm.special
+    is_filler = ~is_image & (tokens == special.pad)
+    has_image = is_image.any(dim=1)
+    columns = torch.arange(tokens.shape[1])
+    end = torch.where(is_filler, 0, columns + 1).amax(dim=1)  # behind the last that is no padding
+    first = torch.where(has_image, is_image.int().argmax(dim=1), end)
+    inside = is_image.sum(dim=1)
+    # text, one unbroken run of image positions, end-of-image
+    behind = first + inside
+    closing = tokens.gather(1, behind.clamp(max=tokens.shape[1] - 1)[:, None])[:, 0]
+    is_closed = (end == behind) | ((end == behind + 1) & (closing == special.end_of_image))
+    unbroken = torch.where(is_image, columns, -1).amax(dim=1) + 1 == behind
+    if not (~has_image | (is_closed & unbroken)).all():
+        return None
+    return [int(n) for n in first]

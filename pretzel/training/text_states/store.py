@@ -179,7 +179,7 @@ class StateStore:
 
 
 def _digest(keys: bytes, bounds: Int[Tensor, " k"], states: Float[Tensor, "n h"]) -> str:
-    about = f"{states.dtype} {tuple(states.shape)} {bounds.tolist()} "
-    found = hashlib.blake2b(about.encode() + keys, digest_size=KEY_BYTES)
-    found.update(states.contiguous().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    shape = f"{states.dtype} {tuple(states.shape)} {bounds.tolist()} "
+    digest = hashlib.blake2b(shape.encode() + keys, digest_size=KEY_BYTES)
+    digest.update(states.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

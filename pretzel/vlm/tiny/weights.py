@@ -1,11 +1,9 @@
 """The file of a tiny vision-language model: weights, sizes and tokenizer in one safetensors file.
 
-Next to the shipped ``NAME.safetensors`` lies ``NAME.safetensors.sha256`` with its hash, and next to
-one that its stage writes, so that a half-copied or exchanged file is found out before anything
-trains on it.
+Its hash lies beside the shipped one and beside one that its stage writes
+(:mod:`pretzel.files.checked`).
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from pretzel.errors import UserError
+from pretzel.files.checked import checked_sha256, write_whole
 from pretzel.typing import Tensor
 from pretzel.vlm.tiny.network import TinyConfig, TinyNetwork
 from pretzel.vlm.tiny.tokenizer import WordPieces
@@ -39,8 +38,8 @@ class TinyWeights:
     sha256: str
 
 
-def save_weights(path: Path, network: TinyNetwork, tokenizer: WordPieces) -> str:
-    """Write a model, rounded to float16; return the hash of the file.
+def save_weights(path: Path, network: TinyNetwork, tokenizer: WordPieces) -> None:
+    """Write a model, rounded to float16.
 
     Args:
         path: The file to write.
@@ -58,13 +57,7 @@ def save_weights(path: Path, network: TinyNetwork, tokenizer: WordPieces) -> str
     }
     # One entry only: safetensors writes several in random order, and the hash would change
     content = save(tensors, metadata={"pretzel": json.dumps(about, sort_keys=True)})
-    _write(path, content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def save_hash(path: Path, digest: str) -> None:
-    """Write the hash of a file beside it, ``NAME.sha256``."""
-    _write(_hash_file(path), f"{digest}\n".encode())
+    write_whole(path, content)
 
 
 def load_weights(path: Path, *, needs_hash: bool = False) -> TinyWeights:
@@ -78,15 +71,7 @@ def load_weights(path: Path, *, needs_hash: bool = False) -> TinyWeights:
         UserError: If the file or a hash that it needs is missing, they disagree, or the content is
             not that of a tiny vision-language model.
     """
-    if not path.is_file():
-        raise UserError(f"weights: no file {path}")
-    beside = _hash_file(path)
-    if needs_hash and not beside.is_file():
-        raise UserError(f"weights: no file {beside}, which holds the hash of {path.name}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    expected = beside.read_text().strip() if beside.is_file() else digest
-    if digest != expected:
-        raise UserError(f"weights: {path} has sha256 {digest}, but {beside.name} says {expected}")
+    digest = checked_sha256(path, needs_hash=needs_hash)
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("pretzel", "{}"))
@@ -104,13 +89,3 @@ def load_weights(path: Path, *, needs_hash: bool = False) -> TinyWeights:
         tensors=tensors,
         sha256=digest,
     )
-
-
-def _hash_file(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -1,0 +1,52 @@
+"""Base of the stages that end with one file of weights, for a frozen part of the model."""
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from lightning.pytorch import LightningModule
+
+from pretzel.errors import UserError
+
+
+class ExportingStage(LightningModule, ABC):
+    """A stage that exports weights when training ends.
+
+    Args:
+        export_to: The file; None writes only Lightning's checkpoints.
+    """
+
+    def __init__(self, export_to: str | None) -> None:
+        super().__init__()
+        self.export_to = export_to
+
+    @abstractmethod
+    def export(self, path: Path) -> object:
+        """Write the weights to a file."""
+
+    @property
+    def export_path(self) -> Path | None:
+        """File that this process writes when training ends, if any."""
+        is_trial = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if self.export_to is None or is_trial or not self.trainer.is_global_zero:
+            return None
+        return Path(self.export_to)
+
+    def setup(self, stage: str) -> None:
+        """Check before anything trains that the export can be written; create nothing.
+
+        Raises:
+            UserError: If it cannot.
+        """
+        if stage != "fit" or self.export_to is None:
+            return
+        path = Path(self.export_to).absolute()
+        folder = next(parent for parent in path.parents if parent.exists())
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise UserError(f"export_to must name a file that can be written, got {self.export_to}")
+
+    def on_fit_end(self) -> None:
+        """Write the weights where ``export_to`` says."""
+        if (path := self.export_path) is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.export(path)
