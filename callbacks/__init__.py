@@ -1,22 +1,23 @@
 """Lightning callbacks: metrics during training, samples, weight averaging."""
 
-from callbacks.analysis import SkipAnalysis
-from callbacks.clip import CLIPScore
+from callbacks.clip_score import CLIPScore
 from callbacks.conversation_accuracy import ConversationAccuracy
-from callbacks.distances import FID, KID
-from callbacks.drift import TextDrift
+from callbacks.easy_vqa.judge_features import JudgeFeatures
+from callbacks.easy_vqa.judge_training import JudgeTraining
+from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
 from callbacks.ema import EMAWeightAveraging
-from callbacks.features import FeatureExtractor, Inception, JudgeFeatures, ModuleFeatures
+from callbacks.feature_extractors import FeatureExtractor, Inception, ModuleFeatures
+from callbacks.fid_kid import FID, KID
 from callbacks.generation import Generation
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
-from callbacks.guards import NonFiniteGuard
-from callbacks.judge_training import JudgeTraining
 from callbacks.likelihood import Likelihood
+from callbacks.non_finite_guard import NonFiniteGuard
 from callbacks.own_drawings import OwnDrawings
-from callbacks.predictions import PredictionWriter
-from callbacks.samples import SampleGrid
-from callbacks.shapes import ShapeAccuracy
-from callbacks.vqa import VQAAccuracy
+from callbacks.prediction_writer import PredictionWriter
+from callbacks.sample_grid import SampleGrid
+from callbacks.skip_analysis import SkipAnalysis
+from callbacks.text_drift import TextDrift
+from callbacks.vqa_accuracy import VQAAccuracy
 
 __all__ = [
     "FID",

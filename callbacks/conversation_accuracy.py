@@ -11,8 +11,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.drawing_questions import QUESTIONS, Drawer, converse, drawer_of
+from callbacks.easy_vqa.judge import COLOURS, SHAPES, Appearance, read_caption
 from callbacks.evaluation import check_counts
-from callbacks.judge import COLOURS, SHAPES, Appearance, read_caption
 from callbacks.judged_drawings import JudgedDrawings
 from callbacks.reporting import Stage, gather, log_values, show_sheet
 from pretzel.generation.pictures import pictures, sheet, to_uint8

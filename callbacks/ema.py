@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import override
 
+from callbacks.evaluation import check_counts
 from pretzel.errors import UserError
 
 
@@ -52,7 +53,7 @@ class _TrainableAverage(AveragedModel):
         return self.module.named_values()
 
     def follow(self, module: nn.Module) -> _Trainable:
-        """Return the live parameters, after moving the averages to where those live now."""
+        """Return the live parameters, after moving the averages to the device of each."""
         view = _Trainable(module)
         if view.names != list(self.averages):
             raise UserError(
@@ -105,11 +106,7 @@ class EMAWeightAveraging(LightningEMA):
     def __init__(self, decay: float = 0.999, update_every_n_steps: int = 1) -> None:
         if not 0.0 <= decay < 1.0:
             raise UserError(f"EMAWeightAveraging: decay must lie in [0, 1), got {decay}")
-        if update_every_n_steps < 1:
-            raise UserError(
-                "EMAWeightAveraging: update_every_n_steps must be at least 1, "
-                f"got {update_every_n_steps}"
-            )
+        check_counts("EMAWeightAveraging", update_every_n_steps=update_every_n_steps)
         super().__init__(use_buffers=False, decay=decay, update_every_n_steps=update_every_n_steps)
         self.decay = decay
         self._average_model: _TrainableAverage | None = None
@@ -185,8 +182,9 @@ class EMAWeightAveraging(LightningEMA):
         if self._average_model is None:
             return
         live = _Trainable(pl_module).named_values()
-        held = self._average_model.averages
-        averaged, current = (live, held) if self._module_is_averaged else (held, live)
+        averages = self._average_model.averages
+        # After a swap the module holds the averages, and the average model the current weights
+        averaged, current = (live, averages) if self._module_is_averaged else (averages, live)
         checkpoint["state_dict"] = checkpoint["state_dict"] | _detached(averaged)
         checkpoint["current_model_state"] = _detached(current)
         checkpoint["averaging_state"] = {"n_averaged": self._average_model.n_averaged.clone()}
@@ -217,13 +215,13 @@ def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _load(into: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
+def _load(targets: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
     """Copy tensors by name.
 
     Raises:
         UserError: If a name is missing or a shape differs.
     """
-    for name, tensor in into.items():
+    for name, tensor in targets.items():
         if name not in source:
             raise UserError(
                 f"the checkpoint has no averaged weight {name!r}, which trains in this module: "

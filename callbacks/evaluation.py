@@ -1,4 +1,4 @@
-"""What is measured at every n-th validation of a fit, and at every test; or on every batch."""
+"""Bases of callbacks that measure: at every n-th validation of a fit, or on every batch."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from pretzel.errors import UserError
 
 
 def check_counts(owner: str, **counts: int | None) -> None:
-    """Check the numbers that a user gave.
+    """Check numbers that a user gave.
 
     Raises:
         UserError: If one is below 1; None, for all, is right.
@@ -86,28 +86,8 @@ class BatchEvaluation(Callback, ABC):
         self.begin_epoch()
 
     @override
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.begin_epoch()
-
-    @override
     def on_validation_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.begin_batch(trainer, batch)
-
-    @override
-    def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
         self.begin_batch(trainer, batch)
 
@@ -118,19 +98,11 @@ class BatchEvaluation(Callback, ABC):
         pl_module: LightningModule,
         outputs: Any,
         batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         self.end_batch(pl_module, outputs, batch)
 
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.end_batch(pl_module, outputs, batch)
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_start = on_validation_batch_start
+    on_test_batch_end = on_validation_batch_end

@@ -30,7 +30,7 @@ class Generation(Evaluation):
     evaluated, once.
 
     Args:
-        metrics: What to measure.
+        metrics: Metrics of the images.
         num_images: Number of images; prompts are repeated in order where there are fewer.
         batch_size: Images generated at a time on each rank.
         prompts: Prompts; None takes the captions of the evaluated split, in order, leaving out
@@ -38,7 +38,7 @@ class Generation(Evaluation):
         every_n_validations: Measure at every n-th validation of a fit; tests always measure.
 
     Attributes:
-        facts: By metric, what values must share to be comparable.
+        facts: By metric, the facts that comparable values share.
 
     Raises:
         UserError: If an argument is out of range, a metric cannot judge a given prompt, no prompt
@@ -113,7 +113,7 @@ class Generation(Evaluation):
         prompts = self._choose_prompts(trainer, stage)
         rank_zero_info(f"Generation: {len(prompts)} images")
         if trainer.is_global_zero:
-            self._take_in_real(trainer, stage, module.device)
+            self._update_real(trainer, stage, module.device)
             for metric in self.metrics:
                 metric.reset()
         seconds = 0.0
@@ -144,26 +144,26 @@ class Generation(Evaluation):
         """Yield images in the order of prompts, and the seconds this rank took for its share."""
         batches = range(0, len(prompts), self.batch_size)
         for first in range(0, len(batches), trainer.world_size):
-            mine = first + trainer.global_rank
+            number = first + trainer.global_rank
             pixels = None
-            begun = time.perf_counter()
-            if mine < len(batches):
-                share = prompts[batches[mine] : batches[mine] + self.batch_size]
-                images = module.sample(share, stream_key=("generation", mine))
+            start = time.perf_counter()
+            if number < len(batches):
+                share = prompts[batches[number] : batches[number] + self.batch_size]
+                images = module.sample(share, stream_key=("generation", number))
                 pixels = to_uint8(images).cpu()
-            elapsed = time.perf_counter() - begun
+            elapsed = time.perf_counter() - start
             shares = [share for share in gather(trainer, pixels) if share is not None]
             yield torch.cat(shares).to(module.device) / 127.5 - 1, elapsed
 
-    def _take_in_real(self, trainer: Trainer, split: Split, device: torch.device) -> None:
+    def _update_real(self, trainer: Trainer, split: Split, device: torch.device) -> None:
         metrics = [m for m in self.metrics if isinstance(m, ReferenceMetric)]
         if not metrics or split == self._real_split:
             return
         for metric in metrics:
             metric.reset_real()
         samples = iter(evaluation_samples(trainer, split, "Generation"))
-        while some := list(islice(samples, self.batch_size)):
-            images = torch.stack([sample.image for sample in some]).to(device)
+        while batch := list(islice(samples, self.batch_size)):
+            images = torch.stack([sample.image for sample in batch]).to(device)
             self._real_size = tuple(images.shape[2:])
             for metric in metrics:
                 metric.update_real(images)

@@ -1,4 +1,4 @@
-"""What a metric of generated images is."""
+"""Contract of a metric of generated images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ class GenerationMetric(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Return in one line what is measured, and with what."""
+        """Return one line on what is measured, and with which networks."""
 
-    @abstractmethod
     def accepts(self, prompt: str) -> bool:
-        """Return whether images of this prompt can be measured."""
+        """Return whether images of this prompt can be measured: by default, of any."""
+        return True
 
     @abstractmethod
     def reset(self) -> None:
@@ -46,7 +46,7 @@ class GenerationMetric(ABC):
         """Return the values by name, with the number of images they come from."""
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Return, by name, what values must share to be comparable, beside the number of images."""
+        """Return, by name, the facts that comparable values share, beside the number of images."""
         return {}
 
 

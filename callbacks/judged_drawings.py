@@ -8,8 +8,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from callbacks.drawing_questions import drawer_of
+from callbacks.easy_vqa.judge import Appearance, Judge, load_judge, read_caption
 from callbacks.evaluation import Evaluation
-from callbacks.judge import Appearance, Judge, load_judge, read_caption
 from callbacks.protocols import EvaluationSample, evaluation_samples, split_of_stage
 from callbacks.reporting import Stage
 from pretzel.errors import UserError

@@ -63,11 +63,12 @@ class Likelihood(BatchEvaluation):
         if len(batch.images) == 0:
             return
         # A module whose evaluation step returns the likelihood need not compute it twice.
-        found = (
+        nats = (
             outputs if isinstance(outputs, Likelihoods) else _likelihood(pl_module).log_prob(batch)
         )
-        if math.isfinite(found.noise_floor):
-            self._excess.update((-found.log_prob / found.dims - found.noise_floor) / math.log(2))
+        # The entropy of the added noise is a floor: minus infinity where there is none
+        if math.isfinite(nats.noise_floor):
+            self._excess.update((-nats.log_prob / nats.dims - nats.noise_floor) / math.log(2))
         if self.dequantised:
             self._bits.update(dequantised_bits_per_dim(_pixels(pl_module), batch))
 
@@ -134,6 +135,7 @@ def dequantised_bits_per_dim(
             for key, i in keys
         ]
     ).to(batch.images)
+    # Theis et al. 2016 (arXiv 1511.01844), equation 2, with one draw of u
     half = (PIXEL_LEVELS - 1) / 2
     levels = ((batch.images + 1) * half).round().clamp(0, PIXEL_LEVELS - 1)
     images = (levels + noise - 0.5) / half - 1

@@ -14,8 +14,8 @@ from callbacks.drawing_questions import (
     drawer_of,
     read_and_ask,
 )
+from callbacks.easy_vqa.judge import COLOURS, SHAPES, Appearance, read_caption
 from callbacks.evaluation import check_counts
-from callbacks.judge import COLOURS, SHAPES, Appearance, read_caption
 from callbacks.judged_drawings import JudgedDrawings
 from callbacks.protocols import EvaluationSample
 from callbacks.reporting import Stage, gather, log_values, tensorboards

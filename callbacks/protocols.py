@@ -1,4 +1,4 @@
-"""What the callbacks ask of a LightningModule and of a datamodule.
+"""Protocols of the LightningModules and datamodules that callbacks work with.
 
 ``pretzel.training.PretzelModule`` and the datamodules satisfy these; so can a user's own. Callbacks
 check them in ``setup``, before anything trains.
@@ -32,7 +32,7 @@ class EvaluationSample(Protocol):
 
     @property
     def caption(self) -> str:
-        """What the image shows."""
+        """Description of the image."""
 
     @property
     def questions(self) -> Sequence[tuple[str, str]]:

@@ -4,7 +4,7 @@ Every rank takes part in every exchange, then logs the same value. A checkpoint 
 therefore monitor any metric on any rank, and no rank waits for one that has left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -16,6 +16,8 @@ from PIL.Image import Image as Picture
 from torch.utils.tensorboard.writer import SummaryWriter
 
 Stage = Literal["val", "test"]
+NUM_ROWS_SHOWN = 32
+"""Most rows of a table in TensorBoard."""
 T = TypeVar("T")
 
 
@@ -57,7 +59,7 @@ def show_sheet(
         trainer: The trainer; on ranks other than zero nothing is written.
         folder: Its ``log_dir``, which all ranks must have asked for; None writes no file.
         stage: At test the file is ``test-step-...``.
-        name: What the picture shows.
+        name: Name of the picture.
         picture: The picture.
     """
     if not trainer.is_global_zero:
@@ -69,3 +71,31 @@ def show_sheet(
         path = Path(folder) / name / f"{prefix}step-{trainer.global_step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
+
+
+def show_table(
+    trainer: Trainer, name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Show rows in TensorBoard, spread evenly over all where they are many.
+
+    Args:
+        trainer: The trainer; on ranks other than zero nothing is shown.
+        name: Name of the text.
+        title: A line above the table.
+        columns: Names of the columns.
+        rows: A text for each column.
+    """
+    lines = [title, "", *map(_markdown_row, (columns, ["---"] * len(columns)))]
+    lines += map(_markdown_row, evenly(rows, NUM_ROWS_SHOWN))
+    for board in tensorboards(trainer):
+        board.add_text(name, "\n".join(lines), trainer.global_step)
+
+
+def _markdown_row(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """Return ``count`` of the items, at most all, spread evenly over them."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

@@ -146,6 +146,6 @@ def test_a_stage_counts_by_its_identity():
 def test_the_code_behind_each_is_told_apart(base):
     assert "pretzel.training.module" in base.code.modules
     assert "callbacks.ema" in base.code.modules
-    assert "callbacks.vqa" not in base.code.modules
-    assert "callbacks.vqa" in base.measuring_code.modules
+    assert "callbacks.vqa_accuracy" not in base.code.modules
+    assert "callbacks.vqa_accuracy" in base.measuring_code.modules
     assert "torch" in base.code.versions

@@ -9,9 +9,9 @@ from torch import Tensor
 from world import draw, make_trainer
 
 from callbacks import JudgeTraining
-from callbacks.judge import load_judge
-from callbacks.judge_export import main
-from callbacks.judge_training import IGNORED, labels
+from callbacks.easy_vqa.judge import load_judge
+from callbacks.easy_vqa.judge_export import main
+from callbacks.easy_vqa.judge_training import IGNORED, labels
 from datamodules import Captions, EasyVQA, WebDatasetDataModule
 from pretzel.errors import UserError
 from pretzel.sequence.document import DocumentBatch, caption_document, question_document

@@ -19,7 +19,7 @@ from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
 
 from callbacks import OwnDrawings
 from callbacks.drawing_questions import QUESTIONS, draw_and_ask, read_and_ask
-from callbacks.judge import COLOURS, SHAPES, read_caption
+from callbacks.easy_vqa.judge import COLOURS, SHAPES, read_caption
 from callbacks.own_drawings import AskedOfDrawing, agreements, contradiction
 from datamodules import EasyVQA
 from pretzel.errors import UserError

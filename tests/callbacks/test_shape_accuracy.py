@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from world import draw
 
 from callbacks import ShapeAccuracy
-from callbacks.judge import (
+from callbacks.easy_vqa.judge import (
     COLOURS,
     SHAPES,
     Judge,
@@ -19,7 +19,7 @@ from callbacks.judge import (
     save_judge,
     to_judge_size,
 )
-from callbacks.shapes import count_shapes
+from callbacks.easy_vqa.shape_accuracy import count_shapes
 from datamodules import EasyVQA
 from pretzel.errors import UserError
 
@@ -176,9 +176,9 @@ def test_shipped_judge_is_small_frozen_and_hashed(tmp_path: Path) -> None:
     assert all(torch.equal(value, state[name]) for name, value in judge.state_dict().items())
 
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(UserError, match=r"have SHA-256 .* but judge.safetensors.sha256 says"):
+    with pytest.raises(UserError, match=r"has sha256 .* but judge.safetensors.sha256 says"):
         load_judge(path)
-    with pytest.raises(UserError, match=r"nowhere.safetensors' does not exist"):
+    with pytest.raises(UserError, match=r"no file .*nowhere.safetensors"):
         load_judge(tmp_path / "nowhere.safetensors")
 
 

@@ -8,7 +8,7 @@ import pytest
 from world import Known, KnownData, Recaller, draw, evaluate, known_samples, make_trainer
 
 from callbacks import VQAAccuracy
-from callbacks.vqa import Asked, BlindBaseline, accuracies, choose_questions
+from callbacks.vqa_accuracy import Asked, BlindBaseline, accuracies, choose_questions
 from datamodules import EasyVQA, Split
 from pretzel.errors import UserError
 

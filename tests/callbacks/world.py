@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from callbacks.judge import COLOURS, SHAPES
+from callbacks.easy_vqa.judge import COLOURS, SHAPES
 from pretzel.rng import stream
 from pretzel.sequence.document import DocumentBatch, caption_document
 

@@ -1,35 +1,34 @@
 """A small classifier of coloured shapes, trained on the real easy-VQA images.
 
-It judges generated images (:mod:`callbacks.shapes`) and lends its features to FID and KID
-(:class:`callbacks.features.JudgeFeatures`). Its weights are shipped;
+It judges generated images (:mod:`callbacks.easy_vqa.shape_accuracy`) and lends its features to FID
+and KID (:mod:`callbacks.easy_vqa.judge_features`). Its weights are shipped;
 ``ablations/stages/judge.yaml`` says how they are rebuilt.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load as load_safetensors
+from safetensors.torch import load_file
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from typing_extensions import override
 
-from pretzel.errors import UserError
+from pretzel.files.checked import checked_sha256, save_sha256
 
 COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")
+SHIPPED_JUDGE = Path(__file__).with_name("judge.safetensors")
 SIZE = 32
 """Side of the square the judge looks at, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """What a caption says about an image; None where it says nothing.
+    """Colour and shape that a caption names; None where it names none.
 
     Attributes:
         colour: Index into :data:`COLOURS`.
@@ -61,7 +60,7 @@ def read_caption(caption: str) -> Appearance:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the judge sees in images.
+    """Colour and shape of images, by the judge.
 
     Attributes:
         colour: Index into :data:`COLOURS` for each image.
@@ -73,7 +72,7 @@ class Verdict:
 
 
 def to_judge_size(images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 32 32"]:
-    """Resize to what the judge looks at: area averages downwards, bilinear upwards."""
+    """Resize images for the judge: area averages downwards, bilinear upwards."""
     if images.shape[-2] >= SIZE and images.shape[-1] >= SIZE:
         return adaptive_avg_pool2d(images, SIZE)
     return interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False)
@@ -142,11 +141,8 @@ def save_judge(state: Mapping[str, Tensor], path: Path) -> str:
     Returns:
         The SHA-256 of the file.
     """
-    blob = save_safetensors({name: t.half().contiguous() for name, t in state.items()})
-    digest = hashlib.sha256(blob).hexdigest()
-    path.write_bytes(blob)
-    path.with_name(path.name + ".sha256").write_text(f"{digest}  {path.name}\n")
-    return digest
+    path.write_bytes(save_safetensors({name: t.half().contiguous() for name, t in state.items()}))
+    return save_sha256(path)
 
 
 def load_judge(path: Path | None = None) -> Judge:
@@ -158,19 +154,8 @@ def load_judge(path: Path | None = None) -> Judge:
     Raises:
         UserError: If a file is missing or the hash differs.
     """
-    path = Path(str(files("callbacks"))) / "judge.safetensors" if path is None else path
-    record = path.with_name(path.name + ".sha256")
-    for file in (path, record):
-        if not file.is_file():
-            raise UserError(f"the judge's file {str(file)!r} does not exist")
-    blob = path.read_bytes()
-    expected, found = record.read_text().split()[0], hashlib.sha256(blob).hexdigest()
-    if found != expected:
-        raise UserError(
-            f"the judge's weights {str(path)!r} have SHA-256 {found[:12]}..., but "
-            f"{record.name} says {expected[:12]}...: restore both files from the repository, or "
-            "rebuild them with ablations/stages/judge.yaml"
-        )
+    path = SHIPPED_JUDGE if path is None else path
+    checked_sha256(path, needs_hash=True)
     judge = Judge()
-    judge.load_state_dict({name: t.float() for name, t in load_safetensors(blob).items()})
+    judge.load_state_dict({name: t.float() for name, t in load_file(path).items()})
     return judge.requires_grad_(False).eval()

@@ -15,7 +15,6 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 )
 from typing_extensions import override
 
-from callbacks.judge import SIZE, Judge, load_judge
 from pretzel.errors import UserError
 from pretzel.generation.pictures import to_uint8
 
@@ -30,7 +29,7 @@ class FeatureExtractor(nn.Module, ABC):
     the rank that measures, so that a configuration can be planned without it.
 
     Attributes:
-        num_features: Length of a feature vector; :class:`callbacks.distances.FID` finds it out.
+        num_features: Length of a feature vector; :class:`callbacks.fid_kid.FID` finds it out.
     """
 
     num_features: int
@@ -38,7 +37,7 @@ class FeatureExtractor(nn.Module, ABC):
     @property
     @abstractmethod
     def suffix(self) -> str:
-        """What is appended to a metric's name; empty for the standard extractor alone."""
+        """Suffix of the metric's name; empty for the standard extractor alone."""
 
     @abstractmethod
     def prepare(self) -> None:
@@ -127,35 +126,6 @@ class Inception(FeatureExtractor):
         assert self.network is not None, "prepare() comes first"
         features: Tensor = self.network(to_uint8(images))[0]
         return features
-
-
-class JudgeFeatures(FeatureExtractor):
-    """The 64 penultimate features of the shipped easy-VQA judge; needs no download."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.judge: Judge | None = None
-
-    @property
-    @override
-    def suffix(self) -> str:
-        return "_judge"
-
-    @override
-    def prepare(self) -> None:
-        if self.judge is None:
-            self.judge = load_judge()
-
-    @override
-    def describe(self) -> str:
-        self.prepare()
-        assert self.judge is not None
-        return f"easy-VQA judge, state {fingerprint(self.judge)}, area average to {SIZE}x{SIZE}"
-
-    @override
-    def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
-        assert self.judge is not None, "prepare() comes first"
-        return self.judge.features(images)
 
 
 class ModuleFeatures(FeatureExtractor):

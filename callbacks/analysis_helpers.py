@@ -1,4 +1,4 @@
-"""What the analyses of a Pretzel share: which model, whose hooks, which questions."""
+"""Helpers of the analyses of a Pretzel: the model, hooks, batches of questions."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.hooks import RemovableHandle
 
 from callbacks.protocols import EvaluationSample, HasLikelihood, evaluation_samples, lacks
-from callbacks.reporting import Stage
+from callbacks.reporting import Stage, evenly
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.model import Pretzel
 from pretzel.sequence.document import DocumentBatch, question_document
@@ -62,12 +62,11 @@ def question_batches(
         limit: Samples over all ranks, evenly spread; None for all.
         batch_size: Samples in a batch.
     """
-    asked = [s for s in evaluation_samples(trainer, stage, "the analysis") if s.questions]
-    count = len(asked) if limit is None else min(limit, len(asked))
-    spread = [asked[i * len(asked) // count] for i in range(count)]
-    mine = spread[trainer.global_rank :: trainer.world_size]
-    for start in range(0, len(mine), batch_size):
-        yield _batch(mine[start : start + batch_size]).to(module.device)
+    usable = [s for s in evaluation_samples(trainer, stage, "the analysis") if s.questions]
+    spread = evenly(usable, len(usable) if limit is None else limit)
+    of_rank = spread[trainer.global_rank :: trainer.world_size]
+    for start in range(0, len(of_rank), batch_size):
+        yield _batch(of_rank[start : start + batch_size]).to(module.device)
 
 
 def _batch(samples: Sequence[EvaluationSample]) -> DocumentBatch:

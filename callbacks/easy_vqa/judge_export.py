@@ -1,6 +1,6 @@
-"""Turn a checkpoint of :class:`callbacks.judge_training.JudgeTraining` into the file that ships.
+"""Turn a checkpoint of :mod:`callbacks.easy_vqa.judge_training` into the file that ships.
 
-``python -m callbacks.judge_export runs/judge/last.ckpt callbacks/judge.safetensors``
+``python -m callbacks.easy_vqa.judge_export CHECKPOINT callbacks/easy_vqa/judge.safetensors``
 """
 
 import argparse
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from callbacks.judge import Judge, save_judge
+from callbacks.easy_vqa.judge import Judge, save_judge
 from pretzel.errors import UserError
 
 
@@ -36,9 +36,9 @@ def main(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Export a trained judge.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("output", type=Path)
-    given = parser.parse_args(args)
+    namespace = parser.parse_args(args)
     try:
-        print(export(given.checkpoint, given.output))
+        print(export(namespace.checkpoint, namespace.output))
     except UserError as error:
         parser.error(str(error))
 

@@ -1,4 +1,4 @@
-"""How much each skip adds to the stream it enters, and in which direction (arXiv 2605.08029)."""
+"""Size and direction of what each skip adds to the stream it enters (arXiv 2605.08029)."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from callbacks.analysis_pass import analysed_model, before_text, hooked, question_batches, run
+from callbacks.analysis_helpers import analysed_model, before_text, hooked, question_batches, run
 from callbacks.evaluation import BatchEvaluation, Evaluation, check_counts
 from callbacks.protocols import HasEvaluationSamples, datamodule_of
 from callbacks.reporting import Stage, gather
@@ -42,8 +42,8 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
     target is zero has no ratio, one where either is zero no alignment: a skip that adds nothing
     has ratio 0 and no alignment. In ``test`` the names begin with ``test/``.
 
-    Measured is what the evaluation step itself runs, by hooks that live until the interleaving has
-    returned; training steps know nothing of it. Evaluation batches of captions hold no answers:
+    Hooks that live until the interleaving has returned measure what the evaluation step itself
+    runs; training steps have none. Evaluation batches of captions hold no answers:
     images with questions from the datamodule are run as well, for ``answer`` alone.
 
     Args:
@@ -92,8 +92,9 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
         kwargs: Mapping[str, Tensor | None],
     ) -> None:
         assert isinstance(skip, SkipConnection)
-        given = dict(zip(("target", "source", "where"), args, strict=False)) | dict(kwargs)
-        target, source, where = given["target"], given["source"], given.get("where")
+        arguments = dict(zip(("target", "source", "where"), args, strict=False)) | dict(kwargs)
+        target, source = arguments["target"], arguments["source"]
+        where = arguments.get("where")
         assert target is not None
         assert source is not None
         if any(counted.shape != target.shape[:2] for counted in kinds.values()):
@@ -132,7 +133,7 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
                 total, count = (math.fsum(values) for values in zip(*rows, strict=True))
                 if count:
                     name = f"{prefix}analysis/{key}_{column}"
-                    # The mean over ranks of equal values, as in log_values.
+                    # The mean over ranks of equal values, as in log_values
                     pl_module.log(name, total / count, batch_size=1, sync_dist=True)
 
     # The pass of the evaluation step
@@ -199,8 +200,8 @@ def position_sums(
     """Return sum and count over chosen positions: of ratios, then of cosines.
 
     Args:
-        added: What a skip adds.
-        target: What it is added to.
+        added: The contribution of a skip.
+        target: The states that it is added to.
         chosen: Positions that count.
     """
     wide = at_least_float32(target)

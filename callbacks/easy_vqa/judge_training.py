@@ -1,9 +1,10 @@
-"""Train the judge of :mod:`callbacks.judge`; ``ablations/stages/judge.yaml`` is its recipe.
+r"""Train the judge of easy-VQA; ``ablations/stages/judge.yaml`` is its recipe.
 
-The weights in the repository come from these two commands (the folder of the run as printed)::
+The shipped weights come from these two commands (the folder of the run as printed)::
 
     pretzel fit -c ablations/stages/judge.yaml
-    python -m callbacks.judge_export runs/judge/last.ckpt callbacks/judge.safetensors
+    python -m callbacks.easy_vqa.judge_export runs/judge/last.ckpt \
+        callbacks/easy_vqa/judge.safetensors
 """
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 from typing_extensions import override
 
-from callbacks.judge import Judge, read_caption
+from callbacks.easy_vqa.judge import Judge, read_caption
 from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence.document import DocumentBatch, Text
@@ -60,8 +61,8 @@ class JudgeTraining(LightningModule):
         logits = self.judge(images)
         loss = sum(
             (
-                cross_entropy(found, truth, ignore_index=IGNORED, reduction="sum")
-                for found, truth in zip(logits, (colour, shape), strict=True)
+                cross_entropy(head, truth, ignore_index=IGNORED, reduction="sum")
+                for head, truth in zip(logits, (colour, shape), strict=True)
             ),
             start=images.new_zeros(()),
         ) / len(images)
@@ -116,7 +117,7 @@ def labels(batch: DocumentBatch) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     Raises:
         UserError: If a document does not consist of one caption and one image.
     """
-    found = []
+    appearances = []
     for document in batch.documents:
         texts = [s.content for s in document.segments if isinstance(s, Text)]
         if len(texts) != 1 or document.num_images != 1:
@@ -124,8 +125,8 @@ def labels(batch: DocumentBatch) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
                 "JudgeTraining needs documents of one caption and one image, but "
                 f"{document.key!r} has {len(texts)} texts and {document.num_images} images"
             )
-        found.append(read_caption(texts[0]))
+        appearances.append(read_caption(texts[0]))
     device = batch.images.device
-    colour = [IGNORED if a.colour is None else a.colour for a in found]
-    shape = [IGNORED if a.shape is None else a.shape for a in found]
+    colour = [IGNORED if a.colour is None else a.colour for a in appearances]
+    shape = [IGNORED if a.shape is None else a.shape for a in appearances]
     return torch.tensor(colour, device=device), torch.tensor(shape, device=device)

@@ -1,9 +1,10 @@
-"""Guards that stop a run which cannot recover."""
+"""Guard that stops a run whose loss is NaN or infinite."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from callbacks.evaluation import check_counts
 from pretzel.errors import UserError
 
 
@@ -22,10 +23,7 @@ class NonFiniteGuard(Callback):
     """
 
     def __init__(self, every_n_batches: int = 1) -> None:
-        if every_n_batches < 1:
-            raise UserError(
-                f"NonFiniteGuard: every_n_batches must be at least 1, got {every_n_batches}"
-            )
+        check_counts("NonFiniteGuard", every_n_batches=every_n_batches)
         self.every_n_batches = every_n_batches
 
     @override

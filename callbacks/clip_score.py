@@ -13,7 +13,7 @@ from torchmetrics.multimodal.clip_score import CLIPScore as TorchmetricsCLIPScor
 from transformers import AutoModel, AutoProcessor, CLIPModel
 from typing_extensions import override
 
-from callbacks.features import fingerprint
+from callbacks.feature_extractors import fingerprint
 from callbacks.generation_metric import GenerationMetric
 from pretzel.errors import UserError
 from pretzel.generation.pictures import to_uint8
@@ -71,10 +71,6 @@ class CLIPScore(GenerationMetric):
     def describe(self) -> str:
         assert self._metric is not None, "prepare() comes first"
         return f"{self.name}: {self.model}, state {fingerprint(self._metric.model)}, its processor"
-
-    @override
-    def accepts(self, prompt: str) -> bool:
-        return True
 
     @override
     def reset(self) -> None:

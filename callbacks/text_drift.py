@@ -1,4 +1,4 @@
-"""How far the text behaviour of the model has moved from that of its frozen language model."""
+"""Divergence of the model's text predictions from those of its frozen language model."""
 
 import math
 
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from typing_extensions import override
 
-from callbacks.analysis_pass import analysed_model, before_text, hooked, question_batches, run
+from callbacks.analysis_helpers import analysed_model, before_text, hooked, question_batches, run
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.protocols import evaluation_samples, split_of_stage
 from callbacks.reporting import Stage, gather, log_values
@@ -139,7 +139,7 @@ def _compared(model: Pretzel, module: LightningModule, batch: DocumentBatch) -> 
         assert out.text is not None
         with torch.no_grad():
             y = own[0] if own else interleaving.run_vlm(inputs, model.vlm, None)
-            assert y is not None  # what is seen of images is in the inputs
+            assert y is not None  # whole images: their vision input is in the inputs
             targets = packed.targets[is_text]
             sums.append(drift_sums(interleaving, model.vlm, y[is_text], out.text[is_text], targets))
 
@@ -165,7 +165,7 @@ def drift_sums(
         interleaving: Gives the logits.
         vlm: The frozen model.
         frozen: Its own states before each token.
-        moved: What the language head reads in the model; its likelihood comes first.
+        moved: The states that the language head reads in the model; its likelihood comes first.
         targets: The tokens.
     """
     sums = torch.zeros(4, device=targets.device)
@@ -173,6 +173,7 @@ def drift_sums(
     for p_states, q_states, tokens in parts:
         log_p = interleaving.logits(p_states, vlm).float().log_softmax(dim=-1)
         log_q = interleaving.logits(q_states, vlm).float().log_softmax(dim=-1)
+        # KL(p || q) = sum_v p(v) (log p(v) - log q(v))
         kl = (log_p.exp() * (log_p - log_q)).sum()
         nll = [-x.gather(-1, tokens[:, None]).sum() for x in (log_q, log_p)]
         sums += torch.stack([kl, *nll, kl.new_tensor(float(len(tokens)))])

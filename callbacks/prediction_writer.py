@@ -1,4 +1,4 @@
-"""Writes what `pretzel predict` generates."""
+"""Writes the images that `pretzel predict` generates."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ class PredictionWriter(Callback):
 
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # asks all ranks, of which some may have fewer batches than others
+        # log_dir is an exchange of all ranks; of batches some may have fewer than others
         log_dir = trainer.log_dir or trainer.default_root_dir
         self._folder = Path(self.folder) if self.folder else Path(log_dir) / "predictions"
         try:
@@ -52,8 +52,8 @@ class PredictionWriter(Callback):
         pl_module: LightningModule,
         outputs: Any,
         batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         assert isinstance(batch, DocumentBatch)
         assert isinstance(outputs, Tensor)

@@ -18,16 +18,16 @@ from pretzel.generation.pictures import pictures, sheet
 
 
 class SampleGrid(Evaluation):
-    """Draw the same prompts with the same noise at every evaluation.
+    """Generate images of the same prompts with the same noise at every evaluation.
 
     Writes ``<log_dir>/samples/step-00001000.png`` (``test-step-...`` when testing) and, where
-    TensorBoard runs, the image ``<stage>/samples``. All ranks wait for rank zero, which draws.
+    TensorBoard runs, the image ``<stage>/samples``. All ranks wait for rank zero, which samples.
 
     Args:
-        prompts: What to draw; None takes the first different captions of the evaluation samples.
+        prompts: Prompts; None takes the first different captions of the evaluation samples.
         num_images: Number of pictures; prompts are repeated where there are fewer.
         columns: Pictures in a row.
-        every_n_validations: Draw at every n-th validation of a fit; tests always draw.
+        every_n_validations: Generate at every n-th validation of a fit; tests always do.
 
     Raises:
         UserError: If a number is below 1, no prompt can be had, or the module cannot sample.
@@ -79,10 +79,10 @@ class SampleGrid(Evaluation):
 
 
 def _first_captions(samples: Iterable[EvaluationSample], number: int) -> list[str]:
-    found: dict[str, None] = {}  # a set that keeps the order
+    captions: dict[str, None] = {}  # a set that keeps the order
     for sample in samples:
         if sample.caption:
-            found[sample.caption] = None
-        if len(found) == number:
+            captions[sample.caption] = None
+        if len(captions) == number:
             break
-    return list(found)
+    return list(captions)

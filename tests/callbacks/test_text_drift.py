@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from test_analysis import (
+from test_skip_analysis import (
     analysed,
     answers,
     asked_batches,
@@ -19,7 +19,7 @@ from test_analysis import (
 )
 from tiny import perturb, tiny_module
 
-from callbacks.drift import TextDrift
+from callbacks.text_drift import TextDrift
 from pretzel.errors import UserError
 from pretzel.interleave import GatedSkip, ZeroSkip
 
@@ -80,5 +80,5 @@ def test_links_inside_the_language_model_are_left_out_of_the_reference(tmp_path:
 def test_without_a_question_on_any_rank_nothing_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("callbacks.drift.question_batches", lambda *_: iter(()))
+    monkeypatch.setattr("callbacks.text_drift.question_batches", lambda *_: iter(()))
     assert analysed(tmp_path, moved(), TextDrift()) == {}

@@ -12,7 +12,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
-import callbacks.features
+import callbacks.feature_extractors
 from callbacks import FID, KID, Inception, JudgeFeatures, ModuleFeatures
 from callbacks.generation_metric import ReferenceMetric
 from datamodules import EasyVQA
@@ -189,7 +189,7 @@ def test_missing_inception_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
     def offline(*args: object, **kwargs: object) -> None:
         raise URLError("no route")
 
-    monkeypatch.setattr(callbacks.features, "load_state_dict_from_url", offline)
+    monkeypatch.setattr(callbacks.feature_extractors, "load_state_dict_from_url", offline)
     with pytest.raises(UserError, match=r"cannot be downloaded .*no route.* give its local path"):
         Inception().prepare()
 
@@ -205,7 +205,7 @@ def test_inception_reads_a_local_file_and_gives_torch_fidelitys_features(
     path = tmp_path / "weights.pth"
     torch.save(network.state_dict(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    monkeypatch.setattr(callbacks.features, "INCEPTION_SHA256", digest)
+    monkeypatch.setattr(callbacks.feature_extractors, "INCEPTION_SHA256", digest)
 
     extractor = Inception(str(path))
     extractor.prepare()

@@ -1,6 +1,7 @@
 """FID and KID between generated and real images, on torchmetrics."""
 
 import warnings
+from abc import ABC
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,36 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from typing_extensions import override
 
-from callbacks.features import FeatureExtractor
+from callbacks.evaluation import check_counts
+from callbacks.feature_extractors import FeatureExtractor
 from callbacks.generation_metric import ReferenceMetric
 from pretzel.errors import UserError
 
 
-class FID(ReferenceMetric):
+class _FeatureDistance(ReferenceMetric, ABC):
+    def __init__(self, prefix: str, extractor: FeatureExtractor) -> None:
+        self.extractor = extractor
+        self.name = f"{prefix}{extractor.suffix}"
+
+    @override
+    def prepare(self, device: torch.device) -> None:
+        self.extractor.prepare()
+        self.extractor.to(device)
+
+    @override
+    def facts(self) -> dict[str, dict[str, Any]]:
+        return {self.name: {"extractor": self.extractor.describe()}}
+
+    @override
+    def describe(self) -> str:
+        return f"{self.name}: {self.extractor.describe()}"
+
+    def _counted(self, values: dict[str, float], n: int, n_real: int) -> dict[str, float]:
+        """Return values with the numbers of generated and real images that they come from."""
+        return values | {f"{self.name}_n": float(n), f"{self.name}_n_real": float(n_real)}
+
+
+class FID(_FeatureDistance):
     r"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017, equation 6).
 
     ``||m - m'||^2 + tr(C + C' - 2 (C C')^(1/2))``. Named ``fid`` with the standard Inception and
@@ -28,14 +53,12 @@ class FID(ReferenceMetric):
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
-        self.extractor = extractor
-        self.name = f"fid{extractor.suffix}"
+        super().__init__("fid", extractor)
         self._metric: FrechetInceptionDistance | None = None
 
     @override
     def prepare(self, device: torch.device) -> None:
-        self.extractor.prepare()
-        self.extractor.to(device)
+        super().prepare(device)
         if self._metric is not None:
             self._metric.to(device)
 
@@ -51,18 +74,6 @@ class FID(ReferenceMetric):
                 sync_on_compute=False,  # it lives on rank zero alone
             ).to(images.device)
         return self._metric
-
-    @override
-    def facts(self) -> dict[str, dict[str, Any]]:
-        return {self.name: {"extractor": self.extractor.describe()}}
-
-    @override
-    def describe(self) -> str:
-        return f"{self.name}: {self.extractor.describe()}"
-
-    @override
-    def accepts(self, prompt: str) -> bool:
-        return True
 
     @override
     def reset(self) -> None:
@@ -91,14 +102,11 @@ class FID(ReferenceMetric):
             raise UserError(
                 f"{self.name} needs at least 2 generated and 2 real images, got {n} and {n_real}"
             )
-        return {
-            self.name: float(self._metric.compute()),
-            f"{self.name}_n": float(n),
-            f"{self.name}_n_real": float(n_real),
-        }
+        # ||m - m'||^2 + tr(C + C' - 2 (C C')^(1/2)): Heusel et al. 2017, equation 6
+        return self._counted({self.name: float(self._metric.compute())}, n, n_real)
 
 
-class KID(ReferenceMetric):
+class KID(_FeatureDistance):
     """Squared MMD with a cubic kernel between features (Bińkowski et al. 2018, section 3.1).
 
     Unbiased, so it may be negative. The mean over random subsets is ``kid`` (``kid_<extractor>``)
@@ -114,13 +122,11 @@ class KID(ReferenceMetric):
     def __init__(
         self, extractor: FeatureExtractor, subsets: int = 50, subset_size: int = 100, seed: int = 0
     ) -> None:
-        if subsets < 1:
-            raise UserError(f"KID: subsets must be at least 1, got {subsets}")
+        check_counts("KID", subsets=subsets)
         if subset_size < 2:
             raise UserError(f"KID: subset_size must be at least 2, got {subset_size}")
-        self.extractor = extractor
+        super().__init__("kid", extractor)
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
-        self.name = f"kid{extractor.suffix}"
         self._metric: KernelInceptionDistance | None = None
         self._n = self._n_real = 0
 
@@ -131,9 +137,8 @@ class KID(ReferenceMetric):
 
     @override
     def prepare(self, device: torch.device) -> None:
+        super().prepare(device)
         if self._metric is None:
-            self.extractor.prepare()
-            self.extractor.to(device)
             with warnings.catch_warnings():  # that it keeps features in memory is known
                 warnings.simplefilter("ignore", UserWarning)
                 self._metric = KernelInceptionDistance(
@@ -144,18 +149,6 @@ class KID(ReferenceMetric):
                     sync_on_compute=False,  # it lives on rank zero alone
                 )
         self._metric.to(device)
-
-    @override
-    def facts(self) -> dict[str, dict[str, Any]]:
-        return {self.name: {"extractor": self.extractor.describe()}}
-
-    @override
-    def describe(self) -> str:
-        return f"{self.name}: {self.extractor.describe()}"
-
-    @override
-    def accepts(self, prompt: str) -> bool:
-        return True
 
     @override
     def reset(self) -> None:
@@ -190,9 +183,5 @@ class KID(ReferenceMetric):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             mean, std = self._kid.compute()
-        return {
-            self.name: float(mean),
-            f"{self.name}_std": float(std),
-            f"{self.name}_n": float(self._n),
-            f"{self.name}_n_real": float(self._n_real),
-        }
+        values = {self.name: float(mean), f"{self.name}_std": float(std)}
+        return self._counted(values, self._n, self._n_real)

@@ -1,4 +1,4 @@
-"""Are generated easy-VQA images what their captions say?"""
+"""Accuracy of colour, shape and number of shapes in generated easy-VQA images."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from scipy import ndimage
 from torch import Tensor
 from typing_extensions import override
 
+from callbacks.easy_vqa.judge import Judge, load_judge, read_caption
 from callbacks.generation_metric import GenerationMetric
-from callbacks.judge import Judge, load_judge, read_caption
 
 FOREGROUND = 0.7
 """A pixel belongs to a shape if its smallest channel, in [0, 1], is below this.
@@ -77,9 +77,9 @@ class ShapeAccuracy(GenerationMetric):
         assert self._judge is not None, "prepare() comes first"
         verdict = self._judge.judge(images.to(self._device))
         colours, shapes = verdict.colour.tolist(), verdict.shape.tolist()
-        wanted = [read_caption(prompt) for prompt in prompts]
-        self._colour += [w.colour == found for w, found in zip(wanted, colours, strict=True)]
-        self._shape += [w.shape == found for w, found in zip(wanted, shapes, strict=True)]
+        captions = [read_caption(prompt) for prompt in prompts]
+        self._colour += [c.colour == colour for c, colour in zip(captions, colours, strict=True)]
+        self._shape += [c.shape == shape for c, shape in zip(captions, shapes, strict=True)]
         self._single += [count == 1 for count in count_shapes(images)]
 
     @override

@@ -13,8 +13,8 @@ from tiny import TRANSFORMER, caption_batch, images, joined, perturb, question_b
 from torch.utils.data import DataLoader
 from world import Known, Recaller, make_trainer
 
-from callbacks.analysis import SkipAnalysis
-from callbacks.drift import TextDrift
+from callbacks.skip_analysis import SkipAnalysis
+from callbacks.text_drift import TextDrift
 from pretzel.errors import UserError
 from pretzel.flow import DeepStream
 from pretzel.interleave import GatedSkip, RandomSkip, Stacked, Unconditional, ZeroSkip

@@ -1,4 +1,4 @@
-"""Accuracy of answers to questions about images, beside what questions alone give away."""
+"""Accuracy of answers to questions about images, beside that of a baseline without images."""
 
 import math
 from collections import Counter, defaultdict
@@ -18,20 +18,18 @@ from callbacks.protocols import (
     lacks,
     split_of_stage,
 )
-from callbacks.reporting import Stage, gather, log_values, tensorboards
+from callbacks.reporting import Stage, evenly, gather, log_values, show_table
 from pretzel.errors import UserError
 
 YES_NO = ("yes", "no")
-NUM_SHOWN = 32
-"""Wrong answers shown in TensorBoard at each evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """One question that was asked.
+class AnsweredQuestion:
+    """One question about a sample, and the answer given.
 
     Attributes:
-        key: Sample it was asked about.
+        key: Sample that the question is about.
         question: The question.
         truth: The right answer.
         answer: The answer given.
@@ -70,16 +68,16 @@ class BlindBaseline:
         return self._answers.get(question, self._default)
 
 
-def accuracies(asked: Sequence[Asked], prefix: str) -> dict[str, float]:
+def accuracies(answered: Sequence[AnsweredQuestion], prefix: str) -> dict[str, float]:
     """Return exact-match accuracy over all, yes/no and open questions.
 
     A question is a yes/no question when its true answer is yes or no. Groups without questions
     are left out.
     """
     groups = {
-        prefix: list(asked),
-        f"{prefix}_yes_no": [a for a in asked if a.truth in YES_NO],
-        f"{prefix}_open": [a for a in asked if a.truth not in YES_NO],
+        prefix: list(answered),
+        f"{prefix}_yes_no": [a for a in answered if a.truth in YES_NO],
+        f"{prefix}_open": [a for a in answered if a.truth not in YES_NO],
     }
     return {
         name: sum(a.answer == a.truth for a in group) / len(group)
@@ -154,19 +152,25 @@ class VQAAccuracy(Evaluation):
         samples = list(evaluation_samples(trainer, stage, "VQAAccuracy"))
         chosen = choose_questions(samples, limit)
         rank_zero_info(f"VQAAccuracy: {sum(len(q) for _, q in chosen)} questions")
-        mine = chosen[trainer.global_rank :: trainer.world_size]
-        answered = [asked for batch in self._batches(mine) for asked in _ask(module, batch)]
-        asked = [a for share in gather(trainer, answered) for a in share]
-        values = accuracies(asked, "vqa") | {"vqa_n": float(len(asked))}
+        of_rank = chosen[trainer.global_rank :: trainer.world_size]
+        own = [answer for batch in self._batches(of_rank) for answer in _ask(module, batch)]
+        answered = [answer for share in gather(trainer, own) for answer in share]
+        values = accuracies(answered, "vqa") | {"vqa_n": float(len(answered))}
         if self.blind_baseline:
             if self._blind is None:
-                known = evaluation_samples(trainer, "train", "VQAAccuracy")
-                self._blind = BlindBaseline([pair for sample in known for pair in sample.questions])
-            guesses = [replace(a, answer=self._blind.answer(a.question)) for a in asked]
+                train = evaluation_samples(trainer, "train", "VQAAccuracy")
+                self._blind = BlindBaseline([pair for sample in train for pair in sample.questions])
+            guesses = [replace(a, answer=self._blind.answer(a.question)) for a in answered]
             values |= accuracies(guesses, "vqa_blind")
         log_values(pl_module, stage, values)
-        for board in tensorboards(trainer):
-            board.add_text(f"{stage}/wrong_answers", _table(asked), trainer.global_step)
+        wrong = [a for a in answered if a.answer != a.truth]
+        show_table(
+            trainer,
+            f"{stage}/wrong_answers",
+            f"{len(wrong)} of {len(answered)} wrong",
+            ("sample", "question", "answer", "truth"),
+            [(a.key, a.question, a.answer or "(empty)", a.truth) for a in wrong],
+        )
 
     def _batches(self, chosen: Sequence["_Chosen"]) -> Iterator[list["_Chosen"]]:
         batch: list[_Chosen] = []
@@ -187,25 +191,24 @@ _Chosen = tuple[EvaluationSample, list[tuple[str, str]]]
 
 def choose_questions(samples: Sequence[EvaluationSample], limit: int | None) -> list[_Chosen]:
     """Return samples with the questions to ask: all, or ``limit`` from evenly spread samples."""
-    asked = [sample for sample in samples if sample.questions]
-    total = sum(len(sample.questions) for sample in asked)
+    usable = [sample for sample in samples if sample.questions]
+    total = sum(len(sample.questions) for sample in usable)
     if limit is None or limit >= total:
-        return [(sample, list(sample.questions)) for sample in asked]
+        return [(sample, list(sample.questions)) for sample in usable]
     # As many samples as are needed on average; the last one is cut, or more are taken at the end.
-    wanted = math.ceil(limit * len(asked) / total)
-    spread = [asked[i * len(asked) // wanted] for i in range(wanted)]
-    missing = [sample for sample in asked if all(sample is not s for s in spread)]
+    spread = evenly(usable, math.ceil(limit * len(usable) / total))
+    missing = [sample for sample in usable if all(sample is not s for s in spread)]
     chosen: list[_Chosen] = []
-    left = limit
+    remaining = limit
     for sample in [*spread, *missing]:
-        if left == 0:
+        if remaining == 0:
             break
-        chosen.append((sample, list(sample.questions[:left])))
-        left -= len(chosen[-1][1])
+        chosen.append((sample, list(sample.questions[:remaining])))
+        remaining -= len(chosen[-1][1])
     return chosen
 
 
-def _ask(module: Answerer, batch: Sequence[_Chosen]) -> list[Asked]:
+def _ask(module: Answerer, batch: Sequence[_Chosen]) -> list[AnsweredQuestion]:
     rows = [(sample, question, truth) for sample, pairs in batch for question, truth in pairs]
     counts = torch.tensor([len(pairs) for _, pairs in batch])
     images = torch.stack([sample.image for sample, _ in batch]).repeat_interleave(counts, 0)
@@ -216,20 +219,9 @@ def _ask(module: Answerer, batch: Sequence[_Chosen]) -> list[Asked]:
             f"answer() must return one answer a question: got {len(answers)} for {len(rows)}"
         )
     return [
-        Asked(key=sample.key, question=question, truth=truth, answer=answer.strip())
+        AnsweredQuestion(key=sample.key, question=question, truth=truth, answer=answer.strip())
         for (sample, question, truth), answer in zip(rows, answers, strict=True)
     ]
-
-
-def _table(asked: Sequence[Asked]) -> str:
-    wrong = [a for a in asked if a.answer != a.truth]
-    shown = [wrong[i * len(wrong) // NUM_SHOWN] for i in range(NUM_SHOWN)]
-    if len(wrong) <= NUM_SHOWN:
-        shown = wrong
-    lines = [f"{len(wrong)} of {len(asked)} wrong", "", "| sample | question | answer | truth |"]
-    lines.append("|---|---|---|---|")
-    lines += [f"| {a.key} | {a.question} | {a.answer or '(empty)'} | {a.truth} |" for a in shown]
-    return "\n".join(lines)
 
 
 def _answerer(module: LightningModule) -> Answerer:

@@ -1,0 +1,37 @@
+"""Features of the shipped easy-VQA judge, for FID and KID without a download."""
+
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import override
+
+from callbacks.easy_vqa.judge import SIZE, Judge, load_judge
+from callbacks.feature_extractors import FeatureExtractor, fingerprint
+
+
+class JudgeFeatures(FeatureExtractor):
+    """The 64 penultimate features of the shipped easy-VQA judge; needs no download."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.judge: Judge | None = None
+
+    @property
+    @override
+    def suffix(self) -> str:
+        return "_judge"
+
+    @override
+    def prepare(self) -> None:
+        if self.judge is None:
+            self.judge = load_judge()
+
+    @override
+    def describe(self) -> str:
+        self.prepare()
+        assert self.judge is not None
+        return f"easy-VQA judge, state {fingerprint(self.judge)}, area average to {SIZE}x{SIZE}"
+
+    @override
+    def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
+        assert self.judge is not None, "prepare() comes first"
+        return self.judge.features(images)
