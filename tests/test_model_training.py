@@ -132,10 +132,10 @@ def test_losses_average_over_images_and_over_tokens():
         flow = (-output.log_prob / DIMS - 0.5 * math.log(2 * math.pi)).sum() / 4
         text = output.token_nll.sum() / 6
         penalty = output.u.square().mean()
-    found = fit(trained, data)
-    assert found["train/nll_flow"] == pytest.approx(float(flow), rel=1e-5)
-    assert found["train/nll_text"] == pytest.approx(float(text), rel=1e-5)
-    assert found["train/loss"] == pytest.approx(float(flow + 0.5 * text), rel=1e-5)
+    actual = fit(trained, data)
+    assert actual["train/nll_flow"] == pytest.approx(float(flow), rel=1e-5)
+    assert actual["train/nll_text"] == pytest.approx(float(text), rel=1e-5)
+    assert actual["train/loss"] == pytest.approx(float(flow + 0.5 * text), rel=1e-5)
     penalised = fit(module(lr=0.0, latent_norm_penalty=0.3), data)
     assert penalised["train/loss"] == pytest.approx(
         float(flow + 0.5 * text + 0.3 * penalty), rel=1e-5
@@ -148,13 +148,13 @@ def test_a_token_counts_the_same_in_a_long_and_a_short_row():
     trained = module(lr=0.0)
     with torch.no_grad():
         nll = trained.pretzel(data, torch.zeros(2, 4, 12)).token_nll
-    found = fit(trained, data)["train/nll_text"]
+    actual = fit(trained, data)["train/nll_text"]
     assert len(nll) == 5
     noise = trained.pretzel.noise(2, 0, "noise", 0, 0)
     with torch.no_grad():
         nll = trained.pretzel(data, noise).token_nll
-    assert found == pytest.approx(float(nll.mean()), rel=1e-5)
-    assert found != pytest.approx(float((nll[0] + nll[1:].mean()) / 2), rel=1e-3)
+    assert actual == pytest.approx(float(nll.mean()), rel=1e-5)
+    assert actual != pytest.approx(float((nll[0] + nll[1:].mean()) / 2), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_a_token_counts_the_same_in_a_long_and_a_short_row():
 )
 def test_a_missing_kind_adds_nothing_and_every_parameter_takes_part(data, absent):
     trained = module(lr=0.0)
-    found = fit(trained, data)
-    assert absent not in found
+    actual = fit(trained, data)
+    assert absent not in actual
     weight = {"train/nll_flow": 1.0, "train/nll_text": 0.5}
     (present,) = set(weight) - {absent}
-    assert found["train/loss"] == pytest.approx(weight[present] * found[present], rel=1e-6)
+    assert actual["train/loss"] == pytest.approx(weight[present] * actual[present], rel=1e-6)
     for name, parameter in trained.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
@@ -202,9 +202,9 @@ def test_answers_belong_to_their_questions_whatever_the_order():
     trained, data = module(), given()
     rows = torch.tensor([3, 0, 3])
     questions, keys = ["what color is it?", "why?", "a shape?"], ["q", "c", "q"]
-    found = trained.answer(data.images[rows], questions, keys)
+    actual = trained.answer(data.images[rows], questions, keys)
     turned = trained.answer(data.images[rows.flip(0)], questions[::-1], keys[::-1])
-    assert found == turned[::-1]
+    assert actual == turned[::-1]
     assert trained.can_answer
     assert not module(TextPrefix).can_answer
 

@@ -56,10 +56,10 @@ def test_its_loss_is_the_mean_square_error_of_the_noised_batch(tmp_path):
     clean = module.pretzel.latent.encode(batch.images)
     estimate = module.denoiser(clean + 0.05 * noise, 0.05, lambda x: x)
     expected = (estimate - clean).square().mean()
-    found = fit(module, tmp_path, 1).callback_metrics
-    assert found["train/denoise"].item() == pytest.approx(expected.item(), rel=1e-4)
-    parts = found["train/nll_flow"] + 0.5 * found["train/nll_text"] + found["train/denoise"]
-    torch.testing.assert_close(found["train/loss"], parts)
+    actual = fit(module, tmp_path, 1).callback_metrics
+    assert actual["train/denoise"].item() == pytest.approx(expected.item(), rel=1e-4)
+    parts = actual["train/nll_flow"] + 0.5 * actual["train/nll_text"] + actual["train/denoise"]
+    torch.testing.assert_close(actual["train/loss"], parts)
 
 
 @pytest.mark.parametrize("clip", [{}, {"gradient_clip_val": 0.1}])
@@ -78,8 +78,8 @@ def test_the_flow_trains_as_it_would_without_one(tmp_path, clip, optimizer):
 def test_without_noise_a_learned_denoiser_has_nothing_to_learn(tmp_path):
     module = learned(noise=0.0)
     before = {name: value.clone() for name, value in module.denoiser.state_dict().items()}
-    found = fit(module, tmp_path, 1).callback_metrics
-    assert found["train/denoise"] == 0
+    actual = fit(module, tmp_path, 1).callback_metrics
+    assert actual["train/denoise"] == 0
     for name, value in module.denoiser.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -95,8 +95,8 @@ def test_a_batch_without_images_touches_it_all_the_same(tmp_path):
         for a in ("red", "blue")
     )
     batch = DocumentBatch(documents=text, images=torch.zeros(0, 3, 8, 8))
-    found = fit(learned(), tmp_path, 1, [batch], {"callbacks": [Looking()]}).callback_metrics
-    assert "train/denoise" not in found
+    actual = fit(learned(), tmp_path, 1, [batch], {"callbacks": [Looking()]}).callback_metrics
+    assert "train/denoise" not in actual
 
 
 def test_its_average_is_kept_too(tmp_path):
@@ -114,13 +114,13 @@ def test_its_average_is_kept_too(tmp_path):
 @pytest.fixture
 def files(tmp_path):
     """A checkpoint and exported weights, trained with a learned denoiser and without."""
-    found = {}
+    actual = {}
     for name, module in (("with", learned()), ("without", module_with(NoDenoiser()))):
         trainer = fit(module, tmp_path, 1)
         trainer.save_checkpoint(tmp_path / f"{name}.ckpt")
         module.export(tmp_path / f"{name}.safetensors")
-        found[name] = module
-    return tmp_path, found
+        actual[name] = module
+    return tmp_path, actual
 
 
 def same_flow(module, other):

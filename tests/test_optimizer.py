@@ -43,15 +43,15 @@ def steps(optimizer, module, number):
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 8, 24), (2, 24, 8)])
 def test_singular_values_come_to_about_one(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
-    found = orthogonalise(matrices, 10)
-    values = torch.linalg.svdvals(found)
+    actual = orthogonalise(matrices, 10)
+    values = torch.linalg.svdvals(actual)
     assert values.min() > 0.5
     assert values.max() < 1.5
     # the singular vectors stay: U^T X V is diagonal
     u, _, vt = torch.linalg.svd(matrices, full_matrices=False)
-    core = u.mT @ found @ vt.mT
+    core = u.mT @ actual @ vt.mT
     torch.testing.assert_close(core, torch.diag_embed(core.diagonal(dim1=1, dim2=2)))
-    torch.testing.assert_close(orthogonalise(1000 * matrices, 10), found)
+    torch.testing.assert_close(orthogonalise(1000 * matrices, 10), actual)
 
 
 def test_matrices_step_as_with_torchs_muon():

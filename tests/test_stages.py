@@ -152,14 +152,14 @@ def test_text_that_reads_the_deep_stream_is_trained_with_it(tmp_path):
 
 
 def test_losses_are_weighed(tmp_path):
-    found = {}
+    actual = {}
     for weights in ((1.0, 0.5), (2.0, 0.0), (0.0, 3.0)):
         module = tiny_module(flow_weight=weights[0], text_weight=weights[1])
         perturb(module)
         metrics = fit(module, tmp_path, 1, BOTH).callback_metrics
-        found[weights] = float(metrics["train/loss"])
+        actual[weights] = float(metrics["train/loss"])
         parts = float(metrics["train/nll_flow"]), float(metrics["train/nll_text"])
-        assert found[weights] == pytest.approx(
+        assert actual[weights] == pytest.approx(
             sum(w * part for w, part in zip(weights, parts, strict=True)), rel=1e-5
         )
 

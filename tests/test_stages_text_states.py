@@ -48,13 +48,13 @@ def scores(module, batch, states=None):
     x = module.pretzel.encode(batch.images, noise)
     module.zero_grad()
     if states is None:
-        found = module.pretzel.score(batch.documents, x)
+        actual = module.pretzel.score(batch.documents, x)
     else:
         with states.serving(module.pretzel):
-            found = module.pretzel.score(batch.documents, x)
-    found.log_prob.mean().backward()
+            actual = module.pretzel.score(batch.documents, x)
+    actual.log_prob.mean().backward()
     gradients = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
-    return found, gradients
+    return actual, gradients
 
 
 def counted(module, monkeypatch):
@@ -88,9 +88,9 @@ def test_losses_and_gradients_are_those_of_the_model(interleaving, tmp_path, mon
     shapes = counted(module, monkeypatch)
     states = started(module, tmp_path)
     for _ in range(2):
-        found, own = scores(module, batch, states)
-        torch.testing.assert_close(found.log_prob, expected.log_prob, rtol=1e-6, atol=1e-5)
-        torch.testing.assert_close(found.token_nll, expected.token_nll, rtol=1e-6, atol=1e-6)
+        actual, own = scores(module, batch, states)
+        torch.testing.assert_close(actual.log_prob, expected.log_prob, rtol=1e-6, atol=1e-5)
+        torch.testing.assert_close(actual.token_nll, expected.token_nll, rtol=1e-6, atol=1e-6)
         assert own.keys() == gradients.keys()
         for name, gradient in gradients.items():
             torch.testing.assert_close(own[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
@@ -101,7 +101,7 @@ def test_losses_and_gradients_are_those_of_the_model(interleaving, tmp_path, mon
     assert shapes == [(1, 4), (1, 3), (1, 1)]
     states.finish()
     again = started(module, tmp_path)
-    torch.testing.assert_close(scores(module, batch, again)[0].log_prob, found.log_prob)
+    torch.testing.assert_close(scores(module, batch, again)[0].log_prob, actual.log_prob)
     assert len(shapes) == 3
     assert (again.num_computed, again.num_read) == (0, 3)
 
@@ -122,9 +122,9 @@ def test_text_that_follows_an_image_is_left_to_the_model(tmp_path, monkeypatch):
     batch = captions(question_batch(("what color is the shape?", "red")))
     expected, _ = scores(module, batch)
     shapes = counted(module, monkeypatch)
-    found, _ = scores(module, batch, started(module, tmp_path))
-    assert torch.equal(found.token_nll, expected.token_nll)
-    assert torch.equal(found.log_prob, expected.log_prob)
+    actual, _ = scores(module, batch, started(module, tmp_path))
+    assert torch.equal(actual.token_nll, expected.token_nll)
+    assert torch.equal(actual.log_prob, expected.log_prob)
     (shape,) = shapes
     assert shape[0] == len(batch.documents)
 

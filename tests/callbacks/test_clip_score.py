@@ -73,13 +73,13 @@ def some_images(n: int) -> Tensor:
 def cosines(folder: Path, images: Tensor, prompts: list[str]) -> Tensor:
     model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
     pixels = processor(images=list(to_uint8(images)), return_tensors="pt")["pixel_values"]
-    found = []
+    actual = []
     for prompt, pixel in zip(prompts, pixels, strict=True):
         text = processor.tokenizer(prompt, return_tensors="pt", truncation=True, max_length=LENGTH)
         with torch.no_grad():
             output = model(pixel_values=pixel[None], **text)
-        found.append(cosine_similarity(output.image_embeds, output.text_embeds)[0])
-    return torch.stack(found)
+        actual.append(cosine_similarity(output.image_embeds, output.text_embeds)[0])
+    return torch.stack(actual)
 
 
 def test_equals_cosines_by_hand(folder: Path) -> None:

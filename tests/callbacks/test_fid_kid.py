@@ -78,12 +78,12 @@ def test_fid_of_gaussians_is_the_closed_form() -> None:
 
 def test_fid_of_equal_distributions_is_its_known_bias() -> None:
     metric = FID(ModuleFeatures(Corner(64), "corner"))
-    found = {
+    actual = {
         n: measure(metric, images_with(normal(n, 64, 2)), images_with(normal(n, 64, 3)))
         for n in (8, 1000)
     }
-    assert found[1000]["fid_corner"] == pytest.approx(2.2, abs=0.2)
-    assert found[8]["fid_corner"] > 50
+    assert actual[1000]["fid_corner"] == pytest.approx(2.2, abs=0.2)
+    assert actual[8]["fid_corner"] > 50
     same = images_with(normal(500, 8, 4))
     zero = measure(FID(ModuleFeatures(Corner(8), "corner")), same, same)
     assert zero["fid_corner"] == pytest.approx(0, abs=1e-4)

@@ -100,12 +100,12 @@ def test_given_prompts_need_no_captions(tmp_path: Path) -> None:
 def test_noise_is_the_same_at_every_evaluation(tmp_path: Path) -> None:
     witness, module = Witness(), Recaller(noise=True)
     trainer = make_trainer(tmp_path, [Generation([witness], num_images=10, batch_size=4)])
-    found = []
+    actual = []
     for _ in range(2):
         trainer.validate(module, datamodule=KnownData(), verbose=False)
-        found.append(torch.stack(witness.images))
-    assert torch.equal(*found)
-    assert not torch.equal(found[0][:4], found[0][4:8])
+        actual.append(torch.stack(witness.images))
+    assert torch.equal(*actual)
+    assert not torch.equal(actual[0][:4], actual[0][4:8])
     assert module.keys == [("generation", i) for i in (0, 1, 2)] * 2
     assert module.modes == {False}
 
@@ -141,8 +141,8 @@ def test_distances_repeat_over_the_validations_of_a_fit(tmp_path: Path) -> None:
             self.values: list[dict[str, float]] = []
 
         def on_validation_end(self, trainer: Trainer, pl_module: Recaller) -> None:
-            found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            self.values.append({n: v for n, v in found.items() if "id_" in n})
+            actual = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self.values.append({n: v for n, v in actual.items() if "id_" in n})
 
     keep, pixels = Keep(), torch.nn.Sequential(torch.nn.AvgPool2d(16), torch.nn.Flatten())
     metrics = [FID(ModuleFeatures(pixels, "pixels")), KID(ModuleFeatures(pixels, "pixels"), 3, 20)]

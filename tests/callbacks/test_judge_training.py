@@ -65,8 +65,8 @@ def test_learns_and_exports_a_judge_that_loads(
     judge = load_judge(folder / "judge.safetensors")
     images = torch.stack([draw("blue", "triangle"), draw("red", "circle")])
     with torch.no_grad():
-        for found, exact in zip(judge(images), module.judge(images), strict=True):
-            torch.testing.assert_close(found, exact, atol=2e-2, rtol=0)
+        for actual, exact in zip(judge(images), module.judge(images), strict=True):
+            torch.testing.assert_close(actual, exact, atol=2e-2, rtol=0)
 
 
 def test_repeats_itself_bit_for_bit(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ class Some(Grid):
     """It models every image but the first of a batch, of five images in all."""
 
     def log_prob(self, batch: DocumentBatch) -> Found:
-        found = super().log_prob(batch)
-        return Found(log_prob=found.log_prob[1:], dims=DIMS, noise_floor=self.floor)
+        actual = super().log_prob(batch)
+        return Found(log_prob=actual.log_prob[1:], dims=DIMS, noise_floor=self.floor)
 
     def pixel_log_prob(self, batch: DocumentBatch) -> Tensor:
         return super().pixel_log_prob(batch)[1:]

@@ -134,7 +134,7 @@ def answers(module, packed) -> torch.Tensor:
 
 
 def by_hand(module) -> dict[str, float]:
-    found: dict[str, list[torch.Tensor]] = {}
+    actual: dict[str, list[torch.Tensor]] = {}
     with torch.no_grad():
         for i, batch in enumerate([*known_batches(), *asked_batches()]):
             packed, y_vlm, at_image, read, y_deep = states(module, batch)
@@ -150,9 +150,9 @@ def by_hand(module) -> dict[str, float]:
                 for kind, at in kinds.items():
                     ratio = a[at].norm(dim=-1) / t[at].norm(dim=-1)
                     cosine = F.cosine_similarity(a[at], t[at], dim=-1)
-                    found.setdefault(f"analysis/{name}/{kind}_ratio", []).append(ratio)
-                    found.setdefault(f"analysis/{name}/{kind}_alignment", []).append(cosine)
-    return {name: float(torch.cat(values).mean()) for name, values in found.items()}
+                    actual.setdefault(f"analysis/{name}/{kind}_ratio", []).append(ratio)
+                    actual.setdefault(f"analysis/{name}/{kind}_alignment", []).append(cosine)
+    return {name: float(torch.cat(values).mean()) for name, values in actual.items()}
 
 
 def no_hooks(module) -> bool:
@@ -162,22 +162,22 @@ def no_hooks(module) -> bool:
 
 def test_ratios_and_cosines_are_those_computed_by_hand(tmp_path: Path) -> None:
     module = moved()
-    found = analysed(tmp_path, module, SkipAnalysis(batch_size=2))
+    actual = analysed(tmp_path, module, SkipAnalysis(batch_size=2))
     expected = by_hand(module)
-    assert found.keys() <= expected.keys()
-    assert {"analysis/vlm_skip/image_ratio", "analysis/deep_skip/answer_alignment"} <= found.keys()
-    for name, value in found.items():
+    assert actual.keys() <= expected.keys()
+    assert {"analysis/vlm_skip/image_ratio", "analysis/deep_skip/answer_alignment"} <= actual.keys()
+    for name, value in actual.items():
         assert value == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
     assert no_hooks(module)
 
 
 def test_links_at_zero_have_ratio_zero_and_no_alignment(tmp_path: Path) -> None:
     for i, skip in enumerate((ZeroSkip, GatedSkip)):
-        found = analysed(tmp_path / str(i), tiny_module(stacked(skip)), SkipAnalysis())
-        assert found["analysis/vlm_skip/image_ratio"] == 0
-        assert found["analysis/deep_skip/text_ratio"] == 0
-        assert set(found.values()) == {0.0}
-        assert not any(name.endswith("alignment") for name in found)
+        actual = analysed(tmp_path / str(i), tiny_module(stacked(skip)), SkipAnalysis())
+        assert actual["analysis/vlm_skip/image_ratio"] == 0
+        assert actual["analysis/deep_skip/text_ratio"] == 0
+        assert set(actual.values()) == {0.0}
+        assert not any(name.endswith("alignment") for name in actual)
 
 
 def test_a_link_along_its_target_and_twice_as_long(tmp_path: Path) -> None:
@@ -189,9 +189,9 @@ def test_a_link_along_its_target_and_twice_as_long(tmp_path: Path) -> None:
     skip = module.pretzel.interleaving.deep_skip
     skip.register_forward_pre_hook(lambda skip, args: setattr(skip, "seen", args[0]))
     skip.contribution = contribution.__get__(skip)
-    found = analysed(tmp_path, module, SkipAnalysis())
-    assert found["analysis/deep_skip/text_ratio"] == pytest.approx(2)
-    assert found["analysis/deep_skip/text_alignment"] == pytest.approx(-1)
+    actual = analysed(tmp_path, module, SkipAnalysis())
+    assert actual["analysis/deep_skip/text_ratio"] == pytest.approx(2)
+    assert actual["analysis/deep_skip/text_alignment"] == pytest.approx(-1)
 
 
 def test_only_positions_where_a_link_is_open_count(tmp_path: Path) -> None:
@@ -209,12 +209,12 @@ def test_only_positions_where_a_link_is_open_count(tmp_path: Path) -> None:
 
     skip.register_forward_pre_hook(first, with_kwargs=True)
     batch = question_batch(("is there a circle?", "no"))  # starts with begin-of-image, a text token
-    found = analysed(tmp_path, module, SkipAnalysis(num_samples=0), [batch])
+    actual = analysed(tmp_path, module, SkipAnalysis(num_samples=0), [batch])
     _, y_vlm, _, _, y_deep = states(module, batch)
     added = skip.contribution(y_deep)[:, 0]
     expected = float((added.norm(dim=-1) / y_vlm[:, 0].norm(dim=-1)).mean().detach())
-    assert found["analysis/deep_skip/text_ratio"] == pytest.approx(expected, rel=1e-4)
-    assert "analysis/deep_skip/image_ratio" not in found
+    assert actual["analysis/deep_skip/text_ratio"] == pytest.approx(expected, rel=1e-4)
+    assert "analysis/deep_skip/image_ratio" not in actual
 
 
 def tiled(skip: type[SkipConnection]):
@@ -231,12 +231,12 @@ def tiled(skip: type[SkipConnection]):
 
 
 def test_links_of_layers_are_told_apart(tmp_path: Path) -> None:
-    found = analysed(tmp_path / "a", tiled(RandomSkip), SkipAnalysis())
-    names = {name.split("/")[1] for name in found}
+    actual = analysed(tmp_path / "a", tiled(RandomSkip), SkipAnalysis())
+    names = {name.split("/")[1] for name in actual}
     assert names == {"vlm_links.1", "vlm_links.3", "flow_links.1", "last"}
-    assert all(value != 0 for value in found.values())
-    found = analysed(tmp_path / "b", tiled(ZeroSkip), SkipAnalysis())
-    assert set(found.values()) == {0.0}
+    assert all(value != 0 for value in actual.values())
+    actual = analysed(tmp_path / "b", tiled(ZeroSkip), SkipAnalysis())
+    assert set(actual.values()) == {0.0}
 
 
 def test_what_test_logs_has_names_of_its_own(tmp_path: Path) -> None:
@@ -310,10 +310,10 @@ def test_where_there_are_no_links_nothing_is_logged(tmp_path: Path) -> None:
 
 def test_batches_of_captions_alone_are_analysed_without_answers(tmp_path: Path) -> None:
     batches = [caption_batch("a red circle")]
-    found = analysed(tmp_path, moved(), SkipAnalysis(), batches, samples=[])
-    assert {name.split("/")[-1].split("_")[0] for name in found} == {"image", "text"}
-    found = analysed(tmp_path, moved(), SkipAnalysis(num_samples=0), batches)
-    assert not any("answer" in name for name in found)
+    actual = analysed(tmp_path, moved(), SkipAnalysis(), batches, samples=[])
+    assert {name.split("/")[-1].split("_")[0] for name in actual} == {"image", "text"}
+    actual = analysed(tmp_path, moved(), SkipAnalysis(num_samples=0), batches)
+    assert not any("answer" in name for name in actual)
 
 
 @pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders")

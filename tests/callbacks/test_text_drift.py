@@ -26,10 +26,10 @@ from pretzel.interleave import GatedSkip, ZeroSkip
 
 @pytest.mark.parametrize("make", [lambda: tiny_module(stacked(GatedSkip)), lambda: tiled(ZeroSkip)])
 def test_text_has_not_drifted_at_the_start(tmp_path: Path, make) -> None:
-    found = analysed(tmp_path, make(), TextDrift())
-    assert found["val/text_drift"] == 0
-    assert found["val/text_perplexity_change"] == 0
-    assert found["val/text_perplexity"] > 1
+    actual = analysed(tmp_path, make(), TextDrift())
+    assert actual["val/text_drift"] == 0
+    assert actual["val/text_perplexity_change"] == 0
+    assert actual["val/text_perplexity"] > 1
 
 
 def drift_by_hand(module) -> dict[str, float]:
@@ -55,10 +55,10 @@ def drift_by_hand(module) -> dict[str, float]:
 
 def test_drift_is_that_computed_by_hand(tmp_path: Path) -> None:
     module = moved()
-    found = analysed(tmp_path, module, TextDrift(batch_size=2))
+    actual = analysed(tmp_path, module, TextDrift(batch_size=2))
     expected = drift_by_hand(module)
     assert expected["val/text_drift"] > 1e-3
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert actual == pytest.approx(expected, rel=1e-3)
     assert no_hooks(module)
 
 
@@ -71,9 +71,9 @@ def test_links_inside_the_language_model_are_left_out_of_the_reference(tmp_path:
     module = tiled(ZeroSkip)
     start = analysed(tmp_path / "a", module, TextDrift())
     perturb(module.pretzel.interleaving.flow_links, 0.1)
-    found = analysed(tmp_path / "b", module, TextDrift())
-    assert found["val/text_drift"] > 1e-4
-    frozen = found["val/text_perplexity"] - found["val/text_perplexity_change"]
+    actual = analysed(tmp_path / "b", module, TextDrift())
+    assert actual["val/text_drift"] > 1e-4
+    frozen = actual["val/text_perplexity"] - actual["val/text_perplexity_change"]
     assert frozen == pytest.approx(start["val/text_perplexity"], rel=1e-5)
 
 

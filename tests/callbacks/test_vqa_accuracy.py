@@ -8,7 +8,7 @@ import pytest
 from world import Known, KnownData, Recaller, draw, evaluate, known_samples, make_trainer
 
 from callbacks import VQAAccuracy
-from callbacks.vqa_accuracy import Asked, BlindBaseline, accuracies, choose_questions
+from callbacks.vqa_accuracy import AnsweredQuestion, BlindBaseline, accuracies, choose_questions
 from datamodules import EasyVQA, Split
 from pretzel.errors import UserError
 
@@ -37,7 +37,7 @@ def questions(split: Split) -> list[tuple[str, str]]:
 def test_blind_baseline_of_easy_vqa() -> None:
     train, test = questions("train"), questions("test")
     blind = BlindBaseline(train)
-    asked = [Asked(key="", question=q, truth=a, answer=blind.answer(q)) for q, a in test]
+    asked = [AnsweredQuestion(key="", question=q, truth=a, answer=blind.answer(q)) for q, a in test]
     values = accuracies(asked, "blind")
     assert (len(train), len(asked)) == (38575, 9673)
     assert sum(a.truth in ("yes", "no") for a in asked) == 7136
@@ -54,7 +54,7 @@ def test_blind_baseline_falls_back_to_the_majority_and_to_the_first_of_equals() 
 
 def test_groups_by_the_true_answer() -> None:
     rows = [("yes", "yes"), ("no", "red"), ("red", "red"), ("red", "yes"), ("red", "Red")]
-    asked = [Asked(key="", question="", truth=t, answer=a) for t, a in rows]
+    asked = [AnsweredQuestion(key="", question="", truth=t, answer=a) for t, a in rows]
     assert accuracies(asked, "x") == {"x": 0.4, "x_yes_no": 0.5, "x_open": 1 / 3}
     assert "x_open" not in accuracies(asked[:2], "x")
 

@@ -52,9 +52,9 @@ callbacks:
 
 
 def parser() -> jsonargparse.ArgumentParser:
-    found = jsonargparse.ArgumentParser(exit_on_error=False)
-    found.add_argument("--callbacks", type=list[Callback])
-    return found
+    actual = jsonargparse.ArgumentParser(exit_on_error=False)
+    actual.add_argument("--callbacks", type=list[Callback])
+    return actual
 
 
 def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:

@@ -82,9 +82,9 @@ def test_layers_that_run_again_in_the_backward_pass_are_routed_and_joined_once(
 def test_a_model_in_half_precision_trains_weights_in_single(interleaving, layers):
     model = pretzel(interleaving, layers, dtype="bfloat16")
     before = copy.deepcopy(model.vlm.state_dict())
-    found = gradients(model)
-    assert all(g.isfinite().all() and g.dtype == torch.float32 for g in found.values())
-    assert any(g.any() for name, g in found.items() if name.startswith("interleaving."))
+    actual = gradients(model)
+    assert all(g.isfinite().all() and g.dtype == torch.float32 for g in actual.values())
+    assert any(g.any() for name, g in actual.items() if name.startswith("interleaving."))
     for name, value in model.vlm.state_dict().items():
         assert value.dtype == torch.bfloat16
         assert torch.equal(value, before[name])

@@ -122,7 +122,7 @@ def test_detaching_stops_the_vlms_gradient_alone():
         ).build()
         nll = model.score([document], latents(model, 1)).token_nll.sum()
         shallow = list(model.shallow.parameters())
-        found = torch.autograd.grad(nll, shallow, allow_unused=True)
-        gradients[detach] = sum(float(g.abs().sum()) for g in found if g is not None)
+        actual = torch.autograd.grad(nll, shallow, allow_unused=True)
+        gradients[detach] = sum(float(g.abs().sum()) for g in actual if g is not None)
     assert gradients[False] > 0
     assert gradients[True] == 0

@@ -35,10 +35,10 @@ def test_each_position_runs_through_its_own_weights_only():
     for part in (text, image):
         part.register_forward_hook(lambda part, args, out: rows.append(len(args[0])))
     is_image = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 0, 0, 1]]).bool()
-    found = Route(is_image)(text, image, x)
+    actual = Route(is_image)(text, image, x)
     assert rows == [7, 3]
     expected = torch.where(is_image[..., None, None], image(x), text(x))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_forward_is_exchanged_for_the_length_of_a_call_only_and_by_whom_it_was_before():

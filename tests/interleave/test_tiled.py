@@ -53,8 +53,8 @@ def test_words_that_do_not_use_up_both_streams_are_refused_by_the_counts():
     with pytest.raises(UserError, match=r"takes 3 layers .* its 4; .* fit: \[1, 2, 4\]"):
         built(word="VVVF")
     for layers, word in ((3, "VVVVFFF"), (4, "VF")):
-        found = f"must find 2 .* got {layers}; give it 2.*'{word}'"
-        with pytest.raises(UserError, match=found):
+        actual = f"must find 2 .* got {layers}; give it 2.*'{word}'"
+        with pytest.raises(UserError, match=actual):
             built(layers=layers)
 
 
@@ -95,12 +95,12 @@ def test_at_initialisation_vision_is_the_plain_flow_behind_a_text_prefix():
     packed, u = model.pack([DOCUMENT]), latents(model, 2, key="u")
     inputs = stream_inputs(packed, u)
     with torch.no_grad():
-        found = run_streams(model, [DOCUMENT], u).deep
+        actual = run_streams(model, [DOCUMENT], u).deep
         at_image = model.deep.embed(inputs.u, inputs.positions)
         plain = torch.where(inputs.is_image[..., None], at_image, prefix[0])
         expected = model.deep(plain, inputs.positions)
     assert len(prefix) == 1
-    assert torch.equal(found, expected)
+    assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize(("moved", "part"), [("vlm_links", "deep"), ("flow_links", "text")])

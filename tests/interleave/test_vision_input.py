@@ -34,9 +34,9 @@ def test_an_adapter_starts_as_large_as_the_text(make):
     vlm = TinyVLM()
     adapter = make(6, vlm.hidden_size)
     adapter.start_from(vlm)
-    found = adapter(torch.randn(4096, 6)).square().mean().sqrt()
+    actual = adapter(torch.randn(4096, 6)).square().mean().sqrt()
     words = vlm.embed(torch.arange(vlm.vocab_size)[None]).square().mean().sqrt()
-    torch.testing.assert_close(found, words, rtol=0.05, atol=0)
+    torch.testing.assert_close(actual, words, rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize("adapter", [LinearAdapter, MLPAdapter])
@@ -95,8 +95,8 @@ def test_the_tower_sees_the_decoded_latents():
     vlm, images = TinyVLM(), torch.rand(2, 3, 32, 32) * 2 - 1
     latent = Pixels(image_size=32, patch_size=4, noise=0.05)
     x = latent.encode(images)
-    found = TowerInput().features(torch.zeros_like(x), x, latent, vlm)
-    torch.testing.assert_close(found, vlm.encode_images(images)[0], rtol=0, atol=1e-5)
+    actual = TowerInput().features(torch.zeros_like(x), x, latent, vlm)
+    torch.testing.assert_close(actual, vlm.encode_images(images)[0], rtol=0, atol=1e-5)
 
 
 def test_a_tower_is_asked_for_before_anything_is_trained():
@@ -113,8 +113,8 @@ def test_a_tower_is_asked_for_before_anything_is_trained():
 def test_features_on_another_grid_are_resampled_in_raster_order():
     coarse = Pixels(image_size=32, patch_size=8, noise=0.05)
     x = torch.zeros(1, 16, coarse.channels)
-    found = TowerInput().features(x, x, coarse, Ramp()).view(4, 4, 2)
-    inside = found[1:3, 1:3]
+    actual = TowerInput().features(x, x, coarse, Ramp()).view(4, 4, 2)
+    inside = actual[1:3, 1:3]
     torch.testing.assert_close(inside[..., 0], torch.tensor([[2.5, 2.5], [4.5, 4.5]]))
     torch.testing.assert_close(inside[..., 1], torch.tensor([[2.5, 4.5], [2.5, 4.5]]))
 

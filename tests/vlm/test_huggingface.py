@@ -54,8 +54,8 @@ def test_logits_are_those_of_the_models_own_forward(vlm):
     tokens = torch.randint(VOCAB, (2, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = vlm.model(input_ids=tokens, use_cache=False).logits
-        found = vlm.logits(vlm(vlm.embed(tokens), counted(2, 9)))
-    assert torch.equal(found, expected)
+        actual = vlm.logits(vlm(vlm.embed(tokens), counted(2, 9)))
+    assert torch.equal(actual, expected)
 
 
 def test_a_state_depends_on_nothing_after_it(vlm):

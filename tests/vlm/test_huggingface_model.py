@@ -114,11 +114,11 @@ def test_documents_that_share_rows_score_as_if_alone(vlm_of, family, interleavin
     with torch.no_grad():
         expected = model.score(LONG, x)
         model.pack_length = 2 * model.pack(LONG).tokens.shape[1]
-        found = model.score(LONG, x)
+        actual = model.score(LONG, x)
     assert len(model.pack(LONG).tokens) < len(LONG)
     for name in ("z", "u", "log_prob", "token_nll"):
         torch.testing.assert_close(
-            getattr(found, name), getattr(expected, name), rtol=SINGLE, atol=10 * SINGLE
+            getattr(actual, name), getattr(expected, name), rtol=SINGLE, atol=10 * SINGLE
         )
 
 
@@ -149,5 +149,5 @@ def test_a_gpu_agrees_with_the_cpu(vlm_of, interleaving, pinned, pack_length):
     expected = results(case.build(dtype=torch.float32), "cpu", pack_length)
     model = case.build(dtype=torch.float32)
     model.vlm.pinned = None if pinned is None else torch.device(pinned)
-    for found, other in zip(results(model, "cuda", pack_length), expected, strict=True):
-        torch.testing.assert_close(found, other, rtol=1e-3, atol=1e-3)
+    for actual, other in zip(results(model, "cuda", pack_length), expected, strict=True):
+        torch.testing.assert_close(actual, other, rtol=1e-3, atol=1e-3)

@@ -22,14 +22,14 @@ def test_positions_are_those_of_the_models_own_index(family, grid):
     packer = Packer(lambda text: [1] * len(text), vlm.special, grid, vlm.image_index(grid))
     segments = (Text(content="abc"), Image(), Text(content="de"), Image(), Text(content="f"))
     packed = packer([Document(key="", segments=segments)])
-    found = vlm._positions(packed.index, packed.positions[..., 1:])
+    actual = vlm._positions(packed.index, packed.positions[..., 1:])
     kinds = packed.is_image.int()
     merge = CONFIGS[family]["vision_config"].get("spatial_merge_size", 2)
     thw = torch.tensor([[1, grid[0] * merge, grid[1] * merge]] * 2)
     expected, _ = vlm.model.model.get_rope_index(
         packed.tokens, mm_token_type_ids=kinds, image_grid_thw=thw
     )
-    assert torch.equal(found, expected.to(found))
+    assert torch.equal(actual, expected.to(actual))
 
 
 @pytest.mark.parametrize("family", QWEN)

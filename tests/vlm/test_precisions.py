@@ -155,8 +155,8 @@ def test_text_of_a_long_vlm_is_not_shortened_by_the_flow(tokenizer):
     model = pretzel(tokenizer, "Stacked, no skips", "float32", is_cast=True)
     text = Document(key="", segments=DOCUMENT.segments[2:])
     nothing = torch.zeros(0, 4, 48)
-    found = model.score([text], nothing.to(BF16)).token_nll
-    torch.testing.assert_close(found, exact.score([text], nothing).token_nll)
+    actual = model.score([text], nothing.to(BF16)).token_nll
+    torch.testing.assert_close(actual, exact.score([text], nothing).token_nll)
 
 
 @pytest.mark.parametrize("family", ["smolvlm", "qwen2_5_vl"])
@@ -169,7 +169,7 @@ def test_images_are_prepared_in_float32_at_least(family, size):
 
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images = images.to(BF16)
-    found = prepared(images)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, prepared(images.float()))
+    actual = prepared(images)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, prepared(images.float()))
     assert prepared(images.double()).dtype == torch.float64
