@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from callbacks.evaluation import check_counts
 from pretzel.errors import UserError
+from pretzel.files.weights import check_architecture
 
 
 class _Trainable(nn.Module):
@@ -221,15 +222,7 @@ def _load(targets: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
     Raises:
         UserError: If a name is missing or a shape differs.
     """
+    state = {name: source[name] for name in targets if name in source}
+    check_architecture(targets, state, "the averages of the checkpoint")
     for name, tensor in targets.items():
-        if name not in source:
-            raise UserError(
-                f"the checkpoint has no averaged weight {name!r}, which trains in this module: "
-                "resume with the configuration that wrote the checkpoint"
-            )
-        if source[name].shape != tensor.shape:
-            raise UserError(
-                f"the checkpoint's {name!r} has shape {tuple(source[name].shape)}, this module's "
-                f"{tuple(tensor.shape)}: resume with the configuration that wrote the checkpoint"
-            )
-        tensor.copy_(source[name])
+        tensor.copy_(state[name])

@@ -135,14 +135,10 @@ class Judge(nn.Module):
         return Verdict(colour=colour.argmax(-1), shape=shape.argmax(-1))
 
 
-def save_judge(state: Mapping[str, Tensor], path: Path) -> str:
-    """Write weights in half precision, and beside them ``<path>.sha256``.
-
-    Returns:
-        The SHA-256 of the file.
-    """
+def save_judge(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write weights in half precision, and beside them ``<path>.sha256``."""
     path.write_bytes(save_safetensors({name: t.half().contiguous() for name, t in state.items()}))
-    return save_sha256(path)
+    save_sha256(path)
 
 
 def load_judge(path: Path | None = None) -> Judge:

@@ -1,30 +1,25 @@
-r"""Train the judge of easy-VQA; ``ablations/stages/judge.yaml`` is its recipe.
+"""Train the judge of easy-VQA; ``ablations/stages/judge.yaml`` is its recipe."""
 
-The shipped weights come from these two commands (the folder of the run as printed)::
-
-    pretzel fit -c ablations/stages/judge.yaml
-    python -m callbacks.easy_vqa.judge_export runs/judge/last.ckpt \
-        callbacks/easy_vqa/judge.safetensors
-"""
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 from typing_extensions import override
 
-from callbacks.easy_vqa.judge import Judge, read_caption
+from callbacks.easy_vqa.judge import Judge, read_caption, save_judge
 from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence.document import DocumentBatch, Text
+from pretzel.training.exporting_stage import ExportingStage
 
 IGNORED = -100
 """Class index of an unknown label; cross-entropy leaves it out."""
 
 
-class JudgeTraining(LightningModule):
+class JudgeTraining(ExportingStage):
     """Classify colour and shape of captioned images, some of them blurred and noised.
 
     The augmentation stays small: the judge has to recognise a slightly soft or noisy generated
@@ -36,6 +31,8 @@ class JudgeTraining(LightningModule):
         weight_decay: Decoupled weight decay.
         noise: Largest standard deviation of the added noise, pixels in [-1, 1].
         blur: Probability that an image is blurred by a 3x3 mean.
+        export_to: File of weights written when training ends, its hash beside it; None writes only
+            Lightning's checkpoints.
     """
 
     def __init__(
@@ -45,14 +42,19 @@ class JudgeTraining(LightningModule):
         weight_decay: float = 1e-2,
         noise: float = 0.15,
         blur: float = 0.3,
+        export_to: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(export_to)
         if not 0.0 <= blur <= 1.0:
             raise UserError(f"JudgeTraining: blur must lie in [0, 1], got {blur}")
         self.save_hyperparameters()
         self.seed, self.lr, self.weight_decay = seed, lr, weight_decay
         self.noise, self.blur = noise, blur
         self.judge = Judge()
+
+    @override
+    def export(self, path: Path) -> None:
+        save_judge(self.judge.state_dict(), path)
 
     @override
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:

@@ -28,11 +28,10 @@ def checked_sha256(path: Path, *, needs_hash: bool = False) -> str:
     return digest
 
 
-def save_sha256(path: Path) -> str:
-    """Write the SHA-256 of a file beside it, ``NAME.sha256``, and return it."""
+def save_sha256(path: Path) -> None:
+    """Write the SHA-256 of a file beside it, ``NAME.sha256``."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     write_whole(_hash_file(path), f"{digest}\n".encode())
-    return digest
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -1,6 +1,5 @@
 """Colours and sizes of images for a vision tower, as its own preprocessor has them."""
 
-import math
 from dataclasses import dataclass
 
 from pretzel.errors import UserError
@@ -51,17 +50,10 @@ def resized(height: int, width: int, unit: int, pixels: tuple[int, int]) -> tupl
             f"images must have an aspect ratio of at most {LONGEST} for this vision tower, got "
             f"{height} x {width} pixels"
         )
-    least, most = pixels
-    nearest = round(height / unit) * unit, round(width / unit) * unit
-    count = math.prod(nearest)
-    if count > most:
-        scale = math.sqrt(height * width / most)
-        down = (max(math.floor(side / scale / unit), 1) * unit for side in (height, width))
-        return next(down), next(down)
-    if count < least:
-        scale = math.sqrt(least / (height * width))
-        return math.ceil(height * scale / unit) * unit, math.ceil(width * scale / unit) * unit
-    return nearest
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    size: tuple[int, int] = smart_resize(height, width, unit, *pixels)
+    return size
 
 
 def load_preprocessing(
