@@ -4,9 +4,9 @@
     python -m benchmarks.generation --quick   # seconds: does everything compute what it should?
 
 A conversation of nine turns, each a question, its answer, a caption and its image, is held in one
-sequence by :class:`pretzel.generation.session.Session`, and again by an arm that throws the caches
-away whenever it turns to a text or an image and encodes all before in one pass, or that has no
-caches; all must give the same tokens and latents. Weights are random, batch 1, one thread, one
+sequence by :class:`pretzel.generation.state.GenerationState`, and again by an arm that throws the
+caches away whenever it turns to a text or an image and encodes all before in one pass, or that has
+no caches; all must give the same tokens and latents. Weights are random, batch 1, one thread, one
 process; times are CPU times. Arms run in turn, and so do steps at several lengths of the sequence
 (:mod:`benchmarks.generation_growth`). A ratio is the median over rounds of the ratio within a
 round, smallest and largest in brackets. The floor is the least time a step could take: the longer

@@ -1,12 +1,12 @@
 """Three ways to hold a conversation of texts and images.
 
-*Ours* is :class:`pretzel.generation.session.Session` as it is. *Re-encoding* throws both caches
-away whenever it turns to a text or an image, and encodes the whole sequence so far in one pass. *No
-caches* encodes the whole sequence for every token and every position.
+*Ours* is :class:`pretzel.generation.state.GenerationState` as it is. *Re-encoding* throws both
+caches away whenever it turns to a text or an image, and encodes the whole sequence so far in one
+pass. *No caches* encodes the whole sequence for every token and every position.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,44 +14,43 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.generation_script import Script, Trace, converse
-from pretzel.generation.session import Session
-from pretzel.generation.token_choice import GREEDY, Writing
+from pretzel.generation.state import GenerationState
 from pretzel.interleave.base import StreamInputs, StreamOutputs
 from pretzel.model import Pretzel
 from pretzel.sampling.guidance import Guidance
-from pretzel.typing import Float, Int, Tensor
+from pretzel.typing import Float, Tensor
 
 
 def ours(model: Pretzel, script: Script) -> tuple[Float[Tensor, " k"], Trace]:
     """Hold the conversation with the caches kept."""
-    return converse(Session(model, 1, script.room(model)), script)
+    return converse(GenerationState(model, 1, script.room(model)), script)
 
 
 def reencoding(model: Pretzel, script: Script) -> tuple[Float[Tensor, " k"], Trace]:
     """Hold it with the caches made anew for each answer and each image."""
-    session = Reencoding(model, 1, script.room(model))
-    # Before the call: the session takes what it encodes anew off the list again.
+    state = Reencoding(model, 1, script.room(model))
+    # Before the call: the state takes what it encodes anew off the list again.
     hook = model.interleaving.register_forward_pre_hook(
-        lambda module, args: session.entered.append(args[0])
+        lambda module, args: state.entered.append(args[0])
     )
     try:
-        result, trace = converse(session, script)
+        result, trace = converse(state, script)
     finally:
         hook.remove()
-    trace.encoding = session.encoding
+    trace.encoding = state.encoding
     return result, trace
 
 
-class Reencoding(Session):
-    """A session that keeps no keys and values from one answer or image to the next.
+class Reencoding(GenerationState):
+    """A state that keeps no keys and values from one answer or image to the next.
 
     Attributes:
         entered: What has entered the streams.
         encoding: CPU seconds of encoding it anew, each time.
     """
 
-    def __init__(self, model: Pretzel, num_rows: int, room: int) -> None:
-        super().__init__(model, num_rows, room)
+    def __init__(self, model: Pretzel, num_rows: int, max_length: int) -> None:
+        super().__init__(model, num_rows, max_length)
         self.entered: list[StreamInputs] = []
         self.encoding: list[float] = []
 
@@ -60,12 +59,10 @@ class Reencoding(Session):
         self._encode_anew()
         super().begin_image(guidance)
 
-    def write(
-        self, max_tokens: int, writing: Writing = GREEDY, *, may_draw: bool = False
-    ) -> Iterator[Int[Tensor, " b"]]:
+    def begin_text(self) -> int:
         """Encode all anew, then as ever."""
         self._encode_anew()
-        yield from super().write(max_tokens, writing, may_draw=may_draw)
+        return super().begin_text()
 
     def _encode_anew(self) -> None:
         begin = time.process_time()
@@ -74,12 +71,14 @@ class Reencoding(Session):
         self.encoding.append(time.process_time() - begin)
 
     def _encode(self) -> None:
-        model, rows = self.model, self.rows
+        model = self.model
         whole = joined(self.entered, self.num_rows)
-        assert whole.tokens.shape[1] == rows.length
-        self.caches = model.interleaving.new_caches(model.vlm, model.deep, self.num_rows, self.room)
+        assert whole.tokens.shape[1] == self.length
+        self.caches = model.interleaving.new_caches(
+            model.vlm, model.deep, self.num_rows, self.max_length
+        )
         streams = model.interleaving(whole, model.vlm, model.deep, self.caches)
-        rows.state, rows.text = streams.deep[:, -1], streams.text[:, -1]
+        self.deep_state, self.text_state = streams.deep[:, -1], streams.text[:, -1]
         self.entered = [whole]
 
 
@@ -102,7 +101,7 @@ def uncached(model: Pretzel, script: Script) -> tuple[Float[Tensor, " k"], Trace
         model.interleaving.register_forward_hook(cut),
     )
     try:
-        return converse(Session(model, 1, script.room(model)), script)
+        return converse(GenerationState(model, 1, script.room(model)), script)
     finally:
         for hook in hooks:
             hook.remove()

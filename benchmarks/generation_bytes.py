@@ -11,8 +11,9 @@ from benchmarks.floor import Floor
 from benchmarks.generation_growth import Place
 from benchmarks.generation_script import CAPTION, QUESTION, Script, noise
 from pretzel.flow import AFBlock
-from pretzel.generation.drawing import StreamInversion
-from pretzel.generation.session import Session
+from pretzel.generation.deep_inversion import DeepInversion
+from pretzel.generation.latents import generate_latents
+from pretzel.generation.state import GenerationState
 from pretzel.interleave import Stacked
 from pretzel.model import Pretzel
 from pretzel.sampling.inversion import BlockInversion, Inversion
@@ -72,10 +73,11 @@ class Weighing(Sequential):
     def solve(self, inversion: Inversion, block: int) -> Work:
         """Weigh, then step through the positions."""
         rows, n = len(inversion.branches.rows), inversion.num_positions
-        if isinstance(inversion, StreamInversion):
-            caches, room = inversion.caches, inversion.session.room
+        if isinstance(inversion, DeepInversion):
+            caches, length = inversion.state.caches, inversion.state.max_length
+            assert caches is not None
             for name, cache in (("VLM", caches.vlm), ("deep stream", caches.deep)):
-                self._add(name, rows, room, cache)
+                self._add(name, rows, length, cache)
             self.alive = alive()
         elif isinstance(inversion, BlockInversion) and isinstance(inversion.block, AFBlock):
             self._add(f"shallow block {block}", rows, n, inversion.cache.network)
@@ -89,14 +91,14 @@ class Weighing(Sequential):
 def memory(model: Pretzel, script: Script) -> Memory:
     """Return what is held with room for the whole conversation."""
     before = alive()
-    session = Session(model, 1, script.room(model))
+    state = GenerationState(model, 1, script.room(model))
     sampler = Weighing()
     with torch.inference_mode():
-        session.read_text([QUESTION])
-        session.flush()  # as behind a first image: the caches are there when an image begins
-        session.read_text([CAPTION])
-        streams = sum(storages(session.caches).values())
-        session.draw(noise(model, 0), script.guidance, sampler)
+        state.read_text([QUESTION])
+        state.flush()  # as behind a first image: the caches are there when an image begins
+        state.read_text([CAPTION])
+        streams = sum(storages(state.caches).values())
+        generate_latents(state, noise(model, 0), script.guidance, sampler)
     return Memory(streams=streams, caches=sampler.held, alive=sampler.alive - before)
 
 

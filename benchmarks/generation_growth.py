@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.generation_script import CAPTION, QUESTION, Script, Trace, Unending, hold, noise
-from pretzel.generation.drawing import StreamInversion
-from pretzel.generation.session import Session
+from pretzel.generation.deep_inversion import DeepInversion
+from pretzel.generation.state import GenerationState
+from pretzel.generation.writing import write_tokens
 from pretzel.model import Pretzel
 from pretzel.typing import Tensor
 
@@ -103,7 +104,7 @@ def grown(model: Pretzel, script: Script, images: Sequence[int], rounds: int) ->
         rounds: Rounds that count; one more warms up.
     """
     clock, places = Clock(), []
-    kinds: Mapping[str, Callable[[Session, Script], Iterator[object]]] = {
+    kinds: Mapping[str, Callable[[GenerationState, Script], Iterator[object]]] = {
         "token": _tokens, "position": _positions,
     }  # fmt: skip
     with torch.inference_mode(), clock.running():
@@ -111,11 +112,11 @@ def grown(model: Pretzel, script: Script, images: Sequence[int], rounds: int) ->
         for kind, steps in kinds.items():
             found: list[list[Step]] = []
             for _ in range(rounds + 1):
-                sessions = [_fork(fork) for fork in forks]
-                runs = [steps(session, script) for session in sessions]
+                states = [_fork(fork) for fork in forks]
+                runs = [steps(state, script) for state in states]
                 for run in runs:
                     next(run)
-                lengths = [session.rows.length for session in sessions]
+                lengths = [state.length for state in states]
                 count = (script.tokens if kind == "token" else model.latent.num_positions) - 1
                 found.append(_steps(_laps(runs, count, clock)))
             for place, (number, length) in enumerate(zip(images, lengths, strict=True)):
@@ -126,32 +127,32 @@ def grown(model: Pretzel, script: Script, images: Sequence[int], rounds: int) ->
     return places
 
 
-def _forks(model: Pretzel, script: Script, images: Sequence[int]) -> list[Session]:
-    session, trace = Session(model, 1, script.room(model)), Trace()
+def _forks(model: Pretzel, script: Script, images: Sequence[int]) -> list[GenerationState]:
+    state, trace = GenerationState(model, 1, script.room(model)), Trace()
     forks = []
     for turn in range(max(images) + 1):
         if turn in images:
-            forks.append(_fork(session))
+            forks.append(_fork(state))
         if turn < max(images):
-            hold(session, script, turn, trace)
+            hold(state, script, turn, trace)
     return forks
 
 
-def _fork(session: Session) -> Session:
-    return session.select(torch.tensor([0]))
+def _fork(state: GenerationState) -> GenerationState:
+    return state.select(torch.tensor([0]))
 
 
-def _tokens(session: Session, script: Script) -> Iterator[object]:
-    session.read_text([QUESTION])
-    writing = Unending(end=session.model.vlm.special.end_of_text)
-    yield from session.write(script.tokens, writing)
+def _tokens(state: GenerationState, script: Script) -> Iterator[object]:
+    state.read_text([QUESTION])
+    writing = Unending(end=state.model.vlm.special.end_of_text)
+    yield from write_tokens(state, script.tokens, writing)
 
 
-def _positions(session: Session, script: Script) -> Iterator[object]:
-    session.read_text([CAPTION])
-    session.begin_image(script.guidance)
-    z = noise(session.model, 0)
-    inversion = StreamInversion(session, z, script.guidance)
+def _positions(state: GenerationState, script: Script) -> Iterator[object]:
+    state.read_text([CAPTION])
+    state.begin_image(script.guidance)
+    z = noise(state.model, 0)
+    inversion = DeepInversion(state, z, script.guidance)
     for index in range(inversion.num_positions):
         inversion.step(index)
         yield index

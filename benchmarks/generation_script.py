@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from pretzel.generation.drawing import StreamInversion
-from pretzel.generation.session import Session
-from pretzel.generation.token_choice import Writing
+from pretzel.generation.deep_inversion import DeepInversion
+from pretzel.generation.latents import generate_latents
+from pretzel.generation.state import GenerationState
+from pretzel.generation.writing import Writing, end_text, write_tokens
 from pretzel.model import Pretzel
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.inversion import Inversion
@@ -91,7 +92,7 @@ class UntilFirst(Sequential):
         n = inversion.num_positions
         for index in range(n):
             inversion.step(index)
-            if index == 0 and isinstance(inversion, StreamInversion):
+            if index == 0 and isinstance(inversion, DeepInversion):
                 self.at = time.process_time()
         return Work(evaluations=n, provisional=0, positions=n)
 
@@ -103,29 +104,29 @@ def noise(model: Pretzel, turn: int) -> Float[Tensor, "1 n d"]:
     return torch.randn(shape, generator=generator).to(model.device, model.dtype)
 
 
-def hold(session: Session, script: Script, turn: int, trace: Trace) -> Sequence[Tensor]:
+def hold(state: GenerationState, script: Script, turn: int, trace: Trace) -> Sequence[Tensor]:
     """Hold one turn; return its tokens and latents."""
-    model = session.model
+    model = state.model
     known = model.vlm.vocab_size + model.vlm.num_new_tokens
     writing = Unending(end=model.vlm.special.end_of_text)
     parts: list[Tensor] = []
     begin = time.process_time()
-    session.read_text([QUESTION])
+    state.read_text([QUESTION])
     asked = time.process_time()
-    for token in session.write(script.tokens, writing):
+    for token in write_tokens(state, script.tokens, writing):
         if not parts:
             trace.first_token.append(time.process_time() - asked)
         parts.append(F.one_hot(token, known))
-    session.end_text(torch.tensor([False]))
-    session.read_text([CAPTION])
+    end_text(state, torch.tensor([False]))
+    state.read_text([CAPTION])
     sampler, asked = UntilFirst(), time.process_time()
-    drawn = session.draw(noise(model, turn), script.guidance, sampler)
+    drawn = generate_latents(state, noise(model, turn), script.guidance, sampler)
     trace.first_position.append(sampler.at - asked)
     trace.turns.append(time.process_time() - begin)
     return [*parts, drawn.u, drawn.x]
 
 
-def converse(session: Session, script: Script) -> tuple[Float[Tensor, " k"], Trace]:
+def converse(state: GenerationState, script: Script) -> tuple[Float[Tensor, " k"], Trace]:
     """Hold the whole conversation.
 
     Returns:
@@ -135,5 +136,5 @@ def converse(session: Session, script: Script) -> tuple[Float[Tensor, " k"], Tra
     parts: list[Tensor] = []
     with torch.inference_mode():
         for turn in range(script.turns):
-            parts += hold(session, script, turn, trace)
+            parts += hold(state, script, turn, trace)
     return torch.cat([part.flatten().float() for part in parts]), trace

@@ -12,7 +12,7 @@ from callbacks.generation import Generation
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.likelihood import Likelihood
 from callbacks.non_finite_guard import NonFiniteGuard
-from callbacks.own_drawings import OwnDrawings
+from callbacks.own_images import OwnImages
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.sample_grid import SampleGrid
 from callbacks.skip_analysis import SkipAnalysis
@@ -34,7 +34,7 @@ __all__ = [
     "Likelihood",
     "ModuleFeatures",
     "NonFiniteGuard",
-    "OwnDrawings",
+    "OwnImages",
     "PredictionWriter",
     "ReferenceMetric",
     "SampleGrid",

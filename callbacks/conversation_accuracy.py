@@ -1,4 +1,4 @@
-"""Does a conversation of several images show and tell what was asked for, turn by turn?"""
+"""Accuracy of the images and answers of conversations of several images, turn by turn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,22 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
-from callbacks.drawing_questions import QUESTIONS, Drawer, converse, drawer_of
 from callbacks.easy_vqa.judge import COLOURS, SHAPES, Appearance, read_caption
 from callbacks.evaluation import check_counts
-from callbacks.judged_drawings import JudgedDrawings
+from callbacks.judged_images import (
+    QUESTIONS,
+    ImageGenerator,
+    JudgedImages,
+    begin_conversations,
+    image_generator,
+)
 from callbacks.reporting import Stage, gather, log_values, show_sheet
+from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.pictures import pictures, sheet, to_uint8
 
 Look = tuple[str, str]
 """Colour and shape."""
+Pixels = UInt8[Tensor, "3 height width"]
 NUM_SHOWN = 12
 """Conversations on the sheet of pictures."""
 COLUMNS = 8
@@ -26,48 +33,48 @@ COLUMNS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class JudgedTurn:
     """One turn of one conversation.
 
     Attributes:
-        wanted: What the caption asked for.
-        drawn: What the judge sees in the picture.
-        answers: What was answered behind it, about colour and shape.
+        wanted: Look that the caption names.
+        seen: Look of the image by the judge.
+        answers: Answers behind the image, about colour and shape.
     """
 
     wanted: Look
-    drawn: Look
+    seen: Look
     answers: Look
 
 
-def turn_values(conversations: Sequence[Sequence[Judged]]) -> dict[str, float]:
+def turn_values(conversations: Sequence[Sequence[JudgedTurn]]) -> dict[str, float]:
     """Return the values of :class:`ConversationAccuracy`, names without the stage."""
     values = {"conversations_n": float(len(conversations))}
     for t, turns in enumerate(zip(*conversations, strict=True)):
         name = f"turn{t + 1}"
-        values[f"{name}_right"] = _mean([turn.drawn == turn.wanted for turn in turns])
+        values[f"{name}_right"] = _mean([turn.seen == turn.wanted for turn in turns])
         values[f"{name}_vqa"] = _mean(
             [
-                answer == drawn
+                answer == seen
                 for turn in turns
-                for answer, drawn in zip(turn.answers, turn.drawn, strict=True)
+                for answer, seen in zip(turn.answers, turn.seen, strict=True)
             ]
         )
         copied = [
-            whole[t].drawn == whole[t - 1].drawn
+            whole[t].seen == whole[t - 1].seen
             for whole in conversations
-            if t and whole[t].wanted != whole[t - 1].drawn
+            if t and whole[t].wanted != whole[t - 1].seen
         ]
         if copied:
             values[f"{name}_copied"] = _mean(copied)
     return values
 
 
-class ConversationAccuracy(JudgedDrawings):
-    """Hold conversations of several images in one sequence, and judge every picture and answer.
+class ConversationAccuracy(JudgedImages):
+    """Hold conversations of several images in one sequence, and judge every image and answer.
 
-    A turn is a caption, the drawing of it, and two questions
-    (:data:`~callbacks.drawing_questions.QUESTIONS`) with greedy answers; the next turn's caption
+    A turn is a caption, its image, and two questions
+    (:data:`~callbacks.judged_images.QUESTIONS`) with greedy answers; the next turn's caption
     follows, and everything before it stays in the caches. Captions are those of evaluation samples
     that name colour and shape; each conversation begins with another one, and goes on with those a
     fixed stride away.
@@ -125,63 +132,70 @@ class ConversationAccuracy(JudgedDrawings):
 
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
-        module = drawer_of(pl_module, "ConversationAccuracy")
+        module = image_generator(pl_module, "ConversationAccuracy")
         if module is None:
             return
         folder = trainer.log_dir  # asks all ranks
         spread = self.spread(trainer, stage, self.num_conversations)
         count = len(spread)
         stride = max(count // self.num_images, 1)
-        told = [
+        captions = [
             [spread[(i + t * stride) % count].caption for t in range(self.num_images)]
             for i in range(count)
         ]
         rank_zero_info(f"ConversationAccuracy: {count} conversations")
-        mine = range(count)[trainer.global_rank :: trainer.world_size]
-        held: dict[int, list[Judged]] = {}
-        shown: dict[int, list[UInt8[Tensor, "3 height width"]]] = {}
-        for start in range(0, len(mine), self.batch_size):
-            chosen = mine[start : start + self.batch_size]
-            keys = [spread[i].key for i in chosen]
-            turns, images = self._hold(module, [told[i] for i in chosen], keys)
-            held |= zip(chosen, turns, strict=True)
-            pairs = zip(chosen, images, strict=True)
-            shown |= {i: image for i, image in pairs if i < NUM_SHOWN}
-        for share, seen in gather(trainer, (held, shown)):
-            held |= share
-            shown |= seen
-        log_values(pl_module, stage, turn_values([held[i] for i in range(count)]))
-        first = sorted(shown)
+        local = range(count)[trainer.global_rank :: trainer.world_size]
+        turns: dict[int, list[JudgedTurn]] = {}
+        images: dict[int, list[Pixels]] = {}
+        for start in range(0, len(local), self.batch_size):
+            batch = local[start : start + self.batch_size]
+            keys = [spread[i].key for i in batch]
+            held = self._hold(module, [captions[i] for i in batch], keys)
+            turns |= zip(batch, held[0], strict=True)
+            images |= {i: row for i, row in zip(batch, held[1], strict=True) if i < NUM_SHOWN}
+        for rank_turns, rank_images in gather(trainer, (turns, images)):
+            turns |= rank_turns
+            images |= rank_images
+        log_values(pl_module, stage, turn_values([turns[i] for i in range(count)]))
+        first = sorted(images)
         picture = sheet(
-            [one for i in first for one in pictures(torch.stack(shown[i]) / 127.5 - 1)],
-            [caption for i in first for caption in told[i]],
+            [one for i in first for one in pictures(torch.stack(images[i]) / 127.5 - 1)],
+            [caption for i in first for caption in captions[i]],
             max(COLUMNS // self.num_images, 1) * self.num_images,
         )
         show_sheet(trainer, folder, stage, "conversations", picture)
 
     def _hold(
-        self, module: Drawer, captions: list[list[str]], keys: list[str]
-    ) -> tuple[list[list[Judged]], list[list[UInt8[Tensor, "3 height width"]]]]:
-        held: list[list[Judged]] = [[] for _ in keys]
-        shown: list[list[Tensor]] = [[] for _ in keys]
-        for t, turn in enumerate(converse(module, captions, keys, list(QUESTIONS.values()))):
-            images = to_uint8(turn.pixels)
-            verdict = self.judge.to(images.device).judge(images / 127.5 - 1)
+        self, module: ImageGenerator, captions: Sequence[Sequence[str]], keys: Sequence[str]
+    ) -> tuple[list[list[JudgedTurn]], list[list[Pixels]]]:
+        """Hold conversations; return each one's judged turns, and its images."""
+        questions = list(QUESTIONS.values())
+        conversations = begin_conversations(module, captions, keys, questions)
+        turns: list[list[JudgedTurn]] = [[] for _ in keys]
+        images: list[list[Pixels]] = [[] for _ in keys]
+        for turn in range(self.num_images):
+            wanted = [row[turn] for row in captions]
+            conversations.say(wanted)
+            pixels = to_uint8(conversations.generate())
+            answers = []
+            for question in questions:
+                conversations.say([question] * len(keys))
+                answers.append(conversations.answer(MAX_ANSWER_TOKENS))
+            verdict = self.judge.to(pixels.device).judge(pixels / 127.5 - 1)
             looks = zip(verdict.colour.tolist(), verdict.shape.tolist(), strict=True)
             for row, (colour, shape) in enumerate(looks):
-                wanted = read_caption(captions[row][t])
-                assert wanted.colour is not None
-                assert wanted.shape is not None
-                colour_told, shape_told = turn.answers[row]
-                held[row].append(
-                    Judged(
-                        wanted=(COLOURS[wanted.colour], SHAPES[wanted.shape]),
-                        drawn=(COLOURS[colour], SHAPES[shape]),
-                        answers=(colour_told.strip(), shape_told.strip()),
+                caption = read_caption(wanted[row])
+                assert caption.colour is not None
+                assert caption.shape is not None
+                turns[row].append(
+                    JudgedTurn(
+                        wanted=(COLOURS[caption.colour], SHAPES[caption.shape]),
+                        seen=(COLOURS[colour], SHAPES[shape]),
+                        answers=(answers[0][row].strip(), answers[1][row].strip()),
                     )
                 )
-                shown[row].append(images[row].cpu())
-        return held, shown
+                images[row].append(pixels[row].cpu())
+        return turns, images
 
 
 def _mean(hits: Sequence[bool]) -> float:

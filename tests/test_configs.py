@@ -54,7 +54,7 @@ def shrunk(callbacks: list[dict]) -> list[dict]:
         "ConversationAccuracy": {"num_conversations": 1},
         "Generation": {"num_images": 4, "batch_size": 4},
         "SkipAnalysis": {"num_samples": 4},
-        "OwnDrawings": {"num_images": 2},
+        "OwnImages": {"num_images": 2},
         "SampleGrid": {"num_images": 2, "columns": 2},
         "TextDrift": {"num_samples": 4},
         # The blind baseline reads all of the training questions, and with them the images

@@ -10,7 +10,7 @@ from tiny import TRANSFORMER
 
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit
 from pretzel.generation.answers import answer
-from pretzel.generation.prompts import prompt_document, sample_u
+from pretzel.generation.latents import prompt_document, sample_u
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel

@@ -205,8 +205,10 @@ def test_a_drawn_image_depends_on_its_key_and_the_seed_alone():
     module = tiny_module()
     perturb(module)
     prompts, keys = ["a red circle", "a shape", "a red circle"], ["a", "b", "c"]
-    together = module.draw(prompts, keys, seed=3)
-    alone = torch.cat([module.draw([p], [k], seed=3) for p, k in zip(prompts, keys, strict=True)])
+    together = module.generate(prompts, keys, seed=3)
+    alone = torch.cat(
+        [module.generate([p], [k], seed=3) for p, k in zip(prompts, keys, strict=True)]
+    )
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
     assert not torch.allclose(together[0], together[2], atol=1e-2)
-    assert not torch.allclose(module.draw(prompts, keys, seed=4), together, atol=1e-2)
+    assert not torch.allclose(module.generate(prompts, keys, seed=4), together, atol=1e-2)

@@ -159,7 +159,7 @@ def test_a_checkpoint_without_a_denoiser_draws_with_none_that_must_be_trained(fi
     check_checkpoint(str(folder / "without.ckpt"), module)
     module.load_state_dict(torch.load(folder / "without.ckpt", weights_only=True)["state_dict"])
     with pytest.raises(UserError, match="no trained weights"):
-        module.draw(["a red circle"], ["a"], seed=0)
+        module.generate(["a red circle"], ["a"], seed=0)
 
 
 @pytest.mark.parametrize("name", ["with", "without"])

@@ -245,7 +245,7 @@ def shrunk(name, folder):
     sizes = {
         "ConversationAccuracy": {"num_conversations": 2},
         "Generation": {"num_images": 4, "batch_size": 4},
-        "OwnDrawings": {"num_images": 2},
+        "OwnImages": {"num_images": 2},
         "SampleGrid": {"num_images": 2, "columns": 2},
         "VQAAccuracy": {
             "num_questions": 8,

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from pretzel.generation.session import Session, require_answers
-from pretzel.generation.token_choice import GREEDY, Writing
+from pretzel.generation.conversation_batch import ConversationBatch
+from pretzel.generation.latents import ImageLatents
+from pretzel.generation.writing import GREEDY, Writing, require_answers
 from pretzel.model import Pretzel
 from pretzel.typing import Float, Int, Tensor
 
@@ -35,9 +36,8 @@ def answer(
         questions: Questions.
         max_tokens: An answer that has not ended by then is cut.
         writing: How tokens are chosen.
-        keys: Names of the questions, which tell apart what is drawn at random; None for their
-            numbers.
-        seed: Seed of what is drawn at random.
+        keys: Names of the questions: their random numbers depend on them; None for their numbers.
+        seed: Seed of the random numbers.
 
     Returns:
         Answers, in the order of the questions.
@@ -48,17 +48,20 @@ def answer(
     require_answers(model)
     if not questions:
         return []
+    longest = max(len(model.vlm.encode_text(question)) for question in questions)
+    images = ConversationBatch(
+        model,
+        [str(image) for image in range(len(x))],
+        writing=writing,
+        seed=seed,
+        max_length=2 + model.latent.num_positions + longest + max_tokens,
+    )
     with torch.inference_mode():
-        longest = max(len(model.vlm.encode_text(question)) for question in questions)
-        room = 2 + model.latent.num_positions + longest + max_tokens
-        images = Session(model, len(x), room, seed=seed)
-        images.read_image(model.shallow(x).z, x)
-        session = images.select(
-            image_of_question, keys if keys is not None else [str(i) for i in range(len(questions))]
-        )
-        session.read_text(questions)
-        written = torch.stack(list(session.write(max_tokens, writing)), dim=1)
-    return [text_of(model, row) for row in written.tolist()]
+        images.show_latents(ImageLatents(u=model.shallow(x).z, x=x))
+    names = keys if keys is not None else [str(i) for i in range(len(questions))]
+    asked = images.select(image_of_question, names)
+    asked.say(questions)
+    return asked.answer(max_tokens)
 
 
 def answer_by_key(
@@ -82,19 +85,11 @@ def answer_by_key(
     Raises:
         UserError: If the interleaving has no image-to-text.
     """
-    first = {key: i for i, key in reversed(list(enumerate(keys)))}
-    unique = sorted(first, key=lambda key: first[key])
-    rank = {key: i for i, key in enumerate(unique)}
-    rows = torch.tensor([first[key] for key in unique], device=images.device)
-    of_question = torch.tensor([rank[key] for key in keys], device=images.device)
+    unique = list(dict.fromkeys(keys))
+    first = torch.tensor([keys.index(key) for key in unique], device=images.device)
+    number = {key: i for i, key in enumerate(unique)}
+    image_of_question = torch.tensor([number[key] for key in keys], device=images.device)
     with torch.inference_mode():
         noise = model.sample_noise(unique, seed, "evaluation")
-        x = model.encode(images[rows], noise)
-        return answer(model, x, of_question, questions)
-
-
-def text_of(model: Pretzel, tokens: Sequence[int]) -> str:
-    """Return the text of tokens up to end-of-text."""
-    end = model.vlm.special.end_of_text
-    stop = tokens.index(end) if end in tokens else len(tokens)
-    return model.vlm.decode_text(tokens[:stop])
+        x = model.encode(images[first], noise)
+    return answer(model, x, image_of_question, questions)

@@ -1,4 +1,4 @@
-"""Generation of images from prompts: latents by the flow, denoised and decoded."""
+"""Images from latents, and one image for each of several prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,19 +6,16 @@ from dataclasses import dataclass
 import torch
 
 from pretzel.flow.generative_model import GenerativeModel
-from pretzel.generation.prompts import prompt_document, sample_u
-from pretzel.model import Pretzel
+from pretzel.generation.latents import sample_latents
 from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler, Work
-from pretzel.sampling.stack import Sampled, invert_stack
-from pretzel.sequence.document import Document, Image
-from pretzel.tarflow import TarFlow
+from pretzel.sequence.document import Document, caption_document
 from pretzel.typing import Float, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class GeneratedImages:
     """Generated images, and what they took.
 
     Attributes:
@@ -37,7 +34,7 @@ def sample_images(
     guidance: Guidance,
     denoiser: Denoiser,
     sampler: Sampler,
-) -> Images:
+) -> GeneratedImages:
     """Generate one image for each prompt.
 
     Args:
@@ -50,46 +47,35 @@ def sample_images(
     """
     with torch.inference_mode():
         sampled = sample_latents(model, prompts, z, guidance, sampler)
-
-    def log_prob(point: Tensor) -> Tensor:
-        documents = [
-            Document(key=prompt, segments=(*prompt_document(prompt).segments, Image()))
-            for prompt in prompts
-        ]
-        return model.score(documents, point).log_prob
-
-    clean = denoiser(sampled.x, model.latent.noise, log_prob)
-    with torch.inference_mode():
-        return Images(pixels=model.latent.decode(clean).clamp(-1, 1), work=sampled.work)
+    documents = [caption_document(prompt, key=prompt) for prompt in prompts]
+    pixels = decode_images(model, documents, sampled.x, denoiser)
+    return GeneratedImages(pixels=pixels, work=sampled.work)
 
 
-def sample_latents(
+def decode_images(
     model: GenerativeModel,
-    prompts: Sequence[str],
-    z: Float[Tensor, "m n d"],
-    guidance: Guidance,
-    sampler: Sampler,
-) -> Sampled:
-    """Sample noised latents of one image for each prompt.
+    documents: Sequence[Document],
+    x: Float[Tensor, "b n d"],
+    denoiser: Denoiser,
+    earlier: Sequence[Float[Tensor, "b n d"]] = (),
+) -> Float[Tensor, "b 3 height width"]:
+    """Return latents as pixels, denoised, decoded and clipped to [-1, 1].
 
     Args:
         model: The model.
-        prompts: Captions.
-        z: Standard normal noise.
-        guidance: How conditional and null predictions are mixed.
-        sampler: How positions are found.
+        documents: Sequences, each of which ends with its image; the score denoiser needs the
+            density of the image given what stands before.
+        x: Noised latents of these images.
+        denoiser: What is done about the training noise.
+        earlier: Noised latents of the images before, in order.
     """
-    if isinstance(model, TarFlow):
-        return invert_stack(
-            model.stack,
-            z,
-            sampler,
-            context=model.condition(prompts),
-            null_context=model.condition([None] * len(prompts)),
-            guidance=guidance,
-        )
-    assert isinstance(model, Pretzel)
-    documents = [prompt_document(prompt) for prompt in prompts]
-    deep = sample_u(model, documents, z, guidance, sampler)
-    shallow = invert_stack(model.shallow, deep.x, sampler, first=1)
-    return Sampled(x=shallow.x, work=(*deep.work, *shallow.work))
+
+    def log_prob(point: Float[Tensor, "b n d"]) -> Float[Tensor, " b"]:
+        # Latents made under inference mode cannot take part in a gradient; their copies can.
+        images = torch.stack([*(latents.clone() for latents in earlier), point], dim=1)
+        scores = model.score(documents, images.flatten(0, 1))
+        return scores.log_prob.view(images.shape[:2])[:, -1]
+
+    clean = denoiser(x, model.latent.noise, log_prob)
+    with torch.inference_mode():
+        return model.latent.decode(clean).clamp(-1, 1)

@@ -1,6 +1,6 @@
 """A conversation for the laws of generation: two images, two answers, rows of different lengths."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,8 +9,10 @@ from unittest.mock import patch
 import torch
 
 from pretzel.flow.conditioner import LayeredConditioner
-from pretzel.generation.session import Session
-from pretzel.generation.token_choice import Writing
+from pretzel.generation.conversation_batch import ConversationBatch
+from pretzel.generation.latents import ImageLatents
+from pretzel.generation.state import GenerationState
+from pretzel.generation.writing import Writing
 from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
@@ -31,19 +33,19 @@ WRITING = Writing(temperature=1.5, top_p=0.9)
 
 
 @dataclass
-class Spoken:
-    """What became of a conversation.
+class RecordedConversations:
+    """Conversations, and all that entered and left the streams while they were held.
 
     Attributes:
-        session: The session, all committed.
-        drawn: u and x of each image.
+        state: Their state, all committed.
+        images: Latents of each image.
         parts: Tokens of a text of every row, or None for an image, in order.
-        inputs: What entered the streams, chunk by chunk.
-        outputs: What came out.
+        inputs: Inputs of the streams, chunk by chunk.
+        outputs: Their outputs.
     """
 
-    session: Session
-    drawn: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    state: GenerationState
+    images: list[ImageLatents]
     parts: list[list[list[int]] | None] = field(default_factory=list)
     inputs: list[StreamInputs] = field(default_factory=list)
     outputs: list[StreamOutputs] = field(default_factory=list)
@@ -56,71 +58,71 @@ def guidance_for(model: Pretzel) -> Guidance:
 
 
 def converse(
-    model: Pretzel,
-    rows: Sequence[int] = (0, 1, 2),
-    make: Callable[..., Session] = Session,
-    guidance: Guidance | None = None,
-) -> Spoken:
+    model: Pretzel, rows: Sequence[int] = (0, 1, 2), guidance: Guidance | None = None
+) -> RecordedConversations:
     """Hold the conversation, or as much of it as the interleaving models, with some of the rows.
 
     Args:
         model: The model.
         rows: Rows of the whole conversation.
-        make: What makes the session.
         guidance: Of the images; None for that of :func:`guidance_for`.
     """
-    room = 200 + 2 * model.latent.num_positions
-    session = make(model, len(rows), room, keys=[str(row) for row in rows])
-    spoken = Spoken(session=session)
-    guidance = guidance or guidance_for(model)
+    conversations = ConversationBatch(
+        model,
+        [str(row) for row in rows],
+        guidance=guidance or guidance_for(model),
+        writing=WRITING,
+        max_length=200 + 2 * model.latent.num_positions,
+    )
+    state = conversations.state
+    recorded = RecordedConversations(state=state, images=conversations.latents)
 
     def say(texts: Sequence[str]) -> None:
-        chosen = [texts[row] for row in rows]
-        session.read_text(chosen)
-        spoken.parts.append([model.vlm.encode_text(text) for text in chosen])
+        of_rows = [texts[row] for row in rows]
+        conversations.say(of_rows)
+        recorded.parts.append([model.vlm.encode_text(text) for text in of_rows])
 
-    def draw(key: str) -> None:
-        z = latents(model, len(FIRST), key=key)[list(rows)]
-        drawn = session.draw(z, guidance)
-        spoken.drawn.append((drawn.u, drawn.x))
-        spoken.parts.append(None)
+    def generate(key: str) -> None:
+        conversations.generate(latents(model, len(FIRST), key=key)[list(rows)])
+        recorded.parts.append(None)
 
     def answer() -> None:
+        conversations.answer(MAX_TOKENS)
+        texts = [row[-1] for row in conversations.segments]
         end = model.vlm.special.end_of_text
-        written = torch.stack(list(session.write(MAX_TOKENS, WRITING)), dim=1).tolist()
-        spoken.parts.append([r[: r.index(end) + 1] if end in r else r for r in written])
+        recorded.parts.append([[*(text.tokens or ()), end] for text in texts])
 
     def record(module: object, args: tuple[Any, ...], outputs: StreamOutputs) -> None:
-        spoken.inputs.append(args[0])
-        spoken.outputs.append(outputs)
+        recorded.inputs.append(args[0])
+        recorded.outputs.append(outputs)
 
     hook = model.interleaving.register_forward_hook(record)
     try:
-        with torch.no_grad():
+        with torch.inference_mode():
             if model.reads_text:
                 say(FIRST)
-            draw("z0")
+            generate("z0")
             if model.interleaving.answers:
                 say(THEN[0])
                 answer()
                 say(THEN[1])
-                draw("z1")
+                generate("z1")
                 say(THEN[2])
                 answer()
-                session.flush()
+                state.flush()
     finally:
         hook.remove()
-    return spoken
+    return recorded
 
 
 def recomputed(
-    model: Pretzel, spoken: Spoken, null_of: int | None = None
+    model: Pretzel, recorded: RecordedConversations, null_of: int | None = None
 ) -> tuple[PackedBatch, StreamOutputs]:
     """Return the sequences, packed anew, and their states from scratch, without caches.
 
     Args:
         model: The model.
-        spoken: The conversation.
+        recorded: The conversation.
         null_of: Image whose null branch is asked for: nothing is attended before it.
     """
     vlm, grid, n = model.vlm, model.latent.grid, model.latent.num_positions
@@ -129,14 +131,17 @@ def recomputed(
         vlm.special, grid, vlm.image_index(grid),
     )  # fmt: skip
     documents = []
-    for row in range(spoken.session.num_rows):
+    for row in range(recorded.state.num_rows):
         segments: list[Segment] = [
             Image() if part is None else Text(content=" ".join(map(str, part[row])))
-            for part in spoken.parts
+            for part in recorded.parts
         ]
         documents.append(Document(key="", segments=tuple(segments)))
     packed = packer(documents)
-    u, x = (torch.stack([d[i] for d in spoken.drawn], dim=1).flatten(0, 1) for i in (0, 1))
+    u, x = (
+        torch.stack([getattr(image, name) for image in recorded.images], dim=1).flatten(0, 1)
+        for name in ("u", "x")
+    )
     if null_of is not None:
         valid = packed.is_valid.clone()
         for row, begin in enumerate(begins_of_image(packed, n, null_of)):
@@ -155,7 +160,7 @@ def begins_of_image(packed: PackedBatch, num_positions: int, image: int) -> list
 
 @dataclass
 class Counts:
-    """Columns that ran through the first layer of each stream.
+    """Numbers of columns that ran through the first layer of each stream.
 
     Attributes:
         deep: Of the deep stream; 0 where it has no layers of its own.
@@ -172,7 +177,7 @@ class Counts:
 
 @contextmanager
 def counted(model: Pretzel) -> Iterator[Counts]:
-    """Count what the streams run over."""
+    """Count the positions that the streams run over."""
     counts = Counts()
     conditioner = model.deep.conditioner
     layered = isinstance(conditioner, LayeredConditioner)

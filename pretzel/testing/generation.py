@@ -7,8 +7,9 @@ from itertools import pairwise, product
 import torch
 
 from pretzel.generation.answers import answer
-from pretzel.generation.prompts import prompt_document, prompted, sample_u
-from pretzel.generation.session import Session
+from pretzel.generation.deep_inversion import generate_u
+from pretzel.generation.latents import prompt_document, sample_u, state_behind
+from pretzel.generation.state import GenerationState
 from pretzel.interleave.base import StreamInputs
 from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel, stream_inputs
@@ -148,15 +149,15 @@ def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:
     width = model.packer(whole, open_image=True).tokens.shape[1]
     once = {Sequential(): n, Jacobi(block_size=2, tolerance=0.0): -(-n // 2)}
     for guidance, sampler in product((NoGuidance(), guidance_for(model)), once):
-        session = prompted(model, prompts)
+        state = state_behind(model, prompts)
         with torch.no_grad(), counted(model) as counts:
-            (work,) = session.draw_u(z, guidance, sampler).work
+            (work,) = generate_u(state, z, guidance, sampler).work
         committing = work.evaluations - work.provisional
         require(
             committing == once[sampler],
             f"{committing} evaluations are said to commit, not {once[sampler]}",
         )
-        _require_counts(counts, session, width + n, prefix=width, lags=n)
+        _require_counts(counts, state, width + n, prefix=width, lags=n)
     return Deviation(what="each position once per stream", error=0.0, tolerance=0.0)
 
 
@@ -164,40 +165,40 @@ def conversations_commit_positions_once(case: Case[Pretzel]) -> Deviation:
     """Going on after an image or an answer runs a stream over a position twice, or not at all."""
     model = case.build()
     with counted(model) as counts:
-        spoken = converse(model)
-    session = spoken.session
+        recorded = converse(model)
+    state = recorded.state
     n = model.latent.num_positions
-    images = sum(part is None for part in spoken.parts)
-    texts = [part for part in spoken.parts if part is not None]
+    images = sum(part is None for part in recorded.parts)
+    texts = [part for part in recorded.parts if part is not None]
     columns = sum(max(len(row) for row in part) for part in texts) + images * (1 + n)
     # End-of-image waits for what follows it.
     columns += images if model.interleaving.answers else 0
     require(
-        session.rows.length == columns,
-        f"{columns} positions with padding were generated, the session has {session.rows.length}",
+        state.length == columns,
+        f"{columns} positions with padding were generated, the state has {state.length}",
     )
-    _require_counts(counts, session, columns, prefix=columns - n, lags=0)
-    for row in range(session.num_rows):
+    _require_counts(counts, state, columns, prefix=columns - n, lags=0)
+    for row in range(state.num_rows):
         positions = sum(len(part[row]) for part in texts) + images * (2 + n)
         positions -= 0 if model.interleaving.answers else 1
-        valid = int(session.rows.valid[row, :columns].sum())
+        valid = int(state.valid[row, :columns].sum())
         require(valid == positions, f"row {row} attends {valid} positions, not {positions}")
     return Deviation(what="each position once per stream", error=0.0, tolerance=0.0)
 
 
 def _require_counts(
-    counts: Counts, session: Session, columns: int, *, prefix: int, lags: int
+    counts: Counts, state: GenerationState, columns: int, *, prefix: int, lags: int
 ) -> None:
     """Hold streams and caches to a number of columns.
 
     Args:
         counts: What ran.
-        session: Afterwards.
+        state: Afterwards.
         columns: Columns of the whole sequence.
         prefix: Those before the image, where the VLM reads no more.
         lags: Those of an image that has not been ended, which the VLM may not yet have seen.
     """
-    interleaving, caches = session.model.interleaving, session.caches
+    interleaving, caches = state.model.interleaving, state.caches
     assert caches is not None
     in_vlm, run = {0, prefix}, counts.vlm
     if interleaving.feeds_vlm:
@@ -220,15 +221,15 @@ def _require_counts(
 def conversations_equal_recomputation(case: Case[Pretzel]) -> Deviation:
     """With caches, logits, mu or sigma of a conversation are not those computed from scratch."""
     model = case.build()
-    spoken = converse(model)
-    columns = spoken.session.rows.length
-    rows = spoken.session.num_rows
-    is_image = torch.cat([inputs.is_image[:rows] for inputs in spoken.inputs], dim=1)
-    deep = torch.cat([outputs.deep[:rows] for outputs in spoken.outputs], dim=1)
+    recorded = converse(model)
+    columns = recorded.state.length
+    rows = recorded.state.num_rows
+    is_image = torch.cat([inputs.is_image[:rows] for inputs in recorded.inputs], dim=1)
+    deep = torch.cat([outputs.deep[:rows] for outputs in recorded.outputs], dim=1)
     results = []
-    packed, whole = recomputed(model, spoken)
+    packed, whole = recomputed(model, recorded)
     for row in range(rows):
-        valid = spoken.session.rows.valid[row, :columns]
+        valid = recorded.state.valid[row, :columns]
         found, length = deep[row][valid][None], int(valid.sum())
         expected = whole.deep[row : row + 1, :length]
         results.append(within(found, expected, FP64, "states of the deep stream"))
@@ -248,7 +249,7 @@ def conversations_equal_recomputation(case: Case[Pretzel]) -> Deviation:
                 outputs.deep.new_zeros(rows, outputs.deep.shape[1], whole.text.shape[-1])
                 if outputs.text is None
                 else outputs.text[:rows]
-                for outputs in spoken.outputs
+                for outputs in recorded.outputs
             ],
             dim=1,
         )
@@ -264,13 +265,13 @@ def conversations_equal_recomputation(case: Case[Pretzel]) -> Deviation:
 def null_branches_equal_recomputation(case: Case[Pretzel]) -> Deviation:
     """The null branch attends what stands before begin-of-image, or outlives its image."""
     model = case.build()
-    spoken = converse(model)
-    rows = spoken.session.num_rows
+    recorded = converse(model)
+    rows = recorded.state.num_rows
     if isinstance(guidance_for(model), NoGuidance):
         return Deviation(what="not guided", error=0.0, tolerance=0.0)
     n = model.latent.num_positions
-    guided = [outputs.deep[rows:, -1:] for outputs in spoken.outputs if len(outputs.deep) > rows]
-    images = len(spoken.drawn)
+    guided = [outputs.deep[rows:, -1:] for outputs in recorded.outputs if len(outputs.deep) > rows]
+    images = len(recorded.images)
     require(
         len(guided) == images * (1 + n),
         f"null branches ran {len(guided)} times, not {images * (1 + n)}: for begin-of-image and "
@@ -279,20 +280,20 @@ def null_branches_equal_recomputation(case: Case[Pretzel]) -> Deviation:
     results = []
     for image in range(images):
         found = torch.cat(guided[image * (1 + n) : (image + 1) * (1 + n)], dim=1)
-        packed, whole = recomputed(model, spoken, null_of=image)
+        packed, whole = recomputed(model, recorded, null_of=image)
         for row, begin in enumerate(begins_of_image(packed, n, image)):
             expected = whole.deep[row, begin : begin + 1 + n]
             results.append(within(found[row], expected, FP64, "states of the null branch"))
-            u = spoken.drawn[image][0][row]
+            u = recorded.images[image].u[row]
             for chunk in range(n):
-                number = [i for i, o in enumerate(spoken.outputs) if len(o.deep) > rows]
-                given = spoken.inputs[number[image * (1 + n) + 1 + chunk]].u
+                number = [i for i, o in enumerate(recorded.outputs) if len(o.deep) > rows]
+                given = recorded.inputs[number[image * (1 + n) + 1 + chunk]].u
                 results.append(within(given[rows + row, -1], u[chunk], 0.0, "guided u_n"))
     return worst_of(results)
 
 
 def conversations_of_rows_are_independent(case: Case[Pretzel]) -> Deviation:
-    """What is drawn or written in a row depends on the rows beside it, or on their lengths."""
+    """What is generated or written in a row depends on the rows beside it, or on their lengths."""
     model = case.build()
     together = converse(model)
     results, row = [], 2  # the one with the most padding
@@ -301,9 +302,9 @@ def conversations_of_rows_are_independent(case: Case[Pretzel]) -> Deviation:
         found = None if one is None else one[0]
         expected = None if part is None else part[row]
         require(found == expected, f"row {row} alone is {found}, with others {expected}")
-    for (u, x), (one_u, one_x) in zip(together.drawn, alone.drawn, strict=True):
-        results.append(within(one_u[0], u[row], FP64, "u of a row alone"))
-        results.append(within(one_x[0], x[row], FP64, "x of a row alone"))
+    for images, one_image in zip(together.images, alone.images, strict=True):
+        results.append(within(one_image.u[0], images.u[row], FP64, "u of a row alone"))
+        results.append(within(one_image.x[0], images.x[row], FP64, "x of a row alone"))
     return worst_of(results)
 
 

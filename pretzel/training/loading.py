@@ -30,8 +30,8 @@ from pretzel.typing import Float, Tensor
 
 
 @runtime_checkable
-class Draws(Protocol):
-    """A module whose images can be drawn one by one, as :class:`pretzel.training.PretzelModule`."""
+class KeyedGenerator(Protocol):
+    """A module that generates images, each of its own noise, as :class:`.PretzelModule`."""
 
     seed: int
 
@@ -39,21 +39,22 @@ class Draws(Protocol):
     def reads_text(self) -> bool:
         """Whether images depend on their prompts."""
 
-    def draw(
+    def generate(
         self, prompts: Sequence[str], keys: Sequence[str], *, seed: int
     ) -> Float[Tensor, "n 3 height width"]:
         """Return one image in [-1, 1] a prompt; its noise depends on its key and the seed alone."""
 
 
 @runtime_checkable
-class TellsHow(Protocol):
-    """A module that can tell how its last images were sampled."""
+class RecordsSampling(Protocol):
+    """A module that records how its last images were sampled."""
 
     @property
     def sampling_record(self) -> dict[str, Any]:
         """How the last images were sampled and what they took; empty before the first.
 
-        The keys of :func:`pretzel.generation.record.sampling_record` and of its ``work_record``.
+        The keys of ``sampling_record`` and ``work_record`` in
+        :mod:`pretzel.generation.sampling_record`.
         """
 
 

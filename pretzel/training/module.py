@@ -17,7 +17,7 @@ from pretzel.files.atomic import write_json
 from pretzel.flow.generative_model import GenerativeModel, ImageLikelihood, Scores
 from pretzel.generation.answers import answer_by_key
 from pretzel.generation.images import sample_images
-from pretzel.generation.record import sampling_record, work_record
+from pretzel.generation.sampling_record import sampling_record, work_record
 from pretzel.latent.pixels import Pixels
 from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser
@@ -271,25 +271,25 @@ class PretzelModule(CheckpointedModule):
         self, prompts: Sequence[str], noise: Float[Tensor, "n p d"]
     ) -> Float[Tensor, "n 3 h w"]:
         self.check_denoiser()
-        made = sample_images(
+        generated = sample_images(
             self.pretzel, prompts, noise, self.guidance, self.denoiser, self.sampler
         )
         self._last_sampling = sampling_record(self.sampler, self.guidance, self.denoiser)
-        self._last_sampling |= work_record(made.work)
+        self._last_sampling |= work_record(generated.work)
         folder = getattr(self.logger, "log_dir", None) if self._trainer is not None else None
         if folder is not None and self.trainer.is_global_zero:
             write_json(Path(folder) / "sampling.json", self._last_sampling)
-        return made.pixels
+        return generated.pixels
 
     @property
     def sampling_record(self) -> dict[str, Any]:
         """How the last images were sampled, in plain types; empty before the first."""
         return self._last_sampling
 
-    def draw(
+    def generate(
         self, prompts: Sequence[str], keys: Sequence[str], *, seed: int
     ) -> Float[Tensor, "n 3 h w"]:
-        """Generate one image for each prompt, in [-1, 1], whatever the batch it is drawn in.
+        """Generate one image for each prompt, in [-1, 1], whatever the batch it is part of.
 
         Args:
             prompts: Captions.

@@ -11,7 +11,8 @@ from PIL.Image import Image as Picture
 from pretzel.errors import UserError
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.generation.answers import answer
-from pretzel.generation.conversation import Conversation, conversation_with, require_pretzel
+from pretzel.generation.conversation import Conversation, conversation_with
+from pretzel.generation.conversation_batch import require_pretzel
 from pretzel.generation.images import sample_images
 from pretzel.generation.pictures import pictures
 from pretzel.latent.image_input import ImageInput, as_pixels

@@ -16,7 +16,7 @@ from benchmarks import (
 )
 from benchmarks.generation_growth import Clock, Place, Step
 from benchmarks.generation_script import CAPTION, QUESTION, Script, Trace, Unending, converse
-from pretzel.generation.session import Session
+from pretzel.generation.state import GenerationState
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
 
 QUICK = generation.plans(quick=True, rounds=1)[0]
@@ -192,8 +192,8 @@ def test_attention_is_timed_and_left_as_it_was():
 
 
 def test_the_script_fills_its_room(model):
-    session = Session(model, 1, GUIDED.room(model))
-    converse(session, GUIDED)
+    state = GenerationState(model, 1, GUIDED.room(model))
+    converse(state, GUIDED)
     with torch.inference_mode():
-        session.flush()
-    assert session.rows.length == session.room
+        state.flush()
+    assert state.length == state.max_length

@@ -8,14 +8,14 @@ import torch
 from painted import forced
 from PIL import Image as PILImage
 from test_likelihood import Dense
-from test_own_drawings import ASKED, Keep, perturbed, results, small
+from test_own_images import ASKED, Keep, perturbed, results, small
 from tiny import tiny_module
 from torch import Tensor
 from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
 
 from callbacks import ConversationAccuracy
-from callbacks.conversation_accuracy import Judged, turn_values
-from callbacks.drawing_questions import converse
+from callbacks.conversation_accuracy import JudgedTurn, turn_values
+from callbacks.judged_images import begin_conversations
 from pretzel.errors import UserError
 from pretzel.generation.conversation import conversation_with
 from pretzel.generation.pictures import pictures
@@ -72,8 +72,8 @@ def test_known_pictures_and_known_answers_give_known_numbers(tmp_path: Path) -> 
 def test_nothing_that_should_not_be_copied_has_no_value() -> None:
     red, blue = ("red", "circle"), ("blue", "circle")
     turns = [
-        Judged(wanted=red, drawn=blue, answers=blue),
-        Judged(wanted=blue, drawn=blue, answers=("blue", "rectangle")),
+        JudgedTurn(wanted=red, seen=blue, answers=blue),
+        JudgedTurn(wanted=blue, seen=blue, answers=("blue", "rectangle")),
     ]
     assert turn_values([turns]) == {
         "conversations_n": 1,
@@ -90,22 +90,26 @@ def test_nothing_that_should_not_be_copied_has_no_value() -> None:
 )
 def test_batches_equal_conversations_one_by_one(interleaving) -> None:
     module = perturbed(interleaving, denoiser=ScoreDenoiser())
-    turns = converse(module, TOLD, KEYS, ASKED, max_tokens=3)
+    batch = begin_conversations(module, TOLD, KEYS, ASKED, max_tokens=3)
+    turns = []
+    for t in range(len(TOLD[0])):
+        batch.say([captions[t] for captions in TOLD])
+        pixels, answers = batch.generate(), []
+        for question in ASKED:
+            batch.say([question] * len(KEYS))
+            answers.append(batch.answer(max_tokens=3))
+        turns.append((pixels, answers))
     for i, (key, captions) in enumerate(zip(KEYS, TOLD, strict=True)):
-        talk = conversation_with(module, key=key, room=128)
+        talk = conversation_with(module, key=key, max_length=128)
         for t, caption in enumerate(captions):
             talk.say(caption)
-            drawn = pictures(turns[t].pixels[i : i + 1])[0]
-            assert talk.draw().tobytes() == drawn.tobytes()
-            for question, answer in zip(ASKED, turns[t].answers[i], strict=True):
+            pixels, answers = turns[t]
+            expected = pictures(pixels[i : i + 1])[0]
+            assert talk.generate().tobytes() == expected.tobytes()
+            for question, texts in zip(ASKED, answers, strict=True):
                 talk.say(question)
-                assert talk.answer(max_tokens=3) == answer
-    assert len({answer for turn in turns for row in turn.answers for answer in row}) > 1
-
-
-def test_without_questions_a_turn_is_a_picture() -> None:
-    turns = converse(perturbed(), TOLD[:2], KEYS[:2], [])
-    assert [turn.answers for turn in turns] == [[[], []], [[], []]]
+                assert talk.answer(max_tokens=3) == texts[i]
+    assert len({text for _, answers in turns for texts in answers for text in texts}) > 1
 
 
 def test_values_do_not_depend_on_batches_ranks_or_repetition(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ callbacks:
     init_args: {num_samples: 50}
   - class_path: callbacks.TextDrift
     init_args: {num_samples: 50}
-  - class_path: callbacks.OwnDrawings
+  - class_path: callbacks.OwnImages
     init_args: {num_images: 100}
   - class_path: callbacks.ConversationAccuracy
     init_args: {num_conversations: 100, num_images: 2}

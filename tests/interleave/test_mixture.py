@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
-from pretzel.generation.prompts import prompt_document, sample_u
+from pretzel.generation.latents import prompt_document, sample_u
 from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.routed import Route, own_copy, routable, routed
 from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tiny import caption_batch, perturb, tiny_module
 from torch.utils.data import DataLoader
 
-from pretzel.generation.record import described
+from pretzel.generation.sampling_record import described
 from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing
 from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, SelectiveJacobi

@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from pretzel.cli.sample import gallery
+from pretzel.cli.sample import image_folder
 from pretzel.cli.sample.command import main
 from pretzel.errors import UserError
 from pretzel.generation.pictures import save_png, sheet
@@ -105,7 +105,7 @@ def test_it_writes_how_the_images_were_sampled(made):
     sample(made, *arguments, "--model.guidance.weight", "0.5")
     record = json.loads(Path("out/sampling.json").read_text())
     positions = 4
-    assert record["sampler"] == {"class_path": "pretzel.sampling.Sequential"}
+    assert record["sampler"] == {"class_path": "pretzel.sampling.samplers.Sequential"}
     assert record["guidance"]["init_args"]["weight"] == 0.5
     assert record["denoiser"]["class_path"].startswith("pretzel.sampling.")
     assert record["state"] == {}
@@ -125,7 +125,7 @@ def test_images_are_the_modules_own(made):
     config, folder = made
     module = trained_model(config[1::2], [], weights=folder / "x.safetensors")
     with torch.inference_mode():
-        image = module.draw([RED], [f"{RED}#0"], seed=7)[0]
+        image = module.generate([RED], [f"{RED}#0"], seed=7)[0]
     expected = ((image + 1) * 127.5).round().permute(1, 2, 0).numpy()
     assert np.array_equal(pixels("out/00000.png"), expected)
 
@@ -197,7 +197,7 @@ def test_an_interrupt_leaves_whole_files_only(made, monkeypatch):
             monkeypatch.setattr(Image.Image, "save", interrupted)
         save_png(picture, path)
 
-    monkeypatch.setattr(gallery, "save_png", save)
+    monkeypatch.setattr(image_folder, "save_png", save)
     with pytest.raises(
         KeyboardInterrupt, match=r"interrupted after 3 of 6 images; they are in out"
     ):
@@ -294,10 +294,10 @@ def test_a_missing_gpu_is_said(made):
 
 
 def test_too_little_memory_is_said(made, monkeypatch):
-    def draw(self, prompts, keys, *, seed):
+    def generate(self, prompts, keys, *, seed):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(PretzelModule, "draw", draw)
+    monkeypatch.setattr(PretzelModule, "generate", generate)
     with pytest.raises(UserError, match=r"--batch_size must be one that fits .*, got 64"):
         sample(made, "--prompt", RED)
 

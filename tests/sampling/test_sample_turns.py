@@ -23,12 +23,12 @@ __all__ = ["elsewhere", "made"]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "story.yaml"
 STORY = [
     {"say": "a red circle"},
-    {"draw": True},
+    {"generate": True},
     {"say": "what shape is it?"},
     {"answer": True},
     {"image": "red.png"},
     {"say": "now make it blue"},
-    {"draw": True},
+    {"generate": True},
     {"continue": True},
 ]
 
@@ -63,15 +63,15 @@ def test_a_conversation_is_told_as_it_comes_and_written(made, capsys):
     sample(made, "--turns", "there/story.yaml", "--max_tokens", "3", "--out", "out")
     (turns,) = json.loads(Path("out/transcript.json").read_text(encoding="utf-8"))
     kinds = [next(iter(turn)) for turn in turns]
-    assert kinds == ["say", "draw", "say", "answer", "image", "say", "draw", "answer"]
+    assert kinds == ["say", "generate", "say", "answer", "image", "say", "generate", "answer"]
     pictures = [turn[kind] for turn, kind in zip(turns, kinds, strict=True)
-                if kind in ("draw", "image")]  # fmt: skip
+                if kind in ("generate", "image")]  # fmt: skip
     assert pictures == ["00000.png", "00001.png", "00002.png"]
     assert all(pixels(f"out/{name}").shape == (8, 8, 3) for name in pictures)
     assert pixels("out/grid.png").shape[1] == 3 * 100
     lines = Path("out/transcript.txt").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "say: a red circle"
-    assert lines[1] == "draw: 00000.png"
+    assert lines[1] == "generate: 00000.png"
     answered = turns[3]["answer"]
     told = capsys.readouterr().out
     assert f"say: what shape is it?\nanswer: {answered}\nimage\n" in told
@@ -128,8 +128,8 @@ def test_a_picture_without_a_question_is_described(made):
         ({"say": "a"}, [], r"must be a list of steps"),
         ([], [], r"must be a list of steps"),
         ([{"says": "a"}], [], r"step 1 must be one of say, .*, got 'says'; did you mean 'say'\?"),
-        ([{"say": "a"}, "draw"], [], r"step 2 must be one of .* with its value, got 'draw'"),
-        ([{"draw": False}], [], r"step 1: draw must be given true, got False"),
+        ([{"say": "a"}, "answer"], [], r"step 2 must be one of .* with its value, got 'answer'"),
+        ([{"generate": False}], [], r"step 1: generate must be given true, got False"),
         ([{"say": 3}], [], r"step 1: say must be given a text, got 3"),
         ([{"image": "none.png"}], [], r"step 1: .*none\.png: cannot be read as an image"),
         (None, ["--image", "there/bomb.png"], r"bomb\.png: cannot be read as an image \(.*limit"),
@@ -190,8 +190,11 @@ def test_a_model_that_cannot_is_refused_before_anything_is_drawn(tmp_path):
     trained(config).export(tmp_path / "free.safetensors")
     arguments = [*config, "--weights", "free.safetensors", "--turns", "two.yaml", "--out", "out"]
     for steps, expected in (
-        ([{"draw": True}, {"draw": True}], "Unconditional models one image in a sequence, got 2"),
-        ([{"draw": True}, {"answer": True}], "answers questions, got Unconditional"),
+        (
+            [{"generate": True}, {"generate": True}],
+            "Unconditional models one image in a sequence, got 2",
+        ),
+        ([{"generate": True}, {"answer": True}], "answers questions, got Unconditional"),
     ):
         Path("two.yaml").write_text(yaml.safe_dump(steps))
         with pytest.raises(UserError, match=expected):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pretzel.errors import UserError
-from pretzel.generation.token_choice import GREEDY, Writing
+from pretzel.generation.writing import GREEDY, Writing
 
 PROBABILITIES = torch.tensor([[0.1, 0.5, 0.05, 0.35], [0.25, 0.25, 0.4, 0.1]], dtype=torch.float64)
 LOGITS = PROBABILITIES.log()

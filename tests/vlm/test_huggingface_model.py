@@ -14,8 +14,9 @@ from huggingface_tiny import CONFIGS, LAYERS, save_tokenizer
 from test_packed_scores import LONG
 
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
-from pretzel.generation.session import Session
-from pretzel.generation.token_choice import GREEDY
+from pretzel.generation.latents import generate_latents
+from pretzel.generation.state import GenerationState
+from pretzel.generation.writing import GREEDY, write_tokens
 from pretzel.interleave import (
     LatentInput,
     NoAdapter,
@@ -129,12 +130,14 @@ def results(model: Pretzel, device: str, pack_length: int | None) -> list[torch.
     z = latents(model, 2, key="z").float().to(device)
     with torch.no_grad():
         scores = model.score(LONG, x)
-        session = Session(model, 2, 60)
+        session = GenerationState(model, 2, 60)
         session.read_text(["a red circle", "why?"])
-        first = session.draw(z, GaussianMixing(1.0), Jacobi(block_size=2, tolerance=0.0))
+        first = generate_latents(
+            session, z, GaussianMixing(1.0), Jacobi(block_size=2, tolerance=0.0)
+        )
         session.read_text(["what color is it?", "again"])
-        written = torch.stack(list(session.write(4, GREEDY)), dim=1)
-        second = session.draw(z, NoGuidance())
+        written = torch.stack(list(write_tokens(session, 4, GREEDY)), dim=1)
+        second = generate_latents(session, z, NoGuidance())
     drawn = [first.u, first.x, second.u, written]
     return [t.cpu() for t in (scores.log_prob, scores.token_nll, *drawn)]
 

@@ -9,8 +9,9 @@ import torch
 from huggingface_tiny import save_tokenizer, tiny_vlm
 
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
-from pretzel.generation.session import Session
-from pretzel.generation.token_choice import Writing
+from pretzel.generation.latents import generate_latents
+from pretzel.generation.state import GenerationState
+from pretzel.generation.writing import Writing, write_tokens
 from pretzel.interleave import (
     LatentInput,
     MixtureOfTransformers,
@@ -85,13 +86,15 @@ def generate(model):
         model.device, model.dtype
     )
     with torch.inference_mode():
-        session = Session(model, 2, 60)
+        session = GenerationState(model, 2, 60)
         session.read_text(["a red circle", "a"])
-        session.draw(z, GaussianMixing(weight=1.0), Jacobi(block_size=2, tolerance=1e-3))
+        generate_latents(
+            session, z, GaussianMixing(weight=1.0), Jacobi(block_size=2, tolerance=1e-3)
+        )
         if model.interleaving.answers:
             session.read_text(["what", "is it"])
-            list(session.write(2, Writing(temperature=0.7)))
-            session.draw(z, NoGuidance())
+            list(write_tokens(session, 2, Writing(temperature=0.7)))
+            generate_latents(session, z, NoGuidance())
 
 
 # Which of both streams is short; autocast shortens what it shortens.

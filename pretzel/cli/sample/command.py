@@ -1,6 +1,6 @@
 """``pretzel sample``: images of prompts, answers, conversations, from a trained model.
 
-The help needs no torch; what draws is imported when it is needed.
+The help needs no torch: the model library is imported when it is needed.
 """
 
 import argparse
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 _DESCRIPTION = """\
-Draw images with the model of a fit configuration and trained weights: guidance and denoiser are
+Generate images with the model of a fit configuration and trained weights: guidance and denoiser are
 those of the configuration, and arguments may change them as for `pretzel fit`.
 
 DIR receives 00000.png, 00001.png, ..., the first 256 on one sheet (grid.png), prompts.json, a
@@ -26,9 +26,9 @@ of this prompt it is: neither on the other prompts nor on the batch size.
 With --image the model answers questions about a picture, which is cropped and resized as in
 training, or describes it.
 With --turns it takes part in a conversation, a YAML list of steps in one sequence: {say: TEXT},
-{image: FILE} (found relative to the YAML file), {draw: true}, {answer: true}, and {continue: true}
-for text in which the model may begin images itself. Text is printed as it comes; DIR receives the
-pictures, transcript.json, transcript.txt, grid.png and sampling.json.
+{image: FILE} (found relative to the YAML file), {generate: true} for an image, {answer: true}, and
+{continue: true} for text in which the model may begin images itself. Text is printed as it comes;
+DIR receives the pictures, transcript.json, transcript.txt, grid.png and sampling.json.
 """
 _BATCH = 64
 _MAX_TOKENS = 64
@@ -53,45 +53,49 @@ def main(args: list[str]) -> int:
 
     Raises:
         UserError: For users' mistakes, before anything is written.
-        KeyboardInterrupt: With how far it came; the images drawn so far are whole.
+        KeyboardInterrupt: With how far it came; the images generated so far are whole.
     """
     parser = _parser()
-    given, overrides = parser.parse_known_args(args)
+    options, overrides = parser.parse_known_args(args)
     _check_overrides(overrides, parser)
     for name in ("num", "batch_size", "max_tokens"):
-        if getattr(given, name) is not None and getattr(given, name) < 1:
-            raise UserError(f"--{name} must be at least 1, got {getattr(given, name)}")
-    _check_together(given)
-    folder = _new_folder(given.out)
-    prompts = _prompts(given.prompt, given.prompts)
-    if given.turns is not None or given.image is not None:
-        return _converse(given, overrides, folder)
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}")
+    _check_together(options)
+    folder = _new_folder(options.out)
+    prompts = _prompts(options.prompt, options.prompts)
+    if options.turns is not None or options.image is not None:
+        return _converse(options, overrides, folder)
 
-    from pretzel.cli.sample.gallery import COLUMNS, draw_gallery, wanted
-    from pretzel.training.loading import Draws, trained_model
+    from pretzel.cli.sample.image_folder import COLUMNS, requested_images, write_images
+    from pretzel.training.loading import KeyedGenerator, trained_model
 
     def check(model: object) -> None:
-        if not isinstance(model, Draws):
+        if not isinstance(model, KeyedGenerator):
             raise UserError(
-                f"pretzel sample needs a module with draw(prompts, keys, seed) and reads_text, but "
-                f"{type(model).__name__} is not one"
+                f"pretzel sample needs a module with generate(prompts, keys, seed) and reads_text, "
+                f"but {type(model).__name__} is not one"
             )
         if not prompts and model.reads_text:
             raise UserError(
-                f"--prompt or --prompts must be given: {type(model).__name__} draws what it is told"
+                f"--prompt or --prompts must be given: {type(model).__name__} reads prompts"
             )
 
-    device = _device(given.device)
+    device = _device(options.device)
     model = trained_model(
-        given.config, overrides, checkpoint=given.ckpt_path, weights=given.weights, check=check
+        options.config,
+        overrides,
+        checkpoint=options.ckpt_path,
+        weights=options.weights,
+        check=check,
     ).to(device)
-    assert isinstance(model, Draws)
-    seed = model.seed if given.seed is None else given.seed
-    num = given.num or 1
-    asked = wanted(prompts or [""], num, seed)
+    assert isinstance(model, KeyedGenerator)
+    seed = model.seed if options.seed is None else options.seed
+    num = options.num or 1
+    images = requested_images(prompts or [""], num, seed)
     columns = num if 1 < num <= COLUMNS else COLUMNS
-    draw_gallery(model, asked, folder, batch_size=given.batch_size or _BATCH, columns=columns)
-    print(f"Images:   {folder / asked[0].file} to {asked[-1].file} ({len(asked)}, seed {seed})")
+    write_images(model, images, folder, batch_size=options.batch_size or _BATCH, columns=columns)
+    print(f"Images:   {folder / images[0].file} to {images[-1].file} ({len(images)}, seed {seed})")
     print(f"Sheet:    {folder / 'grid.png'}")
     print(f"Prompts:  {folder / 'prompts.json'}")
     if (folder / "sampling.json").exists():
@@ -99,64 +103,64 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _converse(given: argparse.Namespace, overrides: list[str], folder: Path) -> int:
+def _converse(options: argparse.Namespace, overrides: list[str], folder: Path) -> int:
     """Answer questions about a picture, or hold a conversation."""
-    from pretzel.cli.sample.script import check_script, questions, read_script
+    from pretzel.cli.sample.script import check_script, question_scripts, read_script
 
     scripts = (
-        [read_script(given.turns)] if given.turns else questions(given.image, given.question or [])
+        [read_script(options.turns)]
+        if options.turns
+        else question_scripts(options.image, options.question or [])
     )
 
-    from pretzel.cli.sample.gallery import COLUMNS
-    from pretzel.cli.sample.transcript import hold, write_conversations
-    from pretzel.generation.conversation import require_pretzel
-    from pretzel.generation.token_choice import Writing
+    from pretzel.cli.sample.conversation_folder import follow_scripts, write_conversations
+    from pretzel.generation.conversation import conversation_with
+    from pretzel.generation.conversation_batch import require_pretzel
+    from pretzel.generation.writing import Writing
     from pretzel.training.loading import trained_model
     from pretzel.training.module import PretzelModule
 
     writing = Writing(
-        temperature=0.0 if given.temperature is None else given.temperature,
-        top_p=1.0 if given.top_p is None else given.top_p,
+        temperature=0.0 if options.temperature is None else options.temperature,
+        top_p=1.0 if options.top_p is None else options.top_p,
     )
-    max_tokens = given.max_tokens or _MAX_TOKENS
-    rooms: list[int] = []
+    max_tokens = options.max_tokens or _MAX_TOKENS
+    lengths: list[int] = []
 
     def check(module: object) -> None:
         if not isinstance(module, PretzelModule):
             name = type(module).__name__
             raise UserError(f"pretzel sample needs a PretzelModule here, got {name}")
         model = require_pretzel(module.pretzel)
-        rooms.extend(check_script(model, script, max_tokens) for script in scripts)
+        lengths.extend(check_script(model, script, max_tokens) for script in scripts)
 
-    device = _device(given.device)
+    device = _device(options.device)
     module = trained_model(
-        given.config, overrides, checkpoint=given.ckpt_path, weights=given.weights, check=check
+        options.config,
+        overrides,
+        checkpoint=options.ckpt_path,
+        weights=options.weights,
+        check=check,
     ).to(device)
     assert isinstance(module, PretzelModule)
-    draws = any(step.kind in ("draw", "continue") for script in scripts for step in script)
-    if draws:
+    if any(step.kind in ("generate", "continue") for script in scripts for step in script):
         module.check_denoiser()
-
-    def tell(piece: str) -> None:
-        print(piece, end="", flush=True)
-
-    seed = module.seed if given.seed is None else given.seed
-    room = max(rooms)
-    held = hold(
-        module, scripts, room=room, max_tokens=max_tokens, writing=writing, seed=seed, tell=tell
+    begin = conversation_with(module, writing=writing, seed=options.seed, max_length=max(lengths))
+    conversations = follow_scripts(
+        begin, scripts, max_tokens=max_tokens, echo=lambda text: print(text, end="", flush=True)
     )
-    write_conversations(module, held, folder, columns=COLUMNS)
+    write_conversations(conversations, folder)
     print(f"Written to {folder}: transcript.json, transcript.txt, sampling.json and pictures")
     return 0
 
 
-def _check_together(given: argparse.Namespace) -> None:
+def _check_together(options: argparse.Namespace) -> None:
     """Refuse options that mean nothing beside those that say what is asked for."""
-    if given.question and given.image is None:
+    if options.question and options.image is None:
         raise UserError("--question must be asked about a picture: give --image FILE too")
-    talks = given.turns is not None or given.image is not None
+    talks = options.turns is not None or options.image is not None
     for name in ("num", "batch_size") if talks else ("temperature", "top_p", "max_tokens"):
-        if getattr(given, name) is not None:
+        if getattr(options, name) is not None:
             others = "--prompt or --prompts" if talks else "--image or --turns"
             raise UserError(f"--{name} must be given together with {others} only")
 
@@ -202,7 +206,7 @@ def _parser() -> Parser:
     parser.add_argument("--max_tokens", type=int, help=f"of a text, at most ({_MAX_TOKENS})")
     parser.add_argument("--num", type=int, help="images of each prompt (1)")
     parser.add_argument("--seed", type=int, help="seed of the noise (that of the configuration)")
-    parser.add_argument("--batch_size", type=int, help=f"images drawn at a time ({_BATCH})")
+    parser.add_argument("--batch_size", type=int, help=f"images generated at a time ({_BATCH})")
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="(%(default)s)"
     )
@@ -215,12 +219,12 @@ def _parser() -> Parser:
 def _check_overrides(overrides: list[str], parser: argparse.ArgumentParser) -> None:
     """Refuse misspelt options of this command; dotted keys are the configuration's."""
     groups = ("model", "data", "trainer", "seed_everything")
-    options = [option for action in parser._actions for option in action.option_strings]
+    names = [option for action in parser._actions for option in action.option_strings]
     for token in overrides:
         option, _, _ = token.partition("=")
         name = option.lstrip("-")
         if option.startswith("-") and not name.isdigit() and "." not in name and name not in groups:
-            raise UserError(f"unknown argument '{option}'{did_you_mean(option, options)}")
+            raise UserError(f"unknown argument '{option}'{did_you_mean(option, names)}")
 
 
 def _new_folder(out: Path | None) -> Path:
@@ -238,19 +242,19 @@ def _new_folder(out: Path | None) -> Path:
     return out
 
 
-def _prompts(given: list[str] | None, file: Path | None) -> list[str]:
+def _prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
     if file is None:
-        return given or []
+        return prompts or []
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(f"--prompts: {file}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"--prompts: {file}: must be UTF-8 text ({error.reason})") from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
+    read = [line.strip() for line in lines if line.strip()]
+    if not read:
         raise UserError(f"--prompts: {file}: must hold at least one prompt, one a line")
-    return prompts
+    return read
 
 
 def _device(name: str) -> "torch.device":

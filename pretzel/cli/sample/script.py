@@ -1,4 +1,4 @@
-"""What a conversation is to consist of, read from a file and checked before any model is loaded."""
+"""Scripts of conversations: steps read from a file, and checked before any model is loaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pretzel.model import Pretzel
 
-KINDS = ("say", "image", "draw", "answer", "continue")
+KINDS = ("say", "image", "generate", "answer", "continue")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,9 @@ class Step:
     """One step of a script.
 
     Attributes:
-        kind: ``say``, ``image``, ``draw``, ``answer`` or ``continue``.
-        text: What is said.
-        picture: What is shown.
+        kind: ``say``, ``image``, ``generate``, ``answer`` or ``continue``.
+        text: The text of ``say``.
+        picture: The picture of ``image``.
     """
 
     kind: str
@@ -38,63 +38,60 @@ def read_script(path: Path) -> list[Step]:
     Raises:
         UserError: If a step is not one, or an image cannot be read.
     """
-    what = f"--turns: {path}"
+    where = f"--turns: {path}"
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        steps = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{what}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{where}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{what}: must be UTF-8 text ({error.reason})") from error
+        raise UserError(f"{where}: must be UTF-8 text ({error.reason})") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{what}: is not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(found, list) or not found:
-        raise UserError(f"{what}: must be a list of steps such as '- say: a red circle'")
-    return [_step(given, f"{what}: step {i + 1}", path.parent) for i, given in enumerate(found)]
+        raise UserError(f"{where}: is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(steps, list) or not steps:
+        raise UserError(f"{where}: must be a list of steps such as '- say: a red circle'")
+    return [_step(step, f"{where}: step {i + 1}", path.parent) for i, step in enumerate(steps)]
 
 
-def _step(given: Any, what: str, folder: Path) -> Step:  # noqa: ANN401
-    if not isinstance(given, dict) or len(given) != 1:
-        raise UserError(f"{what} must be one of {', '.join(KINDS)} with its value, got {given!r}")
-    (kind, value), *_ = given.items()
+def _step(step: Any, where: str, folder: Path) -> Step:  # noqa: ANN401
+    if not isinstance(step, dict) or len(step) != 1:
+        raise UserError(f"{where} must be one of {', '.join(KINDS)} with its value, got {step!r}")
+    (kind, value), *_ = step.items()
     if kind not in KINDS:
         hint = did_you_mean(str(kind), KINDS)
-        raise UserError(f"{what} must be one of {', '.join(KINDS)}, got {kind!r}{hint}")
+        raise UserError(f"{where} must be one of {', '.join(KINDS)}, got {kind!r}{hint}")
     if kind in ("say", "image"):
         if not isinstance(value, str):
-            raise UserError(f"{what}: {kind} must be given a text, got {value!r}")
+            raise UserError(f"{where}: {kind} must be given a text, got {value!r}")
         if kind == "say":
             return Step(kind=kind, text=value)
-        return Step(kind=kind, picture=_picture(folder / value, what))
+        return Step(kind=kind, picture=_picture(folder / value, where))
     if value is not True:
-        raise UserError(f"{what}: {kind} must be given true, got {value!r}")
+        raise UserError(f"{where}: {kind} must be given true, got {value!r}")
     return Step(kind=kind)
 
 
-def questions(image: Path, asked: Sequence[str]) -> list[list[Step]]:
-    """Return for every question about an image what is said behind it, and the answer.
+def question_scripts(image: Path, questions: Sequence[str]) -> list[list[Step]]:
+    """Return a script for every question about an image: image, question, answer.
 
     Args:
         image: A picture.
-        asked: Questions; none to have it described.
+        questions: Questions; none to have it described.
 
     Raises:
         UserError: If the picture cannot be read.
     """
-    shown = Step(kind="image", picture=_picture(image, "--image"))
-    scripts = []
-    for question in asked or [""]:
-        said = [Step(kind="say", text=question)] if question else []
-        scripts.append([shown, *said, Step(kind="answer")])
-    return scripts
+    first = Step(kind="image", picture=_picture(image, "--image"))
+    answer = Step(kind="answer")
+    return [[first, Step(kind="say", text=text), answer] for text in questions] or [[first, answer]]
 
 
-def _picture(path: Path, what: str) -> "Picture":
+def _picture(path: Path, where: str) -> "Picture":
     from pretzel.files.image_file import open_image
 
     try:
         return open_image(path)
     except UserError as error:
-        raise UserError(f"{what}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
 
 
 def check_script(model: "Pretzel", steps: Sequence[Step], max_tokens: int) -> int:
@@ -108,19 +105,19 @@ def check_script(model: "Pretzel", steps: Sequence[Step], max_tokens: int) -> in
     Raises:
         UserError: If the model cannot do a step.
     """
-    from pretzel.generation.session import require_answers
+    from pretzel.generation.writing import require_answers
     from pretzel.sequence.document import Document, Image, Text
 
     segments: list[Image | Text] = []
-    room = 0
+    length = 0
     images = 0
     for step in steps:
         if step.kind == "say":
-            room += len(model.vlm.encode_text(step.text))
+            length += len(model.vlm.encode_text(step.text))
             segments.append(Text(content=step.text))
-        elif step.kind in ("image", "draw"):
+        elif step.kind in ("image", "generate"):
             images += 1
-            room += model.latent.num_positions + 2
+            length += model.latent.num_positions + 2
             segments.append(Image())
             whole = Document(key="", segments=tuple(segments))
             if model.interleaving.view(whole).num_images < images:
@@ -130,10 +127,10 @@ def check_script(model: "Pretzel", steps: Sequence[Step], max_tokens: int) -> in
                 )
         else:
             require_answers(model)
-            if not room:
+            if not length:
                 raise UserError(f"{step.kind} must follow a text or an image, got nothing before")
-            room += max_tokens + 1
+            length += max_tokens + 1
             if step.kind == "continue":
-                room += model.latent.num_positions + 2
+                length += model.latent.num_positions + 2
             segments.append(Text(content="", role="target"))
-    return room
+    return length

@@ -1,4 +1,4 @@
-"""Sessions: what the laws of generation catch, and what they refuse."""
+"""The state of a generation: what the laws catch, and what it refuses."""
 
 from dataclasses import replace
 from functools import partial
@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from pretzel.errors import UserError
-from pretzel.generation.rows import Rows
-from pretzel.generation.session import Session
-from pretzel.generation.token_choice import Writing
+from pretzel.generation import conversation_batch
+from pretzel.generation.latents import generate_latents
+from pretzel.generation.state import GenerationState
+from pretzel.generation.writing import Writing, write_tokens
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.interleave.base import StreamCaches
 from pretzel.interleave.mixture import MixtureOfTransformers
@@ -42,66 +43,64 @@ def law_breaks(name, interleaving=Stacked):
     return str(broken.value)
 
 
-# Sessions that do something wrong, and the laws that catch them
+# States that do something wrong, and the laws that catch them
 
 
 def test_padding_that_counts_is_caught(monkeypatch):
-    inputs = Rows.inputs
+    run = GenerationState._run
 
-    def counting(self, model, blocks, *args):
+    def counting(self, blocks, *args):
         blocks = [type(b)(tokens=b.tokens, valid=b.valid, counts=b.valid | True) for b in blocks]
-        return inputs(self, model, blocks, *args)
+        return run(self, blocks, *args)
 
-    monkeypatch.setattr(Rows, "inputs", counting)
+    monkeypatch.setattr(GenerationState, "_run", counting)
     law_breaks("conversations_equal_recomputation")
     law_breaks("conversations_of_rows_are_independent")
 
 
 def test_padding_that_is_attended_is_caught(monkeypatch):
-    inputs = Rows.inputs
+    run = GenerationState._run
 
-    def attending(self, model, blocks, *args):
+    def attending(self, blocks, *args):
         blocks = [type(b)(tokens=b.tokens, valid=b.valid | True, counts=b.counts) for b in blocks]
-        return inputs(self, model, blocks, *args)
+        return run(self, blocks, *args)
 
-    monkeypatch.setattr(Rows, "inputs", attending)
+    monkeypatch.setattr(GenerationState, "_run", attending)
     assert "attends" in law_breaks("conversations_commit_positions_once")
 
 
 def test_an_image_that_takes_no_place_on_the_text_axis_is_caught(monkeypatch):
-    end_image = Session.end_image
+    end_image = GenerationState.end_image
 
     def end(self, u, x):
-        self.rows.place = self.rows.place - 1
+        self.place = self.place - 1
         end_image(self, u, x)
 
-    monkeypatch.setattr(Session, "end_image", end)
+    monkeypatch.setattr(GenerationState, "end_image", end)
     law_breaks("conversations_equal_recomputation")
 
 
 def test_an_image_that_is_read_again_is_caught(monkeypatch):
-    draw = Session.draw
+    def again(state, z, guidance, sampler=None):
+        images = generate_latents(state, z, guidance, sampler)
+        state.read_image(images.u, images.x)
+        return images
 
-    def again(self, z, guidance, sampler=None):
-        drawn = draw(self, z, guidance, sampler)
-        self.read_image(drawn.u, drawn.x)
-        return drawn
-
-    monkeypatch.setattr(Session, "draw", again)
+    monkeypatch.setattr(conversation_batch, "generate_latents", again)
     assert "were generated" in law_breaks("conversations_commit_positions_once")
 
 
 def test_history_that_is_encoded_again_is_caught(monkeypatch):
-    flush = Session.flush
+    flush = GenerationState.flush
 
     def again(self):
         model = self.model
-        if self._pending and self.rows.length:
-            old = torch.zeros(1, self.rows.length, dtype=torch.long)
+        if self.pending and self.length:
+            old = torch.zeros(1, self.length, dtype=torch.long)
             model.vlm(model.interleaving.embed(old, model.vlm), old)
         flush(self)
 
-    monkeypatch.setattr(Session, "flush", again)
+    monkeypatch.setattr(GenerationState, "flush", again)
     assert "the VLM ran over" in law_breaks("conversations_commit_positions_once")
 
 
@@ -130,12 +129,12 @@ def test_a_sampler_that_calls_provisional_what_it_commits_is_caught(monkeypatch)
 
 
 def test_a_null_branch_that_sees_the_prompt_is_caught(monkeypatch):
-    select = Rows.select
+    keep = GenerationState._keep
 
     def keeping(self, rows):
-        chosen = select(self, rows)
-        chosen.valid = Kept(chosen.valid) if len(rows) > len(self.valid) else chosen.valid
-        return chosen
+        is_doubled = len(rows) > len(self.valid)
+        keep(self, rows)
+        self.valid = Kept(self.valid) if is_doubled else self.valid
 
     class Kept(torch.Tensor):
         def __new__(cls, tensor):
@@ -145,20 +144,20 @@ def test_a_null_branch_that_sees_the_prompt_is_caught(monkeypatch):
             if value is not False:
                 super().__setitem__(index, value)
 
-    monkeypatch.setattr(Rows, "select", keeping)
+    monkeypatch.setattr(GenerationState, "_keep", keeping)
     law_breaks("null_branches_equal_recomputation")
 
 
 def test_the_null_branch_is_dropped_with_its_image():
     model = built()
-    spoken = converse(model)
-    rows = [len(outputs.deep) for outputs in spoken.outputs]
+    recorded = converse(model)
+    rows = [len(outputs.deep) for outputs in recorded.outputs]
     n = model.latent.num_positions
     # prompt with begin-of-image and image, twice, with both branches; text without
     assert rows.count(6) == 2 * (1 + n)
     assert rows[-1] == 3
-    assert spoken.session.rows.count == 3
-    assert spoken.session.caches.deep.keys.shape[1] == 3
+    assert len(recorded.state.valid) == 3
+    assert recorded.state.caches.deep.keys.shape[1] == 3
 
 
 def test_an_image_that_is_not_shown_when_complete_is_caught(monkeypatch):
@@ -169,7 +168,7 @@ def test_an_image_that_is_not_shown_when_complete_is_caught(monkeypatch):
     law_breaks("conversations_equal_recomputation", UNSEEN)
 
 
-# What a session promises
+# What a state promises
 
 
 @pytest.mark.parametrize(
@@ -185,17 +184,19 @@ def test_any_sampler_gives_the_same_images_and_leaves_the_same_caches(sampler, i
     model = built(interleaving)
     drawn = []
     for chosen in (None, sampler):
-        session = Session(model, 2, 60)
+        state = GenerationState(model, 2, 60)
         with torch.no_grad():
             for key in ("z", "other"):
-                session.read_text(["a red circle", "why?"])
-                drawn.append(session.draw(latents(model, 2, key=key), GaussianMixing(1.0), chosen))
-            session.flush()
-        drawn.append(session.rows)
+                state.read_text(["a red circle", "why?"])
+                drawn.append(
+                    generate_latents(state, latents(model, 2, key=key), GaussianMixing(1.0), chosen)
+                )
+            state.flush()
+        drawn.append(state)
     for one, other in zip(drawn[:2], drawn[3:5], strict=True):
         torch.testing.assert_close(one.u, other.u, rtol=0, atol=1e-10)
         torch.testing.assert_close(one.x, other.x, rtol=0, atol=1e-10)
-    torch.testing.assert_close(drawn[2].text, drawn[5].text, rtol=0, atol=1e-10)
+    torch.testing.assert_close(drawn[2].text_state, drawn[5].text_state, rtol=0, atol=1e-10)
 
 
 def test_given_images_are_read_as_drawn_ones_are():
@@ -203,17 +204,17 @@ def test_given_images_are_read_as_drawn_ones_are():
         model = built(interleaving)
         states = []
         with torch.no_grad():
-            session = Session(model, 1, 40)
-            session.read_text(["look"])
-            drawn = session.draw(latents(model, 1, key="z"), NoGuidance())
-            session.flush()
-            states.append(session.rows)
-            session = Session(model, 1, 40)
-            session.read_text(["look"])
-            session.read_image(drawn.u, drawn.x)
-            states.append(session.rows)
-        for name in ("state", "text", "next_index", "place"):
-            found, expected = (getattr(rows, name) for rows in states)
+            state = GenerationState(model, 1, 40)
+            state.read_text(["look"])
+            drawn = generate_latents(state, latents(model, 1, key="z"), NoGuidance())
+            state.flush()
+            states.append(state)
+            state = GenerationState(model, 1, 40)
+            state.read_text(["look"])
+            state.read_image(drawn.u, drawn.x)
+            states.append(state)
+        for name in ("deep_state", "text_state", "next_index", "place"):
+            found, expected = (getattr(state, name) for state in states)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
@@ -223,14 +224,14 @@ def test_attention_temperature_guides_a_later_image_too():
 
     def second(temperature):
         guidance = AttentionTemperature(LinearGuidance(1.0), temperature, keeps_context=True)
-        session = Session(model, 2, 60)
+        state = GenerationState(model, 2, 60)
         with torch.no_grad():
-            session.read_text(["a red circle", "why?"])
-            session.draw(latents(model, 2), NoGuidance())
-            session.read_text(["a blue one", "a"])
-            drawn = session.draw(z, guidance)
+            state.read_text(["a red circle", "why?"])
+            generate_latents(state, latents(model, 2), NoGuidance())
+            state.read_text(["a blue one", "a"])
+            drawn = generate_latents(state, z, guidance)
             # the branch is dropped, and leaves no temperature behind
-            session.flush()
+            state.flush()
         return drawn.u
 
     plain = second(1.0)
@@ -241,10 +242,12 @@ def test_what_is_drawn_at_random_is_keyed_by_row_and_turn():
     model = built()
 
     def written(keys, seed=0):
-        session = Session(model, len(keys), 60, keys=keys, seed=seed)
+        state = GenerationState(model, len(keys), 60)
         with torch.no_grad():
-            session.read_text(["what is it?"] * len(keys))
-            rows = torch.stack(list(session.write(6, Writing(temperature=3.0))), dim=1)
+            state.read_text(["what is it?"] * len(keys))
+            rows = torch.stack(
+                list(write_tokens(state, 6, Writing(temperature=3.0), keys=keys, seed=seed)), dim=1
+            )
         return rows.tolist()
 
     a, b, again = written(["a", "b", "a"])
@@ -263,16 +266,16 @@ def test_rows_that_have_ended_commit_nothing_that_counts():
             token = super().choose(logits.index_fill(-1, torch.tensor([end]), -torch.inf))
             return torch.where(torch.arange(len(token)) == 0, end, token)
 
-    session = Session(model, 2, 60)
+    state = GenerationState(model, 2, 60)
     with torch.no_grad():
-        session.read_text(["why?", "what is it?"])
-        session.flush()
-        before = session.rows.next_index
-        tokens = torch.stack(list(session.write(4, EndsFirstRow())), dim=1)
-        session.flush()
+        state.read_text(["why?", "what is it?"])
+        state.flush()
+        before = state.next_index
+        tokens = torch.stack(list(write_tokens(state, 4, EndsFirstRow())), dim=1)
+        state.flush()
     assert tokens[0].tolist() == [end] * 4
-    assert (session.rows.next_index - before).tolist() == [1, 4]
-    assert session.rows.valid.sum(dim=1).tolist() == session.rows.next_index.tolist()
+    assert (state.next_index - before).tolist() == [1, 4]
+    assert state.valid.sum(dim=1).tolist() == state.next_index.tolist()
 
 
 def test_special_tokens_are_not_written_and_begin_of_image_only_where_one_may_be_drawn():
@@ -286,47 +289,47 @@ def test_special_tokens_are_not_written_and_begin_of_image_only_where_one_may_be
             return super().choose(logits)
 
     with torch.no_grad():
-        for may_draw in (False, True):
-            session = Session(model, 1, 30)
-            session.read_text(["why?"])
-            next(session.write(1, Watches(), may_draw=may_draw))
+        for may_begin_image in (False, True):
+            state = GenerationState(model, 1, 30)
+            state.read_text(["why?"])
+            next(write_tokens(state, 1, Watches(), may_begin_image=may_begin_image))
     never = [special.pad, special.end_of_image]
     assert sorted(seen[0]) == sorted([*never, special.begin_of_image])
     assert sorted(seen[1]) == sorted(never)
 
 
-def test_a_sequence_longer_than_its_room_is_refused():
+def test_a_sequence_longer_than_its_max_length_is_refused():
     model = built()
-    session = Session(model, 1, 5)
-    session.read_text(["a red circle"])
-    with pytest.raises(UserError, match=r"must fit into the room of its caches, 5 positions, got"):
-        session.draw(latents(model, 1), NoGuidance())
+    state = GenerationState(model, 1, 5)
+    state.read_text(["a red circle"])
+    with pytest.raises(UserError, match=r"must fit into max_length of its caches, 5 positions"):
+        generate_latents(state, latents(model, 1), NoGuidance())
 
 
 @pytest.mark.parametrize("interleaving", [TextPrefix, Unconditional])
 def test_models_of_one_image_refuse_another_and_text(interleaving):
     model = built(interleaving)
-    session = Session(model, 1, 40)
+    state = GenerationState(model, 1, 40)
     z = latents(model, 1)
     with torch.no_grad():
-        session.read_text(["a red circle"])
-        session.draw(z, NoGuidance())
+        state.read_text(["a red circle"])
+        generate_latents(state, z, NoGuidance())
         with pytest.raises(UserError, match=f"{interleaving.__name__} models no image behind an"):
-            session.draw(z, NoGuidance())
+            generate_latents(state, z, NoGuidance())
         with pytest.raises(UserError, match=f"answers questions, got {interleaving.__name__}"):
-            next(session.write(3))
+            next(write_tokens(state, 3))
 
 
 def test_text_must_follow_something():
     with pytest.raises(UserError, match="text must follow a text or an image"):
-        next(Session(built(), 1, 10).write(3))
+        next(write_tokens(GenerationState(built(), 1, 10), 3))
 
 
 def test_recomputation_packs_what_was_said_and_written():
     model = built()
-    spoken = converse(model)
-    packed, _ = recomputed(model, spoken)
+    recorded = converse(model)
+    packed, _ = recomputed(model, recorded)
     for row in range(3):
-        valid = spoken.session.rows.valid[row]
+        valid = recorded.state.valid[row]
         assert packed.is_valid[row].sum() == valid.sum()
         assert packed.index[row, -1] == packed.tokens.shape[1] - 1

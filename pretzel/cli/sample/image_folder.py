@@ -1,4 +1,4 @@
-"""A folder of drawn images, whole at every moment: pictures, prompts, how sampled, one sheet."""
+"""A folder of generated images, whole at every moment: pictures, prompts, how sampled, a sheet."""
 
 import json
 from collections import Counter
@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json, write_text
 from pretzel.generation.pictures import pictures, save_png, sheet
-from pretzel.generation.record import work_record
-from pretzel.training.loading import Draws, TellsHow
+from pretzel.generation.sampling_record import work_record
+from pretzel.training.loading import KeyedGenerator, RecordsSampling
 
 ON_SHEET = 256
 """Pictures on the contact sheet, at most: the first ones."""
@@ -24,12 +24,12 @@ COLUMNS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class RequestedImage:
     """One line of ``prompts.json``.
 
     Attributes:
         file: Name of the picture.
-        prompt: What was asked for.
+        prompt: Its caption.
         seed: Seed of the noise.
         draw: Which draw of this prompt it is, from 0.
     """
@@ -40,74 +40,76 @@ class Drawn:
     draw: int
 
 
-def wanted(prompts: Sequence[str], num: int, seed: int) -> list[Drawn]:
-    """Return what is to be drawn: ``num`` images of every prompt, one prompt after the other."""
+def requested_images(prompts: Sequence[str], num: int, seed: int) -> list[RequestedImage]:
+    """Return ``num`` images of every prompt, one prompt after the other."""
     draws: Counter[str] = Counter()
-    asked: list[Drawn] = []
+    images: list[RequestedImage] = []
     for prompt in prompts:
         for _ in range(num):
-            asked.append(
-                Drawn(file=f"{len(asked):05d}.png", prompt=prompt, seed=seed, draw=draws[prompt])
-            )
+            file = f"{len(images):05d}.png"
+            images.append(RequestedImage(file=file, prompt=prompt, seed=seed, draw=draws[prompt]))
             draws[prompt] += 1
-    return asked
+    return images
 
 
-def draw_gallery(
-    module: Draws, asked: Sequence[Drawn], folder: Path, *, batch_size: int, columns: int = COLUMNS
+def write_images(
+    module: KeyedGenerator,
+    images: Sequence[RequestedImage],
+    folder: Path,
+    *,
+    batch_size: int,
+    columns: int = COLUMNS,
 ) -> None:
-    """Draw images and write them into a folder, which is made once the first ones are there.
+    """Generate images and write them into a folder, which is made once the first ones are there.
 
     Args:
-        module: What draws.
-        asked: What is drawn, from :func:`wanted`.
+        module: The generator.
+        images: Images to generate, from :func:`requested_images`.
         folder: Receives the pictures, ``prompts.json``, ``grid.png``, and ``sampling.json`` from a
-            module that can tell: its record, the seed, and the images and network evaluations per
-            block of every batch.
-        batch_size: Images drawn at a time.
+            module that records it: its record, the seed, and the images and network evaluations
+            per block of every batch.
+        batch_size: Images generated at a time.
         columns: Pictures in a row of the sheet.
 
     Raises:
         UserError: If the folder cannot be written, or the device's memory does not suffice.
         KeyboardInterrupt: With how far it came; what is there is whole.
     """
-    kept: list[Image.Image] = []
-    done: list[Drawn] = []
+    on_sheet: list[Image.Image] = []
+    done: list[RequestedImage] = []
     batches: list[dict[str, Any]] = []
-    columns_shown = (
-        TextColumn("drawing"),
+    progress_columns = (
+        TextColumn("generating"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
     try:
-        with Progress(*columns_shown, console=Console(stderr=True)) as progress:
-            task = progress.add_task("drawing", total=len(asked))
-            for start in range(0, len(asked), batch_size):
-                batch = asked[start : start + batch_size]
-                for one, picture in zip(batch, _draw(module, batch), strict=True):
+        with Progress(*progress_columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task("generating", total=len(images))
+            for start in range(0, len(images), batch_size):
+                batch = images[start : start + batch_size]
+                for image, picture in zip(batch, _generate(module, batch), strict=True):
                     folder.mkdir(parents=True, exist_ok=True)
-                    save_png(picture, folder / one.file)
-                    done.append(one)
-                    if len(kept) < ON_SHEET:
-                        kept.append(picture)
+                    save_png(picture, folder / image.file)
+                    done.append(image)
+                    on_sheet += [picture] if len(on_sheet) < ON_SHEET else []
                     progress.advance(task)
                 _write_prompts(done, folder)
-                if isinstance(module, TellsHow):
+                if isinstance(module, RecordsSampling):
                     record = dict(module.sampling_record)
                     work = {name: record.pop(name) for name in work_record([])}
                     batches.append({"images": len(batch), **work})
                     record |= {"seed": batch[0].seed, "batches": batches}
                     write_json(folder / "sampling.json", record)
-        save_png(
-            sheet(kept, [one.prompt for one in done[: len(kept)]], columns), folder / "grid.png"
-        )
+        labels = [image.prompt for image in done[: len(on_sheet)]]
+        save_png(sheet(on_sheet, labels, columns), folder / "grid.png")
     except KeyboardInterrupt as interrupt:
         if done:
             _write_prompts(done, folder)
         where = f"; they are in {folder}" if done else ""
         raise KeyboardInterrupt(
-            f"interrupted after {len(done)} of {len(asked)} images{where}"
+            f"interrupted after {len(done)} of {len(images)} images{where}"
         ) from interrupt
     except OSError as error:
         raise UserError(f"--out: {folder}: cannot be written ({error.strerror})") from error
@@ -117,13 +119,13 @@ def draw_gallery(
         ) from error
 
 
-def _draw(module: Draws, batch: Sequence[Drawn]) -> list[Image.Image]:
-    prompts = [one.prompt for one in batch]
-    keys = [f"{one.prompt}#{one.draw}" for one in batch]
+def _generate(module: KeyedGenerator, batch: Sequence[RequestedImage]) -> list[Image.Image]:
+    prompts = [image.prompt for image in batch]
+    keys = [f"{image.prompt}#{image.draw}" for image in batch]
     with torch.inference_mode():
-        return pictures(module.draw(prompts, keys, seed=batch[0].seed))
+        return pictures(module.generate(prompts, keys, seed=batch[0].seed))
 
 
-def _write_prompts(done: Sequence[Drawn], folder: Path) -> None:
-    text = json.dumps([asdict(one) for one in done], indent=1, ensure_ascii=False)
+def _write_prompts(done: Sequence[RequestedImage], folder: Path) -> None:
+    text = json.dumps([asdict(image) for image in done], indent=1, ensure_ascii=False)
     write_text(folder / "prompts.json", f"{text}\n")

@@ -9,9 +9,9 @@ from PIL import Image as Pictures
 from pretzel.errors import UserError
 from pretzel.generation.answers import answer
 from pretzel.generation.conversation import Conversation
-from pretzel.generation.rows import Rows
-from pretzel.generation.session import Session
-from pretzel.generation.token_choice import Writing
+from pretzel.generation.latents import generate_latents
+from pretzel.generation.state import GenerationState
+from pretzel.generation.writing import Writing, write_tokens
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.interleave.vision_input import LatentInput
 from pretzel.sampling.denoisers import Denoiser, NoDenoiser, ScoreDenoiser
@@ -50,15 +50,15 @@ def scripted(steps):
 # Begin-of-image that the model writes
 
 
-def drawn_behind(model, texts, steps, z, guidance, keys=None):
-    session = Session(model, len(texts), 60, keys=keys)
+def drawn_behind(model, texts, steps, z, guidance):
+    state = GenerationState(model, len(texts), 60)
     with torch.no_grad():
-        session.read_text(texts)
-        for _ in session.write(len(steps), scripted(steps), may_draw=True):
+        state.read_text(texts)
+        for _ in write_tokens(state, len(steps), scripted(steps), may_begin_image=True):
             pass
-        drawn = session.draw(z, guidance)
-        session.flush()
-    return drawn, session
+        drawn = generate_latents(state, z, guidance)
+        state.flush()
+    return drawn, state
 
 
 def test_images_that_rows_begin_at_other_steps_are_those_of_single_runs():
@@ -67,13 +67,13 @@ def test_images_that_rows_begin_at_other_steps_are_those_of_single_runs():
     z = latents(model, 2, key="z")
     texts, rows = [RED, "why?"], [[begin], [7, 8, begin]]
     steps = [[begin, 7], [begin, 8], [begin, begin]]
-    together, session = drawn_behind(model, texts, steps, z, guidance)
+    together, state = drawn_behind(model, texts, steps, z, guidance)
     for row in range(2):
         alone, one = drawn_behind(
             model, texts[row : row + 1], [[t] for t in rows[row]], z[row : row + 1], guidance
         )
         torch.testing.assert_close(together.u[row], alone.u[0], rtol=0, atol=1e-10)
-        assert session.rows.next_index[row] == one.rows.next_index[0]
+        assert state.next_index[row] == one.next_index[0]
 
 
 def test_begin_of_image_that_is_written_is_committed_by_the_image_alone():
@@ -81,14 +81,14 @@ def test_begin_of_image_that_is_written_is_committed_by_the_image_alone():
     begin = model.vlm.special.begin_of_image
     z = latents(model, 1, key="z")
     for guidance in (NoGuidance(), GaussianMixing(1.0)):
-        written, session = drawn_behind(model, [RED], [[begin]], z, guidance)
-        asked = Session(model, 1, 60)
+        written, state = drawn_behind(model, [RED], [[begin]], z, guidance)
+        asked = GenerationState(model, 1, 60)
         with torch.no_grad():
             asked.read_text([RED])
-            expected = asked.draw(z, guidance)
+            expected = generate_latents(asked, z, guidance)
             asked.flush()
         torch.testing.assert_close(written.u, expected.u, rtol=0, atol=1e-10)
-        assert session.rows.length == asked.rows.length
+        assert state.length == asked.length
 
 
 def test_text_before_an_image_that_the_model_begins_is_packed_as_it_was_committed():
@@ -101,12 +101,11 @@ def test_text_before_an_image_that_the_model_begins_is_packed_as_it_was_committe
     found = list(conversation.continue_freely(max_tokens=20))
     assert sum(not isinstance(piece, str) for piece in found) == 1
     turns = [(turn.kind, turn.text) for turn in conversation.turns]
-    assert turns == [("say", RED), ("answer", "red"), ("draw", ""), ("answer", "red")]
-    packed = model.packer([Document(key="", segments=tuple(conversation._segments))])
+    assert turns == [("say", RED), ("answer", "red"), ("generate", ""), ("answer", "red")]
+    packed = model.packer([Document(key="", segments=tuple(conversation.batch.segments[0]))])
     with torch.inference_mode():
-        conversation._session.flush()
-    rows = conversation._session.rows
-    assert int(packed.is_valid.sum()) == int(rows.valid.sum())
+        conversation.batch.state.flush()
+    assert int(packed.is_valid.sum()) == int(conversation.batch.state.valid.sum())
 
 
 def test_what_is_said_instead_of_a_begun_image_follows_the_text():
@@ -114,14 +113,14 @@ def test_what_is_said_instead_of_a_begun_image_follows_the_text():
     begin = model.vlm.special.begin_of_image
     conversation = Conversation(model, writing=scripted([[begin]]))
     conversation.say(RED)
-    for _ in conversation._stream(1, may_draw=True):
+    for _ in conversation._stream(1, may_begin_image=True):
         pass
     conversation.say("why?")
-    picture = conversation.draw()
+    picture = conversation.generate()
     plain = Conversation(model)
     plain.say(RED)
     plain.say("why?")
-    assert picture.tobytes() == plain.draw().tobytes()
+    assert picture.tobytes() == plain.generate().tobytes()
 
 
 # Forks
@@ -133,16 +132,16 @@ def test_every_model_forks_before_and_behind_an_image(interleaving):
     conversation = Conversation(model)
     conversation.say(RED)
     fork = conversation.fork()
-    picture = conversation.draw()
-    assert fork.draw().tobytes() == picture.tobytes()
+    picture = conversation.generate()
+    assert fork.generate().tobytes() == picture.tobytes()
     assert len(conversation.fork().turns) == 2
 
 
 def test_a_prompt_that_is_read_with_its_image_cannot_be_flushed():
-    session = Session(built(TextPrefix), 1, 40)
-    session.read_text([RED])
+    state = GenerationState(built(TextPrefix), 1, 40)
+    state.read_text([RED])
     with pytest.raises(UserError, match="TextPrefix reads text together with the image behind it"):
-        session.flush()
+        state.flush()
 
 
 # What is refused, and leaves everything as it was
@@ -165,40 +164,40 @@ def test_no_tokens_are_no_text():
 @pytest.mark.parametrize("rows", [1, 3])
 def test_noise_of_other_rows_is_refused(guidance, rows):
     model = built()
-    session = Session(model, 2, 40)
-    session.read_text([RED, "why?"])
-    with pytest.raises(UserError, match=f"z must have 2 rows, as the session has, got {rows}"):
-        session.draw(latents(model, rows), guidance)
+    state = GenerationState(model, 2, 40)
+    state.read_text([RED, "why?"])
+    with pytest.raises(UserError, match=f"z must have 2 rows, one per sequence, got {rows}"):
+        generate_latents(state, latents(model, rows), guidance)
 
 
-def test_an_image_without_room_leaves_the_session_as_it_was():
+def test_an_image_that_does_not_fit_leaves_the_state_as_it_was():
     model = built()
     n, z = model.latent.num_positions, latents(model, 1)
     asked = len(model.vlm.encode_text(RED))
     for flushed in (False, True):
-        session = Session(model, 1, asked + n)  # begin-of-image is one too many
+        state = GenerationState(model, 1, asked + n)  # begin-of-image is one too many
         with torch.no_grad():
-            session.read_text([RED])
+            state.read_text([RED])
             if flushed:
-                session.flush()
+                state.flush()
             for guidance in (NoGuidance(), GaussianMixing(1.0)):
-                with pytest.raises(UserError, match="must fit into the room of its caches"):
-                    session.draw(z, guidance)
-            with pytest.raises(UserError, match="must fit into the room of its caches"):
-                session.read_image(z)
-            found = [int(token) for token in session.write(2)]
-            plain = Session(model, 1, asked + n)
+                with pytest.raises(UserError, match="must fit into max_length of its caches"):
+                    generate_latents(state, z, guidance)
+            with pytest.raises(UserError, match="must fit into max_length of its caches"):
+                state.read_image(z)
+            found = [int(token) for token in write_tokens(state, 2)]
+            plain = GenerationState(model, 1, asked + n)
             plain.read_text([RED])
-            assert found == [int(token) for token in plain.write(2)]
-    Session(model, 1, 1 + n).draw(z, NoGuidance())
+            assert found == [int(token) for token in write_tokens(plain, 2)]
+    generate_latents(GenerationState(model, 1, 1 + n), z, NoGuidance())
 
 
 def test_an_image_that_must_be_seen_must_be_given():
-    session = Session(built(partial(Stacked, vision_input=LatentInput())), 1, 40)
-    z = latents(session.model, 1)
+    state = GenerationState(built(partial(Stacked, vision_input=LatentInput())), 1, 40)
+    z = latents(state.model, 1)
     with pytest.raises(UserError, match="x must be given where the vision-language model is not"):
-        session.read_image(z)
-    assert not session._pending
+        state.read_image(z)
+    assert not state.pending
 
 
 def interrupted(*args, **kwargs):
@@ -218,30 +217,32 @@ class Interrupts(LinearGuidance):
 
 
 @pytest.mark.parametrize("where", ["null branch", "deep", "shallow"])
-def test_an_image_that_is_interrupted_leaves_the_session_as_it_was(where, monkeypatch):
+def test_an_image_that_is_interrupted_leaves_the_state_as_it_was(where, monkeypatch):
     model = built()
     z = latents(model, 2, key="z")
     texts = [RED, "why?"]
 
     def begun():
-        session = Session(model, 2, 80)
-        session.read_text(["look", "a"])
-        session.draw(latents(model, 2, key="first"), NoGuidance())
-        session.read_text(texts)
-        return session
+        state = GenerationState(model, 2, 80)
+        state.read_text(["look", "a"])
+        generate_latents(state, latents(model, 2, key="first"), NoGuidance())
+        state.read_text(texts)
+        return state
 
     with torch.no_grad():
-        session, plain = begun(), begun()
+        state, plain = begun(), begun()
         guidance = Interrupts(1.0) if where == "null branch" else NoGuidance()
         with monkeypatch.context() as patch:
             if where == "deep":
-                patch.setattr("pretzel.generation.drawing.StreamInversion.finish", interrupted)
+                patch.setattr(
+                    "pretzel.generation.state.GenerationState.complete_image", interrupted
+                )
             if where == "shallow":
-                patch.setattr("pretzel.generation.session.invert_stack", interrupted)
+                patch.setattr("pretzel.generation.latents.invert_stack", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                session.draw(z, guidance)
-        assert not session.is_drawing
-        found, expected = (s.draw(z, GaussianMixing(1.0)) for s in (session, plain))
+                generate_latents(state, z, guidance)
+        assert not state.is_in_image
+        found, expected = (generate_latents(s, z, GaussianMixing(1.0)) for s in (state, plain))
     torch.testing.assert_close(found.x, expected.x, rtol=0, atol=1e-12)
 
 
@@ -257,14 +258,14 @@ def test_a_conversation_whose_denoiser_is_interrupted_is_as_it_was(guidance, int
     conversations = [Conversation(model, guidance=guidance) for _ in range(2)]
     for conversation in conversations:
         conversation.say(RED)
-        conversation.draw()
+        conversation.generate()
         conversation.say("why?")
-    conversations[0].denoiser = Stops()
+    conversations[0].batch.denoiser = Stops()
     with pytest.raises(KeyboardInterrupt):
-        conversations[0].draw()
-    conversations[0].denoiser = NoDenoiser()
+        conversations[0].generate()
+    conversations[0].batch.denoiser = NoDenoiser()
     assert [c.answer(3) for c in conversations] == [conversations[1].turns[-1].text] * 2
-    first, second = (c.draw() for c in conversations)
+    first, second = (c.generate() for c in conversations)
     assert first.tobytes() == second.tobytes()
 
 
@@ -272,15 +273,15 @@ def test_a_text_that_is_interrupted_can_be_gone_on_with(monkeypatch):
     model = built()
     logits = []
     for is_interrupted in (True, False):
-        session = Session(model, 1, 40)
+        state = GenerationState(model, 1, 40)
         with torch.no_grad():
-            session.read_text([RED])
+            state.read_text([RED])
             if is_interrupted:
                 with monkeypatch.context() as patch:
-                    patch.setattr(Rows, "advance", interrupted)
+                    patch.setattr("pretzel.generation.state.last_valid", interrupted)
                     with pytest.raises(KeyboardInterrupt):
-                        session.flush()
-            logits.append([int(token) for token in session.write(5)])
+                        state.flush()
+            logits.append([int(token) for token in write_tokens(state, 5)])
     assert logits[0] == logits[1]
 
 
@@ -292,12 +293,12 @@ def test_tempered_attention_does_not_depend_on_when_text_was_run():
     guidance = AttentionTemperature(LinearGuidance(1.0), 3.0, keeps_context=True)
     drawn = []
     for flushed in (False, True):
-        session = Session(model, 2, 60)
+        state = GenerationState(model, 2, 60)
         with torch.no_grad():
-            session.read_text([RED, "why?"])
+            state.read_text([RED, "why?"])
             if flushed:
-                session.flush()
-            drawn.append(session.draw(latents(model, 2, key="z"), guidance).u)
+                state.flush()
+            drawn.append(generate_latents(state, latents(model, 2, key="z"), guidance).u)
     torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=1e-12)
 
 
@@ -309,7 +310,7 @@ def test_a_text_that_is_being_written_is_ended_before_what_follows():
     for act in (
         lambda c: c.say("why?"),
         lambda c: c.show(Pictures.new("RGB", (4, 4))),
-        lambda c: c.draw(),
+        lambda c: c.generate(),
         lambda c: c.answer(2),
         lambda c: c.fork(),
     ):
@@ -325,11 +326,11 @@ def test_a_text_that_is_being_written_is_ended_before_what_follows():
 
 
 def test_nothing_is_read_into_a_text_that_is_being_written():
-    session = Session(built(), 1, 60)
+    state = GenerationState(built(), 1, 60)
     with torch.no_grad():
-        session.read_text([RED])
-        writer = session.write(4, RANDOM)
+        state.read_text([RED])
+        writer = write_tokens(state, 4, RANDOM)
         next(writer)
-        session.read_text(["why?"])
+        state.read_text(["why?"])
         with pytest.raises(UserError, match="text must be written before anything is read behind"):
             next(writer)

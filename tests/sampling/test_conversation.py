@@ -9,8 +9,8 @@ from pretzel.errors import UserError
 from pretzel.generation.answers import answer
 from pretzel.generation.conversation import Conversation, conversation_with
 from pretzel.generation.images import sample_images
-from pretzel.generation.session import Session
-from pretzel.generation.token_choice import Writing
+from pretzel.generation.state import GenerationState
+from pretzel.generation.writing import Writing
 from pretzel.interleave import Stacked, TextPrefix
 from pretzel.latent.image_input import as_pixels
 from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
@@ -46,7 +46,7 @@ def test_the_first_image_is_that_of_the_prompt(denoiser):
     z = model.sample_noise([f"{RED}#0"], 3, "draw")
     expected = sample_images(model, [RED], z, guidance, denoiser, Sequential())
     pixels = ((expected.pixels[0] + 1) * 127.5).round().permute(1, 2, 0).numpy()
-    assert np.array_equal(as_array(conversation.draw()), pixels)
+    assert np.array_equal(as_array(conversation.generate()), pixels)
     assert conversation.work == [expected.work]
 
 
@@ -68,15 +68,15 @@ def test_a_conversation_goes_on_and_remembers():
     def talk(first):
         conversation = Conversation(model, guidance=GaussianMixing(1.0), denoiser=ScoreDenoiser())
         conversation.say(first)
-        conversation.draw()
+        conversation.generate()
         conversation.say("what shape is it?")
         conversation.answer(3)
         conversation.say("now make it blue")
-        conversation.draw()
+        conversation.generate()
         return conversation.turns
 
     turns = talk(RED)
-    assert [turn.kind for turn in turns] == ["say", "draw", "say", "answer", "say", "draw"]
+    assert [turn.kind for turn in turns] == ["say", "generate", "say", "answer", "say", "generate"]
     again, other = talk(RED), talk("why?")
     assert np.array_equal(as_array(turns[-1].picture), as_array(again[-1].picture))
     assert not np.array_equal(as_array(turns[-1].picture), as_array(other[-1].picture))
@@ -100,11 +100,11 @@ def test_an_answer_that_is_not_read_to_its_end_is_ended_there():
     first = next(stream)
     stream.close()
     assert conversation.turns[-1].text == first
-    session = conversation._session
+    state = conversation.batch.state
     with torch.inference_mode():
-        session.flush()
-    asked = len(conversation.model.vlm.encode_text("what is it?"))
-    assert session.rows.next_index.item() == asked + 2  # a token and end-of-text
+        state.flush()
+    asked = len(conversation.batch.model.vlm.encode_text("what is it?"))
+    assert state.next_index.item() == asked + 2  # a token and end-of-text
 
 
 def test_forks_read_nothing_again_and_do_not_meet():
@@ -149,11 +149,11 @@ def test_it_may_begin_images_itself(monkeypatch):
     assert isinstance(found[0], Image.Image)
     assert all(isinstance(piece, str) for piece in found[1:])
     kinds = [turn.kind for turn in conversation.turns]
-    assert kinds == ["say", "draw", "answer"]
+    assert kinds == ["say", "generate", "answer"]
     # the image is the one that is drawn when asked for: begin-of-image is read once
     asked = Conversation(model)
     asked.say(RED)
-    assert np.array_equal(as_array(asked.draw()), as_array(found[0]))
+    assert np.array_equal(as_array(asked.generate()), as_array(found[0]))
 
 
 def test_what_cannot_be_done_is_said():
@@ -164,15 +164,15 @@ def test_what_cannot_be_done_is_said():
         Conversation(model).answer()
     prefix = Conversation(built(TextPrefix))
     prefix.say(RED)
-    prefix.draw()
+    prefix.generate()
     with pytest.raises(UserError, match="answers questions, got TextPrefix"):
         prefix.answer()
     with pytest.raises(UserError, match="TextPrefix models no image behind an image"):
-        prefix.draw()
-    short = Conversation(model, room=6)
+        prefix.generate()
+    short = Conversation(model, max_length=6)
     short.say(RED)
-    with pytest.raises(UserError, match="must fit into the room of its caches, 6 positions"):
-        short.draw()
+    with pytest.raises(UserError, match="must fit into max_length of its caches, 6 positions"):
+        short.generate()
 
 
 def test_a_flow_by_itself_does_not_converse():
@@ -203,7 +203,7 @@ def test_the_density_of_a_drawing_is_behind_the_tokens_that_were_written():
     conversation = Conversation(model, writing=Scripted(), denoiser=Asks())
     conversation.say(RED)
     assert vlm.encode_text(conversation.answer()) != words  # what is read again is another text
-    conversation.draw()
+    conversation.generate()
     ((x, density),) = found
     said, told = vlm.encode_text(RED), [*words, vlm.special.end_of_text]
     model.packer.encode_text = lambda numbers: [int(number) for number in numbers.split()]
@@ -219,7 +219,7 @@ def test_a_text_of_given_tokens_is_read_as_these():
     text = Text(content=RED, tokens=(7, 8, 9))
     packed = model.packer([Document(key="", segments=(text,))])
     assert packed.tokens.tolist() == [[7, 8, 9]]
-    session = Session(model, 1, 20)
+    session = GenerationState(model, 1, 20)
     with torch.no_grad():
         session.read([[text]])
-    assert session._pending[0].tokens.tolist() == [[7, 8, 9]]
+    assert session.pending[0].tokens.tolist() == [[7, 8, 9]]

@@ -17,10 +17,16 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
 
-from callbacks import OwnDrawings
-from callbacks.drawing_questions import QUESTIONS, draw_and_ask, read_and_ask
+from callbacks import OwnImages
 from callbacks.easy_vqa.judge import COLOURS, SHAPES, read_caption
-from callbacks.own_drawings import AskedOfDrawing, agreements, contradiction
+from callbacks.judged_images import QUESTIONS
+from callbacks.own_images import (
+    QuestionAboutImage,
+    agreements,
+    contradiction,
+    generate_and_ask,
+    read_and_ask,
+)
 from datamodules import EasyVQA
 from pretzel.errors import UserError
 from pretzel.generation.conversation import conversation_with
@@ -80,12 +86,12 @@ def test_wordings_are_those_of_the_data_and_their_answers_the_judge_s_names() ->
 
 
 def test_groups_without_questions_have_no_value_but_a_number() -> None:
-    said = AskedOfDrawing(
+    said = QuestionAboutImage(
         key="",
         attribute="colour",
         caption="",
         wanted=None,
-        drawn="red",
+        seen="red",
         answer="red",
         contradicted="blue",
     )
@@ -122,7 +128,7 @@ class Says(Stacked):
         return torch.nn.functional.one_hot(says, 512).float()
 
 
-def test_known_drawings_and_known_answers_give_known_numbers(tmp_path: Path) -> None:
+def test_known_images_and_known_answers_give_known_numbers(tmp_path: Path) -> None:
     wanted = ["a red circle", "a red triangle", "a shape", "a blue circle", "a circle"]
     painted = [("red", "circle"), ("teal", "circle"), ("blue", "circle"), ("red", "rectangle")]
     samples = [
@@ -130,7 +136,7 @@ def test_known_drawings_and_known_answers_give_known_numbers(tmp_path: Path) -> 
         for i, caption in enumerate(wanted)
     ]
     module = forced([draw(*look) for look in painted], Says)
-    metric = OwnDrawings(batch_size=3)
+    metric = OwnImages(batch_size=3)
     found = results(tmp_path, module, metric, KnownData(samples=samples))
     assert module.denoiser.painted == []  # nothing is asked for where a caption names nothing
     assert found == pytest.approx(
@@ -162,12 +168,12 @@ def test_known_drawings_and_known_answers_give_known_numbers(tmp_path: Path) -> 
 )
 def test_batches_equal_conversations_one_by_one(interleaving) -> None:
     module = perturbed(interleaving, denoiser=ScoreDenoiser())
-    _, pixels, answers = draw_and_ask(module, CAPTIONS, KEYS, ASKED)
-    torch.testing.assert_close(pixels, module.draw(CAPTIONS, KEYS, seed=module.seed))
+    _, pixels, answers = generate_and_ask(module, CAPTIONS, KEYS, ASKED)
+    torch.testing.assert_close(pixels, module.generate(CAPTIONS, KEYS, seed=module.seed))
     for i, caption in enumerate(CAPTIONS):
-        talk = conversation_with(module, key=KEYS[i][0], room=64)
+        talk = conversation_with(module, key=KEYS[i][0], max_length=64)
         talk.say(caption)
-        assert talk.draw().tobytes() == pictures(pixels[i : i + 1])[0].tobytes()
+        assert talk.generate().tobytes() == pictures(pixels[i : i + 1])[0].tobytes()
         for question, answer in zip(ASKED, answers[i], strict=True):
             fork = talk.fork()
             fork.say(question)
@@ -180,9 +186,9 @@ def test_the_sequence_is_the_packed_document_of_caption_image_question(given) ->
     """The first token is the likeliest one where the whole document is run at once."""
     module = perturbed()
     model = module.pretzel
-    drawn, _, answers = draw_and_ask(module, CAPTIONS, KEYS, ASKED, max_tokens=1)
+    drawn, _, answers = generate_and_ask(module, CAPTIONS, KEYS, ASKED, max_tokens=1)
     if given is not CAPTIONS:
-        answers = read_and_ask(model, given, drawn, ASKED, max_tokens=1)
+        answers = read_and_ask(module, given, drawn, ASKED, max_tokens=1)
     states = []
     model.interleaving.register_forward_hook(lambda part, args, out: states.append((args[0], out)))
     for i, question in enumerate(ASKED):
@@ -222,9 +228,9 @@ def test_a_drawing_is_made_once_and_read_once_whatever_is_asked(monkeypatch) -> 
     )
     monkeypatch.setattr(model, "encode", None)
     monkeypatch.setattr(model.shallow, "forward", None)
-    drawn, _, _ = draw_and_ask(module, CAPTIONS, KEYS, ASKED)
+    drawn, _, _ = generate_and_ask(module, CAPTIONS, KEYS, ASKED)
     assert sum(counted) == 3 * model.latent.num_positions
-    read_and_ask(model, CAPTIONS, drawn, ASKED)
+    read_and_ask(module, CAPTIONS, drawn, ASKED)
     assert sum(counted) == 2 * 3 * model.latent.num_positions
 
 
@@ -234,8 +240,8 @@ def test_a_drawing_is_made_once_and_read_once_whatever_is_asked(monkeypatch) -> 
 def test_values_do_not_depend_on_batches_ranks_or_repetition(tmp_path: Path) -> None:
     data = small(known_samples())
 
-    def metric(batch_size: int) -> OwnDrawings:
-        return OwnDrawings(num_images=9, batch_size=batch_size)
+    def metric(batch_size: int) -> OwnImages:
+        return OwnImages(num_images=9, batch_size=batch_size)
 
     one = results(tmp_path / "one", perturbed(), metric(9), data)
     assert one["drawn_vqa_judge_n"] == 18
@@ -257,7 +263,7 @@ class Keep(Callback):
 @pytest.mark.parametrize("num_images", [1, 5])
 def test_two_ranks_agree_with_one(tmp_path: Path, num_images: int) -> None:
     data = small(known_samples()[:24])
-    metric = OwnDrawings(num_images=num_images, batch_size=2)
+    metric = OwnImages(num_images=num_images, batch_size=2)
     expected = results(tmp_path / "one", perturbed(), metric, data)
     trainer = make_trainer(tmp_path, [metric, Keep()], devices=2, strategy="ddp_fork")
     trainer.test(perturbed(), datamodule=data, verbose=False)
@@ -276,14 +282,14 @@ def test_a_share_of_captions_is_spread(tmp_path: Path) -> None:
         return sample_noise(keys, *purpose)
 
     module.pretzel.sample_noise = keep
-    results(tmp_path, module, OwnDrawings(num_images=5), small(known_samples()))
+    results(tmp_path, module, OwnImages(num_images=5), small(known_samples()))
     assert drawn == ["0-0", "1-1", "3-0", "4-2", "6-1"]
 
 
 def test_not_applicable_without_image_to_text(tmp_path: Path) -> None:
     data = small(known_samples())
-    assert results(tmp_path, tiny_module(TextPrefix), OwnDrawings(), data) == {}
-    assert results(tmp_path, Recaller(can_answer=False), OwnDrawings(), KnownData()) == {}
+    assert results(tmp_path, tiny_module(TextPrefix), OwnImages(), data) == {}
+    assert results(tmp_path, Recaller(can_answer=False), OwnImages(), KnownData()) == {}
 
 
 def test_what_the_judge_contradicts_is_shown(tmp_path: Path) -> None:
@@ -293,9 +299,9 @@ def test_what_the_judge_contradicts_is_shown(tmp_path: Path) -> None:
     for number, look in enumerate([("teal", "circle"), ("red", "circle")]):
         folder = tmp_path / str(number)
         module, data = forced([draw(*look)], Says), KnownData(samples=samples)
-        results(folder, module, OwnDrawings(), data, board=True)
+        results(folder, module, OwnImages(), data, board=True)
         events = EventAccumulator(str(next(folder.rglob("events.*")).parent)).Reload()
-        tensor = events.Tensors("test/own_drawings/text_summary")[0].tensor_proto
+        tensor = events.Tensors("test/own_images/text_summary")[0].tensor_proto
         text = tensor.string_val[0].decode()
         assert text.startswith(f"{1 - number} of 2 answers")
         assert ("| k | a red circle | teal | red |" in text) == (number == 0)
@@ -304,9 +310,9 @@ def test_what_the_judge_contradicts_is_shown(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path) -> None:
     for name in ("num_images", "batch_size", "every_n_validations"):
         with pytest.raises(UserError, match=f"{name} must be at least 1, got 0"):
-            OwnDrawings(**{name: 0})
+            OwnImages(**{name: 0})
     nothing = [Known(key="k", image=draw("red", "circle"), caption="a shape", questions=())]
     with pytest.raises(UserError, match="the test samples have none"):
-        results(tmp_path, tiny_module(), OwnDrawings(), small(nothing))
-    with pytest.raises(UserError, match="OwnDrawings needs a module with can_answer"):
-        results(tmp_path, Dense(), OwnDrawings(), KnownData())
+        results(tmp_path, tiny_module(), OwnImages(), small(nothing))
+    with pytest.raises(UserError, match="OwnImages needs a module with can_answer"):
+        results(tmp_path, Dense(), OwnImages(), KnownData())

@@ -1,0 +1,128 @@
+"""Shared by evaluations that let a model generate easy-VQA captions and judge the images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, runtime_checkable
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+from callbacks.easy_vqa.judge import Appearance, Judge, load_judge, read_caption
+from callbacks.evaluation import Evaluation
+from callbacks.protocols import EvaluationSample, evaluation_samples, lacks, split_of_stage
+from callbacks.reporting import Stage
+from pretzel.errors import UserError
+from pretzel.generation.answers import MAX_ANSWER_TOKENS
+from pretzel.generation.conversation_batch import (
+    ConversationBatch,
+    SamplingModule,
+    conversations_with,
+    require_pretzel,
+)
+
+QUESTIONS = {"colour": "what color is the shape?", "shape": "what shape is in the image?"}
+"""Asked about every image: wordings of easy-VQA that give neither colour nor shape away."""
+
+
+@runtime_checkable
+class ImageGenerator(SamplingModule, Protocol):
+    """A module that generates and answers, as :class:`pretzel.training.PretzelModule`."""
+
+    def check_denoiser(self) -> None:
+        """Refuse a denoiser that was not trained with the flow."""
+
+
+def image_generator(module: LightningModule, owner: str) -> ImageGenerator | None:
+    """Return the module; None for one that has no image-to-text.
+
+    Raises:
+        UserError: If it generates no images, naming the callback that needs it.
+    """
+    can_answer = getattr(module, "can_answer", None)
+    if can_answer is False:
+        return None
+    if can_answer is None or not isinstance(module, ImageGenerator):
+        what = "a module with can_answer, check_denoiser() and what it samples with"
+        raise lacks(owner, what, module)
+    return module
+
+
+def begin_conversations(
+    module: ImageGenerator,
+    captions: Sequence[Sequence[str]],
+    keys: Sequence[str],
+    questions: Sequence[str],
+    max_tokens: int = MAX_ANSWER_TOKENS,
+) -> ConversationBatch:
+    """Return conversations with a module, long enough for what is to come.
+
+    Args:
+        module: The module.
+        captions: The captions of each conversation, equally many, each followed by its image.
+        keys: Names of the conversations.
+        questions: Asked about every image.
+        max_tokens: Tokens of an answer at most.
+
+    Raises:
+        UserError: If the module's model is no Pretzel, or its denoiser was not trained with it.
+    """
+    module.check_denoiser()
+    model = require_pretzel(module.pretzel)
+    longest = max(len(model.vlm.encode_text(text)) for row in captions for text in row)
+    asked = sum(len(model.vlm.encode_text(text)) + max_tokens + 1 for text in questions)
+    turn = longest + model.latent.num_positions + 2 + asked
+    return conversations_with(module, keys, max_length=len(captions[0]) * turn)
+
+
+class JudgedImages(Evaluation, ABC):
+    """An evaluation of images by the shipped judge, of a module that generates and answers.
+
+    Attributes:
+        names: What a caption must name to be used, for messages.
+    """
+
+    names: ClassVar[str]
+
+    def __init__(self, every_n_validations: int) -> None:
+        super().__init__(every_n_validations)
+        self._judge: Judge | None = None
+
+    @staticmethod
+    @abstractmethod
+    def can_be_judged(caption: Appearance) -> bool:
+        """Return whether images of a caption can be judged."""
+
+    @property
+    def judge(self) -> Judge:
+        """The judge."""
+        assert self._judge is not None, "setup() comes first"
+        return self._judge
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "predict":
+            return
+        owner = type(self).__name__
+        if image_generator(pl_module, owner) is None:
+            rank_zero_info(f"{owner}: not applicable, the module has no image-to-text direction")
+            return
+        split = split_of_stage(stage)
+        samples = evaluation_samples(trainer, split, owner)
+        if not any(self.can_be_judged(read_caption(sample.caption)) for sample in samples):
+            raise UserError(
+                f"{owner} needs captions that name {self.names} of easy-VQA, but the {split} "
+                "samples have none"
+            )
+        if self._judge is None:
+            self._judge = load_judge()
+
+    def spread(self, trainer: Trainer, stage: Stage, number: int | None) -> list[EvaluationSample]:
+        """Return so many samples, spread evenly over those that can be judged; None for all."""
+        usable = [
+            sample
+            for sample in evaluation_samples(trainer, stage, type(self).__name__)
+            if self.can_be_judged(read_caption(sample.caption))
+        ]
+        count = min(number or len(usable), len(usable))
+        return [usable[i * len(usable) // count] for i in range(count)]

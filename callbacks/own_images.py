@@ -1,0 +1,273 @@
+"""Accuracy of a model's answers about images that it has generated itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from typing_extensions import override
+
+from callbacks.easy_vqa.judge import COLOURS, SHAPES, Appearance, read_caption
+from callbacks.evaluation import check_counts
+from callbacks.judged_images import (
+    QUESTIONS,
+    ImageGenerator,
+    JudgedImages,
+    begin_conversations,
+    image_generator,
+)
+from callbacks.protocols import EvaluationSample
+from callbacks.reporting import Stage, gather, log_values, tensorboards
+from pretzel.generation.answers import MAX_ANSWER_TOKENS
+from pretzel.generation.conversation_batch import ConversationBatch
+from pretzel.generation.latents import ImageLatents
+from pretzel.generation.pictures import to_uint8
+
+NUM_SHOWN = 32
+"""Answers that the judge contradicts, shown in TensorBoard at each evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionAboutImage:
+    """One question that was asked about a generated image.
+
+    Attributes:
+        key: Sample that the caption is of.
+        attribute: ``colour`` or ``shape``.
+        caption: The caption of the image.
+        wanted: The answer by the caption; None where it leaves it open.
+        seen: The answer by the judge, who sees the image.
+        answer: The answer given behind caption and image.
+        contradicted: The answer given with a caption that says otherwise before the image.
+    """
+
+    key: str
+    attribute: str
+    caption: str
+    wanted: str | None
+    seen: str
+    answer: str
+    contradicted: str
+
+
+def agreements(asked: Sequence[QuestionAboutImage]) -> dict[str, float]:
+    """Return how often answers agree with the caption and with the judge.
+
+    Groups without questions are left out, their numbers are not.
+    """
+    hits = {
+        "caption": [(a.attribute, a.answer == a.wanted) for a in asked if a.wanted is not None],
+        "judge": [(a.attribute, a.answer == a.seen) for a in asked],
+        "contradicted": [(a.attribute, a.contradicted == a.seen) for a in asked],
+    }
+    values: dict[str, float] = {}
+    for name, group in hits.items():
+        parts = {"": [hit for _, hit in group]}
+        parts |= {f"_{x}": [hit for own, hit in group if own == x] for x in QUESTIONS}
+        values |= {
+            f"drawn_vqa_{name}{suffix}": sum(part) / len(part)
+            for suffix, part in parts.items()
+            if part
+        }
+        values[f"drawn_vqa_{name}_n"] = float(len(group))
+    return values
+
+
+def contradiction(colour: int, shape: int) -> str:
+    """Return a caption that names another colour and another shape."""
+    return f"a {COLOURS[(colour + 1) % len(COLOURS)]} {SHAPES[(shape + 1) % len(SHAPES)]}"
+
+
+def generate_and_ask(
+    module: ImageGenerator,
+    captions: Sequence[str],
+    keys: Sequence[str],
+    questions: Sequence[str],
+    max_tokens: int = MAX_ANSWER_TOKENS,
+) -> tuple[ImageLatents, Float[Tensor, "m 3 height width"], list[list[str]]]:
+    """Generate captions, and answer each question about each image behind it, greedily.
+
+    Args:
+        module: The module.
+        captions: At least one caption.
+        keys: Names of the noise of each image, as :meth:`pretzel.training.PretzelModule.generate`
+            takes them.
+        questions: Questions, the same about every image; none sees another.
+        max_tokens: An answer that has not ended by then is cut.
+
+    Returns:
+        Latents as the sequence keeps them; the images in [-1, 1], denoised as the module does; the
+        answers to each one's questions.
+
+    Raises:
+        UserError: If the module's model is no Pretzel or does not answer, or its denoiser was not
+            trained with it.
+    """
+    conversations = _behind(module, captions, keys, questions, max_tokens)
+    noise = conversations.model.sample_noise(keys, module.seed, "draw")
+    pixels = conversations.generate(noise)
+    answers = _answers_apart(conversations, questions, max_tokens)
+    return conversations.latents[0], pixels, answers
+
+
+def read_and_ask(
+    module: ImageGenerator,
+    captions: Sequence[str],
+    latents: ImageLatents,
+    questions: Sequence[str],
+    max_tokens: int = MAX_ANSWER_TOKENS,
+) -> list[list[str]]:
+    """Answer questions about generated images as if they were of other captions.
+
+    Args:
+        module: The module.
+        captions: One caption for each image.
+        latents: The images; they are not encoded again.
+        questions: Questions, the same about every image.
+        max_tokens: An answer that has not ended by then is cut.
+    """
+    conversations = _behind(module, captions, captions, questions, max_tokens)
+    conversations.show_latents(latents)
+    return _answers_apart(conversations, questions, max_tokens)
+
+
+def _behind(
+    module: ImageGenerator,
+    captions: Sequence[str],
+    keys: Sequence[str],
+    questions: Sequence[str],
+    max_tokens: int,
+) -> ConversationBatch:
+    rows = [[caption] for caption in captions]
+    conversations = begin_conversations(module, rows, keys, questions, max_tokens)
+    conversations.say(captions)
+    return conversations
+
+
+def _answers_apart(
+    conversations: ConversationBatch, questions: Sequence[str], max_tokens: int
+) -> list[list[str]]:
+    """Return each conversation's answers to each question, every one in a copy of its own."""
+    m, q = len(conversations.keys), len(questions)
+    rows = torch.arange(m, device=conversations.model.device).repeat_interleave(q)
+    copies = conversations.select(rows, [conversations.keys[row] for row in rows.tolist()])
+    copies.say(list(questions) * m)
+    answers = copies.answer(max_tokens)
+    return [answers[i * q : (i + 1) * q] for i in range(m)]
+
+
+class OwnImages(JudgedImages):
+    r"""Let the model generate captions, and ask it about each image in the same sequence.
+
+    Captions of the evaluation samples are generated as
+    :meth:`pretzel.training.PretzelModule.generate` does, with the module's guidance, sampler and
+    seed, the noise keyed by sample. Behind the image stands a question, ``caption, image,
+    question``, in the caches that generation has left: nothing is decoded and encoded again, and
+    nothing is read twice. An image has two open questions
+    (:data:`~callbacks.judged_images.QUESTIONS`), each in a copy of the sequence, so that
+    neither sees the other. Answers are greedy and must match exactly. Logs, over colours and
+    shapes together and apart (``..._colour``, ``..._shape``),
+
+    - ``<stage>/drawn_vqa_caption``: the answer is what the caption asked for; only questions
+      count that the caption settles;
+    - ``<stage>/drawn_vqa_judge``: the answer is what the image shows, by the shipped judge of
+      easy-VQA, who sees it after the module's denoiser, at 8 bits, and never rejects;
+    - ``<stage>/drawn_vqa_contradicted``: the latter once more, the generated latents read behind a
+      caption that names another colour and another shape than the judge sees. The two above can
+      be had from the caption, which stands before the question, without a look at the image;
+      repeating this caption scores 0;
+    - ``..._n``: the number of questions of each.
+
+    Chance over 8 colours and 3 shapes is 1/8, 1/3, and 0.229 together. Where documents of training
+    are ``caption, image`` and ``image, question, answer``, what is asked for here is neither.
+
+    Where the module has no image-to-text direction (``can_answer`` is false) nothing is logged:
+    the metric is then not applicable, not zero. Captions are dealt out to ranks.
+
+    Args:
+        num_images: Images generated, over all ranks, of captions spread evenly over those that
+            name a colour or a shape; None for all of these.
+        batch_size: Images generated at a time on each rank; the noise does not depend on it.
+        every_n_validations: Evaluate at every n-th validation of a fit; tests always do.
+
+    Raises:
+        UserError: If a number is below 1, no caption can be judged, or module or datamodule lack
+            what is needed; before training.
+    """
+
+    names = "a colour or a shape"
+
+    def __init__(
+        self,
+        num_images: int | None = 200,
+        batch_size: int = 50,
+        every_n_validations: int = 1,
+    ) -> None:
+        super().__init__(every_n_validations)
+        check_counts(type(self).__name__, num_images=num_images, batch_size=batch_size)
+        self.num_images = num_images
+        self.batch_size = batch_size
+
+    @staticmethod
+    @override
+    def can_be_judged(caption: Appearance) -> bool:
+        return caption.colour is not None or caption.shape is not None
+
+    @override
+    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+        module = image_generator(pl_module, "OwnImages")
+        if module is None:
+            return
+        spread = self.spread(trainer, stage, self.num_images)
+        rank_zero_info(f"OwnImages: {len(spread)} images")
+        local_samples = spread[trainer.global_rank :: trainer.world_size]
+        local: list[QuestionAboutImage] = []
+        for start in range(0, len(local_samples), self.batch_size):
+            local += self._ask(module, local_samples[start : start + self.batch_size])
+        asked = [question for rank in gather(trainer, local) for question in rank]
+        log_values(pl_module, stage, agreements(asked))
+        for board in tensorboards(trainer):
+            board.add_text(f"{stage}/own_images", _table(asked), trainer.global_step)
+
+    def _ask(
+        self, module: ImageGenerator, samples: Sequence[EvaluationSample]
+    ) -> list[QuestionAboutImage]:
+        captions, keys = [s.caption for s in samples], [s.key for s in samples]
+        questions = list(QUESTIONS.values())
+        latents, pixels, answers = generate_and_ask(module, captions, keys, questions)
+        verdict = self.judge.to(pixels.device).judge(to_uint8(pixels) / 127.5 - 1)
+        seen = {"colour": verdict.colour.tolist(), "shape": verdict.shape.tolist()}
+        others = [contradiction(*look) for look in zip(seen["colour"], seen["shape"], strict=True)]
+        contradicted = read_and_ask(module, others, latents, questions)
+        names = {"colour": COLOURS, "shape": SHAPES}
+        asked = []
+        for row, sample in enumerate(samples):
+            caption = read_caption(sample.caption)
+            wanted = {"colour": caption.colour, "shape": caption.shape}
+            for i, attribute in enumerate(QUESTIONS):
+                named = wanted[attribute]
+                asked.append(
+                    QuestionAboutImage(
+                        key=sample.key,
+                        attribute=attribute,
+                        caption=sample.caption,
+                        wanted=None if named is None else names[attribute][named],
+                        seen=names[attribute][seen[attribute][row]],
+                        answer=answers[row][i].strip(),
+                        contradicted=contradicted[row][i].strip(),
+                    )
+                )
+        return asked
+
+
+def _table(asked: Sequence[QuestionAboutImage]) -> str:
+    other = [a for a in asked if a.answer != a.seen]
+    count = min(NUM_SHOWN, len(other))
+    shown = [other[i * len(other) // count] for i in range(count)]
+    lines = [f"{len(other)} of {len(asked)} answers are not what the judge sees", ""]
+    lines += ["| sample | caption | judge | answer |", "|---|---|---|---|"]
+    lines += [f"| {a.key} | {a.caption} | {a.seen} | {a.answer or '(empty)'} |" for a in shown]
+    return "\n".join(lines)

@@ -1,0 +1,157 @@
+"""Chunks of text and images as both streams take them, for rows of different lengths."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pretzel.interleave.base import StreamInputs
+from pretzel.model import Pretzel
+from pretzel.typing import Bool, Float, Int, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextColumns:
+    """Columns of text of all rows.
+
+    Attributes:
+        tokens: Token ids; anything in columns that are not valid.
+        valid: Which are attended.
+        counts: Which take a place and an index: all that are valid, and dropped text.
+    """
+
+    tokens: Int[Tensor, "r l"]
+    valid: Bool[Tensor, "r l"]
+    counts: Bool[Tensor, "r l"]
+
+    @classmethod
+    def padded(
+        cls, rows: Sequence[Sequence[tuple[int, bool]]], pad: int, device: torch.device
+    ) -> "TextColumns":
+        """Return the columns of rows of (token, whether attended), padded on the left."""
+        width = max(len(row) for row in rows)
+        tokens = [[pad] * (width - len(row)) + [token for token, _ in row] for row in rows]
+        valid = [[False] * (width - len(row)) + [attended for _, attended in row] for row in rows]
+        counts = [[False] * (width - len(row)) + [True] * len(row) for row in rows]
+        return cls(
+            tokens=torch.tensor(tokens, dtype=torch.long, device=device),
+            valid=torch.tensor(valid, dtype=torch.bool, device=device),
+            counts=torch.tensor(counts, dtype=torch.bool, device=device),
+        )
+
+    @classmethod
+    def joined(cls, blocks: Sequence["TextColumns"]) -> "TextColumns":
+        """Return blocks of columns, at least one, side by side."""
+        if len(blocks) == 1:
+            return blocks[0]
+        return cls(
+            tokens=torch.cat([block.tokens for block in blocks], dim=1),
+            valid=torch.cat([block.valid for block in blocks], dim=1),
+            counts=torch.cat([block.counts for block in blocks], dim=1),
+        )
+
+    def select(self, rows: Int[Tensor, " k"]) -> "TextColumns":
+        """Return the columns of the given rows."""
+        return TextColumns(
+            tokens=self.tokens[rows], valid=self.valid[rows], counts=self.counts[rows]
+        )
+
+
+def text_inputs(
+    model: Pretzel,
+    block: TextColumns,
+    index: Int[Tensor, " r"],
+    place: Int[Tensor, " r"],
+    vision: Float[Tensor, "b n s"] | None = None,
+) -> StreamInputs:
+    """Return text that begins at an index and at a place on the text axis.
+
+    Args:
+        model: The model.
+        block: The text.
+        index: Absolute index of each row's first token.
+        place: Its place on the text axis.
+        vision: Vision input of an image beside it, for its width; None for none.
+    """
+    shape = block.tokens.shape
+    offset = (block.counts.long().cumsum(dim=1) - 1).clamp(min=0)
+    on_text_axis = (place[:, None] + offset)[..., None]
+    on_grid = on_text_axis.new_zeros(*shape, model.packer.coordinates.shape[1])
+    return StreamInputs(
+        tokens=block.tokens,
+        is_image=torch.zeros_like(block.valid),
+        u=_no_latents(model, *shape),
+        index=index[:, None] + offset,
+        positions=torch.cat([on_text_axis, on_grid], dim=-1),
+        vision=None if vision is None else vision.new_zeros(*shape, vision.shape[-1]),
+    )
+
+
+def image_inputs(
+    model: Pretzel, index: Int[Tensor, " r"], place: Int[Tensor, " r"]
+) -> StreamInputs:
+    """Return an image that begins at an index and a place, with zeros for u."""
+    offsets = torch.tensor(model.packer.index_offsets, device=index.device)
+    grid = model.packer.coordinates.to(index.device)
+    r, n = len(index), len(offsets)
+    tokens = torch.full((r, n), model.vlm.special.pad, device=index.device)
+    on_text_axis = place[:, None, None].expand(-1, n, -1)
+    return StreamInputs(
+        tokens=tokens,
+        is_image=torch.ones_like(tokens, dtype=torch.bool),
+        u=_no_latents(model, r, n),
+        index=index[:, None] + offsets,
+        positions=torch.cat([on_text_axis, grid.expand(r, -1, -1)], dim=-1),
+    )
+
+
+def _no_latents(model: Pretzel, rows: int, columns: int) -> Float[Tensor, "r l d"]:
+    return torch.zeros(rows, columns, model.latent.channels, device=model.device, dtype=model.dtype)
+
+
+def side_by_side(parts: Sequence[StreamInputs]) -> StreamInputs:
+    """Return parts of a chunk as one, without a mask."""
+    names = ["tokens", "is_image", "u", "index", "positions"]
+    names += ["vision"] if parts[0].vision is not None else []
+    return StreamInputs(
+        **{name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names}
+    )
+
+
+def causal_mask(
+    valid: Bool[Tensor, "r max_length"], length: int, columns: int
+) -> Bool[Tensor, "r 1 l k"]:
+    """Return what the next columns may attend; padding attends to itself at least.
+
+    Args:
+        valid: Which columns are attended, the next ones included.
+        length: Columns before the next ones.
+        columns: Number of the next ones.
+    """
+    end = length + columns
+    valid = valid[:, :end]
+    if columns == 1:
+        mask = valid.clone()
+        mask[:, -1] = True
+        return mask[:, None, None]
+    # Query j of the chunk is key (length + j): a lower-right causal mask.
+    causal = torch.ones(columns, end, dtype=torch.bool, device=valid.device).tril(length)
+    own = torch.zeros_like(causal)
+    own[:, length:].fill_diagonal_(True)  # softmax over no key at all would be NaN
+    return ((causal & valid[:, None]) | own)[:, None]
+
+
+def last_valid(
+    states: Float[Tensor, "r l c"], valid: Bool[Tensor, "r l"], before: Tensor | None
+) -> Float[Tensor, "r c"]:
+    """Return the states of the last valid column, of rows without one those from before."""
+    length = valid.shape[1]
+    if length == 1:
+        last = states[:, 0]
+    else:
+        column = torch.arange(length, device=valid.device)
+        place = torch.where(valid, column, 0).amax(dim=1)
+        last = states[torch.arange(len(states), device=valid.device), place]
+    if before is None:
+        return last
+    return torch.where(valid.any(dim=1, keepdim=True), last, before)

@@ -1,0 +1,261 @@
+"""Conversations of text and images with one model, side by side, each in one sequence.
+
+Example::
+
+    conversations = ConversationBatch(model, keys=["a", "b"], guidance=GaussianMixing(weight=2.0))
+    conversations.say(["a red circle", "a blue square"])
+    pixels = conversations.generate()
+    conversations.say(["what shape is it?", "what color is it?"])
+    print(conversations.answer())
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from pretzel.errors import UserError
+from pretzel.flow.generative_model import GenerativeModel
+from pretzel.generation.images import decode_images
+from pretzel.generation.latents import ImageLatents, generate_latents
+from pretzel.generation.state import GenerationState
+from pretzel.generation.writing import GREEDY, Writing, end_text, until_end, write_tokens
+from pretzel.model import Pretzel
+from pretzel.sampling.denoisers import Denoiser, NoDenoiser
+from pretzel.sampling.guidance import Guidance, NoGuidance
+from pretzel.sampling.samplers import Sampler, Sequential
+from pretzel.sequence.document import Document, Image, Segment, Text
+from pretzel.typing import Float, Int, Tensor
+
+MAX_TOKENS = 64
+MAX_LENGTH = 2048
+
+
+class ConversationBatch:
+    """Conversations held side by side, one per batch row, that take their turns together.
+
+    Everything is read once: an answer sees all that stands before it in the caches of both
+    streams, and so does an image. Texts follow one another without anything between. A
+    conversation does not depend on those beside it.
+
+    Args:
+        model: The model.
+        keys: Names of the conversations: the noise of image n is that of ``key#n``.
+        guidance: How conditional and null predictions of images are mixed; None for not at all.
+        sampler: How the positions of images are found; None for one after the other.
+        denoiser: What is done about the training noise before an image is shown (the sequence
+            keeps what the flow has made); None for nothing.
+        writing: How the tokens of text are chosen.
+        seed: Seed of the noise and of the text.
+        max_length: Positions that fit into each; the caches are allocated once.
+
+    Attributes:
+        state: The sequences and their caches.
+        latents: Those of each image, given or generated, in order.
+    """
+
+    def __init__(
+        self,
+        model: Pretzel,
+        keys: Sequence[str],
+        *,
+        guidance: Guidance | None = None,
+        sampler: Sampler | None = None,
+        denoiser: Denoiser | None = None,
+        writing: Writing = GREEDY,
+        seed: int = 0,
+        max_length: int = MAX_LENGTH,
+    ) -> None:
+        self.model = model
+        self.keys = list(keys)
+        self.guidance = guidance or NoGuidance()
+        self.sampler = sampler or Sequential()
+        self.denoiser = denoiser or NoDenoiser()
+        self.writing = writing
+        self.seed = seed
+        self.state = GenerationState(model, len(keys), max_length)
+        self.latents: list[ImageLatents] = []
+        self.segments: list[list[Segment]] = [[] for _ in keys]
+
+    def select(self, rows: Int[Tensor, " k"], keys: Sequence[str]) -> "ConversationBatch":
+        """Return conversations that go on from the given ones; nothing is read again.
+
+        Args:
+            rows: Which ones, repeats allowed.
+            keys: Names of the new ones.
+        """
+        chosen = copy.copy(self)
+        with torch.inference_mode():
+            if self.model.interleaving.feeds_vlm:
+                self.state.flush()  # once, not in every copy
+            chosen.state = self.state.select(rows)
+            chosen.latents = [latents.select(rows) for latents in self.latents]
+        chosen.keys = list(keys)
+        chosen.segments = [list(self.segments[row]) for row in rows.tolist()]
+        return chosen
+
+    def say(self, texts: Sequence[str]) -> None:
+        """Add a text to each, which is read by whatever comes next.
+
+        Raises:
+            UserError: If it does not fit.
+        """
+        with torch.inference_mode():
+            self.state.read_text(texts)
+        self._add([Text(content=text) for text in texts])
+
+    def show(self, images: Float[Tensor, "b 3 height width"]) -> None:
+        """Add a given image to each, in [-1, 1]; its noise is that of training, named by the key.
+
+        Raises:
+            UserError: If the interleaving models no image here, or it does not fit.
+        """
+        with torch.inference_mode():
+            x = self.model.encode(images, self._noise("show"))
+            self.show_latents(ImageLatents(u=self.model.shallow(x).z, x=x))
+
+    def show_latents(self, latents: ImageLatents) -> None:
+        """Add an image to each, given by its latents; errors as in :meth:`show`."""
+        with torch.inference_mode():
+            self.state.read_image(latents.u, latents.x)
+        self.latents.append(latents)
+        self._add([Image() for _ in self.keys])
+
+    def generate(
+        self, noise: Float[Tensor, "b n d"] | None = None
+    ) -> Float[Tensor, "b 3 height width"]:
+        """Generate an image for each that follows from all before, in [-1, 1].
+
+        Of an image that is refused or interrupted nothing is left.
+
+        Args:
+            noise: Standard normal noise; None for that named by the keys.
+
+        Raises:
+            UserError: If the interleaving models no image here, or it does not fit.
+        """
+        with self.state.transaction():
+            with torch.inference_mode():
+                z = self._noise("draw") if noise is None else noise
+                latents = generate_latents(self.state, z, self.guidance, self.sampler)
+            documents = [
+                Document(key=key, segments=(*segments, Image()))
+                for key, segments in zip(self.keys, self.segments, strict=True)
+            ]
+            earlier = [image.x for image in self.latents]
+            pixels = decode_images(self.model, documents, latents.x, self.denoiser, earlier)
+        self.latents.append(latents)
+        self._add([Image() for _ in self.keys])
+        return pixels
+
+    def answer(self, max_tokens: int = MAX_TOKENS) -> list[str]:
+        """Write a text for each that follows from all before.
+
+        Args:
+            max_tokens: A text that has not ended by then is cut and ended.
+
+        Raises:
+            UserError: If the model writes no text, nothing stands before it, it does not fit, or
+                no tokens are asked for.
+        """
+        with torch.inference_mode():
+            columns = list(self.write(max_tokens))
+        return self.end_text(torch.stack(columns, dim=1))
+
+    def write(self, max_tokens: int, *, may_begin_image: bool = False) -> Iterator[Tensor]:
+        """Write the next text of each, a token at a time; :meth:`end_text` must follow.
+
+        Arguments, yields and errors are those of :func:`~pretzel.generation.writing.write_tokens`.
+        """
+        return write_tokens(
+            self.state,
+            max_tokens,
+            self.writing,
+            keys=self.keys,
+            seed=self.seed,
+            may_begin_image=may_begin_image,
+        )
+
+    def end_text(self, tokens: Int[Tensor, "b t"]) -> list[str]:
+        """End the text that is being written, and return it.
+
+        Args:
+            tokens: Tokens that have been written, at least one.
+        """
+        special, vlm = self.model.vlm.special, self.model.vlm
+        last = tokens[:, -1]
+        # No end-of-text stands before an image that the model has begun.
+        begins = (tokens == special.begin_of_image).any(dim=1)
+        with torch.inference_mode():
+            end_text(self.state, begins | (last == special.end_of_text))
+        texts = []
+        for row, begins_image in zip(tokens.tolist(), begins.tolist(), strict=True):
+            end = special.begin_of_image if begins_image else special.end_of_text
+            written = until_end(row, end)
+            texts.append(
+                Text(
+                    content=vlm.decode_text(written),
+                    role="context" if begins_image else "target",
+                    tokens=tuple(written),
+                )
+            )
+        self._add(texts)
+        return [text.content for text in texts]
+
+    def _noise(self, purpose: str) -> Float[Tensor, "b n d"]:
+        names = [f"{key}#{len(self.latents)}" for key in self.keys]
+        return self.model.sample_noise(names, self.seed, purpose)
+
+    def _add(self, segments: Sequence[Segment]) -> None:
+        for row, segment in zip(self.segments, segments, strict=True):
+            row.append(segment)
+
+
+@runtime_checkable
+class SamplingModule(Protocol):
+    """A module with a model and what it samples with, such as ``PretzelModule``."""
+
+    pretzel: GenerativeModel
+    guidance: Guidance
+    sampler: Sampler
+    denoiser: Denoiser
+    seed: int
+
+
+def conversations_with(
+    module: SamplingModule, keys: Sequence[str], *, max_length: int = MAX_LENGTH
+) -> ConversationBatch:
+    """Return conversations with a trained module, by its guidance, sampler, denoiser and seed.
+
+    Args:
+        module: The module.
+        keys: Names of the conversations.
+        max_length: Positions that fit into each.
+
+    Raises:
+        UserError: If its model is not a :class:`pretzel.model.Pretzel`.
+    """
+    return ConversationBatch(
+        require_pretzel(module.pretzel),
+        keys,
+        guidance=module.guidance,
+        sampler=module.sampler,
+        denoiser=module.denoiser,
+        seed=module.seed,
+        max_length=max_length,
+    )
+
+
+def require_pretzel(model: GenerativeModel) -> Pretzel:
+    """Return the model if it is a Pretzel.
+
+    Raises:
+        UserError: If it is a flow by itself.
+    """
+    if not isinstance(model, Pretzel):
+        raise UserError(
+            f"pretzel must be a model of text and images to converse with, got "
+            f"{type(model).__name__}"
+        )
+    return model

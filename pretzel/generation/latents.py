@@ -1,0 +1,123 @@
+"""Latents of generated images: u by the deep stream, x by the shallow flow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pretzel.errors import UserError
+from pretzel.flow.generative_model import GenerativeModel
+from pretzel.generation.deep_inversion import generate_u
+from pretzel.generation.state import GenerationState
+from pretzel.model import Pretzel
+from pretzel.sampling.guidance import Guidance
+from pretzel.sampling.samplers import Sampler, Sequential, Work
+from pretzel.sampling.stack import Sampled, invert_stack
+from pretzel.sequence.document import Document, Text
+from pretzel.tarflow import TarFlow
+from pretzel.typing import Float, Int, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLatents:
+    """An image of each row, as a sequence keeps it.
+
+    Attributes:
+        u: Output of the shallow flow, as both streams hold it.
+        x: Noised latents.
+        work: Network evaluations of each block of the flow, in the order of sampling; none for an
+            image that was given.
+    """
+
+    u: Float[Tensor, "b n d"]
+    x: Float[Tensor, "b n d"]
+    work: tuple[Work, ...] = ()
+
+    def select(self, rows: Int[Tensor, " k"]) -> "ImageLatents":
+        """Return those of the given rows."""
+        return ImageLatents(u=self.u[rows], x=self.x[rows], work=self.work)
+
+
+def generate_latents(
+    state: GenerationState,
+    z: Float[Tensor, "b n d"],
+    guidance: Guidance,
+    sampler: Sampler | None = None,
+) -> ImageLatents:
+    """Generate an image for each row and end it; arguments and errors as :func:`generate_u`.
+
+    Of an image that is refused or interrupted nothing is left.
+    """
+    with state.transaction():
+        deep = generate_u(state, z, guidance, sampler)
+        shallow = invert_stack(state.model.shallow, deep.x, sampler or Sequential(), first=1)
+        state.end_image(deep.x, shallow.x)
+    return ImageLatents(u=deep.x, x=shallow.x, work=(*deep.work, *shallow.work))
+
+
+def prompt_document(prompt: str, *, dropped: bool = False) -> Document:
+    """Return the document of a prompt; ``dropped`` for the null context of guidance."""
+    text = Text(content=prompt, role="dropped" if dropped else "context")
+    return Document(key=prompt, segments=(text,))
+
+
+def state_behind(model: Pretzel, documents: Sequence[Document]) -> GenerationState:
+    """Return a state that has read prompts, long enough for one image behind each.
+
+    Args:
+        model: The model.
+        documents: Text alone.
+
+    Raises:
+        UserError: If a document holds an image.
+    """
+    texts = []
+    for document in documents:
+        if document.num_images:
+            raise UserError(f"prompt {document.key!r} must be text alone, got one with an image")
+        texts.append([segment for segment in document.segments if isinstance(segment, Text)])
+    ids = model.packer.token_ids
+    width = max(sum(len(ids(text)) + (text.role == "target") for text in row) for row in texts)
+    state = GenerationState(model, len(documents), width + 1 + model.latent.num_positions)
+    state.read(texts)
+    return state
+
+
+def sample_u(
+    model: Pretzel,
+    documents: Sequence[Document],
+    z: Float[Tensor, "b n d"],
+    guidance: Guidance,
+    sampler: Sampler | None = None,
+) -> Sampled:
+    """Sample u of one image behind each prompt; arguments and errors as :func:`generate_u`."""
+    return generate_u(state_behind(model, documents), z, guidance, sampler)
+
+
+def sample_latents(
+    model: GenerativeModel,
+    prompts: Sequence[str],
+    z: Float[Tensor, "m n d"],
+    guidance: Guidance,
+    sampler: Sampler,
+) -> Sampled:
+    """Sample noised latents of one image for each prompt.
+
+    Args:
+        model: The model.
+        prompts: Captions.
+        z: Standard normal noise.
+        guidance: How conditional and null predictions are mixed.
+        sampler: How positions are found.
+    """
+    if isinstance(model, TarFlow):
+        return invert_stack(
+            model.stack,
+            z,
+            sampler,
+            context=model.condition(prompts),
+            null_context=model.condition([None] * len(prompts)),
+            guidance=guidance,
+        )
+    assert isinstance(model, Pretzel)
+    deep = sample_u(model, [prompt_document(prompt) for prompt in prompts], z, guidance, sampler)
+    shallow = invert_stack(model.shallow, deep.x, sampler, first=1)
+    return Sampled(x=shallow.x, work=(*deep.work, *shallow.work))
