@@ -88,9 +88,10 @@ def converse(
 
     def answer() -> None:
         conversations.answer(MAX_TOKENS)
-        texts = [row[-1] for row in conversations.segments]
         end = model.vlm.special.end_of_text
-        recorded.parts.append([[*(text.tokens or ()), end] for text in texts])
+        texts = [row[-1] for row in conversations.segments]
+        recorded.parts.append([[*model.packer.token_ids(text), end] for text in texts
+                               if isinstance(text, Text)])  # fmt: skip
 
     def record(module: object, args: tuple[Any, ...], outputs: StreamOutputs) -> None:
         recorded.inputs.append(args[0])
