@@ -29,6 +29,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 
 import torch
@@ -37,10 +38,10 @@ from benchmarks import processes
 from benchmarks.grid_project import Project, pretzel
 from benchmarks.processes import Against, Cost, say
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.engines.device_slots import Slots
+from pretzel.ablation.engines.device_slots import DeviceSlots
 from pretzel.ablation.engines.fork_server import Forks
 from pretzel.ablation.engines.processes import Processes
-from pretzel.ablation.execution.commands import prepared
+from pretzel.ablation.execution.commands import planned
 from pretzel.ablation.execution.scheduler import Selection
 from pretzel.ablation.execution.scheduler import run as run_cells
 from pretzel.ablation.gridfile.reading import load
@@ -63,21 +64,22 @@ def overhead(folder: Path, steps: int, rounds: int, *, quick: bool) -> list[Agai
         AssertionError: If they end with different weights.
     """
     project = Project(folder=folder, steps=steps)
-    slot = Slots.of(1, [], 1)
+    slot = DeviceSlots.of(1, [], 1)
     forks = Forks(slot)
     try:
         say("planning")
-        plan = prepared(load(project.grid("cell", [_RATE], [0])), forks)
+        plan = planned(load(project.grid("cell", [_RATE], [0])))
         if not quick:
             say("a short cell first, so that the server has its imports")
             short = Project(folder=folder / "short", steps=2)
             short.folder.mkdir()
-            _run(prepared(load(short.grid("cell", [_RATE], [0])), forks), forks)
+            _run(planned(load(short.grid("cell", [_RATE], [0]))), forks)
         fit = project.fit("fit", _RATE, 0)
         own = Processes(slot)
+        server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
         arms: dict[str, Callable[[], Cost]] = {
             "pretzel fit": lambda: _plain([fit], folder, 1),
-            "cell, forked": lambda: processes.cost(lambda: _run(plan, forks), forks.server.pid),
+            "cell, forked": lambda: processes.cost(lambda: _run(plan, forks), server),
         }
         if not quick:
             arms["cell, own process"] = lambda: processes.cost(lambda: _run(plan, own))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pretzel.files.storage import save_tensors
+from pretzel.files.weights import save_tensors
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o750, 0o700, 0o2775])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.execution.commands import named, prepared, with_needs
+from pretzel.ablation.execution.commands import named, planned, with_needs
 from pretzel.ablation.execution.scheduler import Selection, folder_of, run
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.differences import differences
@@ -42,7 +42,7 @@ def reproduce(given: argparse.Namespace, engine: Engine) -> int:
     out = given.out or table.with_name(f"{table.name}-reproduced")
     if out.resolve() == table.resolve():
         raise UserError(f"--out must be another folder than the table's, got {out}")
-    plan = prepared(replace(load(written["grid"]), output=out), engine)
+    plan = planned(replace(load(written["grid"]), output=out))
     cells = [cell for cell in named(plan, [given.row]) if cell.seed is not None]
     for line in _beforehand(table, cells):
         print(line)

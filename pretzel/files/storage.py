@@ -1,11 +1,7 @@
-"""Files of weights, and disks that are full or may not be written: one sentence, and which file."""
+"""Disks that are full or may not be written: one sentence that names the file."""
 
 import errno
-from collections.abc import Mapping
 from pathlib import Path
-
-from safetensors.torch import save_file
-from torch import Tensor
 
 from pretzel.errors import UserError
 
@@ -25,20 +21,3 @@ def storage_error(error: BaseException, folder: Path | str, advice: str) -> User
         return None
     where = error.filename2 or error.filename or folder
     return UserError(f"{where}: cannot be written ({error.strerror}){advice}")
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file that those may read who may read its folder.
-
-    By itself safetensors leaves it to its owner, and a cluster has several users.
-
-    Args:
-        tensors: Contiguous, none sharing memory with another.
-        path: The file.
-        metadata: Goes with them.
-
-    Raises:
-        OSError, SafetensorError: If it cannot be written.
-    """
-    save_file(dict(tensors), path, metadata=dict(metadata))
-    path.chmod(path.parent.stat().st_mode & 0o666)

@@ -1,4 +1,4 @@
-"""Weights from files: read without code, refused in one sentence where they do not fit."""
+"""Files of weights: read without code, refused in one sentence where they do not fit."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from pretzel.errors import UserError
 from pretzel.typing import Tensor
@@ -67,6 +68,23 @@ def read_checkpoint(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path}: a checkpoint must hold a state_dict, this one does not")
     return checkpoint
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file that those may read who may read its folder.
+
+    By itself safetensors leaves it to its owner, and a cluster has several users.
+
+    Args:
+        tensors: Contiguous, none sharing memory with another.
+        path: The file.
+        metadata: Goes with them.
+
+    Raises:
+        OSError, SafetensorError: If it cannot be written.
+    """
+    save_file(dict(tensors), path, metadata=dict(metadata))
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def check_architecture(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:

@@ -12,8 +12,7 @@ from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from pretzel.errors import UserError
-from pretzel.files.storage import save_tensors
-from pretzel.files.weights import check_architecture, check_frozen
+from pretzel.files.weights import check_architecture, check_frozen, save_tensors
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.interleave.skips import SkipConnection
 from pretzel.model import Pretzel

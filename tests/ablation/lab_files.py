@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 HERE = Path(__file__).parent
+PYTHONPATH = os.pathsep.join([str(HERE), str(HERE.parents[1])])  # lab, and the code of this tree
 
 BASE = {
     "trainer": {
@@ -39,6 +40,6 @@ def project(tmp_path, monkeypatch):
     """An empty project folder as working directory, with base.yaml and the lab module in reach."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(HERE), *sys.path])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(HERE.parents[1])]))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     write("base.yaml", BASE)
     return tmp_path

@@ -2,7 +2,4 @@
 
 import torch.utils.tensorboard  # noqa: F401
 
-import pretzel.ablation.worker.training  # noqa: F401
-from pretzel.runs.cli import import_parts
-
-import_parts()
+import pretzel.ablation.engines.preload  # noqa: F401

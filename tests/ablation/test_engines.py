@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 from lab_files import BASE
 
-from pretzel.ablation.engines.device_slots import Slots
+from pretzel.ablation.engines.device_slots import DeviceSlots
 from pretzel.ablation.engines.fork_server import Forks
 from pretzel.ablation.engines.options import engine_of
 from pretzel.ablation.engines.processes import Processes
@@ -20,7 +21,7 @@ from pretzel.ablation.ledger import RunFolder
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 
-TWO = Slots(environments=({"PLACE": "first"}, {"PLACE": "second"}))
+TWO = DeviceSlots(environments=({"PLACE": "first"}, {"PLACE": "second"}))
 LEAK = {"class_path": "leaking.Leaks", "init_args": {}}
 LEAKING = '''
 import os
@@ -77,44 +78,50 @@ def wait(condition, seconds=200):
 
 
 @pytest.fixture
-def leaking(project):
+def leaking(project, monkeypatch):
     Path("leaking.py").write_text(LEAKING)
     os.environ["PYTHONPATH"] += f":{project}"
+    monkeypatch.setattr(sys, "path", [*sys.path, str(project)])
     return project
+
+
+def found_by(path):
+    return (path / "found.txt").read_text().split("|")
 
 
 @pytest.mark.timeout(600)
 def test_forks_are_fresh_processes_of_one_server(leaking):
     engine = Forks(TWO)
     try:
-        engine.prepare(["lab", "leaking", "no_such_module"])
         paths = [cell(f"c{i}") for i in range(3)]
-        assert engine.room() == 2
+        assert engine.capacity() == 2
         running = engine.start(paths[:2])
-        assert engine.room() == 0
+        assert engine.capacity() == 0
         wait(lambda: all([one.poll() is not None for one in running]))
-        assert engine.room() == 2
+        assert engine.capacity() == 2
         (last,) = engine.start(paths[2:])
         wait(lambda: last.poll() is not None)
         assert [one.poll() for one in (*running, last)] == [0, 0, 0], [
             (path / "log.txt").read_text()[-2000:] for path in paths
         ]
-        found = [(path / "found.txt").read_text().split("|") for path in paths]
+        found = [found_by(path) for path in paths]
         assert [line[0] for line in found] == ["first", "second", "first"]
         for place, folder, leaked, dtype, *_ in found:
             assert (folder, leaked, dtype) == (str(leaking), "None", "torch.float32"), place
         assert len({tuple(line[4:6]) for line in found}) == 1  # the same random numbers
-        assert {line[6] for line in found} == {str(engine.server.pid)}  # forked, all three
+        (server,) = {int(line[6]) for line in found}  # forked, all three
+        assert server != os.getpid()
         assert RunFolder(path=paths[2]).result["metrics"]["test/loss"] > 0
     finally:
         engine.close()
-    assert engine.server.poll() is not None
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", [Forks, Processes])
-def test_a_cell_is_interrupted_killed_and_lost(leaking, kind):
-    """One story, since every server pays the imports."""
+def test_a_cell_is_interrupted_killed_and_lost(leaking, monkeypatch, kind):
+    def no_server(fds):
+        raise ConnectionRefusedError
+
     engine = kind(TWO)
     try:
         stopped, killed = (cell(name, delay=0.05, steps=4000) for name in ("stopped", "killed"))
@@ -130,11 +137,16 @@ def test_a_cell_is_interrupted_killed_and_lost(leaking, kind):
             lost = cell("lost", delay=0.05, steps=4000)
             (third,) = engine.start([lost])
             wait(lambda: (lost / "found.txt").exists())
-            engine.server.kill()
+            os.kill(int(found_by(lost)[6]), signal.SIGKILL)  # the server
             wait(lambda: third.poll() is not None)
             assert third.poll() == 130
-            wait(lambda: not RunFolder(path=lost).locked())  # it has noticed, saved and stopped
+            wait(lambda: not RunFolder(path=lost).locked())  # it was told to save and stop
             assert (lost / "last.ckpt").exists()
+            (fourth,) = engine.start([lost])  # from another server
+            wait(lambda: RunFolder(path=lost).locked())
+            fourth.kill()
+            wait(lambda: fourth.poll() is not None)
+            monkeypatch.setattr(forkserver, "connect_to_new_process", no_server)
             with pytest.raises(UserError, match="--engine processes"):
                 engine.start([lost])
     finally:
@@ -143,10 +155,9 @@ def test_a_cell_is_interrupted_killed_and_lost(leaking, kind):
 
 def test_the_server_has_one_thread_when_it_forks(project):
     check = (
-        "import os, sys\n"
-        "from pretzel.ablation.engines import server\n"
-        "server._Server.serve = lambda self: print(len(os.listdir('/proc/self/task')))\n"
-        "server.main()\n"
+        "import os\n"
+        "import pretzel.ablation.engines.preload\n"
+        "print(len(os.listdir('/proc/self/task')))"
     )
     if not Path("/proc/self/task").exists():
         pytest.skip("threads are counted in /proc")
@@ -155,7 +166,7 @@ def test_the_server_has_one_thread_when_it_forks(project):
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
     ).stdout
     assert said.strip() == "1"
 
@@ -166,7 +177,7 @@ def test_the_server_has_one_thread_when_it_forks(project):
 )
 def test_slots_that_cannot_be(number, per_gpu, message):
     with pytest.raises(UserError, match=message):
-        Slots.of(number, None, per_gpu)
+        DeviceSlots.of(number, None, per_gpu)
 
 
 def test_slots_over_gpus(monkeypatch):
@@ -174,7 +185,7 @@ def test_slots_over_gpus(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def seen(*args):
-        return [one["CUDA_VISIBLE_DEVICES"] for one in Slots.of(*args).environments]
+        return [one["CUDA_VISIBLE_DEVICES"] for one in DeviceSlots.of(*args).environments]
 
     assert seen(None, None, 1) == ["0", "1"]
     assert seen(None, [[1]], 2) == ["1", "1"]
@@ -182,9 +193,9 @@ def test_slots_over_gpus(monkeypatch):
     assert seen(3, None, 2) == ["0", "1", "0"]
     assert seen(2, [], 1) == ["", ""]
     with pytest.raises(UserError, match="no GPU 2: there are 2"):
-        Slots.of(None, [[2]], 1)
+        DeviceSlots.of(None, [[2]], 1)
     with pytest.raises(UserError, match="must name each GPU once, got 0 2 x"):
-        Slots.of(None, [[0, 1], [0]], 1)
+        DeviceSlots.of(None, [[0, 1], [0]], 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     assert seen(None, [[1]], 1) == ["GPU-b"]
     assert seen(None, [[1, 0]], 1) == ["GPU-b,GPU-a"]

@@ -4,7 +4,6 @@ One story in one grid, since every process pays the imports.
 """
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lab_files import BASE, HERE, write
+from lab_files import BASE, HERE, PYTHONPATH, write
 from safetensors.torch import load_file
 
 from pretzel.__main__ import main
@@ -67,12 +66,12 @@ def starts(cell):
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
     folder = tmp_path_factory.mktemp("grid")
-    before, path = Path.cwd(), os.environ.get("PYTHONPATH")
-    os.chdir(folder)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parents[1])])
-    os.environ["OMP_NUM_THREADS"] = "1"
-    sys.path.insert(0, str(HERE))
+    patch.chdir(folder)
+    patch.setenv("PYTHONPATH", PYTHONPATH)
+    patch.setenv("OMP_NUM_THREADS", "1")
+    patch.syspath_prepend(str(HERE))
     model = {**BASE["model"]["init_args"], "weights": "{stages.warm}", "delay": DELAY}
     write("warm.yaml", BASE)
     write(
@@ -85,12 +84,7 @@ def story(tmp_path_factory):
     )
     write("grid.yaml", GRID)
     yield folder
-    os.chdir(before)
-    sys.path.remove(str(HERE))
-    if path is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = path
+    patch.undo()
 
 
 @pytest.mark.timeout(600)
@@ -173,7 +167,7 @@ def test_done_cells_are_skipped_and_stale_ones_refused(story, capsys):
 class Unused(Engine):
     """Has room, and must not be asked to start anything."""
 
-    def room(self):
+    def capacity(self):
         return 2
 
     def start(self, folders):

@@ -3,13 +3,15 @@
 import json
 import os
 import signal
+import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 from lab_files import BASE
 
-from pretzel.ablation.engines.device_slots import Slots
+from pretzel.ablation.engines.device_slots import DeviceSlots
 from pretzel.ablation.engines.fork_server import Forks
 from pretzel.ablation.engines.processes import Processes
 from pretzel.ablation.ledger import RunFolder
@@ -80,10 +82,11 @@ def gone(ranks, cell):
 
 
 @pytest.fixture(params=[Forks, pytest.param(Processes, marks=pytest.mark.slow)])
-def engine(project, request):
+def engine(project, monkeypatch, request):
     Path("ranks.py").write_text(RANKS)
     os.environ["PYTHONPATH"] += f":{project}"
-    made = request.param(Slots(environments=({},)))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(project)])
+    made = request.param(DeviceSlots(environments=({},)))
     yield made
     made.close()
 
@@ -130,10 +133,11 @@ def test_none_is_left_over(engine):
     assert started.poll() == -signal.SIGKILL
     gone(processes(2), cell)
 
-    engine.start([cell.path])
+    (started,) = engine.start([cell.path])
     wait(lambda: processes(3) is not None, cell)
-    if isinstance(engine, Forks):  # nobody is left to kill them: they save and stop
-        engine.server.kill()
+    if isinstance(engine, Forks):  # nobody is left to tell of their end: they save and stop
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+        wait(lambda: started.poll() is not None, cell)
         gone(processes(3), cell)
         assert cell.failure is None
         assert (cell.path / "last.ckpt").exists()

@@ -1,1 +1,1 @@
-"""Where cells run: forked from a server on this machine, in processes of their own, or on Slurm."""
+"""Where runs are executed: forked on this machine, in processes of their own, or on Slurm."""

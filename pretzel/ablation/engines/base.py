@@ -1,47 +1,39 @@
-"""What the runner asks of an engine."""
+"""The interface between the scheduler and an engine."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 
-class Started(ABC):
-    """A cell that an engine has been given."""
+class StartedRun(ABC):
+    """A run that an engine has been given."""
 
     @abstractmethod
     def poll(self) -> int | None:
-        """Return the exit code of the cell (negative: the signal that ended it), None before."""
+        """Return the exit code of the run (negative: the signal that ended it), None before."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Ask the cell to save a checkpoint and stop."""
+        """Ask the run to save a checkpoint and stop."""
 
     @abstractmethod
     def kill(self) -> None:
-        """End the cell at once."""
+        """End the run at once."""
 
 
 class Engine(ABC):
-    """Runs cells, each in a process of its own."""
-
-    def prepare(self, modules: Iterable[str]) -> None:
-        """Import modules beforehand, where that saves time.
-
-        Args:
-            modules: Those that the cells will import.
-        """
-        del modules  # most engines start processes that import for themselves
+    """Executes runs, each in a process of its own."""
 
     @abstractmethod
-    def room(self) -> int:
-        """Return how many more cells it takes now."""
+    def capacity(self) -> int:
+        """Return how many more runs it takes now."""
 
     @abstractmethod
-    def start(self, folders: Sequence[Path]) -> list[Started]:
-        """Start cells.
+    def start(self, folders: Sequence[Path]) -> list[StartedRun]:
+        """Start runs.
 
         Args:
-            folders: Their folders, with ``cell.json``; at most :meth:`room`.
+            folders: Their folders, with ``cell.json``; at most :meth:`capacity`.
 
         Raises:
             UserError: If they cannot be started.

@@ -1,4 +1,4 @@
-"""Slots on this machine: how many cells at a time, and which GPUs each one sees."""
+"""DeviceSlots on this machine: how many cells at a time, and which GPUs each one sees."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pretzel.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slots:
+class DeviceSlots:
     """What cells share.
 
     Attributes:
@@ -18,7 +18,9 @@ class Slots:
     environments: tuple[dict[str, str], ...]
 
     @classmethod
-    def of(cls, number: int | None, gpus: Sequence[Sequence[int]] | None, per_gpu: int) -> "Slots":
+    def of(
+        cls, number: int | None, gpus: Sequence[Sequence[int]] | None, per_gpu: int
+    ) -> "DeviceSlots":
         """Return the slots that a user asks for.
 
         Args:

@@ -1,90 +1,92 @@
-"""Each cell a fork of a server that has the imports: 0.02 s in place of seconds."""
+"""Each run a fork of a server that has the imports: 0.02 s in place of seconds.
 
+The server is that of :mod:`multiprocessing`. A fork is a fresh process, into which nothing leaks
+from the runs before. The pipe through which it was told what to run stays open as long as we live:
+it becomes the standard input, at whose end the run saves and stops, however we have ended.
+"""
+
+import atexit
 import contextlib
-import json
+import importlib.util
+import multiprocessing
 import os
-import select
-import subprocess
+import signal
 import sys
-from collections.abc import Iterable
+from functools import partial
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-from pretzel.ablation.engines.device_slots import Slots
-from pretzel.ablation.engines.local import Local, LocalRun, worker_environment
+from pretzel.ablation.engines.device_slots import DeviceSlots
+from pretzel.ablation.engines.local import LocalEngine, LocalRun, end_group
+from pretzel.ablation.worker import process as worker
 from pretzel.errors import UserError
 
-_GONE = 130  # as if interrupted: when the server is killed, its cells save and stop
+_CONTEXT = multiprocessing.get_context("forkserver")
+_SERVER_GONE = 255  # multiprocessing's exit code of a process that nobody waits for any more
 
 
-class Forks(Local):
+class Forks(LocalEngine):
     """Starts the server at once, so that it imports while the grid is planned.
 
+    Modules of users are not imported by it, but by each run: the server outlives a grid in a
+    notebook, and they may be edited meanwhile.
+
     Args:
-        slots: How many cells at a time, and what each one sees.
+        slots: How many runs at a time, and the devices that each one sees.
     """
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: DeviceSlots) -> None:
         super().__init__(slots)
-        self.forks: dict[int, LocalRun] = {}  # by the number that the server knows them by
-        self.unread = b""
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "pretzel.ablation.engines.server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=worker_environment(),
-            start_new_session=True,
-        )
+        _CONTEXT.set_forkserver_preload(["pretzel.ablation.engines.preload"])
+        forkserver.ensure_running()
 
-    def prepare(self, modules: Iterable[str]) -> None:
-        """Import further modules before the first cell starts, such as those of users' parts."""
-        self._tell({"import": list(modules)})
+    def launch(self, folder: Path, environment: dict[str, str]) -> LocalRun:
+        """Have the server fork.
 
-    def launch(self, cell: LocalRun, folder: Path, environment: dict[str, str]) -> None:
-        """Have the server fork."""
-        number = len(self.forks)
-        self._tell({"start": number, "folder": str(folder), "environment": environment})
-        self.forks[number] = cell
-
-    def _tell(self, command: dict[str, Any]) -> None:
-        assert self.server.stdin is not None
+        Raises:
+            UserError: If the server does not come up.
+        """
+        process = _CONTEXT.Process(target=_run, args=(folder, environment))
         try:
-            self.server.stdin.write(json.dumps(command).encode() + b"\n")
-            self.server.stdin.flush()
-        except BrokenPipeError as error:
+            process.start()
+        except (EOFError, ConnectionError) as error:
             raise UserError(
-                f"the server that cells are forked from has ended (code {self.server.poll()}); "
-                "its own message stands above; --engine processes does without it"
+                "the server that runs are forked from has ended; its own message stands above; "
+                "--engine processes does without it"
             ) from error
+        assert process.pid is not None
+        return LocalRun(process.pid, partial(_exit_code, process))
 
-    def listen(self) -> None:
-        """Take in what the server has said."""
-        assert self.server.stdout is not None
-        out = self.server.stdout.fileno()
-        while select.select([out], [], [], 0)[0]:
-            data = os.read(out, 1 << 16)
-            if not data:  # the server is gone, and its forks are about to stop
-                for cell in list(self.running.values()):
-                    self.ended(cell, _GONE)
-                return
-            *lines, self.unread = (self.unread + data).split(b"\n")
-            for line in lines:
-                said = json.loads(line)
-                if "started" in said:
-                    self.forks[said["started"]].process = said["pid"]
-                else:
-                    self.ended(self.forks[said["ended"]], said["code"])
 
-    def close(self) -> None:
-        """Kill what is still running and end the server."""
-        super().close()
-        assert self.server.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.server.stdin.close()
-        try:
-            self.server.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.server.kill()
-            self.server.wait()
-        assert self.server.stdout is not None
-        self.server.stdout.close()
+def _exit_code(process: ForkServerProcess) -> int | None:
+    code, pid = process.exitcode, process.pid
+    assert pid is not None
+    if code == _SERVER_GONE:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)  # it lives, but nobody will tell us when it has ended
+            return worker.INTERRUPTED
+    if code is not None:
+        end_group(pid)
+    return code
+
+
+def _run(folder: Path, environment: dict[str, str]) -> NoReturn:
+    """Be the process of a run; called in the fork."""
+    os.setsid()  # Ctrl-C reaches the runs through the scheduler, once
+    with (folder / "log.txt").open("ab") as log:
+        for target in (1, 2):
+            os.dup2(log.fileno(), target)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    runner = multiprocessing.parent_process()
+    assert runner is not None
+    os.dup2(runner.sentinel, 0)  # inherited by the processes that Lightning starts beside us
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [str(worker.__file__), str(folder)]
+    # the command that Lightning repeats for the other processes of a run
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec(worker.__name__)
+    code = worker.main(folder)
+    atexit._run_exitfuncs()  # of loggers, for example; multiprocessing ends without them
+    sys.exit(code)

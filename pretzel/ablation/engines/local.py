@@ -1,115 +1,108 @@
-"""What engines on this machine share: cells in slots, each at the head of a group of processes."""
+"""Engines on this machine: runs in slots, each at the head of a group of processes."""
 
 import contextlib
 import os
 import signal
+import time
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pretzel.ablation.engines.base import Engine, Started
-from pretzel.ablation.engines.device_slots import Slots
+from pretzel.ablation.engines.base import Engine, StartedRun
+from pretzel.ablation.engines.device_slots import DeviceSlots
 
+_CLOSE_SECONDS = 10.0
 _SLURM_TASK = (
     *("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_NUM_TASKS"),
     *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
 )
 
 
-@dataclass(eq=False)
-class LocalRun(Started):
-    """A cell in a slot.
+class LocalRun(StartedRun):
+    """A run on this machine.
 
-    Attributes:
-        engine: Its engine.
-        place: The number of its slot.
-        process: The process that leads its group, once that is known.
-        code: Its exit code, once it has ended.
+    Args:
+        pid: The process that leads its group.
+        exit_code: Returns the exit code of that process, None before it has ended; ends with it
+            what the process has left behind.
     """
 
-    engine: "Local"
-    place: int
-    process: int | None = None
-    code: int | None = None
+    def __init__(self, pid: int, exit_code: Callable[[], int | None]) -> None:
+        self.pid, self.exit_code = pid, exit_code
+        self.code: int | None = None
 
     def poll(self) -> int | None:
-        """Return the exit code of the cell, None before."""
-        self.engine.listen()
+        """Return the exit code of the run, None before."""
+        if self.code is None:
+            self.code = self.exit_code()
         return self.code
 
     def interrupt(self) -> None:
-        """Ask the cell's first process to stop; it sees to the others."""
+        """Ask the run's first process to stop; it sees to the others."""
         self._send(signal.SIGINT)
 
     def kill(self) -> None:
-        """End all processes of the cell at once."""
+        """End all processes of the run at once."""
         self._send(signal.SIGKILL)
-        if self.code is None and self.process is not None:
-            end_group(self.process)
+        if self.code is None:
+            end_group(self.pid)
 
     def _send(self, number: signal.Signals) -> None:
-        if self.poll() is None and self.process is not None:
+        if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process, number)
+                os.kill(self.pid, number)
 
 
-class Local(Engine):
-    """Gives each cell a free slot.
+class LocalEngine(Engine):
+    """Gives each run a free slot.
 
     Args:
-        slots: How many cells at a time, and what each one sees.
+        slots: How many runs at a time, and the devices that each one sees.
     """
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: DeviceSlots) -> None:
         self.slots = slots
         self.running: dict[int, LocalRun] = {}  # by slot
 
     @abstractmethod
-    def launch(self, cell: LocalRun, folder: Path, environment: dict[str, str]) -> None:
-        """Start the process of a cell, as the leader of a group.
+    def launch(self, folder: Path, environment: dict[str, str]) -> LocalRun:
+        """Start the process of a run, as the leader of a group.
 
         Args:
-            cell: Is told the process, at once or by :meth:`listen`.
-            folder: Holds ``cell.json``; its standard output and error go into ``log.txt`` there.
-            environment: What the slot adds to :func:`worker_environment`.
+            folder: Holds ``cell.json``; standard output and error go into ``log.txt`` there.
+            environment: The environment of the process.
         """
 
-    @abstractmethod
-    def listen(self) -> None:
-        """Take note of the cells that have ended, with all that they had started."""
-
-    def room(self) -> int:
+    def capacity(self) -> int:
         """Return the number of free slots."""
-        return len(self.slots.environments) - len(self.running)
+        return len(self._free_slots())
 
-    def start(self, folders: Sequence[Path]) -> list[Started]:
-        """Start each cell in a free slot."""
-        return [self._start(folder) for folder in folders]
+    def start(self, folders: Sequence[Path]) -> list[StartedRun]:
+        """Start each run in a free slot."""
+        started: list[StartedRun] = []
+        for slot, folder in zip(self._free_slots(), folders, strict=False):
+            environment = worker_environment() | self.slots.environments[slot]
+            self.running[slot] = self.launch(folder.resolve(), environment)
+            started.append(self.running[slot])
+        return started
 
-    def _start(self, folder: Path) -> LocalRun:
-        places = enumerate(self.slots.environments)
-        place, added = next((i, added) for i, added in places if i not in self.running)
-        cell = LocalRun(self, place)
-        self.launch(cell, folder.resolve(), added)
-        self.running[place] = cell
-        return cell
-
-    def ended(self, cell: LocalRun, code: int) -> None:
-        """Take note of a cell that has ended, and free its slot."""
-        cell.code = code
-        del self.running[cell.place]
+    def _free_slots(self) -> list[int]:
+        self.running = {slot: run for slot, run in self.running.items() if run.poll() is None}
+        return [slot for slot in range(len(self.slots.environments)) if slot not in self.running]
 
     def close(self) -> None:
-        """Kill what is still running."""
-        for cell in list(self.running.values()):
-            cell.kill()
+        """Kill what is still running, and wait until it has ended."""
+        for run in self.running.values():
+            run.kill()
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        while self.capacity() < len(self.slots.environments) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def worker_environment() -> dict[str, str]:
-    """Return our environment for cells, which use one thread unless the user says otherwise.
+    """Return our environment for runs, which use one thread unless the user says otherwise.
 
-    In a job of Slurm we may be one of its tasks. Our cells are none: Lightning would wait for the
+    In a job of Slurm we may be one of its tasks. Our runs are none: Lightning would wait for the
     others.
     """
     ours = {name: value for name, value in os.environ.items() if name not in _SLURM_TASK}

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.engines.device_slots import Slots
+from pretzel.ablation.engines.device_slots import DeviceSlots
 from pretzel.errors import UserError
 
 
@@ -59,7 +59,7 @@ def engine_of(given: argparse.Namespace, output: Path) -> Callable[[], Engine]:
         return partial(Slurm, output / "slurm", given.slots or 256, parameters)
     if parameters:
         raise UserError("--slurm is for --engine slurm")
-    slots = Slots.of(given.slots, _gpus(given.gpus), given.per_gpu)
+    slots = DeviceSlots.of(given.slots, _gpus(given.gpus), given.per_gpu)
     if given.engine == "processes":
         from pretzel.ablation.engines.processes import Processes
 

@@ -1,51 +1,38 @@
-"""Each cell in a fresh process that imports everything anew."""
+"""Each run in a fresh process that imports everything anew."""
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-from pretzel.ablation.engines.device_slots import Slots
-from pretzel.ablation.engines.local import Local, LocalRun, end_group, worker_environment
+from pretzel.ablation.engines.local import LocalEngine, LocalRun, end_group
 
 
-class Processes(Local):
+class Processes(LocalEngine):
     """Starts ``python -m pretzel.ablation.worker.process FOLDER``.
 
     Args:
-        slots: How many at a time, and what each one sees.
+        slots: How many at a time, and the devices that each one sees.
     """
 
-    def __init__(self, slots: Slots) -> None:
-        super().__init__(slots)
-        self.processes: dict[int, subprocess.Popen[bytes]] = {}  # by slot
-
-    def launch(self, cell: LocalRun, folder: Path, environment: dict[str, str]) -> None:
+    def launch(self, folder: Path, environment: dict[str, str]) -> LocalRun:
         """Start a process in a session of its own."""
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pretzel.ablation.worker.process", str(folder)],
-                stdin=subprocess.PIPE,  # its end tells the cell that we are gone
+                stdin=subprocess.PIPE,  # its end tells the run that we are gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=worker_environment() | environment,
-                start_new_session=True,  # Ctrl-C reaches the cells through us, once
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches the runs through us, once
             )
-        cell.process, self.processes[cell.place] = process.pid, process
+        return LocalRun(process.pid, partial(_exit_code, process))
 
-    def listen(self) -> None:
-        """Look at each process."""
-        for place, cell in list(self.running.items()):
-            process = self.processes[place]
-            code = process.poll()
-            if code is not None:
-                end_group(process.pid)
-                assert process.stdin is not None
-                process.stdin.close()
-                self.ended(cell, code)
 
-    def close(self) -> None:
-        """Kill what is still running, and wait until it has ended."""
-        super().close()
-        for place in list(self.running):
-            self.processes[place].wait()
-        self.listen()
+def _exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    code = process.poll()
+    if code is not None:
+        end_group(process.pid)
+        assert process.stdin is not None
+        process.stdin.close()
+    return code

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.engines.base import Engine, Started
+from pretzel.ablation.engines.base import Engine, StartedRun
 from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.worker.process import DONE, INTERRUPTED, TAKEN
 from pretzel.errors import UserError
 
 _ASK_SECONDS = 5.0  # between questions to the cluster, about all jobs at once
-_ROOM = 1000
+_CAPACITY = 1000
 _TIMES_OUT = 1000  # a cell may take as many jobs as it needs
 
 
 @dataclass
-class _Job(Started):
+class _Job(StartedRun):
     engine: "Slurm"
     name: str
     folder: RunFolder
@@ -84,11 +84,11 @@ class Slurm(Engine):
         self.asked = -_ASK_SECONDS
         self.stopped = False
 
-    def room(self) -> int:
-        """Return how many cells it takes: the cluster has the queue."""
-        return _ROOM
+    def capacity(self) -> int:
+        """Return how many more runs it takes: the cluster has the queue."""
+        return _CAPACITY
 
-    def start(self, folders: Sequence[Path]) -> list[Started]:
+    def start(self, folders: Sequence[Path]) -> list[StartedRun]:
         """Submit the cells as one array."""
         from pretzel.ablation.engines.slurm_job import RunJob
 

@@ -27,13 +27,6 @@ def planned(grid: Grid) -> Plan:
         return plan_grid(grid, progress)
 
 
-def prepared(grid: Grid, engine: Engine) -> Plan:
-    """Parse all cells of a grid, and let the engine import what they name."""
-    plan = planned(grid)
-    engine.prepare(sorted({name for cell in plan.runs for name in cell.record["modules"]}))
-    return plan
-
-
 def run_cells(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
     """Train and measure what is not done.
 
@@ -42,7 +35,7 @@ def run_cells(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
         given: ``only``, ``retry`` and ``fail_fast``.
         engine: Where cells run; it may prepare itself while the grid is planned.
     """
-    plan = prepared(grid, engine)
+    plan = planned(grid)
     only = None
     if given.only:
         only = set(with_needs(plan, [cell.name for cell in named(plan, given.only)]))
@@ -53,7 +46,7 @@ def rerun(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
     """Train named, stale or failed cells again, from the beginning; what they need is run too."""
     if not (given.cells or given.stale or given.failed):
         raise UserError("grid rerun: name cells, or add --stale or --failed")
-    plan = prepared(grid, engine)
+    plan = planned(grid)
     wanted = {State.STALE: given.stale, State.FAILED: given.failed}
     again = {cell.name for cell in named(plan, given.cells)}
     again |= {cell.name for cell in plan.runs if wanted.get(state_of(plan, cell))}
@@ -66,7 +59,7 @@ def rerun(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
 
 def evaluate(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
     """Measure trained cells by the metrics that are asked for now; nothing is trained."""
-    plan = prepared(grid, engine)
+    plan = planned(grid)
     stale = [cell.name for cell in plan.cells if state_of(plan, cell) is State.STALE]
     if stale:
         print(f"not measured, since they were trained otherwise: {', '.join(stale)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from pretzel.ablation.engines.base import Engine, Started
+from pretzel.ablation.engines.base import Engine, StartedRun
 from pretzel.ablation.execution.adopted_runs import adopted_training
 from pretzel.ablation.execution.live_view import View
 from pretzel.ablation.identity.differences import snapshot
@@ -128,7 +128,7 @@ class _Runs:
     choice: Selection
     view: View
     stop: _Stop
-    started: dict[PlannedRun, Started] = field(default_factory=dict)
+    started: dict[PlannedRun, StartedRun] = field(default_factory=dict)
     failed: list[PlannedRun] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
     retried: set[PlannedRun] = field(default_factory=set)
@@ -171,7 +171,7 @@ class _Runs:
         """Start what can be started; return the cells still to start."""
         waiting: list[PlannedRun] = []
         ready: list[PlannedRun] = []
-        room = self.engine.room()
+        capacity = self.engine.capacity()
         for cell in todo:
             tried = {one.run for one in cell.candidates}  # of these, some may fail
             failed = {other.name for other in self.failed}
@@ -195,7 +195,7 @@ class _Runs:
                     "configuration, code or data; give one of the two grids another `output`"
                 )
                 self.failed.append(cell)
-            elif state is State.RUNNING or len(ready) >= room:
+            elif state is State.RUNNING or len(ready) >= capacity:
                 waiting.append(cell)
             else:
                 ready.append(cell)

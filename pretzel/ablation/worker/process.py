@@ -59,7 +59,7 @@ class Stop:
         """
 
         def wait() -> None:
-            while os.read(sys.stdin.fileno(), 1):  # unbuffered: no lock held at our own exit
+            while os.read(0, 1):  # not sys.stdin, whose lock we would hold at our own exit
                 pass
             self.asked = True
             if first:

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 
 from pretzel.cli.importing.run_config import RunParts, fit_config
 from pretzel.errors import UserError
-from pretzel.files.storage import save_tensors
+from pretzel.files.weights import save_tensors
 from pretzel.interop.imported_flow import ImportedFlow
 
 _HEADER = "# Imported by pretzel. Every part may be changed; `weights` are where it starts from.\n"

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pretzel.errors import UserError
-from pretzel.files.storage import save_tensors
+from pretzel.files.weights import save_tensors
 from pretzel.typing import Float, Int, Tensor
 
 KEY_BYTES = 16
