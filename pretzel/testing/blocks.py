@@ -6,7 +6,15 @@ Each is a function of a case; its first line says what a block that breaks it do
 import torch
 
 from pretzel.flow.block import FlowBlock, Flowed
-from pretzel.testing.deviation import Deviation, LawBroken, check, require, within, worst_of
+from pretzel.testing.deviation import (
+    Deviation,
+    LawBroken,
+    check,
+    require,
+    unmeasured,
+    within,
+    worst_of,
+)
 from pretzel.testing.gradients import check_gradients, jacobian
 from pretzel.testing.law_case import BF16, FP32, FP64, Case, normal
 from pretzel.typing import Float, Tensor
@@ -76,13 +84,13 @@ def rows_are_independent(case: Case[FlowBlock]) -> Deviation:
     block = Bound(case.build())
     x = sample(block.block, rows=2)
     with torch.no_grad():
-        whole = block(x)
+        together = block(x)
         alone = [block(row[None], i) for i, row in enumerate(x)]
     # An inverse that mixes rows does not undo a map that does not: a law of its own.
     return worst_of(
         [
-            within(torch.cat([f.z for f in alone]), whole.z, FP64, "z of single rows"),
-            within(torch.cat([f.logdet for f in alone]), whole.logdet, FP64, "logdet of rows"),
+            within(torch.cat([f.z for f in alone]), together.z, FP64, "z of single rows"),
+            within(torch.cat([f.logdet for f in alone]), together.logdet, FP64, "logdet of rows"),
         ]
     )
 
@@ -92,10 +100,10 @@ def inputs_are_not_modified(case: Case[FlowBlock]) -> Deviation:
     block = Bound(case.build())
     x = sample(block.block)
     for name, function in (("forward", block), ("inverse", block.inverse)):
-        given = x.clone()
+        argument = x.clone()
         with torch.no_grad():
-            function(given)
-        deviation = within(given, x, 0.0, f"input after {name}")
+            function(argument)
+        deviation = within(argument, x, 0.0, f"input after {name}")
     return deviation
 
 
@@ -134,7 +142,7 @@ def wrong_shapes_are_refused(case: Case[FlowBlock]) -> Deviation:
         except (ValueError, TypeError):  # a checker of shapes, where one runs, raises the latter
             continue
         raise LawBroken(f"x of shape {tuple(wrong.shape)}, one too many {name}, is not refused")
-    return Deviation(what="wrong shapes refused", error=0.0, tolerance=0.0)
+    return unmeasured("wrong shapes refused")
 
 
 def what_is_not_finite_is_refused(case: Case[FlowBlock]) -> Deviation:
@@ -152,7 +160,7 @@ def what_is_not_finite_is_refused(case: Case[FlowBlock]) -> Deviation:
             require(named, f"{name} of NaN raises without block and value: {error}")
             continue
         raise LawBroken(f"{name} of NaN is not refused")
-    return Deviation(what="NaN refused", error=0.0, tolerance=0.0)
+    return unmeasured("NaN refused")
 
 
 def float32_is_close(case: Case[FlowBlock]) -> Deviation:

@@ -1,4 +1,4 @@
-"""Law cases of Pretzel's own parts: how each concrete class is built when it stands trial."""
+"""Configurations in which the laws test each of Pretzel's own parts."""
 
 from collections.abc import Callable
 from functools import partial
@@ -66,43 +66,43 @@ def af_block(
     )
 
 
-def with_options(transform: Transform | None = None, **options: Any) -> Factory:  # noqa: ANN401
-    """Return a factory of blocks on a small grid with options of their own."""
+def block_factory(transform: Transform | None = None, **options: Any) -> Factory:  # noqa: ANN401
+    """Return a factory of blocks on a small grid with the given options."""
     return partial(af_block, (2, 2), Flip(), transform or AffineSoftplus(), num_layers=2, **options)
 
 
-CLASSES = partial(ClassVector, num_classes=3)
-OPTIONS: list[Factory] = [
+CLASS_VECTOR = partial(ClassVector, num_classes=3)
+BLOCKS: list[Factory] = [
     # TarFlow's block, STARFlow's, and the same with everything else that can be chosen
-    with_options(
+    block_factory(
         AffineExp(),
         conditioner=transformer(
             width=16, head_dim=8, norm=LayerNorm, qk_norm=False, final_norm=False
         ),
         positions=LearnedPositions,
         start=ZeroShift,
-        context=partial(AddedContext, vector=CLASSES),
+        context=partial(AddedContext, vector=CLASS_VECTOR),
     ),
-    with_options(
+    block_factory(
         conditioner=transformer(width=16, head_dim=24, num_heads=2, qk_norm=False),
         positions=partial(StarflowPositions, side=2, of_text_model=True),
         start=LatentStart,
         context=partial(PrefixContext, channels=5),
     ),
-    with_options(
+    block_factory(
         conditioner=partial(
             CausalTransformer, width=16, head_dim=8, num_kv_heads=1, mlp=SwiGLU,
             post_norm=True, bias=False, gated_attention=True,
         ),
-        context=partial(AdaLN, vector=CLASSES),
+        context=partial(AdaLN, vector=CLASS_VECTOR),
     ),
-    with_options(
+    block_factory(
         conditioner=partial(CausalTransformer, width=16, head_dim=8, mlp=GEGLU),
         positions=partial(AxialPositions, embedding=False),
         start=ZeroShift,
         context=partial(PrefixContext, channels=5),
     ),
-    with_options(context=partial(AddedContext, vector=partial(PooledText, channels=5))),
+    block_factory(context=partial(AddedContext, vector=partial(PooledText, channels=5))),
 ]  # fmt: skip
 
 
@@ -121,9 +121,9 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
         partial(af_block, (2, 1, 2), FlipWithinFrame(), MixtureCDF(num_components=2)),
         partial(af_block, (2, 2), FixedRandom(seed=1), SoftClip(Spline(num_bins=4))),
         partial(af_block, (3,), Raster(), VolumePreserving()),
-        *OPTIONS,
+        *BLOCKS,
     ],
-    CausalTransformer: OPTIONS,
+    CausalTransformer: BLOCKS,
     AffineSoftplus: [AffineSoftplus, partial(AffineSoftplus, min_scale=0.1)],
     AffineExp: [AffineExp],
     VolumePreserving: [VolumePreserving, partial(VolumePreserving, learn_variance=False)],

@@ -1,4 +1,4 @@
-"""The laws of what a conditioner is given in the deep stream but not in a block: a mask."""
+"""The law of masks, which a conditioner is given in the deep stream but not in a block."""
 
 import torch
 
@@ -6,7 +6,7 @@ from pretzel.flow.af_block import AFBlock
 from pretzel.flow.conditioner import Rotation
 from pretzel.flow.positions import AxialRotary
 from pretzel.sequence.masks import document_mask
-from pretzel.testing.deviation import Deviation, require, within, worst_of
+from pretzel.testing.deviation import Deviation, require, unmeasured, within, worst_of
 from pretzel.testing.law_case import FP64, Case, normal
 
 LENGTH = 5
@@ -18,8 +18,8 @@ def masks_hide_what_stands_before(case: Case[AFBlock]) -> Deviation:
     conditioner = case.build().conditioner
     h = normal(len(PADDING), LENGTH, conditioner.width, key="states")
     index = torch.arange(LENGTH) - torch.tensor(PADDING)[:, None]
-    own = index >= 0
-    mask = document_mask(own.long())
+    is_real = index >= 0
+    mask = document_mask(is_real.long())
     assert isinstance(mask, torch.Tensor)
     rotation = None
     if conditioner.rotary_dim:
@@ -28,10 +28,10 @@ def masks_hide_what_stands_before(case: Case[AFBlock]) -> Deviation:
     begin = max(PADDING) + 1
     with torch.no_grad():
         try:
-            whole = conditioner(h, rotation, mask)
+            together = conditioner(h, rotation, mask)
         except ValueError as error:
             require("mask" in str(error), f"a mask is refused without naming it: {error}")
-            return Deviation(what="refuses a mask", error=0.0, tolerance=0.0)
+            return unmeasured("refuses a mask")
         cache = conditioner.new_cache(len(h), LENGTH)
         chunks = [
             conditioner(
@@ -49,8 +49,8 @@ def masks_hide_what_stands_before(case: Case[AFBlock]) -> Deviation:
     expected = torch.cat(alone)
     return worst_of(
         [
-            within(whole[own], expected, FP64, "states of padded rows"),
-            within(torch.cat(chunks, 1)[own], expected, FP64, "states of padded rows, cached"),
+            within(together[is_real], expected, FP64, "states of padded rows"),
+            within(torch.cat(chunks, 1)[is_real], expected, FP64, "states of padded rows, cached"),
         ]
     )
 

@@ -7,7 +7,7 @@ factory to the latents of the laws: ``CHANNELS`` on a grid of ``POSITIONS`` posi
 import torch
 
 from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
-from pretzel.testing.deviation import Deviation, require, within
+from pretzel.testing.deviation import Deviation, require, unmeasured, within
 from pretzel.testing.gradients import check_gradients
 from pretzel.testing.law_case import FP64, Case, normal
 from pretzel.typing import Float, Tensor
@@ -31,33 +31,33 @@ def without_noise_nothing_changes(case: Case[Denoiser]) -> Deviation:
 def inputs_are_not_modified(case: Case[Denoiser]) -> Deviation:
     """The denoiser writes into the latents it is given."""
     x = normal(*SHAPE)
-    given = x.clone()
-    case.build()(given, SIGMA, log_prob)
-    return within(given, x, 0.0, "latents afterwards")
+    argument = x.clone()
+    case.build()(argument, SIGMA, log_prob)
+    return within(argument, x, 0.0, "latents afterwards")
 
 
 def inference_mode_changes_nothing(case: Case[Denoiser]) -> Deviation:
-    """Under inference mode, in which Lightning validates, the result differs or none comes."""
+    """Under inference mode, in which Lightning validates, the denoiser fails or differs."""
     denoiser = case.build()
     expected = denoiser(normal(*SHAPE), SIGMA, log_prob)
     with torch.inference_mode():
         x = normal(*SHAPE)
-        found = denoiser(x, SIGMA, log_prob)
-    return within(found.clone(), expected, 0.0, "latents under inference mode")
+        actual = denoiser(x, SIGMA, log_prob)
+    return within(actual.clone(), expected, 0.0, "latents under inference mode")
 
 
 def latents_made_under_inference_mode_are_taken(case: Case[Denoiser]) -> Deviation:
-    """Samples are made under inference mode, and denoised outside it they give something else."""
+    """Latents made under inference mode, and denoised outside of it, fail or differ."""
     denoiser = case.build()
     expected = denoiser(normal(*SHAPE), SIGMA, log_prob)
     with torch.inference_mode():
         x = normal(*SHAPE)
-    found = denoiser(x, SIGMA, log_prob)
-    return within(found.clone(), expected, 0.0, "latents made under inference mode")
+    actual = denoiser(x, SIGMA, log_prob)
+    return within(actual.clone(), expected, 0.0, "latents made under inference mode")
 
 
 def images_do_not_mix(case: Case[Denoiser]) -> Deviation:
-    """What becomes of an image depends on the other images of the batch."""
+    """A denoised image depends on the other images of the batch."""
     denoiser, x = case.build(), normal(*SHAPE)
     together = denoiser(x, SIGMA, log_prob)
     alone = torch.cat([denoiser(row[None], SIGMA, log_prob) for row in x])
@@ -68,7 +68,7 @@ def parameters_learn_from_the_loss(case: Case[Denoiser]) -> Deviation:
     """A trainable parameter gets no finite gradient from the loss, or the loss reaches the data."""
     denoiser = case.build()
     if not isinstance(denoiser, TrainableDenoiser):
-        return Deviation(what="gradient", error=0.0, tolerance=0.0)
+        return unmeasured("gradient")
     clean, noise = normal(*SHAPE), normal(*SHAPE, key="noise")
     noised = (clean + SIGMA * noise).requires_grad_()
     loss = denoiser.loss(noised, clean, SIGMA)

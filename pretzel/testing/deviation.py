@@ -1,7 +1,9 @@
-"""How far two things that must be equal are apart, and where."""
+"""Deviations: the largest error between values that must be equal, and where it is."""
 
 import math
 from dataclasses import dataclass
+
+import torch
 
 from pretzel.typing import Float, Tensor
 
@@ -11,7 +13,7 @@ class Deviation:
     """The worst error of a law.
 
     Attributes:
-        what: What was compared.
+        what: The compared quantity.
         error: Largest absolute difference; not a number counts as infinite.
         tolerance: Largest error that the law allows.
         where: Index of the worst element, or the name of the worst parameter.
@@ -60,11 +62,11 @@ def within(
     """Compare two tensors element by element.
 
     Args:
-        actual: What the part computes.
-        expected: What it must compute; errors are relative to the larger of 1 and its largest
-            absolute value.
+        actual: Result of the part.
+        expected: Correct result; errors are relative to the larger of 1 and its largest absolute
+            value.
         tolerance: Largest error allowed.
-        what: What is compared, for the message.
+        what: Name of the compared quantity, for the message.
 
     Raises:
         LawBroken: If the shapes differ or an element is too far off or not finite.
@@ -72,7 +74,7 @@ def within(
     shapes = (tuple(actual.shape), tuple(expected.shape))
     require(shapes[0] == shapes[1], f"{what}: shape {shapes[0]} instead of {shapes[1]}")
     if not expected.numel():
-        return Deviation(what=what, error=0.0, tolerance=tolerance)
+        return worst(expected, tolerance, what)
     scale = max(1.0, float(expected.detach().abs().max()))
     difference = (actual.detach().to(expected) - expected.detach()).abs() / scale
     return check(worst(difference.nan_to_num(nan=math.inf), tolerance, what))
@@ -82,14 +84,13 @@ def worst(errors: Float[Tensor, "..."], tolerance: float, what: str) -> Deviatio
     """Return the deviation of the largest of non-negative errors."""
     if not errors.numel():
         return Deviation(what=what, error=0.0, tolerance=tolerance)
-    flat = int(errors.argmax())
-    index = []
-    for size in reversed(errors.shape):
-        flat, rest = divmod(flat, size)
-        index.append(rest)
-    return Deviation(
-        what=what, error=float(errors.max()), tolerance=tolerance, where=str(index[::-1])
-    )
+    index = [int(i) for i in torch.unravel_index(errors.argmax(), errors.shape)]
+    return Deviation(what=what, error=float(errors.max()), tolerance=tolerance, where=str(index))
+
+
+def unmeasured(what: str) -> Deviation:
+    """Return the deviation of a law that holds without an error to measure."""
+    return Deviation(what=what, error=0.0, tolerance=0.0)
 
 
 def worst_of(deviations: list[Deviation]) -> Deviation:

@@ -1,4 +1,4 @@
-"""Every concrete part of a package, so that none is forgotten by the laws."""
+"""Finds every concrete part of a package, so that the laws test all of them."""
 
 import importlib
 import inspect
@@ -10,8 +10,8 @@ from pretzel.errors import UserError
 
 T = TypeVar("T")
 
-# Where an error surfaces in one of these, the line that called into it is the telling one.
-_MACHINERY = ("beartype", "importlib", "jaxtyping", "jsonargparse", "torch")
+# For an error inside one of these, the line that called into it is the useful one.
+_LIBRARIES = ("beartype", "importlib", "jaxtyping", "jsonargparse", "torch")
 
 
 def import_all(package: str) -> None:
@@ -30,7 +30,7 @@ def import_all(package: str) -> None:
 
 
 def import_module(name: str) -> ModuleType:
-    """Import one module; what goes wrong inside it is told in one sentence.
+    """Import one module; an error inside it becomes one sentence.
 
     Raises:
         UserError: If there is no such module, or it raises.
@@ -63,19 +63,19 @@ def concrete_classes(base: type[T], package: str) -> list[type[T]]:
         UserError: If a module of it cannot be imported.
     """
     import_all(package)
-    found: set[type[T]] = set()
+    classes: set[type[T]] = set()
     waiting = [base]
     while waiting:
         for child in waiting.pop().__subclasses__():
-            if child not in found:
-                found.add(child)
+            if child not in classes:
+                classes.add(child)
                 waiting.append(child)
-    own = (
+    in_package = (
         c
-        for c in found
+        for c in classes
         if f"{c.__module__}.".startswith(f"{package}.") and not inspect.isabstract(c)
     )
-    return sorted(own, key=lambda c: f"{c.__module__}.{c.__qualname__}")
+    return sorted(in_package, key=lambda c: f"{c.__module__}.{c.__qualname__}")
 
 
 def one_line(error: BaseException) -> str:
@@ -84,14 +84,14 @@ def one_line(error: BaseException) -> str:
 
 
 def raised_at(error: BaseException) -> str:
-    """Return ``" (file:line)"`` of the innermost line of someone's own code, or nothing."""
+    """Return ``" (file:line)"`` of the innermost line outside of libraries, or nothing."""
     place = ""
     traceback: TracebackType | None = error.__traceback__
     while traceback is not None:
         frame = traceback.tb_frame
         module = str(frame.f_globals.get("__name__", ""))
-        inside = module.partition(".")[0] in _MACHINERY or module == __name__
-        if not inside and not frame.f_code.co_filename.startswith("<"):
+        is_library = module.partition(".")[0] in _LIBRARIES or module == __name__
+        if not is_library and not frame.f_code.co_filename.startswith("<"):
             place = f" ({frame.f_code.co_filename}:{traceback.tb_lineno})"
         traceback = traceback.tb_next
     return place

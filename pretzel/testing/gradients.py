@@ -1,11 +1,11 @@
-"""Derivatives by autograd, which laws hold the parts' own claims against."""
+"""Derivatives by autograd, with which laws compare those that parts report."""
 
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from pretzel.testing.deviation import Deviation, require
+from pretzel.testing.deviation import Deviation, require, unmeasured
 from pretzel.typing import Float, Tensor
 
 
@@ -45,10 +45,10 @@ def check_gradients(module: nn.Module, loss: Float[Tensor, ""], *, nonzero: bool
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if named:
         require(loss.requires_grad, f"gradient: the loss depends on none of {sorted(named)}")
-        found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-        for name, gradient in zip(named, found, strict=True):
+        gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        for name, gradient in zip(named, gradients, strict=True):
             require(gradient is not None, f"gradient: {name} is unused")
             assert gradient is not None
             require(bool(gradient.isfinite().all()), f"gradient: that of {name} is not finite")
             require(not nonzero or bool(gradient.any()), f"gradient: that of {name} is zero")
-    return Deviation(what="gradient", error=0.0, tolerance=0.0)
+    return unmeasured("gradient")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from pretzel.sampling.guidance import Gaussian, Guidance
-from pretzel.testing.deviation import Deviation, check, require, within, worst, worst_of
+from pretzel.testing.deviation import Deviation, check, require, unmeasured, within, worst, worst_of
 from pretzel.testing.law_case import FP64, Case, normal
 
 
@@ -61,14 +61,14 @@ def scale_stays_positive(case: Case[Guidance]) -> Deviation:
         require(bool((mixed.sigma > 0).all()), f"sigma must be positive, got {least:.3g}")
         finite = bool(mixed.mu.isfinite().all() and mixed.sigma.isfinite().all())
         require(finite, f"mu and sigma must be finite at sigma_c / sigma_u of {stretch:g}")
-    return Deviation(what="sigma > 0", error=0.0, tolerance=0.0)
+    return unmeasured("sigma > 0")
 
 
 def inputs_are_not_modified(case: Case[Guidance]) -> Deviation:
     """The guidance writes into the tensors it is given."""
-    given, before = sample(), sample()
-    case.build().mix(*given, 1.5)
-    return worst_of(equal(given[0], before[0], 0.0) + equal(given[1], before[1], 0.0))
+    arguments, before = sample(), sample()
+    case.build().mix(*arguments, 1.5)
+    return worst_of(equal(arguments[0], before[0], 0.0) + equal(arguments[1], before[1], 0.0))
 
 
 def elements_are_independent(case: Case[Guidance]) -> Deviation:

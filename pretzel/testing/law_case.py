@@ -1,4 +1,4 @@
-"""A part on trial: how it is built, in which precision, at initialisation or perturbed."""
+"""Case of a law: a part as it is built, at initialisation or perturbed, in some precision."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +19,13 @@ BF16 = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Case(Generic[T]):
-    """What a law is given.
+    """A part for a law to test, at initialisation or perturbed.
 
     Attributes:
-        factory: Builds the part, the same configuration each time.
-        perturbed: Whether every trainable parameter has left its initial value. At zero
+        factory: Builds the part, in the same configuration each time.
+        perturbed: Whether every trainable parameter is moved from its initial value. At zero
             initialisation a block that sees the future passes every law.
-        built: The parts of seed 0 so far, by precision, where laws may share them; None where a
-            law may change one.
+        built: Parts of seed 0 that laws share, by precision; None where a law may change one.
     """
 
     factory: Callable[[], T]
@@ -62,11 +61,10 @@ def perturb(module: nn.Module, seed: int = 0) -> None:
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            drawn = torch.randn(
-                parameter.shape, generator=stream(seed, "perturb", name), dtype=torch.float64
-            )
+            generator = stream(seed, "perturb", name)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             scale = 0.5 * parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.1
-            parameter.add_((scale * drawn).to(parameter))
+            parameter.add_((scale * noise).to(parameter))
 
 
 def normal(*shape: int, key: str = "x") -> Float[Tensor, "..."]:

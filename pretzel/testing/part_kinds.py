@@ -1,4 +1,4 @@
-"""The kinds of parts that have laws, and how a class of each is put on trial in small sizes.
+"""The kinds of parts that have laws, and the small sizes in which a class of each is tested.
 
 A new kind is one function and one line of :data:`KINDS` here, and its laws in
 :data:`pretzel.testing.suite.LAWS`.
@@ -29,7 +29,7 @@ _PLAIN = (int, float, str)
 
 @runtime_checkable
 class Buildable(Protocol):
-    """A class with arguments of its own; what a parent owns is given when it is built."""
+    """A class with its own arguments; those that a parent owns are given to build it."""
 
     @property
     def part(self) -> type:
@@ -41,11 +41,11 @@ class Buildable(Protocol):
         """Names of the parameters that its constructor has."""
         ...
 
-    def __call__(self, **given: object) -> object:
+    def __call__(self, **arguments: object) -> object:
         """Build the part, and anew every part that it is made of."""
         ...
 
-    def build(self, **given: object) -> object:
+    def build(self, **arguments: object) -> object:
         """Build the part once.
 
         Raises:
@@ -56,12 +56,12 @@ class Buildable(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LawTrial:
-    """One configuration that stands trial.
+    """One configuration in which a class is tested.
 
     Attributes:
-        label: What is special about it; empty where there is only one.
-        factory: Builds what the laws are about, the same each time.
-        refused: Why the class does not take this configuration; empty where it does.
+        label: Sizes of the configuration; empty where there is only one.
+        factory: Builds the part for the laws, the same each time.
+        refused: Reason why the class does not take this configuration; empty where it does.
     """
 
     label: str
@@ -71,13 +71,13 @@ class LawTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class PartKind:
-    """How the classes of one kind stand trial.
+    """How the classes of one kind are tested.
 
     Attributes:
-        trials: Returns trials of a class with its own arguments parsed.
-        factory: The protocol of which such a class is an implementation in YAML, if it is: what
-            its call takes is what the parent gives.
-        defaults: Classes for arguments that the user has to choose in YAML, but not for a check.
+        trials: Returns the trials of a class with its own arguments parsed.
+        factory: The factory protocol that such a class implements in YAML, if any: a parent gives
+            the parameters of its call.
+        defaults: Classes for arguments that are required in YAML but not for a check.
     """
 
     trials: Callable[[Buildable], list[LawTrial]]
@@ -85,7 +85,7 @@ class PartKind:
     defaults: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def given(self) -> frozenset[str]:
+    def parent_parameters(self) -> frozenset[str]:
         """Names of the parameters that a parent gives."""
         if self.factory is None:
             return frozenset()
@@ -115,17 +115,17 @@ def blocks(make: Buildable) -> list[LawTrial]:
     ]
     trials: dict[str, LawTrial] = {}
     refusal: UserError | None = None
-    for every in sizes:
-        given = {name: value for name, value in every.items() if name in make.accepts}
-        label = ", ".join(f"{name}={_short(value)}" for name, value in given.items())
+    for candidate in sizes:
+        arguments = {name: value for name, value in candidate.items() if name in make.accepts}
+        label = ", ".join(f"{name}={_short(value)}" for name, value in arguments.items())
         refused = ""
         try:
-            make.build(**given)
+            make.build(**arguments)
         except UserError as error:
             if not isinstance(error.__cause__, ValueError):
                 raise
             refusal, refused = error, str(error)
-        trials[label] = LawTrial(label=label, factory=partial(make, **given), refused=refused)
+        trials[label] = LawTrial(label=label, factory=partial(make, **arguments), refused=refused)
     if refusal and all(trial.refused for trial in trials.values()):
         raise refusal
     return list(trials.values())
@@ -191,10 +191,10 @@ def interleavings(make: Buildable) -> list[LawTrial]:
 
 
 def try_to_build(make: Buildable, factory: Callable[[], object]) -> None:
-    """Build once what stands trial.
+    """Build a trial's part once.
 
     Raises:
-        UserError: If anything is raised where the part meets what is around it.
+        UserError: If the part and the model around it do not fit together.
     """
     try:
         factory()
@@ -237,7 +237,7 @@ def kind_of(part: type) -> PartKind:
 
 
 def describe(factory: object) -> str:
-    """Return what a case builds, in a few words: the arguments of a ``partial``."""
+    """Return a short description of a factory: the arguments of a ``partial``."""
     if not isinstance(factory, partial):
         return ""
     values = [_short(value) for value in factory.args]

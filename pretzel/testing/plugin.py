@@ -70,7 +70,7 @@ class ClassLaws(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield one test for each law, state and case."""
         if not self.cases:
-            yield Refused.of(self, "has a case", _how_to_add_a_case(self.part))
+            yield UntestableItem.of(self, "has a case", _how_to_add_a_case(self.part))
         for number, factory in enumerate(self.cases):
             label = f"case {number}" if len(self.cases) > 1 else "case"
             try:
@@ -78,7 +78,7 @@ class ClassLaws(pytest.Collector):
             except Exception as error:
                 raised = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
                 reason = f"{self.name}, {label}: {raised}{one_line(error)}{raised_at(error)}"
-                yield Refused.of(self, f"{label} can be built", reason)
+                yield UntestableItem.of(self, f"{label} can be built", reason)
                 continue
             for law in laws:
                 for perturbed in (False, True):
@@ -86,7 +86,7 @@ class ClassLaws(pytest.Collector):
                     yield LawItem.of(self, label, law, case)
 
 
-class TrialItem(pytest.Item):
+class ClassItem(pytest.Item):
     """A test of one class."""
 
     @override
@@ -95,7 +95,7 @@ class TrialItem(pytest.Item):
         return self.path, None, f"{self.parent.name}: {self.name}" if self.parent else self.name
 
 
-class LawItem(TrialItem):
+class LawItem(ClassItem):
     """One law on one case, at initialisation or perturbed."""
 
     law: Law
@@ -130,21 +130,21 @@ class LawItem(TrialItem):
 
     @override
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: object) -> Any:
-        """Show what the law says, not the traceback of how it found out."""
+        """Show the law's message in the place of a traceback."""
         if isinstance(excinfo.value, LawBroken):
             return str(excinfo.value)
         return super().repr_failure(excinfo)
 
 
-class Refused(TrialItem):
-    """A test that fails, because a class could not be put on trial."""
+class UntestableItem(ClassItem):
+    """A test that fails because its class has no case, or cannot be built."""
 
     reason: str
 
     @classmethod
-    def of(cls, parent: ClassLaws, name: str, reason: str) -> "Refused":
+    def of(cls, parent: ClassLaws, name: str, reason: str) -> "UntestableItem":
         """Return the test."""
-        node: Refused = cls.from_parent(parent, name=name)
+        node: UntestableItem = cls.from_parent(parent, name=name)
         node.reason = reason
         return node
 
@@ -164,17 +164,17 @@ class Refused(TrialItem):
 
 
 def all_cases(config: pytest.Config) -> dict[type, Sequence[Factory]]:
-    """Return Pretzel's own cases, with those of every ``conftest.py`` laid over them.
+    """Return Pretzel's own cases, replaced by those of every ``conftest.py`` for its classes.
 
     Raises:
         CollectError: If one of them is no mapping of classes to lists of functions.
     """
     merged: dict[type, Sequence[Factory]] = dict(BUILTIN_PARTS)
     # The hook's first answer is that of the conftest.py that was loaded last: the deepest.
-    for given in reversed(config.hook.pytest_law_cases()):
-        for part, factories in dict(given).items():
-            listed = isinstance(factories, list | tuple) and all(map(callable, factories))
-            if not isinstance(part, type) or not listed:
+    for cases in reversed(config.hook.pytest_law_cases()):
+        for part, factories in dict(cases).items():
+            is_list = isinstance(factories, list | tuple) and all(map(callable, factories))
+            if not isinstance(part, type) or not is_list:
                 raise pytest.Collector.CollectError(
                     "pytest_law_cases must return {class: [function, ...]} of functions without "
                     f"arguments that build the class, got {part!r}: {factories!r}"

@@ -15,7 +15,7 @@ from pretzel.flow.transforms import AffineSoftplus
 from pretzel.sampling.guidance import GaussianMixing
 from pretzel.sampling.samplers import Sampler, Sequential
 from pretzel.sampling.stack import Sampled, invert_stack
-from pretzel.testing.deviation import Deviation, require, within, worst_of
+from pretzel.testing.deviation import Deviation, require, unmeasured, within, worst_of
 from pretzel.testing.law_case import Case, normal, perturb
 from pretzel.typing import Float, Int, Tensor
 
@@ -25,8 +25,8 @@ SAMPLING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
-    """What is sampled.
+class SamplingProblem:
+    """A sampling problem with guidance.
 
     Attributes:
         stack: Two blocks, of which the deeper reads a class.
@@ -53,7 +53,7 @@ class Problem:
             )
 
 
-def problem() -> Problem:
+def problem() -> SamplingProblem:
     """Return the problem, float64."""
     conditioner = partial(CausalTransformer, width=16, head_dim=8)
     shallow = AFBlock(2, GRID, 1, Raster(), transform=AffineSoftplus(), conditioner=conditioner)
@@ -64,7 +64,7 @@ def problem() -> Problem:
     stack = FlowStack([shallow, deep]).double()
     perturb(stack)
     labels = torch.tensor([0, 2, 1])
-    return Problem(
+    return SamplingProblem(
         stack=stack,
         z=normal(3, 8, 2, key="z"),
         context=labels,
@@ -74,12 +74,12 @@ def problem() -> Problem:
 
 def samples_equal_sequential_ones(case: Case[Sampler]) -> Deviation:
     """Samples, guided or not, are not those of one position after the other."""
-    given = problem()
+    task = problem()
     return worst_of(
         [
             within(
-                given.solve(case.build(), weight).x,
-                given.solve(Sequential(), weight).x,
+                task.solve(case.build(), weight).x,
+                task.solve(Sequential(), weight).x,
                 SAMPLING,
                 f"samples with guidance {weight:g}",
             )
@@ -90,22 +90,22 @@ def samples_equal_sequential_ones(case: Case[Sampler]) -> Deviation:
 
 def work_is_reported(case: Case[Sampler]) -> Deviation:
     """The network evaluations of a block are not reported, or not as many as there were."""
-    given = problem()
+    task = problem()
     positions = [0, 0]
     hooks = [
         block.conditioner.register_forward_pre_hook(partial(_count, positions, number))
-        for number, block in enumerate(reversed([b for b in given.stack if isinstance(b, AFBlock)]))
+        for number, block in enumerate(reversed([b for b in task.stack if isinstance(b, AFBlock)]))
     ]
     sampler = case.build()
-    given.solve(sampler, 1.5)  # a sampler may first have to find its schedule
+    task.solve(sampler, 1.5)  # a sampler may first have to find its schedule
     positions[:] = [0, 0]
-    sampled = given.solve(sampler, 1.5)
+    sampled = task.solve(sampler, 1.5)
     for hook in hooks:
         hook.remove()
     reported = [work.positions for work in sampled.work]
     require(reported == positions, f"{reported} positions are reported, {positions} were run")
     require(all(w.evaluations > 0 for w in sampled.work), f"evaluations: {sampled.work}")
-    return Deviation(what="reported work", error=0.0, tolerance=0.0)
+    return unmeasured("reported work")
 
 
 def _count(
@@ -116,16 +116,16 @@ def _count(
 
 def inputs_are_not_modified(case: Case[Sampler]) -> Deviation:
     """The sampler writes into the noise it is given."""
-    given = problem()
-    before = given.z.clone()
-    given.solve(case.build(), 1.5)
-    return within(given.z, before, 0.0, "noise afterwards")
+    task = problem()
+    before = task.z.clone()
+    task.solve(case.build(), 1.5)
+    return within(task.z, before, 0.0, "noise afterwards")
 
 
 def inference_mode_changes_nothing(case: Case[Sampler]) -> Deviation:
     """Under inference mode the sampler fails or gives other samples."""
-    given = problem()
-    expected = given.solve(case.build(), 1.5).x
+    task = problem()
+    expected = task.solve(case.build(), 1.5).x
     with torch.inference_mode():
-        found = given.solve(case.build(), 1.5).x
-    return within(found.clone(), expected, 0.0, "samples under inference mode")
+        actual = task.solve(case.build(), 1.5).x
+    return within(actual.clone(), expected, 0.0, "samples under inference mode")

@@ -1,4 +1,4 @@
-"""Which laws hold for which kind of part, and one call that tries them all."""
+"""The laws of every kind of part, and one call that tries them all."""
 
 import inspect
 from collections.abc import Callable
@@ -52,14 +52,14 @@ class Law:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one law on one part.
+    """Outcome of one law on one part.
 
     Attributes:
         law: The law.
         perturbed: Whether it was tried with every parameter perturbed, or at initialisation.
         passed: Whether it holds.
         detail: The worst error and where it is, or the exception and the line that raised it.
-        cause: What was raised.
+        cause: The exception.
     """
 
     law: Law
@@ -79,7 +79,7 @@ class Outcome:
 
 
 def state_name(perturbed: bool) -> str:
-    """Return what the state of the parameters is called."""
+    """Return the name of a state of the parameters."""
     return "perturbed" if perturbed else "initial"
 
 
@@ -118,11 +118,11 @@ def laws_of(part: object) -> list[Law]:
     Raises:
         UserError: If no laws are known for it.
     """
-    found = [law for kind, laws in LAWS.items() if isinstance(part, kind) for law in laws]
-    if not found:
+    part_laws = [law for kind, laws in LAWS.items() if isinstance(part, kind) for law in laws]
+    if not part_laws:
         kinds = ", ".join(kind.__name__ for kind in LAWS)
         raise UserError(f"laws exist for {kinds} (an interleaving: in a Pretzel), got {part!r}")
-    return found
+    return part_laws
 
 
 def try_laws(factory: Callable[[], object]) -> list[Outcome]:
@@ -140,13 +140,13 @@ def cases_of(part: object, factory: Callable[[], object]) -> list[Case[Any]]:
     """Return a part at initialisation and perturbed, to be tried by all laws.
 
     Args:
-        part: What the factory builds.
-        factory: Builds it anew for every law, but flow blocks, which no law of theirs changes:
-            half the time would be spent on building them.
+        part: A part that the factory has built.
+        factory: Builds it anew for every law; flow blocks, which no law of theirs changes, only
+            once: building them takes as long as the laws.
     """
-    share = isinstance(part, FlowBlock)
+    is_shared = isinstance(part, FlowBlock)
     return [
-        Case(factory=factory, perturbed=perturbed, built={} if share else None)
+        Case(factory=factory, perturbed=perturbed, built={} if is_shared else None)
         for perturbed in (False, True)
     ]
 
@@ -161,7 +161,7 @@ def try_law(law: Law, case: Case[Any]) -> Outcome:
     except Exception as error:
         detail, cause = f"{type(error).__name__}: {error}{raised_at(error)}", error
     if cause is not None and case.built is not None:
-        case.built.clear()  # what is broken may have been left in any state
+        case.built.clear()  # a broken part may be in any state
     return Outcome(
         law=law, perturbed=case.perturbed, passed=cause is None, detail=detail, cause=cause
     )
@@ -175,7 +175,7 @@ def run_laws(factory: Callable[[], object]) -> list[Outcome]:
             Pretzel around an interleaving (:func:`pretzel.testing.tiny_pretzel`).
 
     Returns:
-        What became of every law.
+        The outcome of every law.
 
     Raises:
         AssertionError: Naming every broken law, its meaning, the worst error and where it is.

@@ -6,7 +6,7 @@ import torch
 
 from pretzel.testing.autoregressive import AnyBlock
 from pretzel.testing.blocks import Bound, sample
-from pretzel.testing.deviation import Deviation, check, require, within
+from pretzel.testing.deviation import Deviation, check, require, unmeasured, within
 from pretzel.testing.law_case import FP64, Case
 from pretzel.typing import Float, Tensor
 
@@ -15,14 +15,14 @@ def temperature_acts_on_its_own_rows(case: Case[AnyBlock]) -> Deviation:
     """A row's attention temperature is ignored, or acts on other rows, or 1 is not neutral."""
     block = case.build()
     if reason := _refusal(block):
-        return Deviation(what=reason, error=0.0, tolerance=0.0)
+        return unmeasured(reason)
     x = sample(block)
     context = Bound(block).context(len(x))
     without = _steps(block, x, context, None)
-    found = _steps(block, x, context, [1.0, 2.0, 1.0])
-    deviation = within(found[::2], without[::2], FP64, "parameters of rows at temperature 1")
+    actual = _steps(block, x, context, [1.0, 2.0, 1.0])
+    deviation = within(actual[::2], without[::2], FP64, "parameters of rows at temperature 1")
     if case.perturbed and x.shape[1] > 2:  # before the third position there may be a single key
-        effect = float((found[1] - without[1]).abs().max())
+        effect = float((actual[1] - without[1]).abs().max())
         require(effect > 1e-8, f"a row's temperature 2 changes its parameters by {effect:.2g} only")
     return deviation
 
@@ -30,16 +30,16 @@ def temperature_acts_on_its_own_rows(case: Case[AnyBlock]) -> Deviation:
 def temperature_divides_the_logits(case: Case[AnyBlock]) -> Deviation:
     """The temperature does not divide the logits: it is inverted, or to another power.
 
-    Attention is smooth in 1/T at uniform attention, T = infinity: what is left of the logits there
-    is as small as 1/T. Multiplied by T they are one-hot instead, and differ from that by nothing.
+    Attention is smooth in 1/T at uniform attention, T = infinity: the effect of the logits there
+    is proportional to 1/T. Multiplied by T it is one-hot instead, and has no such effect.
     """
     block = case.build()
     if reason := _refusal(block):
-        return Deviation(what=reason, error=0.0, tolerance=0.0)
+        return unmeasured(reason)
     x = sample(block, rows=1).expand(3, -1, -1)
     if not case.perturbed or x.shape[1] < 3:  # there may be no effect at all
         what = "with perturbed parameters and three positions only"
-        return Deviation(what=what, error=0.0, tolerance=0.0)
+        return unmeasured(what)
     context = Bound(block, same=True).context(3)
     near, nearer, uniform = _steps(block, x, context, [1e5, 1e6, 1e12])
     large, small = near - uniform, nearer - uniform
@@ -54,24 +54,24 @@ def evaluations_keep_the_temperature(case: Case[AnyBlock]) -> Deviation:
     """Several positions at a time are evaluated at another temperature than one by one."""
     block = case.build()
     if reason := _refusal(block):
-        return Deviation(what=reason, error=0.0, tolerance=0.0)
+        return unmeasured(reason)
     x = sample(block)
     context = Bound(block).context(len(x))
     temperature = [1.0, 3.0, 0.5]
     with torch.no_grad():
         cache = block.new_cache(len(x), **context, temperature=x.new_tensor(temperature))
-        found = block.evaluate(x, 0, x.shape[1], cache)
+        actual = block.evaluate(x, 0, x.shape[1], cache)
     expected = _steps(block, x, context, temperature)
-    return within(found, expected, FP64, "parameters of all positions at their temperatures")
+    return within(actual, expected, FP64, "parameters of all positions at their temperatures")
 
 
 def _steps(
     block: AnyBlock, x: Tensor, context: dict[str, Tensor], temperature: list[float] | None
 ) -> Float[Tensor, "b n p"]:
     """Return the parameters of every position, one after the other."""
-    given = {} if temperature is None else {"temperature": x.new_tensor(temperature)}
+    temperatures = {} if temperature is None else {"temperature": x.new_tensor(temperature)}
     with torch.no_grad():
-        cache = block.new_cache(len(x), **context, **given)
+        cache = block.new_cache(len(x), **context, **temperatures)
         previous = [None, *x[:, :-1].unbind(1)]
         return torch.stack([block.step(p, i, cache) for i, p in enumerate(previous)], dim=1)
 

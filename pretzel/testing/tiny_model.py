@@ -38,7 +38,7 @@ def tiny_pretzel(
     """Return a model of a few thousand weights around a small vision-language model.
 
     Args:
-        interleaving: The part on trial, or anything that makes one from the streams' sizes.
+        interleaving: The interleaving to test, or a factory of one.
         image_size: Side of the images.
         patch_size: Side of a patch.
         deep_layers: Layers of the deep stream, beside 4 of the vision-language model; None for the
@@ -88,7 +88,7 @@ def tiny_pretzel(
 
 
 def transformer(**options: Any) -> ConditionerFactory:  # noqa: ANN401
-    """Return what makes a small transformer."""
+    """Return a factory of small transformers."""
     return partial(CausalTransformer, mlp=partial(MLP, ratio=2.0), **options)
 
 
@@ -101,7 +101,7 @@ def _shipped() -> VLMStream:
 
 @cache
 def _small(image_size: int, patch_size: int) -> VLMStream:
-    """Return the shipped model's tokenizer and layers in small, with eyes for such images."""
+    """Return a small model with the shipped one's tokenizer, and a vision tower for such images."""
     from pretzel.vlm.tiny import TinyVLM
     from pretzel.vlm.tiny.network import TinyNetwork
 

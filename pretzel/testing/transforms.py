@@ -3,7 +3,7 @@
 import torch
 
 from pretzel.flow.transforms import Transform
-from pretzel.testing.deviation import Deviation, LawBroken, require, within, worst_of
+from pretzel.testing.deviation import Deviation, LawBroken, require, unmeasured, within, worst_of
 from pretzel.testing.law_case import FP32, FP64, Case, normal
 from pretzel.typing import Float, Tensor
 
@@ -28,7 +28,7 @@ def raw_parameters_are_counted(case: Case[Transform]) -> Deviation:
         transform.conditional_per_channel == total - free,
         f"conditional_per_channel must be {total - free}, got {transform.conditional_per_channel}",
     )
-    return Deviation(what="raw parameters counted", error=0.0, tolerance=0.0)
+    return unmeasured("raw parameters counted")
 
 
 def inverse_undoes_forward(case: Case[Transform]) -> Deviation:
@@ -93,7 +93,7 @@ def channels_are_independent(case: Case[Transform]) -> Deviation:
 def zero_parameters_are_the_identity(case: Case[Transform]) -> Deviation:
     """All-zero parameters are not the identity, so that a flow does not start as one."""
     if case.perturbed:
-        return Deviation(what="at initialisation only", error=0.0, tolerance=0.0)
+        return unmeasured("at initialisation only")
     transform = case.build()
     x, params = sample(transform)
     z, logdet = transform.forward(x, torch.zeros_like(params))
@@ -105,11 +105,11 @@ def inputs_are_not_modified(case: Case[Transform]) -> Deviation:
     """The transform writes into the tensors it is given."""
     transform = case.build()
     x, params = sample(transform)
-    given = x.clone(), params.clone()
-    transform.forward(*given)
-    transform.inverse(*given)
-    first = within(given[0], x, 0.0, "x afterwards")
-    return worst_of([first, within(given[1], params, 0.0, "parameters afterwards")])
+    arguments = x.clone(), params.clone()
+    transform.forward(*arguments)
+    transform.inverse(*arguments)
+    first = within(arguments[0], x, 0.0, "x afterwards")
+    return worst_of([first, within(arguments[1], params, 0.0, "parameters afterwards")])
 
 
 def extremes_stay_finite(case: Case[Transform]) -> Deviation:
@@ -126,7 +126,7 @@ def extremes_stay_finite(case: Case[Transform]) -> Deviation:
     named |= dict(zip(("gradient of x", "gradient of params"), gradients, strict=True))
     for name, value in named.items():
         require(bool(value.isfinite().all()), f"{name} is not finite at parameters of size 10")
-    return Deviation(what="finite at parameters of size 10", error=0.0, tolerance=0.0)
+    return unmeasured("finite at parameters of size 10")
 
 
 def float32_is_close(case: Case[Transform]) -> Deviation:
@@ -143,7 +143,7 @@ def affine_is_standardisation(case: Case[Transform]) -> Deviation:
     """An affine transform is not z = (x - mu) / sigma with its own mu and sigma > 0."""
     transform = case.build()
     if not transform.is_affine:
-        return Deviation(what="not affine", error=0.0, tolerance=0.0)
+        return unmeasured("not affine")
     x, params = sample(transform)
     mu, sigma = transform.location_and_scale(params)
     require(bool((sigma > 0).all()), f"sigma must be positive, got {float(sigma.min()):.3g}")
@@ -165,4 +165,4 @@ def only_affine_has_a_location_and_scale(case: Case[Transform]) -> Deviation:
             pass
         else:
             raise LawBroken("location_and_scale must raise a ValueError where is_affine is False")
-    return Deviation(what="location and scale of affine transforms", error=0.0, tolerance=0.0)
+    return unmeasured("location and scale of affine transforms")

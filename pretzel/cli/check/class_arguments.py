@@ -1,4 +1,4 @@
-"""A class with the arguments of its YAML, as the parser of the command line would make it."""
+"""Parses the arguments of a class, as the command line parses those in YAML."""
 
 import argparse
 import inspect
@@ -18,14 +18,14 @@ _EXAMPLES = {int: "8", float: "0.5", bool: "true", str: "text"}
 
 @dataclass(frozen=True, kw_only=True)
 class ConfiguredPart:
-    """A class whose own arguments are parsed; a parent's are still to come.
+    """A class with its own arguments parsed; a parent's are given to build it.
 
     Attributes:
         part: The class.
-        accepts: Names of the parameters that its constructor has.
-        parser: Knows the parameters that are not a parent's.
+        accepts: Names of the parameters of its constructor.
+        parser: Parser of the parameters that are not a parent's.
         parsed: Their values.
-        chosen: Those that neither the user nor the constructor gave.
+        chosen: Default classes for arguments that neither the user nor the constructor gives.
     """
 
     part: type
@@ -34,39 +34,39 @@ class ConfiguredPart:
     parsed: Namespace
     chosen: dict[str, str]
 
-    def __call__(self, **given: object) -> object:
+    def __call__(self, **arguments: object) -> object:
         """Build the part, and anew every part that it is made of.
 
         Args:
-            given: What the parent owns; what the constructor does not have is left out.
+            arguments: A parent's arguments; those that the constructor does not have are left out.
         """
-        own = vars(self.parser.instantiate(self.parsed))
-        return self.part(**{k: v for k, v in given.items() if k in self.accepts}, **own)
+        parsed = vars(self.parser.instantiate(self.parsed))
+        return self.part(**{k: v for k, v in arguments.items() if k in self.accepts}, **parsed)
 
-    def build(self, **given: object) -> object:
-        """Build the part once; a constructor that fails is told in one sentence.
+    def build(self, **arguments: object) -> object:
+        """Build the part once; an error of the constructor becomes one sentence.
 
         Raises:
-            UserError: If the constructor raises anything; its cause is what was raised.
+            UserError: If the constructor raises anything, from that exception.
         """
         try:
-            return self(**given)
+            return self(**arguments)
         except (Exception, SystemExit) as error:
-            name = type(error).__name__
             reason = one_line(error)
-            what = reason if isinstance(error, UserError) else f"{name}: {reason}{raised_at(error)}"
-            raise UserError(f"{self.part.__name__} cannot be built: {what}") from error
+            if not isinstance(error, UserError):
+                reason = f"{type(error).__name__}: {reason}{raised_at(error)}"
+            raise UserError(f"{self.part.__name__} cannot be built: {reason}") from error
 
 
 def configure(
-    part: type, config: Config, given: frozenset[str], defaults: Mapping[str, str]
+    part: type, config: Config, parent_parameters: frozenset[str], defaults: Mapping[str, str]
 ) -> ConfiguredPart:
     """Parse the arguments of a class.
 
     Args:
         part: The class.
         config: Its arguments, as YAML gives them.
-        given: Names that are the parent's to give.
+        parent_parameters: Names of the parameters that a parent gives.
         defaults: For parameters that are required and not in ``config``.
 
     Raises:
@@ -75,14 +75,14 @@ def configure(
     name = f"{part.__module__}.{part.__qualname__}"
     accepts = _accepts(part, name)
     for key in config.values:
-        if key in given:
+        if key in parent_parameters:
             raise UserError(
                 f"{config.source((key,))}: {key} is not for YAML to give: the parent of {name} "
                 "does, here this check"
             )
     parser = ArgumentParser(exit_on_error=False)
     options = parser.add_class_arguments(
-        part, None, fail_untyped=False, skip=set(given & accepts), instantiate=False
+        part, None, fail_untyped=False, skip=set(parent_parameters & accepts), instantiate=False
     )
     for key in config.values:
         if key not in options:
@@ -139,8 +139,8 @@ def _a_concrete(base: object) -> type | None:
     base = typing.get_origin(base) or base
     waiting = [base] if isinstance(base, type) and base.__module__ != "builtins" else []
     while waiting:
-        found = waiting.pop(0)
-        if not inspect.isabstract(found):
-            return found
-        waiting.extend(found.__subclasses__())
+        candidate = waiting.pop(0)
+        if not inspect.isabstract(candidate):
+            return candidate
+        waiting.extend(candidate.__subclasses__())
     return None

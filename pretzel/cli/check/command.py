@@ -1,4 +1,4 @@
-"""``pretzel check pkg.mod.Class``: put any part on trial and say law by law what became of it."""
+"""``pretzel check pkg.mod.Class``: tests any part by the laws of its kind, and prints each."""
 
 import difflib
 import inspect
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pretzel.errors import UserError
-from pretzel.testing.discovery import import_module
 
 if TYPE_CHECKING:
     from pretzel.runs.config.overlay import Config
@@ -42,7 +41,7 @@ def main(args: list[str]) -> int:
     """Run ``pretzel check``.
 
     Args:
-        args: What stands behind ``check`` on the command line.
+        args: The arguments behind ``check`` on the command line.
 
     Returns:
         0 if all laws hold, 1 if one is broken.
@@ -67,35 +66,39 @@ def find_class(name: str) -> type:
     Raises:
         UserError: If there is none, it is not a class, or it is abstract.
     """
+    from pretzel.testing.discovery import import_module
+
     parts = name.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise UserError(
             f"'{name}' is not the dotted path of a class, such as "
             f"my_package.blocks.MyBlock{_by_last_name(name)}"
         )
-    found: object = import_module(parts[0])
+    value: object = import_module(parts[0])
     path = parts[0]
     for part in parts[1:]:
-        if inspect.ismodule(found) and not isinstance(getattr(found, part, None), type):
-            found = _submodule(found, path, part)
-        elif hasattr(found, part):
-            found = getattr(found, part)
+        if inspect.ismodule(value) and not isinstance(getattr(value, part, None), type):
+            value = _submodule(value, path, part)
+        elif hasattr(value, part):
+            value = getattr(value, part)
         else:
             raise UserError(f"'{path}' has no attribute '{part}'")
         path = f"{path}.{part}"
-    if not isinstance(found, type):
-        what = "a module" if inspect.ismodule(found) else f"a {type(found).__name__}"
-        classes = list(_classes(found)) if inspect.ismodule(found) else []
+    if not isinstance(value, type):
+        what = "a module" if inspect.ismodule(value) else f"a {type(value).__name__}"
+        classes = list(_classes(value)) if inspect.ismodule(value) else []
         several = f"; it has {', '.join(sorted(classes)[:5])}" if classes else ""
         raise UserError(f"'{name}' is not a class but {what}{several}")
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+    if inspect.isabstract(value):
+        missing = ", ".join(sorted(getattr(value, "__abstractmethods__", ())))
         raise UserError(f"'{name}' is abstract ({missing}): check a subclass that can be built")
-    return found
+    return value
 
 
 def _submodule(owner: object, path: str, name: str) -> object:
-    """Return a module of a package, or what else an attribute of a module is."""
+    """Return a submodule of a package, or another attribute of a module."""
+    from pretzel.testing.discovery import import_module
+
     if hasattr(owner, "__path__"):
         try:
             return import_module(f"{path}.{name}")
@@ -151,8 +154,8 @@ def _split(args: list[str]) -> tuple[str, list[tuple[str, str]]]:
             text = value
         options.append((argument, text))
     if len(names) != 1:
-        found = f"got {', '.join(names)}" if names else "got none"
-        raise UserError(f"check takes one class, {found}; see `pretzel check --help`")
+        got = ", ".join(names) or "none"
+        raise UserError(f"check takes one class, got {got}; see `pretzel check --help`")
     return names[0], options
 
 
@@ -193,7 +196,7 @@ def _trials(part: type, options: list[tuple[str, str]]) -> "list[LawTrial]":
         return [
             LawTrial(label=describe(factory), factory=factory) for factory in BUILTIN_PARTS[part]
         ]
-    make = configure(part, _config(options), kind.given, kind.defaults)
+    make = configure(part, _config(options), kind.parent_parameters, kind.defaults)
     for name, value in make.chosen.items():
         _say(f"{name}: {value}, as --init-args.{name} is not given")
     return kind.trials(make)
