@@ -178,7 +178,15 @@ class Interleaving(nn.Module, ABC):
             batch_size: Rows.
             max_length: Positions of each.
             temperature: Divides the deep stream's attention logits of each row; None for 1.
+
+        Raises:
+            UserError: If the deep stream has no attention for a temperature to divide.
         """
+        if temperature is not None and getattr(deep.conditioner, "num_layers", None) == 0:
+            raise UserError(
+                "guidance by attention temperature needs a deep stream with attention of its own, "
+                f"which {type(self).__name__} has not"
+            )
         return StreamCaches(
             deep=deep.new_cache(batch_size, max_length, temperature),
             vlm=vlm.new_cache(batch_size, max_length) if self.feeds_vlm else None,

@@ -7,7 +7,6 @@ from pretzel.flow.deep import DeepStream
 from pretzel.interleave.adapter import LinearAdapter
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.interleave.routed import own_copy, routable, routed
-from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import VLMStream
 
 
@@ -80,26 +79,6 @@ class MixtureOfTransformers(Interleaving):
                 "split must give the deep stream 0 layers for MixtureOfTransformers, whose layers "
                 f"are the VLM's, got {num_layers}"
             )
-
-    def new_caches(
-        self,
-        vlm: VLMStream,
-        deep: DeepStream,
-        batch_size: int,
-        max_length: int,
-        temperature: Float[Tensor, " b"] | None = None,
-    ) -> StreamCaches:
-        """Return empty caches; the deep stream's counts positions, and holds nothing of them.
-
-        Raises:
-            UserError: If the deep stream's attention is to be tempered: it has none.
-        """
-        if temperature is not None:
-            raise UserError(
-                "guidance by attention temperature needs a deep stream with attention of its own, "
-                "which MixtureOfTransformers has not"
-            )
-        return super().new_caches(vlm, deep, batch_size, max_length)
 
     def forward(
         self,

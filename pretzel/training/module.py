@@ -212,9 +212,7 @@ class PretzelModule(CheckpointedModule):
         """Return the exact likelihood of the batch, which the callbacks report."""
         return {"likelihood": self.log_prob(batch)}
 
-    def test_step(self, batch: DocumentBatch, batch_idx: int) -> Mapping[str, ImageLikelihood]:
-        """Return the exact likelihood of the batch, which the callbacks report."""
-        return {"likelihood": self.log_prob(batch)}
+    test_step = validation_step
 
     def predict_step(self, batch: DocumentBatch, batch_idx: int) -> Float[Tensor, "b 3 h w"]:
         """Return one generated image for the text of each document."""

@@ -7,7 +7,7 @@ in place of 0.1 s).
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -33,6 +33,7 @@ def orthogonalise(matrices: Float[Tensor, "n r c"], num_steps: int) -> Float[Ten
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPS)
+    # x <- a x + b (x x^T) x + c (x x^T)^2 x, on singular values: s <- a s + b s^3 + c s^5
     for _ in range(num_steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -105,12 +106,6 @@ class MuonAdamW(Optimizer):
             },
         )
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @override
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -181,11 +176,11 @@ def _as_groups(params: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def _halves(group: dict[str, Any], matrices: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Divide a group into what Muon and what AdamW trains."""
-    found: dict[bool, list[tuple[str, Tensor]]] = {True: [], False: []}
+    """Divide a group into the parameters of Muon and those of AdamW."""
+    halves: dict[bool, list[tuple[str, Tensor]]] = {True: [], False: []}
     for item in group["params"]:
         if not isinstance(item, tuple):
             raise UserError("params must be named parameters, got a tensor without a name")
         name, param = item
-        found[param.ndim == 2 and any(part in name for part in matrices)].append((name, param))
-    return [{**group, "params": half, "is_matrix": key} for key, half in found.items() if half]
+        halves[param.ndim == 2 and any(part in name for part in matrices)].append((name, param))
+    return [{**group, "params": half, "is_matrix": key} for key, half in halves.items() if half]

@@ -4,6 +4,8 @@ Code from a repository is never executed, weights are safetensors only, and noth
 read before the configuration has been accepted.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -51,25 +53,34 @@ def load_config(name: str | None, config: dict[str, Any] | None) -> Config:
         raise UserError(f"exactly one of name and config must be given, got {got}")
     if config is not None:
         family_of(config.get("model_type"), "config")
-        try:
-            made = AutoConfig.for_model(**config)
-        except _MALFORMED as error:
-            raise UserError(
-                f"config must be a transformers configuration of {config['model_type']}, but "
-                f"{_first_line(error)}"
-            ) from error
+        kind = f"a transformers configuration of {config['model_type']}"
+        with _refused(f"config must be {kind}"):
+            loaded = AutoConfig.for_model(**config)
     else:
         assert name is not None
-        try:
-            made = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        except _MALFORMED as error:
-            raise UserError(
-                "name must be a hub id that can be reached, or a local folder, of a Hugging Face "
-                f"model, got {name} ({_first_line(error)})"
-            ) from error
-        family_of(made.model_type, f"name={name}")
-    _check_decoder(made.get_text_config(), name or "config")
-    return made
+        with _refused(
+            "name must be a hub id that can be reached, or a local folder, of a Hugging Face "
+            f"model, got {name}"
+        ):
+            loaded = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        family_of(loaded.model_type, f"name={name}")
+    _check_decoder(loaded.get_text_config(), name or "config")
+    return loaded
+
+
+@contextmanager
+def _refused(sentence: str, missing_package: str | None = None) -> Iterator[None]:
+    """Turn what transformers raises over malformed files into one sentence, and the reason."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
+        if missing_package is None:
+            raise
+        raise UserError(f"{missing_package} ({_first_line(error)})") from error
+    except _MALFORMED as error:
+        raise UserError(f"{sentence} ({_first_line(error)})") from error
 
 
 def _check_decoder(text: Config, source: str) -> None:
@@ -114,7 +125,7 @@ def build_model(
     auto: Model = AutoModelForImageTextToText if has_tower else AutoModelForCausalLM
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     device = torch.get_default_device()
-    try:
+    with _refused("config cannot be built", f"attention={attention} cannot be used"):
         if device.type == "meta":
             return auto.from_config(config, **options)
         # Random weights come from the CPU: the same on every machine
@@ -124,17 +135,11 @@ def build_model(
                 model = auto.from_config(config, **options)
             else:
                 model = _read(auto, name, config, options)
-    except ImportError as error:
-        raise UserError(f"attention={attention} cannot be used: {_first_line(error)}") from error
-    except UserError:
-        raise
-    except _MALFORMED as error:
-        raise UserError(f"config cannot be built: {_first_line(error)}") from error
     return model.to(device)
 
 
 def _read(auto: Model, name: str, config: Config, options: dict[str, Any]) -> Model:
-    try:
+    with _refused(f"name must have safetensors weights that fit its configuration, got {name}"):
         model, info = auto.from_pretrained(
             name,
             config=config,
@@ -143,11 +148,6 @@ def _read(auto: Model, name: str, config: Config, options: dict[str, Any]) -> Mo
             trust_remote_code=False,
             **options,
         )
-    except _MALFORMED as error:
-        raise UserError(
-            f"name must have safetensors weights that fit its configuration, got {name} "
-            f"({_first_line(error)})"
-        ) from error
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
         # transformers would go on with random numbers
