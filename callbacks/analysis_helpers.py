@@ -41,7 +41,7 @@ def hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
 def run(module: LightningModule, batch: DocumentBatch) -> None:
     """Run the model over a batch as its likelihood does, with noise keyed by sample."""
     assert isinstance(module, HasLikelihood)
-    module.log_prob(batch)
+    module.log_prob(batch)  # its value is of no interest: hooks look on
 
 
 def before_text(model: Pretzel, packed: PackedBatch) -> Bool[Tensor, "b l"]:

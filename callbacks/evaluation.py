@@ -55,6 +55,7 @@ class Evaluation(Callback, ABC):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
+        # validate() by itself counts for nothing: a resume must find the number that fit left
         self._num_validations += trainer.state.fn == "fit"
         if trainer.state.fn != "fit" or self._num_validations % self.every_n_validations == 0:
             self.evaluate(trainer, pl_module, "val")

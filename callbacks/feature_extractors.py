@@ -143,6 +143,7 @@ class ModuleFeatures(FeatureExtractor):
                 "ModuleFeatures: name must consist of lower-case letters, digits, '_' and '-', "
                 f"got {name!r}"
             )
+        # A metric's network must neither train nor have batch statistics
         self.module = module.requires_grad_(False).eval()
         self.name = name
 

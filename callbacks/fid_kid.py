@@ -157,6 +157,7 @@ class KID(_FeatureDistance):
 
     @override
     def reset_real(self) -> None:
+        # reset() keeps the features of real images unless this is set
         self._kid.reset_real_features = True
         self._kid.reset()
         self._kid.reset_real_features = False

@@ -150,8 +150,9 @@ class Generation(Evaluation):
             if number < len(batches):
                 share = prompts[batches[number] : batches[number] + self.batch_size]
                 images = module.sample(share, stream_key=("generation", number))
-                pixels = to_uint8(images).cpu()
+                pixels = to_uint8(images).cpu()  # metrics see pictures as they would be saved
             elapsed = time.perf_counter() - start
+            # Every rank takes part in the exchange, also one whose batches have run out
             shares = [share for share in gather(trainer, pixels) if share is not None]
             yield torch.cat(shares).to(module.device) / 127.5 - 1, elapsed
 

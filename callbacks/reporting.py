@@ -26,7 +26,7 @@ def gather(trainer: Trainer, value: T) -> list[T]:
     if trainer.world_size == 1:
         return [value]
     values: list[T] = [value] * trainer.world_size
-    torch.distributed.all_gather_object(values, value)
+    torch.distributed.all_gather_object(values, value)  # plain numbers, few and small
     return values
 
 

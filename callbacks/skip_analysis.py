@@ -97,6 +97,7 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
         where = arguments.get("where")
         assert target is not None
         assert source is not None
+        # Some interleavings run a part of the sequence, whose positions are not the batch's
         if any(counted.shape != target.shape[:2] for counted in kinds.values()):
             kinds = {"all": target.new_ones(target.shape[:2], dtype=torch.bool)}
         with torch.no_grad():

@@ -124,6 +124,7 @@ def _compared(model: Pretzel, module: LightningModule, batch: DocumentBatch) -> 
     def keep(
         vlm: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], y: Tensor
     ) -> None:
+        # Only where nothing joined inside the VLM is this the frozen model's own state
         if (args[5] if len(args) > 5 else kwargs.get("after_layer")) is None:
             own.append(y)
 

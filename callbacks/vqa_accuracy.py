@@ -158,6 +158,7 @@ class VQAAccuracy(Evaluation):
         values = accuracies(answered, "vqa") | {"vqa_n": float(len(answered))}
         if self.blind_baseline:
             if self._blind is None:
+                # Late and once: reading all of the training split takes a while
                 train = evaluation_samples(trainer, "train", "VQAAccuracy")
                 self._blind = BlindBaseline([pair for sample in train for pair in sample.questions])
             guesses = [replace(a, answer=self._blind.answer(a.question)) for a in answered]
@@ -211,6 +212,7 @@ def choose_questions(samples: Sequence[EvaluationSample], limit: int | None) -> 
 def _ask(module: Answerer, batch: Sequence[_Chosen]) -> list[AnsweredQuestion]:
     rows = [(sample, question, truth) for sample, pairs in batch for question, truth in pairs]
     counts = torch.tensor([len(pairs) for _, pairs in batch])
+    # Equal keys tell the module that equal images need be read only once
     images = torch.stack([sample.image for sample, _ in batch]).repeat_interleave(counts, 0)
     images = images.to(module.device)
     answers = module.answer(images, [q for _, q, _ in rows], [sample.key for sample, _, _ in rows])

@@ -1,4 +1,4 @@
-"""What no stage has trained yet starts as the stage at hand configures it."""
+"""Parts that no stage has trained yet start as the stage at hand configures them."""
 
 from functools import partial
 

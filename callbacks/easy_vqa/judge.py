@@ -94,7 +94,7 @@ class Judge(nn.Module):
         def block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
             return nn.Sequential(
                 nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
-                nn.GroupNorm(8, outputs),
+                nn.GroupNorm(8, outputs),  # an image's verdict does not depend on its batch
                 nn.SiLU(),
             )
 

@@ -67,7 +67,7 @@ class JudgeTraining(ExportingStage):
                 for head, truth in zip(logits, (colour, shape), strict=True)
             ),
             start=images.new_zeros(()),
-        ) / len(images)
+        ) / len(images)  # by images, so that batches of partial captions weigh less
         self.log("train/loss", loss, batch_size=len(images))
         return loss
 

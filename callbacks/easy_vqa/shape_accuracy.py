@@ -111,6 +111,7 @@ def count_shapes(images: Float[Tensor, "n 3 height width"]) -> list[int]:
     """
     counts = []
     for mask in foreground(images).cpu().numpy():
+        # 8-connected: a thin diagonal edge does not cut a shape in two
         components, _ = ndimage.label(mask, structure=np.ones((3, 3)))
         sizes = np.bincount(components.ravel())[1:]
         count = int((sizes >= SPECKLE * mask.size).sum())

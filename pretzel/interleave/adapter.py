@@ -40,9 +40,10 @@ class _Matched(Adapter):
     def start_from(self, vlm: VLMStream) -> None:
         """Scale the last layer."""
         weight = self.last.weight
-        if weight.is_meta:
+        if weight.is_meta:  # built to be checked and counted only
             return
         with torch.no_grad():
+            # A generator of its own: no draw from the global random state
             generator = torch.Generator().manual_seed(0)
             features = torch.randn(_SAMPLES, self.num_features, generator=generator).to(weight)
             weight *= vlm.text_scale() / self(features).square().mean().sqrt()

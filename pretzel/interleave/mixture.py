@@ -48,6 +48,7 @@ class MixtureOfTransformers(Interleaving):
         super().__init__()
         self.trains_text = trains_text
         self.random_start = random_start
+        # P_in is the deep stream's own embedding of u; this maps it into the VLM
         self.image_input = LinearAdapter(width, hidden_size)
         self.image_output = nn.Linear(hidden_size, width)
         # One for each Linear and norm of the VLM, in its order: see start_from.

@@ -29,6 +29,7 @@ class NewTokens(nn.Module):
         """Return the embeddings of token ids, old and new."""
         is_new = tokens >= self.first
         old = vlm.embed(tokens.clamp(max=self.first - 1))
+        # Both are looked up everywhere and one is chosen: no shape depends on the tokens
         new = self.embedding[(tokens - self.first).clamp(min=0)].to(old)
         return torch.where(is_new[..., None], new, old)
 

@@ -62,7 +62,7 @@ def fit_readings(readings: Mapping[int, ResidualReading], vlm: VLMStream) -> Non
 
     def after_layer(number: int, h: Tensor) -> Tensor:
         if number in readings:
-            readings[number].fit(h[:, 1])
+            readings[number].fit(h[:, 1])  # the token; before it stands the common word
         return h
 
     run_tokens(vlm, after_layer)

@@ -53,6 +53,7 @@ def own_copy(module: nn.Module, *, random: bool) -> nn.Module:
     """
     weights = copy.deepcopy(module)
     for parameter in weights.parameters():
+        # Small updates vanish in bfloat16 weights
         parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
     weights.requires_grad_(True)
     if random:
@@ -88,6 +89,7 @@ class Route:
             return at_text(x)
         if not len(self.text):
             return at_image(x)
+        # Gathered, so that each position costs one map
         rows = x.flatten(0, 1)
         text, image, order = (i.to(x.device) for i in (self.text, self.image, self.order))
         both = torch.cat([at_text(rows[text]), at_image(rows[image])])
@@ -108,7 +110,7 @@ def routed(
         at_image: Run in the place of each at image positions.
         is_image: True at image positions; the first two axes of all inputs.
     """
-    route = Route(is_image)
+    route = Route(is_image)  # once: the same split serves every module of the call
     routes = {}
     for number, module in enumerate(modules):
         # Others may have replaced a forward as well, for example to keep weights elsewhere.

@@ -65,6 +65,7 @@ class TextPrefix(Interleaving):
 
     def _encode(self, inputs: StreamInputs, is_read: Tensor, vlm: VLMStream) -> Tensor:
         """Return P_txt of the VLM's states where ``is_read``: it runs on no image position."""
+        # Moves the columns that are read to the front, in order: the VLM runs on no others
         num_read = int(is_read.sum(dim=1).max())
         column = (~is_read).int().argsort(dim=1, stable=True)[:, :num_read]
         tokens, index = (values.gather(1, column) for values in (inputs.tokens, inputs.index))

@@ -42,6 +42,7 @@ class Unconditional(Interleaving):
     ) -> StreamOutputs:
         """Run the flow."""
         at_image = deep.embed(inputs.u, inputs.positions)
+        # In the place of begin-of-image, whose output gives the parameters of the first position
         c = torch.where(inputs.is_image[..., None], at_image, self.start)
         y_deep = deep(c, inputs.positions, inputs.deep_mask, caches.deep if caches else None)
         return StreamOutputs(deep=y_deep, text=None)

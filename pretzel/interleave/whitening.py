@@ -41,9 +41,10 @@ class Whitening(nn.Module):
 
     def fit_to(self, states: Float[Tensor, "t h"]) -> None:
         """Take m and C as mean and covariance of states."""
-        states = states.double()
+        states = states.double()  # variances of directions differ by orders of magnitude
         mean = states.mean(dim=0)
         centred = states - mean
+        # (C + ridge)^(-1/2) by the eigenvectors of the symmetric C
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(states))
         scale = (values.clamp(min=0) + RIDGE * values.mean()).rsqrt()
         self.mean.copy_(mean)
@@ -71,6 +72,7 @@ def run_tokens(vlm: VLMStream, after_layer: AfterLayer | None = None) -> Float[T
         after_layer: As the model takes it.
     """
     tokens = vlm.some_tokens()
+    # States at the first position of a sequence are outliers, hence one word before
     first = torch.full_like(tokens, vlm.encode_text("a")[0])
     index = torch.arange(2, device=tokens.device).expand(len(tokens), 2)
     states: Tensor = vlm(

@@ -80,6 +80,7 @@ class AutoencoderTraining(ExportingStage):
         maps = self.autoencoder.encode(images)
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
         generator = rng.stream(self.seed, "noise", self.global_rank, number)
+        # One strength for each image, up to the level that the flow will leave in its samples
         sigma = self.max_noise * torch.rand(len(maps), 1, 1, 1, generator=generator)
         noise = sigma * torch.randn(maps.shape, generator=generator)
         decoded = self.autoencoder.decode(maps + noise.to(maps))

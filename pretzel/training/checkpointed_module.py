@@ -1,4 +1,4 @@
-"""What a trained module saves and starts from: frozen parts are named, their weights not saved."""
+"""State of a trained module: what it saves, and starts from; frozen parts are only named."""
 
 import json
 from collections.abc import Mapping
@@ -45,8 +45,9 @@ class CheckpointedModule(LightningModule):
         self.denoiser = denoiser
         self.sampler = sampler
         self.denoiser.fit_to(pretzel.latent.channels, pretzel.latent.grid)
-        self._denoiser_lacks = False  # trained weights, although the flow has them
-        # what is not from an earlier stage; None where there was none
+        # Whether the denoiser has no trained weights although the flow has
+        self._denoiser_lacks = False
+        # Names of parameters that no earlier stage has trained; None where there was no stage
         self._as_configured: set[str] | None = None
         self.configuration: dict[str, Any] | None = None  # set by whoever builds it from one
 
@@ -70,7 +71,7 @@ class CheckpointedModule(LightningModule):
             self._denoiser_lacks = False
 
     def check_denoiser(self) -> None:
-        """Refuse to draw with a denoiser that was not trained with the flow.
+        """Refuse to generate with a denoiser that was not trained with the flow.
 
         Raises:
             UserError: If its weights were not in the file that the flow's are from.
@@ -99,15 +100,15 @@ class CheckpointedModule(LightningModule):
         )
         return loaded
 
-    def check_state(self, state: Mapping[str, Tensor], what: str) -> None:
+    def check_state(self, state: Mapping[str, Tensor], source: str) -> None:
         """Refuse a state that does not fit.
 
         A denoiser is a part of its own: the flow of a state can be used with another one, and one
         without parameters leaves those of the state's alone.
 
         Args:
-            state: What would be loaded; tensors may be without memory.
-            what: Where it is from, the beginning of the message.
+            state: State to load; tensors may be without memory.
+            source: Where it is from, the beginning of the message.
 
         Raises:
             UserError: If the state is that of another architecture; in ``fit``, if it has another
@@ -115,12 +116,13 @@ class CheckpointedModule(LightningModule):
         """
         own = self.state_dict()
         is_fit = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        # In fit the optimizer's state must fit too, so a denoiser must be the same
         if not is_fit:
             missing = self._denoiser_missing_from(state)
             own = {name: value for name, value in own.items() if not (missing and _denoises(name))}
             if not any(map(_denoises, own)):
                 state = {name: value for name, value in state.items() if not _denoises(name)}
-        check_architecture(own, state, what)
+        check_architecture(own, state, source)
 
     def _denoiser_missing_from(self, state: Mapping[str, Any]) -> bool:
         return any(map(_denoises, self.state_dict())) and not any(map(_denoises, state))
@@ -131,7 +133,7 @@ class CheckpointedModule(LightningModule):
         """Load exported weights or a checkpoint whole, to be used as they were trained.
 
         Args:
-            path: What :meth:`export` wrote, or a checkpoint.
+            path: A file that :meth:`export` wrote, or a checkpoint.
 
         Raises:
             UserError: If it cannot be read, is that of another architecture, or was trained around
@@ -142,28 +144,28 @@ class CheckpointedModule(LightningModule):
         self._take(start, start.state, f"weights {path}")
 
     def _start_from(self, path: Path) -> None:
-        what = f"weights {path}"
+        source = f"weights {path}"
         start = self._read(path)
         own = self.state_dict()
         state = start.over(own)
         self._as_configured = {n for n, value in own.items() if state.get(n) is value}
-        self._take(start, state, what)
+        self._take(start, state, source)
         if self._as_configured:
             parts = sorted({_part_named(name) for name in self._as_configured})
-            rank_zero_info(f"{what}: these parts start as configured: {', '.join(parts)}")
+            rank_zero_info(f"{source}: these parts start as configured: {', '.join(parts)}")
 
     def _read(self, path: Path) -> StartingWeights:
         is_meta = self.pretzel.device.type == "meta"  # built to be checked and counted only
         return read_weights(path, shapes_only=is_meta)
 
-    def _take(self, start: StartingWeights, state: Mapping[str, Tensor], what: str) -> None:
+    def _take(self, start: StartingWeights, state: Mapping[str, Tensor], source: str) -> None:
         if self.pretzel.device.type == "meta":
-            self.check_state(state, what)
+            self.check_state(state, source)
             return
         frozen = start.frozen
         named = {name: frozen[name] for name in self.pretzel.frozen if name in frozen}
-        check_frozen({name: self.pretzel.frozen[name].identity for name in named}, named, what)
-        self.check_state(state, what)
+        check_frozen({name: self.pretzel.frozen[name].identity for name in named}, named, source)
+        self.check_state(state, source)
         self.load_state_dict(state)
         self.sampler.load_state(start.sampler)
 

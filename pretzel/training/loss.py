@@ -74,6 +74,8 @@ class Loss:
             dims: Dimensions of one image.
             mean: The mean over the global batch.
         """
+        # L_NF leaves the constant log(2 pi)/2 of the Gaussian out: mean (z^2/2 + log sigma)
+        # - log|det J| / dims (STARFlow, arXiv 2506.06276)
         nll = -output.log_prob / dims - 0.5 * LOG_2PI
         flow, num_images = mean(nll)
         text, num_tokens = mean(output.token_nll)

@@ -127,6 +127,7 @@ class MuonAdamW(Optimizer):
         return loss
 
     def _muon(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        # Matrices of one shape are orthogonalised as one batch
         by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
         for param in params:
             by_shape[param.shape].append(param)
@@ -140,10 +141,12 @@ class MuonAdamW(Optimizer):
             nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
             updates = orthogonalise(torch.stack(nesterov), group["num_steps"]).unbind()
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
+            # Decoupled weight decay, then the step
             torch._foreach_mul_(same, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(same, updates, alpha=-group["lr"] * scale)
 
     def _adamw(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        # The functional form, since torch.optim.AdamW would own parameters of its own
         for param in params:
             if not self.state[param]:
                 self.state[param] = {

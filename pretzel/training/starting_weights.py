@@ -66,7 +66,7 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> StartingWeights:
     under ``state_dict``; optimizer and loops stay where they are.
 
     Args:
-        path: What ``export`` wrote, or a checkpoint of Lightning.
+        path: A file that ``export`` wrote, or a checkpoint of Lightning.
         shapes_only: Read names and shapes alone; the tensors are on the meta device.
 
     Raises:

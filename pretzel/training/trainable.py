@@ -44,6 +44,7 @@ def checked_scales(scales: Mapping[str, float], names: Iterable[str]) -> dict[st
     names = list(names)
     checked: dict[str, float] = {}
     for name, scale in scales.items():
+        # 0 is allowed: such parameters keep still, and stay in the optimizer's state
         prefix = beginning("learning_rate_scales", name, names)
         if not 0 <= scale < math.inf:
             raise UserError(f"learning_rate_scales: {name!r} must be 0 or positive, got {scale}")

@@ -87,6 +87,7 @@ class TinyVLMPretraining(ExportingStage):
             image_size=image_size,
             patch_size=patch_size,
         )
+        # The global random state belongs to the data and the trainer
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = TinyNetwork(config)

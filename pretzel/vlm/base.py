@@ -15,6 +15,7 @@ AfterLayer = Callable[[int, Tensor], Tensor]
 """Maps the residual stream [b, l, h] after decoder layer i = 0, 1, ...: another stream joins it."""
 
 MAX_TOKENS = 2048
+"""Enough for means and covariances of embeddings and states."""
 
 
 class VLMCache(ABC):
@@ -99,7 +100,7 @@ class VLMStream(nn.Module, ABC):
 
     def some_tokens(self) -> Int[Tensor, " t"]:
         """Return tokens of the vocabulary, evenly spaced if there are more than 2048."""
-        step = -(-self.vocab_size // MAX_TOKENS)
+        step = -(-self.vocab_size // MAX_TOKENS)  # rounded up
         return torch.arange(0, self.vocab_size, step, device=next(self.parameters()).device)
 
     def text_scale(self) -> float:
@@ -108,6 +109,7 @@ class VLMStream(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> "VLMStream":
         """Stay in eval mode: a frozen model has no training behaviour."""
+        # Lightning calls train() on the whole module, of which this is a part
         return super().train(False)
 
     def freeze(self) -> None:

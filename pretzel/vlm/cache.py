@@ -70,11 +70,13 @@ class PreallocatedCache(VLMCache):
         self.batch_size = batch_size
         self.max_length = max_length
         self.layers = [PreallocatedLayer(max_length) for _ in range(num_layers)]
+        # What the layers of transformers are handed: it finds each its own by number
         self.hub = Cache(layers=list(self.layers))
 
     @property
     def length(self) -> int:
         """Positions committed so far, padding included (by all layers)."""
+        # They differ only inside a pass, and after one that was interrupted
         return min(layer.length for layer in self.layers)
 
     def rewind(self, num_positions: int) -> None:

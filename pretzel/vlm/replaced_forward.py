@@ -19,6 +19,7 @@ def replaced_forwards(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
     before = replacements(forwards)
     try:
         for module, forward in forwards.items():
+            # not setattr, with which nn.Module would register a module as a child
             vars(module)["forward"] = forward
         yield
     finally:

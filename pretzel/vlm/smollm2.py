@@ -94,7 +94,7 @@ def expanded(gguf: Path, cache: Path) -> Path:
     try:
         with torch.device("cpu"):
             _expand(gguf, partial)
-        partial.rename(folder)
+        partial.rename(folder)  # whole or not at all, whoever else expands it
     except ImportError as error:
         raise UserError(f"SmolLM2 needs the packages gguf and accelerate: {INSTALL}") from error
     except OSError:

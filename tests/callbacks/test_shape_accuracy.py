@@ -1,4 +1,4 @@
-"""What the judge and the count of shapes say about images of known content."""
+"""The judge and the count of shapes, on images of known content."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the skips add, on the real model, against a computation by hand."""
+"""Contributions of the skips of the real model, against a computation by hand."""
 
 from functools import partial
 from pathlib import Path

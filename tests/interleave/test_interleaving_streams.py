@@ -1,4 +1,4 @@
-"""What the interleavings promise beyond their laws: initialisation, several images, the null."""
+"""Interleavings beyond their laws: initialisation, several images, the null branch."""
 
 import pytest
 import torch

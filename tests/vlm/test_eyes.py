@@ -1,4 +1,4 @@
-"""What the shipped model has learnt, measured on real test images."""
+"""Accuracy of the shipped model with its own vision tower, on real test images."""
 
 import pytest
 import torch

@@ -150,6 +150,7 @@ class TextStates:
         """Run an interleaving with known states in the place of the VLM's, where there are any."""
         if caches is not None or inputs.mask is not None or not part.reads_text:
             return forward(inputs, vlm, deep, caches)
+        # One transfer from the device in place of three
         columns = torch.stack([inputs.tokens, inputs.is_image.long(), inputs.index]).cpu()
         tokens, is_image, index = columns[0], columns[1].bool(), columns[2]
         lengths = prefix_lengths(tokens, is_image, vlm)

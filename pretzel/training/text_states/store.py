@@ -95,6 +95,7 @@ class StateStore:
         if self._is_full or self._stored_bytes + self._waiting_bytes + size > self.max_bytes:
             self._is_full = True
             return
+        # A shard is one tensor, so of one type
         if any(other.dtype != states.dtype for other in list(self._waiting.values())[:1]):
             self.flush()
         self._waiting[key] = states

@@ -76,6 +76,7 @@ class VisionFamily(Family, ABC):
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         size = self.image_size(config, images.shape[-2], images.shape[-1], preprocessing)
         if size != tuple(images.shape[-2:]):
+            # bicubic overshoots, which 8-bit preprocessors clip
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(-1, 1)
         centre, spread = (
             images.new_tensor(values)[:, None, None]
@@ -185,6 +186,7 @@ class QwenVL(VisionFamily):
         patches, (rows, columns) = qwen_patches(
             images, vision.patch_size, merge, vision.temporal_patch_size
         )
+        # [time, row, column] of patches, before merging
         grid = patches.new_tensor([1, rows, columns]).long().expand(len(images), 3)
         features = model.model.get_image_features(patches, grid, return_dict=True).pooler_output
         return torch.stack(tuple(features)), (rows // merge, columns // merge)
@@ -233,7 +235,7 @@ def family_of(model_type: object, source: str) -> Family:
     """Return the family of a configuration.
 
     Args:
-        model_type: What the configuration says.
+        model_type: Its ``model_type``.
         source: Where it is from, the beginning of the message.
 
     Raises:

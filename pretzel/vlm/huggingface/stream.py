@@ -164,6 +164,7 @@ class HuggingFaceVLM(VLMStream):
                     "tokenizer must be given beside config where text or token strings are used, "
                     "got None"
                 )
+            # Late, so that a configuration without text can be planned without the files
             self._tokenizer = load_tokenizer(self._tokenizer_source)
         return self._tokenizer
 
@@ -249,6 +250,7 @@ class HuggingFaceVLM(VLMStream):
             attended: Tensor | None = causal(rows)
         else:
             attended = for_attention(mask.to(weight.device), self.attention, weight.dtype)
+        # Keys that a layer writes to a cache would be written twice
         recompute = self.gradient_checkpointing and keys is None and torch.is_grad_enabled()
         layers = self.decoder_layers()
         with (
@@ -292,6 +294,8 @@ class HuggingFaceVLM(VLMStream):
         """Return the index, or index + (time, row, column) where positions have three axes."""
         if not self.family.counts_axes:
             return index
+        # Qwen2-VL (arXiv 2409.12191), section 2.1: a still image has one time, text the same
+        # number on all axes
         axes = index.new_zeros(3, *index.shape)
         if coordinates is not None:
             places = coordinates.movedim(-1, 0)[-3:].to(index)
@@ -301,6 +305,8 @@ class HuggingFaceVLM(VLMStream):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HuggingFaceVLM":
         """Move the weights, but neither cast them nor take them from where they are to stay."""
 
+        # Lightning and .to() cast a whole model through here. What fn does, device and type, is
+        # seen on an empty tensor, and of that only the move is done.
         def move(tensor: Tensor) -> Tensor:
             if tensor.is_meta:
                 return fn(tensor)

@@ -37,6 +37,7 @@ def greedy_answers(
     encoded = [tokenizer.encode(question) for question in questions]
     longest = max(map(len, encoded))
     cache, length = _read(network, tokenizer, images, longest + max_tokens)
+    # From here on a row is a question; those about one image begin with the same keys
     cache = cache.select(image_of_question)
 
     # Padded on the left: the last column is then the end of every question
@@ -49,7 +50,7 @@ def greedy_answers(
     states = network(network.embed(tokens), index, _causal(attended, longest), cache)
 
     answers: list[list[int]] = [[] for _ in questions]
-    open_rows = set(range(len(questions)))
+    open_rows = set(range(len(questions)))  # rows that have ended run on, unread
     last = index[:, -1:]
     for _ in range(max_tokens):
         tokens = network.logits(states[:, -1:]).argmax(-1)

@@ -144,6 +144,7 @@ class TinyNetwork(nn.Module):
         llama = config.llama()
         self.decoder = LlamaModel(llama)
         rotary = Rotary(config.hidden_size // config.num_heads, config.rope_theta)
+        # In place of transformers' own, which round to float32: see the top of this file
         self.decoder.add_module("rotary_emb", rotary)
         for module in list(self.decoder.modules()):
             for name, child in list(module.named_children()):

@@ -46,6 +46,7 @@ def save_weights(path: Path, network: TinyNetwork, tokenizer: WordPieces) -> Non
         network: The model.
         tokenizer: Its tokenizer.
     """
+    # Half precision: half the size in the wheel, and less than the noise of its training
     tensors = {
         name: tensor.detach().to("cpu", torch.float16).contiguous()
         for name, tensor in network.state_dict().items()
