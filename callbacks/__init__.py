@@ -1,9 +1,10 @@
 """Lightning callbacks: metrics during training, samples, weight averaging."""
 
 from callbacks.clip_score import CLIPScore
-from callbacks.conversation_accuracy import ConversationAccuracy
+from callbacks.easy_vqa.conversation_accuracy import ConversationAccuracy
 from callbacks.easy_vqa.judge_features import JudgeFeatures
 from callbacks.easy_vqa.judge_training import JudgeTraining
+from callbacks.easy_vqa.own_images import OwnImages
 from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
 from callbacks.ema import EMAWeightAveraging
 from callbacks.feature_extractors import FeatureExtractor, Inception, ModuleFeatures
@@ -12,7 +13,6 @@ from callbacks.generation import Generation
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.likelihood import Likelihood
 from callbacks.non_finite_guard import NonFiniteGuard
-from callbacks.own_images import OwnImages
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.sample_grid import SampleGrid
 from callbacks.skip_analysis import SkipAnalysis

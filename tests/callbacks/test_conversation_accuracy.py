@@ -14,8 +14,8 @@ from torch import Tensor
 from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
 
 from callbacks import ConversationAccuracy
-from callbacks.conversation_accuracy import JudgedTurn, turn_values
-from callbacks.judged_images import begin_conversations
+from callbacks.easy_vqa.conversation_accuracy import JudgedTurn, turn_values
+from callbacks.easy_vqa.judged_images import begin_conversations
 from pretzel.errors import UserError
 from pretzel.generation.conversation import conversation_with
 from pretzel.generation.pictures import pictures

@@ -19,8 +19,8 @@ from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
 
 from callbacks import OwnImages
 from callbacks.easy_vqa.judge import COLOURS, SHAPES, read_caption
-from callbacks.judged_images import QUESTIONS
-from callbacks.own_images import (
+from callbacks.easy_vqa.judged_images import QUESTIONS
+from callbacks.easy_vqa.own_images import (
     QuestionAboutImage,
     agreements,
     contradiction,

@@ -11,28 +11,25 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.easy_vqa.judge import COLOURS, SHAPES, Appearance, read_caption
-from callbacks.evaluation import check_counts
-from callbacks.judged_images import (
+from callbacks.easy_vqa.judged_images import (
     QUESTIONS,
     ImageGenerator,
     JudgedImages,
     begin_conversations,
     image_generator,
 )
+from callbacks.evaluation import check_counts
 from callbacks.protocols import EvaluationSample
-from callbacks.reporting import Stage, gather, log_values, tensorboards
+from callbacks.reporting import Stage, gather, log_values, show_table
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.conversation_batch import ConversationBatch
 from pretzel.generation.latents import ImageLatents
 from pretzel.generation.pictures import to_uint8
 
-NUM_SHOWN = 32
-"""Answers that the judge contradicts, shown in TensorBoard at each evaluation."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionAboutImage:
-    """One question that was asked about a generated image.
+    """One question about a generated image, and its answers.
 
     Attributes:
         key: Sample that the caption is of.
@@ -53,15 +50,15 @@ class QuestionAboutImage:
     contradicted: str
 
 
-def agreements(asked: Sequence[QuestionAboutImage]) -> dict[str, float]:
+def agreements(answered: Sequence[QuestionAboutImage]) -> dict[str, float]:
     """Return how often answers agree with the caption and with the judge.
 
     Groups without questions are left out, their numbers are not.
     """
     hits = {
-        "caption": [(a.attribute, a.answer == a.wanted) for a in asked if a.wanted is not None],
-        "judge": [(a.attribute, a.answer == a.seen) for a in asked],
-        "contradicted": [(a.attribute, a.contradicted == a.seen) for a in asked],
+        "caption": [(a.attribute, a.answer == a.wanted) for a in answered if a.wanted is not None],
+        "judge": [(a.attribute, a.answer == a.seen) for a in answered],
+        "contradicted": [(a.attribute, a.contradicted == a.seen) for a in answered],
     }
     values: dict[str, float] = {}
     for name, group in hits.items():
@@ -167,7 +164,7 @@ class OwnImages(JudgedImages):
     seed, the noise keyed by sample. Behind the image stands a question, ``caption, image,
     question``, in the caches that generation has left: nothing is decoded and encoded again, and
     nothing is read twice. An image has two open questions
-    (:data:`~callbacks.judged_images.QUESTIONS`), each in a copy of the sequence, so that
+    (:data:`~callbacks.easy_vqa.judged_images.QUESTIONS`), each in a copy of the sequence, so that
     neither sees the other. Answers are greedy and must match exactly. Logs, over colours and
     shapes together and apart (``..._colour``, ``..._shape``),
 
@@ -227,10 +224,16 @@ class OwnImages(JudgedImages):
         local: list[QuestionAboutImage] = []
         for start in range(0, len(local_samples), self.batch_size):
             local += self._ask(module, local_samples[start : start + self.batch_size])
-        asked = [question for rank in gather(trainer, local) for question in rank]
-        log_values(pl_module, stage, agreements(asked))
-        for board in tensorboards(trainer):
-            board.add_text(f"{stage}/own_images", _table(asked), trainer.global_step)
+        answered = [question for rank in gather(trainer, local) for question in rank]
+        log_values(pl_module, stage, agreements(answered))
+        other = [a for a in answered if a.answer != a.seen]
+        show_table(
+            trainer,
+            f"{stage}/own_images",
+            f"{len(other)} of {len(answered)} answers are not what the judge sees",
+            ("sample", "caption", "judge", "answer"),
+            [(a.key, a.caption, a.seen, a.answer or "(empty)") for a in other],
+        )
 
     def _ask(
         self, module: ImageGenerator, samples: Sequence[EvaluationSample]
@@ -243,13 +246,13 @@ class OwnImages(JudgedImages):
         others = [contradiction(*look) for look in zip(seen["colour"], seen["shape"], strict=True)]
         contradicted = read_and_ask(module, others, latents, questions)
         names = {"colour": COLOURS, "shape": SHAPES}
-        asked = []
+        answered = []
         for row, sample in enumerate(samples):
             caption = read_caption(sample.caption)
             wanted = {"colour": caption.colour, "shape": caption.shape}
             for i, attribute in enumerate(QUESTIONS):
                 named = wanted[attribute]
-                asked.append(
+                answered.append(
                     QuestionAboutImage(
                         key=sample.key,
                         attribute=attribute,
@@ -260,14 +263,4 @@ class OwnImages(JudgedImages):
                         contradicted=contradicted[row][i].strip(),
                     )
                 )
-        return asked
-
-
-def _table(asked: Sequence[QuestionAboutImage]) -> str:
-    other = [a for a in asked if a.answer != a.seen]
-    count = min(NUM_SHOWN, len(other))
-    shown = [other[i * len(other) // count] for i in range(count)]
-    lines = [f"{len(other)} of {len(asked)} answers are not what the judge sees", ""]
-    lines += ["| sample | caption | judge | answer |", "|---|---|---|---|"]
-    lines += [f"| {a.key} | {a.caption} | {a.seen} | {a.answer or '(empty)'} |" for a in shown]
-    return "\n".join(lines)
+        return answered

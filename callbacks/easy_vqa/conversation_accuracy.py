@@ -11,14 +11,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.easy_vqa.judge import COLOURS, SHAPES, Appearance, read_caption
-from callbacks.evaluation import check_counts
-from callbacks.judged_images import (
+from callbacks.easy_vqa.judged_images import (
     QUESTIONS,
     ImageGenerator,
     JudgedImages,
     begin_conversations,
     image_generator,
 )
+from callbacks.evaluation import check_counts
 from callbacks.reporting import Stage, gather, log_values, show_sheet
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.pictures import pictures, sheet, to_uint8
@@ -74,8 +74,8 @@ class ConversationAccuracy(JudgedImages):
     """Hold conversations of several images in one sequence, and judge every image and answer.
 
     A turn is a caption, its image, and two questions
-    (:data:`~callbacks.judged_images.QUESTIONS`) with greedy answers; the next turn's caption
-    follows, and everything before it stays in the caches. Captions are those of evaluation samples
+    (:data:`~callbacks.easy_vqa.judged_images.QUESTIONS`) with greedy answers; the next turn's
+    caption follows, and everything before it stays in the caches. Captions are those of evaluation samples
     that name colour and shape; each conversation begins with another one, and goes on with those a
     fixed stride away.
     Guidance, sampler and denoiser are the module's; the noise is that of

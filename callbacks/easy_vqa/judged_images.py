@@ -11,7 +11,7 @@ from typing_extensions import override
 from callbacks.easy_vqa.judge import Appearance, Judge, load_judge, read_caption
 from callbacks.evaluation import Evaluation
 from callbacks.protocols import EvaluationSample, evaluation_samples, lacks, split_of_stage
-from callbacks.reporting import Stage
+from callbacks.reporting import Stage, evenly
 from pretzel.errors import UserError
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.conversation_batch import (
@@ -70,8 +70,9 @@ def begin_conversations(
     module.check_denoiser()
     model = require_pretzel(module.pretzel)
     longest = max(len(model.vlm.encode_text(text)) for row in captions for text in row)
-    asked = sum(len(model.vlm.encode_text(text)) + max_tokens + 1 for text in questions)
-    turn = longest + model.latent.num_positions + 2 + asked
+    answered = sum(len(model.vlm.encode_text(text)) + max_tokens + 1 for text in questions)
+    # begin-of-image and end-of-image stand around the image
+    turn = longest + model.latent.num_positions + 2 + answered
     return conversations_with(module, keys, max_length=len(captions[0]) * turn)
 
 
@@ -79,7 +80,7 @@ class JudgedImages(Evaluation, ABC):
     """An evaluation of images by the shipped judge, of a module that generates and answers.
 
     Attributes:
-        names: What a caption must name to be used, for messages.
+        names: Needed of a caption, for messages.
     """
 
     names: ClassVar[str]
@@ -124,5 +125,4 @@ class JudgedImages(Evaluation, ABC):
             for sample in evaluation_samples(trainer, stage, type(self).__name__)
             if self.can_be_judged(read_caption(sample.caption))
         ]
-        count = min(number or len(usable), len(usable))
-        return [usable[i * len(usable) // count] for i in range(count)]
+        return evenly(usable, number or len(usable))
