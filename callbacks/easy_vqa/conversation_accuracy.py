@@ -75,10 +75,9 @@ class ConversationAccuracy(JudgedImages):
 
     A turn is a caption, its image, and two questions
     (:data:`~callbacks.easy_vqa.judged_images.QUESTIONS`) with greedy answers; the next turn's
-    caption follows, and everything before it stays in the caches. Captions are those of evaluation samples
-    that name colour and shape; each conversation begins with another one, and goes on with those a
-    fixed stride away.
-    Guidance, sampler and denoiser are the module's; the noise is that of
+    caption follows, and everything before it stays in the caches. Captions are those of evaluation
+    samples that name colour and shape; each conversation begins with another one, and goes on with
+    those a fixed stride away. Guidance, sampler and denoiser are the module's; the noise is that of
     :class:`pretzel.generation.conversation.Conversation` with the sample's key. Logs, for turn
     t = 1, 2, ...,
 
