@@ -272,7 +272,7 @@ def fresh(number):
     return bytes([number]) * 16, torch.full((number + 1, 4), float(number + 1))
 
 
-@pytest.mark.parametrize("part", ["states", "bounds", "keys"])
+@pytest.mark.parametrize("part", ["states", "keys"])
 def test_a_damaged_shard_is_ignored_and_its_states_are_computed_anew(tmp_path, part):
     kept = [fresh(number) for number in range(3)]
     store = StateStore(tmp_path, 2**20, 2**16)
@@ -282,8 +282,7 @@ def test_a_damaged_shard_is_ignored_and_its_states_are_computed_anew(tmp_path, p
     (path,) = tmp_path.glob("*.safetensors")
     content = {
         "states": kept[1][1].numpy().tobytes(),
-        "bounds": torch.tensor([0, 1, 3, 6]).numpy().tobytes(),
-        "keys": kept[1][0],
+        "keys": kept[1][0].hex().encode(),
     }[part]
     data = bytearray(path.read_bytes())
     data[data.index(content)] ^= 0x01

@@ -1,47 +1,47 @@
 """States of texts on disk: append-only files of safetensors, found by content, read as mapped."""
 
-import hashlib
 import time
 import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from pretzel.errors import UserError
-from pretzel.files.weights import save_tensors
-from pretzel.typing import Float, Int, Tensor
+from pretzel.files.weights import content_hash, save_tensors
+from pretzel.typing import Float, Tensor
 
 KEY_BYTES = 16
+_DIGEST = "sha256"
 STALE_SECONDS = 24 * 3600.0
 """Age from which a file that is being written is one that a killed process left."""
 
 
-@dataclass(kw_only=True, eq=False)  # tensors do not compare
+@dataclass(kw_only=True)
 class _Shard:
     path: Path
-    keys: bytes
-    bounds: Int[Tensor, " k"]
-    states: Float[Tensor, "n h"]
-    digest: str
+    file: Any  # a handle of safetensors, which has no types
     is_checked: bool = False
 
     def check(self) -> None:
         """Raise a SafetensorError unless its content is what was written."""
-        if not self.is_checked and _digest(self.keys, self.bounds, self.states) != self.digest:
-            raise SafetensorError("its content is not what its hash says")
+        if not self.is_checked:
+            states = {name: self.file.get_tensor(name) for name in self.file.keys()}  # noqa: SIM118
+            if (self.file.metadata() or {}).get(_DIGEST) != content_hash(states):
+                raise SafetensorError("its content is not what its hash says")
         self.is_checked = True
 
 
 class StateStore:
     """A folder of shards, each with the states of many texts.
 
-    A shard appears whole, by a rename, and never changes, so that any number of processes may
-    share a folder without locks; what two of them write twice is only stored twice. States read
-    are views of the mapped file: what is in memory is the page cache's affair. The content of a
-    shard is hashed before the first of its states is read; a damaged one is as one that is missing.
+    A shard, one tensor a text, appears whole, by a rename, and never changes, so that any number of
+    processes may share a folder without locks; a text that two of them write is only stored twice.
+    States read are views of the mapped file: what is in memory is the page cache's affair. The
+    content of a shard is hashed before the first of its states is read; a damaged one is as one
+    that is missing.
 
     Args:
         folder: Where the shards are; made if it is missing. Files that killed processes left half
@@ -62,11 +62,11 @@ class StateStore:
         self.folder = folder
         self.max_bytes = max_bytes
         self.shard_bytes = shard_bytes
-        self._waiting: dict[bytes, Tensor] = {}
+        self._waiting: dict[str, Tensor] = {}
         self._waiting_bytes = 0
         self._known: set[Path] = set()
         self._shards: list[_Shard] = []
-        self._places: dict[bytes, tuple[_Shard, int]] = {}
+        self._shard_of: dict[str, _Shard] = {}
         self._stored_bytes = 0
         self._is_full = False
         self._has_warned = False
@@ -75,18 +75,17 @@ class StateStore:
 
     def get(self, key: bytes) -> Float[Tensor, "l h"] | None:
         """Return the states of a text, None if they are not here."""
-        waiting = self._waiting.get(key)
-        if waiting is not None:
+        name = key.hex()
+        if (waiting := self._waiting.get(name)) is not None:
             return waiting
-        while (place := self._places.get(key)) is not None:
-            shard, row = place
+        while (shard := self._shard_of.get(name)) is not None:
             try:
                 shard.check()
             except SafetensorError as error:
                 self._forget(shard, error)
-                continue
-            begin, end = shard.bounds[row : row + 2].tolist()
-            return shard.states[begin:end]
+            else:
+                states: Tensor = shard.file.get_tensor(name)
+                return states
         return None
 
     def put(self, key: bytes, states: Float[Tensor, "l h"]) -> None:
@@ -95,10 +94,7 @@ class StateStore:
         if self._is_full or self._stored_bytes + self._waiting_bytes + size > self.max_bytes:
             self._is_full = True
             return
-        # A shard is one tensor, so of one type
-        if any(other.dtype != states.dtype for other in list(self._waiting.values())[:1]):
-            self.flush()
-        self._waiting[key] = states
+        self._waiting[key.hex()] = states.contiguous()
         self._waiting_bytes += size
         if self._waiting_bytes >= self.shard_bytes:
             self.flush()
@@ -110,18 +106,10 @@ class StateStore:
         waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
         if not waiting or self._is_full:
             return
-        keys = b"".join(waiting)
-        bounds = torch.tensor([0, *map(len, waiting.values())]).cumsum(0)
-        states = torch.cat(list(waiting.values()))
-        tensors = {
-            "keys": torch.frombuffer(bytearray(keys), dtype=torch.uint8).view(-1, KEY_BYTES),
-            "bounds": bounds,
-            "states": states,
-        }
         name = uuid.uuid4().hex
         partial = self.folder / f"{name}.partial"
         try:
-            save_tensors(tensors, partial, {"blake2b": _digest(keys, bounds, states)})
+            save_tensors(waiting, partial, {_DIGEST: content_hash(waiting)})
             partial.replace(self.folder / f"{name}.safetensors")
         except (OSError, SafetensorError) as error:
             self._is_full = True  # the run does without
@@ -134,14 +122,7 @@ class StateStore:
         for path in sorted(set(self.folder.glob("*.safetensors")) - self._known):
             self._known.add(path)
             try:
-                with safe_open(path, framework="pt") as file:
-                    shard = _Shard(
-                        path=path,
-                        keys=file.get_tensor("keys").numpy().tobytes(),
-                        bounds=file.get_tensor("bounds"),
-                        states=file.get_tensor("states"),
-                        digest=(file.metadata() or {}).get("blake2b", ""),
-                    )
+                shard = _Shard(path=path, file=safe_open(path, framework="pt"))
                 self._stored_bytes += path.stat().st_size
             except (OSError, SafetensorError) as error:
                 self._warn(path, error)
@@ -150,14 +131,13 @@ class StateStore:
             self._index(shard)
 
     def _index(self, shard: _Shard) -> None:
-        for row in range(len(shard.keys) // KEY_BYTES):
-            key = shard.keys[row * KEY_BYTES : (row + 1) * KEY_BYTES]
-            self._places.setdefault(key, (shard, row))
+        for name in shard.file.keys():  # noqa: SIM118
+            self._shard_of.setdefault(name, shard)
 
     def _forget(self, damaged: _Shard, error: Exception) -> None:
         self._warn(damaged.path, error)
         self._shards.remove(damaged)
-        self._places = {}
+        self._shard_of = {}
         for shard in self._shards:  # another may have the same texts
             self._index(shard)
 
@@ -177,10 +157,3 @@ class StateStore:
                     path.unlink()
             except OSError:  # another process was first, or may not be hindered
                 continue
-
-
-def _digest(keys: bytes, bounds: Int[Tensor, " k"], states: Float[Tensor, "n h"]) -> str:
-    shape = f"{states.dtype} {tuple(states.shape)} {bounds.tolist()} "
-    digest = hashlib.blake2b(shape.encode() + keys, digest_size=KEY_BYTES)
-    digest.update(states.contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
