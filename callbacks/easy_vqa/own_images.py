@@ -36,7 +36,7 @@ class QuestionAboutImage:
         attribute: ``colour`` or ``shape``.
         caption: The caption of the image.
         wanted: The answer by the caption; None where it leaves it open.
-        seen: The answer by the judge, who sees the image.
+        seen: The answer by the judge, from the image.
         answer: The answer given behind caption and image.
         contradicted: The answer given with a caption that says otherwise before the image.
     """

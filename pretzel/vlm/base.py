@@ -88,7 +88,7 @@ class VLMStream(nn.Module, ABC):
         """Return features of its own vision tower, one a position in raster order, and their grid.
 
         Pretzel itself puts adapted latents of the flow at image positions; these are for adapters
-        on the tower, and to measure how well the frozen model does with its own eyes.
+        on the tower, and to measure how well the frozen model answers by itself.
 
         Args:
             images: Pixels in [-1, 1].
