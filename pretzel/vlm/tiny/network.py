@@ -94,8 +94,8 @@ class Rotary(nn.Module):
 class VisionTower(nn.Module):
     """Each patch through one small MLP, plus row and column embeddings.
 
-    Nothing here mixes patches: recognising shapes is left to the layers of the language model, which
-    must do it for an adapter on the flow's latents as well.
+    Nothing here mixes patches: to recognise shapes is left to the layers of the language model,
+    which must do it for an adapter on the flow's latents as well.
 
     Args:
         config: Sizes of the model.
