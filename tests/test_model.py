@@ -10,7 +10,7 @@ from tiny import TRANSFORMER
 
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit
 from pretzel.generation.answers import answer
-from pretzel.generation.latents import prompt_document, sample_u
+from pretzel.generation.latents import sample_u
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel
@@ -138,7 +138,7 @@ def test_latents_carry_noise_of_the_stated_size():
 @ALL
 def test_guidance_changes_samples_only_where_text_is_read(interleaving):
     model = built(interleaving)
-    prompts = [prompt_document("a red circle")]
+    prompts = ["a red circle"]
     z = latents(model, 1, key="z")
     with torch.no_grad():
         plain = sample_u(model, prompts, z, GaussianMixing(0.0)).x
@@ -184,7 +184,7 @@ def test_shallow_blocks_need_an_order():
 @pytest.mark.parametrize("interleaving", [Stacked, Unconditional])
 def test_attention_temperature_guides_the_deep_stream(interleaving):
     model = built(interleaving)
-    prompts = [prompt_document("a red circle"), prompt_document("a shape")]
+    prompts = ["a red circle", "a shape"]
     z = latents(model, 2, key="z")
 
     def sampled(temperature, weight=1.0, sampler=None):

@@ -169,7 +169,7 @@ class ConversationAccuracy(JudgedImages):
     ) -> tuple[list[list[JudgedTurn]], list[list[Pixels]]]:
         """Hold conversations; return each one's judged turns, and its images."""
         questions = list(QUESTIONS.values())
-        conversations = begin_conversations(module, captions, keys, questions)
+        conversations = begin_conversations(module, captions, keys)
         turns: list[list[JudgedTurn]] = [[] for _ in keys]
         images: list[list[Pixels]] = [[] for _ in keys]
         for turn in range(self.num_images):

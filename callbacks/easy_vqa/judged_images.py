@@ -49,20 +49,15 @@ def image_generator(module: LightningModule, owner: str) -> ImageGenerator | Non
 
 
 def begin_conversations(
-    module: ImageGenerator,
-    captions: Sequence[Sequence[str]],
-    keys: Sequence[str],
-    questions: Sequence[str],
-    max_tokens: int = MAX_ANSWER_TOKENS,
+    module: ImageGenerator, captions: Sequence[Sequence[str]], keys: Sequence[str]
 ) -> ConversationBatch:
-    """Return conversations with a module, long enough for what is to come.
+    """Return conversations with a module, long enough for captions, images and questions.
 
     Args:
         module: The module.
-        captions: The captions of each conversation, equally many, each followed by its image.
+        captions: The captions of each conversation, equally many, each followed by its image, the
+            :data:`QUESTIONS` and their answers.
         keys: Names of the conversations.
-        questions: Asked about every image.
-        max_tokens: Tokens of an answer at most.
 
     Raises:
         UserError: If the module's model is no Pretzel, or its denoiser was not trained with it.
@@ -70,9 +65,10 @@ def begin_conversations(
     module.check_denoiser()
     model = require_pretzel(module.pretzel)
     longest = max(len(model.vlm.encode_text(text)) for row in captions for text in row)
-    answered = sum(len(model.vlm.encode_text(text)) + max_tokens + 1 for text in questions)
-    # begin-of-image and end-of-image stand around the image
-    turn = longest + model.latent.num_positions + 2 + answered
+    answered = sum(
+        len(model.vlm.encode_text(text)) + MAX_ANSWER_TOKENS + 1 for text in QUESTIONS.values()
+    )
+    turn = longest + model.latent.num_positions + 2 + answered  # begin- and end-of-image
     return conversations_with(module, keys, max_length=len(captions[0]) * turn)
 
 

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 from typing_extensions import override
 
 from callbacks.easy_vqa.judge import COLOURS, SHAPES, Appearance, read_caption
@@ -23,7 +21,6 @@ from callbacks.protocols import EvaluationSample
 from callbacks.reporting import Stage, gather, log_values, show_table
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.conversation_batch import ConversationBatch
-from pretzel.generation.latents import ImageLatents
 from pretzel.generation.pictures import to_uint8
 
 
@@ -78,74 +75,8 @@ def contradiction(colour: int, shape: int) -> str:
     return f"a {COLOURS[(colour + 1) % len(COLOURS)]} {SHAPES[(shape + 1) % len(SHAPES)]}"
 
 
-def generate_and_ask(
-    module: ImageGenerator,
-    captions: Sequence[str],
-    keys: Sequence[str],
-    questions: Sequence[str],
-    max_tokens: int = MAX_ANSWER_TOKENS,
-) -> tuple[ImageLatents, Float[Tensor, "m 3 height width"], list[list[str]]]:
-    """Generate captions, and answer each question about each image behind it, greedily.
-
-    Args:
-        module: The module.
-        captions: At least one caption.
-        keys: Names of the noise of each image, as :meth:`pretzel.training.PretzelModule.generate`
-            takes them.
-        questions: Questions, the same about every image; none sees another.
-        max_tokens: An answer that has not ended by then is cut.
-
-    Returns:
-        Latents as the sequence keeps them; the images in [-1, 1], denoised as the module does; the
-        answers to each one's questions.
-
-    Raises:
-        UserError: If the module's model is no Pretzel or does not answer, or its denoiser was not
-            trained with it.
-    """
-    conversations = _behind(module, captions, keys, questions, max_tokens)
-    noise = conversations.model.sample_noise(keys, module.seed, "draw")
-    pixels = conversations.generate(noise)
-    answers = _answers_apart(conversations, questions, max_tokens)
-    return conversations.latents[0], pixels, answers
-
-
-def read_and_ask(
-    module: ImageGenerator,
-    captions: Sequence[str],
-    latents: ImageLatents,
-    questions: Sequence[str],
-    max_tokens: int = MAX_ANSWER_TOKENS,
-) -> list[list[str]]:
-    """Answer questions about generated images as if they were of other captions.
-
-    Args:
-        module: The module.
-        captions: One caption for each image.
-        latents: The images; they are not encoded again.
-        questions: Questions, the same about every image.
-        max_tokens: An answer that has not ended by then is cut.
-    """
-    conversations = _behind(module, captions, captions, questions, max_tokens)
-    conversations.show_latents(latents)
-    return _answers_apart(conversations, questions, max_tokens)
-
-
-def _behind(
-    module: ImageGenerator,
-    captions: Sequence[str],
-    keys: Sequence[str],
-    questions: Sequence[str],
-    max_tokens: int,
-) -> ConversationBatch:
-    rows = [[caption] for caption in captions]
-    conversations = begin_conversations(module, rows, keys, questions, max_tokens)
-    conversations.say(captions)
-    return conversations
-
-
-def _answers_apart(
-    conversations: ConversationBatch, questions: Sequence[str], max_tokens: int
+def answers_apart(
+    conversations: ConversationBatch, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS
 ) -> list[list[str]]:
     """Return each conversation's answers to each question, every one in a copy of its own."""
     m, q = len(conversations.keys), len(questions)
@@ -238,13 +169,22 @@ class OwnImages(JudgedImages):
     def _ask(
         self, module: ImageGenerator, samples: Sequence[EvaluationSample]
     ) -> list[QuestionAboutImage]:
-        captions, keys = [s.caption for s in samples], [s.key for s in samples]
+        keys = [sample.key for sample in samples]
         questions = list(QUESTIONS.values())
-        latents, pixels, answers = generate_and_ask(module, captions, keys, questions)
+        captions = [sample.caption for sample in samples]
+        conversations = begin_conversations(module, [[text] for text in captions], keys)
+        conversations.say(captions)
+        # The noise of PretzelModule.generate, so that these are the images of other metrics.
+        noise = conversations.model.sample_noise(keys, module.seed, "draw")
+        pixels = conversations.generate(noise)
+        answers = answers_apart(conversations, questions)
         verdict = self.judge.to(pixels.device).judge(to_uint8(pixels) / 127.5 - 1)
         seen = {"colour": verdict.colour.tolist(), "shape": verdict.shape.tolist()}
         others = [contradiction(*look) for look in zip(seen["colour"], seen["shape"], strict=True)]
-        contradicted = read_and_ask(module, others, latents, questions)
+        behind_others = begin_conversations(module, [[text] for text in others], keys)
+        behind_others.say(others)
+        behind_others.show_latents(conversations.latents[0])  # they are not encoded again
+        contradicted = answers_apart(behind_others, questions)
         names = {"colour": COLOURS, "shape": SHAPES}
         answered = []
         for row, sample in enumerate(samples):

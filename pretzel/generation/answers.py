@@ -71,6 +71,7 @@ def answer_by_key(
     keys: Sequence[str],
     *,
     seed: int,
+    max_tokens: int = MAX_ANSWER_TOKENS,
 ) -> list[str]:
     """Answer one question about each image, greedily; an image is read once.
 
@@ -81,6 +82,7 @@ def answer_by_key(
         keys: Sample keys of the images, equal for questions about the same one; their noise is
             keyed by them.
         seed: Seed of that noise.
+        max_tokens: An answer that has not ended by then is cut.
 
     Raises:
         UserError: If the interleaving has no image-to-text.
@@ -92,4 +94,4 @@ def answer_by_key(
     with torch.inference_mode():
         noise = model.sample_noise(unique, seed, "evaluation")
         x = model.encode(images[first], noise)
-    return answer(model, x, image_of_question, questions)
+    return answer(model, x, image_of_question, questions, max_tokens)

@@ -2,7 +2,8 @@
 
 Example::
 
-    conversation = Conversation(model, guidance=GaussianMixing(weight=2.0))
+    batch = ConversationBatch(model, ["a name"], guidance=GaussianMixing(weight=2.0))
+    conversation = Conversation(batch)
     conversation.say("a red circle")
     picture = conversation.generate()
     conversation.say("what shape is it?")
@@ -19,20 +20,10 @@ from typing import TypeVar
 import torch
 from PIL.Image import Image as Picture
 
-from pretzel.generation.conversation_batch import (
-    MAX_LENGTH,
-    MAX_TOKENS,
-    ConversationBatch,
-    SamplingModule,
-    require_pretzel,
-)
+from pretzel.generation.conversation_batch import MAX_TOKENS, ConversationBatch
 from pretzel.generation.pictures import pictures
-from pretzel.generation.writing import GREEDY, Writing
 from pretzel.latent.image_input import as_pixels
-from pretzel.model import Pretzel
-from pretzel.sampling.denoisers import Denoiser
-from pretzel.sampling.guidance import Guidance
-from pretzel.sampling.samplers import Sampler, Work
+from pretzel.sampling.samplers import Work
 from pretzel.typing import Int, Tensor
 
 Piece = TypeVar("Piece")
@@ -61,42 +52,15 @@ class Conversation:
     whatever is asked for next.
 
     Args:
-        model: The model.
-        guidance: As those below, an argument of :class:`.ConversationBatch`.
-        sampler: See there.
-        denoiser: See there.
-        writing: See there.
-        seed: See there.
-        key: Name of the conversation.
-        max_length: See there.
+        batch: A batch of one conversation that has not begun.
 
     Attributes:
         turns: What has been said, shown, generated and answered so far.
     """
 
-    def __init__(
-        self,
-        model: Pretzel,
-        *,
-        guidance: Guidance | None = None,
-        sampler: Sampler | None = None,
-        denoiser: Denoiser | None = None,
-        writing: Writing = GREEDY,
-        seed: int = 0,
-        key: str = "",
-        max_length: int = MAX_LENGTH,
-    ) -> None:
+    def __init__(self, batch: ConversationBatch) -> None:
+        self.batch = batch
         self.turns: list[Turn] = []
-        self.batch = ConversationBatch(
-            model,
-            [key],
-            guidance=guidance,
-            sampler=sampler,
-            denoiser=denoiser,
-            writing=writing,
-            seed=seed,
-            max_length=max_length,
-        )
         self._text_in_progress: Generator[object, None, object] | None = None
 
     @property
@@ -250,35 +214,3 @@ class Conversation:
         if text != streamed and text.startswith(streamed):
             yield text[len(streamed) :]
         return len(tokens), begins
-
-
-def conversation_with(
-    module: SamplingModule,
-    *,
-    writing: Writing = GREEDY,
-    seed: int | None = None,
-    key: str = "",
-    max_length: int = MAX_LENGTH,
-) -> Conversation:
-    """Return a conversation with a trained module, by its guidance, sampler and denoiser.
-
-    Args:
-        module: The module.
-        writing: How the tokens of text are chosen.
-        seed: Seed of noise and text; None for the module's.
-        key: Name of the conversation.
-        max_length: Positions that fit into it.
-
-    Raises:
-        UserError: If its model is not a :class:`pretzel.model.Pretzel`.
-    """
-    return Conversation(
-        require_pretzel(module.pretzel),
-        guidance=module.guidance,
-        sampler=module.sampler,
-        denoiser=module.denoiser,
-        writing=writing,
-        seed=module.seed if seed is None else seed,
-        key=key,
-        max_length=max_length,
-    )

@@ -224,13 +224,20 @@ class SamplingModule(Protocol):
 
 
 def conversations_with(
-    module: SamplingModule, keys: Sequence[str], *, max_length: int = MAX_LENGTH
+    module: SamplingModule,
+    keys: Sequence[str],
+    *,
+    writing: Writing = GREEDY,
+    seed: int | None = None,
+    max_length: int = MAX_LENGTH,
 ) -> ConversationBatch:
-    """Return conversations with a trained module, by its guidance, sampler, denoiser and seed.
+    """Return conversations with a trained module, by its guidance, sampler and denoiser.
 
     Args:
         module: The module.
         keys: Names of the conversations.
+        writing: How the tokens of text are chosen.
+        seed: Seed of noise and text; None for the module's.
         max_length: Positions that fit into each.
 
     Raises:
@@ -242,7 +249,8 @@ def conversations_with(
         guidance=module.guidance,
         sampler=module.sampler,
         denoiser=module.denoiser,
-        seed=module.seed,
+        writing=writing,
+        seed=module.seed if seed is None else seed,
         max_length=max_length,
     )
 

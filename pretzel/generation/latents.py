@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pretzel.errors import UserError
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.generation.deep_inversion import generate_u
 from pretzel.generation.state import GenerationState
@@ -11,7 +10,6 @@ from pretzel.model import Pretzel
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler, Sequential, Work
 from pretzel.sampling.stack import Sampled, invert_stack
-from pretzel.sequence.document import Document, Text
 from pretzel.tarflow import TarFlow
 from pretzel.typing import Float, Int, Tensor
 
@@ -53,43 +51,23 @@ def generate_latents(
     return ImageLatents(u=deep.x, x=shallow.x, work=(*deep.work, *shallow.work))
 
 
-def prompt_document(prompt: str, *, dropped: bool = False) -> Document:
-    """Return the document of a prompt; ``dropped`` for the null context of guidance."""
-    text = Text(content=prompt, role="dropped" if dropped else "context")
-    return Document(key=prompt, segments=(text,))
-
-
-def state_behind(model: Pretzel, documents: Sequence[Document]) -> GenerationState:
-    """Return a state that has read prompts, long enough for one image behind each.
-
-    Args:
-        model: The model.
-        documents: Text alone.
-
-    Raises:
-        UserError: If a document holds an image.
-    """
-    texts = []
-    for document in documents:
-        if document.num_images:
-            raise UserError(f"prompt {document.key!r} must be text alone, got one with an image")
-        texts.append([segment for segment in document.segments if isinstance(segment, Text)])
-    ids = model.packer.token_ids
-    width = max(sum(len(ids(text)) + (text.role == "target") for text in row) for row in texts)
-    state = GenerationState(model, len(documents), width + 1 + model.latent.num_positions)
-    state.read(texts)
+def state_behind(model: Pretzel, prompts: Sequence[str]) -> GenerationState:
+    """Return a state that has read a prompt in each row, long enough for one image behind it."""
+    longest = max(len(model.vlm.encode_text(prompt)) for prompt in prompts)
+    state = GenerationState(model, len(prompts), longest + 1 + model.latent.num_positions)
+    state.read_text(prompts)
     return state
 
 
 def sample_u(
     model: Pretzel,
-    documents: Sequence[Document],
+    prompts: Sequence[str],
     z: Float[Tensor, "b n d"],
     guidance: Guidance,
     sampler: Sampler | None = None,
 ) -> Sampled:
     """Sample u of one image behind each prompt; arguments and errors as :func:`generate_u`."""
-    return generate_u(state_behind(model, documents), z, guidance, sampler)
+    return generate_u(state_behind(model, prompts), z, guidance, sampler)
 
 
 def sample_latents(
@@ -118,6 +96,6 @@ def sample_latents(
             guidance=guidance,
         )
     assert isinstance(model, Pretzel)
-    deep = sample_u(model, [prompt_document(prompt) for prompt in prompts], z, guidance, sampler)
+    deep = sample_u(model, prompts, z, guidance, sampler)
     shallow = invert_stack(model.shallow, deep.x, sampler, first=1)
     return Sampled(x=shallow.x, work=(*deep.work, *shallow.work))

@@ -71,11 +71,6 @@ class Writing:
         last = (probabilities > 0).sum(dim=-1, keepdim=True) - 1
         return tokens.gather(-1, torch.minimum(place, last))[:, 0]
 
-    def nucleus(self, logits: Float[Tensor, "b v"]) -> Bool[Tensor, "b v"]:
-        """Return which tokens can be drawn."""
-        probabilities, tokens = self._sorted(logits)
-        return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, tokens, probabilities > 0)
-
     def _sorted(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities, the largest first, 0 outside the nucleus, and their tokens."""
         ordered, tokens = logits.sort(dim=-1, descending=True, stable=True)

@@ -1,6 +1,5 @@
 """The laws of cached generation: the same numbers as without caches, nothing computed twice."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 
@@ -8,15 +7,14 @@ import torch
 
 from pretzel.generation.answers import answer
 from pretzel.generation.deep_inversion import generate_u
-from pretzel.generation.latents import prompt_document, sample_u, state_behind
+from pretzel.generation.latents import sample_u, state_behind
 from pretzel.generation.state import GenerationState
 from pretzel.interleave.base import StreamInputs
 from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.samplers import Jacobi, Sequential
-from pretzel.sequence.document import Document, Image, Text
-from pretzel.sequence.packed_batch import PackedBatch
+from pretzel.sequence.document import Document, Image, Text, caption_document
 from pretzel.testing.conversations import (
     Counts,
     begins_of_image,
@@ -29,20 +27,20 @@ from pretzel.testing.deviation import Deviation, require, within, worst_of
 from pretzel.testing.law_case import FP64, Case
 from pretzel.testing.models import latents, parameters_of_u
 from pretzel.testing.tiny_model import PROMPTS
-from pretzel.typing import Float, Int, Tensor
+from pretzel.typing import Float, Tensor
 
 QUESTIONS = ("what color is the shape?", "is it?", "is a very small triangle present?", "why?")
 
 
-def with_image(documents: Sequence[Document]) -> list[Document]:
-    """Return documents with an image at their end."""
-    return [Document(key=d.key, segments=(*d.segments, Image())) for d in documents]
+def captions(*, dropped: bool = False) -> list[Document]:
+    """Return the prompts, each with an image behind; ``dropped`` for the null context."""
+    return [caption_document(prompt, dropped=dropped) for prompt in PROMPTS]
 
 
 def chunks_equal_the_whole(case: Case[Pretzel]) -> Deviation:
     """Text at once, then the image position by position with caches, gives other states."""
     model = case.build()
-    documents = with_image([prompt_document(prompt) for prompt in PROMPTS])
+    documents = captions()
     viewed = [model.interleaving.view(document) for document in documents]
     packed = model.packer(viewed, pad="left")
     u = latents(model, len(documents), key="u")
@@ -69,10 +67,10 @@ def chunks_equal_the_whole(case: Case[Pretzel]) -> Deviation:
     expected = whole.deep[:, :length]
     results = [within(deep[valid], expected[valid], FP64, "states of the deep stream")]
     if whole.text is not None:
-        found = [i for i, chunk in enumerate(chunks) if chunk.text is not None]
-        columns = [column for i in found for column in range(edges[i], edges[i + 1])]
+        with_text = [i for i, chunk in enumerate(chunks) if chunk.text is not None]
+        columns = [column for i in with_text for column in range(edges[i], edges[i + 1])]
         valid = valid[:, columns]
-        text = torch.cat([chunks[i].text for i in found], dim=1)
+        text = torch.cat([chunks[i].text for i in with_text], dim=1)
         expected = whole.text[:, columns]
         results.append(within(text[valid], expected[valid], FP64, "states for text"))
     return worst_of(results)
@@ -81,13 +79,12 @@ def chunks_equal_the_whole(case: Case[Pretzel]) -> Deviation:
 def samples_map_back_to_their_noise(case: Case[Pretzel]) -> Deviation:
     """A sampled u does not map back to its noise in one uncached pass."""
     model = case.build()
-    prompts = [prompt_document(prompt) for prompt in PROMPTS]
-    z = latents(model, len(prompts), key="z")
+    z = latents(model, len(PROMPTS), key="z")
     with torch.no_grad():
-        u = sample_u(model, prompts, z, NoGuidance()).x
-        params = parameters_of_u(model, with_image(prompts), u)
-        found, _ = model.deep.transform.forward(u, params)
-    return within(found, z, FP64, "z of samples")
+        u = sample_u(model, PROMPTS, z, NoGuidance()).x
+        params = parameters_of_u(model, captions(), u)
+        mapped_back, _ = model.deep.transform.forward(u, params)
+    return within(mapped_back, z, FP64, "z of samples")
 
 
 def guided_samples_mix_uncached_branches(case: Case[Pretzel]) -> Deviation:
@@ -96,14 +93,12 @@ def guided_samples_mix_uncached_branches(case: Case[Pretzel]) -> Deviation:
     transform = model.deep.transform
     if not (model.interleaving.reads_text and transform.is_affine):
         return Deviation(what="not guided", error=0.0, tolerance=0.0)
-    prompts = [prompt_document(prompt) for prompt in PROMPTS]
-    nulls = [prompt_document(prompt, dropped=True) for prompt in PROMPTS]
-    z, guidance = latents(model, len(prompts), key="z"), GaussianMixing(weight=1.5)
+    z, guidance = latents(model, len(PROMPTS), key="z"), GaussianMixing(weight=1.5)
     with torch.no_grad():
-        u = sample_u(model, prompts, z, guidance).x
+        u = sample_u(model, PROMPTS, z, guidance).x
         branches = []
-        for rows in (prompts, nulls):
-            params = parameters_of_u(model, with_image(rows), u)
+        for dropped in (False, True):
+            params = parameters_of_u(model, captions(dropped=dropped), u)
             mu, sigma = transform.location_and_scale(params)
             branches.append(Gaussian(mu=mu, sigma=sigma))
         mixed = guidance.mix(branches[0], branches[1], 1.5)
@@ -113,26 +108,24 @@ def guided_samples_mix_uncached_branches(case: Case[Pretzel]) -> Deviation:
 def rows_generate_independently(case: Case[Pretzel]) -> Deviation:
     """A prompt's sample depends on the other prompts of its batch, or on their lengths."""
     model = case.build()
-    prompts = [prompt_document(prompt) for prompt in PROMPTS]
-    z = latents(model, len(prompts), key="z")
+    z = latents(model, len(PROMPTS), key="z")
     with torch.no_grad():
-        together = sample_u(model, prompts, z, NoGuidance()).x
-        alone = [sample_u(model, [p], z[i : i + 1], NoGuidance()).x for i, p in enumerate(prompts)]
+        together = sample_u(model, PROMPTS, z, NoGuidance()).x
+        alone = [sample_u(model, [p], z[i : i + 1], NoGuidance()).x for i, p in enumerate(PROMPTS)]
     return within(torch.cat(alone), together, FP64, "samples of single prompts")
 
 
 def parallel_decoding_equals_sequential(case: Case[Pretzel]) -> Deviation:
     """Block-Jacobi through both streams gives other samples."""
     model = case.build()
-    prompts = [prompt_document(prompt) for prompt in PROMPTS]
     guided = model.reads_text and model.deep.transform.is_affine
     guidance: Guidance = GaussianMixing(weight=1.5) if guided else NoGuidance()
-    z = latents(model, len(prompts), key="z")
+    z = latents(model, len(PROMPTS), key="z")
     with torch.no_grad():
-        expected = sample_u(model, prompts, z, guidance)
+        expected = sample_u(model, PROMPTS, z, guidance)
         jacobi = Jacobi(block_size=2, tolerance=0.0)
-        found = sample_u(model, prompts, z, guidance, jacobi)
-    return within(found.x, expected.x, FP64, "u by block-Jacobi")
+        parallel = sample_u(model, PROMPTS, z, guidance, jacobi)
+    return within(parallel.x, expected.x, FP64, "u by block-Jacobi")
 
 
 def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:
@@ -141,15 +134,14 @@ def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:
     By block-Jacobi it runs provisionally too, as often as is reported, and that leaves the caches.
     """
     model = case.build()
-    prompts = [prompt_document(prompt) for prompt in PROMPTS]
-    z = latents(model, len(prompts), key="z")
+    z = latents(model, len(PROMPTS), key="z")
     n = model.latent.num_positions
-    viewed = [model.interleaving.view(document) for document in with_image(prompts)]
+    viewed = [model.interleaving.view(document) for document in captions()]
     whole = [Document(key="", segments=document.segments[:-1]) for document in viewed]
     width = model.packer(whole, open_image=True).tokens.shape[1]
     once = {Sequential(): n, Jacobi(block_size=2, tolerance=0.0): -(-n // 2)}
     for guidance, sampler in product((NoGuidance(), guidance_for(model)), once):
-        state = state_behind(model, prompts)
+        state = state_behind(model, PROMPTS)
         with torch.no_grad(), counted(model) as counts:
             (work,) = generate_u(state, z, guidance, sampler).work
         committing = work.evaluations - work.provisional
@@ -207,15 +199,15 @@ def _require_counts(
         in_vlm = {columns - (0 if reads_along else lags)}
         run -= counts.taken_back if reads_along else 0
         assert caches.vlm is not None
-        held = caches.vlm.length
-        require(held in in_vlm, f"the VLM's cache holds {held} positions, not {sorted(in_vlm)}")
+        cached = caches.vlm.length
+        require(cached in in_vlm, f"the VLM's cache holds {cached} positions, not {sorted(in_vlm)}")
     require(run in in_vlm, f"the VLM ran over {run} positions, not {sorted(in_vlm)}")
     if counts.deep == 0 and run == columns:
         return  # the flow's weights are in the VLM's layers: there is but one stream
     run = counts.deep - counts.taken_back
     require(run == columns, f"the deep stream ran over {run} positions, not {columns}")
-    held = caches.deep.length
-    require(held == columns, f"the deep cache holds {held} positions, not {columns}")
+    cached = caches.deep.length
+    require(cached == columns, f"the deep cache holds {cached} positions, not {columns}")
 
 
 def conversations_equal_recomputation(case: Case[Pretzel]) -> Deviation:
@@ -230,13 +222,13 @@ def conversations_equal_recomputation(case: Case[Pretzel]) -> Deviation:
     packed, whole = recomputed(model, recorded)
     for row in range(rows):
         valid = recorded.state.valid[row, :columns]
-        found, length = deep[row][valid][None], int(valid.sum())
+        cached, length = deep[row][valid][None], int(valid.sum())
         expected = whole.deep[row : row + 1, :length]
-        results.append(within(found, expected, FP64, "states of the deep stream"))
+        results.append(within(cached, expected, FP64, "states of the deep stream"))
         before = packed.is_image[row : row + 1, 1:]
         for name, one, other in zip(
             ("mu", "sigma"),
-            _moments(model, found[:, :-1][before[:, : length - 1]]),
+            _moments(model, cached[:, :-1][before[:, : length - 1]]),
             _moments(model, expected[:, :-1][before[:, : length - 1]]),
             strict=True,
         ):
@@ -279,11 +271,11 @@ def null_branches_equal_recomputation(case: Case[Pretzel]) -> Deviation:
     )
     results = []
     for image in range(images):
-        found = torch.cat(guided[image * (1 + n) : (image + 1) * (1 + n)], dim=1)
+        null = torch.cat(guided[image * (1 + n) : (image + 1) * (1 + n)], dim=1)
         packed, whole = recomputed(model, recorded, null_of=image)
         for row, begin in enumerate(begins_of_image(packed, n, image)):
             expected = whole.deep[row, begin : begin + 1 + n]
-            results.append(within(found[row], expected, FP64, "states of the null branch"))
+            results.append(within(null[row], expected, FP64, "states of the null branch"))
             u = recorded.images[image].u[row]
             for chunk in range(n):
                 number = [i for i, o in enumerate(recorded.outputs) if len(o.deep) > rows]
@@ -299,9 +291,9 @@ def conversations_of_rows_are_independent(case: Case[Pretzel]) -> Deviation:
     results, row = [], 2  # the one with the most padding
     alone = converse(model, rows=(row,))
     for part, one in zip(together.parts, alone.parts, strict=True):
-        found = None if one is None else one[0]
+        own = None if one is None else one[0]
         expected = None if part is None else part[row]
-        require(found == expected, f"row {row} alone is {found}, with others {expected}")
+        require(own == expected, f"row {row} alone is {own}, with others {expected}")
     for images, one_image in zip(together.images, alone.images, strict=True):
         results.append(within(one_image.u[0], images.u[row], FP64, "u of a row alone"))
         results.append(within(one_image.x[0], images.x[row], FP64, "x of a row alone"))
@@ -324,14 +316,14 @@ def answers_equal_uncached_ones(case: Case[Pretzel]) -> Deviation:
         return Deviation(what="no image-to-text", error=0.0, tolerance=0.0)
     x = latents(model, 2)
     of_question = torch.tensor([1, 0, 1, 0])
-    found = answer(model, x, of_question, QUESTIONS, max_tokens=6)
+    cached = answer(model, x, of_question, QUESTIONS, max_tokens=6)
     with torch.no_grad():
         u = model.shallow(x).z
         expected = [
             _answer_uncached(model, u[i : i + 1], x[i : i + 1], question, 6)
             for i, question in zip(of_question.tolist(), QUESTIONS, strict=True)
         ]
-    require(found == expected, f"cached answers {found}, uncached {expected}")
+    require(cached == expected, f"cached answers {cached}, uncached {expected}")
     return Deviation(what="cached answers = uncached", error=0.0, tolerance=0.0)
 
 
@@ -342,35 +334,21 @@ def _answer_uncached(
     question: str,
     max_tokens: int,
 ) -> str:
-    packed = model.packer([Document(key="", segments=(Image(), Text(content=question)))])
-    generated: list[int] = []
-    while len(generated) < max_tokens:
+    special = model.vlm.special
+    ruled_out = {special.pad, special.begin_of_image, special.end_of_image} - {special.end_of_text}
+    tokens: tuple[int, ...] = ()
+    while len(tokens) < max_tokens:
+        texts = (Text(content=question), Text(content="", tokens=tokens))
+        packed = model.packer([Document(key="", segments=(Image(), *texts))])
         inputs = stream_inputs(packed, u, model.vision_features(u, x))
         outputs = model.interleaving(inputs, model.vlm, model.deep)
         logits = model.interleaving.logits(outputs.text[:, -1], model.vlm)
-        special = model.vlm.special
-        for unspoken in {special.pad, special.begin_of_image, special.end_of_image}:
-            if unspoken != special.end_of_text:
-                logits[:, unspoken] = -torch.inf
-        token = logits.argmax(dim=-1)
-        if int(token) == model.vlm.special.end_of_text:
+        logits[:, sorted(ruled_out)] = -torch.inf
+        token = int(logits.argmax(dim=-1))
+        if token == special.end_of_text:
             break
-        generated.append(int(token))
-        packed = _append(packed, token)
-    return model.vlm.decode_text(generated)
-
-
-def _append(packed: PackedBatch, token: Int[Tensor, " b"]) -> PackedBatch:
-    place = packed.positions[:, -1:].clone()
-    place[..., 0] += 1
-    return PackedBatch(
-        tokens=torch.cat([packed.tokens, token[:, None]], dim=1),
-        is_image=torch.cat([packed.is_image, torch.zeros(1, 1, dtype=torch.bool)], dim=1),
-        is_valid=torch.cat([packed.is_valid, torch.ones(1, 1, dtype=torch.bool)], dim=1),
-        index=torch.cat([packed.index, packed.index[:, -1:] + 1], dim=1),
-        positions=torch.cat([packed.positions, place], dim=1),
-        targets=torch.cat([packed.targets, packed.targets[:, -1:]], dim=1),
-    )
+        tokens = (*tokens, token)
+    return model.vlm.decode_text(tokens)
 
 
 def _cut(inputs: StreamInputs, start: int, end: int, *, with_vision: bool = False) -> StreamInputs:

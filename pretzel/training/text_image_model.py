@@ -10,9 +10,9 @@ from PIL.Image import Image as Picture
 
 from pretzel.errors import UserError
 from pretzel.flow.generative_model import GenerativeModel
-from pretzel.generation.answers import answer
-from pretzel.generation.conversation import Conversation, conversation_with
-from pretzel.generation.conversation_batch import require_pretzel
+from pretzel.generation.answers import answer_by_key
+from pretzel.generation.conversation import Conversation
+from pretzel.generation.conversation_batch import conversations_with, require_pretzel
 from pretzel.generation.images import sample_images
 from pretzel.generation.pictures import pictures
 from pretzel.latent.image_input import ImageInput, as_pixels
@@ -178,13 +178,15 @@ class TextImageModel:
         keys = [_content(pixels) for pixels in images]
         answers: list[str] = []
         for batch in _batches(list(zip(keys, images, questions, strict=True)), batch_size):
-            unique = {key: pixels for key, pixels, _ in batch}
-            rows = {key: row for row, key in enumerate(unique)}
-            with torch.inference_mode():
-                noise = model.sample_noise(list(unique), self.module.seed, "evaluation")
-                x = model.encode(torch.stack(list(unique.values())), noise)
-                of_question = torch.tensor([rows[key] for key, _, _ in batch], device=x.device)
-                answers += answer(model, x, of_question, [q for *_, q in batch], max_tokens)
+            names, pixels, asked = (list(column) for column in zip(*batch, strict=True))
+            answers += answer_by_key(
+                model,
+                torch.stack(pixels),
+                asked,
+                names,
+                seed=self.module.seed,
+                max_tokens=max_tokens,
+            )
         return answers[0] if _is_one(image) and isinstance(question, str) else answers
 
     def log_prob(
@@ -272,7 +274,7 @@ class TextImageModel:
             UserError: If the model is a flow by itself.
         """
         self.module.check_denoiser()
-        return conversation_with(self.module, seed=seed, key=key)
+        return Conversation(conversations_with(self.module, [key], seed=seed))
 
     def _seed(self, seed: int | None) -> int:
         return self.module.seed if seed is None else seed

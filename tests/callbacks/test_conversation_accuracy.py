@@ -17,7 +17,8 @@ from callbacks import ConversationAccuracy
 from callbacks.easy_vqa.conversation_accuracy import JudgedTurn, turn_values
 from callbacks.easy_vqa.judged_images import begin_conversations
 from pretzel.errors import UserError
-from pretzel.generation.conversation import conversation_with
+from pretzel.generation.conversation import Conversation
+from pretzel.generation.conversation_batch import conversations_with
 from pretzel.generation.pictures import pictures
 from pretzel.interleave import Stacked, TextPrefix
 from pretzel.interleave.tiled import Tiled
@@ -90,7 +91,7 @@ def test_nothing_that_should_not_be_copied_has_no_value() -> None:
 )
 def test_batches_equal_conversations_one_by_one(interleaving) -> None:
     module = perturbed(interleaving, denoiser=ScoreDenoiser())
-    batch = begin_conversations(module, TOLD, KEYS, ASKED, max_tokens=3)
+    batch = begin_conversations(module, TOLD, KEYS)
     turns = []
     for t in range(len(TOLD[0])):
         batch.say([captions[t] for captions in TOLD])
@@ -100,7 +101,7 @@ def test_batches_equal_conversations_one_by_one(interleaving) -> None:
             answers.append(batch.answer(max_tokens=3))
         turns.append((pixels, answers))
     for i, (key, captions) in enumerate(zip(KEYS, TOLD, strict=True)):
-        talk = conversation_with(module, key=key, max_length=128)
+        talk = Conversation(conversations_with(module, [key], max_length=128))
         for t, caption in enumerate(captions):
             talk.say(caption)
             pixels, answers = turns[t]

@@ -1,4 +1,4 @@
-"""Questions about images that the model has just drawn, in the sequence it drew them in."""
+"""Questions about images that the model has just generated, in the sequence of the images."""
 
 import json
 from collections import defaultdict
@@ -19,17 +19,17 @@ from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
 
 from callbacks import OwnImages
 from callbacks.easy_vqa.judge import COLOURS, SHAPES, read_caption
-from callbacks.easy_vqa.judged_images import QUESTIONS
+from callbacks.easy_vqa.judged_images import QUESTIONS, begin_conversations
 from callbacks.easy_vqa.own_images import (
     QuestionAboutImage,
     agreements,
+    answers_apart,
     contradiction,
-    generate_and_ask,
-    read_and_ask,
 )
 from datamodules import EasyVQA
 from pretzel.errors import UserError
-from pretzel.generation.conversation import conversation_with
+from pretzel.generation.conversation import Conversation
+from pretzel.generation.conversation_batch import conversations_with
 from pretzel.generation.pictures import pictures
 from pretzel.interleave import Stacked, TextPrefix
 from pretzel.interleave.tiled import Tiled
@@ -52,6 +52,20 @@ def small(samples: list[Known]) -> KnownData:
             replace(s, image=interpolate(s.image[None], (8, 8), mode="area")[0]) for s in samples
         ]
     )
+
+
+def generated(module: PretzelModule):
+    """Return conversations behind a caption and its image, and the images."""
+    conversations = behind(module, CAPTIONS)
+    noise = module.pretzel.sample_noise(KEYS, module.seed, "draw")
+    return conversations, conversations.generate(noise)
+
+
+def behind(module: PretzelModule, captions: list[str]):
+    """Return conversations behind captions."""
+    conversations = begin_conversations(module, [[caption] for caption in captions], KEYS)
+    conversations.say(captions)
+    return conversations
 
 
 def results(
@@ -168,10 +182,11 @@ def test_known_images_and_known_answers_give_known_numbers(tmp_path: Path) -> No
 )
 def test_batches_equal_conversations_one_by_one(interleaving) -> None:
     module = perturbed(interleaving, denoiser=ScoreDenoiser())
-    _, pixels, answers = generate_and_ask(module, CAPTIONS, KEYS, ASKED)
+    conversations, pixels = generated(module)
+    answers = answers_apart(conversations, ASKED)
     torch.testing.assert_close(pixels, module.generate(CAPTIONS, KEYS, seed=module.seed))
     for i, caption in enumerate(CAPTIONS):
-        talk = conversation_with(module, key=KEYS[i][0], max_length=64)
+        talk = Conversation(conversations_with(module, [KEYS[i][0]], max_length=64))
         talk.say(caption)
         assert talk.generate().tobytes() == pictures(pixels[i : i + 1])[0].tobytes()
         for question, answer in zip(ASKED, answers[i], strict=True):
@@ -186,9 +201,13 @@ def test_the_sequence_is_the_packed_document_of_caption_image_question(given) ->
     """The first token is the likeliest one where the whole document is run at once."""
     module = perturbed()
     model = module.pretzel
-    drawn, _, answers = generate_and_ask(module, CAPTIONS, KEYS, ASKED, max_tokens=1)
+    conversations, _ = generated(module)
+    (latents,) = conversations.latents
+    answers = answers_apart(conversations, ASKED, max_tokens=1)
     if given is not CAPTIONS:
-        answers = read_and_ask(module, given, drawn, ASKED, max_tokens=1)
+        others = behind(module, given)
+        others.show_latents(latents)
+        answers = answers_apart(others, ASKED, max_tokens=1)
     states = []
     model.interleaving.register_forward_hook(lambda part, args, out: states.append((args[0], out)))
     for i, question in enumerate(ASKED):
@@ -206,7 +225,7 @@ def test_the_sequence_is_the_packed_document_of_caption_image_question(given) ->
         ]
         states.clear()
         with torch.no_grad():
-            model.score(documents, drawn.x.clone())
+            model.score(documents, latents.x.clone())
         ends = model.pack(documents).targets == model.vlm.special.end_of_text
         assert ends.sum() == 3
         logits = model.interleaving.logits(states[0][1].text[ends], model.vlm)
@@ -228,9 +247,12 @@ def test_a_drawing_is_made_once_and_read_once_whatever_is_asked(monkeypatch) -> 
     )
     monkeypatch.setattr(model, "encode", None)
     monkeypatch.setattr(model.shallow, "forward", None)
-    drawn, _, _ = generate_and_ask(module, CAPTIONS, KEYS, ASKED)
+    conversations, _ = generated(module)
+    answers_apart(conversations, ASKED)
     assert sum(counted) == 3 * model.latent.num_positions
-    read_and_ask(module, CAPTIONS, drawn, ASKED)
+    again = behind(module, CAPTIONS)
+    again.show_latents(conversations.latents[0])
+    answers_apart(again, ASKED)
     assert sum(counted) == 2 * 3 * model.latent.num_positions
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
-from pretzel.generation.latents import prompt_document, sample_u
+from pretzel.generation.latents import sample_u
 from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.routed import Route, own_copy, routable, routed
 from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing
@@ -141,4 +141,4 @@ def test_tempering_attention_that_there_is_not_is_refused():
     z = latents(model, 1)
     guidance = AttentionTemperature(GaussianMixing(weight=1.0), temperature=0.5)
     with pytest.raises(UserError, match="attention of its own"):
-        sample_u(model, [prompt_document("a")], z, guidance)
+        sample_u(model, ["a"], z, guidance)

@@ -15,7 +15,7 @@ from importing import (
     written,
 )
 
-from pretzel.generation.images import sample_latents
+from pretzel.generation.latents import sample_latents
 from pretzel.interop.starflow import StarflowOptions, read_starflow
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.sampling.samplers import Sequential

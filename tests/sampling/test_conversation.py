@@ -7,7 +7,8 @@ from PIL import Image
 
 from pretzel.errors import UserError
 from pretzel.generation.answers import answer
-from pretzel.generation.conversation import Conversation, conversation_with
+from pretzel.generation.conversation import Conversation
+from pretzel.generation.conversation_batch import ConversationBatch, conversations_with
 from pretzel.generation.images import sample_images
 from pretzel.generation.state import GenerationState
 from pretzel.generation.writing import Writing
@@ -23,6 +24,10 @@ from pretzel.testing import Case, tiny_pretzel
 
 RED = "a red circle"
 RANDOM = Writing(temperature=2.0)
+
+
+def begun(model, key="", **settings):
+    return Conversation(ConversationBatch(model, [key], **settings))
 
 
 def built(interleaving=Stacked):
@@ -41,7 +46,7 @@ def as_array(shown):
 @pytest.mark.parametrize("denoiser", [NoDenoiser(), ScoreDenoiser()])
 def test_the_first_image_is_that_of_the_prompt(denoiser):
     model, guidance = built(), GaussianMixing(weight=1.0)
-    conversation = Conversation(model, guidance=guidance, denoiser=denoiser, key=RED, seed=3)
+    conversation = begun(model, guidance=guidance, denoiser=denoiser, key=RED, seed=3)
     conversation.say(RED)
     z = model.sample_noise([f"{RED}#0"], 3, "draw")
     expected = sample_images(model, [RED], z, guidance, denoiser, Sequential())
@@ -52,7 +57,7 @@ def test_the_first_image_is_that_of_the_prompt(denoiser):
 
 def test_answers_are_those_to_questions_about_the_image():
     model = built()
-    conversation = Conversation(model, key="k")
+    conversation = begun(model, key="k")
     conversation.show(picture())
     conversation.say("what shape is it?")
     x = model.encode(
@@ -66,7 +71,7 @@ def test_a_conversation_goes_on_and_remembers():
     model = built()
 
     def talk(first):
-        conversation = Conversation(model, guidance=GaussianMixing(1.0), denoiser=ScoreDenoiser())
+        conversation = begun(model, guidance=GaussianMixing(1.0), denoiser=ScoreDenoiser())
         conversation.say(first)
         conversation.generate()
         conversation.say("what shape is it?")
@@ -83,7 +88,7 @@ def test_a_conversation_goes_on_and_remembers():
 
 
 def test_text_is_streamed_in_pieces_that_make_the_answer():
-    conversation = Conversation(built(), writing=RANDOM)
+    conversation = begun(built(), writing=RANDOM)
     conversation.say("what is it?")
     stream = conversation.stream(8)
     pieces = [next(stream)]
@@ -94,7 +99,7 @@ def test_text_is_streamed_in_pieces_that_make_the_answer():
 
 
 def test_an_answer_that_is_not_read_to_its_end_is_ended_there():
-    conversation = Conversation(built(), writing=RANDOM)
+    conversation = begun(built(), writing=RANDOM)
     conversation.say("what is it?")
     stream = conversation.stream(8)
     first = next(stream)
@@ -109,7 +114,7 @@ def test_an_answer_that_is_not_read_to_its_end_is_ended_there():
 
 def test_forks_read_nothing_again_and_do_not_meet():
     model = built()
-    conversation = Conversation(model)
+    conversation = begun(model)
     conversation.show(picture())
     ran = []
     hook = model.vlm.register_forward_pre_hook(lambda _, args: ran.append(int(args[1].min())))
@@ -120,7 +125,7 @@ def test_forks_read_nothing_again_and_do_not_meet():
         answers.append(fork.answer(3))
     hook.remove()
     assert min(ran) == model.latent.num_positions + 2  # behind the image
-    alone = Conversation(model)
+    alone = begun(model)
     alone.show(picture())
     alone.say("is it a circle?")
     assert alone.answer(3) == answers[1]
@@ -143,7 +148,7 @@ def begins_image_first(monkeypatch, model):
 def test_it_may_begin_images_itself(monkeypatch):
     model = built()
     begins_image_first(monkeypatch, model)
-    conversation = Conversation(model)
+    conversation = begun(model)
     conversation.say(RED)
     found = list(conversation.continue_freely(max_tokens=4, max_images=1))
     assert isinstance(found[0], Image.Image)
@@ -151,7 +156,7 @@ def test_it_may_begin_images_itself(monkeypatch):
     kinds = [turn.kind for turn in conversation.turns]
     assert kinds == ["say", "generate", "answer"]
     # the image is the one that is drawn when asked for: begin-of-image is read once
-    asked = Conversation(model)
+    asked = begun(model)
     asked.say(RED)
     assert np.array_equal(as_array(asked.generate()), as_array(found[0]))
 
@@ -159,15 +164,15 @@ def test_it_may_begin_images_itself(monkeypatch):
 def test_what_cannot_be_done_is_said():
     model = built()
     with pytest.raises(UserError, match="text must follow a text or an image"):
-        Conversation(model).answer()
-    prefix = Conversation(built(TextPrefix))
+        begun(model).answer()
+    prefix = begun(built(TextPrefix))
     prefix.say(RED)
     prefix.generate()
     with pytest.raises(UserError, match="answers questions, got TextPrefix"):
         prefix.answer()
     with pytest.raises(UserError, match="TextPrefix models no image behind an image"):
         prefix.generate()
-    short = Conversation(model, max_length=6)
+    short = begun(model, max_length=6)
     short.say(RED)
     with pytest.raises(UserError, match="must fit into max_length of its caches, 6 positions"):
         short.generate()
@@ -179,7 +184,7 @@ def test_a_flow_by_itself_does_not_converse():
         guidance, sampler, denoiser, seed = NoGuidance(), Sequential(), NoDenoiser(), 0
 
     with pytest.raises(UserError, match=r"must be a model of text and images .* got TarFlow"):
-        conversation_with(Module())
+        conversations_with(Module(), [""])
 
 
 def test_the_density_of_a_drawing_is_behind_the_tokens_that_were_written():
@@ -198,7 +203,7 @@ def test_the_density_of_a_drawing_is_behind_the_tokens_that_were_written():
             return x
 
     found = []
-    conversation = Conversation(model, writing=Scripted(), denoiser=Asks())
+    conversation = begun(model, writing=Scripted(), denoiser=Asks())
     conversation.say(RED)
     assert vlm.encode_text(conversation.answer()) != words  # what is read again is another text
     conversation.generate()

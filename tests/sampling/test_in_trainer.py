@@ -46,7 +46,7 @@ def test_the_schedule_that_was_found_is_saved_with_the_run(validated, tmp_path):
     module, trainer, _ = validated
     record = json.loads((tmp_path / "sampling.json").read_text())
     assert record == module.sampling_record
-    assert record["sampler"]["class_path"] == "pretzel.sampling.GaussSeidelJacobi"
+    assert record["sampler"]["class_path"] == "pretzel.sampling.samplers.GaussSeidelJacobi"
     assert record["guidance"]["init_args"] == {"weight": 1.0, "annealed": False}
     assert set(record["state"]["schedule"]) == {"0", "1", "2"}  # deep, two shallow blocks
     assert all(count > 0 for count in record["evaluations_per_block"])
@@ -63,17 +63,17 @@ def test_the_schedule_that_was_found_is_saved_with_the_run(validated, tmp_path):
 def test_parts_are_described_as_a_configuration_names_them():
     guidance = AttentionTemperature(GaussianMixing(2.0, annealed=True), temperature=0.5)
     assert described(guidance) == {
-        "class_path": "pretzel.sampling.AttentionTemperature",
+        "class_path": "pretzel.sampling.guidance.AttentionTemperature",
         "init_args": {
             "guidance": {
-                "class_path": "pretzel.sampling.GaussianMixing",
+                "class_path": "pretzel.sampling.guidance.GaussianMixing",
                 "init_args": {"weight": 2.0, "annealed": True},
             },
             "temperature": 0.5,
             "keeps_context": False,
         },
     }
-    assert described(NoDenoiser()) == {"class_path": "pretzel.sampling.NoDenoiser"}
+    assert described(NoDenoiser()) == {"class_path": "pretzel.sampling.denoisers.NoDenoiser"}
     selective = described(SelectiveJacobi(Jacobi(block_size=4), num_sequential=2))
     assert selective["init_args"]["jacobi"]["init_args"]["block_size"] == 4
 

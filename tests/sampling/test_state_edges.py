@@ -9,6 +9,7 @@ from PIL import Image as Pictures
 from pretzel.errors import UserError
 from pretzel.generation.answers import answer
 from pretzel.generation.conversation import Conversation
+from pretzel.generation.conversation_batch import ConversationBatch
 from pretzel.generation.latents import generate_latents
 from pretzel.generation.state import GenerationState
 from pretzel.generation.writing import Writing, write_tokens
@@ -28,6 +29,10 @@ from pretzel.testing.models import latents
 
 RED = "a red circle"
 RANDOM = Writing(temperature=2.0)
+
+
+def begun(model, key="", **settings):
+    return Conversation(ConversationBatch(model, [key], **settings))
 
 
 def built(interleaving=Stacked, **sizes):
@@ -96,7 +101,7 @@ def test_text_before_an_image_that_the_model_begins_is_packed_as_it_was_committe
     special = model.vlm.special
     word = model.vlm.encode_text("red")
     steps = [[t] for t in [*word, special.begin_of_image, *word, special.end_of_text]]
-    conversation = Conversation(model, writing=scripted(steps), denoiser=ScoreDenoiser())
+    conversation = begun(model, writing=scripted(steps), denoiser=ScoreDenoiser())
     conversation.say(RED)
     found = list(conversation.continue_freely(max_tokens=20))
     assert sum(not isinstance(piece, str) for piece in found) == 1
@@ -111,13 +116,13 @@ def test_text_before_an_image_that_the_model_begins_is_packed_as_it_was_committe
 def test_what_is_said_instead_of_a_begun_image_follows_the_text():
     model = built()
     begin = model.vlm.special.begin_of_image
-    conversation = Conversation(model, writing=scripted([[begin]]))
+    conversation = begun(model, writing=scripted([[begin]]))
     conversation.say(RED)
     for _ in conversation._stream(1, may_begin_image=True):
         pass
     conversation.say("why?")
     picture = conversation.generate()
-    plain = Conversation(model)
+    plain = begun(model)
     plain.say(RED)
     plain.say("why?")
     assert picture.tobytes() == plain.generate().tobytes()
@@ -129,7 +134,7 @@ def test_what_is_said_instead_of_a_begun_image_follows_the_text():
 @pytest.mark.parametrize("interleaving", [Stacked, TextPrefix, Unconditional])
 def test_every_model_forks_before_and_behind_an_image(interleaving):
     model = built(interleaving)
-    conversation = Conversation(model)
+    conversation = begun(model)
     conversation.say(RED)
     fork = conversation.fork()
     picture = conversation.generate()
@@ -150,7 +155,7 @@ def test_a_prompt_that_is_read_with_its_image_cannot_be_flushed():
 def test_no_tokens_are_no_text():
     model = built()
     message = "max_tokens must be at least 1, got 0"
-    conversation = Conversation(model)
+    conversation = begun(model)
     conversation.say(RED)
     with pytest.raises(UserError, match=message):
         conversation.answer(max_tokens=0)
@@ -255,7 +260,7 @@ def test_a_conversation_whose_denoiser_is_interrupted_is_as_it_was(guidance, int
         def __call__(self, x, noise, log_prob):
             raise KeyboardInterrupt
 
-    conversations = [Conversation(model, guidance=guidance) for _ in range(2)]
+    conversations = [begun(model, guidance=guidance) for _ in range(2)]
     for conversation in conversations:
         conversation.say(RED)
         conversation.generate()
@@ -315,7 +320,7 @@ def test_a_text_that_is_being_written_is_ended_before_what_follows():
         lambda c: c.fork(),
     ):
         for going in (Conversation.stream, Conversation.continue_freely):
-            conversation = Conversation(model, writing=RANDOM)
+            conversation = begun(model, writing=RANDOM)
             conversation.say(RED)
             stream = going(conversation, 8)
             first = next(stream)

@@ -5,6 +5,7 @@ import torch
 
 from pretzel.errors import UserError
 from pretzel.generation.conversation import Conversation
+from pretzel.generation.conversation_batch import ConversationBatch
 from pretzel.generation.state import GenerationState
 from pretzel.generation.writing import write_tokens
 from pretzel.interleave import MixtureOfTransformers, Stacked
@@ -13,6 +14,10 @@ from pretzel.sequence.document import Text
 from pretzel.testing import Case, tiny_pretzel
 
 RED = "a red circle"
+
+
+def begun(model, key="", **settings):
+    return Conversation(ConversationBatch(model, [key], **settings))
 
 
 def built(interleaving=Stacked):
@@ -47,7 +52,7 @@ def test_a_text_longer_than_max_length_is_refused_and_leaves_the_state_as_it_was
 
 def test_a_conversation_goes_on_behind_a_text_that_was_too_long():
     model = built()
-    conversation, plain = (Conversation(model, max_length=12) for _ in range(2))
+    conversation, plain = (begun(model, max_length=12) for _ in range(2))
     for one in (conversation, plain):
         one.say(RED)
     with pytest.raises(UserError, match="must fit into max_length"):

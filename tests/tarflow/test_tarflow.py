@@ -17,7 +17,7 @@ from pretzel.flow import (
     Raster,
     ZeroShift,
 )
-from pretzel.generation.images import sample_latents
+from pretzel.generation.latents import sample_latents
 from pretzel.latent import Pixels
 from pretzel.sampling.denoisers import NoDenoiser
 from pretzel.sampling.guidance import GaussianMixing, LinearGuidance, NoGuidance

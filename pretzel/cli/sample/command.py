@@ -114,8 +114,8 @@ def _converse(options: argparse.Namespace, overrides: list[str], folder: Path) -
     )
 
     from pretzel.cli.sample.conversation_folder import follow_scripts, write_conversations
-    from pretzel.generation.conversation import conversation_with
-    from pretzel.generation.conversation_batch import require_pretzel
+    from pretzel.generation.conversation import Conversation
+    from pretzel.generation.conversation_batch import conversations_with, require_pretzel
     from pretzel.generation.writing import Writing
     from pretzel.training.loading import trained_model
     from pretzel.training.module import PretzelModule
@@ -145,7 +145,11 @@ def _converse(options: argparse.Namespace, overrides: list[str], folder: Path) -
     assert isinstance(module, PretzelModule)
     if any(step.kind in ("generate", "continue") for script in scripts for step in script):
         module.check_denoiser()
-    begin = conversation_with(module, writing=writing, seed=options.seed, max_length=max(lengths))
+    begin = Conversation(
+        conversations_with(
+            module, [""], writing=writing, seed=options.seed, max_length=max(lengths)
+        )
+    )
     conversations = follow_scripts(
         begin, scripts, max_tokens=max_tokens, echo=lambda text: print(text, end="", flush=True)
     )
