@@ -1,4 +1,4 @@
-"""``pretzel export RUN``: a run as others can use it: weights, configuration, figures, origin."""
+"""``pretzel export RUN``: a run for others: weights, configuration, metrics and origin."""
 
 import platform
 import shutil
@@ -17,7 +17,7 @@ from pretzel.files.atomic import write_json, write_text
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import Config
 
-_PLACES = ("logger", "default_root_dir")
+_PLACES = ("logger", "default_root_dir")  # in the configuration of the trainer
 
 
 def export(run: Path, out: Path) -> None:
@@ -50,7 +50,7 @@ def export(run: Path, out: Path) -> None:
 
 
 def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out: Path) -> None:
-    config = put(spec["config"], WEIGHTS, None)  # those of the run come in their place
+    config = put(spec["config"], WEIGHTS, None)  # the run's own weights come in their place
     cli = ParseOnlyCLI()
     model = cli.build_model("fit", cli.parse("fit", Config(values=config)))
     if not isinstance(model, Exports):
@@ -58,13 +58,13 @@ def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out:
             f"{folder.path}: {type(model).__name__} cannot be exported: it has no method "
             "export(path)"
         )
-    kept = torch.load(folder.path / "final.ckpt", map_location="cpu", weights_only=True)
-    model.on_load_checkpoint(kept)
-    model.load_state_dict(kept["state_dict"])
+    checkpoint = torch.load(folder.path / "final.ckpt", map_location="cpu", weights_only=True)
+    model.on_load_checkpoint(checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
     model.export(out / "weights.safetensors")
     trainer = {key: value for key, value in config["trainer"].items() if key not in _PLACES}
-    named = put(config | {"trainer": trainer}, WEIGHTS, "weights.safetensors")
-    write_text(out / "config.yaml", yaml.safe_dump(named, sort_keys=False))
+    config = put(config | {"trainer": trainer}, WEIGHTS, "weights.safetensors")
+    write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_json(out / "metrics.json", result["metrics"])
     fingerprint = spec.get("fingerprint", {})
     environment = {
@@ -82,10 +82,9 @@ def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out:
 
 def _copy_source(run: Path, modules: dict[str, str], out: Path) -> None:
     """Copy the code that ran, as far as the grid has kept it."""
-    grid = next((up for up in run.resolve().parents if (up / SNAPSHOTS).is_dir()), None)
-    for name, digest in modules.items() if grid is not None else ():
-        assert grid is not None, "there is something to copy from"
-        kept = grid / SNAPSHOTS / f"{digest}.py"
+    snapshots = [up / SNAPSHOTS for up in run.resolve().parents if (up / SNAPSHOTS).is_dir()][:1]
+    for name, digest in modules.items() if snapshots else ():
+        kept = snapshots[0] / f"{digest}.py"
         if kept.is_file():
             target = out / f"{name.replace('.', '/')}.py"
             target.parent.mkdir(parents=True, exist_ok=True)

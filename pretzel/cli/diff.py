@@ -6,7 +6,7 @@ from pretzel.cli.parser import Parser
 
 
 def diff(args: list[str]) -> int:
-    """Run ``pretzel diff``: what differs between two runs or arms.
+    """Run ``pretzel diff``: print what differs between two runs or arms.
 
     Args:
         args: Two folders, and options.
@@ -25,9 +25,9 @@ def diff(args: list[str]) -> int:
     for name in ("first", "second"):
         parser.add_argument(name, type=Path, help="runs/GRID/ARM or runs/GRID/ARM/seed0")
     parser.add_argument("--patch", action="store_true", help="show the source code that differs")
-    given = parser.parse_args(args)
+    options = parser.parse_args(args)
 
-    from pretzel.ablation.diff import diff as told
+    from pretzel.ablation.diff import diff as diff_runs
 
-    print(told(given.first, given.second, whole_patch=given.patch))
+    print(diff_runs(options.first, options.second, whole_patch=options.patch))
     return 0

@@ -24,11 +24,13 @@ def export(args: list[str]) -> int:
     )
     parser.add_argument("run", type=Path, help="the run's folder, such as runs/GRID/ARM/seed0")
     parser.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
-    given = parser.parse_args(args)
+    options = parser.parse_args(args)
 
-    from pretzel.ablation.export import export as write
+    from pretzel.ablation.export import export as write_export
 
-    write(given.run, given.out)
-    print(f"{given.out}: weights.safetensors, config.yaml, metrics.json, environment.json, source")
-    print(f"Use it:  pretzel test -c {given.out}/config.yaml")
+    write_export(options.run, options.out)
+    print(
+        f"{options.out}: weights.safetensors, config.yaml, metrics.json, environment.json, source"
+    )
+    print(f"Use it:  pretzel test -c {options.out}/config.yaml")
     return 0

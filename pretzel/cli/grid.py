@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pretzel.ablation.engines.options import add_engine_options, engine_of
 from pretzel.ablation.gridfile.grid import Grid
-from pretzel.cli.failing import add_failing_options
+from pretzel.cli.failure_options import add_failure_options
 from pretzel.cli.parser import Parser
 from pretzel.errors import UserError
 
@@ -69,7 +69,7 @@ def _parser() -> Parser:
     evaluate = command("evaluate", "measure trained cells by new metrics; trains nothing")
     for one in (run, rerun, evaluate):
         add_engine_options(one)
-        add_failing_options(one)
+        add_failure_options(one)
     status = command("status", "show what is done, running and failed")
     status.add_argument(
         "--watch", action="store_true", help="keep showing it until nothing is left or Ctrl-C"

@@ -1,18 +1,18 @@
-"""Options for what is done about cells that fail."""
+"""Options of commands that start runs, for those that fail."""
 
 import argparse
 
 
-def add_failing_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says what a failing cell means for itself and for the others."""
+def add_failure_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--retry``, ``--keep-going`` and ``--fail-fast``."""
     parser.add_argument(
         "--retry", type=_times, default=0, help="start a cell that fails again so often"
     )
-    failing = parser.add_mutually_exclusive_group()
-    failing.add_argument(
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument(
         "--keep-going", action="store_true", help="a cell that fails stops no other (default)"
     )
-    failing.add_argument(
+    others.add_argument(
         "--fail-fast", action="store_true", help="the first cell that fails stops the others"
     )
 
