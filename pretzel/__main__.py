@@ -16,6 +16,9 @@ usage: pretzel COMMAND [options]
 
 Train, sample and ablate unified text-image models.
 
+a project to start from:
+  init FOLDER         base configuration, grid, chain of stages, a block of your own with its laws
+
 one run (every part in YAML by class_path; see `pretzel fit --help`):
   fit, validate, test, predict
                       pretzel fit -c base.yaml -c change.yaml --trainer.max_steps 100
@@ -72,6 +75,12 @@ def _reproduce(args: list[str]) -> int:
     return reproduce(args)
 
 
+def _init(args: list[str]) -> int:
+    from pretzel.cli.init import init
+
+    return init(args)
+
+
 def _sample(args: list[str]) -> int:
     from pretzel.cli.sample.command import main as run
 
@@ -101,6 +110,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "diff": lambda args: _diff(args[1:]),
     "reproduce": lambda args: _reproduce(args[1:]),
     "export": lambda args: _export(args[1:]),
+    "init": lambda args: _init(args[1:]),
     "sample": lambda args: _sample(args[1:]),
     "check": lambda args: _check(args[1:]),
     "import": lambda args: _import(args[1:]),
