@@ -8,6 +8,7 @@ Example::
     picture, = model.generate(["a red circle"], seed=0)
     print(model.ask(picture, "what color is the shape?"))
     print(model.log_prob([picture], ["a red circle"]))
+    print(pretzel.results("runs/quickstart"))
 
 Nothing heavy is imported before it is used.
 """
@@ -16,13 +17,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pretzel.ablation.report.results import results
     from pretzel.errors import UserError
     from pretzel.generation.conversation import Conversation
     from pretzel.training.loading import build, load
     from pretzel.training.text_image_model import TextImageModel
 
 __version__ = "0.1.0"
-__all__ = ["Conversation", "TextImageModel", "UserError", "__version__", "build", "load"]
+__all__ = ["Conversation", "TextImageModel", "UserError", "__version__", "build", "load", "results"]
 
 _HOMES = {
     "Conversation": "pretzel.generation.conversation",
@@ -30,6 +32,7 @@ _HOMES = {
     "UserError": "pretzel.errors",
     "build": "pretzel.training.loading",
     "load": "pretzel.training.loading",
+    "results": "pretzel.ablation.report.results",
 }
 
 

@@ -17,6 +17,7 @@ from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import explain, explain_constructor
 from pretzel.runs.config.overlay import Config, at, replaced
 from pretzel.runs.config.yaml_lines import Key, Source
+from pretzel.runs.import_path import add_working_directory
 
 CONFIGURATION = "model_config"
 """Key of a checkpoint under which it holds the configuration of its module."""
@@ -50,6 +51,7 @@ def build_module(config: Config, base: type[M]) -> M:
     Raises:
         UserError: If the configuration is wrong, or a constructor refuses its arguments.
     """
+    add_working_directory()  # users' parts are where training has found them
     _refuse_functions(config.values["model"], config, ("model",))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "model", fail_untyped=False, required=True)
