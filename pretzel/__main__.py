@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 import pretzel
-from pretzel.errors import UserError
+from pretzel.errors import UserError, did_you_mean
 from pretzel.runs.import_path import hidden_packages, put_working_directory_last
 
 _HELP = """\
@@ -137,7 +137,7 @@ def main(args: list[str] | None = None) -> int:
     put_working_directory_last()
     try:
         if args[0] not in _COMMANDS:
-            near = _did_you_mean(args[0])
+            near = did_you_mean(args[0], _COMMANDS) or f"; choose from {', '.join(_COMMANDS)}"
             raise UserError(f"unknown command '{args[0]}'{near}")
         for name in hidden_packages():
             print(
@@ -157,13 +157,6 @@ def main(args: list[str] | None = None) -> int:
         return 0
     except SystemExit as stop:  # argparse: help, --print_config
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-
-
-def _did_you_mean(name: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, _COMMANDS, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(_COMMANDS)}"
 
 
 if __name__ == "__main__":
