@@ -16,7 +16,7 @@ import yaml
 
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.planning.grid_to_plan import Planner
-from pretzel.ablation.planning.progress import planning
+from pretzel.ablation.planning.progress import planning_progress
 
 _BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"
 _RATE = "model.init_args.optimizer.init_args.lr"
@@ -89,7 +89,7 @@ def planned(folder: Path, *, configurations: int, seeds: int, vary: Vary) -> Pla
     grid = load(grid_file(folder, configurations, seeds, vary))
     start = time.process_time()
     planner = Planner(grid)
-    with planning() as progress:
+    with planning_progress() as progress:
         plan = planner.plan(progress)
     return Planned(
         runs=len(plan.runs),

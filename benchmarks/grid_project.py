@@ -113,15 +113,9 @@ class Project:
             for seed in range(seeds)
         )
         names = [f"arm{arm}" for arm in range(arms)]
-        plan = replace(
-            small,
-            grid=grid,
-            cells=cells,
-            changes=dict.fromkeys(names, small.changes["arm0"]),
-            choices={name: {"rate": name} for name in names},
-            absent=dict.fromkeys(names, small.absent["arm0"]),
-            sizes=dict.fromkeys(names, small.sizes["arm0"]),
-        )
+        arm = small.arms["arm0"]
+        planned = {name: replace(arm, choices={"rate": name}) for name in names}
+        plan = replace(small, grid=grid, cells=cells, arms=planned)
         plan.save()
         marks = {"identity": like.identity, "evaluation": like.evaluation}
         found = {f"test/metric{n}": n / 7 for n in range(12)}

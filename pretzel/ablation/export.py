@@ -11,7 +11,7 @@ import yaml
 from pretzel.ablation.gridfile.run_config import WEIGHTS, put
 from pretzel.ablation.identity.differences import SNAPSHOTS
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.planning.plan import Exports
+from pretzel.ablation.protocols import Exports
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json, write_text
 from pretzel.runs.cli import ParseOnlyCLI

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pretzel.ablation.engines.base import Engine
 from pretzel.ablation.execution.commands import named, planned, with_needs
-from pretzel.ablation.execution.scheduler import Selection, folder_of, run
+from pretzel.ablation.execution.scheduler import Selection, run
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.differences import differences
 from pretzel.ablation.ledger import RunFolder
@@ -54,7 +54,7 @@ def reproduce(
     code = run(plan, engine, Selection(only=only, retry=retry, fail_fast=fail_fast))
     first = [metric.name for metric in plan.grid.metrics]
     same = [
-        _same(one.name, RunFolder(path=folder / one.name), folder_of(plan, one), first)
+        _same(one.name, RunFolder(path=folder / one.name), plan.folder(one), first)
         for one in runs
     ]
     return int(bool(code) or not all(same))

@@ -126,8 +126,7 @@ def _status(file: str, *, watch: bool) -> int:
 
     from pretzel.ablation.execution.live_view import follow, left
     from pretzel.ablation.gridfile.reading import load
-    from pretzel.ablation.ledger import RunFolder
-    from pretzel.ablation.status_table import StateTable, StatusRow
+    from pretzel.ablation.status_table import StateTable, StatusRow, plan_title
     from pretzel.files.atomic import read_json
 
     output = load(file).output
@@ -136,26 +135,12 @@ def _status(file: str, *, watch: bool) -> int:
         print(f"{output}: not started; start with: pretzel grid run {file}")
         return 0
 
-    def read() -> list[StatusRow]:
-        return [
-            StatusRow.of(
-                cell["name"],
-                RunFolder(path=output / cell["name"]),
-                cell["identity"],
-                cell.get("evaluation"),
-                [*plan["metrics"]],
-            )
-            for cell in plan["cells"]
-        ]
-
     if watch:
-        follow(output, read)
-    rows, console = read(), Console()
-    whole = not console.is_terminal  # what is piped is for grep
-    tried = len({run for cell in plan["cells"] for run in cell.get("candidates") or {}})
-    title = f"{output}: {len(rows)} runs" + (f", {tried} of them candidate runs" if tried else "")
-    shown = StateTable(rows, title, whole=whole, left=left(rows))
-    console.print(shown, end="", crop=not whole)
+        follow(output, lambda: StatusRow.of_plan(output, plan))
+    rows, console = StatusRow.of_plan(output, plan), Console()
+    whole = not console.is_terminal  # output in a pipe is for grep
+    table = StateTable(rows, plan_title(output, plan), whole=whole, left=left(rows))
+    console.print(table, end="", crop=not whole)
     return 0
 
 
@@ -171,24 +156,24 @@ def _schema() -> int:
 def _plan(file: str, *, probe: bool, as_json: bool) -> int:
     from pretzel.ablation.gridfile.reading import load
 
-    given = load(file)
+    grid = load(file)  # before torch: mistakes of the file are told at once
 
     from pretzel.ablation.planning.grid_to_plan import plan_grid
-    from pretzel.ablation.planning.print_plan import print_json, show
-    from pretzel.ablation.planning.progress import planning
-    from pretzel.ablation.planning.time_estimate import estimate, states
+    from pretzel.ablation.planning.print_plan import print_plan, print_plan_json
+    from pretzel.ablation.planning.progress import planning_progress
+    from pretzel.ablation.planning.time_estimate import estimate_time
     from pretzel.ablation.planning.time_probe import probe_all
 
-    with planning() as progress:
-        plan = plan_grid(given, progress)
-    stands = states(plan)
-    time = estimate(plan, stands)
+    with planning_progress() as progress:
+        plan = plan_grid(grid, progress)
+    states = {run.name: plan.state(run) for run in plan.runs}
+    time = estimate_time(plan, states)
     if probe:
-        time = estimate(plan, stands, probe_all(plan, time.unknown))
+        time = estimate_time(plan, states, probe_all(plan, time.unknown))
     if as_json:
-        print_json(plan, stands, time)
+        print_plan_json(plan, states, time)
     else:
-        show(plan, stands, time, _cores())
+        print_plan(plan, states, time, _cores())
     return 0
 
 

@@ -11,7 +11,7 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -98,7 +98,12 @@ class RunCLI(LightningCLI):
 
     Args:
         args: A command line, or ``{subcommand: name, name: {...}}``.
+
+    Attributes:
+        instantiators: Functions that construct in the place of classes, as jsonargparse takes them.
     """
+
+    instantiators: Sequence[tuple[Callable[..., Any], type, bool]] = ()
 
     def __init__(self, args: ArgsType = None) -> None:
         import_parts()
@@ -168,13 +173,18 @@ class RunCLI(LightningCLI):
         Raises:
             UserError: If a constructor refuses its arguments.
         """
+        model: LightningModule = self.build_group("model", subcommand, namespace)
+        return model
+
+    def build_group(self, group: str, subcommand: str, namespace: Namespace) -> Any:  # noqa: ANN401
+        """Build the model or the data of a parsed configuration, as :meth:`build_model` does."""
         self.config, self.subcommand = namespace, subcommand  # where hyperparameters are looked up
-        chosen = Namespace(model=namespace[subcommand].model)  # type: ignore[no-untyped-call]
+        chosen = Namespace({group: namespace[subcommand][group]})  # type: ignore[no-untyped-call]
+        parser = self._parser(subcommand)
         try:
-            model: LightningModule = self._parser(subcommand).instantiate(chosen).model
+            return parser.instantiate(chosen, instantiators=self.instantiators)[group]
         except (ValueError, OSError, MisconfigurationException) as error:
             raise explain_constructor(error, self.given) from error
-        return model
 
     def resolved(self, subcommand: str, namespace: Namespace) -> dict[str, Any]:
         """Return a parsed configuration as plain values, defaults included."""

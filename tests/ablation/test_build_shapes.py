@@ -31,11 +31,11 @@ def build(planning, width):
 
 def test_a_part_that_many_models_have_is_read_once_and_shared_by_none(planning, monkeypatch):
     reads = []
-    load = tiny.load_weights
+    load = stream.load_weights
     monkeypatch.setattr(
-        tiny, "load_weights", lambda path, **how: reads.append(path) or load(path, **how)
+        stream, "load_weights", lambda path, **how: reads.append(path) or load(path, **how)
     )
-    planning[0]._made.clear()
+    planning[0]._parts.clear()
     models = [build(planning, width) for width in (64, 96, 64)]
     assert len(reads) == 1
     parts = [id(part) for model in models for part in (*model.modules(), *model.parameters())]
@@ -45,7 +45,7 @@ def test_a_part_that_many_models_have_is_read_once_and_shared_by_none(planning, 
     assert frozen[0] == frozen[1] == frozen[2]
     first, wide, again = map(forward_flops, models)
     assert first == again < wide
-    planning[0]._made.clear()
+    planning[0]._parts.clear()
     assert forward_flops(build(planning, 96)) == wide
 
 
@@ -61,7 +61,7 @@ class Odd(nn.Module):
 def test_what_cannot_be_copied_is_made_anew(planning):
     cli, _ = planning
     cli.constructed, cli._reuses = set(), True
-    first, second = cli._note(Odd, size=3), cli._note(Odd, size=3)
+    first, second = cli._construct(Odd, size=3), cli._construct(Odd, size=3)
     assert first is not second
     assert first.weight is not second.weight
     assert cli.constructed == {Odd}

@@ -83,11 +83,11 @@ def test_an_earlier_link_is_part_of_the_identity(files):
 
 def test_what_an_arm_lacks_is_told(files, capsys):
     plan = planned()
-    assert plan.changes["late"] == ["last: model.features: Linear -> Cubic"]
-    assert plan.changes["cubic"] == ["model.features: Linear -> Cubic"]
-    assert plan.changes["alone"] == ["no first"]
-    assert "does not exist for it" in plan.absent["textless"]["middle"]
-    assert list(plan.absent["nothing"]) == ["first", "middle", "last"]
+    assert plan.arms["late"].changes == ["last: model.features: Linear -> Cubic"]
+    assert plan.arms["cubic"].changes == ["model.features: Linear -> Cubic"]
+    assert plan.arms["alone"].changes == ["no first"]
+    assert "does not exist for it" in plan.arms["textless"].absent["middle"]
+    assert list(plan.arms["nothing"].absent) == ["first", "middle", "last"]
     assert not any(run.arm == "nothing" for run in plan.runs)
     assert main(["grid", "plan", "grid.yaml"]) == 0
     shown = capsys.readouterr().out

@@ -96,10 +96,7 @@ def test_what_is_not_shown_is_not_read(tmp_path):
 
 
 def test_many_cells_do_not_flood_a_log():
-    rows = [
-        StatusRow(name=f"a/seed{n}", state=State.RUNNING, step="", left="", note="")
-        for n in range(99)
-    ]
+    rows = [StatusRow(name=f"a/seed{n}", state=State.RUNNING) for n in range(99)]
     told = lines(rows)
     assert told[0] == "[99 running]"
     assert len(told) < 20
@@ -107,9 +104,7 @@ def test_many_cells_do_not_flood_a_log():
 
 
 def row(name, state, seconds=0.0, left=None):
-    return StatusRow(
-        name=name, state=state, step="", left="", note="", seconds=seconds, seconds_left=left
-    )
+    return StatusRow(name=name, state=state, seconds=seconds, seconds_left=left)
 
 
 @pytest.mark.parametrize(("rows", "expected"), [

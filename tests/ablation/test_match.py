@@ -129,7 +129,10 @@ def test_arms_are_matched(project, by):
     plan = planned(match={**MATCH, "by": by}, seeds=[0, 1])
     # of the multiples of 4, the square of 92 is nearest to half of 128^2
     told = f"matched: width 128 -> 92, {by} +3.3 %"
-    assert plan.changes == {"square": [], "pair": ["model.layers: Square -> Pair", told]}
+    assert {name: arm.changes for name, arm in plan.arms.items()} == {
+        "square": [],
+        "pair": ["model.layers: Square -> Pair", told],
+    }
     for cell in plan.cells:
         width = cell.config["model"]["init_args"]["layers"]["init_args"]["width"]
         assert width == (92 if cell.arm == "pair" else 128)
@@ -143,7 +146,7 @@ def test_arms_are_matched(project, by):
 def test_what_is_near_enough_stays_and_is_told(project):
     pair = {"model.layers": layers("Pair", width=92)}
     plan = planned(axes={"layers": {"square": {}, "pair": pair}}, match=MATCH)
-    assert plan.changes["pair"][1:] == ["matched: width stays 92, parameters +3.3 %"]
+    assert plan.arms["pair"].changes[1:] == ["matched: width stays 92, parameters +3.3 %"]
 
 
 def test_every_link_of_a_chain_has_the_solved_integer(project):
@@ -159,7 +162,7 @@ def test_every_link_of_a_chain_has_the_solved_integer(project):
 def test_an_arm_that_is_not_applicable_is_not_matched(project):
     never = {"model.layers": {"class_path": "lab_sizes.Never"}}
     plan = planned(axes={"layers": {"square": {}, "never": never}}, match=MATCH)
-    assert "there is no such model" in plan.absent["never"][""]
+    assert "there is no such model" in plan.arms["never"].absent[""]
 
 
 WIDE = {"model.layers": layers("Wide")}

@@ -118,7 +118,7 @@ def test_an_optimizer_that_is_swapped_leaves_nothing_behind(project, where):
         assert by_arm[arm]["class_path"] == "torch.optim.SGD"
         assert by_arm[arm]["init_args"]["lr"] == rate
         assert not {"betas", "eps", "amsgrad"} & by_arm[arm]["init_args"].keys()
-    assert plan.changes["sgd"] == [f"{where}: AdamW -> SGD"]
+    assert plan.arms["sgd"].changes == [f"{where}: AdamW -> SGD"]
 
 
 def test_what_the_new_optimizer_does_not_take_is_a_mistake(project):

@@ -41,7 +41,7 @@ def test_cells_differ_only_where_the_arms_say(project):
     assert [cell.name for cell in plan.cells[:4]] == [
         "linear+slow/seed3", "linear+fast/seed3", "cubic+slow/seed3", "cubic+fast/seed3",
     ]  # fmt: skip
-    assert plan.changes == {
+    assert {name: arm.changes for name, arm in plan.arms.items()} == {
         "linear+slow": [],
         "linear+fast": ["model.lr: 0.01 -> 0.1"],
         "cubic+slow": ["model.features: Linear -> Cubic"],

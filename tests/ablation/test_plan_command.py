@@ -12,9 +12,9 @@ from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.grid_to_plan import plan_grid
-from pretzel.ablation.planning.print_plan import number, told
-from pretzel.ablation.planning.progress import planning
-from pretzel.ablation.planning.time_estimate import estimate, states
+from pretzel.ablation.planning.print_plan import short_count, time_line
+from pretzel.ablation.planning.progress import planning_progress
+from pretzel.ablation.planning.time_estimate import estimate_time
 from pretzel.files.atomic import write_json
 
 GRID = {
@@ -29,6 +29,10 @@ GRID = {
 @pytest.fixture
 def plan(project):
     return plan_grid(load(write("grid.yaml", GRID)))
+
+
+def states_of(plan):
+    return {run.name: plan.state(run) for run in plan.runs}
 
 
 def finish(plan, name, seconds, **changed):
@@ -74,25 +78,25 @@ def test_as_json(plan, capsys):
 def test_time_is_that_of_finished_runs_that_differ_in_the_seed(plan):
     finish(plan, "small/seed3", 30.0)
     finish(plan, "large/seed3", 50.0)
-    stands = states(plan)
-    assert estimate(plan, stands).seconds == 80.0
+    stands = states_of(plan)
+    assert estimate_time(plan, stands).seconds == 80.0
     stands["large/seed5"] = State.INTERRUPTED
     progress = plan.grid.output / "large/seed5" / "progress.json"
     write_json(progress, {"step": 3, "seconds": 20.0})
-    assert estimate(plan, stands).seconds == 60.0  # 20 of its 50 seconds are spent
-    time = estimate(plan, dict.fromkeys(stands, State.DONE))
-    assert told(time, 2) == "Time: all is done."
+    assert estimate_time(plan, stands).seconds == 60.0  # 20 of its 50 seconds are spent
+    time = estimate_time(plan, dict.fromkeys(stands, State.DONE))
+    assert time_line(time, 2) == "Time: all is done."
 
 
 def test_a_probe_fills_what_is_unknown(plan):
-    stands = states(plan)
-    time = estimate(plan, stands)
+    stands = states_of(plan)
+    time = estimate_time(plan, stands)
     assert (time.seconds, len(time.unknown)) == (0.0, 4)
-    assert told(time, 2) == "Time: 4 runs: run with --probe for an estimate."
+    assert time_line(time, 2) == "Time: 4 runs: run with --probe for an estimate."
     (family,) = {cell.family for cell in plan.cells if cell.arm == "small"}
-    time = estimate(plan, stands, {family: 7.0})
+    time = estimate_time(plan, stands, {family: 7.0})
     assert (time.seconds, time.probed, len(time.unknown)) == (14.0, 2, 2)
-    assert told(time, 2) == (
+    assert time_line(time, 2) == (
         "Time: about 14 s, 7 s with 2 at a time, for 2 of 4 runs (2 by a probe, without "
         "evaluation); 2 runs: run with --probe for an estimate."
     )
@@ -117,20 +121,20 @@ def test_probing_trains_a_few_steps_and_leaves_nothing_behind(project, capsys):
 
 def test_planning_tells_how_far_it_is(capsys, monkeypatch):
     monkeypatch.setattr("pretzel.ablation.planning.progress._LINE_SECONDS", 0.0)
-    with planning(Console(stderr=True, force_terminal=False)) as progress:
+    with planning_progress(Console(stderr=True, force_terminal=False)) as progress:
         progress(3, 1000)
     assert capsys.readouterr().err == "parsed 3 of 1000 arms\n"
-    with planning(Console(stderr=True, force_terminal=True, width=80)) as progress:
+    with planning_progress(Console(stderr=True, force_terminal=True, width=80)) as progress:
         progress(3, 1000)
     assert "3/1000" in capsys.readouterr().err
 
 
 def test_counts_are_short():
-    shown = [number(value) for value in (None, 0, 999, 1234, 1_298_000, 3_560_000_000)]
+    shown = [short_count(value) for value in (None, 0, 999, 1234, 1_298_000, 3_560_000_000)]
     assert shown == ["—", "0", "999", "1.23 k", "1.3 M", "3.56 G"]
 
 
 def test_a_locked_cell_is_running(plan):
     folder = RunFolder(path=plan.grid.output / "small/seed3")
     with folder.lease():
-        assert states(plan)["small/seed3"] is State.RUNNING
+        assert states_of(plan)["small/seed3"] is State.RUNNING

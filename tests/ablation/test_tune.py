@@ -11,7 +11,7 @@ from grids import planning
 from lab_files import write
 
 from pretzel.__main__ import main
-from pretzel.ablation.planning.tuning import chosen
+from pretzel.ablation.planning.tuning import best_candidate
 from pretzel.errors import UserError
 
 CUBIC = {"class_path": "lab.Cubic"}
@@ -70,7 +70,7 @@ def test_it_is_told(project):
     assert told["arms"]["linear+three"]["tuned"] == {}
     cell = next(cell for cell in told["cells"] if cell["name"] == "cubic+three/seed3")
     assert list(cell["candidates"].values()) == ["model.lr=0.01", "model.lr=0.1", "model.lr=1"]
-    assert plan.changes["cubic+three"] == [
+    assert plan.arms["cubic+three"].changes == [
         "model.features: Linear -> Cubic",
         "model.lr: tuned over 3 values [0.01, 0.1, 1]",
     ]
@@ -90,10 +90,10 @@ def test_plan_and_status_count_the_candidate_runs(project, capsys):
 def test_arms_that_are_tuned_alike_do_not_differ_in_it(project):
     axes = {"features": {"linear": RATES, "cubic": {"model.features": CUBIC, **RATES}}}
     plan = planned(axes=axes, baseline={"features": "linear"})
-    assert plan.changes["cubic"] == ["model.features: Linear -> Cubic"]
+    assert plan.arms["cubic"].changes == ["model.features: Linear -> Cubic"]
     alone = {"features": {"linear": RATES, "cubic": {"model.features": CUBIC}}}
     plan = planned(axes=alone, baseline={"features": "linear"})
-    assert plan.changes["cubic"][1:] == ["model.lr: not tuned"]
+    assert plan.arms["cubic"].changes[1:] == ["model.lr: not tuned"]
 
 
 def test_several_keys_are_a_product(project):
@@ -176,7 +176,7 @@ def test_a_named_link_is_tuned_and_passed_on(project):
     for candidate in stage.candidates:
         assert runs[candidate.run].config["trainer"]["max_steps"] == 2
     assert plan.as_json()["arms"]["tuned"]["tuned"] == {"first.model.lr": [0.1, 1]}
-    assert plan.changes["tuned"] == ["first: model.lr: tuned over 2 values [0.1, 1]"]
+    assert plan.arms["tuned"].changes == ["first: model.lr: tuned over 2 values [0.1, 1]"]
 
 
 @pytest.fixture
@@ -192,28 +192,26 @@ def results(cell, *scores):
 
 
 def test_the_best_on_validation_is_chosen(cell):
-    choice = chosen(cell, results(cell, 3.0, 1.0, 2.0))
-    assert choice.config is cell.candidates[1].config
-    assert choice.run == cell.candidates[1].run
-    assert choice.note == "model.lr=0.1, the best of 3 by val/loss (1)"
+    best, note = best_candidate(cell, results(cell, 3.0, 1.0, 2.0))
+    assert best is cell.candidates[1]
+    assert note == "model.lr=0.1, the best of 3 by val/loss (1)"
     other = replace(cell, tuning=cell.tuning.model_copy(update={"direction": "max"}))
-    assert chosen(other, results(cell, 3.0, 1.0, 2.0)).label == "model.lr=0.01"
-    assert (
-        chosen(cell, results(cell, 1.0, 2.0, 1.0)).label == "model.lr=0.01"
-    )  # the first of equals
+    assert best_candidate(other, results(cell, 3.0, 1.0, 2.0))[0].label == "model.lr=0.01"
+    first, _ = best_candidate(cell, results(cell, 1.0, 2.0, 1.0))
+    assert first.label == "model.lr=0.01"  # the first of equals
 
 
 def test_what_fails_or_diverges_loses(cell):
-    choice = chosen(cell, results(cell, None, 5.0, math.nan))
-    assert choice.note == "model.lr=0.1, the best of 3 by val/loss (5); 2 of them failed"
+    _, note = best_candidate(cell, results(cell, None, 5.0, math.nan))
+    assert note == "model.lr=0.1, the best of 3 by val/loss (5); 2 of them failed"
     with pytest.raises(UserError, match="all 3 candidates of its tuning failed"):
-        chosen(cell, results(cell, None, None, math.nan))
+        best_candidate(cell, results(cell, None, None, math.nan))
 
 
 def test_a_metric_that_is_not_logged_is_a_mistake(cell):
     logged = {candidate.run: {"metrics": {"val/los": 1.0}} for candidate in cell.candidates}
     with pytest.raises(UserError, match=r"has logged no val/loss; did you mean 'val/los'\?"):
-        chosen(cell, logged)
+        best_candidate(cell, logged)
 
 
 def axes(**arms):

@@ -11,7 +11,7 @@ from pretzel.files.atomic import write_json
 
 
 def row(name, state, note=""):
-    return StatusRow(name=name, state=state, step="3/7", left="", note=note)
+    return StatusRow(name=name, state=state, step="3/7", note=note)
 
 
 def shown(table, width=200, **options):
@@ -56,6 +56,6 @@ def test_a_finished_cell_is_told_by_its_result(tmp_path):
         tmp_path / "result.json", {"identity": "x", "steps": 7, "metrics": {"b": 0.5, "a": 1.0}}
     )
     assert StatusRow.of("a", folder, "x", None, ["a"]) == StatusRow(
-        name="a", state=State.DONE, step="7/7", left="", note="a=1"
+        name="a", state=State.DONE, step="7/7", note="a=1"
     )
     assert StatusRow.of("a", folder, "y", None).step == "3/?"  # stale: as far as it had come

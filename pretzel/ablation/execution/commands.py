@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.execution.scheduler import Selection, folder_of, run, state_of
+from pretzel.ablation.execution.scheduler import Selection, run
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.identity.differences import SNAPSHOTS, Differences, differences, patch
 from pretzel.ablation.ledger import RunFolder, State
@@ -21,9 +21,9 @@ _REMAINS = ("last.ckpt", "previous.ckpt", "*.saving", "*.partial", ".*.json.*")
 def planned(grid: Grid) -> Plan:
     """Parse all cells of a grid."""
     from pretzel.ablation.planning.grid_to_plan import plan_grid
-    from pretzel.ablation.planning.progress import planning
+    from pretzel.ablation.planning.progress import planning_progress
 
-    with planning() as progress:
+    with planning_progress() as progress:
         return plan_grid(grid, progress)
 
 
@@ -49,7 +49,7 @@ def rerun(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
     plan = planned(grid)
     wanted = {State.STALE: given.stale, State.FAILED: given.failed}
     again = {cell.name for cell in named(plan, given.cells)}
-    again |= {cell.name for cell in plan.runs if wanted.get(state_of(plan, cell))}
+    again |= {cell.name for cell in plan.runs if wanted.get(plan.state(cell))}
     if not again:
         print("nothing to run again")
     only = set(with_needs(plan, again))
@@ -60,7 +60,7 @@ def rerun(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
 def evaluate(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
     """Measure trained cells by the metrics that are asked for now; nothing is trained."""
     plan = planned(grid)
-    stale = [cell.name for cell in plan.cells if state_of(plan, cell) is State.STALE]
+    stale = [cell.name for cell in plan.cells if plan.state(cell) is State.STALE]
     if stale:
         print(f"not measured, since they were trained otherwise: {', '.join(stale)}")
     selection = Selection(train=False, retry=given.retry, fail_fast=given.fail_fast)
@@ -71,7 +71,7 @@ def why(grid: Grid, given: argparse.Namespace) -> int:
     """Tell what differs between what is asked for now and what a cell was run with."""
     plan = planned(grid)
     for cell in named(plan, given.cells):
-        state = state_of(plan, cell)
+        state = plan.state(cell)
         found = _since(plan, cell)
         if found is None:
             print(f"{cell.name}: {state.value}; it has never been started")
@@ -89,15 +89,15 @@ def adopt(grid: Grid, given: argparse.Namespace) -> int:
     """Accept the results of cells as they are, and record what differs."""
     plan = planned(grid)
     for cell in named(plan, given.cells):
-        state, found = state_of(plan, cell), _since(plan, cell)
+        state, found = plan.state(cell), _since(plan, cell)
         if state not in (State.STALE, State.TRAINED) or found is None:
             print(f"{cell.name}: {state.value}, nothing to adopt")
             continue
-        folder_of(plan, cell).adopt(
+        plan.folder(cell).adopt(
             cell.identity, cell.evaluation, differences=found.lines(), because=given.because
         )
         print(f"{cell.name}: adopted in spite of {len(found.lines())} differences, recorded in")
-        print(f"  {folder_of(plan, cell).path / 'adopted.json'}")
+        print(f"  {plan.folder(cell).path / 'adopted.json'}")
     return 0
 
 
@@ -141,12 +141,12 @@ def named(plan: Plan, patterns: Iterable[str]) -> list[PlannedRun]:
 
 
 def _since(plan: Plan, cell: PlannedRun) -> Differences | None:
-    spec = folder_of(plan, cell).spec
+    spec = plan.folder(cell).spec
     return None if spec is None else differences(spec.get("fingerprint", {}), cell.record)
 
 
 def _is_adopted(plan: Plan, cell: PlannedRun) -> bool:
-    folder = folder_of(plan, cell)
+    folder = plan.folder(cell)
     result = folder.result or {}
     has = [result.get("identity"), result.get("evaluation")]
     return folder.acceptance(has, [cell.identity, cell.evaluation]) is not None

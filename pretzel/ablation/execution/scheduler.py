@@ -14,7 +14,7 @@ from pretzel.ablation.execution.live_view import View
 from pretzel.ablation.identity.differences import snapshot
 from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.plan import Plan, PlannedRun
-from pretzel.ablation.planning.tuning import chosen
+from pretzel.ablation.planning.tuning import best_candidate
 from pretzel.ablation.status_table import StatusRow
 from pretzel.ablation.worker.process import DONE, INTERRUPTED, TAKEN
 from pretzel.errors import UserError
@@ -22,11 +22,6 @@ from pretzel.files.atomic import write_json
 
 _POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 60  # for cells to save and stop after Ctrl-C
-
-
-def folder_of(plan: Plan, cell: PlannedRun) -> RunFolder:
-    """Return the folder of a cell."""
-    return RunFolder(path=plan.grid.output / cell.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,26 +63,21 @@ def run(plan: Plan, engine: Engine, choice: Selection) -> int:
     if choice.train:
         _refuse_stale(plan, [cell for cell in chosen if cell.name not in choice.rerun])
     else:
-        chosen = [c for c in chosen if state_of(plan, c) in (State.TRAINED, State.DONE)]
+        chosen = [c for c in chosen if plan.state(c) in (State.TRAINED, State.DONE)]
     plan.save()
     for cell in plan.runs:
         if cell.name in choice.rerun:
-            with folder_of(plan, cell).lease() as mine:
+            with plan.folder(cell).lease() as mine:
                 if not mine:
                     raise UserError(f"{cell.name}: is running; stop it first")
-                folder_of(plan, cell).clear()
+                plan.folder(cell).clear()
     view = View(plan.grid.output)
     with _signals() as stop:
         return int(bool(_Runs(plan, chosen, engine, choice, view, stop).run()))
 
 
-def state_of(plan: Plan, cell: PlannedRun) -> State:
-    """Return where a cell stands."""
-    return folder_of(plan, cell).state(cell.identity, cell.evaluation)
-
-
 def _refuse_stale(plan: Plan, cells: list[PlannedRun]) -> None:
-    stale = [cell.name for cell in cells if state_of(plan, cell) is State.STALE]
+    stale = [cell.name for cell in cells if plan.state(cell) is State.STALE]
     if stale:
         raise UserError(
             f"{plan.grid.output}: finished with another configuration, code or data: "
@@ -138,14 +128,14 @@ class _Runs:
         """Run until every cell is done or failed; return the failed ones."""
         todo = []
         for cell in self.cells:
-            if state_of(self.plan, cell) is State.DONE:
+            if self.plan.state(cell) is State.DONE:
                 self.done.add(cell.name)
                 self.view.say(f"{cell.name}: done before, skipped")
             else:
                 todo.append(cell)
         # what was never chosen cannot be waited for
         self.done |= {cell.name for cell in self.plan.runs} - {cell.name for cell in self.cells}
-        self.retried = {cell for cell in todo if state_of(self.plan, cell) is State.FAILED}
+        self.retried = {cell for cell in todo if self.plan.state(cell) is State.FAILED}
         try:
             while todo or self.started:
                 if self.stop.asked:
@@ -183,12 +173,12 @@ class _Runs:
             if not (self.done | (failed & tried)).issuperset(cell.needs):
                 waiting.append(cell)
                 continue
-            state = state_of(self.plan, cell)
+            state = self.plan.state(cell)
             if state is State.DONE:  # by another runner
                 self.done.add(cell.name)
                 self.view.say(f"{cell.name}: done by another runner")
             elif state is State.FAILED and cell not in self.retried:
-                self.told_failed(cell, folder_of(self.plan, cell), "FAILED under another runner")
+                self.told_failed(cell, self.plan.folder(cell), "FAILED under another runner")
             elif state is State.STALE:  # refused at the start, so it has come since then
                 self.view.say(
                     f"{cell.name}: not run: another runner has finished it with another "
@@ -206,7 +196,7 @@ class _Runs:
         taken: list[PlannedRun] = []
         launched: list[PlannedRun] = []
         for cell in cells:
-            folder = folder_of(self.plan, cell)
+            folder = self.plan.folder(cell)
             try:
                 spec = self.spec(cell, folder)
             except UserError as error:
@@ -228,14 +218,14 @@ class _Runs:
             )
             self.retried.discard(cell)
             launched.append(cell)
-        paths = [folder_of(self.plan, cell).path for cell in launched]
+        paths = [self.plan.folder(cell).path for cell in launched]
         if paths:
             self.started |= zip(launched, self.engine.start(paths), strict=True)
         return taken
 
     def may_start(self, cell: PlannedRun) -> bool:
         """Tell whether a cell that nobody runs is still to be run."""
-        state = folder_of(self.plan, cell).state_of_rest(cell.identity, cell.evaluation)
+        state = self.plan.folder(cell).state_of_rest(cell.identity, cell.evaluation)
         if state in (State.DONE, State.STALE):
             return False
         return state is not State.FAILED or cell in self.retried
@@ -268,8 +258,8 @@ class _Runs:
             return cell.config, None
         output = self.plan.grid.output
         runs = {one.run: RunFolder(path=output / one.run).result for one in cell.candidates}
-        choice = chosen(cell, runs)
-        return choice.config, choice.note
+        best, note = best_candidate(cell, runs)
+        return best.config, note
 
     def collect(self) -> list[PlannedRun]:
         """Take note of the cells that have ended; return those to start again."""
@@ -279,7 +269,7 @@ class _Runs:
             if code is None:
                 continue
             del self.started[cell]
-            folder = folder_of(self.plan, cell)
+            folder = self.plan.folder(cell)
             if code == TAKEN:
                 self.view.say(f"{cell.name}: another runner has it")
                 again.append(cell)
@@ -329,7 +319,7 @@ class _Runs:
         return [self.row(cell) for cell in self.cells]
 
     def row(self, cell: PlannedRun) -> StatusRow:
-        folder, names = folder_of(self.plan, cell), [m.name for m in self.plan.grid.metrics]
+        folder, names = self.plan.folder(cell), [m.name for m in self.plan.grid.metrics]
         return StatusRow.of(cell.name, folder, cell.identity, cell.evaluation, names)
 
 

@@ -1,4 +1,4 @@
-"""The configuration of a cell: base, arms, seed, the weights of stages, and its folder."""
+"""Configurations of runs: the base with arms and a seed, weights of stages, and a folder."""
 
 import re
 from pathlib import Path
@@ -11,6 +11,7 @@ from pretzel.ablation.gridfile.grid import Combination
 from pretzel.errors import UserError, did_you_mean
 from pretzel.runs.config.class_paths import import_name, subclasses
 from pretzel.runs.config.explain import parameters
+from pretzel.runs.config.nested import leaves, map_leaves
 from pretzel.runs.config.overlay import Config, at, override, replaced
 from pretzel.runs.config.yaml_lines import Key, Source
 
@@ -26,7 +27,7 @@ _SEED_KEYS: tuple[Key, ...] = (
 
 
 def with_arms(base: Config, combination: Combination, link: str) -> Config:
-    """Lay the arms of a combination over a link's configuration."""
+    """Return a link's configuration with the arms of a combination laid over it."""
     config = base
     for change in combination.overrides(link):
         if change.key:
@@ -44,21 +45,27 @@ def with_seed(values: dict[str, Any], seed: int) -> dict[str, Any]:
 def put(values: dict[str, Any], key: Key, value: object) -> dict[str, Any]:
     """Return a configuration with another value at a path, where something stands there."""
     parent = at(values, key[:-1]) if key[:-1] else values
-    has_one = isinstance(parent, dict) and key[-1] in parent
-    return replaced(values, key, value) if has_one else values
+    has_value = isinstance(parent, dict) and key[-1] in parent
+    return replaced(values, key, value) if has_value else values
 
 
-def paths_in(node: object, paths: set[str]) -> set[str]:
+def paths_in(values: object, paths: set[str]) -> set[str]:
     """Return those of the paths that a configuration names."""
-    if isinstance(node, dict):
-        return set().union(*(paths_in(value, paths) for value in node.values()))
-    if isinstance(node, list):
-        return set().union(*(paths_in(value, paths) for value in node))
-    return {node} & paths if isinstance(node, str) else set()
+    return {value for _, value in leaves(values) if isinstance(value, str)} & paths
+
+
+def without(values: Any, paths: set[str]) -> Any:  # noqa: ANN401
+    """Return a configuration with None in the place of paths."""
+    return map_leaves(
+        lambda _, value: None if isinstance(value, str) and value in paths else value, values
+    )
 
 
 def seeded(config: Config, seed: int) -> Config:
-    """Give the seed to everything that takes one, so that arms share data and noise."""
+    """Return a configuration with the seed in everything that takes one.
+
+    Arms of one seed then share data and noise, whether or not the base sets seeds.
+    """
     source = Source(name="seeds")
     config = override(config, "seed_everything", seed, source)
     for group, root in (("model", LightningModule), ("data", LightningDataModule)):
@@ -66,40 +73,35 @@ def seeded(config: Config, seed: int) -> Config:
         if not isinstance(name, str):
             continue
         if "." not in name:
-            loaded = [c for c in subclasses(root) if c.__name__ == name]
-            name = f"{loaded[0].__module__}.{loaded[0].__qualname__}" if loaded else name
+            classes = [c for c in subclasses(root) if c.__name__ == name]
+            name = f"{classes[0].__module__}.{classes[0].__qualname__}" if classes else name
         if "seed" in parameters(name):
             config = override(config, f"{group}.init_args.seed", seed, source)
     return config
 
 
-def substitute(node: Any, weights: dict[str, str], config: Config, path: Key = ()) -> Any:  # noqa: ANN401
-    """Put the paths of stages' weights in the place of ``{stages.NAME}``."""
-    if isinstance(node, dict):
-        return {k: substitute(v, weights, config, (*path, str(k))) for k, v in node.items()}
-    if isinstance(node, list):
-        return [substitute(value, weights, config, path) for value in node]
-    if not isinstance(node, str):
-        return node
-    for name in _STAGE.findall(node):
-        if name not in weights:
-            near = did_you_mean(name, weights)
-            where = f"{config.source(path)}: {'.'.join(path)}"
-            raise UserError(f"{where}: no such stage '{name}'{near}")
-    return _STAGE.sub(lambda found: weights[found[1]], node)
+def substitute(config: Config, weights: dict[str, str]) -> Config:
+    """Put the paths of stages' weights in the place of ``{stages.NAME}``.
 
+    Raises:
+        UserError: If there is no such stage.
+    """
 
-def without(node: Any, paths: set[str]) -> Any:  # noqa: ANN401
-    """Put None in the place of paths."""
-    if isinstance(node, dict):
-        return {key: without(value, paths) for key, value in node.items()}
-    if isinstance(node, list):
-        return [without(value, paths) for value in node]
-    return None if isinstance(node, str) and node in paths else node
+    def substituted(path: Key, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        for name in _STAGE.findall(value):
+            if name not in weights:
+                near = did_you_mean(name, weights)
+                where = f"{config.source(path)}: {'.'.join(path)}"
+                raise UserError(f"{where}: no such stage '{name}'{near}")
+        return _STAGE.sub(lambda match: weights[match[1]], value)
+
+    return Config(values=map_leaves(substituted, config.values), sources=config.sources)
 
 
 def placed(resolved: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the configuration with its outputs in the cell's folder."""
+    """Return the configuration with its outputs in the run's folder."""
     trainer = {
         **resolved["trainer"],
         "default_root_dir": str(folder),
@@ -120,10 +122,10 @@ def placed(resolved: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _keeps_checkpoints(trainer: dict[str, Any]) -> bool:
-    """Tell whether the base asks for checkpoints of its own, beside the cell's last and final."""
+    """Tell whether the base asks for checkpoints of its own, beside the run's last and final."""
     callbacks = trainer.get("callbacks") or []
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-        found = import_name(callback["class_path"]) if isinstance(callback, dict) else None
-        if isinstance(found, type) and issubclass(found, Checkpoint):
+        kind = import_name(callback["class_path"]) if isinstance(callback, dict) else None
+        if isinstance(kind, type) and issubclass(kind, Checkpoint):
             return True
     return False

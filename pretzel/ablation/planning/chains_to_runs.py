@@ -1,4 +1,4 @@
-"""The cells of a grid, of parsed chains: what they share runs once; what is tuned is tried."""
+"""Makes the runs of a grid of parsed chains: shared runs stand once, tuned ones are tried first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,30 +6,29 @@ from typing import Any
 
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.gridfile.run_config import WEIGHTS, placed, put, with_seed
-from pretzel.ablation.gridfile.schema import Tuning
 from pretzel.ablation.identity.fingerprint import Fingerprint, hashed
-from pretzel.ablation.planning.parsed_chains import Chain, Parsed
+from pretzel.ablation.planning.parsed_chains import Chain, ParsedConfig
 from pretzel.ablation.planning.plan import Candidate, PlannedRun
 from pretzel.ablation.planning.tuning import label, run_name
 
 
 @dataclass
-class Cells:
+class RunMaker:
     """Makes the runs of a grid.
 
     Attributes:
         grid: The grid.
-        stages_in: The stages that a configuration names.
+        stages_in: Returns the stages that a configuration names.
         upstream: Runs that others need, by name: stages, links of chains, tuning runs.
     """
 
     grid: Grid
     stages_in: Callable[[dict[str, Any]], tuple[str, ...]]
     upstream: dict[str, PlannedRun]
-    _tried: dict[tuple[str, int], list[PlannedRun]] = field(default_factory=dict)
+    _candidate_runs: dict[tuple[str, int], list[PlannedRun]] = field(default_factory=dict)
 
     def cell(self, arm: str, chain: Chain, seed: int) -> PlannedRun | None:
-        """Return the cell at the end of a chain; what stands before it joins the upstream runs.
+        """Return the cell at the end of a chain; the runs before it join the upstream runs.
 
         Two chains with the same beginning share it: its name is its identity.
 
@@ -47,24 +46,30 @@ class Cells:
         started = [self._started(variant, seed, before) for variant in link.variants]
         tried = self._try(arm, chain, index) if len(link.variants) > 1 else []
         tuning = self.grid.tuning if tried else None
-        marks = [fingerprint.training for _, fingerprint in started]
-        mark = marks[0] if tuning is None else self._identity_of_all(tuning, tried, marks)
-        name = f"{arm}/seed{seed}" if is_last else f"stages/{link.name}-seed{seed}-{mark[:8]}"
+        first = started[0][1]
+        identity = first.training
+        if tuning is not None:  # of all that it may choose, and of how it chooses
+            pairs = [
+                [run.identity, one.training] for run, (_, one) in zip(tried, started, strict=True)
+            ]
+            rule = [tuning.metric, tuning.direction]
+            identity = hashed({"chosen by": rule, "candidates": pairs})
+        name = f"{arm}/seed{seed}" if is_last else f"stages/{link.name}-seed{seed}-{identity[:8]}"
         if name in self.upstream:
             return self.upstream[name]
         configs = [placed(resolved, self.grid.output / name) for resolved, _ in started]
-        cell = PlannedRun(
+        run = PlannedRun(
             name=name,
             arm=arm if is_last else link.name,
             seed=seed if is_last else None,
-            identity=mark,
-            evaluation=started[0][1].evaluation if is_last else None,
-            record=started[0][1].record(),
+            identity=identity,
+            evaluation=first.evaluation if is_last else None,
+            record=first.record(),
             config=configs[0],
             export=not is_last,
             tests=is_last,
             needs=self._needs(configs, before, tried),
-            family=link.mark,
+            family=link.hashes,
             candidates=tuple(
                 Candidate(run=run.name, label=label(variant.tried), config=config)
                 for run, variant, config in zip(tried, link.variants, configs, strict=bool(tried))
@@ -72,13 +77,13 @@ class Cells:
             tuning=tuning,
         )
         if not is_last:
-            self.upstream[name] = cell
-        return cell
+            self.upstream[name] = run
+        return run
 
     def _try(self, arm: str, chain: Chain, index: int) -> list[PlannedRun]:
         """Return the runs that try the candidates of a link, with a seed of their own."""
-        if (arm, index) in self._tried:
-            return self._tried[arm, index]
+        if (arm, index) in self._candidate_runs:
+            return self._candidate_runs[arm, index]
         assert self.grid.tuning is not None, "the grid file says how arms are tuned"
         assert self.grid.tuning.seed is not None, "and where it does not say the seed, its reader"
         seed, link = self.grid.tuning.seed, chain.links[index]
@@ -86,37 +91,35 @@ class Cells:
         runs = []
         for variant in link.variants:
             resolved, fingerprint = self._started(variant, seed, before)
-            mark = fingerprint.training
-            name = run_name(arm, variant.tried, mark)
+            name = run_name(arm, variant.tried, fingerprint.training)
             config = placed(resolved, self.grid.output / name)
             self.upstream[name] = PlannedRun(
                 name=name,
                 arm=arm,
                 seed=None,
-                identity=mark,
+                identity=fingerprint.training,
                 record=fingerprint.record(),
                 config=config,
                 tests=False,
                 needs=self._needs([config], before, []),
-                family=variant.mark,
+                family=variant.hashes,
             )
             runs.append(self.upstream[name])
-        self._tried[arm, index] = runs
+        self._candidate_runs[arm, index] = runs
         return runs
 
     def _started(
-        self, variant: Parsed, seed: int, before: PlannedRun | None
+        self, variant: ParsedConfig, seed: int, before: PlannedRun | None
     ) -> tuple[dict[str, Any], Fingerprint]:
-        """Return a link's configuration and what of it matters, with its seed and its start."""
-        resolved, fingerprint = (
-            with_seed(variant.resolved, seed),
-            variant.fingerprint.with_seed(seed),
-        )
+        """Return a link's configuration and fingerprint, with a seed and the run before it."""
+        resolved = with_seed(variant.resolved, seed)
+        fingerprint = variant.fingerprint.with_seed(seed)
         if before is None:
             return resolved, fingerprint
-        start = self.grid.output / before.name / "weights.safetensors"
-        name = f"{before.arm} {before.identity}"
-        return put(resolved, WEIGHTS, str(start)), fingerprint.starting_from(WEIGHTS, name)
+        weights = self.grid.output / before.name / "weights.safetensors"
+        # a path is no identity: the weights count by the run that they come from
+        origin = f"{before.arm} {before.identity}"
+        return put(resolved, WEIGHTS, str(weights)), fingerprint.starting_from(WEIGHTS, origin)
 
     def _needs(
         self, configs: list[dict[str, Any]], before: PlannedRun | None, tried: list[PlannedRun]
@@ -124,14 +127,3 @@ class Cells:
         names = [name for config in configs for name in self.stages_in(config)]
         names += [run.name for run in (*([before] if before else []), *tried)]
         return tuple(dict.fromkeys(names))
-
-    def _identity_of_all(self, tuning: Tuning, tried: list[PlannedRun], marks: list[str]) -> str:
-        """Return the identity of a tuned run: of all that it may choose, and how it chooses."""
-        return hashed(
-            {
-                "chosen by": [tuning.metric, tuning.direction],
-                "candidates": [
-                    [run.identity, mark] for run, mark in zip(tried, marks, strict=True)
-                ],
-            }
-        )

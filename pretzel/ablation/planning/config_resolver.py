@@ -42,16 +42,15 @@ class Resolved:
 
 @dataclass(frozen=True, kw_only=True)
 class _Argument:
-    """An argument that differs: where it stands, whose it is, and what is written."""
+    """An argument that differs: its path, the class that takes it, and the value written for it."""
 
     path: Key
     owner: type
-    name: str
     written: Any
 
 
 class _NotAlone(Exception):
-    """What differs is no argument that can be parsed alone."""
+    """The difference is no argument that can be parsed alone."""
 
 
 class Resolver:
@@ -68,9 +67,9 @@ class Resolver:
     def __init__(self, cli: ParseOnlyCLI) -> None:
         self.cli = cli
         self.wholes = self.arguments = 0
-        self._same: dict[str, Resolved] = {}
-        self._known: list[tuple[dict[str, Any], Resolved]] = []
-        self._alone: dict[tuple[type, str, str], tuple[Any, Any]] = {}
+        self._by_text: dict[str, Resolved] = {}
+        self._parsed_whole: list[tuple[dict[str, Any], Resolved]] = []
+        self._parsed_alone: dict[tuple[type, str, str], tuple[Any, Any]] = {}
 
     def __call__(self, config: Config) -> Resolved:
         """Return a parsed configuration.
@@ -81,56 +80,51 @@ class Resolver:
         Raises:
             UserError: If it is wrong.
         """
-        text = _text(config.values)
-        found = self._same.get(text)
-        if found is None:
-            found = self._from_known(config.values) or self._whole(config)
-            self._same[text] = found
-        return found
+        text = as_text(config.values)
+        if text not in self._by_text:
+            self._by_text[text] = self._from_similar(config.values) or self._parse_whole(config)
+        return self._by_text[text]
 
-    def _whole(self, config: Config) -> Resolved:
+    def _parse_whole(self, config: Config) -> Resolved:
         self.wholes += 1
-        given = Config(values=deepcopy(config.values), sources=config.sources)
-        namespace = self.cli.parse("fit", given)  # which modifies what is in lists
-        found = Resolved(values=self.cli.resolved("fit", namespace), namespace=namespace)
-        self._known.append((config.values, found))
-        return found
+        copied = Config(values=deepcopy(config.values), sources=config.sources)
+        namespace = self.cli.parse("fit", copied)  # which modifies what is in lists
+        resolved = Resolved(values=self.cli.resolved("fit", namespace), namespace=namespace)
+        self._parsed_whole.append((config.values, resolved))
+        return resolved
 
-    def _from_known(self, written: dict[str, Any]) -> Resolved | None:
-        for other, resolved in self._known:
+    def _from_similar(self, written: dict[str, Any]) -> Resolved | None:
+        """Return a configuration made of one that was parsed whole; None if none is similar."""
+        for similar, resolved in self._parsed_whole:
             try:
-                differing = list(_groups(other, written, resolved.values))
-                return self._changed(resolved, differing)
+                arguments = list(_differences(similar, written, resolved.values, None, ()))
+                values, namespace = resolved.values, resolved.namespace.clone()
+                for argument in arguments:
+                    plain, parsed = self._parse_alone(argument)
+                    values = replaced(values, argument.path, plain)
+                    namespace[".".join(("fit", *argument.path))] = parsed
+                return Resolved(values=values, namespace=namespace)
             except _NotAlone:
                 continue
         return None
 
-    def _changed(self, known: Resolved, differing: list[_Argument]) -> Resolved:
-        values, namespace = known.values, known.namespace.clone()
-        for argument in differing:
-            plain, parsed = self._parsed(argument)
-            values = replaced(values, argument.path, plain)
-            namespace[".".join(("fit", *argument.path))] = parsed
-        return Resolved(values=values, namespace=namespace)
-
-    def _parsed(self, argument: _Argument) -> tuple[Any, Any]:
-        """Return what an argument comes to, as a plain value and as the parser's."""
-        key = (argument.owner, argument.name, _text(argument.written))
-        if key not in self._alone:
+    def _parse_alone(self, argument: _Argument) -> tuple[Any, Any]:
+        """Return the value of an argument, as a plain value and as the parser's."""
+        owner, name, written = argument.owner, argument.path[-1], argument.written
+        key = (owner, name, as_text(written))
+        if key not in self._parsed_alone:
             self.arguments += 1
-            parser = _parser_of(argument.owner, argument.name)
-            given = deepcopy(argument.written)
-            written = {} if argument.written is _ABSENT else {argument.name: given}
+            parser = _parser_of(owner, name)
             try:
-                namespace = parser.parse_object(written)
-                plain = yaml.safe_load(parser.dump(namespace, skip_unset=False))[argument.name]
+                values = {} if written is _ABSENT else {name: deepcopy(written)}
+                namespace = parser.parse_object(values)
+                plain = yaml.safe_load(parser.dump(namespace, skip_unset=False))[name]
             except Exception as error:  # whatever it is, the parser of the whole tells it better
                 raise _NotAlone from error
-            if argument.owner is Trainer and type(argument.written) is int:
-                # to the Trainer, 1.0 is not 1 (see pretzel.runs.cli)
-                plain = argument.written if isinstance(plain, float) else plain
-            self._alone[key] = plain, namespace[argument.name]
-        return self._alone[key]
+            if owner is Trainer and type(written) is int and isinstance(plain, float):
+                plain = written  # to the Trainer, 1.0 is not 1 (see pretzel.runs.cli)
+            self._parsed_alone[key] = plain, namespace[name]
+        return self._parsed_alone[key]
 
 
 @cache
@@ -141,52 +135,47 @@ def _parser_of(owner: type, name: str) -> ArgumentParser:
     return parser
 
 
-def _groups(
-    old: dict[str, Any], new: dict[str, Any], resolved: dict[str, Any]
+def _differences(
+    old: dict[str, Any],
+    new: dict[str, Any],
+    resolved: dict[str, Any],
+    owner: type | None,
+    path: Key,
 ) -> Iterator[_Argument]:
-    """Yield the arguments in which two whole configurations differ.
+    """Yield the arguments in which two configurations differ, as deep as they can be parsed alone.
+
+    Args:
+        old: A configuration, or the arguments of a class in it.
+        new: The same part of another one.
+        resolved: The old one, parsed.
+        owner: The class whose arguments these are; None for the whole configuration.
+        path: Their place.
 
     Raises:
         _NotAlone: If something else differs too.
     """
-    for name, before, after in _differing(old, new):
-        if name == "trainer":
-            old_trainer, new_trainer = ({} if one is _ABSENT else one for one in (before, after))
-            if not (isinstance(old_trainer, dict) and isinstance(new_trainer, dict)):
-                raise _NotAlone
-            yield from _arguments(old_trainer, new_trainer, resolved[name], Trainer, (name,))
-        elif _are_of_one_class(before, after):
-            yield from _in_node(before, after, resolved.get(name), (name,))
-        else:
-            raise _NotAlone
-
-
-def _arguments(
-    old: dict[str, Any], new: dict[str, Any], resolved: dict[str, Any], owner: type, path: Key
-) -> Iterator[_Argument]:
-    for name, before, after in _differing(old, new):
-        if name not in resolved:  # the class does not take it here
-            raise _NotAlone
-        if _are_of_one_class(before, after):
-            yield from _in_node(before, after, resolved[name], (*path, name))
-        else:
-            yield _Argument(path=(*path, name), owner=owner, name=name, written=after)
-
-
-def _in_node(before: Any, after: Any, resolved: Any, path: Key) -> Iterator[_Argument]:  # noqa: ANN401
-    owner = import_name(resolved["class_path"]) if isinstance(resolved, dict) else None
-    if not isinstance(owner, type):
-        raise _NotAlone
-    old, new = before.get("init_args") or {}, after.get("init_args") or {}
-    known = resolved.get("init_args") or {}
-    yield from _arguments(old, new, known, owner, (*path, "init_args"))
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     for name in [*old, *(new.keys() - old.keys())]:
         before, after = old.get(name, _ABSENT), new.get(name, _ABSENT)
-        if before is not after and _text(before) != _text(after):
-            yield name, before, after
+        if before is after or as_text(before) == as_text(after):
+            continue
+        if name not in resolved:  # the class does not take it here
+            raise _NotAlone
+        here, node = (*path, name), resolved[name]
+        if here == ("trainer",):
+            before, after = ({} if one is _ABSENT else one for one in (before, after))
+            if not (isinstance(before, dict) and isinstance(after, dict)):
+                raise _NotAlone
+            yield from _differences(before, after, node, Trainer, here)
+        elif _are_of_one_class(before, after):
+            inner = import_name(node["class_path"]) if isinstance(node, dict) else None
+            if not isinstance(inner, type):
+                raise _NotAlone
+            first, second, known = (one.get("init_args") or {} for one in (before, after, node))
+            yield from _differences(first, second, known, inner, (*here, "init_args"))
+        elif owner is None:
+            raise _NotAlone
+        else:
+            yield _Argument(path=here, owner=owner, written=after)
 
 
 def _are_of_one_class(before: object, after: object) -> bool:
@@ -198,6 +187,6 @@ def _are_of_one_class(before: object, after: object) -> bool:
     return "class_path" in before and before["class_path"] == after.get("class_path")
 
 
-def _text(written: object) -> str:
-    """Return what tells 1 from 1.0 and from true."""
-    return "absent" if written is _ABSENT else json.dumps(written, sort_keys=True, default=repr)
+def as_text(values: object) -> str:
+    """Return plain values as text, in which 1 is not 1.0 and not true."""
+    return "absent" if values is _ABSENT else json.dumps(values, sort_keys=True, default=repr)

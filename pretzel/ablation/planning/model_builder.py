@@ -1,26 +1,26 @@
 """Models of configurations, built without memory to be checked and counted, each once."""
 
-import json
 import pickle
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningModule
 from torch import nn
 
-from pretzel.ablation.planning.config_resolver import Resolved
+from pretzel.ablation.planning.config_resolver import Resolved, as_text
 from pretzel.ablation.planning.flops import forward_flops, shapes_alone
 from pretzel.ablation.planning.plan import Sizes
+from pretzel.ablation.protocols import Manifested
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import explain_constructor
+from pretzel.runs.config.nested import leaves
 from pretzel.runs.config.overlay import Config
 from pretzel.runs.meta_device import built_without_memory
 
-_MOST_MADE = 64  # those of the first arms; what is tried in one arm alone is not worth keeping
+_MAX_KEPT_PARTS = 64  # those of the first arms; what is tried in one arm alone is not worth keeping
 
 
 class PlanningCLI(ParseOnlyCLI):
@@ -30,7 +30,10 @@ class PlanningCLI(ParseOnlyCLI):
 
     def __init__(self) -> None:
         super().__init__()
-        self._made: dict[tuple[type, str], bytes] = {}
+        self.instantiators = [(self._construct, object, True)]
+        self.constructed = set()
+        self._parts: dict[tuple[type, str], bytes] = {}
+        self._manifests: dict[str, dict[str, str]] = {}
         self._reuses = False
 
     def build_shapes(self, subcommand: str, namespace: Namespace) -> LightningModule:
@@ -49,46 +52,38 @@ class PlanningCLI(ParseOnlyCLI):
         finally:
             self._reuses = False
 
-    def build_model(self, subcommand: str, namespace: Namespace) -> LightningModule:
-        """Build the model of a parsed configuration.
+    def manifest(self, config: Config, resolved: Resolved) -> dict[str, str]:
+        """Return the content hashes of the data, by ``split/name``; none where none are offered.
+
+        Args:
+            config: Its sources appear in the messages.
+            resolved: The same, parsed.
 
         Raises:
-            UserError: If a constructor refuses its arguments.
+            UserError: If a constructor refuses its arguments, or the data is not there.
         """
-        self.config, self.subcommand = namespace, subcommand
-        self.constructed = set()
-        chosen = Namespace(model=namespace[subcommand].model)  # type: ignore[no-untyped-call]
-        noted = [(self._note, object, True)]
-        try:
-            built = self._parser(subcommand).instantiate(chosen, instantiators=noted)
-        except (ValueError, OSError, MisconfigurationException) as error:
-            raise explain_constructor(error, self.given) from error
-        model: LightningModule = built.model
-        return model
+        text = as_text(resolved.values.get("data"))
+        if text not in self._manifests:
+            self.given = config
+            has_data = resolved.namespace.fit.get("data") is not None
+            data = self.build_group("data", "fit", resolved.namespace) if has_data else None
+            try:
+                self._manifests[text] = data.manifest() if isinstance(data, Manifested) else {}
+            except (ValueError, OSError, MisconfigurationException) as error:
+                raise explain_constructor(error, config) from error
+        return self._manifests[text]
 
-    def build_data(self, subcommand: str, namespace: Namespace) -> LightningDataModule | None:
-        """Build the data module of a parsed configuration.
-
-        Raises:
-            ValueError: If a constructor refuses its arguments.
-        """
-        if namespace[subcommand].get("data") is None:
-            return None
-        chosen = Namespace(data=namespace[subcommand].data)  # type: ignore[no-untyped-call]
-        data: LightningDataModule = self._parser(subcommand).instantiate(chosen).data
-        return data
-
-    def _note(self, class_type: type, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def _construct(self, class_type: type, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self.constructed.add(class_type)
         is_part = self._reuses and issubclass(class_type, nn.Module)
         if not is_part or not _is_plain([*args, *kwargs.values()]):
             return class_type(*args, **kwargs)
         key = class_type, repr((args, sorted(kwargs.items())))
-        if kept := self._made.get(key):  # a copy, since what is around a part may change it
-            return pickle.loads(kept)
+        if pickled := self._parts.get(key):  # a copy, since what is around a part may change it
+            return pickle.loads(pickled)
         part = class_type(*args, **kwargs)
-        if key not in self._made and len(self._made) < _MOST_MADE:
-            self._made[key] = _pickled(part)
+        if key not in self._parts and len(self._parts) < _MAX_KEPT_PARTS:
+            self._parts[key] = _pickled(part)
         return part
 
 
@@ -122,14 +117,16 @@ class Builder:
     def __init__(self, cli: PlanningCLI) -> None:
         self.cli = cli
         self.builds = 0
-        self._known: dict[frozenset[str], dict[str, _Built]] = {}
+        # by the classes that were never made, then by the rest of the configuration as text:
+        # the sizes, and whether FLOPs were counted
+        self._sizes: dict[frozenset[str], dict[str, tuple[Sizes | None, bool]]] = {}
 
     def __call__(self, config: Config, resolved: Resolved, *, count: bool) -> Sizes | None:
-        """Return what the model of a configuration costs.
+        """Return the sizes of a configuration's model.
 
         Args:
             config: Its sources appear in the messages.
-            resolved: What it was parsed to.
+            resolved: The same, parsed.
             count: Whether FLOPs are counted, which takes longer than building.
 
         Returns:
@@ -139,61 +136,41 @@ class Builder:
             UserError: If a constructor refuses its arguments.
         """
         chosen = resolved.values["model"]
-        for unmade, known in self._known.items():
-            found = known.get(_text(chosen, unmade))
-            if found is not None and (found.counted or not count):
-                return found.sizes
-        self.cli.given = config
+        for unmade, known in self._sizes.items():
+            sizes, counted = known.get(as_text(_without(chosen, unmade)), (None, None))
+            if counted or counted is count:
+                return sizes
+        self.cli.given, self.cli.constructed = config, set()
         sizes = self._build(self.cli.build_shapes, resolved, count)
         if sizes is None:  # whole numbers on the CPU may have met others in a constructor
             sizes = self._build(self.cli.build_model, resolved, False)
         made = self.cli.constructed
         unmade = frozenset(name for name in _classes(chosen) if import_name(name) not in made)
-        built = _Built(sizes=sizes, counted=count)
-        self._known.setdefault(unmade, {})[_text(chosen, unmade)] = built
+        text = as_text(_without(chosen, unmade))
+        self._sizes.setdefault(unmade, {})[text] = sizes, count
         return sizes
 
     def _build(
-        self, build: Callable[[str, Namespace], LightningModule], resolved: Resolved, count: bool
+        self, build: Callable[..., LightningModule], resolved: Resolved, count: bool
     ) -> Sizes | None:
         self.builds += 1
         module = built_without_memory(lambda: build("fit", resolved.namespace))
         if module is None:
             return None
-        numbers = {True: 0, False: 0}
+        sizes = {True: 0, False: 0}
         for parameter in module.parameters():
-            numbers[parameter.requires_grad] += parameter.numel()
-        return Sizes(
-            trainable=numbers[True],
-            frozen=numbers[False],
-            flops=forward_flops(module) if count else None,
-        )
+            sizes[parameter.requires_grad] += parameter.numel()
+        flops = forward_flops(module) if count else None
+        return Sizes(trainable=sizes[True], frozen=sizes[False], flops=flops)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Built:
-    sizes: Sizes | None
-    counted: bool
-
-
-def _classes(node: object) -> Iterator[str]:
-    """Yield the classes that a configuration names."""
-    if isinstance(node, dict):
-        if isinstance(node.get("class_path"), str):
-            yield node["class_path"]
-        for value in node.values():
-            yield from _classes(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _classes(value)
-
-
-def _text(chosen: object, unmade: frozenset[str]) -> str:
-    """Return a configuration as text, without the arguments of what is never made."""
-    return json.dumps(_without(chosen, unmade), sort_keys=True, default=repr)
+def _classes(node: object) -> set[str]:
+    """Return the classes that a configuration names."""
+    return {str(name) for path, name in leaves(node) if path[-1:] == ("class_path",) and name}
 
 
 def _without(node: Any, unmade: frozenset[str]) -> Any:  # noqa: ANN401
+    """Return a configuration without the arguments of what is never made."""
     if isinstance(node, dict):
         if node.get("class_path") in unmade and unmade.issuperset(_classes(node)):
             return {"class_path": node["class_path"]}

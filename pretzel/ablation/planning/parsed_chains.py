@@ -1,4 +1,4 @@
-"""The chain of configurations of one combination of arms, parsed: what it has, what it lacks."""
+"""Parses the chain of configurations of one combination of arms, and tells why it lacks links."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -8,9 +8,10 @@ from typing import Any
 from pretzel.ablation.gridfile.grid import Combination, Grid, Override
 from pretzel.ablation.gridfile.run_config import WEIGHTS, seeded, with_arms
 from pretzel.ablation.identity.fingerprint import Fingerprint
-from pretzel.ablation.planning.plan import Exports, Sizes
+from pretzel.ablation.planning.plan import Sizes
 from pretzel.ablation.planning.size_matching import Matched, Matcher
 from pretzel.ablation.planning.tuning import candidates
+from pretzel.ablation.protocols import Exports
 from pretzel.errors import NotApplicable, UserError
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import parameters
@@ -19,14 +20,14 @@ from pretzel.runs.config.yaml_lines import Source
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parsed:
-    """A configuration, parsed and built without memory.
+class ParsedConfig:
+    """A configuration, parsed, and its model built without memory.
 
     Attributes:
         resolved: Plain values, defaults included; shared, never modified.
-        fingerprint: What of it can change a result.
-        sizes: What its model costs; None where it cannot be built without memory.
-        tried: What is tried in it; empty where nothing is tuned.
+        fingerprint: Everything in it that can change a result.
+        sizes: Those of its model; None where it cannot be built without memory.
+        tried: The candidate's overrides; empty where nothing is tuned.
     """
 
     resolved: dict[str, Any]
@@ -35,7 +36,7 @@ class Parsed:
     tried: tuple[Override, ...] = ()
 
     @cached_property
-    def mark(self) -> str:
+    def hashes(self) -> str:
         """Equal for configurations that train and measure the same."""
         return f"{self.fingerprint.training} {self.fingerprint.evaluation}"
 
@@ -50,28 +51,22 @@ class ParsedLink:
     """
 
     name: str
-    variants: tuple[Parsed, ...]
+    variants: tuple[ParsedConfig, ...]
 
     @property
-    def first(self) -> Parsed:
-        """The only variant, or the first of several."""
-        return self.variants[0]
-
-    @property
-    def mark(self) -> str:
-        """Equal for links that come to the same."""
-        return "|".join(variant.mark for variant in self.variants)
+    def hashes(self) -> str:
+        """Equal for links that train and measure the same."""
+        return "|".join(variant.hashes for variant in self.variants)
 
     @property
     def tuned(self) -> dict[str, list[Any]]:
         """The values that are tried, by key."""
-        found: dict[str, list[Any]] = {}
-        for variant in self.variants:
-            for one in variant.tried:
-                values = found.setdefault(one.key, [])
-                if one.value not in values:
-                    values.append(one.value)
-        return found
+        tuned: dict[str, list[Any]] = {}
+        for one in (one for variant in self.variants for one in variant.tried):
+            values = tuned.setdefault(one.key, [])
+            if one.value not in values:
+                values.append(one.value)
+        return tuned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +76,7 @@ class Chain:
     Attributes:
         links: In order.
         absent: Why links are left out, by name.
-        matched: What was solved for so that it is as large as the baseline.
+        matched: The integer that was solved for so that it is as large as the baseline.
     """
 
     links: tuple[ParsedLink, ...]
@@ -89,19 +84,28 @@ class Chain:
     matched: Matched | None = None
 
     @property
-    def mark(self) -> str:
-        """Equal for chains that come to the same."""
-        return " ".join(f"{one.name}:{one.mark}" for one in self.links)
+    def hashes(self) -> str:
+        """Equal for chains that train and measure the same."""
+        return " ".join(f"{link.name}:{link.hashes}" for link in self.links)
 
     @property
     def sizes(self) -> Sizes | None:
-        """What the model that is measured costs."""
-        return self.links[-1].first.sizes if self.links else None
+        """The sizes of the model that is measured."""
+        return self.links[-1].variants[0].sizes if self.links else None
+
+    @property
+    def tuned(self) -> dict[str, list[Any]]:
+        """The values that are tried, by link and key."""
+        return {
+            f"{link.name}.{key}" if link.name else key: values
+            for link in self.links
+            for key, values in link.tuned.items()
+        }
 
 
 @dataclass
-class Chains:
-    """Makes the chains of a grid.
+class ChainParser:
+    """Parses the chains of a grid.
 
     Attributes:
         grid: The grid.
@@ -112,7 +116,7 @@ class Chains:
 
     grid: Grid
     bases: Mapping[str, Config]
-    parse: Callable[[Config, bool], Parsed]
+    parse: Callable[[Config, bool], ParsedConfig]
     matcher: Matcher | None
 
     def __call__(self, combination: Combination) -> Chain:
@@ -124,29 +128,25 @@ class Chains:
         links: list[ParsedLink] = []
         absent: dict[str, str] = {}
         try:
-            solved = self._matched(combination)
+            matched = self._matched(combination)
         except NotApplicable:
-            solved = None  # told below
-        extra = () if solved is None else (solved[0],)
+            matched = None  # its last link is absent, as is found below
         for name in self.bases:
             if reason := self._left_out(combination, name):
                 absent[name] = reason
                 continue
             try:
-                links.append(self._link(combination, name, extra))
+                links.append(self._link(combination, name, matched))
             except NotApplicable as error:
                 absent[name] = str(error)
-        return Chain(
-            links=() if self._last in absent else tuple(links),  # what is measured does not exist
-            absent=absent,
-            matched=None if solved is None else solved[1],
-        )
+        has_last = self._last not in absent  # without it there is nothing to measure
+        return Chain(links=tuple(links) if has_last else (), absent=absent, matched=matched)
 
     @property
     def _last(self) -> str:
         return list(self.bases)[-1]
 
-    def _matched(self, combination: Combination) -> tuple[Override, Matched] | None:
+    def _matched(self, combination: Combination) -> Matched | None:
         if self.matcher is None or self._left_out(combination, self._last):
             return None
         config = self._config(combination, self._last)
@@ -161,22 +161,25 @@ class Chains:
                 return f"{one.source}: left out"
         return None
 
-    def _link(self, combination: Combination, name: str, extra: tuple[Override, ...]) -> ParsedLink:
+    def _link(self, combination: Combination, name: str, matched: Matched | None) -> ParsedLink:
         """Parse a link, with every candidate of what is tuned in it."""
-        config = self._config(combination, name, extra)
-        variants: list[Parsed] = []
+        config = self._config(combination, name)
+        if matched is not None and self.matcher is not None:
+            config = self.matcher.put(config, matched.after)
+        variants: list[ParsedConfig] = []
         for tried in candidates(combination, name, self._last):
             varied = config
             for one in tried:
                 varied = override(varied, one.key, one.value, one.source)
-            self._keep_matched(tried, config)
+            self._refuse_tuned_and_matched(tried, config)
+            # FLOPs are shown for an arm, not for its candidates
             parsed = self.parse(varied, name == self._last and not variants)
             if name != self._last:
                 must_export(parsed.resolved, varied)
             variants.append(replace(parsed, tried=tried))
         return ParsedLink(name=name, variants=tuple(variants))
 
-    def _keep_matched(self, tried: tuple[Override, ...], config: Config) -> None:
+    def _refuse_tuned_and_matched(self, tried: tuple[Override, ...], config: Config) -> None:
         if self.matcher is None:
             return
         via = locate(config.values, self.matcher.rule.via)
@@ -188,14 +191,9 @@ class Chains:
                     "be tuned"
                 )
 
-    def _config(
-        self, combination: Combination, name: str, extra: tuple[Override, ...] = ()
-    ) -> Config:
+    def _config(self, combination: Combination, name: str) -> Config:
         """Return a link's configuration with the seed of the first cell."""
-        config = with_arms(self.bases[name], combination, name)
-        for one in extra:
-            config = override(config, one.key, one.value, one.source)
-        config = seeded(config, self.grid.seeds[0])
+        config = seeded(with_arms(self.bases[name], combination, name), self.grid.seeds[0])
         return config if name == next(iter(self.bases)) else self._without_start(config)
 
     def _without_start(self, config: Config) -> Config:

@@ -1,26 +1,18 @@
-"""The cells of a grid, parsed: what runs, after what, and what differs."""
+"""The plan of a grid: its parsed runs, what each needs, and how the arms differ."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.gridfile.schema import Tuning
+from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.size_matching import Matched
 from pretzel.files.atomic import write_json
 
 
-@runtime_checkable
-class Exports(Protocol):
-    """What the module of a stage must offer: its weights for the cells."""
-
-    def export(self, path: Path) -> None:
-        """Write the weights as safetensors."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a model costs.
+    """Parameters and FLOPs of a model.
 
     Attributes:
         trainable: Number of parameters that train.
@@ -39,7 +31,7 @@ class Candidate:
 
     Attributes:
         run: Name of the run that tries it.
-        label: What is tried, for example ``model.lr=0.01``.
+        label: The values that are tried, for example ``model.lr=0.01``.
         config: The resolved configuration of the cell with it.
     """
 
@@ -48,36 +40,19 @@ class Candidate:
     config: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What a tuned cell has chosen.
-
-    Attributes:
-        run: Name of the run that was best.
-        label: What was best, for example ``model.lr=0.01``.
-        config: The resolved configuration of the cell.
-        note: That in a sentence.
-    """
-
-    run: str
-    label: str
-    config: dict[str, Any]
-    note: str
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedRun:
-    """One run of the grid.
+    """One run of the grid: a cell (an arm at one seed), or a run that cells need.
 
     Attributes:
         name: ``arm/seed0``, ``stages/name`` or ``tuning/name``; its folder under the output.
         arm: The combination; the stage's name for a stage.
-        seed: None for what is not compared: stages, which cells may share, and tuning runs.
-        identity: Hash of what can change its weights; of a tuned cell, of all its candidates and
-            of the rule by which it chooses.
+        seed: None for runs that are not compared: stages, which cells may share, and tuning runs.
+        identity: Hash of everything that can change its weights; of a tuned cell, of all its
+            candidates and of the rule by which it chooses.
         config: The resolved configuration of ``fit``, ready to run; that of the first candidate
             where there are any.
-        record: What the hashes are made of, for people; of a tuned cell, that of its first
+        record: The values behind the hashes, for people; of a tuned cell, those of its first
             candidate.
         evaluation: Hash of how it is measured; None if it is not.
         export: Whether its module exports weights after training (stages).
@@ -85,8 +60,8 @@ class PlannedRun:
         needs: Names of the runs that must be done before: stages whose weights it starts from or
             uses, and the runs that try its candidates, which may also have failed.
         family: Equal for runs that take equally long: those that differ in their seeds.
-        candidates: What it chooses from when those have run
-            (:func:`pretzel.ablation.planning.tuning.chosen`).
+        candidates: The configurations it chooses from when those have run
+            (:func:`pretzel.ablation.planning.tuning.best_candidate`).
         tuning: How it chooses.
     """
 
@@ -104,33 +79,60 @@ class PlannedRun:
     candidates: tuple[Candidate, ...] = ()
     tuning: Tuning | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it in plain values, without the configuration."""
+        names = ("name", "arm", "seed", "identity", "evaluation")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "needs": list(self.needs),
+            "candidates": {candidate.run: candidate.label for candidate in self.candidates},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedArm:
+    """One combination of arms: a row of the table.
+
+    Attributes:
+        choices: The arm of each axis.
+        changes: Its differences to the baseline, a line each.
+        absent: Why it lacks links of the chain, by link; one that lacks the last is not applicable
+            and has no cells.
+        sizes: Those of the model that is measured; None where they are not known.
+        matched: The integer that was solved for so that sizes are equal.
+        tuned: The values that are chosen from, by key.
+    """
+
+    choices: dict[str, str]
+    changes: list[str]
+    absent: dict[str, str]
+    sizes: Sizes | None
+    matched: Matched | None
+    tuned: dict[str, list[Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it in plain values."""
+        values = asdict(self)
+        sizes = values.pop("sizes")
+        flops = sizes and sizes.pop("flops")
+        return {**values, "parameters": sizes, "flops": flops}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All cells of a grid, parsed.
+    """All runs of a grid, parsed.
 
     Attributes:
         grid: The file.
         stages: Upstream runs and tuning runs, each before those that need it.
-        cells: In the order in which they start.
-        changes: What each combination changes against the baseline.
-        choices: The arm of each axis, by combination.
-        absent: Why a combination lacks links of the chain, by combination and link; one that
-            lacks the last is not applicable and has no cells.
-        sizes: What the model that is measured costs, by combination; None where it is not known.
-        matched: What was solved for so that sizes are equal, by combination.
-        tuned: The values that are chosen from, by combination and key.
+        cells: The compared runs, in the order in which they start.
+        arms: The combinations by name, the baseline first.
     """
 
     grid: Grid
     stages: tuple[PlannedRun, ...]
     cells: tuple[PlannedRun, ...]
-    changes: dict[str, list[str]]
-    choices: dict[str, dict[str, str]]
-    absent: dict[str, dict[str, str]]
-    sizes: dict[str, Sizes | None]
-    matched: dict[str, Matched]
-    tuned: dict[str, dict[str, list[Any]]]
+    arms: dict[str, PlannedArm]
 
     @property
     def runs(self) -> tuple[PlannedRun, ...]:
@@ -138,14 +140,22 @@ class Plan:
         by_name = {stage.name: stage for stage in self.stages}
         ordered: dict[str, PlannedRun] = {}
 
-        def add(cell: PlannedRun) -> None:
-            for name in cell.needs:
+        def add(run: PlannedRun) -> None:
+            for name in run.needs:
                 add(by_name[name])
-            ordered.setdefault(cell.name, cell)
+            ordered.setdefault(run.name, run)
 
         for cell in self.cells:
             add(cell)
         return tuple(ordered.values())
+
+    def folder(self, run: PlannedRun) -> RunFolder:
+        """Return the folder of a run."""
+        return RunFolder(path=self.grid.output / run.name)
+
+    def state(self, run: PlannedRun) -> State:
+        """Return the state of a run."""
+        return self.folder(run).state(run.identity, run.evaluation)
 
     def save(self) -> None:
         """Write what the light commands need to ``plan.json`` in the output folder."""
@@ -162,30 +172,6 @@ class Plan:
             "seeds": list(grid.seeds),
             "match": None if grid.match is None else grid.match.model_dump(),
             "tuning": None if grid.tuning is None else grid.tuning.model_dump(),
-            "arms": {name: self._arm_as_json(name) for name in self.choices},
-            "cells": [
-                {
-                    "name": cell.name,
-                    "arm": cell.arm,
-                    "seed": cell.seed,
-                    "identity": cell.identity,
-                    "evaluation": cell.evaluation,
-                    "needs": list(cell.needs),
-                    "candidates": {one.run: one.label for one in cell.candidates},
-                }
-                for cell in self.runs
-            ],
-        }
-
-    def _arm_as_json(self, name: str) -> dict[str, Any]:
-        sizes, matched = self.sizes[name], self.matched.get(name)
-        counted = None if sizes is None else {"trainable": sizes.trainable, "frozen": sizes.frozen}
-        return {
-            "choices": self.choices[name],
-            "changes": self.changes[name],
-            "absent": self.absent[name],
-            "parameters": counted,
-            "flops": None if sizes is None else sizes.flops,
-            "matched": None if matched is None else asdict(matched),
-            "tuned": self.tuned.get(name, {}),
+            "arms": {name: arm.as_json() for name, arm in self.arms.items()},
+            "cells": [run.as_json() for run in self.runs],
         }

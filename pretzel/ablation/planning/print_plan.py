@@ -1,4 +1,4 @@
-"""What ``pretzel grid plan`` prints: runs, arms, what they cost and change, the time it takes."""
+"""Output of ``pretzel grid plan``: runs, arms, their sizes and changes, and the time it takes."""
 
 import json
 from collections.abc import Mapping
@@ -8,102 +8,94 @@ from rich.table import Table
 
 from pretzel.ablation.ledger import State
 from pretzel.ablation.planning.plan import Plan
-from pretzel.ablation.planning.time_estimate import TimeEstimate, folder_of
-from pretzel.ablation.planning.tuning import tried_for
-from pretzel.ablation.status_table import StatusRow, duration, table
+from pretzel.ablation.planning.time_estimate import TimeEstimate
+from pretzel.ablation.planning.tuning import candidate_runs
+from pretzel.ablation.status_table import StateTable, StatusRow, duration, plan_title
 
 
-def show(plan: Plan, stands: Mapping[str, State], time: TimeEstimate, slots: int) -> None:
+def print_plan(plan: Plan, states: Mapping[str, State], time: TimeEstimate, slots: int) -> None:
     """Print a plan.
 
     Args:
         plan: The plan.
-        stands: Where each run stands.
+        states: The state of each run, by name.
         time: How long it takes.
-        slots: Runs at a time, for which the time is told too.
+        slots: Runs at a time, for which the time is printed too.
     """
-    console = Console()
-    names = [metric.name for metric in plan.grid.metrics]
-    runs = plan.runs
-    rows = [
-        StatusRow.of(cell.name, folder_of(plan, cell), cell.identity, cell.evaluation, names)
-        for cell in runs
-    ]
-    tried = len({one.run for cell in runs for one in cell.candidates})
-    told_tried = f", {tried} of them candidate runs" if tried else ""
-    console.print(table(rows, f"{plan.grid.output}: {len(rows)} runs{told_tried}"))
-    console.print(_arms(plan, stands))
-    for line in lines(plan):
+    console, output, values = Console(), plan.grid.output, plan.as_json()
+    console.print(StateTable(StatusRow.of_plan(output, values), plan_title(output, values)))
+    console.print(_arms_table(plan, states))
+    for line in (*arm_lines(plan), time_line(time, slots)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(told(time, slots), markup=False, highlight=False, soft_wrap=True)
 
 
-def lines(plan: Plan) -> list[str]:
-    """Return what each arm changes against the baseline, and what it lacks."""
-    found = []
-    for arm, changes in plan.changes.items():
-        is_baseline = arm == plan.grid.baseline_name
-        found.append(f"{arm}: {'the baseline' if is_baseline else '; '.join(changes)}")
-        for key, values in plan.tuned[arm].items():
-            found.append(f"{arm}: {key}: tuned over {len(values)} values before the comparison")
-        if plan.tuned[arm] and (tuning := plan.grid.tuning) is not None:
+def print_plan_json(plan: Plan, states: Mapping[str, State], time: TimeEstimate) -> None:
+    """Print a plan and the states of its runs as JSON."""
+    values = plan.as_json()
+    for cell in values["cells"]:
+        cell["state"] = states[cell["name"]].value
+    values["estimate"] = {
+        "seconds": time.seconds,
+        "by_finished": time.finished,
+        "by_probe": time.probed,
+        "unknown": [run.name for run in time.unknown],
+    }
+    print(json.dumps(values, indent=1, default=str))
+
+
+def arm_lines(plan: Plan) -> list[str]:
+    """Return lines of what each arm changes against the baseline, and what it lacks."""
+    lines = []
+    for name, arm in plan.arms.items():
+        is_baseline = name == plan.grid.baseline_name
+        lines.append(f"{name}: {'the baseline' if is_baseline else '; '.join(arm.changes)}")
+        for key, values in arm.tuned.items():
+            lines.append(f"{name}: {key}: tuned over {len(values)} values before the comparison")
+        if arm.tuned and (tuning := plan.grid.tuning) is not None:
             arrow = "↑" if tuning.direction == "max" else "↓"
-            count = len(tried_for(plan, arm))
-            found.append(f"{arm}: {count} candidate runs, chosen by {tuning.metric} {arrow}")
-        for link, reason in plan.absent[arm].items():
-            found.append(f"{arm}: {link or 'all of it'}: n/a: {reason}")
-    return found
+            count = len(candidate_runs(plan, name))
+            lines.append(f"{name}: {count} candidate runs, chosen by {tuning.metric} {arrow}")
+        for link, reason in arm.absent.items():
+            lines.append(f"{name}: {link or 'all of it'}: n/a: {reason}")
+    return lines
 
 
-def told(time: TimeEstimate, slots: int) -> str:
-    """Return an estimate in a sentence."""
-    known = time.finished + time.probed
-    left = known + len(time.unknown)
-    if not left:
+def time_line(time: TimeEstimate, slots: int) -> str:
+    """Return an estimate of time in a sentence."""
+    num_known = time.finished + time.probed
+    num_left = num_known + len(time.unknown)
+    if not num_left:
         return "Time: all is done."
     parts = []
-    if known:
+    if num_known:
         kinds = [
             f"{time.finished} by finished ones" if time.finished else "",
             f"{time.probed} by a probe, without evaluation" if time.probed else "",
         ]
         how = " and ".join(kind for kind in kinds if kind)
         side = f", {duration(time.seconds / slots)} with {slots} at a time" if slots > 1 else ""
-        parts.append(f"about {duration(time.seconds)}{side}, for {known} of {left} runs ({how})")
+        total = duration(time.seconds)
+        parts.append(f"about {total}{side}, for {num_known} of {num_left} runs ({how})")
     if time.unknown:
         parts.append(f"{len(time.unknown)} runs: run with --probe for an estimate")
     return f"Time: {'; '.join(parts)}."
 
 
-def print_json(plan: Plan, stands: Mapping[str, State], time: TimeEstimate) -> None:
-    """Print a plan and where its runs stand as JSON."""
-    values = plan.as_json()
-    for cell in values["cells"]:
-        cell["state"] = stands[cell["name"]].value
-    values["estimate"] = {
-        "seconds": time.seconds,
-        "by_finished": time.finished,
-        "by_probe": time.probed,
-        "unknown": [cell.name for cell in time.unknown],
-    }
-    print(json.dumps(values, indent=1, default=str))
-
-
-def _arms(plan: Plan, stands: Mapping[str, State]) -> Table:
-    made = Table(title=f"{len(plan.choices)} arms", title_justify="left")
-    made.add_column("arm", no_wrap=True, overflow="ellipsis")
+def _arms_table(plan: Plan, states: Mapping[str, State]) -> Table:
+    table = Table(title=f"{len(plan.arms)} arms", title_justify="left")
+    table.add_column("arm", no_wrap=True, overflow="ellipsis")
     for column in ("done", "trainable", "frozen", "FLOPs a sample"):
-        made.add_column(column, justify="right", no_wrap=True)
-    for arm in plan.choices:
-        cells = [stands[cell.name] for cell in plan.cells if cell.arm == arm]
-        sizes = plan.sizes[arm]
-        numbers = (None,) * 3 if sizes is None else (sizes.trainable, sizes.frozen, sizes.flops)
-        done = f"{cells.count(State.DONE)}/{len(cells)}" if cells else "n/a"
-        made.add_row(arm, done, *map(number, numbers))
-    return made
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, arm in plan.arms.items():
+        own = [states[cell.name] for cell in plan.cells if cell.arm == name]
+        done = f"{own.count(State.DONE)}/{len(own)}" if own else "n/a"
+        sizes = arm.sizes
+        counts = (None,) * 3 if sizes is None else (sizes.trainable, sizes.frozen, sizes.flops)
+        table.add_row(name, done, *map(short_count, counts))
+    return table
 
 
-def number(value: int | None) -> str:
+def short_count(value: int | None) -> str:
     """Return a count as ``1.30 M``; a dash for one that is not known."""
     if value is None:
         return "—"

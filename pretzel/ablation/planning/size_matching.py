@@ -1,9 +1,8 @@
-"""Arms as large as the baseline: the integer at a key is solved for, on models without memory."""
+"""Makes arms as large as the baseline: solves for an integer, on models without memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pretzel.ablation.gridfile.grid import Override
 from pretzel.ablation.gridfile.schema import Match
 from pretzel.ablation.planning.integer_search import solve
 from pretzel.errors import NotApplicable, UserError
@@ -14,13 +13,13 @@ from pretzel.runs.config.yaml_lines import Key, Source
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """What was solved for an arm.
+    """The integer that was solved for an arm.
 
     Attributes:
         key: Dotted key of the integer.
         before: The integer that the arm would have had.
         after: The one it has.
-        by: What is made equal, ``parameters`` or ``flops``.
+        by: The quantity that is made equal, ``parameters`` or ``flops``.
         relative: Relative difference to the baseline that is left.
     """
 
@@ -30,19 +29,10 @@ class Matched:
     by: str
     relative: float
 
-    @property
-    def is_moved(self) -> bool:
-        """Whether the integer is another one."""
-        return self.before != self.after
-
-    @property
-    def is_off(self) -> bool:
-        """Whether the size is not exactly the baseline's."""
-        return self.relative != 0
-
     def __str__(self) -> str:
         """Return, for example, ``matched: width 128 -> 112, parameters -0.4 %``."""
-        moved = f"{self.before} -> {self.after}" if self.is_moved else f"stays {self.after}"
+        is_moved = self.before != self.after
+        moved = f"{self.before} -> {self.after}" if is_moved else f"stays {self.after}"
         name = self.key.rpartition(".")[2]
         return f"matched: {name} {moved}, {self.by} {100 * self.relative:+.1f} %"
 
@@ -52,7 +42,7 @@ class Matcher:
     """Solves for the integer of one arm after the other.
 
     Attributes:
-        rule: What is made equal, and by which key.
+        rule: The quantity that is made equal, and the key of the integer.
         name: The grid file and where in it the rule stands, for messages.
         size: Returns the size of a configuration's model, None where it is not known; it raises
             what a constructor refuses.
@@ -81,15 +71,15 @@ class Matcher:
                 "without memory; the baseline's cannot"
             )
 
-    def __call__(self, base: Config, config: Config) -> tuple[Override, Matched] | None:
-        """Return what makes an arm as large as the baseline.
+    def __call__(self, base: Config, config: Config) -> Matched | None:
+        """Return the integer that makes an arm as large as the baseline.
 
         Args:
             base: The configuration under all arms.
             config: With those of the combination.
 
         Returns:
-            The override and what was solved for; None if the baseline's size is not known.
+            The integer before and after; None if the baseline's size is not known.
 
         Raises:
             UserError: If the arm has no integer there, sets it itself, or cannot be matched.
@@ -107,20 +97,19 @@ class Matcher:
                 return None
 
         if size(start) is None:
-            self.size(config)  # what is wrong has nothing to do with the integer
+            self.size(config)  # raises what is wrong, which has nothing to do with the integer
             return None
         try:
             value, relative = solve(size, start, self.target, self.rule.tolerance)
         except UserError as error:
             raise UserError(f"{self.name}: {self.rule.by} {error}") from error
-        matched = Matched(
+        return Matched(
             key=self.rule.via,
             before=start,
             after=value,
             by=self.rule.by,
             relative=relative,
         )
-        return Override(key=self.rule.via, value=value, source=Source(name=self.name)), matched
 
     def put(self, config: Config, value: int) -> Config:
         """Return a configuration with another integer."""

@@ -1,19 +1,19 @@
-"""How long the rest of a grid takes: by what is finished, or by a probe of a few steps."""
+"""Estimate of the time that the rest of a grid takes, from finished runs or a probe."""
 
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pretzel.ablation.ledger import RunFolder, State
+from pretzel.ablation.ledger import State
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeEstimate:
-    """The time that the runs still take, one after the other.
+    """Time that the runs still take, one after the other.
 
     Attributes:
-        seconds: Of those whose time is known.
+        seconds: The sum over the runs whose time is known.
         finished: Number of runs that are estimated by finished ones.
         probed: Number of runs that are estimated by a probe, which does not evaluate.
         unknown: The runs of whose kind none is finished or was probed.
@@ -25,55 +25,43 @@ class TimeEstimate:
     unknown: tuple[PlannedRun, ...]
 
 
-def folder_of(plan: Plan, cell: PlannedRun) -> RunFolder:
-    """Return the folder of a run."""
-    return RunFolder(path=plan.grid.output / cell.name)
-
-
-def states(plan: Plan) -> dict[str, State]:
-    """Return where each run stands, by name."""
-    return {
-        cell.name: folder_of(plan, cell).state(cell.identity, cell.evaluation) for cell in plan.runs
-    }
-
-
-def estimate(
-    plan: Plan, stands: Mapping[str, State], probed: Mapping[str, float] | None = None
+def estimate_time(
+    plan: Plan, states: Mapping[str, State], probed: Mapping[str, float] | None = None
 ) -> TimeEstimate:
-    """TimeEstimate the time of what is not done.
+    """Estimate the time of the runs that are not done.
 
     Args:
         plan: The plan.
-        stands: From :func:`states`.
+        states: The state of each run, by name.
         probed: Seconds of a run, by its family.
     """
+    # those of a family take equally long; those that are tested too take longer
     measured: dict[tuple[str, bool], list[float]] = {}
-    for cell in plan.runs:
-        result = folder_of(plan, cell).result if stands[cell.name] is State.DONE else None
+    for run in plan.runs:
+        result = plan.folder(run).result if states[run.name] is State.DONE else None
         if result is not None:
-            seconds = result.get("train_seconds", 0.0)
-            measured.setdefault((cell.family, False), []).append(float(seconds))
-            if cell.tests:
+            seconds = float(result.get("train_seconds", 0.0))
+            measured.setdefault((run.family, False), []).append(seconds)
+            if run.tests:
                 whole = float(result.get("seconds", seconds))
-                measured.setdefault((cell.family, True), []).append(whole)
-    total, by_finished, by_probe = 0.0, 0, 0
+                measured.setdefault((run.family, True), []).append(whole)
+    total, num_finished, num_probed = 0.0, 0, 0
     unknown = []
-    for cell in plan.runs:
-        if stands[cell.name] is State.DONE:
+    for run in plan.runs:
+        if states[run.name] is State.DONE:
             continue
-        if (cell.family, cell.tests) in measured:
-            seconds = statistics.mean(measured[cell.family, cell.tests])
-            by_finished += 1
-        elif probed is not None and cell.family in probed:
-            seconds = probed[cell.family]
-            by_probe += 1
+        if (run.family, run.tests) in measured:
+            seconds = statistics.mean(measured[run.family, run.tests])
+            num_finished += 1
+        elif probed is not None and run.family in probed:
+            seconds = probed[run.family]
+            num_probed += 1
         else:
-            unknown.append(cell)
+            unknown.append(run)
             continue
-        spent = 0.0
-        if stands[cell.name] in (State.RUNNING, State.INTERRUPTED):
-            spent = float(folder_of(plan, cell).progress.get("seconds", 0.0))
+        is_begun = states[run.name] in (State.RUNNING, State.INTERRUPTED)
+        spent = float(plan.folder(run).progress.get("seconds", 0.0)) if is_begun else 0.0
         total += max(seconds - spent, 0.0)
     return TimeEstimate(
-        seconds=total, finished=by_finished, probed=by_probe, unknown=tuple(unknown)
+        seconds=total, finished=num_finished, probed=num_probed, unknown=tuple(unknown)
     )

@@ -1,4 +1,4 @@
-"""A sweep inside an arm, on validation, before the comparison: no arm wins by its learning rate."""
+"""Tuning inside an arm, on validation, before the comparison: no arm wins by its learning rate."""
 
 import itertools
 import math
@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from pretzel.ablation.gridfile.grid import Combination, Override
-from pretzel.ablation.planning.plan import Choice, Plan, PlannedRun
+from pretzel.ablation.planning.plan import Candidate, Plan, PlannedRun
 from pretzel.errors import UserError, did_you_mean
 
-_LONGEST = 60
+_MAX_NAME_LENGTH = 60
 
 
 def candidates(combination: Combination, link: str, last: str) -> list[tuple[Override, ...]]:
-    """Return what the arms try in a link of the chain: all combinations of their values.
+    """Return all combinations of the values that arms tune in a link of the chain.
 
     Args:
         combination: The arms.
@@ -30,32 +30,34 @@ def candidates(combination: Combination, link: str, last: str) -> list[tuple[Ove
     return list(itertools.product(*each))
 
 
-def tried_for(plan: Plan, arm: str) -> list[str]:
-    """Return the names of the runs that try something for an arm, in its cells or before them."""
-    runs = {cell.name: cell for cell in plan.runs}
+def candidate_runs(plan: Plan, arm: str) -> list[str]:
+    """Return the names of the runs that try candidates of an arm, in its cells or before them."""
+    runs = {run.name: run for run in plan.runs}
     names = [cell.name for cell in plan.cells if cell.arm == arm]
-    found: dict[str, None] = {}
+    tried: dict[str, None] = {}
     for name in names:  # grows while it is read
-        tried = [candidate.run for candidate in runs[name].candidates]
-        found |= dict.fromkeys(tried)
-        names += [need for need in runs[name].needs if need not in names and need not in tried]
-    return list(found)
+        own = [candidate.run for candidate in runs[name].candidates]
+        tried |= dict.fromkeys(own)
+        names += [need for need in runs[name].needs if need not in names and need not in own]
+    return list(tried)
 
 
 def label(overrides: tuple[Override, ...]) -> str:
     """Return, for example, ``model.lr=0.01, model.size=3``."""
-    return ", ".join(f"{one.key}={_told(one.value)}" for one in overrides)
+    return ", ".join(f"{one.key}={_value_text(one.value)}" for one in overrides)
 
 
-def run_name(arm: str, overrides: tuple[Override, ...], mark: str) -> str:
+def run_name(arm: str, overrides: tuple[Override, ...], identity: str) -> str:
     """Return the name, which is a folder, of the run that tries a candidate."""
-    short = ",".join(f"{one.key.rpartition('.')[2]}={_told(one.value)}" for one in overrides)
-    kept = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", short)[:_LONGEST]
-    return f"tuning/{arm}-{kept}-{mark[:8]}"
+    values = ",".join(f"{o.key.rpartition('.')[2]}={_value_text(o.value)}" for o in overrides)
+    readable = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", values)[:_MAX_NAME_LENGTH]
+    return f"tuning/{arm}-{readable}-{identity[:8]}"
 
 
-def chosen(cell: PlannedRun, results: Mapping[str, Mapping[str, Any] | None]) -> Choice:
-    """Return what a tuned cell runs: the candidate that is best on validation.
+def best_candidate(
+    cell: PlannedRun, results: Mapping[str, Mapping[str, Any] | None]
+) -> tuple[Candidate, str]:
+    """Return the candidate of a tuned cell that is best on validation, the first of equals.
 
     Args:
         cell: A cell with candidates.
@@ -63,14 +65,14 @@ def chosen(cell: PlannedRun, results: Mapping[str, Mapping[str, Any] | None]) ->
             run; None for one that failed, which has lost.
 
     Returns:
-        The first of the best.
+        The candidate, and a sentence that says so.
 
     Raises:
         UserError: If all candidates failed, or one has not logged the metric.
     """
     tuning = cell.tuning
     assert tuning is not None, "only tuned cells choose"
-    scores: dict[str, float] = {}
+    scores: list[tuple[float, Candidate]] = []
     for candidate in cell.candidates:
         result = results[candidate.run]
         if result is None:
@@ -83,22 +85,20 @@ def chosen(cell: PlannedRun, results: Mapping[str, Mapping[str, Any] | None]) ->
                 f"it has {', '.join(sorted(metrics)) or 'none'}"
             )
         score = float(metrics[tuning.metric])
-        scores[candidate.run] = score if tuning.direction == "max" else -score
-    able = [c for c in cell.candidates if not math.isnan(scores.get(c.run, math.nan))]
-    if not able:
+        if not math.isnan(score):
+            scores.append((score, candidate))
+    if not scores:
         raise UserError(f"{cell.name}: all {len(cell.candidates)} candidates of its tuning failed")
-    best = max(able, key=lambda candidate: scores[candidate.run])
-    score = scores[best.run] if tuning.direction == "max" else -scores[best.run]
-    lost = len(cell.candidates) - len(able)
-    note = f"{best.label}, the best of {len(cell.candidates)} by {tuning.metric} ({score:.4g})" + (
-        f"; {lost} of them failed" if lost else ""
-    )
-    return Choice(run=best.run, label=best.label, config=best.config, note=note)
+    choose = max if tuning.direction == "max" else min
+    score, best = choose(scores, key=lambda pair: pair[0])
+    note = f"{best.label}, the best of {len(cell.candidates)} by {tuning.metric} ({score:.4g})"
+    num_failed = len(cell.candidates) - len(scores)
+    return best, note + (f"; {num_failed} of them failed" if num_failed else "")
 
 
-def _told(value: object) -> str:
+def _value_text(value: object) -> str:
     if isinstance(value, dict) and "class_path" in value:
-        arguments = [f"{k}={_told(v)}" for k, v in (value.get("init_args") or {}).items()]
+        arguments = [f"{k}={_value_text(v)}" for k, v in (value.get("init_args") or {}).items()]
         inside = f"({','.join(arguments)})" if arguments else ""
         return str(value["class_path"]).rpartition(".")[2] + inside
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from typing_extensions import override
 
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.planning.plan import Exports
+from pretzel.ablation.protocols import Exports
 from pretzel.ablation.worker.checkpoints import Checkpoints, digest, save_final
 from pretzel.ablation.worker.hang_watchdog import Watchdog
 from pretzel.ablation.worker.provenance import peak_memory, versions
