@@ -11,7 +11,7 @@ from pretzel.ablation.planning.flops import forward_flops, shapes_alone
 from pretzel.ablation.planning.model_builder import PlanningCLI
 from pretzel.runs.config.overlay import fold, override, read
 from pretzel.runs.config.yaml_lines import Source
-from pretzel.vlm.tiny import stream as tiny
+from pretzel.vlm.tiny import stream
 
 BASE = Path(__file__).parents[2] / "ablations" / "base" / "easy_vqa.yaml"
 WIDTH = "model.pretzel.deep.conditioner.width"
