@@ -54,8 +54,7 @@ def reproduce(
     code = run(plan, engine, Selection(only=only, retry=retry, fail_fast=fail_fast))
     first = [metric.name for metric in plan.grid.metrics]
     same = [
-        _same(one.name, RunFolder(path=folder / one.name), plan.folder(one), first)
-        for one in runs
+        _same(one.name, RunFolder(path=folder / one.name), plan.folder(one), first) for one in runs
     ]
     return int(bool(code) or not all(same))
 
