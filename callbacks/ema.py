@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging as LightningEMA
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import override
 
 from callbacks.evaluation import check_counts
@@ -24,62 +22,7 @@ from pretzel.errors import UserError
 from pretzel.files.weights import check_architecture
 
 
-class _Trainable(nn.Module):
-    """A flat view of a module's trainable parameters, without copying them."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-        self.names = [name for name, _ in named]
-        self.values = nn.ParameterList([parameter for _, parameter in named])
-
-    def named_values(self) -> dict[str, Tensor]:
-        """Return the tensors under the names they have in the viewed module."""
-        return dict(zip(self.names, self.values, strict=True))
-
-
-class _TrainableAverage(AveragedModel):
-    """The running average of a module's trainable parameters."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        super().__init__(_Trainable(module), multi_avg_fn=average)
-        # AveragedModel deep-copies what it is given: the view holds trainable parameters only.
-        self.live = weakref.ref(module)
-
-    @property
-    def averages(self) -> dict[str, Tensor]:
-        """The averaged tensors under their names in the module."""
-        assert isinstance(self.module, _Trainable)
-        return self.module.named_values()
-
-    def follow(self, module: nn.Module) -> _Trainable:
-        """Return the live parameters, after moving the averages to the device of each."""
-        view = _Trainable(module)
-        if view.names != list(self.averages):
-            raise UserError(
-                "the set of trainable parameters must not change while EMAWeightAveraging runs, "
-                f"but these changed: {sorted(set(view.names) ^ set(self.averages))[:5]}"
-            )
-        for average, current in zip(self.parameters(), view.parameters(), strict=True):
-            if average.device != current.device:
-                average.data = average.data.to(current.device)
-        return view
-
-    @override
-    def update_parameters(self, model: nn.Module) -> None:
-        super().update_parameters(self.follow(model))
-
-    def swap(self, module: nn.Module) -> None:
-        """Exchange current and averaged values in place, one tensor at a time."""
-        view = self.follow(module)
-        for average, current in zip(self.parameters(), view.parameters(), strict=True):
-            kept = average.detach().clone()
-            average.data.copy_(current.data)
-            current.data.copy_(kept)
-
-
-class EMAWeightAveraging(LightningEMA):
+class EMAWeightAveraging(Callback):
     """Average the trainable weights after optimizer steps, and evaluate with the average.
 
     The average starts as a copy of the weights after the first update and then follows
@@ -108,10 +51,22 @@ class EMAWeightAveraging(LightningEMA):
         if not 0.0 <= decay < 1.0:
             raise UserError(f"EMAWeightAveraging: decay must lie in [0, 1), got {decay}")
         check_counts("EMAWeightAveraging", update_every_n_steps=update_every_n_steps)
-        super().__init__(use_buffers=False, decay=decay, update_every_n_steps=update_every_n_steps)
         self.decay = decay
-        self._average_model: _TrainableAverage | None = None
-        self._module_is_averaged = False
+        self.update_every_n_steps = update_every_n_steps
+        self._averages: dict[str, Tensor] = {}  # empty until fit starts
+        self._num_updates = 0
+        self._last_step = 0
+        self._module: weakref.ref[LightningModule] | None = None
+        # Whether module and averages are exchanged: the module then holds the averages
+        self._is_swapped = False
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"latest_update_step": self._last_step}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._last_step = state_dict["latest_update_step"]
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -121,74 +76,97 @@ class EMAWeightAveraging(LightningEMA):
                     "ModelCheckpoint: save_weights_only must be false with EMAWeightAveraging, "
                     "else the file would hold the weights that are not averaged"
                 )
-        if self._average_model is None:
+        if self._module is None:
             return
-        if stage != "fit" or self._average_model.live() is not pl_module:
+        if stage != "fit" or self._module() is not pl_module:
             # After training the module holds the average: what it is evaluated with from now on.
-            self._average_model, self._module_is_averaged = None, False
-        elif self._module_is_averaged:
-            self._swap_models(pl_module)  # fit continues with the weights the optimizer knows
+            self._averages, self._num_updates, self._is_swapped = {}, 0, False
+            self._module = None
+        elif self._is_swapped:
+            self._swap(pl_module)  # fit continues with the weights the optimizer knows
 
-    def _start(self, pl_module: LightningModule) -> _TrainableAverage:
+    def _start(self, pl_module: LightningModule) -> None:
         # Later than setup, because a LightningModule may freeze parameters in its own setup.
-        if self._average_model is None:
-            self._average_model = _TrainableAverage(pl_module, self.decay)
-        return self._average_model
+        if self._module is None:
+            self._module = weakref.ref(pl_module)
+            self._averages = {n: p.detach().clone() for n, p in _trainable(pl_module).items()}
+
+    def _followed(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
+        """Return the live parameters, after moving each average to the device of its own."""
+        live = _trainable(pl_module)
+        if list(live) != list(self._averages):
+            raise UserError(
+                "the set of trainable parameters must not change while EMAWeightAveraging runs, "
+                f"but these changed: {sorted(set(live) ^ set(self._averages))[:5]}"
+            )
+        for name, parameter in live.items():
+            self._averages[name] = self._averages[name].to(parameter.device)
+        return live
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The module is on its device now; later moves could happen under inference mode.
-        self._start(pl_module).follow(pl_module)
+        self._start(pl_module)
+        self._followed(pl_module)
+
+    @override
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        step = trainer.global_step  # it stands still while gradients are being accumulated
+        if step <= self._last_step or (step - 1) % self.update_every_n_steps:
+            return
+        current = [parameter.detach() for parameter in self._followed(pl_module).values()]
+        averages = list(self._averages.values())
+        if self._num_updates == 0:
+            torch._foreach_copy_(averages, current)
+        else:
+            torch._foreach_lerp_(averages, current, 1 - self.decay)
+        self._num_updates += 1
+        self._last_step = step
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._average_model is not None and not self._module_is_averaged:
-            self._swap_models(pl_module)
+        if self._module is not None and not self._is_swapped:
+            self._swap(pl_module)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and self._module_is_averaged:
-            self._swap_models(pl_module)
-
-    @override
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do nothing: the exchange wraps the epoch hooks, see :meth:`on_validation_start`."""
-
-    @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do nothing: the exchange wraps the epoch hooks, see :meth:`on_validation_end`."""
+        if trainer.state.fn == TrainerFn.FITTING and self._is_swapped:
+            self._swap(pl_module)
 
     @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and self._module_is_averaged:
-            self._swap_models(pl_module)
+        self.on_validation_end(trainer, pl_module)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning copies here, and so loses the optimizer's weights from checkpoints saved later.
-        self._swap_models(pl_module)
+        # Exchanged, not copied: checkpoints saved later must still have the optimizer's weights.
+        self._swap(pl_module)
 
-    @override
-    def _swap_models(self, pl_module: LightningModule) -> None:
-        assert self._average_model is not None
-        self._average_model.swap(pl_module)
-        self._module_is_averaged = not self._module_is_averaged
+    @torch.no_grad()
+    def _swap(self, pl_module: LightningModule) -> None:
+        """Exchange current and averaged values in place, one tensor at a time."""
+        for name, parameter in self._followed(pl_module).items():
+            current = parameter.detach().clone()
+            parameter.data.copy_(self._averages[name])
+            self._averages[name].copy_(current)
+        self._is_swapped = not self._is_swapped
 
     @override
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self._average_model is None:
+        if self._module is None:
             return
-        live = _Trainable(pl_module).named_values()
-        averages = self._average_model.averages
-        # After a swap the module holds the averages, and the average model the current weights
-        averaged, current = (live, averages) if self._module_is_averaged else (averages, live)
-        checkpoint["state_dict"] = checkpoint["state_dict"] | _detached(averaged)
-        checkpoint["current_model_state"] = _detached(current)
-        checkpoint["averaging_state"] = {"n_averaged": self._average_model.n_averaged.clone()}
+        live = {name: parameter.detach() for name, parameter in _trainable(pl_module).items()}
+        averaged, current = (live, self._averages) if self._is_swapped else (self._averages, live)
+        checkpoint["state_dict"] = checkpoint["state_dict"] | averaged
+        checkpoint["current_model_state"] = dict(current)
+        checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self._num_updates)}
 
     @override
     def on_load_checkpoint(
@@ -196,23 +174,23 @@ class EMAWeightAveraging(LightningEMA):
     ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return  # the state_dict that Lightning has loaded is the average
-        average = self._start(pl_module)
-        live = _Trainable(pl_module).named_values()
+        self._start(pl_module)
+        live = _trainable(pl_module)
         current = checkpoint.get("current_model_state")
         if current is None:
             rank_zero_info(
                 "EMAWeightAveraging: the checkpoint has no average; it starts from its weights."
             )
-            _load(average.averages, {n: p.detach() for n, p in live.items()})
-            average.n_averaged.zero_()
+            _load(self._averages, live)
+            self._num_updates = 0
             return
-        _load(average.averages, checkpoint["state_dict"])
+        _load(self._averages, checkpoint["state_dict"])
         _load(live, current)
-        average.n_averaged.copy_(checkpoint["averaging_state"]["n_averaged"])
+        self._num_updates = int(checkpoint["averaging_state"]["n_averaged"])
 
 
-def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach() for name, tensor in tensors.items()}
+def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
