@@ -54,11 +54,12 @@ class VisionFamily(Family, ABC):
     decoder_name = "model.language_model"
     preprocessing = Preprocessing(mean=CLIP_MEAN, std=CLIP_STD)
 
-    @abstractmethod
     def image_size(
         self, config: Config, height: int, width: int, preprocessing: Preprocessing
     ) -> tuple[int, int]:
-        """Return the size in pixels in which its tower looks at an image."""
+        """Return the size in pixels to which its tower resizes an image: by default always one."""
+        side: int = config.vision_config.image_size  # the tower's positions are learned
+        return side, side
 
     @abstractmethod
     def features(
@@ -85,18 +86,7 @@ class VisionFamily(Family, ABC):
         return ((images + 1) / 2 - centre) / spread
 
 
-class FixedSize(VisionFamily, ABC):
-    """Families whose tower looks at an image as a whole, in one size: its positions are learned."""
-
-    def image_size(
-        self, config: Config, height: int, width: int, preprocessing: Preprocessing
-    ) -> tuple[int, int]:
-        """Return the tower's size."""
-        side: int = config.vision_config.image_size
-        return side, side
-
-
-class Llava(FixedSize):
+class Llava(VisionFamily):
     """LLaVA (arXiv 2304.08485): a CLIP tower, a projector, a Llama or Qwen decoder."""
 
     @override
@@ -115,7 +105,7 @@ class Llava(FixedSize):
         return torch.stack(tuple(features))[:, -side * side :], (side, side)
 
 
-class SmolVLM(FixedSize):
+class SmolVLM(VisionFamily):
     """SmolVLM (arXiv 2504.05299): a SigLIP tower, pixel shuffle, a SmolLM2 decoder; no tiles.
 
     The checkpoints of its first version are configured as Idefics3 (arXiv 2408.12637), of which it
@@ -168,6 +158,7 @@ class QwenVL(VisionFamily):
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
 
+    @override
     def image_size(
         self, config: Config, height: int, width: int, preprocessing: Preprocessing
     ) -> tuple[int, int]:

@@ -191,6 +191,6 @@ def _first_line(error: Exception) -> str:
     if not lines:
         return type(error).__name__
     text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    is_for_users = isinstance(error, OSError | ValueError | RuntimeError | ImportError)
-    explains_itself = is_for_users or isinstance(error, StrictDataclassError | SafetensorError)
-    return text if explains_itself else f"{type(error).__name__}: {text}"
+    # KeyError, TypeError and their like say what happened only with their name
+    is_vague = isinstance(error, LookupError | TypeError | AttributeError | ArithmeticError)
+    return f"{type(error).__name__}: {text}" if is_vague else text

@@ -1,6 +1,7 @@
 """Greedy answers of the tiny vision-language model through its own vision tower."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 
@@ -49,23 +50,20 @@ def greedy_answers(
     attended = torch.cat((valid.new_ones(len(questions), length), valid), dim=1)
     states = network(network.embed(tokens), index, _causal(attended, longest), cache)
 
-    answers: list[list[int]] = [[] for _ in questions]
-    open_rows = set(range(len(questions)))  # rows that have ended run on, unread
+    answers: list[Int[Tensor, "q 1"]] = []
+    has_ended = valid.new_zeros(len(questions), 1)
     last = index[:, -1:]
-    for _ in range(max_tokens):
+    while True:
         tokens = network.logits(states[:, -1:]).argmax(-1)
-        for row in sorted(open_rows):
-            token = int(tokens[row])
-            if token == special.end_of_text:
-                open_rows.discard(row)
-            else:
-                answers[row].append(token)
-        if not open_rows:
+        answers.append(tokens)
+        has_ended = has_ended | (tokens == special.end_of_text)
+        if len(answers) == max_tokens or has_ended.all():
             break
         attended = torch.cat((attended, attended.new_ones(len(questions), 1)), dim=1)
         last = last + 1
         states = network(network.embed(tokens), last, _causal(attended, 1), cache)
-    return [tokenizer.decode(answer) for answer in answers]
+    rows = [takewhile(special.end_of_text.__ne__, row) for row in torch.cat(answers, 1).tolist()]
+    return [tokenizer.decode(list(row)) for row in rows]
 
 
 def _read(
