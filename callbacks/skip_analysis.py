@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -79,7 +78,12 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
 
     def _watch(self, model: Pretzel, kinds: _Kinds) -> list[RemovableHandle]:
         return [
-            skip.register_forward_pre_hook(partial(self._measure, name, kinds), with_kwargs=True)
+            skip.register_forward_pre_hook(
+                lambda skip, args, kwargs, name=name: self._measure(
+                    name, kinds, skip, *args, **kwargs
+                ),
+                with_kwargs=True,
+            )
             for name, skip in skips(model.interleaving).items()
         ]
 
@@ -87,16 +91,11 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
         self,
         name: str,
         kinds: _Kinds,
-        skip: nn.Module,
-        args: tuple[Tensor | None, ...],
-        kwargs: Mapping[str, Tensor | None],
+        skip: SkipConnection,
+        target: Float[Tensor, "b l t"],
+        source: Float[Tensor, "b l s"],
+        where: Bool[Tensor, "b l"] | None = None,
     ) -> None:
-        assert isinstance(skip, SkipConnection)
-        arguments = dict(zip(("target", "source", "where"), args, strict=False)) | dict(kwargs)
-        target, source = arguments["target"], arguments["source"]
-        where = arguments.get("where")
-        assert target is not None
-        assert source is not None
         # Some interleavings run a part of the sequence, whose positions are not the batch's
         if any(counted.shape != target.shape[:2] for counted in kinds.values()):
             kinds = {"all": target.new_ones(target.shape[:2], dtype=torch.bool)}
