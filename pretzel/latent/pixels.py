@@ -1,7 +1,5 @@
 """Pixel patches as latents."""
 
-import torch.nn.functional as F
-
 from pretzel.errors import UserError
 from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.typing import Float, Tensor
@@ -9,7 +7,11 @@ from pretzel.typing import Float, Tensor
 
 def patchify(images: Float[Tensor, "m c height width"], size: int) -> Float[Tensor, "m n d"]:
     """Cut images into patches, raster order; channels of a patch run (c, row, column)."""
-    return F.pixel_unshuffle(images, size).flatten(2).transpose(1, 2).contiguous()
+    # Not F.pixel_unshuffle, which leaves a batch without images in the shape that it has
+    m, c, height, width = images.shape
+    rows, columns = height // size, width // size
+    x = images.reshape(m, c, rows, size, columns, size)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(m, rows * columns, c * size**2)
 
 
 def unpatchify(
@@ -17,7 +19,9 @@ def unpatchify(
 ) -> Float[Tensor, "m c height width"]:
     """Invert :func:`patchify`."""
     m, _, d = patches.shape
-    return F.pixel_shuffle(patches.transpose(1, 2).reshape(m, d, *grid), size)
+    rows, columns = grid
+    x = patches.reshape(m, rows, columns, d // size**2, size, size)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(m, d // size**2, rows * size, columns * size)
 
 
 class Pixels(LatentSpace):
