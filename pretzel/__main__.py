@@ -3,6 +3,7 @@
 Only what a subcommand needs is imported: help and the state of a grid cost no torch.
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -36,84 +37,29 @@ a model or a part:
   sample              pictures of prompts from a checkpoint (see `pretzel sample --help`)
   import FAMILY FILE  weights of the public TarFlow or STARFlow (see `pretzel import --help`)
   check CLASS         the mathematical laws of a part, also your own (see `pretzel check --help`)
+
+about this command:
+  --version           the version of Pretzel
+  --print-completion bash|zsh
+                      completion of a shell: eval "$(pretzel --print-completion bash)"
 """
 
 
-def _fit(args: list[str]) -> int:
-    from pretzel.cli.fit import main as run
-
-    return run(args)
-
-
-def _grid(args: list[str]) -> int:
-    from pretzel.cli.grid import grid
-
-    return grid(args)
-
-
-def _compare(args: list[str]) -> int:
-    from pretzel.cli.compare import compare
-
-    return compare(args)
-
-
-def _diff(args: list[str]) -> int:
-    from pretzel.cli.diff import diff
-
-    return diff(args)
-
-
-def _export(args: list[str]) -> int:
-    from pretzel.cli.export import export
-
-    return export(args)
-
-
-def _reproduce(args: list[str]) -> int:
-    from pretzel.cli.reproduce import reproduce
-
-    return reproduce(args)
-
-
-def _init(args: list[str]) -> int:
-    from pretzel.cli.init import init
-
-    return init(args)
-
-
-def _sample(args: list[str]) -> int:
-    from pretzel.cli.sample.command import main as run
-
-    return run(args)
-
-
-def _check(args: list[str]) -> int:
-    from pretzel.cli.check.command import main as run
-
-    return run(args)
-
-
-def _import(args: list[str]) -> int:
-    from pretzel.cli.importing.command import main as run
-
-    return run(args)
-
-
-# A new command is one line here, one in the help above and one function that imports it.
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "fit": _fit,
-    "validate": _fit,
-    "test": _fit,
-    "predict": _fit,
-    "grid": lambda args: _grid(args[1:]),
-    "compare": lambda args: _compare(args[1:]),
-    "diff": lambda args: _diff(args[1:]),
-    "reproduce": lambda args: _reproduce(args[1:]),
-    "export": lambda args: _export(args[1:]),
-    "init": lambda args: _init(args[1:]),
-    "sample": lambda args: _sample(args[1:]),
-    "check": lambda args: _check(args[1:]),
-    "import": lambda args: _import(args[1:]),
+# A new command is one line here and one in the help above: where its function is.
+_COMMANDS = {
+    "init": "pretzel.cli.init:init",
+    "fit": "pretzel.cli.fit:main",
+    "validate": "pretzel.cli.fit:main",
+    "test": "pretzel.cli.fit:main",
+    "predict": "pretzel.cli.fit:main",
+    "grid": "pretzel.cli.grid:grid",
+    "compare": "pretzel.cli.compare:compare",
+    "diff": "pretzel.cli.diff:diff",
+    "reproduce": "pretzel.cli.reproduce:reproduce",
+    "export": "pretzel.cli.export:export",
+    "sample": "pretzel.cli.sample.command:main",
+    "check": "pretzel.cli.check.command:main",
+    "import": "pretzel.cli.importing.command:main",
 }
 
 
@@ -136,6 +82,11 @@ def main(args: list[str] | None = None) -> int:
         return 0
     put_working_directory_last()
     try:
+        if args[0] == "--print-completion":
+            from pretzel.cli.completion import completion
+
+            print(completion(" ".join(args[1:])))
+            return 0
         if args[0] not in _COMMANDS:
             near = did_you_mean(args[0], _COMMANDS) or f"; choose from {', '.join(_COMMANDS)}"
             raise UserError(f"unknown command '{args[0]}'{near}")
@@ -145,7 +96,7 @@ def main(args: list[str] | None = None) -> int:
                 "name; rename it to use what is in it",
                 file=sys.stderr,
             )
-        return _COMMANDS[args[0]](args)
+        return _run(args)
     except UserError as error:
         print(f"pretzel: error: {error}", file=sys.stderr)
         return 2
@@ -157,6 +108,12 @@ def main(args: list[str] | None = None) -> int:
         return 0
     except SystemExit as stop:  # argparse: help, --print_config
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _run(args: list[str]) -> int:
+    module, _, name = _COMMANDS[args[0]].partition(":")
+    command: Callable[[list[str]], int] = getattr(importlib.import_module(module), name)
+    return command(args if module == "pretzel.cli.fit" else args[1:])  # which has four commands
 
 
 if __name__ == "__main__":

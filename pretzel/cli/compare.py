@@ -8,18 +8,8 @@ from pretzel.cli.parser import Parser
 from pretzel.errors import UserError
 
 
-def compare(args: list[str]) -> int:
-    """Run ``pretzel compare``: show the report and write it and HParams into the folder.
-
-    Args:
-        args: The output folder of a grid, and options.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
+def build_parser() -> Parser:
+    """Return the parser of the command's arguments."""
     parser = Parser(
         prog="pretzel compare",
         description="Compare the arms of a grid. Writes compare.md, .tex, .csv and .html into its "
@@ -35,7 +25,22 @@ def compare(args: list[str]) -> int:
         "the names of the files",
     )
     parser.add_argument("--out", type=Path, help="a file for it, instead of standard output")
-    options = parser.parse_args(args)
+    return parser
+
+
+def compare(args: list[str]) -> int:
+    """Run ``pretzel compare``: show the report and write it and HParams into the folder.
+
+    Args:
+        args: The output folder of a grid, and options.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: For users' mistakes.
+    """
+    options = build_parser().parse_args(args)
 
     from pretzel.ablation.report import terminal
     from pretzel.ablation.report.grid_report import FILES, Report

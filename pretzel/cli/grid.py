@@ -23,7 +23,7 @@ def grid(args: list[str]) -> int:
     Raises:
         UserError: For users' mistakes.
     """
-    given = _parser().parse_args(args)
+    given = build_parser().parse_args(args)
     if given.command == "board":
         return _board(given.grid, given.port)
     if given.command == "schema":
@@ -44,7 +44,8 @@ def grid(args: list[str]) -> int:
     return _run(loaded, given)
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of the command's arguments."""
     parser = Parser(prog="pretzel grid", description="Plan, run and watch an ablation grid.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
 

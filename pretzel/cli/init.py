@@ -20,6 +20,17 @@ _COPIES = {
 _PLACES = {"ablations/": "", "base/easy_vqa.yaml": "base.yaml", "runs/easy_vqa": "runs/base"}
 
 
+def build_parser() -> Parser:
+    """Return the parser of the command's arguments."""
+    parser = Parser(
+        prog="pretzel init",
+        description="Write a project to start from: a base configuration, a grid, a chain of "
+        "stages, and a package with a flow block of your own and its laws as tests.",
+    )
+    parser.add_argument("folder", type=Path, help="is made; its name is that of the package")
+    return parser
+
+
 def init(args: list[str]) -> int:
     """Run ``pretzel init``: write a project to start from.
 
@@ -32,13 +43,7 @@ def init(args: list[str]) -> int:
     Raises:
         UserError: For users' mistakes.
     """
-    parser = Parser(
-        prog="pretzel init",
-        description="Write a project to start from: a base configuration, a grid, a chain of "
-        "stages, and a package with a flow block of your own and its laws as tests.",
-    )
-    parser.add_argument("folder", type=Path, help="is made; its name is that of the package")
-    folder = parser.parse_args(args).folder
+    folder = build_parser().parse_args(args).folder
     write_project(folder)
     print(f"{folder}: written; read its README.md, and start with:")
     print(f"  cd {folder} && pretzel fit -c base.yaml -c quick.yaml")

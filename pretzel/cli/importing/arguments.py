@@ -93,6 +93,11 @@ def parse(args: list[str]) -> argparse.Namespace:
     Raises:
         UserError: If they are wrong.
     """
+    return build_parser().parse_args(args)
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command's arguments."""
     parser = Parser(
         prog="pretzel import",
         description=_DESCRIPTION,
@@ -115,7 +120,7 @@ def parse(args: list[str]) -> argparse.Namespace:
         "--softplus", action="store_true", default=True, help="scales by softplus (the default)"
     )
     scale.add_argument("--exp", action="store_false", dest="softplus", help="scales by exp")
-    return parser.parse_args(args)
+    return parser
 
 
 def _add(parser: argparse.ArgumentParser, options: _Options) -> None:

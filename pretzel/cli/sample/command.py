@@ -55,7 +55,7 @@ def main(args: list[str]) -> int:
         UserError: For users' mistakes, before anything is written.
         KeyboardInterrupt: With how far it came; the images generated so far are whole.
     """
-    parser = _parser()
+    parser = build_parser()
     options, overrides = parser.parse_known_args(args)
     _check_overrides(overrides, parser)
     for name in ("num", "batch_size", "max_tokens"):
@@ -169,7 +169,8 @@ def _check_together(options: argparse.Namespace) -> None:
             raise UserError(f"--{name} must be given together with {others} only")
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of the command's arguments."""
     parser = Parser(
         prog="pretzel sample",
         description=_DESCRIPTION,
