@@ -20,6 +20,7 @@ import torch
 from benchmarks import measure
 from benchmarks.measure import Task
 from datamodules import (
+    CaptionQuestions,
     Captions,
     Conversations,
     EasyVQA,
@@ -28,7 +29,6 @@ from datamodules import (
     Recipe,
     WebDatasetDataModule,
 )
-from datamodules.grounding import Told
 from pretzel.model import Pretzel
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import read
@@ -43,7 +43,12 @@ def recipes() -> Mapping[str, Recipe]:
     """Return what documents are made of."""
     return {
         "many lengths": Mixture(
-            [Captions(), Questions(2), Told(2), Conversations(num_turns=3, max_questions=4)],
+            [
+                Captions(),
+                Questions(2),
+                CaptionQuestions(2),
+                Conversations(num_turns=3, max_questions=4),
+            ],
             [0.35, 0.2, 0.3, 0.15],
         ),
         "one length": Captions(),

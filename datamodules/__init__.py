@@ -1,4 +1,4 @@
-"""WebDataset datamodules and the embedded real data."""
+"""WebDataset datamodules, and the real data that is shipped with the project."""
 
 from datamodules.datamodule import WebDatasetDataModule
 from datamodules.embedded import EasyVQA, FluentEmoji
@@ -7,12 +7,15 @@ from datamodules.recipe import Captions, Mixture, Questions, Recipe, SampleRecip
 from datamodules.sample import CorruptSample, InterleavedSample, Sample
 from datamodules.source import ShardSource, Split
 from datamodules.user_shards import Shards
+from datamodules.vlm_recipes import CaptionQuestions, Descriptions
 
 __all__ = [
     "AsWritten",
+    "CaptionQuestions",
     "Captions",
     "Conversations",
     "CorruptSample",
+    "Descriptions",
     "EasyVQA",
     "FluentEmoji",
     "InterleavedSample",

@@ -1,4 +1,4 @@
-"""Counting and naming the samples that could not be read."""
+"""Counts and names the samples that could not be read."""
 
 import warnings
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ _NUM_NAMED = 5
 
 @final
 class CorruptionLog:
-    """Remembers every unreadable sample once, however often it is met.
+    """Counts every unreadable sample once, however often it is read.
 
     Args:
         max_corrupt: Number of different unreadable samples that a run accepts.
@@ -24,7 +24,7 @@ class CorruptionLog:
 
     @property
     def samples(self) -> tuple[CorruptSample, ...]:
-        """The unreadable samples, in the order in which they were met."""
+        """The unreadable samples, in the order in which they were first read."""
         return tuple(self._samples.values())
 
     def record(self, samples: Iterable[CorruptSample]) -> None:
@@ -42,7 +42,7 @@ class CorruptionLog:
             )
 
     def warn(self, rank: int) -> None:
-        """Warn about what was skipped, if anything was; each process speaks for itself."""
+        """Warn about the samples that this process has skipped, if any."""
         if self._samples:
             warnings.warn(
                 f"process {rank} skipped {len(self._samples)} unreadable samples: {self._names()}",

@@ -1,4 +1,4 @@
-"""The datamodule: shards in, batches of documents out, the same ones for the same seed."""
+"""The datamodule: reads shards and delivers batches of documents, equal ones for equal seeds."""
 
 import math
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
+from datamodules.checks import check_at_least
 from datamodules.corruption import CorruptionLog
 from datamodules.eval_stream import EvalPlan, EvalStream
 from datamodules.loader import EvalLoader, TrainLoader
@@ -29,22 +30,21 @@ class WebDatasetDataModule(LightningDataModule):
 
     Training draws shards and samples at random, reproducibly for a seed and differently in every
     epoch; an epoch is ``steps_per_epoch`` batches in every process. Validation, test and
-    prediction see each sample once, in order, as ``caption, image``, or as the interleaved document
-    that it is. The order of the training
-    data depends on ``seed``, ``batch_size``, ``steps_per_epoch``, ``shuffle_buffer``, the number of
-    workers and of processes, and on nothing else; a resumed fit continues with the batches that
-    the uninterrupted one would have seen.
+    prediction read each sample once, in order, as ``caption, image``, or as the interleaved
+    document that it is. The order of the training data depends on ``seed``, ``batch_size``,
+    ``steps_per_epoch``, ``shuffle_buffer``, the number of workers and of processes, and on nothing
+    else; a resumed fit continues with the batches of the uninterrupted one.
 
     Args:
-        source: Where the samples come from.
-        recipe: What a training sample becomes.
+        source: Source of the samples.
+        recipe: Turns training samples into documents.
         image_size: Height and width of images in pixels: the shorter side is resized
             (antialiased), the centre is cropped.
         batch_size: Documents in a batch of one process.
         steps_per_epoch: Batches of an epoch in every process.
         num_workers: Worker processes; 0 reads in the main process. At most one for each training
             shard of a process is used.
-        seed: Seed of every random choice about data.
+        seed: Seed of all random choices of the data.
         shuffle_buffer: Samples from which the next one is drawn.
         eval_batch_size: Documents in a batch of validation, test and prediction; ``batch_size`` if
             not given.
@@ -75,11 +75,13 @@ class WebDatasetDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
-        _at_least(1, image_size=image_size, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
-        _at_least(1, shuffle_buffer=shuffle_buffer, eval_batch_size=eval_batch_size)
-        _at_least(0, num_workers=num_workers, max_corrupt=max_corrupt)
+        check_at_least(
+            1, image_size=image_size, batch_size=batch_size, steps_per_epoch=steps_per_epoch
+        )
+        check_at_least(1, shuffle_buffer=shuffle_buffer, eval_batch_size=eval_batch_size)
+        check_at_least(0, num_workers=num_workers, max_corrupt=max_corrupt)
         if num_val_samples is not None:
-            _at_least(1, num_val_samples=num_val_samples)
+            check_at_least(1, num_val_samples=num_val_samples)
         self.source = source
         self.recipe = recipe
         self.image_size = image_size
@@ -101,7 +103,7 @@ class WebDatasetDataModule(LightningDataModule):
         return self._log.samples
 
     def setup(self, stage: str) -> None:
-        """Check before anything is trained that shards exist and that their first samples fit.
+        """Check before training that shards exist and that their first samples can be used.
 
         Raises:
             UserError: If a shard is missing, or a first sample lacks its caption or what the recipe
@@ -180,7 +182,10 @@ class WebDatasetDataModule(LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the order of the training data depends on; the trainer counts batches."""
+        """Return the values that the order of the training data depends on.
+
+        The trainer itself counts the batches.
+        """
         return {"order": self._order(self._train_plan())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -205,7 +210,7 @@ class WebDatasetDataModule(LightningDataModule):
         return processed
 
     def _overfits(self) -> bool:
-        """Say whether ``Trainer(overfit_batches=...)`` wants one and the same epoch again."""
+        """Tell whether ``Trainer(overfit_batches=...)`` wants one and the same epoch again."""
         if self.trainer is None:
             return False
         return bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]  # set in a helper
@@ -297,9 +302,3 @@ class WebDatasetDataModule(LightningDataModule):
             if split == "train":
                 following = chain(samples, repeat(sample))
                 self.recipe.draw(sample, following, stream(self.seed, "check"))
-
-
-def _at_least(minimum: int, **numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < minimum:
-            raise UserError(f"{name} must be at least {minimum}, not {number}")

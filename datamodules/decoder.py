@@ -1,4 +1,4 @@
-"""From raw samples to decoded ones: a closed list of decoders, one crop and one resize."""
+"""Decodes raw samples, by a closed list of decoders, one crop and one resize."""
 
 import io
 import json
@@ -54,14 +54,14 @@ class SampleDecoder:
             UserError: If it has no caption, an image is smaller than ``image_size``, or segments
                 are not as they should be.
         """
-        known = self._decoded.get((raw.shard, raw.key))
-        if known is not None:
-            return known
+        decoded = self._decoded.get((raw.shard, raw.key))
+        if decoded is not None:
+            return decoded
         try:
             sample = self._decode(raw)
         except UserError:
             raise
-        # Decoders meet hostile bytes with many exception types; the sample is named and skipped.
+        # Decoders raise many exception types on hostile bytes; the sample is named and skipped.
         except (
             OSError,
             ValueError,

@@ -1,4 +1,4 @@
-"""What a worker hands to the main process: a batch, or why there is none."""
+"""Messages of a worker to the main process: a batch, or the reason why there is none."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Delivery:
     """One message of a worker.
 
     Attributes:
-        batch: The batch, or ``None`` if there is only something to report.
+        batch: The batch, or ``None`` in a message without one.
         corrupt: Samples skipped since the message before.
         error: A user's mistake in one sentence. It travels as text because an exception that
             crosses processes arrives with a traceback in its message.
@@ -61,7 +61,7 @@ class BatchBuilder:
             yield from self.flush()
 
     def flush(self) -> Iterator[Delivery]:
-        """Yield what there is, if anything."""
+        """Yield the collected documents as a batch, if any."""
         documents, corrupt = self._documents, tuple(self._corrupt)
         self._documents, self._corrupt = [], []
         if documents:

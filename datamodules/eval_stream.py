@@ -1,4 +1,4 @@
-"""Every sample once, in order: the stream behind validation, test and prediction."""
+"""The stream of validation, test and prediction: every sample once, in order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from pretzel.sequence.document import caption_document
 
 @dataclass(frozen=True, kw_only=True)
 class EvalPlan:
-    """Which samples one process evaluates.
+    """The samples that one process evaluates.
 
     Attributes:
         split: ``train``, ``val`` or ``test``.
@@ -36,23 +36,22 @@ class EvalPlan:
 
 
 @final
+@dataclass(frozen=True, eq=False)
 class EvalStream:
     """The documents of this process's samples, in order, nothing dropped or repeated.
 
     A captioned image becomes caption and image; an interleaved document stays as it is written.
+    Every worker reads all shards, but decodes only its own batches.
 
-    Every worker reads all shards, but decodes only the batches whose turn is its own.
-
-    Args:
+    Attributes:
         source: Where the samples come from.
         decoder: Decodes them.
         plan: Which of them belong to this process.
     """
 
-    def __init__(self, source: ShardSource, decoder: SampleDecoder, plan: EvalPlan) -> None:
-        self._source = source
-        self._decoder = decoder
-        self._plan = plan
+    source: ShardSource
+    decoder: SampleDecoder
+    plan: EvalPlan
 
     def __iter__(self) -> Iterator[Delivery]:
         worker = get_worker_info()
@@ -60,8 +59,8 @@ class EvalStream:
         return with_errors_as_text(self._batches(turn, turns))
 
     def _batches(self, turn: int, turns: int) -> Iterator[Delivery]:
-        plan = self._plan
-        builder = BatchBuilder(plan.batch_size, self._decoder.image_size)
+        plan = self.plan
+        builder = BatchBuilder(plan.batch_size, self.decoder.image_size)
         batch = turn
         for place, raw in enumerate(
             islice(self._raw(builder), plan.rank, plan.limit, plan.world_size)
@@ -70,10 +69,10 @@ class EvalStream:
             if number % turns != turn:
                 continue
             if number != batch:
-                # Fewer than batch_size are left where a sample of the batch was unreadable.
+                # The batch is not full where one of its samples was unreadable.
                 yield from builder.flush()
                 batch = number
-            sample = self._decoder(raw)
+            sample = self.decoder(raw)
             if isinstance(sample, CorruptSample):
                 builder.skip(sample)
             elif isinstance(sample, Sample):
@@ -84,8 +83,8 @@ class EvalStream:
         yield from builder.flush()
 
     def _raw(self, builder: BatchBuilder) -> Iterator[RawSample]:
-        for shard in self._source.shards(self._plan.split):
-            for raw in self._source.read(shard):
+        for shard in self.source.shards(self.plan.split):
+            for raw in self.source.read(shard):
                 if isinstance(raw, RawSample):
                     yield raw
                 else:

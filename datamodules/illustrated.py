@@ -1,4 +1,4 @@
-"""A document with the pixels of its images, on its way into a batch."""
+"""Documents with the pixels of their images."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ class Illustrated:
     pixels: tuple[UInt8[np.ndarray, "height width 3"], ...] = field(repr=False, compare=False)
 
     def without_past(self, image: int) -> "Illustrated":
-        """Return it from one of its images on, all that stood before it dropped.
+        """Return the document with everything before one of its images dropped.
 
         Args:
             image: Number of the image, from 0.

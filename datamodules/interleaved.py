@@ -5,11 +5,12 @@ from typing import final
 
 import torch
 
+from datamodules.checks import check_at_least, check_probabilities
 from datamodules.illustrated import Illustrated, as_written
 from datamodules.recipe import Recipe
 from datamodules.sample import AnySample, InterleavedSample, Sample
 from pretzel.errors import UserError
-from pretzel.sequence.document import Document, Image, Segment, Text
+from pretzel.sequence.document import Document, Image, Segment, Text, question_segments
 
 
 @final
@@ -22,10 +23,11 @@ class AsWritten(Recipe):
     """
 
     def __init__(self, drop: float = 0.1) -> None:
-        self.drop = _probability("drop", drop)
+        check_probabilities(drop=drop)
+        self.drop = drop
 
     def accepts(self, sample: AnySample) -> bool:
-        """Say whether the sample is an interleaved document."""
+        """Tell whether the sample is an interleaved document."""
         return isinstance(sample, InterleavedSample)
 
     def draw(
@@ -41,44 +43,42 @@ class AsWritten(Recipe):
                 f"recipe AsWritten: sample {sample.key} is not an interleaved document: its json "
                 "has no segments"
             )
-        return (_dropped(as_written(sample), self.drop, generator),)
+        return (_with_dropout(as_written(sample), self.drop, generator),)
 
 
 @final
 class Conversations(Recipe):
     """Turns one after another: a caption, its image, questions with their answers as targets.
 
-    A caption is a request for the image behind it. Where not every turn is shown, a turn without
-    its image has the same questions: to be answered from the last caption, whatever was shown
-    before. The samples are consecutive ones of the shuffled stream; an interleaved document met on
-    the way stays as it is written.
+    A caption is a request for the image behind it. A turn without its image has the same questions:
+    they are answered from the last caption, whatever image came before. The samples are consecutive
+    ones of the shuffled stream; interleaved documents among them become documents of their own.
 
     Args:
         num_turns: Turns of a document.
-        max_questions: Most questions of a turn, chosen at random without repetition; every number
-            from none on is as frequent, so that another turn may begin behind any of them.
+        max_questions: Most questions of a turn, chosen at random without repetition; all numbers
+            from 0 on are equally frequent, so that the next turn may begin behind any of them.
         drop: Probability that everything before one of the images, drawn at random, is dropped:
             the null condition of guidance, for first and for later images.
         shown: Probability of each turn to have its image.
 
     Raises:
-        UserError: If a number is negative, there is no turn, or a probability is none.
+        UserError: If a number is negative, there is no turn, or a probability is out of range.
     """
 
     def __init__(
         self, num_turns: int = 2, max_questions: int = 2, drop: float = 0.1, shown: float = 1.0
     ) -> None:
-        least = {"num_turns": (num_turns, 1), "max_questions": (max_questions, 0)}
-        for name, (number, bound) in least.items():
-            if number < bound:
-                raise UserError(f"{name} must be at least {bound}, not {number}")
+        check_at_least(1, num_turns=num_turns)
+        check_at_least(0, max_questions=max_questions)
+        check_probabilities(drop=drop, shown=shown)
         self.num_turns = num_turns
         self.max_questions = max_questions
-        self.drop = _probability("drop", drop)
-        self.shown = _probability("shown", shown)
+        self.drop = drop
+        self.shown = shown
 
     def accepts(self, sample: AnySample) -> bool:
-        """Say whether the sample is a captioned image."""
+        """Tell whether the sample is a captioned image."""
         return isinstance(sample, Sample)
 
     def draw(
@@ -94,38 +94,31 @@ class Conversations(Recipe):
                 f"recipe Conversations: sample {sample.key} is an interleaved document; use "
                 "datamodules.AsWritten, alone or in a Mixture"
             )
-        told, met = [sample], []
-        while len(told) < self.num_turns:
+        turns, interleaved = [sample], []
+        while len(turns) < self.num_turns:
             other = next(following)
             if isinstance(other, Sample):
-                told.append(other)
+                turns.append(other)
             else:
-                met.append(as_written(other))
+                interleaved.append(as_written(other))
         segments: list[Segment] = []
         pixels = []
-        for one in told:
-            segments.append(Text(content=one.caption))
+        for turn in turns:
+            segments.append(Text(content=turn.caption))
             if torch.rand((), generator=generator).item() < self.shown:
                 segments.append(Image())
-                pixels.append(one.pixels)
+                pixels.append(turn.pixels)
             count = int(torch.randint(self.max_questions + 1, (), generator=generator))
-            order = torch.randperm(len(one.questions), generator=generator).tolist()
-            for index in order[:count]:
-                question, answer = one.questions[index]
-                segments += [Text(content=question), Text(content=answer, role="target")]
-        document = Document(key="+".join(one.key for one in told), segments=tuple(segments))
-        whole = Illustrated(document=document, pixels=tuple(pixels))
-        return (_dropped(whole, self.drop, generator), *met)
+            segments += question_segments(turn.choose_questions(count, generator))
+        document = Document(key="+".join(turn.key for turn in turns), segments=tuple(segments))
+        conversation = Illustrated(document=document, pixels=tuple(pixels))
+        return (_with_dropout(conversation, self.drop, generator), *interleaved)
 
 
-def _probability(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise UserError(f"{name} must be a probability in [0, 1], not {value}")
-    return value
-
-
-def _dropped(whole: Illustrated, drop: float, generator: torch.Generator) -> Illustrated:
+def _with_dropout(illustrated: Illustrated, drop: float, generator: torch.Generator) -> Illustrated:
+    """Drop everything before one image of a document, drawn at random, with a probability."""
     is_dropped = torch.rand((), generator=generator).item() < drop
-    num_images = whole.document.num_images
+    num_images = illustrated.document.num_images
+    # Drawn either way: the number of random numbers does not depend on the choice.
     image = int(torch.randint(max(num_images, 1), (), generator=generator))
-    return whole.without_past(image) if is_dropped and num_images else whole
+    return illustrated.without_past(image) if is_dropped and num_images else illustrated

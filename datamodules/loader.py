@@ -1,10 +1,11 @@
-"""Loaders: streams in worker processes, batches and reports in the main one.
+"""Loaders: streams run in worker processes, batches are delivered in the main one.
 
-They are iterables of their own rather than ``DataLoader`` subclasses, so that Lightning neither
+They are plain iterables rather than ``DataLoader`` subclasses, so that Lightning neither
 replaces their sampling nor prefetches (their length is known), and sees that they can resume.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import final
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -57,7 +58,7 @@ class TrainLoader:
         steps: Batches of an epoch.
         num_workers: Worker processes; 0 reads in the main one.
         log: Receives the unreadable samples.
-        consumed: Tells how many batches training has consumed, all epochs together. ``None``:
+        consumed: Returns how many batches training has consumed, all epochs together. ``None``:
             the loader counts the batches it hands out, and every iteration begins a new epoch.
     """
 
@@ -108,33 +109,26 @@ class TrainLoader:
 
 
 @final
+@dataclass(frozen=True, eq=False)
 class EvalLoader:
     """Every sample of this process once, in order, in each iteration.
 
-    Args:
+    Attributes:
         stream: The samples.
-        num_batches: Number of batches, ``None`` if only reading would tell.
+        num_batches: Number of batches, ``None`` if it is unknown before reading.
         num_workers: Worker processes; 0 reads in the main one.
         log: Receives the unreadable samples.
     """
 
-    def __init__(
-        self,
-        stream: EvalStream,
-        *,
-        num_batches: int | None,
-        num_workers: int,
-        log: CorruptionLog,
-    ) -> None:
-        self._stream = stream
-        self._num_batches = num_batches
-        self._num_workers = num_workers
-        self._log = log
+    stream: EvalStream
+    num_batches: int | None = field(kw_only=True)
+    num_workers: int = field(kw_only=True)
+    log: CorruptionLog = field(kw_only=True)
 
     def __len__(self) -> int:
-        if self._num_batches is None:
+        if self.num_batches is None:
             raise TypeError("the number of batches is not known before the shards are read")
-        return self._num_batches
+        return self.num_batches
 
     def __iter__(self) -> Iterator[DocumentBatch]:
-        return deliver(self._stream, self._num_workers, self._log)
+        return deliver(self.stream, self.num_workers, self.log)

@@ -1,4 +1,4 @@
-"""What samples become: the contract of recipes, and those for captions and questions."""
+"""Recipes turn samples into documents: their contract, captions, questions, mixtures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from typing import final
 
 import torch
 
+from datamodules.checks import check_at_least, check_probabilities
 from datamodules.illustrated import Illustrated
 from datamodules.sample import AnySample, Sample
 from pretzel.errors import UserError
@@ -17,7 +18,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def accepts(self, sample: AnySample) -> bool:
-        """Say whether a document can begin with this sample."""
+        """Tell whether a document can begin with this sample."""
 
     @abstractmethod
     def draw(
@@ -26,10 +27,10 @@ class Recipe(ABC):
         """Return the documents of a sample, perhaps with some that follow it.
 
         Args:
-            sample: The sample whose turn it is.
-            following: Samples that come next, without end. Those that are taken are used up.
-            generator: Source of every random choice; its stream belongs to this place of the
-                training data, so that arms with one seed see the same documents.
+            sample: The next sample.
+            following: The samples behind it, without end; the recipe consumes those that it takes.
+            generator: Random numbers of all choices; its stream belongs to this place of the
+                training data, so that arms with one seed get the same documents.
 
         Raises:
             UserError: If a sample lacks what the recipe needs.
@@ -40,13 +41,13 @@ class SampleRecipe(Recipe, ABC):
     """Turns one captioned image into training documents."""
 
     def accepts(self, sample: AnySample) -> bool:
-        """Say whether the sample is a captioned image."""
+        """Tell whether the sample is a captioned image."""
         return isinstance(sample, Sample)
 
     def draw(
         self, sample: AnySample, following: Iterator[AnySample], generator: torch.Generator
     ) -> tuple[Illustrated, ...]:
-        """Return the documents of one sample; none that follows is taken.
+        """Return the documents of one sample; those behind it are not taken.
 
         Raises:
             UserError: If it is an interleaved document, or lacks what the recipe needs.
@@ -67,8 +68,7 @@ class SampleRecipe(Recipe, ABC):
 
         Args:
             sample: The decoded sample.
-            generator: Source of every random choice; its stream belongs to this sample at this
-                place of the training data, so that arms with one seed see the same documents.
+            generator: Random numbers of all choices, as for :meth:`draw`.
 
         Raises:
             UserError: If the sample lacks what the recipe needs.
@@ -84,8 +84,7 @@ class Captions(SampleRecipe):
     """
 
     def __init__(self, drop: float = 0.1) -> None:
-        if not 0 <= drop <= 1:
-            raise UserError(f"drop must be a probability in [0, 1], not {drop}")
+        check_probabilities(drop=drop)
         self.drop = drop
 
     def documents(self, sample: Sample, generator: torch.Generator) -> tuple[Document, ...]:
@@ -104,16 +103,14 @@ class Questions(SampleRecipe):
     """
 
     def __init__(self, per_image: int = 1) -> None:
-        if per_image < 1:
-            raise UserError(f"per_image must be at least 1, not {per_image}")
+        check_at_least(1, per_image=per_image)
         self.per_image = per_image
 
     def documents(self, sample: Sample, generator: torch.Generator) -> tuple[Document, ...]:
         """Return one document: image, question, answer, question, answer, ..."""
         if not sample.questions:
             raise UserError(f"recipe Questions: sample {sample.key} has no questions")
-        order = torch.randperm(len(sample.questions), generator=generator).tolist()
-        pairs = [sample.questions[index] for index in order[: self.per_image]]
+        pairs = sample.choose_questions(self.per_image, generator)
         return (question_document(pairs, key=sample.key),)
 
 
@@ -138,7 +135,7 @@ class Mixture(Recipe):
         self.weights = weights
 
     def accepts(self, sample: AnySample) -> bool:
-        """Say whether a recipe accepts the sample."""
+        """Tell whether a recipe accepts the sample."""
         return any(recipe.accepts(sample) for recipe in self.recipes)
 
     def draw(
@@ -155,6 +152,7 @@ class Mixture(Recipe):
             raise UserError(f"recipe Mixture: sample {sample.key} is {kind}; no recipe accepts it")
         weights = torch.tensor([self.weights[i] for i in usable], dtype=torch.float64)
         cumulative = weights.cumsum(0)
-        mark = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
-        drawn = usable[min(int((cumulative <= mark).sum()), len(usable) - 1)]
-        return self.recipes[drawn].draw(sample, following, generator)
+        point = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
+        # At the end of the last interval by rounding, the point counts as inside of it.
+        index = usable[min(int((cumulative <= point).sum()), len(usable) - 1)]
+        return self.recipes[index].draw(sample, following, generator)

@@ -1,8 +1,9 @@
-"""Decoded samples, and what stands for one that cannot be decoded."""
+"""Decoded samples, and records of samples that cannot be decoded."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from pretzel.sequence.document import Image, Text
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """An image with what is said about it.
+    """An image with its caption and questions.
 
     Attributes:
         key: Name of the sample in its shards; the same in every epoch and process.
@@ -30,6 +31,16 @@ class Sample:
     def image(self) -> Float[Tensor, "3 height width"]:
         """The image in [-1, 1]."""
         return scale_pixels([self.pixels])[0]
+
+    def choose_questions(self, count: int, generator: torch.Generator) -> list[tuple[str, str]]:
+        """Return some of the questions with their answers, at random, without repetition.
+
+        Args:
+            count: Number of questions; all of them where there are fewer.
+            generator: Random numbers of the choice.
+        """
+        order = torch.randperm(len(self.questions), generator=generator).tolist()
+        return [self.questions[index] for index in order[:count]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The layout of interleaved documents in shards.
+"""Reads the layout of interleaved documents in shards.
 
 ``key.json`` holds ``segments``, in reading order::
 
@@ -10,7 +10,7 @@
                   {"image": "1.png"}]}
 
 Texts are read (``role`` ``context``, the default) or supervised (``target``). An image is named by
-what follows the key in the name of its member: ``0.png`` is ``key.0.png``. A document may have no
+the part of its member's name behind the key: ``0.png`` is ``key.0.png``. A document may have no
 image, or show one twice.
 """
 
@@ -24,24 +24,24 @@ FIELD = "segments"
 _ROLES = ("context", "target")
 
 
-def parse_segments(raw: RawSample, written: Any) -> tuple[tuple[Text | Image, ...], list[str]]:  # noqa: ANN401
+def parse_segments(raw: RawSample, entries: Any) -> tuple[tuple[Text | Image, ...], list[str]]:  # noqa: ANN401
     """Return the segments of a document, and the members that hold its images, in order.
 
     Args:
         raw: Members of the sample.
-        written: What ``key.json`` holds under ``segments``.
+        entries: Value of ``segments`` in ``key.json``.
 
     Raises:
         UserError: If it is not a list of texts and images, or there is no such image.
     """
-    if not isinstance(written, list) or not written:
+    if not isinstance(entries, list) or not entries:
         raise UserError(
             f"{FIELD} of {raw.key}.json in {raw.shard} must be a list of texts and images, not "
-            f"{_short(written)}"
+            f"{_short(entries)}"
         )
     segments: list[Text | Image] = []
     members: list[str] = []
-    for number, entry in enumerate(written):
+    for number, entry in enumerate(entries):
         place = f"segment {number} of {raw.key}.json in {raw.shard}"
         if _is_text(entry):
             segments.append(Text(content=entry["text"], role=entry.get("role", "context")))

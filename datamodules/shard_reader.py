@@ -1,4 +1,4 @@
-"""Reading shards: from addresses to raw samples. Nothing but a closed list of members is read."""
+"""Reads raw samples from shards; only members of a closed list of types are read."""
 
 import tarfile
 import zlib
@@ -28,8 +28,8 @@ class RawSample:
     Attributes:
         shard: Path or address of the shard.
         key: Common part of the members' names.
-        members: Bytes by lower-case suffix: what follows the first dot of the name. Images may
-            have a name before theirs (``0.jpg``).
+        members: Bytes by lower-case suffix, the name behind its first dot. The suffix of an image
+            may begin with a name (``0.jpg``).
     """
 
     shard: str
@@ -38,16 +38,16 @@ class RawSample:
 
 
 def is_pipe(shard: str) -> bool:
-    """Say whether a shard is the output of a command (``pipe:COMMAND``)."""
+    """Tell whether a shard is the output of a command (``pipe:COMMAND``)."""
     return shard.startswith(_PIPE)
 
 
 def read_shard(shard: str) -> Iterator[RawSample | CorruptSample]:
     """Yield the samples of one shard in the order of the archive.
 
-    Members of other types than images, text and JSON are skipped unread: nothing that a shard
-    holds is ever unpickled or run. A damaged archive ends with one ``CorruptSample``; the sample
-    that was being read is not delivered half.
+    Members of other types than images, text and JSON are skipped unread: no content of a shard is
+    ever unpickled or run. A damaged archive ends with one ``CorruptSample`` in the place of the
+    sample that it breaks off in.
 
     Args:
         shard: Local path or ``pipe:COMMAND``.
@@ -85,10 +85,10 @@ def resident_shard(shard: str) -> tuple[RawSample | CorruptSample, ...]:
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """A member's header; unlike Python's own, an archive without its end mark is an error.
+    """Header of a member; an archive without its end mark is an error, unlike in Python's own.
 
-    Otherwise a shard that was cut between two members would look whole, and its last sample like
-    one without a caption.
+    Otherwise a shard that was cut between two members would look complete, and its last sample
+    like one without a caption.
     """
 
     @classmethod
@@ -108,7 +108,7 @@ def _members(shard: str, stream: IO[bytes] | Pipe) -> Iterator[dict[str, str | b
                 content = archive.extractfile(member)
                 assert content is not None  # a regular file
                 yield {"fname": member.name, "data": content.read(), "__url__": shard}
-            # Or the headers of the whole shard stay in memory.
+            # Otherwise tarfile keeps the headers of the whole shard in memory.
             archive.members = []  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Where samples come from: the contract of a shard source."""
+"""The contract of shard sources, where samples come from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,8 +15,15 @@ Split = Literal["train", "val", "test"]
 class ShardSource(ABC):
     """Shards of images with captions, or of interleaved documents, by split.
 
-    Sources say where shards lie and how they are read; they do not shuffle, batch or repeat.
+    A source names its shards and reads them; it does not shuffle, batch or repeat.
+
+    Attributes:
+        caption_field: Field of ``key.json`` that holds the caption where there is no ``key.txt``.
+        resident: Whether the data is small enough to stay in memory once read.
     """
+
+    caption_field: str = "caption"
+    resident: bool = False
 
     @abstractmethod
     def shards(self, split: Split) -> tuple[str, ...]:
@@ -28,17 +35,7 @@ class ShardSource(ABC):
 
     @abstractmethod
     def num_samples(self, split: Split) -> int | None:
-        """Return the number of samples of a split, ``None`` if only reading would tell."""
-
-    @property
-    @abstractmethod
-    def caption_field(self) -> str:
-        """Field of ``key.json`` that holds the caption where there is no ``key.txt``."""
-
-    @property
-    @abstractmethod
-    def resident(self) -> bool:
-        """Whether the data is small enough to stay in memory once read."""
+        """Return the number of samples of a split, ``None`` if it is unknown before reading."""
 
     def read(self, shard: str) -> Iterator[RawSample | CorruptSample]:
         """Yield the raw samples of one shard in order."""

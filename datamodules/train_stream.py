@@ -11,7 +11,7 @@ worker, epoch and seed by ``31 a + b``: it is given one number that already mixe
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -30,7 +30,7 @@ from pretzel.rng import stream
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPlan:
-    """Everything the order of the training data depends on, but the epoch.
+    """All that the order of the training data depends on, except the epoch.
 
     Attributes:
         seed: Seed of shards, shuffling and recipes.
@@ -76,10 +76,11 @@ def slot_shards(shards: tuple[str, ...], plan: TrainPlan, epoch: int, slot: int)
 
 
 @final
+@dataclass(frozen=True, eq=False)
 class TrainStream:
     """Batches ``first``, ``first + 1``, ... of one epoch in one process.
 
-    Args:
+    Attributes:
         source: Where the samples come from.
         decoder: Decodes them.
         recipe: Turns them into documents.
@@ -88,34 +89,24 @@ class TrainStream:
         first: Batches of the epoch that are already consumed.
     """
 
-    def __init__(
-        self,
-        source: ShardSource,
-        decoder: SampleDecoder,
-        recipe: Recipe,
-        plan: TrainPlan,
-        *,
-        epoch: int,
-        first: int,
-    ) -> None:
-        self._source = source
-        self._decoder = decoder
-        self._recipe = recipe
-        self._plan = plan
-        self._epoch = epoch
-        self._first = first
+    source: ShardSource
+    decoder: SampleDecoder
+    recipe: Recipe
+    plan: TrainPlan
+    epoch: int = field(kw_only=True)
+    first: int = field(kw_only=True)
 
     def __iter__(self) -> Iterator[Delivery]:
         # The loader always asks worker 0 first, so after a resume the slots are rotated.
         worker = get_worker_info()
         turn = worker.id if worker is not None else 0
-        return with_errors_as_text(self._batches(self._first + turn))
+        return with_errors_as_text(self._batches(self.first + turn))
 
     def _batches(self, number: int) -> Iterator[Delivery]:
         """Yield batch ``number`` and every further one of its slot; replay those before it."""
-        slots = self._plan.slots_per_process
-        slot, end = number % slots, self._plan.steps
-        builder = BatchBuilder(self._plan.batch_size, self._decoder.image_size)
+        slots = self.plan.slots_per_process
+        slot, end = number % slots, self.plan.steps
+        builder = BatchBuilder(self.plan.batch_size, self.decoder.image_size)
         current = slot
         for delivery in self._deliveries(builder, slot):
             if current >= number:
@@ -127,10 +118,8 @@ class TrainStream:
     def _deliveries(self, builder: BatchBuilder, slot: int) -> Iterator[Delivery]:
         samples = self._readable(builder, slot)
         for position, sample in enumerate(samples):
-            generator = stream(
-                self._plan.seed, "recipe", self._epoch, self._plan.rank, slot, position
-            )
-            for document in self._recipe.draw(sample, samples, generator):
+            generator = stream(self.plan.seed, "recipe", self.epoch, self.plan.rank, slot, position)
+            for document in self.recipe.draw(sample, samples, generator):
                 yield from builder.add(document)
 
     def _readable(self, builder: BatchBuilder, slot: int) -> Iterator[AnySample]:
@@ -139,19 +128,19 @@ class TrainStream:
             if isinstance(sample, CorruptSample):
                 builder.skip(sample)
                 in_a_row += 1
-                if in_a_row > self._plan.max_corrupt:
+                if in_a_row > self.plan.max_corrupt:
                     raise UserError(
                         f"{in_a_row} unreadable samples in a row, more than "
-                        f"max_corrupt={self._plan.max_corrupt}; the last one: {sample}"
+                        f"max_corrupt={self.plan.max_corrupt}; the last one: {sample}"
                     )
                 continue
             in_a_row = 0
             yield sample
 
     def _samples(self, slot: int) -> Iterator[AnySample | CorruptSample]:
-        plan = self._plan
-        shards = slot_shards(self._source.shards("train"), plan, self._epoch, slot)
-        key = (plan.seed, "samples", self._epoch, plan.rank, slot)
+        plan = self.plan
+        shards = slot_shards(self.source.shards("train"), plan, self.epoch, slot)
+        key = (plan.seed, "samples", self.epoch, plan.rank, slot)
         order = int(torch.randint(2**31, (), generator=stream(*key)))
         pipeline = webdataset.DataPipeline(
             webdataset.ResampledShards(
@@ -161,11 +150,11 @@ class TrainStream:
             webdataset.detshuffle(plan.shuffle_buffer, plan.shuffle_buffer, seed=order),
         )
         for raw in pipeline:
-            yield self._decoder(raw) if isinstance(raw, RawSample) else raw
+            yield self.decoder(raw) if isinstance(raw, RawSample) else raw
 
     def _read(self, shards: Iterator[dict[str, str]]) -> Iterator[RawSample | CorruptSample]:
         for shard in shards:
-            yield from self._source.read(shard["url"])
+            yield from self.source.read(shard["url"])
 
 
 def _no_worker_seed() -> int:

@@ -1,4 +1,4 @@
-"""A user's own shards: the layout that img2dataset writes, and interleaved documents."""
+"""Users' shards, in the layout of img2dataset, or of interleaved documents."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ class Shards(ShardSource):
         test: Test shards, if any.
         caption_field: Field of ``key.json`` that holds the caption.
         allow_pipe: Whether ``pipe:COMMAND`` is run. A command can do anything, so a configuration
-            from elsewhere must not run one unasked.
+            of somebody else must not run one by itself.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Shards(ShardSource):
             "val": _as_tuple(val),
             "test": _as_tuple(test),
         }
-        self._caption_field = caption_field
+        self.caption_field = caption_field
         self._allow_pipe = allow_pipe
 
     def shards(self, split: Split) -> tuple[str, ...]:
@@ -58,18 +58,8 @@ class Shards(ShardSource):
         return tuple(shards)
 
     def num_samples(self, split: Split) -> int | None:
-        """Return 0 for a split that is not given, else ``None``: only reading would tell."""
+        """Return 0 for a split without shards, else ``None``: it is unknown before reading."""
         return None if self._patterns[split] else 0
-
-    @property
-    def caption_field(self) -> str:
-        """Field of ``key.json`` that holds the caption where there is no ``key.txt``."""
-        return self._caption_field
-
-    @property
-    def resident(self) -> bool:
-        """Nothing is kept in memory: a user's data is as large as it is."""
-        return False
 
     def _check(self, split: Split, shard: str) -> None:
         if is_pipe(shard):

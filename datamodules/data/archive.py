@@ -1,4 +1,4 @@
-"""Tar shards that are the same bytes on every machine: no times, owners or file names inside."""
+"""Writes tar shards with the same bytes on every machine: without times, owners or paths."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ class Record:
         key: File name without suffix.
         image: Encoded image.
         suffix: Format of the image: ``png`` or ``webp``.
-        annotation: What ``key.json`` holds.
+        annotation: Content of ``key.json``.
     """
 
     key: str
@@ -32,7 +32,7 @@ def write_shards(
     """Write consecutive runs of records, equally long within one, as gzip-compressed tar shards.
 
     Args:
-        folder: Where the shards go; made if it does not exist.
+        folder: Folder of the shards; created if it does not exist.
         split: First part of the file names.
         records: Samples in the order in which they are read.
         num_shards: Number of files.

@@ -1,4 +1,4 @@
-"""Rebuild the embedded shards, byte for byte, from the three public packages they come from.
+"""Rebuild the shipped shards, byte for byte, from the three public packages they come from.
 
 Nothing is downloaded here. Fetch and unpack the packages first::
 
@@ -94,7 +94,7 @@ def build(easy_vqa: Path, fluent_emoji: Path, emojibase: Path, output: Path) -> 
         easy_vqa: Folder of the unpacked easy-VQA wheel.
         fluent_emoji: Folder of the unpacked ``@lobehub/fluent-emoji-3d``.
         emojibase: Folder of the unpacked ``emojibase-data``.
-        output: Where the shards go.
+        output: Folder of the shards.
 
     Returns:
         The shards written.

@@ -116,10 +116,15 @@ def caption_document(caption: str, *, key: str = "", dropped: bool = False) -> D
 
 def question_document(pairs: Sequence[tuple[str, str]], *, key: str = "") -> Document:
     """Return the image-to-text document ``image, question, answer, question, answer, ...``."""
-    segments: list[Segment] = [Image()]
+    return Document(key=key, segments=(Image(), *question_segments(pairs)))
+
+
+def question_segments(pairs: Sequence[tuple[str, str]]) -> list[Text]:
+    """Return questions, each with its answer as a target."""
+    segments = []
     for question, answer in pairs:
         segments += [Text(content=question), Text(content=answer, role="target")]
-    return Document(key=key, segments=tuple(segments))
+    return segments
 
 
 def without_past(document: Document, image: int) -> Document:

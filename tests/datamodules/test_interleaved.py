@@ -9,6 +9,7 @@ import torch
 
 from datamodules import (
     AsWritten,
+    CaptionQuestions,
     Captions,
     Conversations,
     EasyVQA,
@@ -19,7 +20,6 @@ from datamodules import (
     Shards,
     WebDatasetDataModule,
 )
-from datamodules.grounding import Told
 from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence.document import Dropped, Image, Text
@@ -336,5 +336,5 @@ def test_every_image_is_that_of_its_sample():
 
 
 def test_a_batch_without_images_has_none(shard_pattern):
-    (batch, *_) = module(Shards(shard_pattern), Told()).train_dataloader()
+    (batch, *_) = module(Shards(shard_pattern), CaptionQuestions()).train_dataloader()
     assert batch.images.shape == (0, 3, 16, 16)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import Sample
-from datamodules.grounding import Described, Told
+from datamodules import CaptionQuestions, Descriptions, Sample
 from pretzel.errors import UserError
 from pretzel.sequence.document import Image, Text
 
@@ -17,7 +16,7 @@ SAMPLE = Sample(
 )
 
 
-@pytest.mark.parametrize("recipe", [Described(5), Told(5)])
+@pytest.mark.parametrize("recipe", [Descriptions(5), CaptionQuestions(5)])
 def test_all_questions_are_asked_once_with_their_own_answers(recipe):
     (document,) = recipe.documents(SAMPLE, torch.Generator().manual_seed(0))
     texts = [s for s in document.segments if isinstance(s, Text)][1:]
@@ -29,8 +28,8 @@ def test_all_questions_are_asked_once_with_their_own_answers(recipe):
 
 def test_captions_are_targets_only_after_the_image():
     generator = torch.Generator().manual_seed(0)
-    (described,) = Described(1).documents(SAMPLE, generator)
-    (told,) = Told(1).documents(SAMPLE, generator)
+    (described,) = Descriptions(1).documents(SAMPLE, generator)
+    (told,) = CaptionQuestions(1).documents(SAMPLE, generator)
     assert described.segments[:2] == (Image(), Text(content="a red circle", role="target"))
     assert told.segments[0] == Text(content="a red circle")
     assert (described.num_images, told.num_images) == (1, 0)
@@ -38,13 +37,13 @@ def test_captions_are_targets_only_after_the_image():
 
 def test_questions_are_drawn_from_the_generator():
     def drawn(seed: int) -> object:
-        return Described(1).documents(SAMPLE, torch.Generator().manual_seed(seed))
+        return Descriptions(1).documents(SAMPLE, torch.Generator().manual_seed(seed))
 
     assert drawn(3) == drawn(3)
     assert len({drawn(seed) for seed in range(20)}) == 2
 
 
-@pytest.mark.parametrize("recipe", [Described, Told])
+@pytest.mark.parametrize("recipe", [Descriptions, CaptionQuestions])
 def test_a_count_below_one_is_refused(recipe):
     with pytest.raises(UserError, match="per_image must be at least 1, not 0"):
         recipe(per_image=0)

@@ -1,0 +1,48 @@
+"""Recipes for pretraining a vision-language model on captions and questions."""
+
+from typing import final
+
+import torch
+
+from datamodules.checks import check_at_least
+from datamodules.recipe import SampleRecipe
+from datamodules.sample import Sample
+from pretzel.sequence.document import Document, Image, Text, question_segments
+
+
+@final
+class Descriptions(SampleRecipe):
+    """Image, then its caption and the answers to questions about it as targets.
+
+    Args:
+        per_image: Number of questions, chosen at random without repetition; all of them where the
+            image has fewer, none where it has none.
+    """
+
+    def __init__(self, per_image: int = 4) -> None:
+        check_at_least(1, per_image=per_image)
+        self.per_image = per_image
+
+    def documents(self, sample: Sample, generator: torch.Generator) -> tuple[Document, ...]:
+        """Return one document: image, caption, question, answer, question, answer, ..."""
+        caption = Text(content=sample.caption, role="target")
+        questions = question_segments(sample.choose_questions(self.per_image, generator))
+        return (Document(key=sample.key, segments=(Image(), caption, *questions)),)
+
+
+@final
+class CaptionQuestions(SampleRecipe):
+    """Caption, then the answers to questions as targets; no image.
+
+    Args:
+        per_image: As for :class:`Descriptions`.
+    """
+
+    def __init__(self, per_image: int = 4) -> None:
+        check_at_least(1, per_image=per_image)
+        self.per_image = per_image
+
+    def documents(self, sample: Sample, generator: torch.Generator) -> tuple[Document, ...]:
+        """Return one document: caption, question, answer, question, answer, ..."""
+        questions = question_segments(sample.choose_questions(self.per_image, generator))
+        return (Document(key=sample.key, segments=(Text(content=sample.caption), *questions)),)
