@@ -14,7 +14,7 @@ from pretzel.flow import AFBlock, CausalTransformer, FlowStack
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """What a task cannot do without.
+    """Arithmetic and memory traffic that a task needs at least.
 
     Attributes:
         flops: Floating-point operations of its matrix products.
@@ -98,9 +98,9 @@ def of_sampling(stack: FlowStack, size: Size, guided: bool, device: torch.device
         steps = size.num_positions
         read = steps * (text + (steps + 1) / 2)  # cached positions, summed over the steps
         flops += 2 * matrices * rows * (steps + text) + 4 * wide * rows * read
-        own = 4 * (matrices * steps + 2 * wide * rows * read)
-        num_bytes += own
-        largest = max(largest, own / steps)
+        block_bytes = 4 * (matrices * steps + 2 * wide * rows * read)
+        num_bytes += block_bytes
+        largest = max(largest, block_bytes / steps)
     return Floor(flops=flops, num_bytes=num_bytes, per_step=largest, device=device)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import dense, floor, flow_tasks, measure, memory, parallel, report
-from benchmarks.measure import Row
+from benchmarks.measure import Comparison
 from benchmarks.report import Section
 from benchmarks.size import Size
 from pretzel.errors import UserError
@@ -30,7 +30,7 @@ from pretzel.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is measured.
+    """Sizes and rounds of the measurements.
 
     Attributes:
         sizes: Sizes of the flow for training and one-by-one sampling.
@@ -57,38 +57,38 @@ def main(args: Sequence[str] | None = None) -> list[Section]:
     Args:
         args: A command line; None for this process's own.
     """
-    given = _parser().parse_args(args)
-    plan = planned(given)
-    device = torch.device(given.device)
+    options = _parser().parse_args(args)
+    plan = make_plan(options)
+    device = torch.device(options.device)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    if given.child:
-        print(memory.measure(_arm(given.child, plan, device)))
+    if options.child:
+        print(memory.measure(_arm(options.child, plan, device)))
         return []
-    own = None
-    if not given.no_memory and not given.quick and device.type == "cpu":
-        own = sys.argv[1:] if args is None else list(args)
+    command_line = None
+    if not options.no_memory and not options.quick and device.type == "cpu":
+        command_line = sys.argv[1:] if args is None else list(args)
     sections = []
     for make in (_flow, _dense, _parallel):
         section = make(plan, device)
         sections.append(section)
         print(f"measured: {section.title}", file=sys.stderr, flush=True)
-    if own is not None:
-        rows = [_with_memory(row, own) for row in sections[0].rows]
+    if command_line is not None:
+        rows = [_with_memory(row, command_line) for row in sections[0].rows]
         sections[0] = replace(sections[0], rows=rows)
     header = _header(device, plan.rounds)
     text = report.markdown(header, sections)
     print(text)
-    if given.out:
-        given.out.with_suffix(".md").write_text(text + "\n")
-        given.out.with_suffix(".json").write_text(report.record(header, sections))
+    if options.out:
+        options.out.with_suffix(".md").write_text(text + "\n")
+        options.out.with_suffix(".json").write_text(report.record(header, sections))
     return sections
 
 
-def planned(given: argparse.Namespace) -> Plan:
+def make_plan(options: argparse.Namespace) -> Plan:
     """Return what a command line asks for."""
-    tolerance = given.tolerance
-    if given.quick:
+    tolerance = options.tolerance
+    if options.quick:
         tiny = Size(side=2, channels=3, width=16, head_dim=8, layers=(1, 1), text=3, batch=2)
         return Plan(
             sizes=(tiny,),
@@ -99,22 +99,23 @@ def planned(given: argparse.Namespace) -> Plan:
             samples=(2,),
             tolerance=tolerance,
         )
-    if len(given.batch) not in (1, len(given.sides)):
+    if len(options.batch) not in (1, len(options.sides)):
         raise UserError(
-            f"--batch takes one number, or one for each of --sides {given.sides}, got {given.batch}"
+            f"--batch takes one number, or one for each of --sides {options.sides}, "
+            f"got {options.batch}"
         )
-    batches = given.batch if len(given.batch) > 1 else given.batch * len(given.sides)
+    batches = options.batch if len(options.batch) > 1 else options.batch * len(options.sides)
     sizes = [
         Size(
             side=side,
-            channels=given.channels,
-            width=given.width,
-            head_dim=given.head_dim,
-            layers=tuple(given.layers),
-            text=given.text,
+            channels=options.channels,
+            width=options.width,
+            head_dim=options.head_dim,
+            layers=tuple(options.layers),
+            text=options.text,
             batch=batch,
         )
-        for side, batch in zip(given.sides, batches, strict=True)
+        for side, batch in zip(options.sides, batches, strict=True)
     ]
     trained = Size(
         side=16,
@@ -127,11 +128,11 @@ def planned(given: argparse.Namespace) -> Plan:
     )
     return Plan(
         sizes=tuple(sizes),
-        rounds=given.rounds,
+        rounds=options.rounds,
         dense=(96, 5, 256),
         trained=trained,
-        steps=given.steps,
-        samples=tuple(given.samples),
+        steps=options.steps,
+        samples=tuple(options.samples),
         tolerance=tolerance,
     )
 
@@ -167,9 +168,9 @@ def _parallel(plan: Plan, device: torch.device) -> Section:
     trained = parallel.train(plan.trained, plan.steps, device)
     rows, notes = [], []
     for samples in plan.samples:
-        tasks, found = parallel.tasks(trained, samples, plan.tolerance, device)
+        tasks, parallel_notes = parallel.tasks(trained, samples, plan.tolerance, device)
         rows += [row for task in tasks for row in measure.run(task, plan.rounds, device)]
-        notes += found
+        notes += parallel_notes
     return Section(
         title="Iteration beside one-by-one sampling of a trained flow",
         text=f"A flow trained on easy-VQA pixels, noised by {parallel.NOISE}: {trained.size}; "
@@ -202,19 +203,19 @@ def _header(device: torch.device, rounds: int) -> list[str]:
 
 
 def _arm(name: str, plan: Plan, device: torch.device) -> Callable[[], object]:
-    wanted, arm = name.split("/")
+    task_name, arm = name.split("/")
     for size in plan.sizes:
         for task in flow_tasks.tasks(size, device):
-            if task.name == wanted:
+            if task.name == task_name:
                 return task.arms[arm]
-    raise AssertionError(f"no task {wanted}")
+    raise AssertionError(f"no task {task_name}")
 
 
-def _with_memory(row: Row, own: Sequence[str]) -> Row:
+def _with_memory(row: Comparison, command_line: Sequence[str]) -> Comparison:
     return replace(
         row,
-        mib=memory.added(row.task, row.arm, own),
-        other_mib=memory.added(row.task, row.other, own),
+        mib=memory.added(row.task, row.arm, command_line),
+        other_mib=memory.added(row.task, row.other, command_line),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a token and an image position cost in one long sequence of texts and images.
+"""Cost of a token and of an image position in one long sequence of texts and images.
 
     python -m benchmarks.generation           # the shipped tiny model, and one of > 100 MB
     python -m benchmarks.generation --quick   # seconds: does everything compute what it should?
@@ -49,15 +49,15 @@ Arm = Callable[[Pretzel, Script], tuple[Float[Tensor, " k"], Trace]]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is measured of a model.
+    """Measurements of one model.
 
     Attributes:
-        name: Of the model.
-        changes: Of the shipped configuration, by dotted keys.
+        name: Name of the model.
+        changes: Changes of the shipped configuration, by dotted keys.
         script: The conversation.
         rounds: Rounds of steps that count.
         conversations: Rounds of whole conversations that count.
-        shown: Numbers of images behind which steps are told.
+        shown: Numbers of images behind which steps are timed.
         others: Arms that ours is compared to.
         compared: Numbers of images up to which conversations are.
     """
@@ -67,7 +67,7 @@ class Plan:
     script: Script
     rounds: int
     conversations: int
-    shown: Sequence[int]
+    after_images: Sequence[int]
     others: Mapping[str, Arm]
     compared: Sequence[int]
 
@@ -140,19 +140,21 @@ def plans(quick: bool, rounds: int) -> list[Plan]:
     again: Mapping[str, Arm] = {"re-encoding": generation_arms.reencoding}
     none: Mapping[str, Arm] = {"no caches": generation_arms.uncached}
     guided, plain = GaussianMixing(weight=3.0), NoGuidance()
-    turns, shown, compared = (3, (0, 1, 2), (1, 2)) if quick else (9, (0, 1, 2, 4, 8), (2, 4, 8))
+    turns, after_images, compared = (
+        (3, (0, 1, 2), (1, 2)) if quick else (9, (0, 1, 2, 4, 8), (2, 4, 8))
+    )
     small: Mapping[str, Any] = {"model.pretzel.latent.patch_size": 8} if quick else {}
     large = {**wide(64, (1, 1)), **small} if quick else wide(512, (5, 3))
     few, fewer = (rounds + 1) // 2, max(1, rounds // 2)
     return [
         Plan(name="tiny, guided", changes=small, script=script(turns, guided), rounds=rounds,
-             conversations=few, shown=shown, others=again, compared=compared),
+             conversations=few, after_images=after_images, others=again, compared=compared),
         Plan(name="tiny, guided, beside no caches", changes=small, script=script(3, guided),
-             rounds=0, conversations=1, shown=(), others=none, compared=(1, 2)),
+             rounds=0, conversations=1, after_images=(), others=none, compared=(1, 2)),
         Plan(name="wide", changes=large, script=script(turns, plain), rounds=few,
-             conversations=fewer, shown=shown, others=again, compared=compared),
+             conversations=fewer, after_images=after_images, others=again, compared=compared),
         Plan(name="wide, guided", changes=large, script=script(2, guided), rounds=few,
-             conversations=0, shown=(0, 1), others={}, compared=()),
+             conversations=0, after_images=(0, 1), others={}, compared=()),
     ]  # fmt: skip
 
 
@@ -167,11 +169,11 @@ def report(plan: Plan) -> list[str]:
         f"{model.latent.num_positions} positions an image, {plan.script.tokens} tokens an answer; "
         f"{plan.rounds} rounds of steps, {plan.conversations} of conversations.",
     ]
-    if plan.shown:
-        held = generation_bytes.memory(model, plan.script)
-        places = generation_growth.grown(model, plan.script, plan.shown, plan.rounds)
-        lines += ["", *generation_tables.growth(model, places, held)]
-        lines += ["", *generation_tables.memory(held)]
+    if plan.after_images:
+        memory = generation_bytes.memory(model, plan.script)
+        places = generation_growth.grown(model, plan.script, plan.after_images, plan.rounds)
+        lines += ["", *generation_tables.growth(model, places, memory)]
+        lines += ["", *generation_tables.memory(memory)]
     if plan.others:
         lines += ["", *generation_tables.comparison(traced(model, plan), plan.compared)]
     return lines
@@ -186,14 +188,14 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds that count, of the smallest")
     parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
-    given = parser.parse_args(args)
+    options = parser.parse_args(args)
     torch.set_num_threads(1)
-    size = 2**20 if given.quick else 2**27
+    size = 2**20 if options.quick else 2**27
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} thread; {size >> 20} MiB of memory "
         f"are read at {floor.bandwidth(size, CPU) / 1e9:.1f} GB/s"
     )
-    for plan in plans(given.quick, 1 if given.quick else given.rounds):
+    for plan in plans(options.quick, 1 if options.quick else options.rounds):
         print("\n" + "\n".join(report(plan)), flush=True)
     return 0
 

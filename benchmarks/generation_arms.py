@@ -72,14 +72,14 @@ class Reencoding(GenerationState):
 
     def _encode(self) -> None:
         model = self.model
-        whole = joined(self.entered, self.num_rows)
-        assert whole.tokens.shape[1] == self.length
+        everything = joined(self.entered, self.num_rows)
+        assert everything.tokens.shape[1] == self.length
         self.caches = model.interleaving.new_caches(
             model.vlm, model.deep, self.num_rows, self.max_length
         )
-        streams = model.interleaving(whole, model.vlm, model.deep, self.caches)
+        streams = model.interleaving(everything, model.vlm, model.deep, self.caches)
         self.deep_state, self.text_state = streams.deep[:, -1], streams.text[:, -1]
-        self.entered = [whole]
+        self.entered = [everything]
 
 
 def uncached(model: Pretzel, script: Script) -> tuple[Float[Tensor, " k"], Trace]:

@@ -22,7 +22,7 @@ from pretzel.typing import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class CacheBytes:
     """One cache, as it is allocated while an image is drawn.
 
     Attributes:
@@ -45,16 +45,16 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What generation holds.
+    """Memory of generation.
 
     Attributes:
         streams: Bytes of both streams' caches between images, where there is no null branch.
-        caches: Those alive while an image is drawn, the shallow blocks' one after the other.
-        alive: Bytes of all tensors that are alive while the deep stream draws and were not before.
+        caches: Caches while an image is generated, the shallow blocks' one after the other.
+        alive: Bytes of all tensors that generation has added while the deep stream samples.
     """
 
     streams: int
-    caches: Sequence[Held]
+    caches: Sequence[CacheBytes]
     alive: int
 
 
@@ -62,12 +62,12 @@ class Weighing(Sequential):
     """One position after the other, the caches weighed first.
 
     Attributes:
-        held: Caches, in the order of sampling.
-        alive: Bytes of all tensors, while the deep stream draws.
+        weighed: Caches, in the order of sampling.
+        alive: Bytes of all tensors, while the deep stream samples.
     """
 
     def __init__(self) -> None:
-        self.held: list[Held] = []
+        self.weighed: list[CacheBytes] = []
         self.alive = 0
 
     def solve(self, inversion: Inversion, block: int) -> Work:
@@ -85,11 +85,11 @@ class Weighing(Sequential):
 
     def _add(self, name: str, rows: int, positions: int, cache: object) -> None:
         total = sum(storages(cache).values())
-        self.held.append(Held(name=name, rows=rows, positions=positions, num_bytes=total))
+        self.weighed.append(CacheBytes(name=name, rows=rows, positions=positions, num_bytes=total))
 
 
 def memory(model: Pretzel, script: Script) -> Memory:
-    """Return what is held with room for the whole conversation."""
+    """Return the memory of a generation with caches for the whole conversation."""
     before = alive()
     state = GenerationState(model, 1, script.room(model))
     sampler = Weighing()
@@ -99,12 +99,12 @@ def memory(model: Pretzel, script: Script) -> Memory:
         state.read_text([CAPTION])
         streams = sum(storages(state.caches).values())
         generate_latents(state, noise(model, 0), script.guidance, sampler)
-    return Memory(streams=streams, caches=sampler.held, alive=sampler.alive - before)
+    return Memory(streams=streams, caches=sampler.weighed, alive=sampler.alive - before)
 
 
 def storages(of: object) -> dict[int, int]:
     """Return the bytes of each allocation that an object's tensors lie in, modules left out."""
-    found: dict[int, int] = {}
+    allocations: dict[int, int] = {}
     seen: set[int] = set()
     parts = [of]
     while parts:
@@ -114,14 +114,14 @@ def storages(of: object) -> dict[int, int]:
         seen.add(id(part))
         if isinstance(part, Tensor):
             storage = part.untyped_storage()
-            found[storage.data_ptr()] = storage.nbytes()
+            allocations[storage.data_ptr()] = storage.nbytes()
         elif isinstance(part, Mapping):
             parts += part.values()
         elif isinstance(part, (list, tuple)):
             parts += part
         elif hasattr(part, "__dict__") and not isinstance(part, type):
             parts += vars(part).values()
-    return found
+    return allocations
 
 
 def alive() -> int:
@@ -163,15 +163,15 @@ def _bytes(parts: Iterable[nn.Module | None]) -> int:
     return sum(tensors.values())
 
 
-def step_floor(model: Pretzel, place: Place, held: Memory) -> Floor:
+def step_floor(model: Pretzel, place: Place, weighed: Memory) -> Floor:
     """Return what the middle one of the steps at a place must compute and read.
 
     Of the null branch nothing before begin-of-image is needed.
     """
-    own = place.count / 2
-    streams = [cache for cache in held.caches if "shallow" not in cache.name]
+    steps_before = place.count / 2
+    streams = [cache for cache in weighed.caches if "shallow" not in cache.name]
     rows = streams[0].rows if place.kind == "position" else 1
-    positions = place.length + own + (rows - 1) * (1 + own)
+    positions = place.length + steps_before + (rows - 1) * (1 + steps_before)
     read = weights(model, place.kind)
     num_bytes = read + positions * sum(cache.per_position for cache in streams)
     return Floor(

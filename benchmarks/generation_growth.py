@@ -1,4 +1,4 @@
-"""What a step takes as the sequence grows, and how much of that is attention.
+"""Time of a step as the sequence grows, and the share of attention in it.
 
 A conversation is held once and forked behind so many images. Then all forks go on in turn, a few
 steps each, so that what disturbs the machine disturbs them alike; ratios are of steps that ran
@@ -33,13 +33,13 @@ Lap = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a step took at one length, in one round.
+    """Time of a step at one length, in one round.
 
     Attributes:
         seconds: CPU seconds, the median.
-        attention: Of those, within attention.
+        attention: CPU seconds within attention.
         to_first: Ratio to the step at the first length.
-        rest_to_first: The same of all but attention.
+        rest_to_first: The same ratio without attention.
     """
 
     seconds: float
@@ -53,11 +53,11 @@ class Place:
     """A place in the sequence at which steps were timed.
 
     Attributes:
-        kind: ``token`` or ``position``: what is made one after the other.
+        kind: ``token`` or ``position``, whichever is generated in steps.
         images: Images before it.
         length: Positions before the first step.
         count: Steps.
-        rounds: What one took.
+        rounds: Time of a step in each round.
     """
 
     kind: str
@@ -95,7 +95,7 @@ class Clock:
 
 
 def grown(model: Pretzel, script: Script, images: Sequence[int], rounds: int) -> list[Place]:
-    """Return what tokens and image positions take behind so many images.
+    """Return the times of tokens and of image positions, behind some numbers of images.
 
     Args:
         model: The model.
@@ -110,7 +110,7 @@ def grown(model: Pretzel, script: Script, images: Sequence[int], rounds: int) ->
     with torch.inference_mode(), clock.running():
         forks = _forks(model, script, images)
         for kind, steps in kinds.items():
-            found: list[list[Step]] = []
+            results: list[list[Step]] = []
             for _ in range(rounds + 1):
                 states = [_fork(fork) for fork in forks]
                 runs = [steps(state, script) for state in states]
@@ -118,11 +118,11 @@ def grown(model: Pretzel, script: Script, images: Sequence[int], rounds: int) ->
                     next(run)
                 lengths = [state.length for state in states]
                 count = (script.tokens if kind == "token" else model.latent.num_positions) - 1
-                found.append(_steps(_laps(runs, count, clock)))
+                results.append(_steps(_laps(runs, count, clock)))
             for place, (number, length) in enumerate(zip(images, lengths, strict=True)):
-                own = [one[place] for one in found[1:]]
+                timings = [steps_of_round[place] for steps_of_round in results[1:]]
                 places.append(
-                    Place(kind=kind, images=number, length=length, count=count, rounds=own)
+                    Place(kind=kind, images=number, length=length, count=count, rounds=timings)
                 )
     return places
 
@@ -172,15 +172,15 @@ def _laps(runs: Sequence[Iterator[object]], count: int, clock: Clock) -> list[li
 
 
 def _steps(moments: Sequence[Sequence[Sequence[Lap]]]) -> list[Step]:
-    """Return what a step takes at each place, from one round."""
-    found = []
+    """Return the time of a step at each place, from one round."""
+    results = []
     medians = [[_median(laps) for laps in moment] for moment in moments]
     for place in range(len(moments[0])):
         seconds, attention = _median([lap for moment in moments for lap in moment[place]])
-        own = [moment[place] for moment in medians]
+        later = [moment[place] for moment in medians]
         first = [moment[0] for moment in medians]
-        pairs = list(zip(own, first, strict=True))
-        found.append(
+        pairs = list(zip(later, first, strict=True))
+        results.append(
             Step(
                 seconds=seconds,
                 attention=attention,
@@ -188,7 +188,7 @@ def _steps(moments: Sequence[Sequence[Sequence[Lap]]]) -> list[Step]:
                 rest_to_first=statistics.median((a[0] - a[1]) / (b[0] - b[1]) for a, b in pairs),
             )
         )
-    return found
+    return results
 
 
 def _median(laps: Sequence[Lap]) -> Lap:

@@ -40,12 +40,12 @@ class Unending(Writing):
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """What is said and drawn: turns of a question, an answer, a caption and an image.
+    """A conversation: turns of a question, an answer, a caption and an image.
 
     Attributes:
-        turns: How many.
+        turns: Number of turns.
         tokens: Tokens of an answer, end-of-text not counted.
-        guidance: Of the images.
+        guidance: Guidance of the images.
     """
 
     turns: int
@@ -61,7 +61,7 @@ class Script:
 
 @dataclass(kw_only=True)
 class Trace:
-    """What a conversation took, in CPU seconds.
+    """CPU seconds of a conversation.
 
     Attributes:
         turns: Each turn, the shallow flow included.
@@ -107,21 +107,21 @@ def noise(model: Pretzel, turn: int) -> Float[Tensor, "1 n d"]:
 def hold(state: GenerationState, script: Script, turn: int, trace: Trace) -> Sequence[Tensor]:
     """Hold one turn; return its tokens and latents."""
     model = state.model
-    known = model.vlm.vocab_size + model.vlm.num_new_tokens
+    num_tokens = model.vlm.vocab_size + model.vlm.num_new_tokens
     writing = Unending(end=model.vlm.special.end_of_text)
     parts: list[Tensor] = []
     begin = time.process_time()
     state.read_text([QUESTION])
-    asked = time.process_time()
+    began = time.process_time()
     for token in write_tokens(state, script.tokens, writing):
         if not parts:
-            trace.first_token.append(time.process_time() - asked)
-        parts.append(F.one_hot(token, known))
+            trace.first_token.append(time.process_time() - began)
+        parts.append(F.one_hot(token, num_tokens))
     end_text(state, torch.tensor([False]))
     state.read_text([CAPTION])
-    sampler, asked = UntilFirst(), time.process_time()
+    sampler, began = UntilFirst(), time.process_time()
     drawn = generate_latents(state, noise(model, turn), script.guidance, sampler)
-    trace.first_position.append(sampler.at - asked)
+    trace.first_position.append(sampler.at - began)
     trace.turns.append(time.process_time() - begin)
     return [*parts, drawn.u, drawn.x]
 

@@ -13,11 +13,11 @@ from pretzel.model import Pretzel
 
 def spread(ratios: Iterable[float]) -> Ratio:
     """Return the median of ratios, and the smallest and largest."""
-    found = list(ratios)
-    return Ratio(median=statistics.median(found), low=min(found), high=max(found))
+    values = list(ratios)
+    return Ratio(median=statistics.median(values), low=min(values), high=max(values))
 
 
-def growth(model: Pretzel, places: Sequence[Place], held: Memory) -> list[str]:
+def growth(model: Pretzel, places: Sequence[Place], usage: Memory) -> list[str]:
     """Tell what steps take as the sequence grows, beside what they must take."""
     lines = [
         "| behind images | length | of a | ms | per s | to the first | of it attention, ms "
@@ -28,7 +28,7 @@ def growth(model: Pretzel, places: Sequence[Place], held: Memory) -> list[str]:
         rounds = place.rounds
         seconds = statistics.median(step.seconds for step in rounds)
         attention = statistics.median(step.attention for step in rounds)
-        floor = generation_bytes.step_floor(model, place, held).seconds
+        floor = generation_bytes.step_floor(model, place, usage).seconds
         cells = (
             place.images, place.length, place.kind, f"{seconds * 1e3:.2f}", f"{1 / seconds:.0f}",
             spread(step.to_first for step in rounds), f"{attention * 1e3:.2f}",
@@ -41,39 +41,39 @@ def growth(model: Pretzel, places: Sequence[Place], held: Memory) -> list[str]:
 
 def comparison(traces: Mapping[str, Sequence[Trace]], images: Sequence[int]) -> list[str]:
     """Tell what conversations with so many images take, the first arm beside the others."""
-    own, *others = traces
+    ours, *others = traces
     lines = [
-        f"| images | {own} / other | conversation, CPU s | ratio | of the other's, encoding anew "
+        f"| images | {ours} / other | conversation, CPU s | ratio | of the other's, encoding anew "
         "| first position behind them, ms | ratio | first token, ms | ratio |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in others:
-        pairs = list(zip(traces[own], traces[name], strict=True))
+        pairs = list(zip(traces[ours], traces[name], strict=True))
         for number in images:
-            whole = [(sum(a.turns[:number]), sum(b.turns[:number])) for a, b in pairs]
+            totals = [(sum(a.turns[:number]), sum(b.turns[:number])) for a, b in pairs]
             positions = [(a.first_position[number], b.first_position[number]) for a, b in pairs]
             tokens = [(a.first_token[number], b.first_token[number]) for a, b in pairs]
-            cells = [*_compared(whole, 1), "-", *_compared(positions), *_compared(tokens)]
+            cells = [*_compared(totals, 1), "-", *_compared(positions), *_compared(tokens)]
             if all(b.encoding for _, b in pairs):
                 anew = [sum(b.encoding[: 2 * number]) / sum(b.turns[:number]) for _, b in pairs]
                 cells[2] = str(spread(anew))
-            lines.append(f"| {number} | {own} / {name} | {' | '.join(cells)} |")
+            lines.append(f"| {number} | {ours} / {name} | {' | '.join(cells)} |")
     return lines
 
 
 def _compared(pairs: Sequence[tuple[float, float]], scale: float = 1e3) -> tuple[str, str]:
     medians = [statistics.median(values) * scale for values in zip(*pairs, strict=True)]
-    told = " / ".join(f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in medians)
-    return told, str(spread(own / other for own, other in pairs))
+    text = " / ".join(f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in medians)
+    return text, str(spread(ours / other for ours, other in pairs))
 
 
-def memory(held: Memory) -> list[str]:
+def memory(usage: Memory) -> list[str]:
     """Tell what the caches take."""
     lines = [
         "| cache while an image is drawn | rows | positions | bytes a position of a row | MiB |",
         "|---|---|---|---|---|",
     ]
-    for cache in held.caches:
+    for cache in usage.caches:
         lines.append(
             f"| {cache.name} | {cache.rows} | {cache.positions} | {cache.per_position:.0f} "
             f"| {cache.num_bytes / 2**20:.2f} |"
@@ -81,6 +81,6 @@ def memory(held: Memory) -> list[str]:
     return [
         *lines,
         "",
-        f"Between images both streams hold {held.streams / 2**20:.2f} MiB; while the deep stream "
-        f"draws, all tensors of the generation together are {held.alive / 2**20:.2f} MiB.",
+        f"Between images both streams hold {usage.streams / 2**20:.2f} MiB; while the deep stream "
+        f"draws, all tensors of the generation together are {usage.alive / 2**20:.2f} MiB.",
     ]

@@ -1,4 +1,4 @@
-"""What a grid costs beside plain `pretzel fit` processes, and what looking at a large one costs.
+"""Cost of a grid beside plain `pretzel fit` processes, and of looking at a large one.
 
     python -m benchmarks.grid           # all of it; half an hour on a quiet machine
     python -m benchmarks.grid --quick   # a minute: does everything run?
@@ -75,14 +75,14 @@ def overhead(folder: Path, steps: int, rounds: int, *, quick: bool) -> list[Agai
             short.folder.mkdir()
             _run(planned(load(short.grid("cell", [_RATE], [0]))), forks)
         fit = project.fit("fit", _RATE, 0)
-        own = Processes(slot)
+        unforked = Processes(slot)
         server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
         arms: dict[str, Callable[[], Cost]] = {
             "pretzel fit": lambda: _plain([fit], folder, 1),
             "cell, forked": lambda: processes.cost(lambda: _run(plan, forks), server),
         }
         if not quick:
-            arms["cell, own process"] = lambda: processes.cost(lambda: _run(plan, own))
+            arms["cell, own process"] = lambda: processes.cost(lambda: _run(plan, unforked))
         costs = processes.in_turn(arms, rounds)
     finally:
         forks.close()
@@ -148,12 +148,12 @@ def small_cells(
 
     compared = []
     for at_once in slots:
-        told = f"cells: {len(fits)}, at a time: {at_once}"
+        output = f"cells: {len(fits)}, at a time: {at_once}"
         arms = {"fits": partial(_plain, fits, folder, at_once), "grid": partial(grid, at_once)}
-        say(told)
+        say(output)
         costs = processes.in_turn(arms, rounds)
         compared.append(
-            Against(work=f"pretzel grid run, {told}", other="pretzel fit", costs=costs["grid"],
+            Against(work=f"pretzel grid run, {output}", other="pretzel fit", costs=costs["grid"],
                     others=costs["fits"], goal=1 / _FASTER)
         )  # fmt: skip
     return compared
@@ -189,17 +189,17 @@ def looks(folder: Path, grids: Sequence[Sequence[int]], rounds: int) -> list[Loo
         say(f"writing a finished grid of {name}")
         file = project.finished(f"grid{arms}x{seeds}", arms, seeds)
         commands[f"pretzel grid status, {name}"] = pretzel("grid", "status", str(file))
-        shown = processes.told(pretzel("grid", "status", str(file)), folder)
-        assert f"{arms * seeds} done" in shown, shown[-2000:]
+        status = processes.output(pretzel("grid", "status", str(file)), folder)
+        assert f"{arms * seeds} done" in status, status[-2000:]
     commands["pretzel --help"] = pretzel("--help")
     found = []
     for name, command in commands.items():
         say(name)
         python, *words = command
-        traced = processes.told([python, "-X", "importtime", *words], folder)  # warms up as well
+        traced = processes.output([python, "-X", "importtime", *words], folder)  # warms up as well
         imports = frozenset(re.findall(r"^import time:[\d |]+\|\s+([\w.]+)$", traced, re.M))
         assert "pretzel" in imports, "the trace of imports is not understood"
-        costs = [processes.cost(partial(processes.told, command, folder)) for _ in range(rounds)]
+        costs = [processes.cost(partial(processes.output, command, folder)) for _ in range(rounds)]
         found.append(Look(name=name, costs=costs, imports=imports))
     return found
 
@@ -250,14 +250,14 @@ def looked(rows: Sequence[Look]) -> list[str]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Measure, and print tables."""
-    given = _parser().parse_args(args)
-    if given.quick:
-        given.rounds, given.steps, given.cell_steps, given.cells = 1, 2, 2, 1
-        given.slots, given.status = [1], ["10x2"]
+    options = _parser().parse_args(args)
+    if options.quick:
+        options.rounds, options.steps, options.cell_steps, options.cells = 1, 2, 2, 1
+        options.slots, options.status = [1], ["10x2"]
     torch.set_num_threads(1)
     print(
         f"{_processor()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}, "
-        f"{given.rounds} rounds, five of a command that only looks."
+        f"{options.rounds} rounds, five of a command that only looks."
     )
     with tempfile.TemporaryDirectory() as temporary:
 
@@ -266,16 +266,16 @@ def main(args: Sequence[str] | None = None) -> int:
             made.mkdir()
             return made
 
-        if "cell" in given.only:
-            rows = overhead(folder("cell"), given.steps, given.rounds, quick=given.quick)
-            _show(compared(f"One cell of {given.steps} steps", rows))
-        if "grid" in given.only:
+        if "cell" in options.only:
+            rows = overhead(folder("cell"), options.steps, options.rounds, quick=options.quick)
+            _show(compared(f"One cell of {options.steps} steps", rows))
+        if "grid" in options.only:
             rows = small_cells(
-                folder("grid"), given.cell_steps, given.cells, given.slots, given.rounds
+                folder("grid"), options.cell_steps, options.cells, options.slots, options.rounds
             )
-            _show(compared(f"A grid of small cells, of {given.cell_steps} steps", rows))
-        if "looks" in given.only:
-            grids = [[int(number) for number in size.split("x")] for size in given.status]
+            _show(compared(f"A grid of small cells, of {options.cell_steps} steps", rows))
+        if "looks" in options.only:
+            grids = [[int(number) for number in size.split("x")] for size in options.status]
             _show(looked(looks(folder("looks"), grids, 5)))
     return 0
 

@@ -59,8 +59,8 @@ def grid_file(folder: Path, configurations: int, seeds: int, vary: Vary) -> Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
-    """What planning took.
+class PlanCost:
+    """Cost of planning.
 
     Attributes:
         runs: Number of planned runs.
@@ -77,7 +77,7 @@ class Planned:
     builds: int
 
 
-def planned(folder: Path, *, configurations: int, seeds: int, vary: Vary) -> Planned:
+def planned(folder: Path, *, configurations: int, seeds: int, vary: Vary) -> PlanCost:
     """Plan a grid in a folder.
 
     Args:
@@ -91,7 +91,7 @@ def planned(folder: Path, *, configurations: int, seeds: int, vary: Vary) -> Pla
     planner = Planner(grid)
     with planning_progress() as progress:
         plan = planner.plan(progress)
-    return Planned(
+    return PlanCost(
         runs=len(plan.runs),
         seconds=time.process_time() - start,
         wholes=planner.resolve.wholes,
@@ -108,17 +108,17 @@ def main() -> None:
     parser.add_argument(
         "--vary", choices=get_args(Vary), help="what arms differ in (default: one after the other)"
     )
-    given = parser.parse_args()
-    for vary in [given.vary] if given.vary else get_args(Vary):
+    options = parser.parse_args()
+    for vary in [options.vary] if options.vary else get_args(Vary):
         with tempfile.TemporaryDirectory() as folder:
-            found = planned(
-                Path(folder), configurations=given.configurations, seeds=given.seeds, vary=vary
+            cost = planned(
+                Path(folder), configurations=options.configurations, seeds=options.seeds, vary=vary
             )
         print(
-            f"{given.configurations} {vary} x {given.seeds} seeds: {found.runs} runs planned in "
-            f"{found.seconds:.1f} s of CPU time\n"
-            f"{found.wholes} configurations parsed whole, {found.arguments} arguments parsed "
-            f"alone, {found.builds} models built",
+            f"{options.configurations} {vary} x {options.seeds} seeds: {cost.runs} runs planned in "
+            f"{cost.seconds:.1f} s of CPU time\n"
+            f"{cost.wholes} configurations parsed whole, {cost.arguments} arguments parsed "
+            f"alone, {cost.builds} models built",
             flush=True,
         )
 

@@ -1,4 +1,4 @@
-"""What the benchmark of grids runs: the shipped tiny model, short, as a grid and as plain fits."""
+"""Runs of the benchmark of grids: short ones of the tiny model, as a grid and as plain fits."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -76,8 +76,8 @@ class Project:
                 },
             },
         }
-        own = write(self.folder / f"{name}.yaml", values)
-        files = [word for file in (BASE, self.settings, own) for word in ("-c", str(file))]
+        cell_file = write(self.folder / f"{name}.yaml", values)
+        files = [word for file in (BASE, self.settings, cell_file) for word in ("-c", str(file))]
         return pretzel("fit", *files)
 
     def grid(self, name: str, rates: Sequence[float], seeds: Sequence[int]) -> Path:
@@ -118,15 +118,15 @@ class Project:
         plan = replace(small, grid=grid, cells=cells, arms=planned)
         plan.save()
         marks = {"identity": like.identity, "evaluation": like.evaluation}
-        found = {f"test/metric{n}": n / 7 for n in range(12)}
-        step = {"step": self.steps, "total": self.steps, "seconds": 60.0, "metrics": found}
+        metrics = {f"test/metric{n}": n / 7 for n in range(12)}
+        step = {"step": self.steps, "total": self.steps, "seconds": 60.0, "metrics": metrics}
         for cell in plan.cells:
             folder = RunFolder(path=grid.output / cell.name)
             with folder.lease():
                 folder.prepare({**marks, "config": cell.config, "fingerprint": cell.record})
                 write_json(folder.path / "progress.json", {"phase": "test", **step})
                 write_json(
-                    folder.path / "result.json", {**marks, "metrics": found, "steps": self.steps}
+                    folder.path / "result.json", {**marks, "metrics": metrics, "steps": self.steps}
                 )
         return grid.file
 

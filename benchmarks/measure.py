@@ -56,21 +56,21 @@ class Ratio:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the result: two arms of a task.
+class Comparison:
+    """Result of two arms of a task.
 
     Attributes:
-        task: What was done.
+        task: Name of the task.
         arm: The arm that is compared.
         other: The arm it is compared to.
         seconds: Median CPU seconds of ``arm``.
         other_seconds: Median CPU seconds of ``other``.
         cpu: CPU time of ``arm`` over that of ``other``.
-        wall: The same of the time on the clock.
+        wall: The same ratio of the time on the clock.
         goal: Greatest ratio that is aimed at; None for no goal.
         floor: Least seconds ``arm`` could take on this machine; None if not known.
         mib: Peak memory that ``arm`` adds to its process, MiB; None if not measured.
-        other_mib: The same of ``other``.
+        other_mib: Peak memory that ``other`` adds.
     """
 
     task: str
@@ -86,7 +86,7 @@ class Row:
     other_mib: float | None = None
 
 
-def run(task: Task, rounds: int, device: torch.device) -> list[Row]:
+def run(task: Task, rounds: int, device: torch.device) -> list[Comparison]:
     """Time all arms of a task in turn; a first round warms up and does not count.
 
     On an accelerator both times are taken when it has finished, and the clock's is the one to read.
@@ -118,10 +118,10 @@ def run(task: Task, rounds: int, device: torch.device) -> list[Row]:
     first = names[0]
     for name, tolerance in task.equal.items():
         torch.testing.assert_close(
-            results[first], results[name], rtol=tolerance, atol=tolerance, msg=_told(task, name)
+            results[first], results[name], rtol=tolerance, atol=tolerance, msg=_message(task, name)
         )
     return [
-        Row(
+        Comparison(
             task=task.name,
             arm=first,
             other=name,
@@ -142,10 +142,10 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _ratio(own: list[float], other: list[float]) -> Ratio:
-    ratios = [a / b for a, b in zip(own, other, strict=True)]
+def _ratio(arm_seconds: list[float], other: list[float]) -> Ratio:
+    ratios = [a / b for a, b in zip(arm_seconds, other, strict=True)]
     return Ratio(median=statistics.median(ratios), low=min(ratios), high=max(ratios))
 
 
-def _told(task: Task, name: str) -> Callable[[str], str]:
+def _message(task: Task, name: str) -> Callable[[str], str]:
     return lambda message: f"{task.name}: {next(iter(task.arms))} and {name} differ: {message}"

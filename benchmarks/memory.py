@@ -1,4 +1,4 @@
-"""What a task adds to the peak memory of a fresh process."""
+"""Peak memory that a task adds to a fresh process."""
 
 import resource
 import subprocess

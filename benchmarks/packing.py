@@ -1,4 +1,4 @@
-"""What a training step costs with several documents in a row, and with one a row.
+"""Cost of a training step with several documents in a row, and with one a row.
 
     python -m benchmarks.packing            # the shipped model on easy-VQA
     python -m benchmarks.packing --quick    # seconds: does everything compute what it should?
@@ -75,21 +75,21 @@ def model() -> Pretzel:
     return built.pretzel
 
 
-def task(name: str, trained: Pretzel, given: DocumentBatch, lengths: Sequence[int]) -> Task:
+def task(name: str, trained: Pretzel, batch: DocumentBatch, lengths: Sequence[int]) -> Task:
     """Return a training step with rows of several lengths, and with one document a row.
 
     Args:
         name: Of the task.
         trained: The model.
-        given: Its batch.
+        batch: Its batch.
         lengths: Positions of a row that holds several documents.
     """
-    x = trained.encode(given.images, trained.noise(len(given.images), "benchmark"))
+    x = trained.encode(batch.images, trained.noise(len(batch.images), "benchmark"))
 
     def step(pack_length: int | None) -> Tensor:
         trained.pack_length = pack_length
         trained.zero_grad()
-        scores = trained.score(given.documents, x)
+        scores = trained.score(batch.documents, x)
         flow = -scores.log_prob.sum() / (trained.latent.dims * max(len(x), 1))
         text = scores.token_nll.sum() / max(len(scores.token_nll), 1)
         loss = flow + text
@@ -104,10 +104,10 @@ def task(name: str, trained: Pretzel, given: DocumentBatch, lengths: Sequence[in
     return Task(name=name, arms=arms, equal=dict.fromkeys([*arms][1:], 1e-4))
 
 
-def shape(trained: Pretzel, given: DocumentBatch, pack_length: int | None) -> str:
+def shape(trained: Pretzel, batch: DocumentBatch, pack_length: int | None) -> str:
     """Return rows, their length, and how much of them is not padding."""
     trained.pack_length = pack_length
-    valid = trained.pack(given.documents).is_valid
+    valid = trained.pack(batch.documents).is_valid
     return f"{valid.shape[0]} x {valid.shape[1]}, {valid.float().mean():.2f} full"
 
 
@@ -118,18 +118,18 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=32, help="documents in a batch")
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 384], help="of rows")
     parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
-    given = parser.parse_args(args)
+    options = parser.parse_args(args)
     torch.set_num_threads(1)
-    size, rounds = (6, 1) if given.quick else (given.batch, given.rounds)
+    size, rounds = (6, 1) if options.quick else (options.batch, options.rounds)
     trained = model()
     print(f"{size} documents a step, 64 positions an image; medians over {rounds} rounds")
     for name, recipe in recipes().items():
         documents = batch(recipe, size)
         print(f"{name}: padded {shape(trained, documents, None)}")
         rows = measure.run(
-            task(name, trained, documents, given.lengths), rounds, torch.device("cpu")
+            task(name, trained, documents, options.lengths), rounds, torch.device("cpu")
         )
-        for length, row in zip(given.lengths, rows, strict=True):
+        for length, row in zip(options.lengths, rows, strict=True):
             print(
                 f"  padded beside {row.other} ({shape(trained, documents, length)}): {row.cpu} "
                 f"times the CPU time, {row.seconds * 1e3:.0f} ms in place of "

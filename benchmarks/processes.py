@@ -1,4 +1,4 @@
-"""What whole processes cost: time on the clock, and CPU time of everything that they start."""
+"""Cost of whole processes: time on the clock, and CPU time of all that they start."""
 
 import os
 import statistics
@@ -17,7 +17,7 @@ _LINE_SECONDS = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What some work took.
+    """Time of some work.
 
     Attributes:
         clock: Seconds on the clock.
@@ -103,16 +103,18 @@ def run(name: str, commands: Sequence[Sequence[str]], folder: Path, at_once: int
     """
     begin = time.perf_counter()
     with ThreadPoolExecutor(at_once) as threads:
-        left: set[Future[str]] = {threads.submit(told, command, folder) for command in commands}
-        while left:
-            done, left = wait(left, _LINE_SECONDS, "FIRST_COMPLETED")
+        pending: set[Future[str]] = {
+            threads.submit(output, command, folder) for command in commands
+        }
+        while pending:
+            done, pending = wait(pending, _LINE_SECONDS, "FIRST_COMPLETED")
             for one in done:
                 one.result()
             seconds = time.perf_counter() - begin
-            say(f"  {name}: {len(commands) - len(left)} of {len(commands)}, {seconds:.0f} s")
+            say(f"  {name}: {len(commands) - len(pending)} of {len(commands)}, {seconds:.0f} s")
 
 
-def told(command: Sequence[str], folder: Path) -> str:
+def output(command: Sequence[str], folder: Path) -> str:
     """Run a command on one thread, and return what it says on both streams.
 
     Args:

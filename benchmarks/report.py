@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks.measure import Row
+from benchmarks.measure import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Section:
 
     title: str
     text: str
-    rows: Sequence[Row]
+    rows: Sequence[Comparison]
     notes: Sequence[str] = ()
 
 
@@ -33,7 +33,7 @@ def markdown(header: Sequence[str], sections: Sequence[Section]) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(rows: Sequence[Comparison]) -> list[str]:
     lines = [
         "| task | arm against other | CPU s | CPU ratio | clock ratio | goal | floor s | MiB |",
         "|---|---|---|---|---|---|---|---|",

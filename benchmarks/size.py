@@ -1,4 +1,4 @@
-"""What is measured: sizes, and the flow of these sizes with what it is given."""
+"""Sizes that are measured, and flows of these sizes with their inputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What stages S1 and S2 save by not running what their loss does not depend on.
+"""Time that stages S1 and S2 save by skipping the parts that their loss does not depend on.
 
     python -m benchmarks.stages           # the shipped stages; then around a larger random Llama
     python -m benchmarks.stages --quick   # seconds: does everything compute what it should?
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks import measure
-from benchmarks.measure import Row, Task
+from benchmarks.measure import Comparison, Task
 from pretzel.flow.generative_model import GenerativeModel, Scores
 from pretzel.model import Pretzel
 from pretzel.runs.cli import ParseOnlyCLI
@@ -108,19 +108,19 @@ def _images(count: int) -> Tensor:
     return torch.rand(count, 3, 64, 64, generator=generator) * 2 - 1
 
 
-def _latents(model: GenerativeModel, given: DocumentBatch) -> Tensor:
-    return model.encode(given.images, model.noise(len(given.images), "benchmark"))
+def _latents(model: GenerativeModel, batch: DocumentBatch) -> Tensor:
+    return model.encode(batch.images, model.noise(len(batch.images), "benchmark"))
 
 
-def second_stage(name: str, trained: PretzelModule, given: DocumentBatch) -> Task:
+def second_stage(name: str, trained: PretzelModule, batch: DocumentBatch) -> Task:
     """Return a step of S2 without and with the deep stream."""
     model = trained.pretzel
     assert isinstance(model, Pretzel)
-    x = _latents(model, given)
+    x = _latents(model, batch)
 
     def step(score: Callable[..., Scores]) -> Tensor:
         model.zero_grad()
-        loss = score(given.documents, x).token_nll.mean()
+        loss = score(batch.documents, x).token_nll.mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -130,14 +130,14 @@ def second_stage(name: str, trained: PretzelModule, given: DocumentBatch) -> Tas
     return Task(name=name, arms=arms, equal={"both streams": 0.0})
 
 
-def first_stage(name: str, trained: PretzelModule, given: DocumentBatch, folder: Path) -> Task:
+def first_stage(name: str, trained: PretzelModule, batch: DocumentBatch, folder: Path) -> Task:
     """Return a step of S1 with states read back, computed anew, and with the model run."""
     model = trained.pretzel
-    x = _latents(model, given)
+    x = _latents(model, batch)
 
     def step() -> Tensor:
         model.zero_grad()
-        loss = -model.score(given.documents, x).log_prob.mean() / model.latent.dims
+        loss = -model.score(batch.documents, x).log_prob.mean() / model.latent.dims
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -145,10 +145,10 @@ def first_stage(name: str, trained: PretzelModule, given: DocumentBatch, folder:
         with states.serving(model):
             return step()
 
-    known = TextStates(folder / "known")
-    known.start(model)
-    with_states(known)
-    known.finish()
+    states = TextStates(folder / "known")
+    states.start(model)
+    with_states(states)
+    states.finish()
     numbers = itertools.count()
 
     def first() -> Tensor:
@@ -159,7 +159,7 @@ def first_stage(name: str, trained: PretzelModule, given: DocumentBatch, folder:
         return loss
 
     arms: dict[str, Callable[[], Tensor]] = {
-        "read": lambda: with_states(known), "first": first, "model": step,
+        "read": lambda: with_states(states), "first": first, "model": step,
     }  # fmt: skip
     return Task(name=name, arms=arms, equal={"first": 1e-6, "model": 1e-6})
 
@@ -170,10 +170,10 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=11, help="rounds that count")
     parser.add_argument("--batch", type=int, default=16, help="images in a batch")
     parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
-    given = parser.parse_args(args)
+    options = parser.parse_args(args)
     torch.set_num_threads(1)
-    size, rounds = (4, 1) if given.quick else (given.batch, given.rounds)
-    width, layers = (64, 2) if given.quick else (576, 16)
+    size, rounds = (4, 1) if options.quick else (options.batch, options.rounds)
+    width, layers = (64, 2) if options.quick else (576, 16)
     path = f"{WordsAsTokens.__module__}.{WordsAsTokens.__qualname__}"
     llama = {"class_path": path, "init_args": {"width": width, "num_layers": layers}}
     print(f"{size} images of 64 positions a step; medians over {rounds} rounds")
@@ -193,7 +193,7 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _line(row: Row) -> str:
+def _line(row: Comparison) -> str:
     seconds = f"{row.seconds * 1e3:.0f} ms in place of {row.other_seconds * 1e3:.0f} ms"
     return f"{row.task}: {row.arm} beside {row.other}: {row.cpu} of the CPU time, {seconds}"
 

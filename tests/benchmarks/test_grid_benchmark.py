@@ -87,9 +87,9 @@ def test_arms_run_in_turn_forwards_and_backwards():
 def test_cpu_time_of_what_was_started_counts(tmp_path):
     busy = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"]
     found = processes.cost(lambda: processes.run("busy", [busy, busy], tmp_path, 2))
-    assert 0.6 <= found.cpu < 3.0
+    assert 0.59 <= found.cpu < 3.0  # the clock of CPU time counts in hundredths
 
 
 def test_a_command_that_fails_is_told(tmp_path):
     with pytest.raises(RuntimeError, match="has failed:\nwhat went wrong"):
-        processes.told([sys.executable, "-c", "raise SystemExit('what went wrong')"], tmp_path)
+        processes.output([sys.executable, "-c", "raise SystemExit('what went wrong')"], tmp_path)
