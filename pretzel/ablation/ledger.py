@@ -1,7 +1,7 @@
-"""The folder of a cell: its state in files, each written whole or not at all.
+"""The folder of a run: its state in files, each written whole or not at all.
 
-Files: ``cell.json`` (what to run), ``lease`` (locked by the process that runs it),
-``progress.json``, ``last.ckpt`` (from which a killed cell continues), ``fit.json`` and
+Files: ``cell.json`` (its specification), ``lease`` (locked by the process that runs it),
+``progress.json``, ``last.ckpt`` (from which a killed run continues), ``fit.json`` and
 ``final.ckpt`` (trained, not yet tested), ``result.json`` (done), ``adopted.json`` (differences that
 the user accepts), ``failure.json``, ``log.txt``.
 """
@@ -18,12 +18,12 @@ from typing import Any
 
 from pretzel.files.atomic import read_json, write_json
 
-_MARKS = ("identity", "evaluation")
+_IDENTITIES = ("identity", "evaluation")
 _LOOK_SECONDS = 0.2  # more than a look at a lease takes, which shares it for a moment
 
 
 class State(StrEnum):
-    """Where a cell stands.
+    """State of a run.
 
     A stale one is finished with other training than is asked for now; a trained one with the same
     training, and measured otherwise or not at all.
@@ -54,7 +54,7 @@ def _lock(file: int) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """The files of one cell.
+    """The files of one run.
 
     Attributes:
         path: The folder; it need not exist yet.
@@ -64,12 +64,12 @@ class RunFolder:
 
     @property
     def spec(self) -> dict[str, Any] | None:
-        """What to run, as the runner wrote it."""
+        """The specification of the run, as the runner wrote it."""
         return read_json(self.path / "cell.json")
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """Metrics, time and parameters of a finished cell."""
+        """Metrics, time and parameters of a finished run."""
         return read_json(self.path / "result.json")
 
     @property
@@ -79,49 +79,49 @@ class RunFolder:
 
     @property
     def failure(self) -> dict[str, Any] | None:
-        """Error, traceback and last log lines of a failed cell."""
+        """Error, traceback and last log lines of a failed run."""
         return read_json(self.path / "failure.json")
 
     @property
     def adopted(self) -> list[dict[str, Any]]:
-        """What the user has accepted: ``{"from": [training, evaluation], "to": ..., ...}``."""
-        found = (read_json(self.path / "adopted.json") or {}).get("adopted")
-        return found if isinstance(found, list) else []
+        """Differences that the user accepts: ``{"from": [training, evaluation], "to": ...}``."""
+        adopted = (read_json(self.path / "adopted.json") or {}).get("adopted")
+        return adopted if isinstance(adopted, list) else []
 
-    def acceptance(self, has: list[Any], asked: list[Any]) -> dict[str, Any] | None:
-        """Return what the user has accepted so that a result counts, or at least its training.
+    def acceptance(self, has: list[Any], wanted: list[Any]) -> dict[str, Any] | None:
+        """Return the acceptance by which a result counts, or at least its training.
 
         Args:
             has: Training and evaluation of the result.
-            asked: Those that are asked for now.
+            wanted: Those that are asked for now.
         """
         pairs: list[dict[str, Any]] = [
             one for one in self.adopted if one.get("from") and one.get("to")
         ]
-        whole = [one for one in pairs if one["from"] == has and one["to"] == asked]
+        whole = [one for one in pairs if one["from"] == has and one["to"] == wanted]
         if whole:
             return whole[-1]
-        trained = [one for one in pairs if (one["from"][0], one["to"][0]) == (has[0], asked[0])]
-        return trained[-1] if trained and has[0] != asked[0] else None
+        trained = [one for one in pairs if (one["from"][0], one["to"][0]) == (has[0], wanted[0])]
+        return trained[-1] if trained and has[0] != wanted[0] else None
 
-    def adopt(self, identity: str, evaluation: str | None, **said: Any) -> None:  # noqa: ANN401
-        """Accept the result as it is for what is now asked for, and record that.
+    def adopt(self, identity: str, evaluation: str | None, **details: Any) -> None:  # noqa: ANN401
+        """Accept the result as it is for the training and evaluation asked for; record that.
 
         Args:
             identity: The training that is asked for.
             evaluation: How it is to be measured.
-            **said: What differs, and why that is accepted.
+            **details: The differences, and why they are accepted.
         """
         result = self.result or {}
         accepted = {
             "from": [result.get("identity"), result.get("evaluation")],
             "to": [identity, evaluation],
-            **said,
+            **details,
         }
         write_json(self.path / "adopted.json", {"adopted": [*self.adopted, accepted]})
 
     def state(self, identity: str, evaluation: str | None = None) -> State:
-        """Return where the cell stands.
+        """Return the state of the run.
 
         Args:
             identity: The training that is now asked for.
@@ -130,7 +130,7 @@ class RunFolder:
         return State.RUNNING if self.locked() else self.state_of_rest(identity, evaluation)
 
     def state_of_rest(self, identity: str, evaluation: str | None = None) -> State:
-        """Return where the cell stands when nobody runs it; arguments as :meth:`state`."""
+        """Return the state of the run when nobody runs it; arguments as :meth:`state`."""
         result = self.result
         if result is not None:
             has = [result.get("identity"), result.get("evaluation")]
@@ -149,7 +149,7 @@ class RunFolder:
         return State.INTERRUPTED if self.progress else State.PENDING
 
     def locked(self) -> bool:
-        """Tell whether some living process runs the cell."""
+        """Tell whether some living process runs it."""
         try:
             with (self.path / "lease").open("r") as lease:
                 fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -161,7 +161,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lease(self) -> Iterator[bool]:
-        """Hold the cell for this process; the system lets go of it however the process ends.
+        """Hold the run for this process; the system lets go of it however the process ends.
 
         Yields:
             False if another process holds it.
@@ -171,14 +171,14 @@ class RunFolder:
             yield _lock(lease.fileno())
 
     def is_done(self, spec: dict[str, Any]) -> bool:
-        """Tell whether the result is of what a specification asks for."""
+        """Tell whether the result is that of a specification."""
         result = self.result
-        return result is not None and all(result.get(k) == spec.get(k) for k in _MARKS)
+        return result is not None and all(result.get(k) == spec.get(k) for k in _IDENTITIES)
 
     def prepare(self, spec: dict[str, Any]) -> None:
-        """Write what to run; what other training left behind is removed.
+        """Write the specification; remove the files of other training.
 
-        What was measured otherwise stays until the new figures are there.
+        A result of other measuring stays until the new figures are there.
 
         Raises:
             UserError: If the folder cannot be written.

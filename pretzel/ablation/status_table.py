@@ -98,7 +98,20 @@ class StatusRow:
         )
         if state is State.FAILED:
             return replace(row, note=(folder.failure or {}).get("error", "").split("\n")[0])
-        return _running(row, progress, metrics) if state is State.RUNNING else row
+        if state is not State.RUNNING:
+            return row
+        phase, logged = progress.get("phase", "start"), progress.get("metrics", {})
+        note = f"{phase} {_metrics_text(logged, _training_metrics(logged, metrics))}"
+        silent = time.time() - (progress.get("time") or math.inf)
+        if silent > _SILENT_SECONDS:
+            note += f" (no news for {duration(silent)})"
+        left = None if phase == "test" else progress.get("left")  # that of training
+        return replace(
+            row,
+            note=note,
+            rate=f"{progress['rate']:.3g}" if progress.get("rate") else "",
+            seconds_left=None if left is None else float(left),
+        )
 
     @classmethod
     def of_plan(cls, output: Path, plan: Mapping[str, Any]) -> list["StatusRow"]:
@@ -119,22 +132,6 @@ class StatusRow:
             )
             for run in plan["cells"]
         ]
-
-
-def _running(row: StatusRow, progress: Mapping[str, Any], metrics: Sequence[str]) -> StatusRow:
-    phase, logged = progress.get("phase", "start"), progress.get("metrics", {})
-    note = f"{phase} {_metrics_text(logged, _training_metrics(logged, metrics))}"
-    silent = time.time() - (progress.get("time") or math.inf)
-    if silent > _SILENT_SECONDS:
-        note += f" (no news for {duration(silent)})"
-    # the time that is left is that of training
-    left = None if phase == "test" else progress.get("left")
-    return replace(
-        row,
-        note=note,
-        rate=f"{progress['rate']:.3g}" if progress.get("rate") else "",
-        seconds_left=None if left is None else float(left),
-    )
 
 
 def plan_title(output: Path, plan: Mapping[str, Any]) -> str:

@@ -23,25 +23,25 @@ def grid(args: list[str]) -> int:
     Raises:
         UserError: For users' mistakes.
     """
-    given = build_parser().parse_args(args)
-    if given.command == "board":
-        return _board(given.grid, given.port)
-    if given.command == "schema":
+    options = build_parser().parse_args(args)
+    if options.command == "board":
+        return _board(options.grid, options.port)
+    if options.command == "schema":
         return _schema()
-    if given.command == "status":
-        return _status(given.file, watch=given.watch)
-    if given.command == "plan":
-        return _plan(given.file, probe=given.probe, as_json=given.json)
+    if options.command == "status":
+        return _status(options.file, watch=options.watch)
+    if options.command == "plan":
+        return _plan(options.file, probe=options.probe, as_json=options.json)
 
     from pretzel.ablation.gridfile.reading import load
 
-    loaded = load(given.file)
-    if given.command in ("why", "adopt", "gc"):
+    loaded = load(options.file)
+    if options.command in ("why", "adopt", "gc"):
         from pretzel.ablation.execution import commands
 
         command = {"why": commands.why, "adopt": commands.adopt, "gc": commands.gc}
-        return command[given.command](loaded, given)
-    return _run(loaded, given)
+        return command[options.command](loaded, options)
+    return _run(loaded, options)
 
 
 def build_parser() -> Parser:
@@ -49,8 +49,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="pretzel grid", description="Plan, run and watch an ablation grid.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
 
-    def command(name: str, told: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         added.add_argument("file", help="the grid's YAML file")
         return added
 
@@ -114,14 +114,6 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-def _compare(folder: Path) -> str:
-    from pretzel.ablation.report.grid_report import Report
-
-    report = Report(folder)
-    report.save_if_possible()
-    return report.text("markdown")
-
-
 def _status(file: str, *, watch: bool) -> int:
     from rich.console import Console
 
@@ -178,8 +170,8 @@ def _plan(file: str, *, probe: bool, as_json: bool) -> int:
     return 0
 
 
-def _run(grid: Grid, given: argparse.Namespace) -> int:
-    make = engine_of(given, grid.output)  # before torch: what it refuses is said at once
+def _run(grid: Grid, options: argparse.Namespace) -> int:
+    make = engine_of(options, grid.output)  # before torch: what it refuses is said at once
     engine = make()
     try:
         print(f"{grid.file}: parsing all cells before anything starts", flush=True)
@@ -191,11 +183,16 @@ def _run(grid: Grid, given: argparse.Namespace) -> int:
             "rerun": commands.rerun,
             "evaluate": commands.evaluate,
         }
-        code = command[given.command](grid, given, engine)
+        code = command[options.command](grid, options, engine)
     finally:
         engine.close()
+
+    from pretzel.ablation.report.grid_report import Report
+
     output = grid.output
-    print(f"\n{_compare(output)}")
+    report = Report(output)
+    report.save_if_possible()
+    print(f"\n{report.text('markdown')}")
     print(f"This table:  {output}/compare.md; as a page with curves and pictures: compare.html")
     print(f"Runs:        {output}/ARM/seedN (logs, pictures in TensorBoard, final.ckpt)")
     print(f"TensorBoard: pretzel grid board {grid.file}")

@@ -1,1 +1,1 @@
-"""The grid file: what may stand in it, and what it says."""
+"""The grid file: its schema, its reader, and the configurations that it stands for."""

@@ -1,4 +1,4 @@
-"""Which arms go together: product, zip or one at a time, less what is excluded, and more."""
+"""Combinations of arms: product, zip or one at a time, less excluded ones, with included ones."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,33 +28,33 @@ def combinations(
         combine: What the axes give by themselves.
         exclude: What is taken out of that, by arms of some axes.
         include: What is added to that, the baseline's arms where an axis is not named.
-        wrong: Is told mistakes, with their key.
+        wrong: Called with the key and the text of each mistake.
     """
-    found = {c.name: c for c in _combined(axes, baseline, combine, wrong)}
+    by_name = {c.name: c for c in _combined(axes, baseline, combine, wrong)}
     base = Combination(arms=tuple((axis.name, _arm(axis, baseline[axis.name])) for axis in axes))
     for number, choice in enumerate(exclude):
         at = ("exclude", str(number))
-        if not _known(choice, axes, at, wrong):
+        if not _exist(choice, axes, at, wrong):
             continue
-        gone = [c for c in found.values() if _matches(c, choice)]
-        if not gone:
+        removed = [c for c in by_name.values() if _matches(c, choice)]
+        if not removed:
             wrong(at, "removes nothing: no combination has these arms, or an earlier one did")
-        if any(c.name == base.name for c in gone):
+        if any(c.name == base.name for c in removed):
             wrong(at, f"would remove the baseline {base.name}")
-        for combination in gone:
-            del found[combination.name]
+        for combination in removed:
+            del by_name[combination.name]
     for number, choice in enumerate(include):
         at = ("include", str(number))
-        if not _known(choice, axes, at, wrong):
+        if not _exist(choice, axes, at, wrong):
             continue
         for combination in _completed(choice, axes, baseline):
-            if combination.name in found:
+            if combination.name in by_name:
                 wrong(at, f"{combination.name} is there already")
-            found[combination.name] = combination
-    if base.name not in found and not any(_matches(base, choice) for choice in exclude):
-        names = ", ".join(itertools.islice(found, 6))
+            by_name[combination.name] = combination
+    if base.name not in by_name and not any(_matches(base, choice) for choice in exclude):
+        names = ", ".join(itertools.islice(by_name, 6))
         wrong(("baseline",), f"{combine} gives no {base.name}, only {names}; include it")
-    return tuple(sorted(found.values(), key=lambda c: c.name != base.name))
+    return tuple(sorted(by_name.values(), key=lambda c: c.name != base.name))
 
 
 def _combined(
@@ -98,7 +98,7 @@ def _matches(combination: Combination, choice: Choice) -> bool:
     return all(combination.choices[axis] in _listed(names) for axis, names in choice.items())
 
 
-def _known(choice: Choice, axes: Sequence[Axis], at: Key, wrong: Wrong) -> bool:
+def _exist(choice: Choice, axes: Sequence[Axis], at: Key, wrong: Wrong) -> bool:
     """Tell whether a choice names axes and arms that there are."""
     arms = {axis.name: [arm.name for arm in axis.arms] for axis in axes}
     good = True

@@ -32,8 +32,9 @@ class Arm:
 
     Attributes:
         name: Its name.
-        overrides: What it sets.
-        tune: What is chosen for it on validation: the value of each is a list of candidates.
+        overrides: The keys it sets.
+        tune: The keys that are chosen for it on validation: the value of each is a list of
+            candidates.
     """
 
     name: str
@@ -76,7 +77,7 @@ class StageSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Combination:
-    """One arm of every axis: what a row of the table stands for."""
+    """One arm of every axis: a row of the table."""
 
     arms: tuple[tuple[str, Arm], ...]
 
@@ -92,9 +93,9 @@ class Combination:
 
     def overrides(self, link: str) -> Iterator[Override]:
         """Yield what the arms set in a link of the chain: for all links first."""
-        found = [override for _, arm in self.arms for override in arm.overrides]
-        yield from (override for override in found if override.link is None)
-        yield from (override for override in found if override.link == link)
+        overrides = [override for _, arm in self.arms for override in arm.overrides]
+        yield from (override for override in overrides if override.link is None)
+        yield from (override for override in overrides if override.link == link)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +105,14 @@ class Grid:
     Attributes:
         file: The file, as the user named it.
         base: Configurations under every cell, the last one on top.
-        axes: What is varied.
+        axes: The axes that are varied.
         combinations: Which arms go together, the baseline first.
         seeds: One cell for each combination and seed.
         baseline: The arm of each axis that differences are taken to.
         metrics: Columns of the table, in order.
         stages: Upstream runs, in order.
         chain: The runs of a cell, one after the other; without any, the base is the only one.
-        match: What is solved for so that the arms are equal in size; None for nothing.
+        match: The rule that makes the arms equal in size; None for none.
         tuning: How arms with ``tune`` choose; None where none has.
         output: The folder of all runs.
         checkpoint_seconds: Time between the checkpoints from which a killed cell continues.

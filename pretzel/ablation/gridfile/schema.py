@@ -99,7 +99,7 @@ class Match(_Strict):
     """Makes arms equal in size: the integer at a key is solved for each of them."""
 
     by: Literal["parameters", "flops"]
-    """What is made equal to the baseline's: trainable `parameters`, or `flops`, those of a
+    """The size that is made equal to the baseline's: trainable `parameters`, or `flops` of a
     training step's forward on one sample."""
 
     via: Annotated[str, Field(pattern=DOTTED_KEY)]
@@ -111,13 +111,13 @@ class Match(_Strict):
 
 
 class Tuning(_Strict):
-    """How an arm with `tune` chooses its values before the comparison."""
+    """The rule by which arms with `tune` choose their values before the comparison."""
 
     metric: Annotated[str, Field(pattern=r"^(?!test[/_])\S+$")]
     """The metric as it is logged. Must be a metric of validation, not of the test."""
 
     direction: Direction
-    """Which is better."""
+    """The better direction."""
 
     seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of the runs that choose; by default, and at any rate, none of the compared. Must be an
@@ -147,7 +147,7 @@ class GridFile(_Strict):
     relative to this one. Must be a file or a list of files."""
 
     axes: dict[Name, Arms] = Field(min_length=1, json_schema_extra=_ONLY_THESE_NAMES)
-    """What is varied: named axes of named arms. Must be a mapping of axes to arms."""
+    """The varied axes, and the arms of each. Must be a mapping of axes to arms."""
 
     combine: Combine = "product"
     """`product` of the axes; `zip`, their arms paired in order; `one_at_a_time`, the baseline and
@@ -169,8 +169,8 @@ class GridFile(_Strict):
     arm."""
 
     metrics: dict[str, Direction]
-    """The columns of the table and which direction is better. Must be a mapping of metrics to max
-    or min."""
+    """The columns of the table, and the better direction of each. Must be a mapping of metrics to
+    max or min."""
 
     stages: dict[Name, Files] = Field({}, json_schema_extra=_ONLY_THESE_NAMES)
     """Upstream runs that cells share, and whose weights they may name as `{stages.NAME}`. Must be
@@ -185,7 +185,7 @@ class GridFile(_Strict):
     `by` and `via`."""
 
     tuning: Tuning | None = None
-    """How the arms that have `tune` choose their values. Must be a mapping with `metric` and
+    """The rule by which arms with `tune` choose their values. Must be a mapping with `metric` and
     `direction`."""
 
     output: str | None = None
@@ -200,8 +200,8 @@ class GridFile(_Strict):
     positive number or null."""
 
     order: Order = "seeds"
-    """Which cells start first: `seeds`, seed by seed, so that a grid that is stopped has whole
-    rows; `arms`, arm by arm, so that cells of equal length run side by side."""
+    """The order in which cells start: `seeds`, seed by seed, so that a grid that is stopped has
+    whole rows; `arms`, arm by arm, so that cells of equal length run side by side."""
 
 
 def grid_schema() -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What a cell is: configuration, code, data and versions, and how two differ."""
+"""Identity of a run: its configuration, code, data and versions, and how two differ."""

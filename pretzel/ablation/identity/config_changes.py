@@ -1,4 +1,4 @@
-"""What differs between two configurations, in lines for people."""
+"""Differences between two configurations, in lines for people."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ def flatten(values: object, at: str = "") -> dict[str, Any]:
 
 
 def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Return what differs between two essences, one line each: ``key: old -> new``."""
+    """Return what differs between two configurations, one line each: ``key: old -> new``."""
     old, new = flatten(dict(base)), flatten(dict(other))
     swapped = [
         key.removesuffix(".class_path")
@@ -26,14 +26,12 @@ def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     lines = []
     for key in sorted(old.keys() | new.keys()):
         node = key.removesuffix(".class_path")
-        inside = any(key.startswith(f"{part}.") and key != f"{part}.class_path" for part in swapped)
-        if old.get(key) == new.get(key) and key in old and key in new:
-            continue
-        if node in swapped and not inside:
-            if key != node:  # a null in the place of a class is told with its class_path
-                lines.append(f"{node}: {_short(old.get(key))} -> {_short(new.get(key))}")
-        elif not inside:
-            lines.append(f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}")
+        is_inside = any(key.startswith(f"{n}.") and key != f"{n}.class_path" for n in swapped)
+        is_equal = key in old and key in new and old[key] == new[key]
+        # a class in the place of null is told with its class_path
+        is_told = node in swapped and key == node
+        if not (is_equal or is_inside or is_told):
+            lines.append(f"{node}: {_short(old.get(key))} -> {_short(new.get(key))}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What differs between two runs, from what the ledger has recorded of them."""
+"""Differences between two runs, from the records in their folders."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -16,11 +16,11 @@ SNAPSHOTS = "source"
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """What differs between two records of :meth:`Fingerprint.record` (:mod:`.fingerprint`).
+    """Differences between two records of :meth:`Fingerprint.record` (:mod:`.fingerprint`).
 
     Attributes:
         config: ``key: old -> new``, a line each.
-        data: Data that was changed, added or removed.
+        data: Files that were changed, added or removed.
         versions: ``library: old -> new``.
         modules: Hashes (old, new) of the modules whose code differs; None where there is none.
     """
@@ -77,21 +77,21 @@ def snapshot(record: Mapping[str, Any], folder: Path) -> None:
                 write_text(kept, path.read_text(encoding="utf-8"))
 
 
-def patch(found: Differences, old: Path, new: Path | None) -> Iterator[str]:
+def patch(differences: Differences, old: Path, new: Path | None) -> Iterator[str]:
     """Yield the source that differs as a unified diff.
 
     Args:
-        found: From :func:`differences`.
+        differences: From :func:`differences`.
         old: Output folder of the grid of the first run.
         new: That of the second one; None for the source as it is now.
     """
-    for name, (before, after) in found.modules.items():
+    for name, (before, after) in differences.modules.items():
         path = file_of(name) if new is None else new / SNAPSHOTS / f"{after}.py"
         first = _text(old / SNAPSHOTS / f"{before}.py" if before else None)
         second = _text(path if after else None)
-        shown = name.replace(".", "/") + ".py"
+        file = name.replace(".", "/") + ".py"
         yield from difflib.unified_diff(
-            first, second, fromfile=f"a/{shown}", tofile=f"b/{shown}", lineterm=""
+            first, second, fromfile=f"a/{file}", tofile=f"b/{file}", lineterm=""
         )
 
 

@@ -10,7 +10,7 @@ nothing.
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -25,30 +25,24 @@ from lightning.pytorch.callbacks import (
 )
 
 from pretzel.ablation.gridfile.run_config import put, with_seed
-from pretzel.ablation.identity.source_code import Code, code_behind
+from pretzel.ablation.identity.source_code import SourceCode, code_behind
 from pretzel.files.content_hash import file_hash
 from pretzel.runs.config.class_paths import import_name
+from pretzel.runs.config.nested import leaves
 from pretzel.runs.config.yaml_lines import Key
 
-# Where things are written and how they are shown changes no result.
-_TRAINER_IGNORED = frozenset(
-    {
-        "logger",
-        "default_root_dir",
-        "enable_progress_bar",
-        "enable_model_summary",
-        "enable_checkpointing",
-        "log_every_n_steps",
-        "profiler",
-    }
-)
+# where things are written and how they are shown changes no result
+_TRAINER_IGNORED = {
+    "logger", "default_root_dir", "enable_progress_bar", "enable_model_summary",
+    "enable_checkpointing", "log_every_n_steps", "profiler",
+}  # fmt: skip
 _TRAINER_MEASURES = frozenset({"limit_test_batches", "limit_predict_batches"})
 _IGNORED = frozenset({"ckpt_path", "weights_only", "config"})
 _PATHS_IGNORED = frozenset({"dirpath", "save_dir"})
 _ONLY_SHOW = (Checkpoint, DeviceStatsMonitor, LearningRateMonitor, ModelSummary, ProgressBar)
 Role = Literal["trains", "measures", "shows"]
 TEST_DATA = "test/"
-"""The beginning of what a manifest calls the data of the test."""
+"""Prefix of the test data's names in a manifest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,43 +50,43 @@ class Fingerprint:
     """Everything that can change a result.
 
     Attributes:
-        config: The resolved configuration without what changes nothing.
-        code: What trains.
-        measuring_code: What measures.
+        config: The resolved configuration without the parts that change nothing.
+        code: Source code of the parts that train.
+        measuring_code: Source code of the parts that measure.
         data: Content hashes of the data, by ``split/name``.
     """
 
     config: dict[str, Any]
-    code: Code
-    measuring_code: Code
+    code: SourceCode
+    measuring_code: SourceCode
     data: dict[str, str]
 
     @property
     def training(self) -> str:
-        """Hash of what can change the weights."""
+        """Hash of everything that can change the weights."""
         trains, _ = _split(self.config)
-        data = {name: held for name, held in self.data.items() if not name.startswith(TEST_DATA)}
+        data = {name: file for name, file in self.data.items() if not name.startswith(TEST_DATA)}
         python = ".".join(platform.python_version_tuple()[:2])
         return hashed([trains, self.code.modules, self.code.versions, data, python])
 
     @property
     def evaluation(self) -> str:
-        """Hash of what measures them; with :attr:`training` it stands for a result."""
+        """Hash of how they are measured; with :attr:`training` it identifies a result."""
         _, measures = _split(self.config)
         code = self.measuring_code
-        data = {name: held for name, held in self.data.items() if name.startswith(TEST_DATA)}
+        data = {name: file for name, file in self.data.items() if name.startswith(TEST_DATA)}
         return hashed([measures, code.modules, code.versions, data])
 
     def with_seed(self, seed: int) -> "Fingerprint":
         """Return the same with another seed."""
         return replace(self, config=with_seed(self.config, seed))
 
-    def starting_from(self, key: Key, meant: str) -> "Fingerprint":
-        """Return the same with what stands for the weights that it starts from."""
-        return replace(self, config=put(self.config, key, meant))
+    def starting_from(self, key: Key, origin: str) -> "Fingerprint":
+        """Return the same with the origin of the weights that it starts from."""
+        return replace(self, config=put(self.config, key, origin))
 
     def record(self) -> dict[str, Any]:
-        """Return it as plain values, for the ledger: what ``why`` tells differences from."""
+        """Return it as plain values, for the run's folder and the command ``why``."""
         return {
             "config": self.config,
             "modules": self.code.modules,
@@ -105,12 +99,12 @@ class Fingerprint:
 def fingerprint_of(
     resolved: Mapping[str, Any], named: Mapping[str, str], data: Mapping[str, str]
 ) -> Fingerprint:
-    """Return what can change the result of a resolved configuration.
+    """Return the fingerprint of a resolved configuration.
 
     Args:
         resolved: The parser's configuration with all defaults.
-        named: Text that stands for something else, such as the path of a stage's weights for
-            the identity of that stage.
+        named: Replacements in its texts, such as the identity of a stage for the path of its
+            weights.
         data: Content hashes of the data, by ``split/name``.
     """
     kept = {key: value for key, value in resolved.items() if key not in _IGNORED}
@@ -120,10 +114,14 @@ def fingerprint_of(
     trains, measures = _split(config)
     return Fingerprint(
         config=config,
-        code=code_behind(_names(trains)),
-        measuring_code=code_behind(_names(measures)),
+        code=code_behind(_texts(trains)),
+        measuring_code=code_behind(_texts(measures)),
         data=dict(data),
     )
+
+
+def _texts(config: dict[str, Any]) -> list[str]:
+    return [value for _, value in leaves(config) if isinstance(value, str) and "." in value]
 
 
 def hashed(values: object) -> str:
@@ -133,7 +131,7 @@ def hashed(values: object) -> str:
 
 
 def _clean(node: Any, named: Mapping[str, str]) -> Any:  # noqa: ANN401
-    """Leave out where things are written; put what is in a file in the place of its path."""
+    """Leave out where things are written; put the hash of a file's content in place of its path."""
     if isinstance(node, dict):
         return {k: _clean(v, named) for k, v in node.items() if k not in _PATHS_IGNORED}
     if isinstance(node, list):
@@ -142,8 +140,8 @@ def _clean(node: Any, named: Mapping[str, str]) -> Any:  # noqa: ANN401
         return node
     if node not in named and _is_content(node):
         return f"{Path(node).name} {file_hash(Path(node))}"
-    for written, meant in named.items():
-        node = node.replace(written, meant)
+    for text, replacement in named.items():
+        node = node.replace(text, replacement)
     return node
 
 
@@ -155,23 +153,24 @@ def _is_content(text: str) -> bool:
     return path.is_file() or (path / "config.json").is_file()
 
 
-def measured_as(trained: Any, asked: Any) -> Any:  # noqa: ANN401
+def measured_as(trained: Any, measured: Any) -> Any:  # noqa: ANN401
     """Return a configuration that trains as one does and measures as another.
 
     Args:
         trained: A resolved configuration; what it does not say is left to defaults.
-        asked: Another one; parts in it that measure are taken, where the other has none that train.
+        measured: Another one; its parts that measure replace those of the first.
     """
-    if not (isinstance(trained, dict) and isinstance(asked, dict)):
+    if not (isinstance(trained, dict) and isinstance(measured, dict)):
         return trained
-    if trained.get("class_path") != asked.get("class_path"):
+    if trained.get("class_path") != measured.get("class_path"):
         return trained
     merged: dict[str, Any] = {}
     for key, value in trained.items():
-        other = asked.get(key)
+        other = measured.get(key)
         measures = all(one is None or _role(one) == "measures" for one in (value, other))
         if key == "callbacks" and (value or other):
-            merged[key] = _callbacks(value, "trains", "shows") + _callbacks(other, "measures")
+            merged[key] = [one for one in _listed(value) if _role(one) != "measures"]
+            merged[key] += [one for one in _listed(other) if _role(one) == "measures"]
         elif measures or key in _TRAINER_MEASURES:
             merged[key] = other
         else:
@@ -179,13 +178,12 @@ def measured_as(trained: Any, asked: Any) -> Any:  # noqa: ANN401
     return merged
 
 
-def _callbacks(given: Any, *roles: Role) -> list[Any]:  # noqa: ANN401
-    every = given if isinstance(given, list) else [given] if given else []
-    return [one for one in every if _role(one) in roles]
+def _listed(callbacks: Any) -> list[Any]:  # noqa: ANN401
+    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
 
 
 def _split(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the configuration of what trains, and of what measures, by dotted key."""
+    """Return the parts that train, and those that measure by dotted key."""
     measures: dict[str, Any] = {}
     trains: dict[str, Any] = _without_measuring(config, "", measures)
     trainer = trains.get("trainer", {})
@@ -222,21 +220,9 @@ def _role(node: object) -> Role:
 
 @cache
 def _role_of(class_path: str) -> Role:
-    found = import_name(class_path)
-    if not isinstance(found, type):
+    part = import_name(class_path)
+    if not isinstance(part, type):
         return "trains"
-    if issubclass(found, _ONLY_SHOW):
+    if issubclass(part, _ONLY_SHOW):
         return "shows"
-    return "measures" if getattr(found, "evaluation_only", False) else "trains"
-
-
-def _names(node: object) -> Iterator[str]:
-    """Yield the strings of a configuration that could name code."""
-    if isinstance(node, dict):
-        for value in node.values():
-            yield from _names(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _names(value)
-    elif isinstance(node, str) and "." in node:
-        yield node
+    return "measures" if getattr(part, "evaluation_only", False) else "trains"

@@ -1,4 +1,4 @@
-"""The source code that a configuration runs, as hashes that comments and docstrings do not change.
+"""Hashes of the source code that a configuration runs; comments and docstrings change none.
 
 From the classes that a configuration names, ``import`` statements are followed as far as the code
 is somebody's own: not in the standard library and not in an installed distribution. Those count by
@@ -24,8 +24,8 @@ _LAZY = "pretzel"  # its __init__ is the public API: it runs nothing, and names 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Code:
-    """What some modules run.
+class SourceCode:
+    """Source code behind some modules.
 
     Attributes:
         modules: Hash of each module that is followed, by name.
@@ -36,7 +36,7 @@ class Code:
     versions: dict[str, str]
 
 
-def code_behind(names: Iterable[str]) -> Code:
+def code_behind(names: Iterable[str]) -> SourceCode:
     """Return the code behind dotted names of classes, functions or modules.
 
     Names of nothing that can be imported are passed over: they are not code.
@@ -44,13 +44,8 @@ def code_behind(names: Iterable[str]) -> Code:
     return _closure(frozenset(itertools.chain.from_iterable(map(_modules_of, names))))
 
 
-def file_of(module: str) -> Path | None:
-    """Return the file of a module that is followed; None for built-in, namespace or others'."""
-    return _own_file(module)
-
-
 @cache
-def _closure(roots: frozenset[str]) -> Code:
+def _closure(roots: frozenset[str]) -> SourceCode:
     modules: dict[str, str] = {}
     others: set[str] = set()
     todo = sorted(roots)
@@ -58,14 +53,14 @@ def _closure(roots: frozenset[str]) -> Code:
         name = todo.pop()
         if name in modules or name in others:
             continue
-        path = _own_file(name)
+        path = file_of(name)
         if path is None:
             others.add(name)
             continue
-        read = _read(path, name, path.stat().st_mtime_ns)
-        modules[name] = read.digest
-        todo += read.imported
-        todo += () if read.passes_on else (_holder(*origin) for origin in read.taken.values())
+        module = _read(path, name, path.stat().st_mtime_ns)
+        modules[name] = module.digest
+        todo += module.imported
+        todo += () if module.passes_on else (_holder(*origin) for origin in module.taken.values())
         # a package's own module runs before what is in it
         parents = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
         todo += [p for p in parents if p != _LAZY and not _passed_on(p)]
@@ -73,7 +68,9 @@ def _closure(roots: frozenset[str]) -> Code:
     for name in others:
         for distribution in _distributions().get(name.partition(".")[0], ()):
             versions[distribution] = importlib.metadata.version(distribution)
-    return Code(modules=dict(sorted(modules.items())), versions=dict(sorted(versions.items())))
+    return SourceCode(
+        modules=dict(sorted(modules.items())), versions=dict(sorted(versions.items()))
+    )
 
 
 @cache
@@ -104,11 +101,11 @@ def _holder(module: str, name: str) -> str:
 
 def _passed_on(module: str) -> dict[str, tuple[str, str]]:
     """Return where the names of an ``__init__`` come from that does nothing but pass them on."""
-    path = _own_file(module)
+    path = file_of(module)
     if path is None:
         return {}
-    read = _read(path, module, path.stat().st_mtime_ns)
-    return read.taken if read.passes_on else {}
+    package = _read(path, module, path.stat().st_mtime_ns)
+    return package.taken if package.passes_on else {}
 
 
 @cache
@@ -128,7 +125,8 @@ def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
 
 
 @cache
-def _own_file(name: str) -> Path | None:
+def file_of(name: str) -> Path | None:
+    """Return the file of a module that is followed; None for built-in, namespace or others'."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names:
         return None
@@ -150,7 +148,7 @@ def _installed() -> tuple[Path, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Module:
-    """A module's code.
+    """A module's source code.
 
     Attributes:
         digest: Hash of it without comments and docstrings.

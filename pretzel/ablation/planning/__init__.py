@@ -1,1 +1,1 @@
-"""From a grid file to cells: every one parsed, built, sized and compared before one trains."""
+"""From a grid file to a plan: every run parsed, built, sized and compared before one trains."""

@@ -66,16 +66,14 @@ class _WholeNumbersOnCPU(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        given = kwargs or {}
+        options = dict(kwargs or {})
         if func in _FILLERS:
-            filled = args[0] if args else given.get("tensor")
+            filled = args[0] if args else options.get("tensor")
             if isinstance(filled, Tensor) and filled.is_meta:
                 return filled  # on the meta device random numbers are slow
-        elif func in _FACTORIES and given.get("device") is None:
-            given = dict(given)
-            if _makes_whole(func, args, given):
-                given["device"] = "cpu"
-        return func(*args, **given)
+        elif func in _FACTORIES and options.get("device") is None:
+            options["device"] = "cpu" if _makes_whole(func, args, options) else None
+        return func(*args, **options)
 
 
 _FACTORIES = {
@@ -90,19 +88,21 @@ _FILLERS = {
 _WHOLE_BY_THEMSELVES = {torch.randint, torch.randperm, torch.tril_indices, torch.triu_indices}
 
 
-def _makes_whole(func: Callable[..., Any], args: tuple[Any, ...], given: dict[str, Any]) -> bool:
-    dtype = given.get("dtype")
+def _makes_whole(func: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    dtype = options.get("dtype")
     if isinstance(dtype, torch.dtype):
         return _is_whole(dtype)
     if func in (torch.tensor, torch.as_tensor):
-        data = args[0] if args else given.get("data")
+        data = args[0] if args else options.get("data")
         if isinstance(data, Tensor):
             return data.device.type == "cpu" and _is_whole(data.dtype)
         return _all_whole(data)
     if func is torch.arange:
-        return _all_whole([*args, *(v for k, v in given.items() if k in ("start", "end", "step"))])
+        return _all_whole(
+            [*args, *(v for k, v in options.items() if k in ("start", "end", "step"))]
+        )
     if func is torch.full:
-        return isinstance(args[1] if len(args) > 1 else given.get("fill_value"), int)
+        return isinstance(args[1] if len(args) > 1 else options.get("fill_value"), int)
     return func in _WHOLE_BY_THEMSELVES
 
 
@@ -112,8 +112,9 @@ def _all_whole(data: object) -> bool:
     return isinstance(data, int) or (isinstance(data, Tensor) and _is_whole(data.dtype))
 
 
-_KNOWN: dict[tuple[object, ...], tuple[Any, int]] = {}
-_MOST_KNOWN = 20_000
+# what an operation gave, and its FLOPs, by the operation and what it could see of its arguments
+_RESULTS: dict[tuple[object, ...], tuple[Any, int]] = {}
+_MAX_RESULTS = 20_000
 _INDEX = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default}
 
 
@@ -139,38 +140,43 @@ class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        given = dict(kwargs) if kwargs else {}
-        found = _tensors((*args, *given.values()) if given else args)
-        without_memory = sum([tensor.is_meta for tensor in found])
-        if not without_memory:
-            if found and _is_whole(found[0].dtype) and _is_meta(given.get("device")):
-                given["device"] = torch.device("cpu")  # whole numbers keep their data
-            return self._counted(func, args, given)[0]
-        if given.get("device") is not None:
-            given["device"] = torch.device("meta")  # what has no data cannot go elsewhere
-        if without_memory < len(found):
+        options = dict(kwargs) if kwargs else {}
+        tensors = _tensors((*args, *options.values()) if options else args)
+        num_meta = sum([tensor.is_meta for tensor in tensors])
+        if not num_meta:
+            if tensors and _is_whole(tensors[0].dtype) and _is_meta(options.get("device")):
+                options["device"] = torch.device("cpu")  # whole numbers keep their data
+            return self._counted(func, args, options)[0]
+        if options.get("device") is not None:
+            options["device"] = torch.device("meta")  # what has no data cannot go elsewhere
+        if num_meta < len(tensors):
             if func in _INDEX:
                 places = [part for index in args[1] for part in _as_places(index)]
                 args = (args[0], places, *args[2:])
-            args, given = tree_map_only(Tensor, lambda t: t.to("meta"), (args, given))
-        if _gives_what_it_takes(func):
-            return self._counted(func, args, given)[0]
-        key = (func, _seen(args), *((name, _seen(value)) for name, value in given.items()))
-        if key not in _KNOWN:
-            if len(_KNOWN) >= _MOST_KNOWN:
-                _KNOWN.clear()
-            _KNOWN[key] = self._counted(func, args, given)
-            return _KNOWN[key][0]
-        made, flops = _KNOWN[key]
+            args, options = tree_map_only(Tensor, lambda t: t.to("meta"), (args, options))
+        if _returns_its_input(func):
+            return self._counted(func, args, options)[0]
+        key = (func, _visible(args), *((name, _visible(value)) for name, value in options.items()))
+        if key not in _RESULTS:
+            if len(_RESULTS) >= _MAX_RESULTS:
+                _RESULTS.clear()
+            _RESULTS[key] = self._counted(func, args, options)
+            return _RESULTS[key][0]
+        made, flops = _RESULTS[key]
         self.flops += flops
         return made  # the same tensors: they have no data that could be changed
 
-    def _counted(self, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, int]:  # noqa: ANN401
+    def _counted(
+        self,
+        func: Any,  # noqa: ANN401
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> tuple[Any, int]:
         """Return what an operation makes, and its FLOPs."""
         if not _may_count(func):
-            return func(*args, **given), 0
+            return func(*args, **options), 0
         with self._counter:
-            made = func(*args, **given)
+            made = func(*args, **options)
         flops = int(self._counter.get_total_flops())
         self.flops += flops
         return made, flops
@@ -185,28 +191,28 @@ def _may_count(func: Any) -> bool:  # noqa: ANN401
 
 
 @cache
-def _gives_what_it_takes(func: Any) -> bool:  # noqa: ANN401
-    """Tell whether an operation returns a view, or what was given itself: quick as it is."""
+def _returns_its_input(func: Any) -> bool:  # noqa: ANN401
+    """Tell whether an operation returns its input or a view of it, which is quick as it is."""
     return any(returned.alias_info is not None for returned in func._schema.returns)
 
 
-def _tensors(given: Iterable[object]) -> list[Tensor]:
-    found = []
-    for one in given:
-        if isinstance(one, Tensor):
-            found.append(one)
-        elif isinstance(one, list | tuple):
-            found += _tensors(one)
-    return found
+def _tensors(values: Iterable[object]) -> list[Tensor]:
+    tensors = []
+    for value in values:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, list | tuple):
+            tensors += _tensors(value)
+    return tensors
 
 
-def _seen(given: object) -> object:
-    """Return all that an operation can see of what it is given: of a tensor no data."""
-    if isinstance(given, Tensor):
-        return given.shape, given.stride(), given.dtype
-    if isinstance(given, list | tuple):
-        return tuple([_seen(one) for one in given])
-    return type(given), given  # 1 is not 1.0
+def _visible(value: object) -> object:
+    """Return all that an operation without memory can see of an argument: of a tensor no data."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, list | tuple):
+        return tuple([_visible(one) for one in value])
+    return type(value), value  # 1 is not 1.0
 
 
 def _is_meta(device: object) -> bool:

@@ -1,4 +1,4 @@
-"""The integer, a width for example, at which a size meets a target: few sizes are asked for."""
+"""Search for the integer, a width for example, at which a size meets a target, in few tries."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -47,7 +47,7 @@ class _Search:
         self, size: Callable[[int], int | None], start: int, target: int, tolerance: float
     ) -> None:
         self.size, self.start, self.target, self.tolerance = size, start, target, tolerance
-        self.known: dict[int, int | None] = {}
+        self.sizes: dict[int, int | None] = {}
         divisors = [d for d in range(1, start + 1) if start % d == 0]
         self.strides = [d for d in divisors if d >= _FIRST_STRIDE] or divisors[-1:]
 
@@ -56,21 +56,21 @@ class _Search:
 
     def at(self, value: int) -> int:
         """Return the size for an integer that is known not to be refused."""
-        found = self.try_(value)
-        assert found is not None
-        return found
+        size = self.try_(value)
+        assert size is not None
+        return size
 
     def try_(self, value: int) -> int | None:
         if value < 1:
             return None
-        if value not in self.known:
-            self.known[value] = self.size(value)
-        return self.known[value]
+        if value not in self.sizes:
+            self.sizes[value] = self.size(value)
+        return self.sizes[value]
 
     @property
     def best(self) -> int:
-        good = [value for value, size in self.known.items() if size is not None]
-        return min(good, key=lambda value: (abs(self.left(value)), abs(value - self.start)))
+        allowed = [value for value, size in self.sizes.items() if size is not None]
+        return min(allowed, key=lambda value: (abs(self.left(value)), abs(value - self.start)))
 
     def is_good(self, value: int) -> bool:
         return abs(self.left(value)) <= self.tolerance
@@ -83,34 +83,34 @@ class _Search:
             return self.best
         low, high = sorted((self.start, other))
         while True:
-            found = self.first(self.between(low, high))
-            if found is None or self.is_good(found):
+            middle = self.first(self.between(low, high))
+            if middle is None or self.is_good(middle):
                 return self.best
             # the bracket keeps its ends on either side of the target
-            is_same_side = (self.at(found) < self.target) == (self.at(low) < self.target)
-            low, high = (found, high) if is_same_side else (low, found)
+            is_same_side = (self.at(middle) < self.target) == (self.at(low) < self.target)
+            low, high = (middle, high) if is_same_side else (low, middle)
 
     def across(self) -> int | None:
         """Return an integer on the other side of the target; None if there is none."""
         is_small = self.at(self.start) < self.target
         for is_up in (is_small, not is_small):  # first as if sizes grow with the integer
-            value, found = self.start, self.step(self.start, is_up=is_up)
-            while found is not None and (self.at(found) > self.at(value)) == is_small:
-                if (self.at(found) < self.target) != is_small or self.is_good(found):
-                    return found
-                value, found = found, self.step(found, is_up=is_up)
+            value, following = self.start, self.step(self.start, is_up=is_up)
+            while following is not None and (self.at(following) > self.at(value)) == is_small:
+                if (self.at(following) < self.target) != is_small or self.is_good(following):
+                    return following
+                value, following = following, self.step(following, is_up=is_up)
         return None
 
     def step(self, value: int, *, is_up: bool) -> int | None:
         """Return an integer above or below one, by as much as the sizes differ or less."""
         ratio = self.target / self.at(value)
         factor = min(max(ratio, 1 / ratio, 1.25), 8)
-        wanted = math.ceil(value * factor) if is_up else int(value / factor)
-        low, high = (value, 2 * wanted) if is_up else (0, value)
-        while abs(wanted - value) > 1:
-            if (found := self.first(self.near(wanted, low, high))) is not None:
-                return found
-            wanted = (wanted + value) // 2
+        goal = math.ceil(value * factor) if is_up else int(value / factor)
+        low, high = (value, 2 * goal) if is_up else (0, value)
+        while abs(goal - value) > 1:
+            if (allowed := self.first(self.near(goal, low, high))) is not None:
+                return allowed
+            goal = (goal + value) // 2
         count = _MOST_TRIED_BETWEEN
         rest = range(value + 1, value + count) if is_up else range(value - 1, value - count, -1)
         return self.first(rest)
@@ -118,6 +118,7 @@ class _Search:
     def between(self, low: int, high: int) -> Iterator[int]:
         """Yield integers inside a bracket, the most promising first, in the end all of them."""
         first, last = self.at(low), self.at(high)
+        # a width's size follows a power law, so that its logarithm is nearly linear
         slope = math.log(last / first) / math.log(high / low)
         guess = round(low * (self.target / first) ** (1 / slope))
         yield from self.near(guess, low, high)
@@ -135,7 +136,7 @@ class _Search:
     def first(self, values: Iterable[int]) -> int | None:
         """Return the first integer that is not refused."""
         for value in values:
-            if len(self.known) > _MOST_TRIED and value not in self.known:
+            if len(self.sizes) > _MOST_TRIED and value not in self.sizes:
                 return None
             if self.try_(value) is not None:
                 # smaller divisors were refused before

@@ -1,4 +1,4 @@
-"""The pace of a run, by a few steps in a fresh process (``python -m`` this module).
+"""Estimates a run's time by a few steps in a fresh process (``python -m`` this module).
 
 The process reads a resolved configuration as JSON and prints, as JSON in its last line, the seconds
 until the first step, the seconds of a step and the number of steps.
@@ -23,57 +23,57 @@ _STEPS = 10
 _WARM = 3  # the first ones are slower
 
 
-def probe(plan: Plan, cell: PlannedRun) -> float:
+def probe(plan: Plan, run: PlannedRun) -> float:
     """Return the seconds that a run's training takes, estimated by its first steps.
 
     Args:
         plan: The plan.
-        cell: A run; stages that it starts from need not have run.
+        run: A run; stages that it starts from need not have run.
 
     Raises:
         UserError: If it fails within these steps.
     """
     from pretzel.ablation.gridfile.run_config import paths_in, without
 
-    weights = {str(plan.grid.output / name / "weights.safetensors") for name in cell.needs}
-    missing = {path for path in paths_in(cell.config, weights) if not Path(path).exists()}
-    done = subprocess.run(
+    weights = {str(plan.grid.output / name / "weights.safetensors") for name in run.needs}
+    missing = {path for path in paths_in(run.config, weights) if not Path(path).exists()}
+    process = subprocess.run(
         [sys.executable, "-m", "pretzel.ablation.planning.time_probe"],
-        input=json.dumps(without(cell.config, missing)),
+        input=json.dumps(without(run.config, missing)),
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
         check=False,
     )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UserError(f"{cell.name}: its first steps failed: {lines[-1]}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    return float(found["start"] + found["step"] * found["steps"])
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+        raise UserError(f"{run.name}: its first steps failed: {lines[-1]}")
+    pace = json.loads(process.stdout.strip().splitlines()[-1])  # the module's own prints come first
+    return float(pace["start"] + pace["step"] * pace["steps"])
 
 
-def probe_all(plan: Plan, cells: Iterable[PlannedRun]) -> dict[str, float]:
+def probe_all(plan: Plan, runs: Iterable[PlannedRun]) -> dict[str, float]:
     """Probe one run of each family, and say so on standard error.
 
     Args:
         plan: The plan.
-        cells: The runs.
+        runs: The runs.
 
     Returns:
         The seconds of a run, by family; those that fail have none.
     """
-    one_each = {cell.family: cell for cell in cells}
-    found: dict[str, float] = {}
-    for number, (family, cell) in enumerate(one_each.items()):
-        print(f"probing {cell.name} ({number + 1} of {len(one_each)})", file=sys.stderr, flush=True)
+    one_each = {run.family: run for run in runs}
+    seconds: dict[str, float] = {}
+    for number, (family, run) in enumerate(one_each.items()):
+        print(f"probing {run.name} ({number + 1} of {len(one_each)})", file=sys.stderr, flush=True)
         try:
-            found[family] = probe(plan, cell)
+            seconds[family] = probe(plan, run)
         except UserError as error:
             print(error, file=sys.stderr, flush=True)
-    return found
+    return seconds
 
 
-def pace(config: dict[str, Any], started: float) -> dict[str, float]:
+def measure_pace(config: dict[str, Any], started: float) -> dict[str, float]:
     """Train a few steps of a configuration, in a folder that is thrown away.
 
     Args:
@@ -98,7 +98,7 @@ def pace(config: dict[str, Any], started: float) -> dict[str, float]:
 
     class ProbeCLI(RunCLI):
         def _run_subcommand(self, subcommand: str) -> None:
-            """Leave running to the probe."""
+            """Run nothing: the probe fits with a clock."""
 
     with tempfile.TemporaryDirectory() as folder:
         config = placed(config, Path(folder))
@@ -122,4 +122,4 @@ def pace(config: dict[str, Any], started: float) -> dict[str, float]:
 
 if __name__ == "__main__":
     began = time.monotonic()
-    print(json.dumps(pace(json.load(sys.stdin), began)))
+    print(json.dumps(measure_pace(json.load(sys.stdin), began)))
