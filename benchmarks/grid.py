@@ -42,8 +42,7 @@ from pretzel.ablation.engines.device_slots import DeviceSlots
 from pretzel.ablation.engines.fork_server import Forks
 from pretzel.ablation.engines.processes import Processes
 from pretzel.ablation.execution.commands import planned
-from pretzel.ablation.execution.scheduler import Selection
-from pretzel.ablation.execution.scheduler import run as run_cells
+from pretzel.ablation.execution.scheduler import Selection, execute
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.planning.plan import Plan
 
@@ -97,7 +96,7 @@ def overhead(folder: Path, steps: int, rounds: int, *, quick: bool) -> list[Agai
 def _run(plan: Plan, engine: Engine) -> None:
     with contextlib.redirect_stdout(sys.stderr):
         names = [cell.name for cell in plan.runs]
-        code = run_cells(plan, engine, Selection(rerun=names))
+        code = execute(plan, engine, Selection(rerun=names))
     assert code == 0, "its failure is told above"
 
 

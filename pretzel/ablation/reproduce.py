@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pretzel.ablation.engines.base import Engine
 from pretzel.ablation.execution.commands import named, planned, with_needs
-from pretzel.ablation.execution.scheduler import Selection, run
+from pretzel.ablation.execution.scheduler import Selection, execute
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.differences import differences
 from pretzel.ablation.ledger import RunFolder
@@ -51,7 +51,7 @@ def reproduce(
             print(f"{one.name}: today's differs from what was run in:")
             print(*(f"  {line}" for line in changes.lines()), sep="\n")
     only = set(with_needs(plan, [one.name for one in runs]))
-    code = run(plan, engine, Selection(only=only, retry=retry, fail_fast=fail_fast))
+    code = execute(plan, engine, Selection(only=only, retry=retry, fail_fast=fail_fast))
     first = [metric.name for metric in plan.grid.metrics]
     same = [
         _same(one.name, RunFolder(path=folder / one.name), plan.folder(one), first) for one in runs

@@ -6,14 +6,14 @@ import argparse
 def add_failure_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--retry``, ``--keep-going`` and ``--fail-fast``."""
     parser.add_argument(
-        "--retry", type=_times, default=0, help="start a cell that fails again so often"
+        "--retry", type=_times, default=0, help="start a run that fails again so often"
     )
     others = parser.add_mutually_exclusive_group()
     others.add_argument(
-        "--keep-going", action="store_true", help="a cell that fails stops no other (default)"
+        "--keep-going", action="store_true", help="a run that fails stops no other (default)"
     )
     others.add_argument(
-        "--fail-fast", action="store_true", help="the first cell that fails stops the others"
+        "--fail-fast", action="store_true", help="the first run that fails stops the others"
     )
 
 

@@ -1,9 +1,9 @@
 """The commands ``pretzel grid ...``."""
 
 import argparse
-import os
 from pathlib import Path
 
+from pretzel.ablation.engines.device_slots import num_cores
 from pretzel.ablation.engines.options import add_engine_options, engine_of
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.cli.failure_options import add_failure_options
@@ -54,20 +54,20 @@ def build_parser() -> Parser:
         added.add_argument("file", help="the grid's YAML file")
         return added
 
-    plan = command("plan", "parse every cell and show what each arm changes")
+    plan = command("plan", "parse every run and show what each arm changes")
     plan.add_argument(
         "--probe", action="store_true", help="train a few steps of each arm to estimate the time"
     )
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
     run = command("run", "train and test what is not done; continues after a kill")
     run.add_argument(
-        "--only", action="append", metavar="CELL", help="an arm, a cell or a pattern (repeatable)"
+        "--only", action="append", metavar="RUN", help="an arm, a run or a pattern (repeatable)"
     )
-    rerun = command("rerun", "run cells again from the beginning")
-    rerun.add_argument("cells", nargs="*", help="arms, cells or patterns such as 'stacked/*'")
+    rerun = command("rerun", "train runs again from the beginning")
+    rerun.add_argument("runs", nargs="*", help="arms, runs or patterns such as 'stacked/*'")
     rerun.add_argument("--stale", action="store_true", help="those finished with another setup")
     rerun.add_argument("--failed", action="store_true", help="those that failed")
-    evaluate = command("evaluate", "measure trained cells by new metrics; trains nothing")
+    evaluate = command("evaluate", "measure trained runs by new metrics; trains nothing")
     for one in (run, rerun, evaluate):
         add_engine_options(one)
         add_failure_options(one)
@@ -75,12 +75,12 @@ def build_parser() -> Parser:
     status.add_argument(
         "--watch", action="store_true", help="keep showing it until nothing is left or Ctrl-C"
     )
-    why = command("why", "tell what differs from what a cell was run with")
+    why = command("why", "tell what differs from what a run was trained with")
     why.add_argument("--patch", action="store_true", help="show the source code that differs")
     adopt = command("adopt", "accept results in spite of what differs, and record that")
     adopt.add_argument("--because", default="", help="the reason, for the record")
     for one in (why, adopt):
-        one.add_argument("cells", nargs="+", help="arms, cells or patterns such as 'stacked/*'")
+        one.add_argument("runs", nargs="+", help="arms, runs or patterns such as 'stacked/*'")
     gc = command("gc", "list what the grid no longer needs")
     gc.add_argument("--delete", action="store_true", help="remove it")
     board = commands.add_parser("board", help="TensorBoard over the grid, on loopback")
@@ -105,13 +105,6 @@ def _board(grid: str, port: int | None) -> int:
 
     serve(folder, port)
     return 0
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))  # what a container or a scheduler leaves us
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
 
 
 def _status(file: str, *, watch: bool) -> int:
@@ -166,7 +159,7 @@ def _plan(file: str, *, probe: bool, as_json: bool) -> int:
     if as_json:
         print_plan_json(plan, states, time)
     else:
-        print_plan(plan, states, time, _cores())
+        print_plan(plan, states, time, num_cores())
     return 0
 
 
@@ -174,12 +167,12 @@ def _run(grid: Grid, options: argparse.Namespace) -> int:
     make = engine_of(options, grid.output)  # before torch: what it refuses is said at once
     engine = make()
     try:
-        print(f"{grid.file}: parsing all cells before anything starts", flush=True)
+        print(f"{grid.file}: parsing all runs before anything starts", flush=True)
 
         from pretzel.ablation.execution import commands
 
         command = {
-            "run": commands.run_cells,
+            "run": commands.run_grid,
             "rerun": commands.rerun,
             "evaluate": commands.evaluate,
         }
@@ -197,5 +190,5 @@ def _run(grid: Grid, options: argparse.Namespace) -> int:
     print(f"Runs:        {output}/ARM/seedN (logs, pictures in TensorBoard, final.ckpt)")
     print(f"TensorBoard: pretzel grid board {grid.file}")
     if code:
-        print(f"Some cells failed: pretzel grid status {grid.file}; run again to retry them.")
+        print(f"Some runs failed: pretzel grid status {grid.file}; run again to retry them.")
     return code

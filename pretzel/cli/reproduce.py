@@ -15,7 +15,7 @@ def build_parser() -> Parser:
         "otherwise. Exit code 0: every metric is the same to the last bit.",
     )
     parser.add_argument("table", type=Path, help="the grid's output folder, or a report in it")
-    parser.add_argument("row", help="an arm, or one of its cells (ARM/seed0)")
+    parser.add_argument("row", help="an arm, or one of its runs (ARM/seed0)")
     parser.add_argument("--out", type=Path, help="where (default: FOLDER-reproduced)")
     add_engine_options(parser)
     add_failure_options(parser)

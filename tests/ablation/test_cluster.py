@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 
 from pretzel.ablation.engines.local import worker_environment
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.worker.process import Stop, is_first
+from pretzel.ablation.worker.process import StopRequest, is_first_process
 from pretzel.ablation.worker.slurm_tasks import cluster_plugins
 from pretzel.ablation.worker.training import WorkerCLI, train_and_test
 from pretzel.errors import UserError
@@ -114,7 +114,7 @@ def test_one_process_of_a_cell_takes_its_lease(monkeypatch, ranks, first):
         monkeypatch.delenv(name, raising=False)
     for name, value in ranks.items():
         monkeypatch.setenv(name, value)
-    assert is_first() == first
+    assert is_first_process() == first
 
 
 def test_cells_of_this_machine_are_no_tasks_of_the_job_that_we_are_in(slurm):
@@ -146,13 +146,13 @@ def test_the_signal_before_the_time_is_up_saves_and_stops(project, slurm, monkey
         "export": False,
     }
     try:
-        stop = Stop()
+        stop = StopRequest()
         own = signal.getsignal(signal.SIGUSR1)
         with pytest.raises(SystemExit):  # Lightning's way to end after KeyboardInterrupt
-            train_and_test(RunFolder(path=project), spec, lambda: stop.asked)
+            train_and_test(RunFolder(path=project), spec, lambda: stop.is_made)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    assert stop.asked
+    assert stop.is_made
     assert Handlers.found == [own] * 3
     assert (project / "last.ckpt").exists()

@@ -181,7 +181,7 @@ def test_slots_that_cannot_be(number, per_gpu, message):
 
 
 def test_slots_over_gpus(monkeypatch):
-    monkeypatch.setattr("pretzel.ablation.engines.device_slots._gpus", lambda: 2)
+    monkeypatch.setattr("pretzel.ablation.engines.device_slots._num_gpus", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def seen(*args):
@@ -202,7 +202,7 @@ def test_slots_over_gpus(monkeypatch):
 
 
 def test_gpus_as_a_user_writes_them(monkeypatch):
-    monkeypatch.setattr("pretzel.ablation.engines.device_slots._gpus", lambda: 4)
+    monkeypatch.setattr("pretzel.ablation.engines.device_slots._num_gpus", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def chosen(gpus):

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pretzel.__main__ import main
 from pretzel.ablation.execution import live_view as live
-from pretzel.ablation.execution.live_view import View, lines, seconds_left
+from pretzel.ablation.execution.live_view import LiveView, lines, seconds_left
 from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.status_table import StatusRow
 from pretzel.files.atomic import write_json
@@ -42,7 +42,7 @@ def read(tmp_path):
 
 def view(path, **options):
     stream = io.StringIO()
-    return View(path, Console(file=stream, color_system=None, **options)), stream
+    return LiveView(path, Console(file=stream, color_system=None, **options)), stream
 
 
 def test_a_terminal_shows_a_table(read, tmp_path):

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from pretzel.__main__ import main
 from pretzel.ablation.engines.base import Engine
 from pretzel.ablation.execution.commands import planned
-from pretzel.ablation.execution.scheduler import Selection, run
+from pretzel.ablation.execution.scheduler import Selection, execute
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import RunFolder, State
 
@@ -182,7 +182,7 @@ def test_what_another_plan_finishes_meanwhile_is_left_as_it_is(story, monkeypatc
     monkeypatch.setattr(
         "pretzel.ablation.execution.scheduler._refuse_stale", lambda plan, cells: None
     )
-    assert run(planned(load("grid.yaml")), Unused(), Selection()) == 1
+    assert execute(planned(load("grid.yaml")), Unused(), Selection()) == 1
     assert "cubic/seed4: not run: another runner has finished it" in capsys.readouterr().out
     assert RunFolder(path=Path("runs/grid/linear/seed4")).result["steps"] == STEPS
 
@@ -199,7 +199,7 @@ def test_why_and_adopt(story, capsys):
     assert adopted[0]["because"] == "one step"
     assert "trainer.max_steps: 30 -> 31" in adopted[0]["differences"]
     assert main(["grid", "adopt", "grid.yaml", "linaer"]) == 2
-    assert "no such cell 'linaer'; did you mean 'linear'?" in capsys.readouterr().err
+    assert "no such run 'linaer'; did you mean 'linear'?" in capsys.readouterr().err
 
 
 def test_rerun_and_gc(story, capsys):
@@ -211,7 +211,7 @@ def test_rerun_and_gc(story, capsys):
     assert RunFolder(path=Path("runs/grid/cubic/seed4")).result["steps"] == STEPS + 1
     assert json.loads(Path("runs/grid/linear/seed4/result.json").read_text()) == old
     assert main(["grid", "gc", "grid.yaml"]) == 0
-    assert "runs/grid/broken/seed4  (no cell of the grid)" in capsys.readouterr().out
+    assert "runs/grid/broken/seed4  (no run of the grid)" in capsys.readouterr().out
     assert Path("runs/grid/broken/seed4").is_dir()
     assert main(["grid", "gc", "grid.yaml", "--delete"]) == 0
     assert not Path("runs/grid/broken/seed4").exists()

@@ -22,14 +22,14 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "themselves, or jobs of a Slurm cluster",
     )
     parser.add_argument(
-        "--slots", type=int, help="cells at a time (default: one for each GPU, or core without)"
+        "--slots", type=int, help="runs at a time (default: one for each GPU, or core without)"
     )
     parser.add_argument(
         "--gpus",
-        help="GPUs to use, such as 0,1; 0+1,2+3 for two to a cell; or none (default: all visible)",
+        help="GPUs to use, such as 0,1; 0+1,2+3 for two to a run; or none (default: all visible)",
     )
     parser.add_argument(
-        "--per-gpu", type=int, default=1, help="cells that share a GPU (default: %(default)s)"
+        "--per-gpu", type=int, default=1, help="runs that share a GPU (default: %(default)s)"
     )
     parser.add_argument(
         "--slurm",
@@ -40,27 +40,27 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def engine_of(given: argparse.Namespace, output: Path) -> Callable[[], Engine]:
-    """Return what starts the engine.
+def engine_of(args: argparse.Namespace, output: Path) -> Callable[[], Engine]:
+    """Return the constructor of the engine, its arguments bound.
 
     Args:
-        given: ``engine``, ``slots``, ``gpus``, ``per_gpu`` and ``slurm``, as the user gave them.
+        args: ``engine``, ``slots``, ``gpus``, ``per_gpu`` and ``slurm``, as the user gave them.
         output: The grid's folder.
 
     Raises:
         UserError: If they are wrong.
     """
-    parameters = dict(map(_parameter, given.slurm))
-    if given.engine == "slurm":
+    parameters = dict(map(_parameter, args.slurm))
+    if args.engine == "slurm":
         from pretzel.ablation.engines.slurm import Slurm
 
-        if given.slots is not None and given.slots < 1:
-            raise UserError(f"--slots must be at least 1, got {given.slots}")
-        return partial(Slurm, output / "slurm", given.slots or 256, parameters)
+        if args.slots is not None and args.slots < 1:
+            raise UserError(f"--slots must be at least 1, got {args.slots}")
+        return partial(Slurm, output / "slurm", args.slots or 256, parameters)
     if parameters:
         raise UserError("--slurm is for --engine slurm")
-    slots = DeviceSlots.of(given.slots, _gpus(given.gpus), given.per_gpu)
-    if given.engine == "processes":
+    slots = DeviceSlots.of(args.slots, _gpus(args.gpus), args.per_gpu)
+    if args.engine == "processes":
         from pretzel.ablation.engines.processes import Processes
 
         return partial(Processes, slots)
@@ -78,7 +78,7 @@ def _parameter(text: str) -> tuple[str, object]:
 
 
 def _gpus(text: str | None) -> list[list[int]] | None:
-    """Return the GPUs that each cell sees: ``0,1`` for one each, ``0+1,2+3`` for two each."""
+    """Return the GPUs that each run sees: ``0,1`` for one each, ``0+1,2+3`` for two each."""
     if text is None:
         return None
     if text == "none":

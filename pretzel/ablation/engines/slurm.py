@@ -1,4 +1,4 @@
-"""Cells as jobs of a Slurm cluster, through submitit (the extra ``pretzel-starflow[slurm]``)."""
+"""Runs as jobs of a Slurm cluster, through submitit (the extra ``pretzel-starflow[slurm]``)."""
 
 import os
 import shutil
@@ -14,9 +14,9 @@ from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.worker.process import DONE, INTERRUPTED, TAKEN
 from pretzel.errors import UserError
 
-_ASK_SECONDS = 5.0  # between questions to the cluster, about all jobs at once
+_QUERY_SECONDS = 5.0  # between queries of the queue, for all jobs at once
 _CAPACITY = 1000
-_TIMES_OUT = 1000  # a cell may take as many jobs as it needs
+_MAX_TIMEOUTS = 1000  # a run may take as many jobs as it needs
 
 
 @dataclass
@@ -38,21 +38,21 @@ class _Job(StartedRun):
 
     def interrupt(self) -> None:
         self.engine.stopped = True
-        # the job itself ends as soon as the cell has saved
-        _command("scancel", "--signal=INT", self.name, fails=True)
-        _command("scancel", "--state=PENDING", self.name, fails=True)
+        # the job itself ends as soon as the run has saved
+        _command("scancel", "--signal=INT", self.name, may_fail=True)
+        _command("scancel", "--state=PENDING", self.name, may_fail=True)
 
     def kill(self) -> None:
         if self.code is None:
-            _command("scancel", self.name, fails=True)
+            _command("scancel", self.name, may_fail=True)
 
 
 class Slurm(Engine):
-    """Submits an array for the cells that are ready at one time.
+    """Submits an array for the runs that are ready at one time.
 
     Args:
         folder: Where job scripts and logs are kept; on a file system that all nodes share.
-        parallel: Cells at a time of one array.
+        parallel: Runs at a time of one array.
         parameters: Of ``sbatch``, as submitit names them, such as ``partition`` and ``time``.
 
     Raises:
@@ -68,7 +68,7 @@ class Slurm(Engine):
             ) from error
         if shutil.which("sbatch") is None:
             raise UserError("--engine slurm: there is no sbatch on this machine")
-        self.executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=_TIMES_OUT)
+        self.executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=_MAX_TIMEOUTS)
         try:
             self.executor.update_parameters(
                 job_name="pretzel",
@@ -81,7 +81,7 @@ class Slurm(Engine):
             raise UserError(f"--slurm: {error}") from error
         self.jobs: list[_Job] = []
         self.names: set[str] = set()
-        self.asked = -_ASK_SECONDS
+        self.queried = -_QUERY_SECONDS
         self.stopped = False
 
     def capacity(self) -> int:
@@ -89,7 +89,7 @@ class Slurm(Engine):
         return _CAPACITY
 
     def start(self, folders: Sequence[Path]) -> list[StartedRun]:
-        """Submit the cells as one array."""
+        """Submit the runs as one array."""
         from pretzel.ablation.engines.slurm_job import RunJob
 
         paths = [str(folder.resolve()) for folder in folders]
@@ -100,17 +100,17 @@ class Slurm(Engine):
         ]
         self.jobs += jobs
         self.names |= {job.name for job in jobs}  # in the queue, until the cluster says otherwise
-        self.asked = time.monotonic()
+        self.queried = time.monotonic()
         return list(jobs)
 
     def queued(self, name: str) -> bool:
         """Tell whether a job is waiting, running, or about to be queued again."""
-        if time.monotonic() - self.asked >= _ASK_SECONDS:
-            self.asked = time.monotonic()
-            alone = ["--noheader", "--array", "--format=%i"]
-            listed = _command("squeue", *alone, f"--user={os.getuid()}", fails=True)
-            if listed is not None:  # the controller may be restarting: ask again later
-                self.names = set(listed.split())
+        if time.monotonic() - self.queried >= _QUERY_SECONDS:
+            self.queried = time.monotonic()
+            options = ["--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
+            listing = _command("squeue", *options, may_fail=True)
+            if listing is not None:  # the controller may be restarting: query again later
+                self.names = set(listing.split())
         return name in self.names
 
     def close(self) -> None:
@@ -119,11 +119,11 @@ class Slurm(Engine):
             job.kill()
 
 
-def _command(*words: str, fails: bool = False) -> str | None:
-    """Run a command of Slurm; return what it says, or None if it failed and may."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return done.stdout
-    if fails:
+def _command(*words: str, may_fail: bool = False) -> str | None:
+    """Run a command of Slurm; return its output, or None if it failed and may."""
+    completed = subprocess.run(words, capture_output=True, text=True, check=False)
+    if completed.returncode == 0:
+        return completed.stdout
+    if may_fail:
         return None
-    raise UserError(f"{' '.join(words)}: {done.stderr.strip()}")
+    raise UserError(f"{' '.join(words)}: {completed.stderr.strip()}")

@@ -1,4 +1,4 @@
-"""What a Slurm job runs: one cell, which saves and is queued again when it has to make room."""
+"""The job of one run on Slurm: it saves and is queued again when its time is up."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ _KILL_SECONDS = 90.0  # within which Slurm kills what it preempts, after asking 
 class RunJob(Checkpointable):
     """Runs ``python -m pretzel.ablation.worker.process FOLDER``.
 
-    Before its time is up, Slurm sends the signal that submitit asked for: the cell saves a
+    Before its time is up, Slurm sends the signal that submitit asked for: the run saves a
     checkpoint, and the job is queued again. A job that is preempted gets SIGTERM, saves as well,
     and waits for Slurm to take it away and queue it.
     """
@@ -27,14 +27,15 @@ class RunJob(Checkpointable):
         self.stopped = False
 
     def __call__(self, folder: str) -> int:
-        """Run the cell of a folder; return its exit code.
+        """Execute the run of a folder; return its exit code.
 
         Raises:
-            SystemExit: If the cell fails, so that Slurm sees it and ends the job's other tasks.
+            SystemExit: If the run fails, so that Slurm sees it and ends the job's other tasks.
         """
         signal.signal(signal.SIGINT, self._stop)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pretzel.ablation.worker.process", folder], stdin=subprocess.PIPE
+            [sys.executable, "-m", "pretzel.ablation.worker.process", folder],
+            stdin=subprocess.PIPE,  # its end would tell the run that we are gone
         )
         code = self.process.wait()
         if code == INTERRUPTED and not self.stopped:
@@ -44,11 +45,11 @@ class RunJob(Checkpointable):
         return code
 
     def _stop(self, number: int, frame: object) -> None:
-        """The user stops the grid; the cell has been told as well."""
+        """Note that the user stops the grid; the run has been told as well."""
         self.stopped = True
 
     def checkpoint(self, folder: str) -> DelayedSubmission:
-        """Let the cell save, and say how it goes on in the next job."""
+        """Let the run save, and return its next job."""
         # called by a signal's handler within wait() above, whose lock is not for us
         if self.process is not None and self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):

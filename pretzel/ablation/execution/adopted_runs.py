@@ -1,4 +1,4 @@
-"""New metrics of a cell whose training was adopted: measured on what was trained, as it was."""
+"""New metrics of a run whose training was adopted: measured on the weights as they were trained."""
 
 from typing import Any
 
@@ -8,37 +8,37 @@ from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.plan import PlannedRun
 
 
-def adopted_training(folder: RunFolder, cell: PlannedRun) -> dict[str, Any] | None:
-    """Return what a cell is told otherwise than the grid says, since it was trained otherwise.
+def adopted_training(folder: RunFolder, run: PlannedRun) -> dict[str, Any] | None:
+    """Return the entries of ``cell.json`` that stay as the run was trained, not as the grid says.
 
     Its record stays that of its training, so that ``why`` and ``diff`` tell what it is; only what
     measures is that of the grid.
 
     Args:
         folder: Its folder.
-        cell: What the grid asks for.
+        run: As the grid wants it now.
 
     Returns:
-        Identity, configuration, record and what was tuned; None if it was trained as is asked for,
-        or nobody has accepted how it was.
+        Identity, configuration, record and what was tuned; None if it was trained as the grid wants
+        it, or nobody has accepted how it was.
     """
     result, spec = folder.result, folder.spec
     if result is None or spec is None:
         return None
     has = [result.get("identity"), result.get("evaluation")]
-    if has[0] == cell.identity or not folder.acceptance(has, [cell.identity, cell.evaluation]):
+    if has[0] == run.identity or not folder.acceptance(has, [run.identity, run.evaluation]):
         return None
-    record, asked = spec.get("fingerprint", {}), cell.record
+    record, wanted = spec.get("fingerprint", {}), run.record
     trained_on = {k: v for k, v in record.get("data", {}).items() if not k.startswith(TEST_DATA)}
-    tested_on = {k: v for k, v in asked["data"].items() if k.startswith(TEST_DATA)}
+    tested_on = {k: v for k, v in wanted["data"].items() if k.startswith(TEST_DATA)}
     return {
         "identity": has[0],
-        "config": placed(measured_as(spec["config"], cell.config), folder.path),
+        "config": placed(measured_as(spec["config"], run.config), folder.path),
         "tuned": result.get("tuned"),
         "fingerprint": {
             **record,
-            "config": measured_as(record.get("config", {}), asked["config"]),
-            "measuring_modules": asked["measuring_modules"],
+            "config": measured_as(record.get("config", {}), wanted["config"]),
+            "measuring_modules": wanted["measuring_modules"],
             "data": trained_on | tested_on,
         },
     }

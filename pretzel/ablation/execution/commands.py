@@ -1,4 +1,4 @@
-"""What users do with a grid that has a plan: run, run again, measure, ask why, adopt, clean up."""
+"""Commands on the runs of a grid: run, rerun, evaluate, why, adopt, gc."""
 
 import argparse
 import shutil
@@ -7,19 +7,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.execution.scheduler import Selection, run
+from pretzel.ablation.execution.scheduler import Selection, execute
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.identity.differences import SNAPSHOTS, Differences, differences, patch
 from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.errors import UserError, did_you_mean
-from pretzel.files.atomic import read_json
 
-_REMAINS = ("last.ckpt", "previous.ckpt", "*.saving", "*.partial", ".*.json.*")
+_LEFTOVERS = ("last.ckpt", "previous.ckpt", "*.saving", "*.partial", ".*.json.*")
 
 
 def planned(grid: Grid) -> Plan:
-    """Parse all cells of a grid."""
+    """Parse all runs of a grid."""
     from pretzel.ablation.planning.grid_to_plan import plan_grid
     from pretzel.ablation.planning.progress import planning_progress
 
@@ -27,81 +26,80 @@ def planned(grid: Grid) -> Plan:
         return plan_grid(grid, progress)
 
 
-def run_cells(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
+def run_grid(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
     """Train and measure what is not done.
 
     Args:
         grid: The grid.
-        given: ``only``, ``retry`` and ``fail_fast``.
-        engine: Where cells run; it may prepare itself while the grid is planned.
+        args: ``only``, ``retry`` and ``fail_fast``.
+        engine: Where runs are executed; it prepares itself while the grid is planned.
     """
     plan = planned(grid)
     only = None
-    if given.only:
-        only = set(with_needs(plan, [cell.name for cell in named(plan, given.only)]))
-    return run(plan, engine, Selection(only=only, retry=given.retry, fail_fast=given.fail_fast))
+    if args.only:
+        only = set(with_needs(plan, [run.name for run in named(plan, args.only)]))
+    return execute(plan, engine, Selection(only=only, retry=args.retry, fail_fast=args.fail_fast))
 
 
-def rerun(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
-    """Train named, stale or failed cells again, from the beginning; what they need is run too."""
-    if not (given.cells or given.stale or given.failed):
-        raise UserError("grid rerun: name cells, or add --stale or --failed")
+def rerun(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
+    """Train named, stale or failed runs again, from the beginning; what they need is run too."""
+    if not (args.runs or args.stale or args.failed):
+        raise UserError("grid rerun: name runs, or add --stale or --failed")
     plan = planned(grid)
-    wanted = {State.STALE: given.stale, State.FAILED: given.failed}
-    again = {cell.name for cell in named(plan, given.cells)}
-    again |= {cell.name for cell in plan.runs if wanted.get(plan.state(cell))}
+    is_chosen = {State.STALE: args.stale, State.FAILED: args.failed}
+    again = {run.name for run in named(plan, args.runs)}
+    again |= {run.name for run in plan.runs if is_chosen.get(plan.state(run))}
     if not again:
         print("nothing to run again")
     only = set(with_needs(plan, again))
-    selection = Selection(only=only, rerun=again, retry=given.retry, fail_fast=given.fail_fast)
-    return run(plan, engine, selection)
+    selection = Selection(only=only, rerun=again, retry=args.retry, fail_fast=args.fail_fast)
+    return execute(plan, engine, selection)
 
 
-def evaluate(grid: Grid, given: argparse.Namespace, engine: Engine) -> int:
-    """Measure trained cells by the metrics that are asked for now; nothing is trained."""
+def evaluate(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
+    """Measure trained runs by the metrics that are asked for now; nothing is trained."""
     plan = planned(grid)
-    stale = [cell.name for cell in plan.cells if plan.state(cell) is State.STALE]
+    stale = [run.name for run in plan.cells if plan.state(run) is State.STALE]
     if stale:
         print(f"not measured, since they were trained otherwise: {', '.join(stale)}")
-    selection = Selection(train=False, retry=given.retry, fail_fast=given.fail_fast)
-    return run(plan, engine, selection)
+    selection = Selection(train=False, retry=args.retry, fail_fast=args.fail_fast)
+    return execute(plan, engine, selection)
 
 
-def why(grid: Grid, given: argparse.Namespace) -> int:
-    """Tell what differs between what is asked for now and what a cell was run with."""
+def why(grid: Grid, args: argparse.Namespace) -> int:
+    """Tell what differs between what the grid wants now and what a run was trained with."""
     plan = planned(grid)
-    for cell in named(plan, given.cells):
-        state = plan.state(cell)
-        found = _since(plan, cell)
-        if found is None:
-            print(f"{cell.name}: {state.value}; it has never been started")
+    for run in named(plan, args.runs):
+        state, since = plan.state(run), _differences(plan, run)
+        if since is None:
+            print(f"{run.name}: {state.value}; it has never been started")
             continue
-        differs = f"{'adopted although it ' if _is_adopted(plan, cell) else ''}differs in:"
-        print(f"{cell.name}: {state.value}; " + (differs if found else "nothing differs"))
-        for line in found.lines():
+        differs = f"{'adopted although it ' if _is_adopted(plan, run) else ''}differs in:"
+        print(f"{run.name}: {state.value}; " + (differs if since else "nothing differs"))
+        for line in since.lines():
             print(f"  {line}")
-        if given.patch:
-            print("\n".join(patch(found, plan.grid.output, None)))
+        if args.patch:
+            print("\n".join(patch(since, plan.grid.output, None)))
     return 0
 
 
-def adopt(grid: Grid, given: argparse.Namespace) -> int:
-    """Accept the results of cells as they are, and record what differs."""
+def adopt(grid: Grid, args: argparse.Namespace) -> int:
+    """Accept the results of runs as they are, and record what differs."""
     plan = planned(grid)
-    for cell in named(plan, given.cells):
-        state, found = plan.state(cell), _since(plan, cell)
-        if state not in (State.STALE, State.TRAINED) or found is None:
-            print(f"{cell.name}: {state.value}, nothing to adopt")
+    for run in named(plan, args.runs):
+        state, since = plan.state(run), _differences(plan, run)
+        if state not in (State.STALE, State.TRAINED) or since is None:
+            print(f"{run.name}: {state.value}, nothing to adopt")
             continue
-        plan.folder(cell).adopt(
-            cell.identity, cell.evaluation, differences=found.lines(), because=given.because
+        plan.folder(run).adopt(
+            run.identity, run.evaluation, differences=since.lines(), because=args.because
         )
-        print(f"{cell.name}: adopted in spite of {len(found.lines())} differences, recorded in")
-        print(f"  {plan.folder(cell).path / 'adopted.json'}")
+        print(f"{run.name}: adopted in spite of {len(since.lines())} differences, recorded in")
+        print(f"  {plan.folder(run).path / 'adopted.json'}")
     return 0
 
 
-def gc(grid: Grid, given: argparse.Namespace) -> int:
+def gc(grid: Grid, args: argparse.Namespace) -> int:
     """List what the grid no longer needs, or remove it."""
     plan = planned(grid)
     garbage = list(_garbage(plan))
@@ -110,72 +108,72 @@ def gc(grid: Grid, given: argparse.Namespace) -> int:
         size = sum(f.stat().st_size for f in [path, *path.rglob("*")] if f.is_file())
         total += size
         print(f"{size / 1e6:9.1f} MB  {path}  ({reason})")
-        if given.delete and path.is_dir():
+        if args.delete and path.is_dir():
             shutil.rmtree(path)
-        elif given.delete:
+        elif args.delete:
             path.unlink()
-    told = "removed" if given.delete else "could be removed: add --delete"
-    print(f"{total / 1e6:9.1f} MB in {len(garbage)} files and folders {told}")
+    note = "removed" if args.delete else "could be removed: add --delete"
+    print(f"{total / 1e6:9.1f} MB in {len(garbage)} files and folders {note}")
     return 0
 
 
 def named(plan: Plan, patterns: Iterable[str]) -> list[PlannedRun]:
-    """Return the cells of names or patterns such as ``stacked/*``; an arm's name means its cells.
+    """Return the runs of names or patterns such as ``stacked/*``; an arm's name means its runs.
 
     Raises:
-        UserError: If one names no cell.
+        UserError: If one names no run.
     """
-    found: dict[str, PlannedRun] = {}
+    by_name: dict[str, PlannedRun] = {}
     for pattern in patterns:
-        met = [
-            cell
-            for cell in plan.runs
-            if fnmatchcase(cell.name, pattern) or cell.name.startswith(f"{pattern}/")
+        matches = [
+            run
+            for run in plan.runs
+            if fnmatchcase(run.name, pattern) or run.name.startswith(f"{pattern}/")
         ]
-        if not met:
-            names = [name for cell in plan.runs for name in (cell.arm, cell.name)]
+        if not matches:
+            names = [name for run in plan.runs for name in (run.arm, run.name)]
             near = did_you_mean(pattern, names)
-            raise UserError(f"{plan.grid.file}: no such cell '{pattern}'{near}")
-        found |= {cell.name: cell for cell in met}
-    return list(found.values())
+            raise UserError(f"{plan.grid.file}: no such run '{pattern}'{near}")
+        by_name |= {run.name: run for run in matches}
+    return list(by_name.values())
 
 
-def _since(plan: Plan, cell: PlannedRun) -> Differences | None:
-    spec = plan.folder(cell).spec
-    return None if spec is None else differences(spec.get("fingerprint", {}), cell.record)
+def _differences(plan: Plan, run: PlannedRun) -> Differences | None:
+    spec = plan.folder(run).spec
+    return None if spec is None else differences(spec.get("fingerprint", {}), run.record)
 
 
-def _is_adopted(plan: Plan, cell: PlannedRun) -> bool:
-    folder = plan.folder(cell)
+def _is_adopted(plan: Plan, run: PlannedRun) -> bool:
+    folder = plan.folder(run)
     result = folder.result or {}
     has = [result.get("identity"), result.get("evaluation")]
-    return folder.acceptance(has, [cell.identity, cell.evaluation]) is not None
+    return folder.acceptance(has, [run.identity, run.evaluation]) is not None
 
 
 def with_needs(plan: Plan, names: Iterable[str]) -> Iterator[str]:
     """Yield names of runs and of all that they need."""
-    needs = {cell.name: cell.needs for cell in plan.runs}
-    todo = list(names)
-    for name in todo:  # grows while it is read
+    needs = {run.name: run.needs for run in plan.runs}
+    needed = list(names)
+    for name in needed:  # grows while it is read
         yield name
-        todo += [other for other in needs[name] if other not in todo]
+        needed += [other for other in needs[name] if other not in needed]
 
 
 def _garbage(plan: Plan) -> Iterator[tuple[Path, str]]:
     output = plan.grid.output
-    wanted = {output / cell.name for cell in plan.runs}
+    planned_folders = {output / run.name for run in plan.runs}
     for spec in sorted(output.glob("**/cell.json")):
         folder = RunFolder(path=spec.parent)
         if folder.locked():
             continue
-        if folder.path not in wanted:
-            yield folder.path, "no cell of the grid"
+        if folder.path not in planned_folders:
+            yield folder.path, "no run of the grid"
         elif folder.result is not None:
-            for pattern in _REMAINS:
-                yield from ((path, "the cell is done") for path in folder.path.glob(pattern))
+            for pattern in _LEFTOVERS:
+                yield from ((path, "the run is done") for path in folder.path.glob(pattern))
     used: set[str] = set()
-    for cell in wanted:
-        record = (read_json(cell / "cell.json") or {}).get("fingerprint", {})
+    for path in planned_folders:
+        record = (RunFolder(path=path).spec or {}).get("fingerprint", {})
         for modules in (record.get("modules", {}), record.get("measuring_modules", {})):
             used |= set(modules.values())
     for path in sorted((output / SNAPSHOTS).glob("*.py")):

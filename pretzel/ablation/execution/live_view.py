@@ -1,4 +1,4 @@
-"""What a grid shows while it runs: a live table on a terminal, lines elsewhere."""
+"""Progress of a grid while it runs: a live table on a terminal, lines elsewhere."""
 
 import contextlib
 import sys
@@ -16,15 +16,15 @@ from pretzel.ablation.status_table import StateTable, StatusRow, counts, duratio
 _TABLE_SECONDS = 0.5
 _FIRST_SECONDS, _LAST_SECONDS = 10.0, 60.0
 """Between the first lines and between later ones, for a short grid as for one of a weekend."""
-_FRAME = 6
+_NUM_FRAME_LINES = 6
 """Lines of the live table that are no rows."""
-_MOST_LINES = 16
+_MAX_LINES = 16
 _UPSTREAM = ("stages", "tuning")
 _TODO = (State.RUNNING, State.PENDING, State.INTERRUPTED)
 
 
-class View:
-    """Shows how far a grid is, and says what happens in it.
+class LiveView:
+    """Shows how far a grid is, and prints what happens in it.
 
     Args:
         output: The grid's folder.
@@ -35,7 +35,7 @@ class View:
 
     def __init__(self, output: Path, console: Console | None = None) -> None:
         self.output, self.console = output, console or Console()
-        self.live, self.shown, self.pause = None, time.monotonic(), _FIRST_SECONDS
+        self.live, self.last_shown, self.pause = None, time.monotonic(), _FIRST_SECONDS
 
     def say(self, line: str) -> None:
         """Print one event."""
@@ -43,26 +43,26 @@ class View:
         sys.stdout.flush()
 
     def show(self, read: Callable[[], Sequence[StatusRow]]) -> None:
-        """Show the state of all cells, when it is time to.
+        """Show the state of all runs, when it is time to.
 
         Args:
             read: Reads where they stand, which takes longer the more they are.
         """
-        passed = time.monotonic() - self.shown
+        passed = time.monotonic() - self.last_shown
         if not self.console.is_terminal:
             if passed >= self.pause:
                 self.pause = min(2 * self.pause, _LAST_SECONDS)
                 for line in lines(read()):
                     self.say(line)
-                self.shown = time.monotonic()
+                self.last_shown = time.monotonic()
         elif self.live is None or passed >= _TABLE_SECONDS:
             rows = read()
             if self.live is None:
                 self.live = Live(console=self.console, refresh_per_second=4, transient=True)
                 self.live.start()
-            most = max(self.console.height - _FRAME, 1)
+            most = max(self.console.height - _NUM_FRAME_LINES, 1)
             self.live.update(StateTable(rows, f"{self.output}", most=most, left=left(rows)))
-            self.shown = time.monotonic()
+            self.last_shown = time.monotonic()
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -72,30 +72,30 @@ class View:
 
 
 def lines(rows: Sequence[StatusRow]) -> list[str]:
-    """Return how far a grid is, as a line, and one for each cell that runs."""
+    """Return how far a grid is, as a line, and one for each run that is running."""
     running = [row for row in rows if row.state is State.RUNNING]
-    told = [f"[{counts(rows)}{left(rows)}]"]
-    for row in running[:_MOST_LINES]:
+    report = [f"[{counts(rows)}{left(rows)}]"]
+    for row in running[:_MAX_LINES]:
         rate = f"{row.rate} steps/s" if row.rate else ""
         until = f"{row.left} left" if row.left else ""
         figures = [part for part in (row.step, rate, until, row.note.strip()) if part]
-        told.append(f"  {row.name}: {', '.join(figures)}")
-    if len(running) > _MOST_LINES:
-        told.append(f"  and {len(running) - _MOST_LINES} more")
-    return told
+        report.append(f"  {row.name}: {', '.join(figures)}")
+    if len(running) > _MAX_LINES:
+        report.append(f"  and {len(running) - _MAX_LINES} more")
+    return report
 
 
 def follow(
     output: Path, read: Callable[[], list[StatusRow]], console: Console | None = None
 ) -> None:
-    """Show the state of all cells until nothing is left to run, or the user has seen enough.
+    """Show the state of all runs until nothing is left to run, or the user has seen enough.
 
     Args:
         output: The grid's folder.
         read: Reads where they stand.
         console: Where; standard output if None.
     """
-    view = View(output, console)
+    view = LiveView(output, console)
     with contextlib.suppress(KeyboardInterrupt):
         rows = read()
         while any(row.state in _TODO for row in rows):
@@ -115,27 +115,28 @@ def left(rows: Sequence[StatusRow]) -> str:
 
 
 def seconds_left(rows: Sequence[StatusRow]) -> float | None:
-    """Return the seconds that a grid still takes, with as many cells at a time as run now.
+    """Return the seconds that a grid still takes, with as many runs at a time as now.
 
-    A cell that does not tell takes as long as those of its kind that are done, or as those that
-    run will have taken.
+    A run that does not tell takes as long as those of its kind that are done, or as those that
+    are running will have taken.
 
     Args:
-        rows: Its cells.
+        rows: Its runs.
 
     Returns:
-        The seconds; None where nothing tells how long a cell takes, or nothing is left.
+        The seconds; None where nothing tells how long a run takes, or nothing is left.
     """
-    known: dict[str, list[float]] = {}
+    by_kind: dict[str, list[float]] = {}
     for row in rows:
         if row.state is State.DONE and row.seconds:
-            known.setdefault(_kind(row), []).append(row.seconds)
-    done = set(known)
+            by_kind.setdefault(_kind(row), []).append(row.seconds)
+    done = set(by_kind)
     for row in rows:
-        if row.state is State.RUNNING and row.seconds_left is not None and _kind(row) not in known:
-            known[_kind(row)] = [row.seconds + row.seconds_left]
-    everything = [seconds for each in known.values() for seconds in each]
-    each = []
+        kind = _kind(row)
+        if row.state is State.RUNNING and row.seconds_left is not None and kind not in by_kind:
+            by_kind[kind] = [row.seconds + row.seconds_left]
+    everything = [seconds for durations in by_kind.values() for seconds in durations]
+    remaining = []
     for row in rows:
         if row.state not in _TODO:
             continue
@@ -143,16 +144,16 @@ def seconds_left(rows: Sequence[StatusRow]) -> float | None:
             return None
         seconds = row.seconds_left or 0.0  # of training; what is done has been measured as well
         if everything and (row.seconds_left is None or _kind(row) in done):
-            seconds = max(fmean(known.get(_kind(row), everything)) - row.seconds, seconds)
-        each.append(seconds)
-    if not each:
+            seconds = max(fmean(by_kind.get(_kind(row), everything)) - row.seconds, seconds)
+        remaining.append(seconds)
+    if not remaining:
         return None
     at_a_time = max(sum(row.state is State.RUNNING for row in rows), 1)
-    return max(sum(each) / at_a_time, *each)
+    return max(sum(remaining) / at_a_time, *remaining)
 
 
 def _kind(row: StatusRow) -> str:
-    """Return what a run is: one that is compared, a stage (each takes its own time), a trial."""
+    """Return the kind of a run: one that is compared, a stage (each takes its time), a trial."""
     first, _, name = row.name.partition("/")
     if first not in _UPSTREAM:
         return "cell"

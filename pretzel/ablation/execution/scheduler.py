@@ -1,4 +1,4 @@
-"""Run the cells of a plan on an engine, each when what it needs is done, until all are."""
+"""Executes the runs of a plan on an engine, each as soon as what it needs is done."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from typing import Any
 
 from pretzel.ablation.engines.base import Engine, StartedRun
 from pretzel.ablation.execution.adopted_runs import adopted_training
-from pretzel.ablation.execution.live_view import View
+from pretzel.ablation.execution.live_view import LiveView
 from pretzel.ablation.identity.differences import snapshot
 from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.plan import Plan, PlannedRun
@@ -21,19 +21,19 @@ from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 
 _POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 60  # for cells to save and stop after Ctrl-C
+_STOP_SECONDS = 60  # for runs to save and stop after Ctrl-C
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What is run, and what happens when a cell fails.
+    """Which runs are executed, and what happens when one fails.
 
     Attributes:
-        only: Names of the cells to run, and with them what they need; None for all.
-        rerun: Names of cells to run again from the beginning, whatever their state.
-        train: Whether cells are trained; otherwise those that are trained are measured.
-        retry: How often a cell that fails is started again.
-        fail_fast: Whether the first cell that fails for good stops the others.
+        only: Names of the runs to execute, what they need among them; None for all.
+        rerun: Names of runs to train again from the beginning, whatever their state.
+        train: Whether runs are trained; otherwise those that are trained are measured.
+        retry: How often a run that fails is started again.
+        fail_fast: Whether the first run that fails for good stops the others.
     """
 
     only: Collection[str] | None = None
@@ -43,63 +43,64 @@ class Selection:
     fail_fast: bool = False
 
 
-def run(plan: Plan, engine: Engine, choice: Selection) -> int:
-    """Run what is not done.
+def execute(plan: Plan, engine: Engine, selection: Selection) -> int:
+    """Train and test what is not done.
 
     Args:
         plan: The parsed grid.
-        engine: Where cells run.
-        choice: Which ones, and what happens when one fails.
+        engine: Where runs are executed.
+        selection: Which ones, and what happens when one fails.
 
     Returns:
-        0 if every chosen cell is done, 1 if some failed.
+        0 if every selected run is done, 1 if some failed.
 
     Raises:
-        UserError: If finished cells are stale and are not among those to run again, or the folder
+        UserError: If finished runs are stale and are not among those to run again, or the folder
             is not writable.
-        KeyboardInterrupt: After the cells have saved and stopped.
+        KeyboardInterrupt: After the runs have saved and stopped.
     """
-    chosen = [cell for cell in plan.runs if choice.only is None or cell.name in choice.only]
-    if choice.train:
-        _refuse_stale(plan, [cell for cell in chosen if cell.name not in choice.rerun])
+    runs = [run for run in plan.runs if selection.only is None or run.name in selection.only]
+    if selection.train:
+        _refuse_stale(plan, [run for run in runs if run.name not in selection.rerun])
     else:
-        chosen = [c for c in chosen if plan.state(c) in (State.TRAINED, State.DONE)]
+        runs = [run for run in runs if plan.state(run) in (State.TRAINED, State.DONE)]
     plan.save()
-    for cell in plan.runs:
-        if cell.name in choice.rerun:
-            with plan.folder(cell).lease() as mine:
-                if not mine:
-                    raise UserError(f"{cell.name}: is running; stop it first")
-                plan.folder(cell).clear()
-    view = View(plan.grid.output)
+    for run in plan.runs:
+        if run.name in selection.rerun:
+            with plan.folder(run).lease() as acquired:
+                if not acquired:
+                    raise UserError(f"{run.name}: is running; stop it first")
+                plan.folder(run).clear()
+    view = LiveView(plan.grid.output)
     with _signals() as stop:
-        return int(bool(_Runs(plan, chosen, engine, choice, view, stop).run()))
+        scheduler = _Scheduler(plan, runs, engine, selection, view, stop)
+        return int(bool(scheduler.execute()))
 
 
-def _refuse_stale(plan: Plan, cells: list[PlannedRun]) -> None:
-    stale = [cell.name for cell in cells if plan.state(cell) is State.STALE]
+def _refuse_stale(plan: Plan, runs: list[PlannedRun]) -> None:
+    stale = [run.name for run in runs if plan.state(run) is State.STALE]
     if stale:
         raise UserError(
             f"{plan.grid.output}: finished with another configuration, code or data: "
             f"{', '.join(stale)}; pretzel grid why {plan.grid.file} {stale[0]} tells what differs. "
             "Change it back, give another `output`, run them again (pretzel grid rerun "
-            f"{plan.grid.file} --stale), or accept them (pretzel grid adopt {plan.grid.file} CELL)"
+            f"{plan.grid.file} --stale), or accept them (pretzel grid adopt {plan.grid.file} RUN)"
         )
 
 
 @dataclass
-class _Stop:
-    """How often the user asked to stop."""
+class _StopSignals:
+    """Counts how often the user wants to stop."""
 
-    asked: int = 0
+    count: int = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.asked += 1
+        self.count += 1
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[_Stop]:
-    stop = _Stop()
+def _signals() -> Iterator[_StopSignals]:
+    stop = _StopSignals()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
@@ -109,46 +110,46 @@ def _signals() -> Iterator[_Stop]:
 
 
 @dataclass
-class _Runs:
-    """All runs of a plan, each when those that it needs are done."""
+class _Scheduler:
+    """Starts runs on an engine and takes note of their ends."""
 
     plan: Plan
-    cells: list[PlannedRun]
+    runs: list[PlannedRun]
     engine: Engine
-    choice: Selection
-    view: View
-    stop: _Stop
+    selection: Selection
+    view: LiveView
+    stop: _StopSignals
     started: dict[PlannedRun, StartedRun] = field(default_factory=dict)
     failed: list[PlannedRun] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
     retried: set[PlannedRun] = field(default_factory=set)
     tries: dict[PlannedRun, int] = field(default_factory=dict)
 
-    def run(self) -> list[PlannedRun]:
-        """Run until every cell is done or failed; return the failed ones."""
-        todo = []
-        for cell in self.cells:
-            if self.plan.state(cell) is State.DONE:
-                self.done.add(cell.name)
-                self.view.say(f"{cell.name}: done before, skipped")
+    def execute(self) -> list[PlannedRun]:
+        """Go on until every run is done or failed; return the failed ones."""
+        waiting = []
+        for run in self.runs:
+            if self.plan.state(run) is State.DONE:
+                self.done.add(run.name)
+                self.view.say(f"{run.name}: done before, skipped")
             else:
-                todo.append(cell)
-        # what was never chosen cannot be waited for
-        self.done |= {cell.name for cell in self.plan.runs} - {cell.name for cell in self.cells}
-        self.retried = {cell for cell in todo if self.plan.state(cell) is State.FAILED}
+                waiting.append(run)
+        # what was never selected cannot be waited for
+        self.done |= {run.name for run in self.plan.runs} - {run.name for run in self.runs}
+        self.retried = {run for run in waiting if self.plan.state(run) is State.FAILED}
         try:
-            while todo or self.started:
-                if self.stop.asked:
-                    self.end()
+            while waiting or self.started:
+                if self.stop.count:
+                    self.stop_all()
                     raise KeyboardInterrupt(
                         f"stopped; to continue: pretzel grid run {self.plan.grid.file}"
                     )
-                if self.failed and self.choice.fail_fast:
-                    self.view.say("--fail-fast: the other cells save a checkpoint and stop")
-                    self.end()
+                if self.failed and self.selection.fail_fast:
+                    self.view.say("--fail-fast: the other runs save a checkpoint and stop")
+                    self.stop_all()
                     break
-                todo = self.start(todo)
-                todo += self.collect()
+                waiting = self.start_ready(waiting)
+                waiting += self.collect_ended()
                 self.view.show(self.rows)
                 time.sleep(_POLL_SECONDS)
         finally:
@@ -157,170 +158,169 @@ class _Runs:
                 started.kill()
         return self.failed
 
-    def start(self, todo: list[PlannedRun]) -> list[PlannedRun]:
-        """Start what can be started; return the cells still to start."""
+    def start_ready(self, runs: list[PlannedRun]) -> list[PlannedRun]:
+        """Start what can be started; return the runs still to start."""
         waiting: list[PlannedRun] = []
         ready: list[PlannedRun] = []
         capacity = self.engine.capacity()
-        for cell in todo:
-            tried = {one.run for one in cell.candidates}  # of these, some may fail
+        for run in runs:
+            candidates = {candidate.run for candidate in run.candidates}  # some may fail
             failed = {other.name for other in self.failed}
-            broken = sorted(failed.intersection(cell.needs) - tried)
+            broken = sorted(failed.intersection(run.needs) - candidates)
             if broken:
-                self.view.say(f"{cell.name}: not run, {broken[0]} failed")
-                self.failed.append(cell)
+                self.view.say(f"{run.name}: not run, {broken[0]} failed")
+                self.failed.append(run)
                 continue
-            if not (self.done | (failed & tried)).issuperset(cell.needs):
-                waiting.append(cell)
+            if not (self.done | (failed & candidates)).issuperset(run.needs):
+                waiting.append(run)
                 continue
-            state = self.plan.state(cell)
+            state = self.plan.state(run)
             if state is State.DONE:  # by another runner
-                self.done.add(cell.name)
-                self.view.say(f"{cell.name}: done by another runner")
-            elif state is State.FAILED and cell not in self.retried:
-                self.told_failed(cell, self.plan.folder(cell), "FAILED under another runner")
+                self.done.add(run.name)
+                self.view.say(f"{run.name}: done by another runner")
+            elif state is State.FAILED and run not in self.retried:
+                self.give_up(run, self.plan.folder(run), "FAILED under another runner")
             elif state is State.STALE:  # refused at the start, so it has come since then
                 self.view.say(
-                    f"{cell.name}: not run: another runner has finished it with another "
+                    f"{run.name}: not run: another runner has finished it with another "
                     "configuration, code or data; give one of the two grids another `output`"
                 )
-                self.failed.append(cell)
+                self.failed.append(run)
             elif state is State.RUNNING or len(ready) >= capacity:
-                waiting.append(cell)
+                waiting.append(run)
             else:
-                ready.append(cell)
+                ready.append(run)
         return waiting + self.launch(ready)
 
-    def launch(self, cells: list[PlannedRun]) -> list[PlannedRun]:
-        """Write down what to run, and hand it to the engine; return what another runner has."""
+    def launch(self, runs: list[PlannedRun]) -> list[PlannedRun]:
+        """Write ``cell.json`` and hand runs to the engine; return what another runner has."""
         taken: list[PlannedRun] = []
         launched: list[PlannedRun] = []
-        for cell in cells:
-            folder = self.plan.folder(cell)
+        for run in runs:
+            folder = self.plan.folder(run)
             try:
-                spec = self.spec(cell, folder)
+                spec = self.spec(run, folder)
             except UserError as error:
-                self.view.say(f"{cell.name}: not run: {error}")
-                self.failed.append(cell)
+                self.view.say(f"{run.name}: not run: {error}")
+                self.failed.append(run)
                 continue
-            with folder.lease() as mine:
-                # between our look at the cell and now, another runner may have had it
-                if not mine or not self.may_start(cell):
-                    taken.append(cell)
+            with folder.lease() as acquired:
+                # between our look at the run and now, another runner may have had it
+                if not acquired or not self.may_start(run):
+                    taken.append(run)
                     continue
                 folder.prepare(spec)
-            snapshot(cell.record, self.plan.grid.output)
+            snapshot(run.record, self.plan.grid.output)
             if spec["tuned"]:
-                self.view.say(f"{cell.name}: {spec['tuned']}")
-            continued = folder.progress.get("step")
-            self.view.say(
-                f"{cell.name}: " + (f"continues from step {continued}" if continued else "starts")
-            )
-            self.retried.discard(cell)
-            launched.append(cell)
-        paths = [self.plan.folder(cell).path for cell in launched]
+                self.view.say(f"{run.name}: {spec['tuned']}")
+            step = folder.progress.get("step")
+            self.view.say(f"{run.name}: " + (f"continues from step {step}" if step else "starts"))
+            self.retried.discard(run)
+            launched.append(run)
+        paths = [self.plan.folder(run).path for run in launched]
         if paths:
             self.started |= zip(launched, self.engine.start(paths), strict=True)
         return taken
 
-    def may_start(self, cell: PlannedRun) -> bool:
-        """Tell whether a cell that nobody runs is still to be run."""
-        state = self.plan.folder(cell).state_of_rest(cell.identity, cell.evaluation)
+    def may_start(self, run: PlannedRun) -> bool:
+        """Tell whether a run that nobody executes is still to be executed."""
+        state = self.plan.folder(run).state_of_rest(run.identity, run.evaluation)
         if state in (State.DONE, State.STALE):
             return False
-        return state is not State.FAILED or cell in self.retried
+        return state is not State.FAILED or run in self.retried
 
-    def spec(self, cell: PlannedRun, folder: RunFolder) -> dict[str, Any]:
-        """Return what the cell's process is told.
+    def spec(self, run: PlannedRun, folder: RunFolder) -> dict[str, Any]:
+        """Return what ``cell.json`` tells the run's process.
 
         Raises:
-            UserError: If nothing can be chosen for a tuned cell.
+            UserError: If nothing can be chosen for a tuned run.
         """
-        adopted = adopted_training(folder, cell)
-        config, tuned = self.chosen(cell) if adopted is None else (cell.config, None)
-        asked = {
-            "name": cell.name,
-            "identity": cell.identity,
-            "evaluation": cell.evaluation,
-            "export": cell.export,
-            "tests": cell.tests,
+        adopted = adopted_training(folder, run)
+        config, tuned = self.configuration(run) if adopted is None else (run.config, None)
+        spec = {
+            "name": run.name,
+            "identity": run.identity,
+            "evaluation": run.evaluation,
+            "export": run.export,
+            "tests": run.tests,
             "checkpoint_seconds": self.plan.grid.checkpoint_seconds,
             "hang_seconds": self.plan.grid.hang_seconds,
             "config": config,
             "tuned": tuned,
-            "fingerprint": cell.record,
+            "fingerprint": run.record,
         }
-        return asked | (adopted or {})
+        return spec | (adopted or {})
 
-    def chosen(self, cell: PlannedRun) -> tuple[dict[str, Any], str | None]:
-        """Return the configuration of a cell, and how it was chosen where it was tuned."""
-        if not cell.candidates:
-            return cell.config, None
+    def configuration(self, run: PlannedRun) -> tuple[dict[str, Any], str | None]:
+        """Return the configuration of a run, and how it was chosen where it was tuned."""
+        if not run.candidates:
+            return run.config, None
         output = self.plan.grid.output
-        runs = {one.run: RunFolder(path=output / one.run).result for one in cell.candidates}
-        best, note = best_candidate(cell, runs)
+        names = [candidate.run for candidate in run.candidates]
+        results = {name: RunFolder(path=output / name).result for name in names}
+        best, note = best_candidate(run, results)
         return best.config, note
 
-    def collect(self) -> list[PlannedRun]:
-        """Take note of the cells that have ended; return those to start again."""
+    def collect_ended(self) -> list[PlannedRun]:
+        """Take note of the runs that have ended; return those to start again."""
         again = []
-        for cell, started in list(self.started.items()):
+        for run, started in list(self.started.items()):
             code = started.poll()
             if code is None:
                 continue
-            del self.started[cell]
-            folder = self.plan.folder(cell)
+            del self.started[run]
+            folder = self.plan.folder(run)
             if code == TAKEN:
-                self.view.say(f"{cell.name}: another runner has it")
-                again.append(cell)
+                self.view.say(f"{run.name}: another runner has it")
+                again.append(run)
             elif code == DONE:
-                self.done.add(cell.name)
+                self.done.add(run.name)
                 seconds = (folder.result or {}).get("seconds", 0.0)
-                found = f": {note}" if (note := self.row(cell).note) else ""
-                self.view.say(f"{cell.name}: done in {seconds:.0f} s{found}")
-            elif self.ended_badly(cell, folder, code):
-                again.append(cell)
+                results = f": {note}" if (note := self.row(run).note) else ""
+                self.view.say(f"{run.name}: done in {seconds:.0f} s{results}")
+            elif self.retries(run, folder, code):
+                again.append(run)
         return again
 
-    def ended_badly(self, cell: PlannedRun, folder: RunFolder, code: int) -> bool:
-        """Take note of a cell that failed; return whether it is started again."""
+    def retries(self, run: PlannedRun, folder: RunFolder, code: int) -> bool:
+        """Take note of a run that failed; return whether it is started again."""
         if folder.failure is None and code != INTERRUPTED:  # killed from outside
             log = (folder.path / "log.txt").read_text(errors="replace").splitlines()[-30:]
             reason = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            told = {"error": reason, "traceback": "", "log": log}
+            failure = {"error": reason, "traceback": "", "log": log}
             with contextlib.suppress(UserError):  # the disk may be what it failed of
-                write_json(folder.path / "failure.json", told)
-        tries = self.tries[cell] = self.tries.get(cell, 0) + 1
-        if tries > self.choice.retry:
-            self.told_failed(cell, folder, "FAILED")
+                write_json(folder.path / "failure.json", failure)
+        tries = self.tries[run] = self.tries.get(run, 0) + 1
+        if tries > self.selection.retry:
+            self.give_up(run, folder, "FAILED")
             return False
-        self.view.say(
-            f"{cell.name}: failed ({_error(folder)}), started again: {tries} of {self.choice.retry}"
-        )
-        self.retried.add(cell)
+        again = f"started again: {tries} of {self.selection.retry}"
+        self.view.say(f"{run.name}: failed ({_error(folder)}), {again}")
+        self.retried.add(run)
         return True
 
-    def told_failed(self, cell: PlannedRun, folder: RunFolder, how: str) -> None:
-        self.view.say(f"{cell.name}: {how}: {_error(folder)} (see {folder.path}/failure.json)")
-        self.failed.append(cell)
+    def give_up(self, run: PlannedRun, folder: RunFolder, how: str) -> None:
+        self.view.say(f"{run.name}: {how}: {_error(folder)} (see {folder.path}/failure.json)")
+        self.failed.append(run)
 
-    def end(self) -> None:
-        """Ask the cells to save and stop; kill those that do not, or on a second Ctrl-C."""
-        self.view.say("stopping: the cells save a checkpoint (Ctrl-C again: at once)")
+    def stop_all(self) -> None:
+        """Ask the runs to save and stop; kill those that do not, or on a second Ctrl-C."""
+        self.view.say("stopping: the runs save a checkpoint (Ctrl-C again: at once)")
         for started in self.started.values():
             started.interrupt()
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _STOP_SECONDS
+        # a list: every one is polled, else those behind the first would not be noticed
         while any([started.poll() is None for started in self.started.values()]):
-            if self.stop.asked > 1 or time.monotonic() > deadline:
+            if self.stop.count > 1 or time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
 
     def rows(self) -> list[StatusRow]:
-        return [self.row(cell) for cell in self.cells]
+        return [self.row(run) for run in self.runs]
 
-    def row(self, cell: PlannedRun) -> StatusRow:
-        folder, names = self.plan.folder(cell), [m.name for m in self.plan.grid.metrics]
-        return StatusRow.of(cell.name, folder, cell.identity, cell.evaluation, names)
+    def row(self, run: PlannedRun) -> StatusRow:
+        folder, names = self.plan.folder(run), [m.name for m in self.plan.grid.metrics]
+        return StatusRow.of(run.name, folder, run.identity, run.evaluation, names)
 
 
 def _error(folder: RunFolder) -> str:

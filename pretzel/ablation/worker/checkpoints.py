@@ -1,4 +1,4 @@
-"""The checkpoints from which a cell continues: the last two, each with a checksum on record."""
+"""The checkpoints from which a run continues: the last two, each with a checksum on record."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ class Checkpoints:
     there. No clock decides which one is newer.
 
     Args:
-        folder: The cell's folder.
+        folder: The run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,19 +36,20 @@ class Checkpoints:
         temporary = self.last.with_suffix(".saving")
         write(trainer, temporary, weights_only=False)
         if trainer.is_global_zero:
-            write_json(self.record, {"sha256": [digest(temporary), *self._known()[:2]]})
+            # first the record: a checkpoint that is not on it counts as damaged
+            write_json(self.record, {"sha256": [digest(temporary), *self._checksums()[:2]]})
             if self.last.exists():
                 _rename(self.last, self.previous)
             _rename(temporary, self.last)
 
     def newest(self) -> Path | None:
-        """Return the newest whole checkpoint; damaged ones are told and removed."""
-        known = self._known()
+        """Return the newest whole checkpoint; damaged ones are reported and removed."""
+        checksums = self._checksums()
         damaged: list[Path] = []
         for path in (self.last, self.previous):
             if not path.exists():
                 continue
-            if digest(path) in known:
+            if digest(path) in checksums:
                 if damaged:
                     rank_zero_info(f"{damaged[0]} is damaged; continuing from {path.name}")
                 return path
@@ -70,9 +71,9 @@ class Checkpoints:
         for path in self.last.parent.glob("*.saving*"):
             _remove(path)
 
-    def _known(self) -> list[str]:
-        found = (read_json(self.record) or {}).get("sha256")
-        return [str(one) for one in found] if isinstance(found, list) else []
+    def _checksums(self) -> list[str]:
+        recorded = (read_json(self.record) or {}).get("sha256")
+        return [str(checksum) for checksum in recorded] if isinstance(recorded, list) else []
 
 
 def write(trainer: Trainer, path: Path, *, weights_only: bool) -> None:
@@ -97,9 +98,9 @@ def save_final(trainer: Trainer, path: Path) -> str | None:
     write(trainer, temporary, weights_only=True)
     if not trainer.is_global_zero:
         return None
-    found = digest(temporary)
+    checksum = digest(temporary)
     _rename(temporary, path)
-    return found
+    return checksum
 
 
 def digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A thread that ends a cell which hangs, and leaves behind where it hung."""
+"""A thread that ends a run which hangs, and leaves behind where it hung."""
 
 import faulthandler
 import os
@@ -54,13 +54,13 @@ class Watchdog:
                 self._end(frame)
 
     def _end(self, frame: FrameType | None) -> None:
-        told = f"no progress for {self.seconds:g} s"
+        message = f"no progress for {self.seconds:g} s"
         try:
-            print(f"{told}; the stacks of all threads:", file=sys.stderr, flush=True)
+            print(f"{message}; the stacks of all threads:", file=sys.stderr, flush=True)
             faulthandler.dump_traceback(sys.__stderr__ or sys.stderr, all_threads=True)
-            self.on_hang(told, "".join(traceback.format_stack(frame)))
+            self.on_hang(message, "".join(traceback.format_stack(frame)))
         finally:
-            os._exit(self.code)
+            os._exit(self.code)  # sys.exit would only end this thread
 
 
 def _place(frame: FrameType | None) -> list[tuple[int, int]]:

@@ -1,8 +1,8 @@
-"""One cell in a process of its own: ``python -m pretzel.ablation.worker.process FOLDER``.
+"""One run in a process of its own: ``python -m pretzel.ablation.worker.process FOLDER``.
 
 Trains from the last checkpoint where there is one, tests with the final weights, writes
 ``result.json``. Stops at the next batch, with a checkpoint, on SIGTERM (a cluster's preemption) as
-on SIGINT, or when the runner is gone.
+on SIGINT, or when the scheduler that has started it is gone.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from pretzel.files.storage import storage_error
 DONE, FAILED, TAKEN, INTERRUPTED = 0, 1, 75, 130
 
 _BEFORE_TIME_IS_UP = (signal.SIGUSR1, signal.SIGUSR2)  # Slurm sends it to all processes of a job
-_FAREWELL_SECONDS = 5.0
-_NUM_LINES = 30
-_ADVICE = "; when that is mended, the cell continues from its last whole checkpoint"
+_ORPHAN_SECONDS = 5.0
+_NUM_LOG_LINES = 30
+_ADVICE = "; when that is mended, the run continues from its last whole checkpoint"
 
 
-class Stop:
-    """Whether the cell was asked to stop; a second Ctrl-C stops at once."""
+class StopRequest:
+    """Whether the run was asked to stop; a second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.is_made = False
         self._interrupts = 0
         self._parent = os.getppid()
         for number in (signal.SIGINT, signal.SIGTERM, *_BEFORE_TIME_IS_UP):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._receive)
 
-    def _ask(self, number: int, frame: object) -> None:
-        self.asked = True
-        # Preemption sends SIGTERM to us and to our runner, who then interrupts us as well.
+    def _receive(self, number: int, frame: object) -> None:
+        self.is_made = True
+        # Preemption sends SIGTERM to us and to the scheduler, which then interrupts us as well.
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
@@ -51,118 +51,119 @@ class Stop:
         """Whether the process that has started us is gone."""
         return os.getppid() != self._parent
 
-    def with_runner(self, *, first: bool) -> None:
-        """Stop when the runner dies: its end of our standard input closes.
+    def follow_stdin(self, *, is_first: bool) -> None:
+        """Make the request when our standard input ends: the scheduler holds its other end.
 
         Args:
-            first: Whether we are the cell's first process; the others end with it at the latest.
+            is_first: Whether we are the run's first process; the others end with it at the latest.
         """
 
         def wait() -> None:
             while os.read(0, 1):  # not sys.stdin, whose lock we would hold at our own exit
                 pass
-            self.asked = True
-            if first:
+            self.is_made = True
+            if is_first:
                 return
             while not self.is_orphan:
                 time.sleep(0.2)
-            time.sleep(_FAREWELL_SECONDS)
+            time.sleep(_ORPHAN_SECONDS)
             os._exit(INTERRUPTED)
 
         threading.Thread(target=wait, daemon=True).start()
 
 
 def main(path: Path) -> int:
-    """Run the cell of a folder.
+    """Train and test the run of a folder.
 
     Args:
         path: The folder with ``cell.json``.
 
     Returns:
         0 done, 1 failed (``failure.json`` tells why, unless the disk could not take it), 75 another
-        process has it, 130 interrupted: by SIGINT, SIGTERM or the end of the runner.
+        process has it, 130 interrupted: by SIGINT, SIGTERM or the end of the scheduler.
     """
     folder = RunFolder(path=path)
-    first = is_first()
-    stop = Stop()
-    stop.with_runner(first=first)
-    if not first:
-        return _attempt(folder, stop, first=False)
+    is_first = is_first_process()
+    stop = StopRequest()
+    stop.follow_stdin(is_first=is_first)
+    if not is_first:
+        return _attempt(folder, stop, is_first=False)
     try:
-        with folder.lease() as mine:
-            if not mine:
+        with folder.lease() as acquired:
+            if not acquired:
                 return TAKEN
             if folder.is_done(folder.spec or {}):
-                return DONE  # another runner was quicker
+                return DONE  # another scheduler was quicker
             if folder.failure is not None:
                 return FAILED  # so it was, and what failed is not tried twice
-            return _attempt(folder, stop, first=True)
+            return _attempt(folder, stop, is_first=True)
     except OSError as error:  # the lease
-        told = storage_error(error, path, _ADVICE)
-        if told is None:
+        explained = storage_error(error, path, _ADVICE)
+        if explained is None:
             raise
-        _say(str(told))
+        _log(str(explained))
         return FAILED
 
 
-def is_first() -> bool:
-    """Tell whether we are the first process of the cell, or one started beside it.
+def is_first_process() -> bool:
+    """Tell whether we are the first process of the run, or one started beside it.
 
     The others, which Lightning or Slurm starts, work under the first one's lease.
     """
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_PROCID"))
 
 
-def _attempt(folder: RunFolder, stop: Stop, *, first: bool) -> int:
+def _attempt(folder: RunFolder, stop: StopRequest, *, is_first: bool) -> int:
     # Lightning kills the first process as soon as another one ends badly: it may still be saving
-    interrupted = INTERRUPTED if first else DONE
+    interrupted = INTERRUPTED if is_first else DONE
     try:
-        _run(folder, stop, first=first)
+        _train_and_test(folder, stop, is_first=is_first)
     except KeyboardInterrupt:
         return interrupted
     except SystemExit:
-        if stop.asked:  # Lightning's graceful stop
+        if stop.is_made:  # Lightning's graceful stop
             return interrupted
         raise
     except Exception as error:
-        if not first and (stop.asked or stop.is_orphan):  # the first has gone already
+        if not is_first and (stop.is_made or stop.is_orphan):  # the first has gone already
             return interrupted
-        told = storage_error(error, folder.path, _ADVICE) or error
+        explained = storage_error(error, folder.path, _ADVICE) or error
         stack = traceback.format_exc()
-        _say(stack if told is error else f"{stack}{told}")
+        _log(stack if explained is error else f"{stack}{explained}")
         with contextlib.suppress(UserError):  # what cannot be written is in the log
-            _write_failure(folder, told, stack)
+            _write_failure(folder, explained, stack)
         return FAILED
     return DONE
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     with contextlib.suppress(OSError):  # the log may be on the disk that is full
         print(text, file=sys.stderr, flush=True)
 
 
-def _run(folder: RunFolder, stop: Stop, *, first: bool) -> None:
+def _train_and_test(folder: RunFolder, stop: StopRequest, *, is_first: bool) -> None:
     spec = folder.spec
-    assert spec is not None, "the runner writes cell.json first"
-    if first:
+    assert spec is not None, "the scheduler writes cell.json first"
+    if is_first:
         _write_progress(folder, phase="start")
     watchdog = None
     if spec.get("hang_seconds"):
         watchdog = Watchdog(
             float(spec["hang_seconds"]),
-            lambda told, stack: _write_failure(folder, TimeoutError(told), stack),
+            lambda message, stack: _write_failure(folder, TimeoutError(message), stack),
             FAILED,
         )
         watchdog.start()
 
+    # not before: the watchdog ends an import that hangs as well
     from pretzel.ablation.worker.checkpoints import Checkpoints
     from pretzel.ablation.worker.training import train_and_test
 
-    result = train_and_test(folder, spec, lambda: stop.asked, watchdog)
-    if not first:
+    result = train_and_test(folder, spec, lambda: stop.is_made, watchdog)
+    if not is_first:
         return
-    marks = {key: spec.get(key) for key in ("identity", "evaluation", "tuned")}
-    write_json(folder.path / "result.json", {**marks, **result})
+    hashes = {key: spec.get(key) for key in ("identity", "evaluation", "tuned")}
+    write_json(folder.path / "result.json", {**hashes, **result})
     Checkpoints(folder.path).clear()
 
 
@@ -176,7 +177,7 @@ def _write_failure(folder: RunFolder, error: Exception, stack: str) -> None:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-        lines = (folder.path / "log.txt").read_text(errors="replace").splitlines()[-_NUM_LINES:]
+        lines = (folder.path / "log.txt").read_text(errors="replace").splitlines()[-_NUM_LOG_LINES:]
     except OSError:
         lines = []
     write_json(

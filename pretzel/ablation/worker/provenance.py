@@ -1,4 +1,4 @@
-"""Where a figure comes from: versions of libraries, and the memory that the process took."""
+"""Versions of the libraries behind a figure, and the memory that the process took."""
 
 import platform
 import re
@@ -13,15 +13,15 @@ import torch
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this project and of what it requires."""
     distribution = metadata.packages_distributions()["pretzel"][0]
-    found = {"python": platform.python_version(), "pretzel": metadata.version(distribution)}
+    numbers = {"python": platform.python_version(), "pretzel": metadata.version(distribution)}
     for requirement in metadata.requires(distribution) or []:
         name = re.match(r"[\w.-]+", requirement)
         if name is None or "extra ==" in requirement:
             continue
-        found[name[0]] = metadata.version(name[0])
+        numbers[name[0]] = metadata.version(name[0])
     if torch.version.cuda is not None:
-        found["cuda"] = torch.version.cuda
-    return found
+        numbers["cuda"] = torch.version.cuda
+    return numbers
 
 
 def peak_memory(device: torch.device) -> int:

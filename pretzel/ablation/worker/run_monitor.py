@@ -1,4 +1,4 @@
-"""What a cell does beside training: reports, checkpoints, stops when asked, notices divergence."""
+"""Callback of every run: reports progress, checkpoints, stops on request, notices divergence."""
 
 import contextlib
 import signal
@@ -21,7 +21,7 @@ from pretzel.files.atomic import write_json
 from pretzel.runs.exact_resume import ExactEpochLoop
 
 _REPORT_SECONDS = 0.5
-_WORTH = 20
+_VALIDATION_SHARE = 20
 """A checkpoint before each validation, unless that took more than a 20th of the time."""
 
 
@@ -36,15 +36,15 @@ class Diverged(UserError):
         self.step = step
 
 
-class Watch(Checkpoint):
-    """Report progress, keep checkpoints to continue from, and stop when asked.
+class RunMonitor(Checkpoint):
+    """Report progress, keep checkpoints to continue from, and stop on request.
 
     A ``Checkpoint`` because Lightning calls these last: averaged weights are up to date by then.
 
     Args:
-        folder: The cell's folder.
+        folder: The run's folder.
         every: Seconds between checkpoints.
-        asked_to_stop: Whether to save and stop at the end of this batch.
+        must_stop: Returns whether to save and stop at the end of this batch.
         watchdog: Is told of every batch.
 
     Raises:
@@ -55,10 +55,10 @@ class Watch(Checkpoint):
         self,
         folder: RunFolder,
         every: float,
-        asked_to_stop: Callable[[], bool],
+        must_stop: Callable[[], bool],
         watchdog: Watchdog | None = None,
     ) -> None:
-        self.folder, self.every, self.asked_to_stop = folder, every, asked_to_stop
+        self.folder, self.every, self.must_stop = folder, every, must_stop
         self.watchdog = watchdog
         self.checkpoints = Checkpoints(folder.path)
         self.started = self.saved = time.monotonic()
@@ -78,7 +78,7 @@ class Watch(Checkpoint):
 
     @property
     def seconds(self) -> float:
-        """Seconds of work on this cell, over all its processes."""
+        """Seconds of work on this run, over all its processes."""
         return self.before + time.monotonic() - self.started
 
     @override
@@ -103,8 +103,8 @@ class Watch(Checkpoint):
         now = time.monotonic()
         self.first = self.first or (now, trainer.global_step)
         # Who is stopped or killed in a validation continues from its beginning.
-        patience = min(self.every, _WORTH * self.cost) if validates else self.every
-        stop = trainer.strategy.reduce_boolean_decision(self.asked_to_stop(), all=False)
+        patience = min(self.every, _VALIDATION_SHARE * self.cost) if validates else self.every
+        stop = trainer.strategy.reduce_boolean_decision(self.must_stop(), all=False)
         due = trainer.strategy.reduce_boolean_decision(now - self.saved >= patience, all=False)
         if stop or due or (trainer.world_size == 1 and now - self.reported >= _REPORT_SECONDS):
             self._check_diverged(trainer)
@@ -140,11 +140,11 @@ class Watch(Checkpoint):
 
     @override
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        self._elsewhere(trainer, "validate")
+        self._after_other_batch(trainer, "validate")
 
     @override
     def on_test_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        self._elsewhere(trainer, "test")
+        self._after_other_batch(trainer, "test")
 
     @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -158,12 +158,12 @@ class Watch(Checkpoint):
         with contextlib.suppress(UserError):  # the disk may be what failed
             self.report(trainer, str(self.folder.progress.get("phase", "start")), force=True)
 
-    def _elsewhere(self, trainer: Trainer, phase: str) -> None:
+    def _after_other_batch(self, trainer: Trainer, phase: str) -> None:
         self._beat()
         self.report(trainer, phase)
         # A validation in the midst of a step ends first: nothing could be saved before it. The
         # first process takes the others with it.
-        stop = self.asked_to_stop() and trainer.is_global_zero
+        stop = self.must_stop() and trainer.is_global_zero
         if stop and not (phase == "validate" and self.within_step):
             raise KeyboardInterrupt
 
@@ -198,13 +198,13 @@ class Watch(Checkpoint):
                 "seconds": self.seconds,
                 "rate": rate,
                 "left": None if rate is None or left is None else left / rate,
-                "metrics": metrics(trainer),
+                "metrics": logged_scalars(trainer),
                 "time": time.time(),
             },
         )
 
 
-def metrics(trainer: Trainer) -> dict[str, float]:
+def logged_scalars(trainer: Trainer) -> dict[str, float]:
     """Return the scalars logged so far."""
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 

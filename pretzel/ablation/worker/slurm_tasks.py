@@ -1,4 +1,4 @@
-"""Who starts the processes of a cell in a job of Slurm: Slurm itself, or Lightning."""
+"""Which of the two starts the processes of a run in a job of Slurm: Slurm itself, or Lightning."""
 
 import os
 
@@ -12,11 +12,11 @@ from pretzel.errors import UserError
 
 
 def cluster_plugins(plugins: object, devices: object) -> list[object]:
-    """Return the plugins of a cell's trainer, with one that fits the job of Slurm that we are in.
+    """Return the plugins of a run's trainer, with one that fits the job of Slurm that we are in.
 
-    Slurm starts one process for each task. Where the job has one task and the cell several devices,
+    Slurm starts one process for each task. Where the job has one task and the run several devices,
     Lightning starts the others. Lightning's own way to queue a job again, at SIGUSR1, is left out:
-    the cell saves, and the engine has it queued.
+    the run saves, and the engine has it queued.
 
     Args:
         plugins: ``trainer.plugins``; what is chosen there stays.
@@ -25,19 +25,19 @@ def cluster_plugins(plugins: object, devices: object) -> list[object]:
     Raises:
         UserError: If the job has several tasks, but not so many a node.
     """
-    found = list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
-    for plugin in found:
+    configured = plugins if isinstance(plugins, list | tuple) else [plugins] if plugins else []
+    for plugin in configured:
         if isinstance(plugin, SLURMEnvironment):
             plugin.auto_requeue = False
-    if any(isinstance(plugin, ClusterEnvironment) for plugin in found):
-        return found
+    if any(isinstance(plugin, ClusterEnvironment) for plugin in configured):
+        return [*configured]
     tasks = num_tasks()
     if tasks == 0 or TorchElasticEnvironment.detect():
-        return found
+        return [*configured]
     if tasks == 1 and not _is_one(devices):
-        return [*found, LightningEnvironment()]
+        return [*configured, LightningEnvironment()]
     try:
-        return [*found, SLURMEnvironment(auto_requeue=False)]
+        return [*configured, SLURMEnvironment(auto_requeue=False)]
     except RuntimeError as error:
         raise UserError(f"the job of Slurm: {error}") from error
 
@@ -45,7 +45,7 @@ def cluster_plugins(plugins: object, devices: object) -> list[object]:
 def check_tasks(trainer: Trainer) -> None:
     """Refuse a job of Slurm with several tasks, but not one for each of the trainer's processes.
 
-    Each task would train the cell for itself, in the same folder.
+    Each task would train the run for itself, in the same folder.
 
     Raises:
         UserError: If the numbers differ.
@@ -61,7 +61,7 @@ def check_tasks(trainer: Trainer) -> None:
 
 
 def num_tasks() -> int:
-    """Return how many processes Slurm has started for the cell; 0 if it has not."""
+    """Return how many processes Slurm has started for the run; 0 if it has not."""
     return int(os.environ.get("SLURM_NTASKS", "0"))
 
 

@@ -1,4 +1,4 @@
-"""What a cell does once the heavy imports are there: fit, test, and what comes out of it."""
+"""Fit and test of one run, and its results; imports torch and Lightning."""
 
 import copy
 import os
@@ -22,7 +22,7 @@ from pretzel.ablation.protocols import Exports
 from pretzel.ablation.worker.checkpoints import Checkpoints, digest, save_final
 from pretzel.ablation.worker.hang_watchdog import Watchdog
 from pretzel.ablation.worker.provenance import peak_memory, versions
-from pretzel.ablation.worker.run_monitor import Watch, metrics
+from pretzel.ablation.worker.run_monitor import RunMonitor, logged_scalars
 from pretzel.ablation.worker.slurm_tasks import check_tasks, cluster_plugins
 from pretzel.errors import UserError
 from pretzel.files.atomic import read_json, write_json, write_text
@@ -31,18 +31,18 @@ from pretzel.runs.exact_resume import make_exact
 
 
 class WorkerCLI(RunCLI):
-    """The command line's own way from a configuration to objects; the cell runs them itself."""
+    """The command line's own way from a configuration to objects; the run uses them itself."""
 
     @override
     def parse_arguments(self, parser: Any, args: ArgsType) -> None:
         assert isinstance(args, Namespace)
-        # The plan has resolved it: another dump would say the same, for a tenth of a short cell.
+        # The plan has resolved it: another dump would say the same, for a tenth of a short run.
         self.config_dump = copy.deepcopy(args["fit"])  # the parser works on what it is given
         super().parse_arguments(parser, args)
 
     @override
     def before_instantiate_classes(self) -> None:
-        self.save_config_callback = None  # the cell saves what was dumped
+        self.save_config_callback = None  # the run saves what was dumped
 
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -53,21 +53,21 @@ class WorkerCLI(RunCLI):
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
-        """Leave running to the cell."""
+        """Leave fitting and testing to :func:`train_and_test`."""
 
 
 def train_and_test(
     folder: RunFolder,
     spec: dict[str, Any],
-    asked_to_stop: Callable[[], bool],
+    must_stop: Callable[[], bool],
     watchdog: Watchdog | None = None,
 ) -> dict[str, Any]:
-    """Fit from where the cell stands, then test with the final weights.
+    """Fit from the last checkpoint, if there is one, then test with the final weights.
 
     Args:
         folder: Holds checkpoints or ``final.ckpt`` of an earlier process, if there was one.
-        spec: The cell's configuration and what it is asked for.
-        asked_to_stop: Whether to stop at the next batch.
+        spec: The run's configuration and which results it must have, from ``cell.json``.
+        must_stop: Returns whether to stop at the next batch.
         watchdog: Is told of progress.
 
     Returns:
@@ -75,10 +75,10 @@ def train_and_test(
         not), peak memory in bytes, numbers of parameters, and versions.
 
     Raises:
-        KeyboardInterrupt: After saving, when asked to stop.
+        KeyboardInterrupt: After saving, when it must stop.
         UserError: If the training loss is not finite, or a stage's module exports nothing.
     """
-    watch = Watch(folder, float(spec["checkpoint_seconds"]), asked_to_stop, watchdog)
+    monitor = RunMonitor(folder, float(spec["checkpoint_seconds"]), must_stop, watchdog)
     cli = WorkerCLI(Namespace({"subcommand": "fit", "fit": spec["config"]}))  # type: ignore[no-untyped-call]
     write_text(folder.path / "config.yaml", yaml.safe_dump(cli.config_dump, sort_keys=False))
     trainer, model = cli.trainer, cli.model
@@ -86,16 +86,16 @@ def train_and_test(
         model.export_to = None  # the stage's file lies in its folder, and nowhere else
     seed = int(cli.config["fit"]["seed_everything"])
     loop = make_exact(trainer)
-    watch.follow(trainer, loop)
+    monitor.follow(trainer, loop)
     fitted = _fitted(folder.path)
     if fitted is None:
-        if _stops(trainer, asked_to_stop()):
+        if _all_stop(trainer, must_stop()):
             raise KeyboardInterrupt
-        checkpoint = watch.checkpoints.newest()
+        checkpoint = monitor.checkpoints.newest()
         trainer.fit(model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
         fitted = {
-            "metrics": metrics(trainer),
-            "train_seconds": watch.seconds,
+            "metrics": logged_scalars(trainer),
+            "train_seconds": monitor.seconds,
             "steps": trainer.global_step,
             "step_seconds": statistics.median(loop.step_seconds) if loop.step_seconds else None,
             "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
@@ -105,13 +105,13 @@ def train_and_test(
         if trainer.is_global_zero:
             write_json(folder.path / "fit.json", fitted)
     else:  # trained by an earlier process: nothing has put its weights into this model yet
-        kept = torch.load(folder.path / "final.ckpt", map_location="cpu", weights_only=True)
-        model.on_load_checkpoint(kept)
-        model.load_state_dict(kept["state_dict"])
-        trainer.fit_loop.load_state_dict(kept["loops"]["fit_loop"])  # the step that figures are of
-    if _stops(trainer, asked_to_stop()):
+        final = torch.load(folder.path / "final.ckpt", map_location="cpu", weights_only=True)
+        model.on_load_checkpoint(final)
+        model.load_state_dict(final["state_dict"])
+        trainer.fit_loop.load_state_dict(final["loops"]["fit_loop"])  # the step that figures are of
+    if _all_stop(trainer, must_stop()):
         raise KeyboardInterrupt
-    found = dict(fitted["metrics"])
+    metrics = dict(fitted["metrics"])
     if spec.get("tests", not spec["export"]) and is_overridden("test_step", model):
         # seeded anew: the test is the same whether training has just ended or was resumed
         seed_everything(seed, workers=True, verbose=False)
@@ -122,8 +122,9 @@ def train_and_test(
             weights_only=True,
             verbose=False,
         )
-        found |= metrics(trainer)
-    trainer.strategy.barrier()  # what the first process leaves behind when it ends is killed
+        metrics |= logged_scalars(trainer)
+    # the engine kills what is still there when the first process ends
+    trainer.strategy.barrier()
     if spec["export"]:
         _export(model, folder.path / "weights.safetensors")
     sizes = {True: 0, False: 0}
@@ -131,10 +132,10 @@ def train_and_test(
         sizes[parameter.requires_grad] += parameter.numel()
     peak = max(fitted["peak_memory_bytes"], peak_memory(trainer.strategy.root_device))
     return {
-        "metrics": found,
+        "metrics": metrics,
         "facts": fitted["facts"] | facts(trainer),
         "train_seconds": fitted["train_seconds"],
-        "seconds": watch.seconds,
+        "seconds": monitor.seconds,
         "steps": fitted["steps"],
         "step_seconds": fitted["step_seconds"],
         "peak_memory_bytes": peak,
@@ -155,24 +156,24 @@ class HasFacts(Protocol):
 
 
 def facts(trainer: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401
-    """Return what callbacks know of their metrics."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return what callbacks know of their metrics, by name of the metric."""
+    by_metric: dict[str, dict[str, Any]] = {}
     for callback in trainer.callbacks:
         if isinstance(callback, HasFacts):
             for name, values in callback.facts.items():
-                found[name] = found.get(name, {}) | values
-    return found
+                by_metric[name] = by_metric.get(name, {}) | values
+    return by_metric
 
 
-def _stops(trainer: Trainer, asked: bool) -> bool:
-    """Tell whether this process stops, all of a cell alike; the first decides before they meet."""
+def _all_stop(trainer: Trainer, must_stop: bool) -> bool:
+    """Tell whether the processes of the run stop; before they have met, the first one decides."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return trainer.strategy.reduce_boolean_decision(asked, all=False)
-    return asked and trainer.is_global_zero
+        return trainer.strategy.reduce_boolean_decision(must_stop, all=False)
+    return must_stop and trainer.is_global_zero
 
 
 def _fitted(folder: Path) -> dict[str, Any] | None:
-    """Return what an earlier process has noted after training; None if there is more to train."""
+    """Return ``fit.json`` of an earlier process; None if there is more to train."""
     Checkpoints(folder).sweep()
     fitted, final = read_json(folder / "fit.json"), folder / "final.ckpt"
     if fitted is None or not final.exists():
