@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 import yaml
 
+from pretzel.training import PretzelModule
+
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "ablations" / "base" / "easy_vqa.yaml"
 SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"
@@ -66,4 +68,8 @@ def test_the_command_line_trains_and_tests_with_two_processes(tmp_path):
         )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 16
-    assert (tmp_path / "lightning_logs" / "version_0" / "config.yaml").exists()
+    run = tmp_path / "lightning_logs" / "version_0"
+    assert (run / "config.yaml").exists()
+    module = PretzelModule.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert module.configuration == saved["model"]

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from pretzel.ablation.gridfile.run_config import WEIGHTS, put
@@ -14,8 +13,10 @@ from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.protocols import Exports
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json, write_text
+from pretzel.files.weights import read_checkpoint
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import Config
+from pretzel.runs.stored_module import load_checkpoint
 
 _PLACES = ("logger", "default_root_dir")  # in the configuration of the trainer
 
@@ -58,9 +59,8 @@ def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out:
             f"{folder.path}: {type(model).__name__} cannot be exported: it has no method "
             "export(path)"
         )
-    checkpoint = torch.load(folder.path / "final.ckpt", map_location="cpu", weights_only=True)
-    model.on_load_checkpoint(checkpoint)
-    model.load_state_dict(checkpoint["state_dict"])
+    final = folder.path / "final.ckpt"
+    load_checkpoint(model, read_checkpoint(final), str(final))
     model.export(out / "weights.safetensors")
     trainer = {key: value for key, value in config["trainer"].items() if key not in _PLACES}
     config = put(config | {"trainer": trainer}, WEIGHTS, "weights.safetensors")

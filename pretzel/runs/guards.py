@@ -18,6 +18,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 
 from pretzel.errors import UserError
 from pretzel.files.storage import storage_error
+from pretzel.files.weights import read_checkpoint
 
 
 @contextlib.contextmanager
@@ -99,10 +100,9 @@ def check_checkpoint(path: str | None, model: LightningModule) -> None:
     if not Path(path).is_file():
         return  # a sharded checkpoint is a folder; its strategy reads it
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    except Exception as error:  # torch raises half a dozen types, one for each kind of damage
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"ckpt_path: {path}: not a weights-only checkpoint ({reason})") from error
+        saved = read_checkpoint(Path(path))["state_dict"]
+    except UserError as error:
+        raise UserError(f"ckpt_path: {error}") from error
     if isinstance(model, ChecksState):
         model.check_state(saved, f"ckpt_path: {path}")
         return

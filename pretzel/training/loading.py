@@ -151,10 +151,10 @@ def trained_model(
         raise UserError(f"--ckpt_path: {checkpoint}: no such file")
     if weights is not None and not weights.is_file():
         raise UserError(f"--weights: {weights}: no such file")
-    given = [word for file in files for word in ("-c", file)]
-    start = [] if weights is None else [f"--model.init_args.weights={weights}"]
-    arguments = ["fit", *given, *overrides, *start]
-    cli = ModelOnly(arguments, replaced=checkpoint is not None, check=check)
+    args = ["fit", *(word for file in files for word in ("-c", file)), *overrides]
+    if weights is not None:
+        args.append(f"--model.init_args.weights={weights}")
+    cli = ModelOnly(args, replaced=checkpoint is not None, check=check)
     model: LightningModule = cli.model
     if checkpoint is not None:
         check_checkpoint(str(checkpoint), model)

@@ -11,11 +11,30 @@ from lightning.pytorch import LightningModule, Trainer
 
 import pretzel
 from pretzel.errors import UserError
+from pretzel.runs.run_folder import weights_of
 from pretzel.training import PretzelModule
 
 
 def weights(model):
     return {name: value.clone() for name, value in model.module.state_dict().items()}
+
+
+def test_the_newest_weights_of_a_run_are_taken(tmp_path):
+    run = tmp_path / "grid" / "arm" / "seed0"
+    (run / "checkpoints").mkdir(parents=True)
+    (tmp_path / "grid" / "plan.json").write_text("{}")
+    oldest_first = [
+        "checkpoints/epoch=9-step=90.ckpt", "checkpoints/epoch=10-step=100.ckpt",
+        "checkpoints/last.ckpt", "checkpoints/last-v1.ckpt",
+        "previous.ckpt", "last.ckpt", "final.ckpt", "weights.safetensors",
+    ]  # fmt: skip
+    for name in oldest_first:
+        (run / name).write_text("")
+        assert weights_of(run) == (run / name, None)
+    (run / "config.yaml").write_text("{}")
+    assert weights_of(run / "last.ckpt") == (run / "last.ckpt", run / "config.yaml")
+    with pytest.raises(UserError, match=r"grid: neither a run .*; did you mean .*arm/seed0\?"):
+        weights_of(tmp_path / "grid")
 
 
 def test_importing_pretzel_is_light():
