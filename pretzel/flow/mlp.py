@@ -1,7 +1,8 @@
 """MLPs: the position-wise branch of a transformer layer."""
 
 import math
-from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
@@ -43,23 +44,29 @@ class MLP(nn.Module):
         return out
 
 
-class GatedMLP(nn.Module, ABC):
-    """down(activation(gate(x)) * up(x)) (arXiv 2002.05202)."""
+class GatedMLP(nn.Module):
+    """down(activation(gate(x)) * up(x)) (arXiv 2002.05202).
 
-    def __init__(self, width: int, bias: bool, ratio: float) -> None:
+    Args:
+        width: Channels in and out.
+        bias: Whether the linear maps have one.
+        ratio: Hidden size over ``width``.
+        activation: Activation of the gate.
+    """
+
+    def __init__(
+        self, width: int, bias: bool, ratio: float, activation: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
         hidden = hidden_size(width, ratio)
         self.gate = nn.Linear(width, hidden, bias=bias)
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
-
-    @abstractmethod
-    def activate(self, gate: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
-        """Return the factor of the other half."""
+        self.activation = activation
 
     def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
         """Map the last axis."""
-        out: Tensor = self.down(self.activate(self.gate(x)) * self.up(x))
+        out: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
         return out
 
 
@@ -73,11 +80,7 @@ class SwiGLU(GatedMLP):
     """
 
     def __init__(self, width: int, bias: bool, *, ratio: float = 8 / 3) -> None:
-        super().__init__(width, bias, ratio)
-
-    def activate(self, gate: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
-        """Return SiLU."""
-        return F.silu(gate)
+        super().__init__(width, bias, ratio, F.silu)
 
 
 class GEGLU(GatedMLP):
@@ -90,11 +93,7 @@ class GEGLU(GatedMLP):
     """
 
     def __init__(self, width: int, bias: bool, *, ratio: float = 4.0) -> None:
-        super().__init__(width, bias, ratio)
-
-    def activate(self, gate: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
-        """Return GELU."""
-        return F.gelu(gate, approximate="tanh")
+        super().__init__(width, bias, ratio, partial(F.gelu, approximate="tanh"))
 
 
 @runtime_checkable

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pretzel.errors import UserError
+from pretzel.flow.sizes import check_sizes
 from pretzel.interop.block_reader import BlockReader, Convert
 from pretzel.interop.checkpoint import CheckpointKeys
 from pretzel.interop.imported_flow import ImportedBlock, ImportedFlow, Node, node, side_of
@@ -52,12 +53,11 @@ class StarflowOptions:
     def __post_init__(self) -> None:
         if self.seq_order not in ("L2R", "R2L"):
             raise UserError(f"seq_order must be L2R or R2L, got {self.seq_order!r}")
-        if self.patch_size < 1:
-            raise UserError(f"patch_size must be positive, got {self.patch_size}")
+        check_sizes(patch_size=self.patch_size)
         if self.soft_clip < 0:
             raise UserError(f"soft_clip must be 0 or positive, got {self.soft_clip}")
-        if self.pt_seq_len is not None and self.pt_seq_len < 1:
-            raise UserError(f"pt_seq_len must be positive, got {self.pt_seq_len}")
+        if self.pt_seq_len is not None:
+            check_sizes(pt_seq_len=self.pt_seq_len)
         if self.text_length is not None and self.text_length < 0:
             raise UserError(f"text_length must be 0 or positive, got {self.text_length}")
 

@@ -145,18 +145,19 @@ def conditioners(make: Buildable) -> list[LawTrial]:
             transform=AffineSoftplus(), conditioner=conditioner,
         )  # fmt: skip
 
-    trials = []
     orders: list[tuple[tuple[int, ...], int, Permutation]] = [
         ((2, 3), 1, Raster()),
         ((3, 3), 2, Flip()),
         ((6,), 1, FixedRandom(seed=0)),
     ]
-    for grid, num_layers, permutation in orders:
-        factory = partial(block, grid, num_layers, permutation)
-        try_to_build(make, factory)
-        label = f"in an AFBlock, grid={grid}, num_layers={num_layers}"
-        trials.append(LawTrial(label=label, factory=factory))
-    return trials
+    return [
+        built_trial(
+            make,
+            f"in an AFBlock, grid={grid}, num_layers={num_layers}",
+            partial(block, grid, num_layers, permutation),
+        )
+        for grid, num_layers, permutation in orders
+    ]
 
 
 def denoisers(make: Buildable) -> list[LawTrial]:
@@ -168,13 +169,10 @@ def denoisers(make: Buildable) -> list[LawTrial]:
         denoiser.fit_to(CHANNELS, grid)
         return denoiser
 
-    trials = []
-    for grid in ((POSITIONS,), (2, POSITIONS // 2)):
-        factory = partial(fitted, grid)
-        try_to_build(make, factory)
-        label = f"channels={CHANNELS}, grid={grid}"
-        trials.append(LawTrial(label=label, factory=factory))
-    return trials
+    return [
+        built_trial(make, f"channels={CHANNELS}, grid={grid}", partial(fitted, grid))
+        for grid in ((POSITIONS,), (2, POSITIONS // 2))
+    ]
 
 
 def interleavings(make: Buildable) -> list[LawTrial]:
@@ -185,13 +183,11 @@ def interleavings(make: Buildable) -> list[LawTrial]:
         assert isinstance(built, Interleaving)
         return built
 
-    factory = partial(tiny_pretzel, interleaving)
-    try_to_build(make, factory)
-    return [LawTrial(label="in a tiny Pretzel", factory=factory)]
+    return [built_trial(make, "in a tiny Pretzel", partial(tiny_pretzel, interleaving))]
 
 
-def try_to_build(make: Buildable, factory: Callable[[], object]) -> None:
-    """Build a trial's part once.
+def built_trial(make: Buildable, label: str, factory: Callable[[], object]) -> LawTrial:
+    """Return a trial whose factory has built its part once.
 
     Raises:
         UserError: If the part and the model around it do not fit together.
@@ -203,6 +199,7 @@ def try_to_build(make: Buildable, factory: Callable[[], object]) -> None:
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error)}{raised_at(error)}"
         raise UserError(f"{make.part.__name__} cannot be put on trial: {reason}") from error
+    return LawTrial(label=label, factory=factory)
 
 
 KINDS: dict[type, PartKind] = {

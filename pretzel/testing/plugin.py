@@ -38,39 +38,33 @@ class PackageLaws(pytest.Collector):
             raise self.CollectError(f"--laws {self.name}: {error}") from error
         for part in dict.fromkeys(parts):
             name = f"{part.__module__}.{part.__qualname__}".replace("::", ".")
-            yield ClassLaws.of(self, name, part, cases.get(part, ()))
+            # The class starts the ids of its tests: `--dist loadfile` keeps them together.
+            yield ClassLaws.from_parent(
+                self, name=name, nodeid=name, part=part, cases=cases.get(part, ())
+            )
 
 
 class ClassLaws(pytest.Collector):
-    """Collects the laws of one class."""
+    """Collects the laws of one class.
 
-    part: type
-    cases: Sequence[Factory]
+    Args:
+        part: The class.
+        cases: Functions that build it.
+        node: Arguments of a pytest node.
+    """
 
-    @classmethod
-    def of(
-        cls, parent: pytest.Collector, name: str, part: type, cases: Sequence[Factory]
-    ) -> "ClassLaws":
-        """Return the collector of a class.
-
-        Args:
-            parent: The package.
-            name: The class's dotted path; the start of the tests' ids, by which ``--dist
-                loadfile`` keeps the laws of a class together.
-            part: The class.
-            cases: Build it.
-        """
-        node: ClassLaws = cls.from_parent(parent, name=name, nodeid=name)
-        node.part = part
-        node.cases = cases
-        node.add_marker("laws")
-        return node
+    def __init__(self, *, part: type, cases: Sequence[Factory], **node: Any) -> None:  # noqa: ANN401
+        super().__init__(**node)
+        self.part = part
+        self.cases = cases
+        self.add_marker("laws")
 
     @override
     def collect(self) -> Iterator[pytest.Item]:
         """Yield one test for each law, state and case."""
         if not self.cases:
-            yield UntestableItem.of(self, "has a case", _how_to_add_a_case(self.part))
+            reason = _how_to_add_a_case(self.part)
+            yield UntestableItem.from_parent(self, name="has a case", reason=reason)
         for number, factory in enumerate(self.cases):
             label = f"case {number}" if len(self.cases) > 1 else "case"
             try:
@@ -78,12 +72,15 @@ class ClassLaws(pytest.Collector):
             except Exception as error:
                 raised = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
                 reason = f"{self.name}, {label}: {raised}{one_line(error)}{raised_at(error)}"
-                yield UntestableItem.of(self, f"{label} can be built", reason)
+                name = f"{label} can be built"
+                yield UntestableItem.from_parent(self, name=name, reason=reason)
                 continue
             for law in laws:
                 for perturbed in (False, True):
                     case = Case[Any](factory=factory, perturbed=perturbed)
-                    yield LawItem.of(self, label, law, case)
+                    # Brackets would be parameters to pytest 9: --last-failed would not find the id.
+                    name = f"{law.name} ({state_name(perturbed)}, {label})"
+                    yield LawItem.from_parent(self, name=name, law=law, case=case)
 
 
 class ClassItem(pytest.Item):
@@ -96,20 +93,18 @@ class ClassItem(pytest.Item):
 
 
 class LawItem(ClassItem):
-    """One law on one case, at initialisation or perturbed."""
+    """A test of one law on one case, at initialisation or perturbed.
 
-    law: Law
-    case: Case[Any]
+    Args:
+        law: The law.
+        case: The case.
+        node: Arguments of a pytest node.
+    """
 
-    @classmethod
-    def of(cls, parent: ClassLaws, label: str, law: Law, case: Case[Any]) -> "LawItem":
-        """Return the test."""
-        # No brackets: pytest 9 reads them as parameters, and --last-failed would not find the id.
-        name = f"{law.name} ({state_name(case.perturbed)}, {label})"
-        node: LawItem = cls.from_parent(parent, name=name)
-        node.law = law
-        node.case = case
-        return node
+    def __init__(self, *, law: Law, case: Case[Any], **node: Any) -> None:  # noqa: ANN401
+        super().__init__(**node)
+        self.law = law
+        self.case = case
 
     @override
     def runtest(self) -> None:
@@ -137,16 +132,16 @@ class LawItem(ClassItem):
 
 
 class UntestableItem(ClassItem):
-    """A test that fails because its class has no case, or cannot be built."""
+    """A test that fails because its class has no case, or cannot be built.
 
-    reason: str
+    Args:
+        reason: The failure's message.
+        node: Arguments of a pytest node.
+    """
 
-    @classmethod
-    def of(cls, parent: ClassLaws, name: str, reason: str) -> "UntestableItem":
-        """Return the test."""
-        node: UntestableItem = cls.from_parent(parent, name=name)
-        node.reason = reason
-        return node
+    def __init__(self, *, reason: str, **node: Any) -> None:  # noqa: ANN401
+        super().__init__(**node)
+        self.reason = reason
 
     @override
     def runtest(self) -> None:

@@ -5,8 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from pretzel.errors import UserError
-from pretzel.flow.transforms.base import Transform, unit_softplus
-from pretzel.typing import Float, Tensor
+from pretzel.flow.transforms.base import Params, Transform, Values, unit_softplus
 
 
 class AffineTransform(Transform, ABC):
@@ -23,21 +22,15 @@ class AffineTransform(Transform, ABC):
         return True
 
     @abstractmethod
-    def location_and_scale(
-        self, params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def location_and_scale(self, params: Params) -> tuple[Values, Values]:
         """Return mu and sigma > 0 of raw parameters."""
 
-    def forward(
-        self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def forward(self, x: Values, params: Params) -> tuple[Values, Values]:
         """Standardise x."""
         mu, sigma = self.location_and_scale(params)
         return (x - mu) / sigma, -sigma.log()
 
-    def inverse(
-        self, z: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> Float[Tensor, "*b d"]:
+    def inverse(self, z: Values, params: Params) -> Values:
         """Return z sigma + mu."""
         mu, sigma = self.location_and_scale(params)
         return z * sigma + mu
@@ -59,9 +52,7 @@ class AffineSoftplus(AffineTransform):
             raise UserError(f"min_scale must be in [0, 1), got {min_scale}")
         self.min_scale = min_scale
 
-    def location_and_scale(
-        self, params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def location_and_scale(self, params: Params) -> tuple[Values, Values]:
         """Return mu and sigma."""
         a, mu = params.chunk(2, dim=-1)
         return mu, unit_softplus(a, self.min_scale)
@@ -70,16 +61,12 @@ class AffineSoftplus(AffineTransform):
 class AffineExp(AffineTransform):
     """Affine with sigma = exp(a) (TarFlow)."""
 
-    def location_and_scale(
-        self, params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def location_and_scale(self, params: Params) -> tuple[Values, Values]:
         """Return mu and sigma."""
         a, mu = params.chunk(2, dim=-1)
         return mu, a.exp()
 
-    def forward(
-        self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def forward(self, x: Values, params: Params) -> tuple[Values, Values]:
         """Standardise x; the log-determinant is -a itself, without a logarithm of an exp."""
         a, mu = params.chunk(2, dim=-1)
         return (x - mu) * torch.exp(-a), -a

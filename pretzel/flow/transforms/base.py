@@ -9,6 +9,12 @@ import torch.nn.functional as F
 from pretzel.errors import UserError
 from pretzel.typing import Float, Tensor
 
+Values = Float[Tensor, "*b d"]
+"""A number for each channel."""
+
+Params = Float[Tensor, "*b p"]
+"""Raw parameters: p is ``params_per_channel`` times d."""
+
 SOFTPLUS_ONE = math.log(math.e - 1)  # softplus(SOFTPLUS_ONE) = 1
 
 
@@ -39,20 +45,14 @@ class Transform(ABC):
         return False
 
     @abstractmethod
-    def forward(
-        self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def forward(self, x: Values, params: Params) -> tuple[Values, Values]:
         """Return z and log|dz/dx|, both for each channel."""
 
     @abstractmethod
-    def inverse(
-        self, z: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> Float[Tensor, "*b d"]:
+    def inverse(self, z: Values, params: Params) -> Values:
         """Return x such that ``forward(x, params)[0] = z``."""
 
-    def location_and_scale(
-        self, params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def location_and_scale(self, params: Params) -> tuple[Values, Values]:
         """Return mu and sigma > 0 of raw parameters.
 
         Raises:

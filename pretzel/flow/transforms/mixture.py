@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from pretzel.errors import UserError
 from pretzel.flow.precision import at_least_float32
-from pretzel.flow.transforms.base import Transform, unit_softplus
+from pretzel.flow.transforms.base import Params, Transform, Values, unit_softplus
 from pretzel.typing import Float, Tensor
 
 Components = tuple[Float[Tensor, "*b k d"], Float[Tensor, "*b k d"], Float[Tensor, "*b k d"]]
@@ -43,9 +43,7 @@ class MixtureCDF(Transform):
         self.min_scale = min_scale
         self.params_per_channel = 3 * num_components
 
-    def forward(
-        self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def forward(self, x: Values, params: Params) -> tuple[Values, Values]:
         """Return the logit of the CDF and the logarithm of its slope."""
         components = self._components(params)
         log_w, mu, s = components
@@ -57,9 +55,7 @@ class MixtureCDF(Transform):
         dtype = torch.promote_types(x.dtype, params.dtype)
         return z.to(dtype), logdet.to(dtype)
 
-    def inverse(
-        self, z: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> Float[Tensor, "*b d"]:
+    def inverse(self, z: Values, params: Params) -> Values:
         """Return x by bisection on z, to the precision of the numbers.
 
         F lies between the smallest and the largest of the components' own CDFs, hence z(x) between
@@ -89,7 +85,7 @@ class MixtureCDF(Transform):
             x = x + residual * torch.exp(-logdet.detach()).clamp(max=largest)
         return x
 
-    def _components(self, params: Float[Tensor, "*b p"]) -> Components:
+    def _components(self, params: Params) -> Components:
         """Return log w, mu and s of every component, in float32 or better."""
         raw = params.to(at_least_float32(params))
         channels = raw.shape[-1] // self.params_per_channel
@@ -104,9 +100,7 @@ class MixtureCDF(Transform):
         return log_w, gains * mu, unit_softplus(gains * scale, self.min_scale)
 
 
-def _log_cdf(
-    x: Float[Tensor, "*b d"], components: Components
-) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+def _log_cdf(x: Values, components: Components) -> tuple[Values, Values]:
     """Return log F(x) and log(1 - F(x))."""
     log_w, mu, s = components
     y = (x.unsqueeze(-2) - mu) / s

@@ -5,8 +5,7 @@ import math
 import torch
 
 from pretzel.errors import UserError
-from pretzel.flow.transforms.base import Transform
-from pretzel.typing import Float, Tensor
+from pretzel.flow.transforms.base import Params, Transform, Values
 
 
 class SoftClip(Transform):
@@ -36,21 +35,15 @@ class SoftClip(Transform):
         """Whether the wrapped transform is."""
         return self.transform.is_affine
 
-    def forward(
-        self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def forward(self, x: Values, params: Params) -> tuple[Values, Values]:
         """Apply the wrapped transform."""
         return self.transform.forward(x, self._clip(params))
 
-    def inverse(
-        self, z: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> Float[Tensor, "*b d"]:
+    def inverse(self, z: Values, params: Params) -> Values:
         """Invert the wrapped transform."""
         return self.transform.inverse(z, self._clip(params))
 
-    def location_and_scale(
-        self, params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def location_and_scale(self, params: Params) -> tuple[Values, Values]:
         """Return mu and sigma of the wrapped transform.
 
         Raises:
@@ -58,7 +51,7 @@ class SoftClip(Transform):
         """
         return self.transform.location_and_scale(self._clip(params))
 
-    def _clip(self, params: Float[Tensor, "*b p"]) -> Float[Tensor, "*b p"]:
+    def _clip(self, params: Params) -> Params:
         channels = params.shape[-1] // self.params_per_channel
         num_free = self.free_per_channel * channels
         free, conditional = params[..., :num_free], params[..., num_free:]

@@ -7,7 +7,7 @@ import torch
 
 from pretzel.errors import UserError
 from pretzel.flow.precision import at_least_float32
-from pretzel.flow.transforms.base import Transform, unit_softplus
+from pretzel.flow.transforms.base import Params, Transform, Values, unit_softplus
 from pretzel.typing import Bool, Float, Int, Tensor
 
 
@@ -24,12 +24,12 @@ class Bin:
         right: Slope at the right end.
     """
 
-    x: Float[Tensor, "*b d"]
-    z: Float[Tensor, "*b d"]
-    width: Float[Tensor, "*b d"]
-    height: Float[Tensor, "*b d"]
-    left: Float[Tensor, "*b d"]
-    right: Float[Tensor, "*b d"]
+    x: Values
+    z: Values
+    width: Values
+    height: Values
+    left: Values
+    right: Values
 
 
 class Spline(Transform):
@@ -76,9 +76,7 @@ class Spline(Transform):
         self.min_slope = min_slope
         self.params_per_channel = 3 * num_bins - 1
 
-    def forward(
-        self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def forward(self, x: Values, params: Params) -> tuple[Values, Values]:
         """Return the spline at x and the logarithm of its slope (Eq. 5)."""
         dtype = torch.promote_types(x.dtype, params.dtype)
         inside, point = self._inside(x, params)
@@ -93,9 +91,7 @@ class Spline(Transform):
         z, logdet = z.to(dtype), logdet.to(dtype)
         return torch.where(inside, z, x.to(dtype)), torch.where(inside, logdet, 0.0)
 
-    def inverse(
-        self, z: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> Float[Tensor, "*b d"]:
+    def inverse(self, z: Values, params: Params) -> Values:
         """Return the root of the bin's quadratic (Sec. 3.1), without cancellation."""
         dtype = torch.promote_types(z.dtype, params.dtype)
         inside, point = self._inside(z, params)
@@ -114,9 +110,7 @@ class Spline(Transform):
         x = piece.x + piece.width * (above / below).clamp(0, 1)
         return torch.where(inside, x.to(dtype), z.to(dtype))
 
-    def _inside(
-        self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> tuple[Bool[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def _inside(self, x: Values, params: Params) -> tuple[Bool[Tensor, "*b d"], Values]:
         """Return which x are inside the interval, and x with 0 outside, in float32 or better."""
         dtype = torch.promote_types(torch.promote_types(x.dtype, params.dtype), torch.float32)
         inside = x.abs() < self.bound  # NaN counts as outside, where it stays NaN
@@ -124,7 +118,7 @@ class Spline(Transform):
         return inside, torch.where(inside, x.to(dtype), 0.0)
 
     def _knots(
-        self, params: Float[Tensor, "*b p"]
+        self, params: Params
     ) -> tuple[Float[Tensor, "*b k d"], Float[Tensor, "*b k d"], Float[Tensor, "*b k d"]]:
         """Return x, z and the slope at the K + 1 knots, in float32 or better."""
         raw = params.to(at_least_float32(params))
@@ -144,7 +138,7 @@ class Spline(Transform):
         return torch.cat([-end, inner, end], dim=-2)
 
 
-def _index(point: Float[Tensor, "*b d"], knots: Float[Tensor, "*b k d"]) -> Int[Tensor, "*b 1 d"]:
+def _index(point: Values, knots: Float[Tensor, "*b k d"]) -> Int[Tensor, "*b 1 d"]:
     """Return the number of the bin: the inner knots that are not above the point."""
     return (point.unsqueeze(-2) >= knots[..., 1:-1, :]).sum(dim=-2, keepdim=True)
 

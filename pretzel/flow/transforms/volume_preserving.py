@@ -3,7 +3,7 @@
 import torch
 
 from pretzel.flow.transforms.affine import AffineTransform
-from pretzel.typing import Float, Tensor
+from pretzel.flow.transforms.base import Params, Values
 
 
 class VolumePreserving(AffineTransform):
@@ -25,23 +25,17 @@ class VolumePreserving(AffineTransform):
         self.free_per_channel = int(learn_variance)
         self.params_per_channel = 1 + self.free_per_channel
 
-    def location_and_scale(
-        self, params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def location_and_scale(self, params: Params) -> tuple[Values, Values]:
         """Return mu and s."""
         a, mu = self._split(params)
         return mu, a.exp()
 
-    def forward(
-        self, x: Float[Tensor, "*b d"], params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def forward(self, x: Values, params: Params) -> tuple[Values, Values]:
         """Standardise x; the log-determinant is -a, independent of the data."""
         a, mu = self._split(params)
         return (x - mu) * torch.exp(-a), -a
 
-    def _split(
-        self, params: Float[Tensor, "*b p"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+    def _split(self, params: Params) -> tuple[Values, Values]:
         if not self.learn_variance:
             return torch.zeros_like(params), params
         a, mu = params.chunk(2, dim=-1)
