@@ -1,4 +1,4 @@
-"""Times and bytes of unified generation, told in tables."""
+"""Tables of times and bytes of unified generation."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence

@@ -140,10 +140,10 @@ def small_cells(
         ran += 1
         file = project.grid(f"grid{ran}", rates, seeds)  # another output: it starts from nothing
         command = pretzel("grid", "run", str(file), "--slots", str(at_once), "--gpus", "none")
-        found = processes.cost(lambda: processes.run("pretzel grid run", [command], folder, 1))
+        cost = processes.cost(lambda: processes.run("pretzel grid run", [command], folder, 1))
         done = list((folder / f"grid{ran}").glob("arm*/seed*/result.json"))
         assert len(done) == len(fits), f"{len(done)} of {len(fits)} cells are done"
-        return found
+        return cost
 
     compared = []
     for at_once in slots:
@@ -191,7 +191,7 @@ def looks(folder: Path, grids: Sequence[Sequence[int]], rounds: int) -> list[Loo
         status = processes.output(pretzel("grid", "status", str(file)), folder)
         assert f"{arms * seeds} done" in status, status[-2000:]
     commands["pretzel --help"] = pretzel("--help")
-    found = []
+    measured = []
     for name, command in commands.items():
         say(name)
         python, *words = command
@@ -199,8 +199,8 @@ def looks(folder: Path, grids: Sequence[Sequence[int]], rounds: int) -> list[Loo
         imports = frozenset(re.findall(r"^import time:[\d |]+\|\s+([\w.]+)$", traced, re.M))
         assert "pretzel" in imports, "the trace of imports is not understood"
         costs = [processes.cost(partial(processes.output, command, folder)) for _ in range(rounds)]
-        found.append(Look(name=name, costs=costs, imports=imports))
-    return found
+        measured.append(Look(name=name, costs=costs, imports=imports))
+    return measured
 
 
 def compared(title: str, rows: Sequence[Against]) -> list[str]:
@@ -216,8 +216,8 @@ def compared(title: str, rows: Sequence[Against]) -> list[str]:
         clock = " / ".join(f"{statistics.median(c.clock for c in costs):.1f}" for costs in both)
         cpu = " / ".join(f"{statistics.median(c.cpu for c in costs):.1f}" for costs in both)
         met = [
-            f"{name} {'met' if found.median <= row.goal else 'missed'}"
-            for name, found in (("clock", row.clock), ("CPU", row.cpu))
+            f"{name} {'met' if ratio.median <= row.goal else 'missed'}"
+            for name, ratio in (("clock", row.clock), ("CPU", row.cpu))
         ]
         lines.append(
             f"| {row.work} | {row.other} | {clock} | {cpu} | {row.clock} | {row.cpu} "
@@ -285,9 +285,9 @@ def _show(lines: Sequence[str]) -> None:
 
 def _processor() -> str:
     with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-        if found:
-            return found[1]
+        match = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        if match:
+            return match[1]
     return platform.processor() or platform.machine()
 
 

@@ -15,7 +15,7 @@ class Section:
         title: Heading.
         text: What is compared, and at which sizes.
         rows: Measurements.
-        notes: What else was found.
+        notes: Further findings.
     """
 
     title: str

@@ -54,7 +54,7 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A flow and what it is given.
+    """A flow with its inputs.
 
     Attributes:
         size: Its sizes.

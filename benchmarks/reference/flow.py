@@ -88,8 +88,8 @@ def forward_all(
     """Map latents to noise through all blocks; text enters those that see it."""
     logdet = x.new_zeros(len(x))
     for block in blocks:
-        x, own = forward(block, x, text)
-        logdet = logdet + own.sum(dim=(1, 2))
+        x, block_logdet = forward(block, x, text)
+        logdet = logdet + block_logdet.sum(dim=(1, 2))
     return x, logdet
 
 

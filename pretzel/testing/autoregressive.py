@@ -89,7 +89,7 @@ def caches_share_nothing(case: Case[AnyBlock]) -> Deviation:
     n = inputs[0].shape[1]
 
     def first_of(count: int) -> Tensor:
-        """Return the first input's parameters, found in turn with those of ``count - 1`` others."""
+        """Return the first input's parameters, stepped in turn with ``count - 1`` other inputs."""
         pairs = list(zip(inputs[:count], contexts[:count], strict=True))
         caches = [block.new_cache(3, **context) for _, context in pairs]
         first_steps = []

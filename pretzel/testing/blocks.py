@@ -3,6 +3,8 @@
 Each is a function of a case; its first line says what a block that breaks it does wrong.
 """
 
+import math
+
 import torch
 
 from pretzel.flow.block import FlowBlock, Flowed
@@ -22,10 +24,7 @@ from pretzel.typing import Float, Tensor
 
 def sample(block: FlowBlock, rows: int = 3, key: str = "x") -> Float[Tensor, "b n d"]:
     """Return standard normal positions for a block, float64."""
-    positions = 1
-    for size in block.grid:
-        positions *= size
-    return normal(rows, positions, block.channels, key=key)
+    return normal(rows, math.prod(block.grid), block.channels, key=key)
 
 
 class Bound:

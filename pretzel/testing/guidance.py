@@ -83,22 +83,22 @@ def elements_are_independent(case: Case[Guidance]) -> Deviation:
     return worst_of(equal(guidance.mix(conditional, null, 1.5), alone))
 
 
-def _element(whole: Gaussian, at: tuple[slice, slice]) -> Gaussian:
-    return Gaussian(mu=whole.mu[at], sigma=whole.sigma[at])
+def _element(gaussian: Gaussian, at: tuple[slice, slice]) -> Gaussian:
+    return Gaussian(mu=gaussian.mu[at], sigma=gaussian.sigma[at])
 
 
 def annealing_grows_from_nothing(case: Case[Guidance]) -> Deviation:
     """The strength over the positions is not the weight, or annealed not a rise from 0 to it."""
     guidance = case.build()
-    whole = guidance.weights(0, 5, 5)
-    require(tuple(whole.shape) == (5, 1), f"weights(0, 5, 5) have shape {tuple(whole.shape)}")
+    weights = guidance.weights(0, 5, 5)
+    require(tuple(weights.shape) == (5, 1), f"weights(0, 5, 5) have shape {tuple(weights.shape)}")
     expected = torch.full((5, 1), float(guidance.weight), dtype=torch.float64)
     if guidance.annealed:
         expected = expected * torch.arange(5)[:, None] / 4
     parts = torch.cat([guidance.weights(0, 2, 5), guidance.weights(2, 5, 5)])
     return worst_of(
         [
-            within(whole.double(), expected, FP64, "weights"),
+            within(weights.double(), expected, FP64, "weights"),
             within(parts.double(), expected, FP64, "weights of parts of the scan"),
         ]
     )

@@ -122,16 +122,18 @@ def test_all_lengths_have_their_turn_in_every_moment():
 
 
 def test_tables_tell_spreads_over_rounds(model):
-    held = generation_bytes.memory(model, GUIDED)
+    stored = generation_bytes.memory(model, GUIDED)
     rounds = [
         Step(seconds=s, attention=s / 2, to_first=s, rest_to_first=1.0) for s in (2.0, 3.0, 5.0)
     ]
     place = Place(kind="position", images=4, length=100, count=3, rounds=rounds)
-    (*_, row) = generation_tables.growth(model, [place], held)
+    (*_, row) = generation_tables.growth(model, [place], stored)
     assert row.startswith(
         "| 4 | 100 | position | 3000.00 | 0 | 3.00 (2.00-5.00) | 1500.00 | 1.00 (1.00-1.00) |"
     )
-    assert f"| VLM | 2 | {GUIDED.room(model)} | 4096 |" in "\n".join(generation_tables.memory(held))
+    assert f"| VLM | 2 | {GUIDED.room(model)} | 4096 |" in "\n".join(
+        generation_tables.memory(stored)
+    )
     own, other = (
         Trace(turns=[a, 9.0], first_token=[9.0, b], first_position=[9.0, c], encoding=d)
         for a, b, c, d in ((3.0, 0.1, 0.2, []), (12.0, 0.4, 0.4, [2.0, 1.0, 5.0, 5.0]))
@@ -144,27 +146,27 @@ def test_tables_tell_spreads_over_rounds(model):
 
 
 def test_caches_are_weighed_as_they_are_allocated(model):
-    held = generation_bytes.memory(model, GUIDED)
+    stored = generation_bytes.memory(model, GUIDED)
     room, n = GUIDED.room(model), model.latent.num_positions
-    assert [(c.name, c.rows, c.positions) for c in held.caches] == [
+    assert [(c.name, c.rows, c.positions) for c in stored.caches] == [
         ("VLM", 2, room), ("deep stream", 2, room), ("shallow block 1", 1, n),
         ("shallow block 2", 1, n),
     ]  # fmt: skip
     # Keys and values, float32: four layers of 128 channels, four, one, one.
-    assert [c.per_position for c in held.caches] == [4096, 4096, 1024, 1024]
-    assert held.streams == room * 8192
-    assert held.alive >= 2 * room * 8192
+    assert [c.per_position for c in stored.caches] == [4096, 4096, 1024, 1024]
+    assert stored.streams == room * 8192
+    assert stored.alive >= 2 * room * 8192
     plain = generation_bytes.memory(model, replace(GUIDED, guidance=NoGuidance()))
     assert [c.rows for c in plain.caches] == [1, 1, 1, 1]
-    assert plain.alive < held.alive
+    assert plain.alive < stored.alive
 
 
 def test_floor_reads_each_weight_once_and_of_the_null_branch_its_image_alone(model):
-    held = generation_bytes.memory(model, GUIDED)
+    stored = generation_bytes.memory(model, GUIDED)
     own = {kind: generation_bytes.weights(model, kind) for kind in ("token", "position")}
     for kind, positions in (("token", 10 + 1), ("position", 10 + 1 + 2)):
         place = Place(kind=kind, images=0, length=10, count=2, rounds=[])
-        needed = generation_bytes.step_floor(model, place, held)
+        needed = generation_bytes.step_floor(model, place, stored)
         assert needed.num_bytes == own[kind] + positions * 8192
     # What is left out are the parts of the other kind: the head, and the skips of text.
     vlm = sum(p.nbytes for p in model.vlm.decoder_layers().parameters())
@@ -182,11 +184,11 @@ def test_attention_is_timed_and_left_as_it_was():
     clock, attend = Clock(), F.scaled_dot_product_attention
     x = torch.randn(1, 1, 64, 8)
     with clock.running():
-        found = []
+        actual = []
         seconds, attention = clock.lap(
-            lambda: found.append(F.scaled_dot_product_attention(x, x, x))
+            lambda: actual.append(F.scaled_dot_product_attention(x, x, x))
         )
-    torch.testing.assert_close(found[0], attend(x, x, x))
+    torch.testing.assert_close(actual[0], attend(x, x, x))
     assert 0 < attention < seconds
     assert F.scaled_dot_product_attention is attend
 

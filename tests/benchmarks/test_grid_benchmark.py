@@ -25,9 +25,9 @@ def tables(printed):
 def test_a_cell_ends_as_a_plain_fit_and_a_look_imports_no_torch(capfd):
     assert grid.main(["--quick", "--only", "cell", "looks"]) == 0  # equal weights are asserted
     printed, progress = capfd.readouterr()
-    found = tables(printed)
-    assert [*found] == ["One cell of 2 steps", "Looking"]
-    (cell,), looks = found.values()
+    actual = tables(printed)
+    assert [*actual] == ["One cell of 2 steps", "Looking"]
+    (cell,), looks = actual.values()
     assert cell.startswith("| cell, forked | pretzel fit | ")
     assert [row.split(" | ")[0] for row in looks] == [
         "| pretzel grid status, 10 arms x 2 seeds",
@@ -86,8 +86,8 @@ def test_arms_run_in_turn_forwards_and_backwards():
 
 def test_cpu_time_of_what_was_started_counts(tmp_path):
     busy = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"]
-    found = processes.cost(lambda: processes.run("busy", [busy, busy], tmp_path, 2))
-    assert 0.59 <= found.cpu < 3.0  # the clock of CPU time counts in hundredths
+    actual = processes.cost(lambda: processes.run("busy", [busy, busy], tmp_path, 2))
+    assert 0.59 <= actual.cpu < 3.0  # the clock of CPU time counts in hundredths
 
 
 def test_a_command_that_fails_is_told(tmp_path):

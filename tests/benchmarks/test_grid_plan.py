@@ -6,11 +6,11 @@ from benchmarks.grid_plan import planned
 
 
 def test_the_counts_do_not_grow_with_the_grid(tmp_path: Path):
-    found = planned(tmp_path, configurations=20, seeds=5, vary="rates")
-    assert (found.runs, found.wholes, found.arguments, found.builds) == (100, 1, 19, 1)
+    actual = planned(tmp_path, configurations=20, seeds=5, vary="rates")
+    assert (actual.runs, actual.wholes, actual.arguments, actual.builds) == (100, 1, 19, 1)
 
 
 def test_each_architecture_is_built_once(tmp_path: Path):
-    found = planned(tmp_path, configurations=12, seeds=3, vary="architectures")
-    assert (found.runs, found.wholes, found.builds) == (36, 1, 12)
-    assert found.arguments == 1 + 9  # the other width and depths; the first arm is parsed whole
+    actual = planned(tmp_path, configurations=12, seeds=3, vary="architectures")
+    assert (actual.runs, actual.wholes, actual.builds) == (36, 1, 12)
+    assert actual.arguments == 1 + 9  # the other width and depths; the first arm is parsed whole

@@ -29,11 +29,11 @@ def test_shards_match_their_checksums_and_no_other_shard_lies_there():
     for line in (DATA_DIR / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ")
         listed[name] = digest
-    found = {
+    actual = {
         path.relative_to(DATA_DIR).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in DATA_DIR.rglob("*.tar.gz")
     }
-    assert found == listed
+    assert actual == listed
 
 
 def test_all_data_takes_less_than_12_mb():

@@ -188,8 +188,8 @@ def test_a_conversation_asks_about_each_image_and_requests_the_next():
     for number in range(300):
         (made,) = conversation(recipe, number)
         assert made.document.key == "k1+k2+k3"
-        for found, expected in zip(made.pixels, (pixels(i) for i in (1, 2, 3)), strict=True):
-            assert (found == expected).all()
+        for actual, expected in zip(made.pixels, (pixels(i) for i in (1, 2, 3)), strict=True):
+            assert (actual == expected).all()
         segments = iter(made.document.segments)
         asked = {}
         for segment in segments:
@@ -202,8 +202,8 @@ def test_a_conversation_asks_about_each_image_and_requests_the_next():
                 assert text.startswith(f"q{turn}")
                 assert next(segments) == Text(content=f"a{text[1:]}", role="target")
                 asked[turn].append(text)
-        assert all(len(set(found)) == len(found) for found in asked.values())
-        counts.append([len(found) for found in asked.values()])
+        assert all(len(set(actual)) == len(actual) for actual in asked.values())
+        counts.append([len(actual) for actual in asked.values()])
     # of the first image there is one question only
     first, *others = zip(*counts, strict=True)
     assert [first.count(n) for n in (0, 1, 2)] == pytest.approx([100, 200, 0], abs=35)

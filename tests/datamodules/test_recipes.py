@@ -35,8 +35,8 @@ def test_captions_are_dropped_at_their_rate_and_keep_their_text():
 
 def test_a_higher_drop_rate_drops_the_same_captions_and_more():
     def dropped(rate):
-        found = documents(Captions(drop=rate), 200)
-        return {i for i, d in enumerate(found) if d.segments[0].role == "dropped"}
+        actual = documents(Captions(drop=rate), 200)
+        return {i for i, d in enumerate(actual) if d.segments[0].role == "dropped"}
 
     assert dropped(0.1) < dropped(0.3)
 

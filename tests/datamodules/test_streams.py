@@ -139,13 +139,13 @@ def test_two_workers_deliver_what_their_slots_hold_in_turn(shard_pattern):
     source = Shards(shard_pattern)
     plan = replace(PLAN, num_workers=2)
     loader = module(source, num_workers=2).train_dataloader()
-    found = keys(loader)
-    assert len(found) == 6
-    assert found == keys(module(source, num_workers=2).train_dataloader())
+    actual = keys(loader)
+    assert len(actual) == 6
+    assert actual == keys(module(source, num_workers=2).train_dataloader())
     for slot in range(2):
         own = set(slot_shards(source.shards("train"), plan, 0, slot))
         numbers = {f"{int(shard[-9:-4]):02d}" for shard in own}
-        assert {key[:2] for batch in found[slot::2] for key in batch} <= numbers
+        assert {key[:2] for batch in actual[slot::2] for key in batch} <= numbers
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -196,9 +196,9 @@ def test_evaluation_sees_each_sample_once_in_order(shard_pattern, num_workers):
     datamodule = module(Shards(shard_pattern, val=shard_pattern), num_workers=num_workers)
     expected = [f"{shard:02d}_{number:03d}" for shard in range(6) for number in range(10)]
     for _ in range(2):
-        found = keys(datamodule.val_dataloader())
-        assert [key for batch in found for key in batch] == expected
-        assert [len(batch) for batch in found] == [4] * 15
+        actual = keys(datamodule.val_dataloader())
+        assert [key for batch in actual for key in batch] == expected
+        assert [len(batch) for batch in actual] == [4] * 15
 
 
 def test_number_of_validation_samples_is_limited(shard_pattern):

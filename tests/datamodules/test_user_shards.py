@@ -251,8 +251,8 @@ def test_corrupt_sample_in_evaluation_leaves_the_others(write_shard, encoded):
         members |= {f"k{i}.png": b"broken" if i == 2 else encoded(), f"k{i}.txt": b"t"}
     shard = write_shard("a.tar", members)
     datamodule = module(Shards(shard, test=shard))
-    found = [d.key for batch in datamodule.test_dataloader() for d in batch.documents]
-    assert found == ["k0", "k1", "k3", "k4"]
+    actual = [d.key for batch in datamodule.test_dataloader() for d in batch.documents]
+    assert actual == ["k0", "k1", "k3", "k4"]
     assert [sample.key for sample in datamodule.corrupt_samples] == ["k2"]
 
 

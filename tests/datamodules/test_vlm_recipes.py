@@ -29,10 +29,10 @@ def test_all_questions_are_asked_once_with_their_own_answers(recipe):
 def test_captions_are_targets_only_after_the_image():
     generator = torch.Generator().manual_seed(0)
     (described,) = Descriptions(1).documents(SAMPLE, generator)
-    (told,) = CaptionQuestions(1).documents(SAMPLE, generator)
+    (document,) = CaptionQuestions(1).documents(SAMPLE, generator)
     assert described.segments[:2] == (Image(), Text(content="a red circle", role="target"))
-    assert told.segments[0] == Text(content="a red circle")
-    assert (described.num_images, told.num_images) == (1, 0)
+    assert document.segments[0] == Text(content="a red circle")
+    assert (described.num_images, document.num_images) == (1, 0)
 
 
 def test_questions_are_drawn_from_the_generator():

@@ -230,11 +230,11 @@ def test_blocks_and_samplers_agree_on_a_gpu():
     x, context = normal(3, 6, 2).float(), normal(3, 4, 5, key="context").float()
     expected = stack(x, context)
     stack.cuda()
-    found = stack(x.cuda(), context.cuda())
-    torch.testing.assert_close(found.z.cpu(), expected.z, rtol=0, atol=1e-4)
+    actual = stack(x.cuda(), context.cuda())
+    torch.testing.assert_close(actual.z.cpu(), expected.z, rtol=0, atol=1e-4)
     for sampler in (Sequential(), Jacobi(tolerance=0.0), GaussSeidelJacobi(num_samples=2)):
         with torch.inference_mode():
             options = {"context": context.cuda(), "null_context": torch.zeros(3, 4, 5).cuda()}
-            back = invert_stack(stack, found.z.detach(), sampler, **options)
-            invert_stack(stack, found.z.detach(), sampler, guidance=GaussianMixing(2.0), **options)
+            back = invert_stack(stack, actual.z.detach(), sampler, **options)
+            invert_stack(stack, actual.z.detach(), sampler, guidance=GaussianMixing(2.0), **options)
         torch.testing.assert_close(back.x.cpu(), x, rtol=0, atol=1e-3)

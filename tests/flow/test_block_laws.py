@@ -43,8 +43,8 @@ def test_a_new_class_is_discovered():
 
 
 def test_abstract_and_foreign_classes_are_left_out():
-    found = concrete_classes(Transform, "pretzel")
+    actual = concrete_classes(Transform, "pretzel")
     foreign = type("Foreign", (Flip,), {"__module__": "elsewhere"})
     assert foreign not in concrete_classes(Permutation, "pretzel")
-    assert {part.__name__ for part in found} >= {"AffineExp", "AffineSoftplus"}
-    assert "AffineTransform" not in {part.__name__ for part in found}
+    assert {part.__name__ for part in actual} >= {"AffineExp", "AffineSoftplus"}
+    assert "AffineTransform" not in {part.__name__ for part in actual}

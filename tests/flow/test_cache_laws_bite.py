@@ -145,7 +145,7 @@ def test_a_refusal_must_name_what_it_refuses():
 
 
 def test_a_high_temperature_is_uniform_attention():
-    """What the black box's law concludes, with the logits in sight."""
+    """Test the law of the black box with the logits in view."""
     torch.manual_seed(0)
     network = CausalTransformer(1, width=8, head_dim=4, qk_norm=False).double()
     h = torch.randn(1, 4, 8, dtype=torch.float64)

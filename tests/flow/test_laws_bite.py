@@ -260,8 +260,8 @@ def outcome(factory, name, *, perturbed):
 
 @pytest.mark.parametrize(("factory", "law"), BROKEN)
 def test_the_right_law_catches(factory, law):
-    found = [outcome(factory, law, perturbed=perturbed) for perturbed in (False, True)]
-    failed = [o for o in found if not o.passed]
+    actual = [outcome(factory, law, perturbed=perturbed) for perturbed in (False, True)]
+    failed = [o for o in actual if not o.passed]
     assert failed
     # A law judges, unless the mistake itself is a crash
     crashes = isinstance(

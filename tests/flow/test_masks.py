@@ -49,8 +49,8 @@ def test_a_mask_by_blocks_says_the_same():
     by_blocks = create_block_mask(seen, 1, None, 10, 10, device="cpu")
     dense = document_mask(document)
     with torch.no_grad():
-        found, expected = attend(query, key, key, by_blocks), attend(query, key, key, dense)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        actual, expected = attend(query, key, key, by_blocks), attend(query, key, key, dense)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
 
 def test_behind_a_cache_the_mask_is_aligned_to_the_lower_right():
@@ -67,5 +67,5 @@ def test_packed_rows_on_a_gpu_are_masked_by_blocks():
     expected = network()(h, rotary(places, h.dtype), document_mask(document))
     with torch.no_grad():
         rotation = rotary.cuda()(places.cuda(), torch.float32)
-        found = network("cuda").float()(h.cuda().float(), rotation, mask)
-    torch.testing.assert_close(found.cpu().double(), expected, rtol=0, atol=1e-3)
+        actual = network("cuda").float()(h.cuda().float(), rotation, mask)
+    torch.testing.assert_close(actual.cpu().double(), expected, rtol=0, atol=1e-3)

@@ -32,18 +32,18 @@ def test_log_determinants_are_summed_in_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         flowed, expected = made(x), sum_of_bfloat16(made, x)
         stacked = FlowStack([made, Identity(3, (8, 8), 0, Flip())])(x)
-    for found in (flowed.logdet, stacked.logdet):
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    for actual in (flowed.logdet, stacked.logdet):
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 def test_log_determinants_are_summed_in_float32_with_bfloat16_weights():
     made, x = block().bfloat16(), normal(2, 64, 3).bfloat16()
     expected = sum_of_bfloat16(made, x)
-    for found in (made(x).logdet, FlowStack([made])(x).logdet):
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    for actual in (made(x).logdet, FlowStack([made])(x).logdet):
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5)
     assert FlowStack([])(x).logdet.dtype == torch.float32
 
 

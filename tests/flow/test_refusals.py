@@ -1,4 +1,4 @@
-"""What cannot be built or mapped is refused in one sentence that names argument and value."""
+"""Wrong arguments and inputs are refused in one sentence that names argument and value."""
 
 import math
 from functools import partial

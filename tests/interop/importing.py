@@ -82,10 +82,10 @@ def refused(capsys, family, path, *options):
     """Return the one sentence with which an import is refused; it leaves nothing."""
     out = path.parent / "made"
     assert main(["import", family, str(path), "--out", str(out), *options]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1, message
     assert not out.exists()
-    return said
+    return message
 
 
 def latents(case, key):
@@ -93,6 +93,6 @@ def latents(case, key):
     return patchify(case.tensors[key], case.arguments["patch_size"])
 
 
-def close(found, expected):
-    error = float((found.detach() - expected).abs().max())
+def close(actual, expected):
+    error = float((actual.detach() - expected).abs().max())
     assert error <= 1e-5 * float(expected.abs().max()), error

@@ -1,4 +1,4 @@
-"""What the published code gives, our blocks give with its weights.
+"""Our blocks with published weights reproduce the outputs of the published code.
 
 Every file of golden vectors in ``$PRETZEL_GOLDEN`` (``tests/golden``) is run, call by call, in
 float64 and float32. A file or a call that cannot be run is a failure.

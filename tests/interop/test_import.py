@@ -1,4 +1,4 @@
-"""What `pretzel import` writes is a run as any other, whole or not there."""
+"""`pretzel import` writes a run as any other, complete or not at all."""
 
 import pytest
 import torch
@@ -58,8 +58,8 @@ def test_data_and_latent_sections_keep_their_paths(tmp_path):
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": data}))
     options = [*SMALL, "--data", str(tmp_path / "data.yaml")]
     folder = imported(checkpoint(tmp_path, "T4"), "tarflow", *options)
-    found = written(folder)["data"]["init_args"]["source"]["init_args"]["train"]
-    assert found == str(tmp_path / "shards.tar")
+    actual = written(folder)["data"]["init_args"]["source"]["init_args"]["train"]
+    assert actual == str(tmp_path / "shards.tar")
 
 
 def test_the_weights_name_where_they_are_from(tmp_path):

@@ -25,14 +25,14 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 def test_the_report_lists_what_is_used_and_what_is_not(tmp_path, capsys):
     path = checkpoint(tmp_path, "S2")
     imported(path, "starflow", "--head_dim", "24", *four_channels(tmp_path))
-    said = capsys.readouterr().out
-    unused = {line.split()[1][:-1] for line in said.splitlines() if line.startswith("  unused")}
-    used = {line.split()[1] for line in said.splitlines() if line.startswith("  used")}
+    message = capsys.readouterr().out
+    unused = {line.split()[1][:-1] for line in message.splitlines() if line.startswith("  unused")}
+    used = {line.split()[1] for line in message.splitlines() if line.startswith("  used")}
     assert used | unused == set(tensors_of("S2"))
     with safe_open(golden("S2"), "pt") as file:
         buffers = json.loads(file.metadata()["golden"])["buffer_names"]
     assert unused == {*buffers, "feat_rope.freqs_sin"}
-    assert "  used    blocks.0.sos_embed -> blocks.0.start.token" in said
+    assert "  used    blocks.0.sos_embed -> blocks.0.start.token" in message
 
 
 KEY = "blocks.1.attn_blocks.0.mlp.main.0.weight"
@@ -57,8 +57,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_checkpoint_that_does_not_fit_is_refused_in_one_sentence(tmp_path, capsys, case):
     changes, words = REFUSED[case]
-    said = refused(capsys, "tarflow", checkpoint(tmp_path, "T4", **changes), *SMALL)
-    assert all(word in said for word in (*words, "T4.safetensors"))
+    message = refused(capsys, "tarflow", checkpoint(tmp_path, "T4", **changes), *SMALL)
+    assert all(word in message for word in (*words, "T4.safetensors"))
 
 
 def test_a_block_that_is_missing_is_missed():

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
     ],
 )
 def test_a_wrong_file_or_option_is_refused(tmp_path, capsys, family, name, options, words):
-    said = refused(capsys, family, checkpoint(tmp_path, name), *options)
-    assert all(word in said for word in words), said
+    message = refused(capsys, family, checkpoint(tmp_path, name), *options)
+    assert all(word in message for word in words), message
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def test_patches_of_starflow_come_in_our_order():
     stack = read_starflow(case.parameters(), options).stack()
     z, text = patchify(case.input("in.noise"), 2), case.input("in.y")
     x = invert_stack(stack, z, Sequential(), context=text).x
-    found = unpatchify(x, (4, 4), 2)
-    torch.testing.assert_close(found, case.tensors["out64.rev.x"], rtol=0, atol=1e-10)
+    actual = unpatchify(x, (4, 4), 2)
+    torch.testing.assert_close(actual, case.tensors["out64.rev.x"], rtol=0, atol=1e-10)
 
 
 def test_blocks_without_layers_are_left_out_and_the_scan_orders_stay(tmp_path):

@@ -101,9 +101,9 @@ def test_of_several_images_the_first_is_modelled():
     two = Document(key="two", segments=(*caption_document(NAMES[0]).segments, Image()))
     one = caption_document(NAMES[1])
     with torch.no_grad():
-        found = model.score([two, Document(key="", segments=()), one], x).log_prob
+        actual = model.score([two, Document(key="", segments=()), one], x).log_prob
         alone = model.score([caption_document(NAMES[0]), one], x[[0, 2]]).log_prob
-    assert torch.equal(found, alone)
+    assert torch.equal(actual, alone)
 
 
 @pytest.mark.parametrize("guidance", [NoGuidance(), GaussianMixing(2.0), LinearGuidance(1.0)])

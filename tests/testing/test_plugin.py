@@ -34,7 +34,7 @@ PERMUTATION, TRANSFORM = (2 * len(laws_of(part)) for part in (Flip(), AffineSoft
 
 @pytest.fixture(scope="module")
 def everything_is_imported():
-    """What a run inside this process imports first is forgotten after it, and torch minds."""
+    """Import modules first that a run inside this process would import and then forget."""
     run_laws(AffineSoftplus)
     run_laws(Flip)
 

@@ -75,15 +75,8 @@ def find_class(name: str) -> type:
             f"my_package.blocks.MyBlock{_by_last_name(name)}"
         )
     value: object = import_module(parts[0])
-    path = parts[0]
-    for part in parts[1:]:
-        if inspect.ismodule(value) and not isinstance(getattr(value, part, None), type):
-            value = _submodule(value, path, part)
-        elif hasattr(value, part):
-            value = getattr(value, part)
-        else:
-            raise UserError(f"'{path}' has no attribute '{part}'")
-        path = f"{path}.{part}"
+    for number, part in enumerate(parts[1:], start=1):
+        value = _attribute(value, ".".join(parts[:number]), part)
     if not isinstance(value, type):
         what = "a module" if inspect.ismodule(value) else f"a {type(value).__name__}"
         classes = list(_classes(value)) if inspect.ismodule(value) else []
@@ -95,20 +88,23 @@ def find_class(name: str) -> type:
     return value
 
 
-def _submodule(owner: object, path: str, name: str) -> object:
-    """Return a submodule of a package, or another attribute of a module."""
+def _attribute(owner: object, path: str, name: str) -> object:
+    """Return an attribute of a module or a class, or a submodule of a package."""
     from pretzel.testing.discovery import import_module
 
-    if hasattr(owner, "__path__"):
+    # A class goes before a submodule of the same name, a submodule before anything else.
+    is_class = isinstance(getattr(owner, name, None), type)
+    if hasattr(owner, "__path__") and not is_class:
         try:
             return import_module(f"{path}.{name}")
         except UserError as error:
             cause = error.__cause__
-            absent = isinstance(cause, ModuleNotFoundError) and cause.name == f"{path}.{name}"
-            if not absent:
+            if not isinstance(cause, ModuleNotFoundError) or cause.name != f"{path}.{name}":
                 raise
     if hasattr(owner, name):
         return getattr(owner, name)
+    if not inspect.ismodule(owner):
+        raise UserError(f"'{path}' has no attribute '{name}'")
     near = difflib.get_close_matches(name, sorted(_classes(owner)), n=1)
     meant = f"; did you mean '{path}.{near[0]}'?" if near else ""
     raise UserError(f"module '{path}' has no class '{name}'{meant}")
