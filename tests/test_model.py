@@ -18,7 +18,7 @@ from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing, Line
 from pretzel.sampling.samplers import Jacobi
 from pretzel.sequence.document import Document, DocumentBatch, Text
 from pretzel.testing import Case, tiny_pretzel
-from pretzel.testing.models import latents, run_streams
+from pretzel.testing.laws.models import latents, run_streams
 from pretzel.testing.tiny_model import batch, documents
 
 ALL = pytest.mark.parametrize("interleaving", [Stacked, TextPrefix, Unconditional])

@@ -26,7 +26,7 @@ from pretzel.sequence.document import (
     without_past,
 )
 from pretzel.testing import Case, tiny_pretzel
-from pretzel.testing.models import latents
+from pretzel.testing.laws.models import latents
 
 SHORT = (
     caption_document("a red circle"),

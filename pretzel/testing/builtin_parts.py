@@ -46,7 +46,7 @@ from pretzel.sampling.guidance import (
 )
 from pretzel.sampling.learned_denoiser import LearnedDenoiser
 from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, SelectiveJacobi, Sequential
-from pretzel.testing.denoisers import CHANNELS
+from pretzel.testing.laws.denoisers import CHANNELS
 from pretzel.testing.tiny_model import tiny_pretzel, transformer
 
 Factory = Callable[[], object]

@@ -20,8 +20,8 @@ from pretzel.interleave.base import Interleaving, InterleavingFactory
 from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler
-from pretzel.testing.denoisers import CHANNELS, POSITIONS
 from pretzel.testing.discovery import one_line, raised_at
+from pretzel.testing.laws.denoisers import CHANNELS, POSITIONS
 from pretzel.testing.tiny_model import tiny_pretzel
 
 _PLAIN = (int, float, str)

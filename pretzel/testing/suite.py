@@ -15,7 +15,10 @@ from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler
-from pretzel.testing import (
+from pretzel.testing.deviation import Deviation, LawBroken
+from pretzel.testing.discovery import raised_at
+from pretzel.testing.law_case import Case
+from pretzel.testing.laws import (
     autoregressive,
     blocks,
     conditioners,
@@ -28,9 +31,6 @@ from pretzel.testing import (
     temperatures,
     transforms,
 )
-from pretzel.testing.deviation import Deviation, LawBroken
-from pretzel.testing.discovery import raised_at
-from pretzel.testing.law_case import Case
 
 LawFunction = Callable[[Case[Any]], Deviation]
 

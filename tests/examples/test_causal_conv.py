@@ -30,7 +30,7 @@ def test_its_own_tests_pass(request):
 def test_its_grid_plans_and_its_arm_builds_and_trains():
     from pretzel.ablation.gridfile.reading import load
     from pretzel.ablation.planning.grid_to_plan import plan_grid
-    from pretzel.testing.models import latents
+    from pretzel.testing.laws.models import latents
     from pretzel.testing.tiny_model import documents
 
     plan = plan_grid(load(EXAMPLE / "convolution_or_attention.yaml"))

@@ -11,8 +11,9 @@ from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.tiled import Tiled
 from pretzel.latent import Pixels
 from pretzel.model import Pretzel
-from pretzel.testing import Case, generation
-from pretzel.testing.models import latents, means_see_only_the_past, skips_leave_zero
+from pretzel.testing import Case
+from pretzel.testing.laws import generation
+from pretzel.testing.laws.models import latents, means_see_only_the_past, skips_leave_zero
 from pretzel.testing.tiny_model import batch, transformer
 from pretzel.vlm.huggingface import HuggingFaceVLM
 

@@ -7,7 +7,7 @@ from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.sequence.document import Document, Image, Text, caption_document, question_document
 from pretzel.testing import Case, perturb, tiny_pretzel
 from pretzel.testing.gradients import jacobian
-from pretzel.testing.models import latents, parameters_of_u, run_streams
+from pretzel.testing.laws.models import latents, parameters_of_u, run_streams
 from pretzel.testing.tiny_model import PAIRS, PROMPTS
 
 

@@ -14,7 +14,7 @@ from pretzel.interleave.routed import Route, own_copy, routable, routed
 from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing
 from pretzel.sequence.document import Document, Image, Text
 from pretzel.testing import Case, perturb, tiny_pretzel
-from pretzel.testing.models import latents, run_streams
+from pretzel.testing.laws.models import latents, run_streams
 from pretzel.testing.tiny_model import batch
 from pretzel.vlm.tiny import TinyVLM
 

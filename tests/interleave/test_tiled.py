@@ -13,7 +13,7 @@ from pretzel.interleave.tiling import flow_layers_after
 from pretzel.model import stream_inputs
 from pretzel.sequence.document import Document, Image, Text, caption_document
 from pretzel.testing import Case, perturb, tiny_pretzel
-from pretzel.testing.models import latents, run_streams
+from pretzel.testing.laws.models import latents, run_streams
 from pretzel.vlm.tiny import TinyVLM
 
 DOCUMENT = Document(

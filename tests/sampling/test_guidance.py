@@ -18,8 +18,8 @@ from pretzel.sampling.guidance import (
 from pretzel.sampling.inversion import BlockInversion, check_guidance, check_guided
 from pretzel.sampling.samplers import Sequential
 from pretzel.testing import perturb, run_laws
-from pretzel.testing.guidance import sample
 from pretzel.testing.law_case import normal
+from pretzel.testing.laws.guidance import sample
 from pretzel.testing.tiny_model import transformer
 
 

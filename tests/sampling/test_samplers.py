@@ -19,7 +19,7 @@ from pretzel.sampling.samplers import (
 from pretzel.sampling.stack import invert_stack
 from pretzel.testing import perturb
 from pretzel.testing.law_case import normal
-from pretzel.testing.samplers import problem
+from pretzel.testing.laws.samplers import problem
 from pretzel.testing.tiny_model import transformer
 
 

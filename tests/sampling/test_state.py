@@ -23,9 +23,10 @@ from pretzel.sampling.guidance import (
     NoGuidance,
 )
 from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, SelectiveJacobi, Sequential
-from pretzel.testing import Case, LawBroken, generation, laws_of, tiny_pretzel
-from pretzel.testing.conversations import converse, recomputed
-from pretzel.testing.models import latents
+from pretzel.testing import Case, LawBroken, laws_of, tiny_pretzel
+from pretzel.testing.laws import generation
+from pretzel.testing.laws.conversations import converse, recomputed
+from pretzel.testing.laws.models import latents
 from pretzel.testing.suite import try_law
 
 UNSEEN = partial(Stacked, vision_input=LatentInput())

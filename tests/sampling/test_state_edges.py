@@ -25,7 +25,7 @@ from pretzel.sampling.guidance import (
 )
 from pretzel.sequence.document import Document
 from pretzel.testing import Case, tiny_pretzel
-from pretzel.testing.models import latents
+from pretzel.testing.laws.models import latents
 
 RED = "a red circle"
 RANDOM = Writing(temperature=2.0)

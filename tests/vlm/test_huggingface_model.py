@@ -31,9 +31,10 @@ from pretzel.latent import Pixels
 from pretzel.model import Pretzel
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
 from pretzel.sampling.samplers import Jacobi
-from pretzel.testing import generation, models, run_laws
+from pretzel.testing import run_laws
 from pretzel.testing.law_case import Case
-from pretzel.testing.models import latents
+from pretzel.testing.laws import generation, models
+from pretzel.testing.laws.models import latents
 from pretzel.testing.tiny_model import transformer
 from pretzel.vlm.huggingface import HuggingFaceVLM
 

@@ -15,7 +15,9 @@ from pretzel.model import Pretzel, stream_inputs
 from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.samplers import Jacobi, Sequential
 from pretzel.sequence.document import Document, Image, Text, caption_document
-from pretzel.testing.conversations import (
+from pretzel.testing.deviation import Deviation, require, within, worst_of
+from pretzel.testing.law_case import FP64, Case
+from pretzel.testing.laws.conversations import (
     Counts,
     begins_of_image,
     converse,
@@ -23,9 +25,7 @@ from pretzel.testing.conversations import (
     guidance_for,
     recomputed,
 )
-from pretzel.testing.deviation import Deviation, require, within, worst_of
-from pretzel.testing.law_case import FP64, Case
-from pretzel.testing.models import latents, parameters_of_u
+from pretzel.testing.laws.models import latents, parameters_of_u
 from pretzel.testing.tiny_model import PROMPTS
 from pretzel.typing import Float, Tensor
 

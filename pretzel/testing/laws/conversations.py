@@ -19,7 +19,7 @@ from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
 from pretzel.sequence.document import Document, Image, Segment, Text
 from pretzel.sequence.packed_batch import PackedBatch
 from pretzel.sequence.packer import Packer
-from pretzel.testing.models import latents
+from pretzel.testing.laws.models import latents
 from pretzel.typing import Float, Int, Tensor
 
 FIRST = ("a red circle", "a very small blue triangle, perhaps", "")

@@ -4,10 +4,10 @@ import inspect
 
 import torch
 
-from pretzel.testing.autoregressive import AnyBlock
-from pretzel.testing.blocks import Bound, sample
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within
 from pretzel.testing.law_case import FP64, Case
+from pretzel.testing.laws.autoregressive import AnyBlock
+from pretzel.testing.laws.blocks import Bound, sample
 from pretzel.typing import Float, Tensor
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from pretzel.flow.block import AutoregressiveBlock
-from pretzel.testing.blocks import Bound, sample
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within, worst, worst_of
 from pretzel.testing.gradients import jacobian
 from pretzel.testing.law_case import FP64, Case
+from pretzel.testing.laws.blocks import Bound, sample
 from pretzel.typing import Tensor
 
 AnyBlock = AutoregressiveBlock[Any]
