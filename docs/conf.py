@@ -33,6 +33,7 @@ nb_execution_mode = "force"  # the code may have changed where the notebook has 
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_output_stderr = "remove"  # chatter of Lightning; an error fails the build
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
