@@ -1,10 +1,15 @@
 """Configuration of the documentation; `make docs` builds it offline, warnings as errors."""
 
+import os
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_extensions"), str(HERE.parent)]
+# The notebooks' processes import what lies here, and on shared cores more threads are slower.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from importlib.metadata import version as _version  # noqa: E402
 
@@ -31,7 +36,7 @@ myst_enable_extensions = ["dollarmath", "deflist", "fieldlist", "colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"  # the code may have changed where the notebook has not
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600  # of one cell; seconds on a quiet machine
 nb_merge_streams = True
 nb_output_stderr = "remove"  # chatter of Lightning; an error fails the build
 
