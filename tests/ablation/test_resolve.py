@@ -43,7 +43,7 @@ def test_the_cells_of_real_grids(cli, name):
     grid = load(ABLATIONS / f"{name}.yaml")
     configs = [
         seeded(with_arms(fold([read(f) for f in (*grid.base, *files)]), combination, link), 1)
-        for link, files in [(link.name, link.configs) for link in grid.chain] or [("", ())]
+        for link, files in (grid.chain or {"": ()}).items()
         for combination in grid.combinations
     ]
     written = copy.deepcopy([config.values for config in configs])

@@ -1,23 +1,24 @@
 """Combinations of arms: product, zip or one at a time, less excluded ones, with included ones."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pretzel.ablation.gridfile.grid import Arm, Axis, Combination
+from pretzel.ablation.gridfile.grid import Axis, Combination
 from pretzel.ablation.gridfile.schema import Combine
 from pretzel.errors import did_you_mean
 from pretzel.runs.config.yaml_lines import Key
 
 Wrong = Callable[[Key, str], None]
-Choice = Mapping[str, str | list[str]]
+ArmChoice = Mapping[str, str | list[str]]
+Names = tuple[str, ...]
 
 
 def combinations(
     axes: Sequence[Axis],
     baseline: Mapping[str, str],
     combine: Combine,
-    exclude: Sequence[Choice],
-    include: Sequence[Choice],
+    exclude: Sequence[ArmChoice],
+    include: Sequence[ArmChoice],
     wrong: Wrong,
 ) -> tuple[Combination, ...]:
     """Return the combinations of a grid, the baseline first.
@@ -25,90 +26,73 @@ def combinations(
     Args:
         axes: All of them.
         baseline: The arm of each axis.
-        combine: What the axes give by themselves.
-        exclude: What is taken out of that, by arms of some axes.
-        include: What is added to that, the baseline's arms where an axis is not named.
+        combine: The way in which the axes are combined.
+        exclude: Combinations to take out, by arms of some axes.
+        include: Combinations to add, the baseline's arms where an axis is not named.
         wrong: Called with the key and the text of each mistake.
     """
-    by_name = {c.name: c for c in _combined(axes, baseline, combine, wrong)}
-    base = Combination(arms=tuple((axis.name, _arm(axis, baseline[axis.name])) for axis in axes))
+    arms = {axis.name: {arm.name: arm for arm in axis.arms} for axis in axes}
+    base = tuple(baseline[axis] for axis in arms)
+
+    def completed(choice: ArmChoice) -> Iterable[Names]:
+        return itertools.product(*(_listed(choice.get(a, baseline[a])) for a in arms))
+
+    def matches(names: Names, choice: ArmChoice) -> bool:
+        pairs = zip(arms, names, strict=True)
+        return all(name in _listed(choice.get(axis, name)) for axis, name in pairs)
+
+    rows: dict[Names, None] = {}
+    if combine == "one_at_a_time":
+        for axis, own in arms.items():
+            rows |= dict.fromkeys(n for name in own for n in completed({axis: name}))
+    elif combine == "zip":
+        rows = dict.fromkeys(zip(*arms.values()))  # noqa: B905  # told as a mistake below
+        if len({len(own) for own in arms.values()}) > 1:
+            sizes = ", ".join(f"{axis} has {len(own)}" for axis, own in arms.items())
+            message = "zip pairs the arms in order and needs as many on every axis"
+            wrong(("combine",), f"{message}: {sizes}")
+    else:
+        rows = dict.fromkeys(itertools.product(*arms.values()))
     for number, choice in enumerate(exclude):
         at = ("exclude", str(number))
-        if not _exist(choice, axes, at, wrong):
+        if not _exist(choice, arms, at, wrong):
             continue
-        removed = [c for c in by_name.values() if _matches(c, choice)]
+        removed = {names for names in rows if matches(names, choice)}
         if not removed:
             wrong(at, "removes nothing: no combination has these arms, or an earlier one did")
-        if any(c.name == base.name for c in removed):
-            wrong(at, f"would remove the baseline {base.name}")
-        for combination in removed:
-            del by_name[combination.name]
+        if base in removed:
+            wrong(at, f"would remove the baseline {'+'.join(base)}")
+        rows = {names: None for names in rows if names not in removed}
     for number, choice in enumerate(include):
         at = ("include", str(number))
-        if not _exist(choice, axes, at, wrong):
-            continue
-        for combination in _completed(choice, axes, baseline):
-            if combination.name in by_name:
-                wrong(at, f"{combination.name} is there already")
-            by_name[combination.name] = combination
-    if base.name not in by_name and not any(_matches(base, choice) for choice in exclude):
-        names = ", ".join(itertools.islice(by_name, 6))
-        wrong(("baseline",), f"{combine} gives no {base.name}, only {names}; include it")
-    return tuple(sorted(by_name.values(), key=lambda c: c.name != base.name))
-
-
-def _combined(
-    axes: Sequence[Axis], baseline: Mapping[str, str], combine: Combine, wrong: Wrong
-) -> Iterator[Combination]:
-    if combine == "one_at_a_time":
-        for axis in axes:
-            for arm in axis.arms:
-                yield from _completed({axis.name: arm.name}, axes, baseline)
-        return
-    if combine == "zip" and len({len(axis.arms) for axis in axes}) > 1:
-        sizes = ", ".join(f"{axis.name} has {len(axis.arms)}" for axis in axes)
-        wrong(("combine",), f"zip pairs the arms in order and needs as many on every axis: {sizes}")
-    paired = zip if combine == "zip" else itertools.product
-    for arms in paired(*(axis.arms for axis in axes)):
-        yield _of(axes, arms)
-
-
-def _completed(
-    choice: Choice, axes: Sequence[Axis], baseline: Mapping[str, str]
-) -> Iterator[Combination]:
-    """Yield the combinations of a choice, the baseline's arms where it names no axis."""
-    names = [_listed(choice.get(axis.name, baseline[axis.name])) for axis in axes]
-    for picked in itertools.product(*names):
-        yield _of(axes, [_arm(axis, name) for axis, name in zip(axes, picked, strict=True)])
-
-
-def _of(axes: Sequence[Axis], arms: Iterable[Arm]) -> Combination:
-    return Combination(arms=tuple(zip((axis.name for axis in axes), arms, strict=True)))
-
-
-def _arm(axis: Axis, name: str) -> Arm:
-    return next(arm for arm in axis.arms if arm.name == name)
+        for names in completed(choice) if _exist(choice, arms, at, wrong) else ():
+            if names in rows:
+                wrong(at, f"{'+'.join(names)} is there already")
+            rows[names] = None
+    if base not in rows and not any(matches(base, choice) for choice in exclude):
+        some = ", ".join("+".join(names) for names in itertools.islice(rows, 6))
+        wrong(("baseline",), f"{combine} gives no {'+'.join(base)}, only {some}; include it")
+    return tuple(
+        Combination(arms=tuple((a, arms[a][n]) for a, n in zip(arms, names, strict=True)))
+        for names in sorted(rows, key=lambda names: names != base)
+    )
 
 
 def _listed(names: str | list[str]) -> list[str]:
     return [names] if isinstance(names, str) else names
 
 
-def _matches(combination: Combination, choice: Choice) -> bool:
-    return all(combination.choices[axis] in _listed(names) for axis, names in choice.items())
-
-
-def _exist(choice: Choice, axes: Sequence[Axis], at: Key, wrong: Wrong) -> bool:
-    """Tell whether a choice names axes and arms that there are."""
-    arms = {axis.name: [arm.name for arm in axis.arms] for axis in axes}
-    good = True
+def _exist(choice: ArmChoice, arms: Mapping[str, Iterable[str]], at: Key, wrong: Wrong) -> bool:
+    """Tell whether a choice names axes and arms that exist."""
+    messages = []
     for axis, names in choice.items():
         if axis not in arms:
-            wrong((*at, axis), f"no such axis{did_you_mean(axis, arms)}")
-            good = False
+            messages.append((axis, f"no such axis{did_you_mean(axis, arms)}"))
             continue
         for name in _listed(names):
             if name not in arms[axis]:
-                wrong((*at, axis), f"no such arm '{name}'{did_you_mean(name, arms[axis])}")
-                good = False
-    return good
+                near = did_you_mean(name, arms[axis])
+                messages.append((axis, f"no such arm '{name}'{near}"))
+    for axis, message in messages:
+        wrong((*at, axis), message)
+    return not messages

@@ -64,18 +64,6 @@ class Metric:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageSpec:
-    """A shared upstream run, or one of the runs of every cell's chain.
-
-    Cells may name the exported weights of an upstream run; the runs of a chain start from the
-    weights of the one before.
-    """
-
-    name: str
-    configs: tuple[Path, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Combination:
     """One arm of every axis: a row of the table."""
 
@@ -106,18 +94,19 @@ class Grid:
         file: The file, as the user named it.
         base: Configurations under every cell, the last one on top.
         axes: The axes that are varied.
-        combinations: Which arms go together, the baseline first.
+        combinations: Combinations of arms, the baseline first.
         seeds: One cell for each combination and seed.
-        baseline: The arm of each axis that differences are taken to.
         metrics: Columns of the table, in order.
-        stages: Upstream runs, in order.
-        chain: The runs of a cell, one after the other; without any, the base is the only one.
+        stages: Configurations of upstream runs by name, in order; all cells share them, and may
+            name their exported weights.
+        chain: Configurations of the runs of a cell by name, each of which starts from the weights
+            of the one before; without any, the base is the only one.
         match: The rule that makes the arms equal in size; None for none.
-        tuning: How arms with ``tune`` choose; None where none has.
+        tuning: The rule by which arms with ``tune`` choose; None where none has.
         output: The folder of all runs.
         checkpoint_seconds: Time between the checkpoints from which a killed cell continues.
         hang_seconds: Time without progress after which a cell has failed; None for no limit.
-        order: Which cells start first, seed by seed or arm by arm.
+        order: The order in which cells start, seed by seed or arm by arm.
     """
 
     file: Path
@@ -125,10 +114,9 @@ class Grid:
     axes: tuple[Axis, ...]
     combinations: tuple[Combination, ...]
     seeds: tuple[int, ...]
-    baseline: dict[str, str]
     metrics: tuple[Metric, ...]
-    stages: tuple[StageSpec, ...]
-    chain: tuple[StageSpec, ...]
+    stages: dict[str, tuple[Path, ...]]
+    chain: dict[str, tuple[Path, ...]]
     match: Match | None
     tuning: Tuning | None
     output: Path

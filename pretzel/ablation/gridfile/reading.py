@@ -7,15 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pretzel.ablation.gridfile.combine import combinations
-from pretzel.ablation.gridfile.grid import (
-    Arm,
-    Axis,
-    Combination,
-    Grid,
-    Metric,
-    Override,
-    StageSpec,
-)
+from pretzel.ablation.gridfile.grid import Arm, Axis, Combination, Grid, Metric, Override
 from pretzel.ablation.gridfile.mistakes import mistakes
 from pretzel.ablation.gridfile.schema import DOTTED_KEY, ArmEntry, GridFile, Tuning
 from pretzel.errors import UserError, did_you_mean
@@ -110,7 +102,6 @@ class _Reader:
             axes=axes,
             combinations=self.combinations(axes, content),
             seeds=tuple(content.seeds),
-            baseline=content.baseline,
             metrics=tuple(Metric(name=n, direction=d) for n, d in content.metrics.items()),
             stages=self.stages("stages", content.stages),
             chain=self.stages("chain", content.chain),
@@ -129,11 +120,8 @@ class _Reader:
                 self.wrong(key, f"{path}: no such file")
         return tuple(paths)
 
-    def stages(self, key: str, named: dict[str, str | list[str]]) -> tuple[StageSpec, ...]:
-        return tuple(
-            StageSpec(name=name, configs=self.files((key, name), files))
-            for name, files in named.items()
-        )
+    def stages(self, key: str, named: dict[str, str | list[str]]) -> dict[str, tuple[Path, ...]]:
+        return {name: self.files((key, name), files) for name, files in named.items()}
 
     def axes(self, content: GridFile) -> tuple[Axis, ...]:
         axes = tuple(

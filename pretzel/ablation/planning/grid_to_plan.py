@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from pretzel.ablation.gridfile.grid import Grid, StageSpec
+from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.gridfile.reading import report
 from pretzel.ablation.gridfile.run_config import paths_in, placed, substitute, without
 from pretzel.ablation.identity.fingerprint import fingerprint_of
@@ -139,32 +139,32 @@ class Planner:
 
     def bases(self) -> dict[str, Config]:
         """Return the configuration under all arms, by link of the chain."""
-        links = self.grid.chain or (StageSpec(name="", configs=()),)
+        links = self.grid.chain or {"": ()}
         try:
             return {
-                link.name: fold([read(file) for file in (*self.grid.base, *link.configs)])
-                for link in links
+                name: fold([read(file) for file in (*self.grid.base, *configs)])
+                for name, configs in links.items()
             }
         except UserError as error:
             raise report([*self.mistakes, str(error)], self.grid.file) from error
 
     def parse_stages(self) -> None:
         """Parse the upstream runs that all cells share."""
-        for stage in self.grid.stages:
-            name = f"stages/{stage.name}"
+        for stage, configs in self.grid.stages.items():
+            name = f"stages/{stage}"
             path = self.grid.output / name
             identity = "unknown"
             try:
-                config = fold([read(file) for file in stage.configs])
+                config = fold([read(file) for file in configs])
                 parsed = self.parse(config, count=False)
                 must_export(parsed.resolved, config)
             except UserError as error:
-                self.mistakes.append(f"{error} (stage {stage.name})")
+                self.mistakes.append(f"{error} (stage {stage})")
             else:
                 identity = parsed.fingerprint.training
                 self.stages[name] = PlannedRun(
                     name=name,
-                    arm=stage.name,
+                    arm=stage,
                     seed=None,
                     identity=identity,
                     record=parsed.fingerprint.record(),
@@ -175,8 +175,8 @@ class Planner:
                     family=identity,
                 )
             # only now: a stage may name earlier stages, not itself
-            weights = self.weights[stage.name] = str(path / "weights.safetensors")
-            self.weights_origins[weights] = f"stage {stage.name} {identity}"
+            weights = self.weights[stage] = str(path / "weights.safetensors")
+            self.weights_origins[weights] = f"stage {stage} {identity}"
 
     def named_stages(self, resolved: dict[str, Any]) -> tuple[str, ...]:
         """Return the stages whose weights a configuration names."""
