@@ -26,6 +26,8 @@ def weights_of(path: Path) -> tuple[Path, Path | None]:
         return path, _config(path.parent)
     if not path.is_dir():
         raise UserError(f"{path}: no such run, export or checkpoint")
+    if (path / ".metadata").exists():
+        return path, None  # a sharded checkpoint
     for name in _IN_ORDER:
         if (path / name).exists():
             return path / name, _config(path)

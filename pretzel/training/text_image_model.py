@@ -265,6 +265,7 @@ class TextImageModel:
 
             conversation = model.conversation(seed=0)
             conversation.say("a red circle")
+            conversation.generate().save("circle.png")
 
         Args:
             seed: Seed of noise and text; None for that of the configuration.

@@ -128,12 +128,15 @@ def test_a_built_model_begins_as_fit_does(config):
         ("text.ckpt", r"text\.ckpt: not a weights-only checkpoint"),
         ("state.ckpt", r"state\.ckpt: a checkpoint must hold a state_dict"),
         ("text.safetensors", r"text\.safetensors: "),
+        ("sharded", r"sharded is a sharded checkpoint; make it one file by python -m lightning"),
         ("foreign.ckpt", r"foreign\.ckpt holds no configuration of a PretzelModule"),
     ],
 )
 def test_what_is_no_run_is_refused(project, config, path, expected, monkeypatch):
     monkeypatch.chdir(project)
     (project / "empty").mkdir(exist_ok=True)
+    (project / "sharded").mkdir(exist_ok=True)
+    (project / "sharded" / ".metadata").write_text("")
     (project / "text.ckpt").write_text("hello")
     (project / "text.safetensors").write_text("hello")
     torch.save({"weights": 1}, "state.ckpt")
