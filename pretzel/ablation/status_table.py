@@ -199,6 +199,7 @@ class StateTable:
 
 
 def _printable(text: str) -> str:
+    # errors come from anywhere: nothing in them may move the cursor of a terminal
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 

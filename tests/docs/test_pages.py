@@ -36,7 +36,7 @@ ELSEWHERE = {  # run in the tests of what they belong to
     ("pretzel", "export"): "tests/test_exported_weights.py",
     ("pretzel", "reproduce"): "tests/ablation/test_run.py",
     ("pretzel", "compare"): "tests/ablation/report/test_compare.py",
-    ("pretzel", "grid", "status"): "tests/ablation/test_view.py",
+    ("pretzel", "grid", "status"): "tests/ablation/test_status_table.py",
     ("pretzel", "grid", "board"): "tests/ablation/report/test_tensorboard.py",
     ("pretzel", "grid", "why"): "tests/ablation/test_identity.py",
     ("pretzel", "grid", "adopt"): "tests/ablation/test_adopt.py",

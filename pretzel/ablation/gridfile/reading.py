@@ -114,6 +114,7 @@ class _Reader:
         )
 
     def files(self, key: Key, names: str | list[str]) -> tuple[Path, ...]:
+        # relative to the grid file, so that a grid may be run from any folder
         paths = [self.file.parent / n for n in ([names] if isinstance(names, str) else names)]
         for path in paths:
             if not path.is_file():
@@ -183,6 +184,7 @@ class _Reader:
             self.wrong(
                 ("tuning", "seed"), f"must be none of the compared, {seeds}, which it favours"
             )
+        # none of the compared seeds: values chosen on a seed look better on it
         seed = max(seeds) + 1 if tuning.seed is None else tuning.seed
         return tuning.model_copy(update={"seed": seed})
 

@@ -102,6 +102,7 @@ def substitute(config: Config, weights: dict[str, str]) -> Config:
 
 def placed(resolved: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the configuration with its outputs in the run's folder."""
+    # a run has one process and one log: bars and summaries of many runs would mix
     trainer = {
         **resolved["trainer"],
         "default_root_dir": str(folder),
@@ -114,7 +115,7 @@ def placed(resolved: dict[str, Any], folder: Path) -> dict[str, Any]:
                 "save_dir": str(folder),
                 "name": "",
                 "version": "",
-                "default_hp_metric": False,
+                "default_hp_metric": False,  # the grid writes hparams for all its runs
             },
         },
     }

@@ -66,6 +66,7 @@ class Fingerprint:
         """Hash of everything that can change the weights."""
         trains, _ = _split(self.config)
         data = {name: file for name, file in self.data.items() if not name.startswith(TEST_DATA)}
+        # results may differ between minor versions of Python, not between patches
         python = ".".join(platform.python_version_tuple()[:2])
         return hashed([trains, self.code.modules, self.code.versions, data, python])
 
@@ -147,6 +148,7 @@ def _clean(node: Any, named: Mapping[str, str]) -> Any:  # noqa: ANN401
 
 def _is_content(text: str) -> bool:
     """Tell whether text names a file, or the folder of a model (which holds a config.json)."""
+    # most texts are no paths (prompts, names of classes): the disk is not asked for each
     if not text or len(text) > 1000 or "\n" in text or not ("/" in text or Path(text).suffix):
         return False
     path = Path(text)

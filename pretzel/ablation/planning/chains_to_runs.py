@@ -55,6 +55,7 @@ class RunMaker:
             rule = [tuning.metric, tuning.direction]
             identity = hashed({"chosen by": rule, "candidates": pairs})
         name = f"{arm}/seed{seed}" if is_last else f"stages/{link.name}-seed{seed}-{identity[:8]}"
+        # arms share the beginnings of their chains: the same identity is the same run
         if name in self.upstream:
             return self.upstream[name]
         configs = [placed(resolved, self.grid.output / name) for resolved, _ in started]
@@ -86,6 +87,7 @@ class RunMaker:
             return self._candidate_runs[arm, index]
         assert self.grid.tuning is not None, "the grid file says how arms are tuned"
         assert self.grid.tuning.seed is not None, "and where it does not say the seed, its reader"
+        # one seed for all: the candidates are tried once, and every cell chooses among them
         seed, link = self.grid.tuning.seed, chain.links[index]
         before = self._run(arm, chain, index - 1, seed) if index else None
         runs = []

@@ -87,8 +87,9 @@ class Resolver:
 
     def _parse_whole(self, config: Config) -> Resolved:
         self.wholes += 1
+        # the parser modifies what is in lists
         copied = Config(values=deepcopy(config.values), sources=config.sources)
-        namespace = self.cli.parse("fit", copied)  # which modifies what is in lists
+        namespace = self.cli.parse("fit", copied)
         resolved = Resolved(values=self.cli.resolved("fit", namespace), namespace=namespace)
         self._parsed_whole.append((config.values, resolved))
         return resolved

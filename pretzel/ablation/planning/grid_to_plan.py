@@ -133,6 +133,7 @@ class Planner:
 
     def order(self, arms: Iterable[str]) -> list[tuple[str, int]]:
         """Return arms and seeds in the order in which their cells start."""
+        # seed by seed by default: a grid that is stopped has whole rows
         if self.grid.order == "arms":
             return list(itertools.product(arms, self.grid.seeds))
         return [(arm, seed) for seed, arm in itertools.product(self.grid.seeds, list(arms))]
@@ -196,6 +197,7 @@ class Planner:
         config = substitute(config, self.weights)
         self.used |= paths_in(config.values, set(self.weights.values()))
         resolved = self.resolve(config)
+        # a stage's weights are written later: the model is built and counted without them
         bare = self.without_stages(config)
         sizes = None if bare is None else self.build(bare, self.resolve(bare), count=count)
         data = self.cli.manifest(config, resolved)

@@ -198,6 +198,7 @@ class ChainParser:
 
     def _without_start(self, config: Config) -> Config:
         """Take out where a later link starts: the chain says so."""
+        # weights that the base names would be those of another run, in silence
         name = at(config.values, ("model", "class_path"))
         if isinstance(name, str) and WEIGHTS[-1] not in parameters(name):
             raise UserError(

@@ -145,6 +145,7 @@ class Plan:
                 add(by_name[name])
             ordered.setdefault(run.name, run)
 
+        # in the order of the cells, so that the first cells do not wait for stages of the last
         for cell in self.cells:
             add(cell)
         return tuple(ordered.values())

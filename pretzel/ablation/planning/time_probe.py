@@ -100,6 +100,7 @@ def measure_pace(config: dict[str, Any], started: float) -> dict[str, float]:
         def _run_subcommand(self, subcommand: str) -> None:
             """Run nothing: the probe fits with a clock."""
 
+    # validation and checkpoints are left out: the estimate says that it is of training alone
     with tempfile.TemporaryDirectory() as folder:
         config = placed(config, Path(folder))
         limits = {"max_steps": _STEPS, "limit_val_batches": 0, "num_sanity_val_steps": 0}

@@ -51,6 +51,7 @@ def run_name(arm: str, overrides: tuple[Override, ...], identity: str) -> str:
     """Return the name, which is a folder, of the run that tries a candidate."""
     values = ",".join(f"{o.key.rpartition('.')[2]}={_value_text(o.value)}" for o in overrides)
     readable = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", values)[:_MAX_NAME_LENGTH]
+    # values may be cut or equal in their readable part: the identity tells the runs apart
     return f"tuning/{arm}-{readable}-{identity[:8]}"
 
 
