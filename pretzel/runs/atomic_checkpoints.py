@@ -30,10 +30,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.partial")
-        written = io.BytesIO()  # as Lightning does; and torch's own writer has no OSError
-        torch.save(checkpoint, written)
+        content = io.BytesIO()  # as Lightning does; and torch's own writer raises no OSError
+        torch.save(checkpoint, content)
         try:
-            partial.write_bytes(written.getbuffer())
+            partial.write_bytes(content.getbuffer())
             with partial.open("rb") as file:
                 os.fsync(file.fileno())  # else a power cut may leave the name without the content
             partial.replace(target)

@@ -6,12 +6,12 @@ command line come last.
 """
 
 import argparse
-import contextlib
 import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -20,15 +20,14 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
 from pretzel.errors import UserError
 from pretzel.runs.atomic_checkpoints import AtomicCheckpointIO
+from pretzel.runs.config import explain
 from pretzel.runs.config.class_paths import same_class
-from pretzel.runs.config.explain import explain, explain_constructor
 from pretzel.runs.config.overlay import Config, at, fold, locate, read
 from pretzel.runs.config.overlay import override as lay_over
 from pretzel.runs.config.yaml_lines import Source
@@ -107,7 +106,7 @@ class RunCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         import_parts()
-        self.given = Config(values={})
+        self.user_config = Config(values={})
         parser_kwargs = {"exit_on_error": False}
         super().__init__(
             LightningModule,
@@ -138,9 +137,9 @@ class RunCLI(LightningCLI):
         name, *rest = sys.argv[1:] if args is None else args
         files, rest = _split_config_files(rest)
         folded = fold([read(file) for file in files])
-        self.given = _over(folded, rest)
+        self.user_config = _over(folded, rest)
         text = ["--config", yaml.safe_dump(folded.values, sort_keys=False)] if files else []
-        with self._explained(name, self.given):
+        with self._explained(name, self.user_config):
             self.config = parser.parse_args([name, *text, *rest])
 
     def parse(self, subcommand: str, config: Config) -> Namespace:
@@ -156,12 +155,11 @@ class RunCLI(LightningCLI):
         Raises:
             UserError: If the configuration is wrong.
         """
-        self.given = config
+        self.user_config = config
         with self._explained(subcommand, config):
-            found: Namespace = self.parser.parse_object(
-                {"subcommand": subcommand, subcommand: config.values}
-            )
-            return found
+            values = {"subcommand": subcommand, subcommand: config.values}
+            namespace: Namespace = self.parser.parse_object(values)
+            return namespace
 
     def build_model(self, subcommand: str, namespace: Namespace) -> LightningModule:
         """Build the model of a parsed configuration, and nothing else.
@@ -181,28 +179,19 @@ class RunCLI(LightningCLI):
         self.config, self.subcommand = namespace, subcommand  # where hyperparameters are looked up
         chosen = Namespace({group: namespace[subcommand][group]})  # type: ignore[no-untyped-call]
         parser = self._parser(subcommand)
-        try:
+        with explain.construction(self.user_config):
             return parser.instantiate(chosen, instantiators=self.instantiators)[group]
-        except (ValueError, OSError, MisconfigurationException) as error:
-            raise explain_constructor(error, self.given) from error
 
     def resolved(self, subcommand: str, namespace: Namespace) -> dict[str, Any]:
         """Return a parsed configuration as plain values, defaults included."""
         text = self._parser(subcommand).dump(namespace[subcommand], skip_unset=False)
         values: dict[str, Any] = yaml.safe_load(text)
-        _keep_whole_numbers(values["trainer"], self.given)
+        _keep_whole_numbers(values["trainer"], self.user_config)
         return values
 
-    @contextlib.contextmanager
-    def _explained(self, subcommand: str, config: Config) -> Iterator[None]:
-        try:
-            yield
-        except (argparse.ArgumentError, TypeError, KeyError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            parser = self._subcommand_parsers.get(subcommand)
-            options = parser.get_defaults().keys() if parser else ()
-            raise explain(_message(error), config, options) from error
+    def _explained(self, subcommand: str, config: Config) -> AbstractContextManager[None]:
+        parser = self._subcommand_parsers.get(subcommand)
+        return explain.parsing(config, lambda: parser.get_defaults().keys() if parser else ())
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -219,13 +208,11 @@ class RunCLI(LightningCLI):
         chosen = self._get(self.config, "model").get("init_args") or {}
         if self._get(self.config, "ckpt_path") is not None and chosen.get("weights"):
             chosen["weights"] = None  # the checkpoint replaces them: they need not be there
-        try:
+        with explain.construction(self.user_config):
             if self.seed is None:
                 self._instantiated()
             else:
                 built_by_name(self._instantiated, self.seed)
-        except (ValueError, OSError, MisconfigurationException) as error:
-            raise explain_constructor(error, self.given) from error
 
     @property
     def seed(self) -> int | None:
@@ -242,7 +229,7 @@ class RunCLI(LightningCLI):
 
     @override
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        _keep_whole_numbers(config, self.given)
+        _keep_whole_numbers(config, self.user_config)
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -282,21 +269,13 @@ class ParseOnlyCLI(RunCLI):
 
 
 def _split_config_files(args: list[str]) -> tuple[list[str], list[str]]:
-    files: list[str] = []
-    rest: list[str] = []
-    tokens = iter(args)
-    for token in tokens:
-        name, equals, value = token.partition("=")
-        if name not in ("-c", "--config"):
-            rest.append(token)
-        elif equals:
-            files.append(value)
-        else:
-            file = next(tokens, None)
-            if file is None:
-                raise UserError(f"command line: {token} needs a file")
-            files.append(file)
-    return files, rest
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    try:
+        known, rest = parser.parse_known_args(args)
+    except argparse.ArgumentError:
+        raise UserError("command line: -c needs a file") from None
+    return known.config, rest
 
 
 def _over(config: Config, args: list[str]) -> Config:
@@ -335,20 +314,16 @@ def _refuse_swap(config: Config, key: str, value: object) -> None:
         )
 
 
-def _keep_whole_numbers(trainer: dict[str, Any], given: Config) -> None:
+def _keep_whole_numbers(trainer: dict[str, Any], user_config: Config) -> None:
     """Leave ``trainer.limit_val_batches: 1`` one batch: to the Trainer, 1.0 means all of them.
 
     Its parameters are ``int | float | None``, but ``typing`` caches unions by a hash that forgets
     the order, so that after other imports the parser may see ``float | int | None``, and it takes
     the first member that fits.
     """
-    written = given.values.get("trainer")
-    if not isinstance(written, dict):
+    user_values = user_config.values.get("trainer")
+    if not isinstance(user_values, dict):
         return
-    for name, value in written.items():
+    for name, value in user_values.items():
         if type(value) is int and isinstance(trainer.get(name), float):
             trainer[name] = value
-
-
-def _message(error: Exception) -> str:
-    return error.args[0] if isinstance(error, KeyError) and error.args else str(error)

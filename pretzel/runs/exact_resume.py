@@ -35,7 +35,7 @@ _KEPT_STEPS = 1000
 
 
 class Owed(StrEnum):
-    """What remained of a batch when a checkpoint was written."""
+    """The rest of a batch that was still to be done when a checkpoint was written."""
 
     BATCH_END = "batch_end"
     """Written in ``on_train_batch_end`` (ModelCheckpoint): its values are not logged yet."""
@@ -49,7 +49,7 @@ class ExactEpochLoop(_TrainingEpochLoop):
     Attributes:
         after_step: Called behind each batch, before the validation that may be due, with whether
             one is: the best moment for a checkpoint.
-        owed: What a resumed run begins with.
+        owed: The rest of a step with which a resumed run begins.
         is_working: Whether a batch is being fetched or trained on.
         step_seconds: Wall time of the last optimizer steps, data included, validation not.
     """
@@ -82,7 +82,7 @@ class ExactEpochLoop(_TrainingEpochLoop):
             self.trainer.fit_loop._restarting = False
         else:
             super().reset()
-        if self._saved is not None:  # behind all hooks that may have drawn or logged
+        if self._saved is not None:  # behind all hooks that may have drawn numbers or logged
             restore_logged(self.trainer, self._saved["logged"])
             set_global_states(self._saved["random"], self.trainer.strategy.root_device)
             self._saved = None
@@ -150,7 +150,7 @@ class ExactEpochLoop(_TrainingEpochLoop):
 
 
 class ExactFitLoop(_FitLoop):
-    """Runs the epochs, and what the last step of a run may still owe."""
+    """Runs the epochs, and the rest of the last step where that is still owed."""
 
     @property
     @override

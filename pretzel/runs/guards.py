@@ -34,7 +34,8 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
             taken a step is removed again.
         KeyboardInterrupt: After Lightning's graceful stop, with how far the run came.
     """
-    made = [path for path in map(_first_missing, _log_folders(trainer)) if path is not None]
+    folders = map(_first_missing, _log_folders(trainer))
+    new_folders = [path for path in folders if path is not None]
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
     try:
@@ -49,24 +50,23 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
             f"checkpoint in {folder}"
         ) from stop
     except (UserError, MisconfigurationException) as error:
-        _remove_if_untrained(trainer, made)
+        _remove_if_untrained(trainer, new_folders)
         raise UserError(_one_sentence(error)) from error
     except OSError as error:
         folder = next(iter(_log_folders(trainer)), trainer.default_root_dir)
-        told = storage_error(
-            error,
-            folder,
+        advice = (
             f", stopped at step {trainer.global_step}; checkpoints written before are whole, in "
-            f"{folder}",
+            f"{folder}"
         )
-        if told is None:
+        explained = storage_error(error, folder, advice)
+        if explained is None:
             raise
-        _remove_if_untrained(trainer, made)
-        raise told from error
+        _remove_if_untrained(trainer, new_folders)
+        raise explained from error
     except RuntimeError as error:
         if "Error(s) in loading state_dict" not in str(error):
             raise
-        _remove_if_untrained(trainer, made)
+        _remove_if_untrained(trainer, new_folders)
         reasons = [line.strip().rstrip(". ") for line in str(error).splitlines()[1:]]
         raise UserError(f"{checkpoint}: does not fit the model: {reasons[0]}") from error
     finally:
@@ -95,10 +95,8 @@ def check_checkpoint(path: str | None, model: LightningModule) -> None:
     """
     if path is None or path in ("last", "best", "hpc") or "://" in str(path):
         return
-    if not Path(path).exists():
-        raise UserError(f"ckpt_path: {path}: no such file")
-    if not Path(path).is_file():
-        return  # a sharded checkpoint is a folder; its strategy reads it
+    if Path(path).is_dir():
+        return  # a sharded checkpoint; its strategy reads it
     try:
         saved = read_checkpoint(Path(path))["state_dict"]
     except UserError as error:
@@ -143,11 +141,11 @@ def _first_missing(folder: Path) -> Path | None:
     return missing
 
 
-def _remove_if_untrained(trainer: Trainer, made: list[Path]) -> None:
+def _remove_if_untrained(trainer: Trainer, new_folders: list[Path]) -> None:
     if trainer.global_step == 0 and trainer.is_global_zero:
         for logger in trainer.loggers:
             logger.finalize("failed")
-        for folder in made:
+        for folder in new_folders:
             shutil.rmtree(folder, ignore_errors=True)
 
 

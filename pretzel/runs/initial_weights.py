@@ -85,7 +85,7 @@ class _Operation:
         args: Its arguments.
         kwargs: Its named arguments.
         results: The tensors that it returned.
-        before: What it changed in place although nothing random was in it yet.
+        before: Tensors that it changed in place while nothing random was in them yet, with copies.
         draws: Whether it draws.
     """
 
@@ -107,7 +107,7 @@ class _Operation:
 
 
 class RecordedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down what is drawn from the global random state, and what becomes of it.
+    """Records draws from the global random state, and all that is computed from them.
 
     Args:
         seed: Seed of the run; entering seeds the global state of torch.
@@ -116,13 +116,13 @@ class RecordedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seed = seed
-        self.mark = stream(seed, "initialisation").initial_seed()
+        self.own_seed = stream(seed, "initialisation").initial_seed()
         self.operations: list[_Operation] = []
         self._random: set[int] = set()
 
     @override
     def __enter__(self) -> "RecordedDraws":
-        torch.default_generator.manual_seed(self.mark)  # no one else seeds it with this number
+        torch.default_generator.manual_seed(self.own_seed)  # no one else seeds it with this number
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -150,7 +150,7 @@ class RecordedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return (
             torch.Tag.nondeterministic_seeded in func.tags
             and kwargs.get("generator") is None
-            and torch.default_generator.initial_seed() == self.mark
+            and torch.default_generator.initial_seed() == self.own_seed
         )
 
     @torch.no_grad()
@@ -158,7 +158,7 @@ class RecordedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run everything again, each draw from the stream of the parameter that it ends in.
 
         Args:
-            module: What was built meanwhile.
+            module: The module that was built meanwhile.
         """
         names = self._names(module)
         own = {name: _memory(tensor) for name, tensor in _named(module)}
@@ -181,10 +181,10 @@ class RecordedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ends: dict[int, set[int]] = defaultdict(set)  # operations whose draws are in a memory
         for number, operation in enumerate(self.operations):
             inputs = {_memory(t) for t in _tensors((operation.args, operation.kwargs))}
-            found = {number} if operation.draws else set()
-            found |= set().union(*(ends[memory] for memory in inputs & ends.keys()))
+            sources = {number} if operation.draws else set()
+            sources |= set().union(*(ends[memory] for memory in inputs & ends.keys()))
             for tensor in [*operation.changed(), *operation.results]:
-                ends[_memory(tensor)] |= found
+                ends[_memory(tensor)] |= sources
         names: dict[int, str] = {}
         for name, tensor in _named(module):
             for number in ends.get(_memory(tensor), ()):
@@ -193,8 +193,8 @@ class RecordedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
-    every = [*module.named_parameters(), *module.named_buffers()]
-    return [(name, tensor) for name, tensor in every if not is_lazy(tensor)]  # no memory yet
+    named = [*module.named_parameters(), *module.named_buffers()]
+    return [(name, tensor) for name, tensor in named if not is_lazy(tensor)]  # no memory yet
 
 
 def _run_again(operation: _Operation) -> None:
@@ -208,12 +208,12 @@ def _run_again(operation: _Operation) -> None:
 
 
 def _changed(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:  # noqa: ANN401
-    found = []
+    changed: list[Tensor] = []
     for place, argument in enumerate(function._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = kwargs.get(argument.name, args[place] if place < len(args) else None)
-            found += list(_tensors(value))
-    return found
+            changed += _tensors(value)
+    return changed
 
 
 def _tensors(values: object) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""What a run has logged so far, as a checkpoint needs it: Lightning's own leave it out.
+"""Values that a run has logged so far, for its checkpoints: Lightning's own leave them out.
 
 Means over an epoch, torchmetrics of the module, and the last values that callbacks may monitor
 would otherwise begin anew in the middle of an epoch.
@@ -26,7 +26,7 @@ _SUMS = ("value", "cumulated_batch_size", "_forward_cache")
 
 
 def logged_state(trainer: Trainer) -> dict[str, Any]:
-    """Return what the training loop and the module have logged, in plain types.
+    """Return the values that the training loop and the module have logged, in plain types.
 
     Args:
         trainer: Is fitting.

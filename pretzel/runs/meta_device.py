@@ -1,4 +1,4 @@
-"""Building on the meta device: what a constructor refuses is found without memory or weights."""
+"""Building on the meta device: finds arguments that a constructor refuses, without memory."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Common random numbers for what draws from the global random states, such as dropout."""
+"""Common random numbers for parts that draw from the global random states, such as dropout."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ class SeededSteps(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        seen = trainer.fit_loop.epoch_loop.total_batch_idx
-        seed_global(self.seed, "training", trainer.global_rank, seen)
+        num_batches = trainer.fit_loop.epoch_loop.total_batch_idx
+        seed_global(self.seed, "training", trainer.global_rank, num_batches)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

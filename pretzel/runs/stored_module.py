@@ -1,6 +1,5 @@
 """Modules built from a configuration alone, and from checkpoints that hold theirs."""
 
-import argparse
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -8,13 +7,12 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 
 from pretzel.errors import UserError
 from pretzel.files.weights import read_checkpoint
+from pretzel.runs.config import explain
 from pretzel.runs.config.class_paths import import_name
-from pretzel.runs.config.explain import explain, explain_constructor
 from pretzel.runs.config.overlay import Config, at, replaced
 from pretzel.runs.config.yaml_lines import Key, Source
 from pretzel.runs.import_path import add_working_directory
@@ -55,16 +53,11 @@ def build_module(config: Config, base: type[M]) -> M:
     _refuse_functions(config.values["model"], config, ("model",))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "model", fail_untyped=False, required=True)
-    try:
+    with explain.parsing(config, lambda: ["model"]):
         # a copy: the parser works on what is in lists
         namespace: Namespace = parser.parse_object({"model": deepcopy(config.values["model"])})
-    except (argparse.ArgumentError, TypeError, KeyError, ValueError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-        raise explain(message, config, ["model"]) from None  # whose pages it sums up
-    try:
+    with explain.construction(config):
         module: M = parser.instantiate_classes(namespace).model
-    except (ValueError, OSError, MisconfigurationException) as error:
-        raise explain_constructor(error, config) from error
     if isinstance(module, KeepsConfiguration):
         text = parser.dump(namespace, skip_unset=False)
         module.configuration = yaml.safe_load(text)["model"]

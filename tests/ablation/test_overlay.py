@@ -181,3 +181,20 @@ def test_bad_files_are_refused(tmp_path, monkeypatch, text, message):
     Path("bad.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         read("bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+         + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)),
+         "more than 100000 keys and items, aliases followed"),
+        (f"a: {'[' * 3000}{']' * 3000}", "nested too deeply"),
+        ("a: &a [*a]", "nested too deeply"),
+    ],
+    ids=["aliases", "depth", "circle"],
+)  # fmt: skip
+def test_a_file_that_would_fill_the_memory_is_refused(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "a.yaml")

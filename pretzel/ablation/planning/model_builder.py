@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import nn
 
@@ -15,7 +14,7 @@ from pretzel.ablation.planning.plan import Sizes
 from pretzel.ablation.protocols import Manifested
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.class_paths import import_name
-from pretzel.runs.config.explain import explain_constructor
+from pretzel.runs.config.explain import construction
 from pretzel.runs.config.nested import leaves
 from pretzel.runs.config.overlay import Config
 from pretzel.runs.meta_device import built_without_memory
@@ -64,13 +63,11 @@ class PlanningCLI(ParseOnlyCLI):
         """
         text = as_text(resolved.values.get("data"))
         if text not in self._manifests:
-            self.given = config
+            self.user_config = config
             has_data = resolved.namespace.fit.get("data") is not None
             data = self.build_group("data", "fit", resolved.namespace) if has_data else None
-            try:
+            with construction(config):
                 self._manifests[text] = data.manifest() if isinstance(data, Manifested) else {}
-            except (ValueError, OSError, MisconfigurationException) as error:
-                raise explain_constructor(error, config) from error
         return self._manifests[text]
 
     def _construct(self, class_type: type, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -140,7 +137,7 @@ class Builder:
             sizes, counted = known.get(as_text(_without(chosen, unmade)), (None, None))
             if counted or counted is count:
                 return sizes
-        self.cli.given, self.cli.constructed = config, set()
+        self.cli.user_config, self.cli.constructed = config, set()
         sizes = self._build(self.cli.build_shapes, resolved, count)
         if sizes is None:  # whole numbers on the CPU may have met others in a constructor
             sizes = self._build(self.cli.build_model, resolved, False)

@@ -1,6 +1,5 @@
 """Parses the arguments of a class, as the command line parses those in YAML."""
 
-import argparse
 import inspect
 import typing
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from jsonargparse import ArgumentParser, Namespace
 
 from pretzel.errors import UserError, did_you_mean
-from pretzel.runs.config.explain import explain
+from pretzel.runs.config import explain
 from pretzel.runs.config.overlay import Config
 from pretzel.testing.discovery import one_line, raised_at
 
@@ -96,11 +95,8 @@ def configure(
     if missing := [key for key in required if key not in chosen]:
         examples = " ".join(f"--init-args.{key} {_example(part, key)}" for key in missing)
         raise UserError(f"{name} needs {', '.join(missing)}: for example {examples}")
-    try:
+    with explain.parsing(config, lambda: options):
         parsed = parser.parse_object({**chosen, **config.values})
-    except (argparse.ArgumentError, TypeError, KeyError, ValueError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-        raise explain(message, config, options) from error
     return ConfiguredPart(part=part, accepts=accepts, parser=parser, parsed=parsed, chosen=chosen)
 
 

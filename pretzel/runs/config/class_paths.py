@@ -1,11 +1,11 @@
 """Class names in YAML: the full path and the short name of one class are the same class."""
 
-import importlib
+import pkgutil
 from typing import Any, Generic, Protocol
 
 from pretzel.errors import UserError
 
-_NO_ROOTS: frozenset[Any] = frozenset({object, Generic, Protocol})
+_SHARED_BASES: frozenset[Any] = frozenset({object, Generic, Protocol})  # relate no two classes
 
 
 def import_name(path: str) -> Any | None:  # noqa: ANN401
@@ -14,31 +14,23 @@ def import_name(path: str) -> Any | None:  # noqa: ANN401
     Args:
         path: For example ``torch.optim.AdamW``; nested attributes are followed.
     """
-    parts = path.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+    if "." not in path or not all(part.isidentifier() for part in path.split(".")):
         return None
-    for cut in range(len(parts) - 1, 0, -1):
-        try:
-            found: Any = importlib.import_module(".".join(parts[:cut]))
-        except ImportError:
-            continue
-        for name in parts[cut:]:
-            found = getattr(found, name, None)
-        return found
-    return None
+    try:
+        return pkgutil.resolve_name(path)
+    except (ImportError, AttributeError):
+        return None
 
 
 def subclasses(root: type) -> set[type]:
     """Return a class and all its loaded subclasses."""
-    found: set[type] = {root}
-    todo: list[type] = [root]
-    while todo:
-        children: list[type] = type.__subclasses__(todo.pop())
-        for child in children:
-            if child not in found:
-                found.add(child)
-                todo.append(child)
-    return found
+    classes: set[type] = {root}
+    unvisited: list[type] = [root]
+    while unvisited:
+        new = set[type](type.__subclasses__(unvisited.pop())) - classes
+        classes |= new
+        unvisited += new
+    return classes
 
 
 def same_class(first: str, second: str) -> bool:
@@ -69,13 +61,13 @@ def same_class(first: str, second: str) -> bool:
     roots = [
         base
         for base in target.__mro__
-        if base not in _NO_ROOTS and all(up in _NO_ROOTS for up in base.__mro__[1:])
+        if base not in _SHARED_BASES and all(up in _SHARED_BASES for up in base.__mro__[1:])
     ]
-    named = {c for root in roots for c in subclasses(root) if c.__name__ == short}
-    if len(named) > 1:
-        paths = ", ".join(sorted(f"{c.__module__}.{c.__qualname__}" for c in named))
+    candidates = {c for root in roots for c in subclasses(root) if c.__name__ == short}
+    if len(candidates) > 1:
+        paths = ", ".join(sorted(f"{c.__module__}.{c.__qualname__}" for c in candidates))
         raise UserError(
             f"class_path '{short}' is laid over by '{full}', and could be any of {paths}: "
             "write the full path"
         )
-    return named == {target}
+    return candidates == {target}

@@ -1,15 +1,18 @@
-"""Say in one sentence what a configuration did wrong: file, key, value, and what was meant."""
+"""Mistakes of a configuration in one sentence: file, key, value, and the name that was meant."""
 
+import argparse
+import contextlib
 import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from types import TracebackType
 from typing import Any
 
 from jsonargparse import ArgumentParser
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from pretzel.errors import NotApplicable, UserError, did_you_mean
 from pretzel.runs.config.class_paths import import_name, same_class
@@ -38,22 +41,48 @@ _FRAME = re.compile(
 )
 
 
-def explain(message: str, config: Config, options: Iterable[str]) -> UserError:
-    """Turn the parser's report into one sentence.
+@contextlib.contextmanager
+def parsing(config: Config, options: Callable[[], Iterable[str]]) -> Iterator[None]:
+    """Turn the report of a parser into one sentence.
 
     Args:
-        message: What jsonargparse says.
-        config: What was parsed, with the source of each key.
-        options: The dotted options of the subcommand.
+        config: The configuration that is parsed, with the source of each key.
+        options: Returns the dotted options that the parser knows.
 
-    Returns:
-        The error to raise.
+    Raises:
+        UserError: If the configuration is wrong.
     """
+    try:
+        yield
+    except UserError:
+        raise
+    except (argparse.ArgumentError, TypeError, KeyError, ValueError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+        raise _explained(message, config, options()) from None  # whose pages it sums up
+
+
+@contextlib.contextmanager
+def construction(config: Config) -> Iterator[None]:
+    """Turn the refusal of a constructor into one sentence that names the part.
+
+    Args:
+        config: The configuration that is instantiated, with the source of each key.
+
+    Raises:
+        UserError: If a constructor refuses its arguments.
+    """
+    try:
+        yield
+    except (ValueError, OSError, MisconfigurationException) as error:
+        raise _explained_construction(error, config) from error
+
+
+def _explained(message: str, config: Config, options: Iterable[str]) -> UserError:
     lines = _contexts(message)
     for pattern in _FINDINGS:
         for keys, owner, text in lines:
-            if found := pattern.search(text):
-                return _sentence(found.groupdict(), keys, owner, config, list(options))
+            if match := pattern.search(text):
+                return _sentence(match.groupdict(), keys, owner, config, list(options))
     keys = max((keys for keys, _, _ in lines), key=len, default=())
     types = [
         m["type"] for at_keys, _, text in lines if at_keys == keys and (m := _EXPECTED.search(text))
@@ -65,18 +94,17 @@ def explain(message: str, config: Config, options: Iterable[str]) -> UserError:
         return UserError(f"{_where(config, path)}expected {expected}, got {_value(config, path)}")
     leaves = [text for _, _, text in lines if text and not _FRAME.match(text)]
     reason = leaves[0] if leaves else " ".join(message.split())
-    given = (
-        f" (value {_value(config, path)})" if path and at(config.values, path) is not None else ""
-    )
-    return UserError(f"{_where(config, path)}{reason}{given}")
+    has_value = path and at(config.values, path) is not None
+    note = f" (value {_value(config, path)})" if has_value else ""
+    return UserError(f"{_where(config, path)}{reason}{note}")
 
 
-def explain_constructor(error: BaseException, config: Config) -> UserError:
+def _explained_construction(error: BaseException, config: Config) -> UserError:
     """Name the part whose constructor refused its arguments.
 
     Args:
-        error: What the constructor raised; its traceback tells which class it was.
-        config: What was instantiated.
+        error: The error that the constructor raised; its traceback tells which class it was.
+        config: The configuration that was instantiated.
     """
     nodes = [*_class_nodes(config.values), (("trainer",), "lightning.pytorch.Trainer")]
     for cause in reversed(_chain(error)):  # the parser wraps what the constructor said
@@ -85,8 +113,10 @@ def explain_constructor(error: BaseException, config: Config) -> UserError:
             for path, name in nodes:
                 if import_name(name) is type(instance) or name == type(instance).__name__:
                     inner = path if path == ("trainer",) else (*path, "init_args")
-                    said = _of_part(config, path, inner, type(instance).__name__, reason)
-                    return NotApplicable(*said.args) if isinstance(cause, NotApplicable) else said
+                    explained = _of_part(config, path, inner, type(instance).__name__, reason)
+                    if isinstance(cause, NotApplicable):
+                        return NotApplicable(*explained.args)
+                    return explained
     return UserError(" ".join(str(error).split()) or type(error).__name__)
 
 
@@ -95,9 +125,9 @@ def _of_part(config: Config, path: Key, inner: Key, name: str, reason: str) -> U
     for argument in at(config.values, inner) or {}:
         if re.search(rf"\b{re.escape(argument)}\b", reason):
             key = (*inner, argument)
-            given = _value(config, key)
-            told = "" if given in reason else f" (value {given})"
-            return UserError(f"{_where(config, key)}{name}: {reason}{told}")
+            value = _value(config, key)
+            note = "" if value in reason else f" (value {value})"
+            return UserError(f"{_where(config, key)}{name}: {reason}{note}")
     return UserError(f"{_where(config, path)}{name}: {reason}")
 
 
@@ -127,20 +157,20 @@ def _contexts(message: str) -> list[tuple[tuple[str, ...], str | None, str]]:
         text = text.removeprefix("- ")
         keys = [item for item in keys if item[0] < indent]
         owners = [item for item in owners if item[0] < indent]
-        while found := _IN_FACTORY.match(text) or _IN_KEY.match(text):
-            text = text[found.end() :].strip()
-            if key := found.groupdict().get("key"):
+        while match := _IN_FACTORY.match(text) or _IN_KEY.match(text):
+            text = text[match.end() :].strip()
+            if key := match.groupdict().get("key"):
                 keys.append((indent, key))
             else:
                 owners.append((indent, ""))  # the class that stands there
-        if found := _IN_CLASS.match(text):
-            owners.append((indent, found["path"]))
+        if match := _IN_CLASS.match(text):
+            owners.append((indent, match["path"]))
         lines.append((tuple(k for _, k in keys), owners[-1][1] if owners else None, text))
     return lines
 
 
 def _sentence(
-    found: dict[str, str | None],
+    finding: dict[str, str | None],
     keys: tuple[str, ...],
     owner: str | None,
     config: Config,
@@ -150,7 +180,7 @@ def _sentence(
     if owner == "":
         node = at(config.values, path)
         owner = str(node.get("class_path")) if isinstance(node, dict) else str(node)
-    if option := found.get("option"):
+    if option := finding.get("option"):
         key = _argument(config, path, option)
         takes = parameters(owner) if owner else []
         value = _value(config, key)
@@ -163,31 +193,31 @@ def _sentence(
         return UserError(
             f"{_where(config, key)}{owner} has no parameter '{option}' (value {value}){near}"
         )
-    if unknown := found.get("unknown"):
+    if unknown := finding.get("unknown"):
         key = tuple(unknown.split("."))
         near = did_you_mean(unknown, [*options, *(o.partition(".")[0] for o in options)])
         return UserError(f"{_where(config, key)}unknown key (value {_value(config, key)}){near}")
-    if required := found.get("required"):
+    if required := finding.get("required"):
         names = [re.sub(r"^(fit|validate|test|predict)\.", "", n) for n in required.split(", ")]
         of = f"{owner} needs" if owner else "missing"
         return UserError(f"{_where(config, path)}{of} {', '.join(names)}")
-    if found.get("module") or found.get("attribute"):
-        name, absent = owner or found.get("module") or "", found.get("module")
+    if finding.get("module") or finding.get("attribute"):
+        name, absent = owner or finding.get("module") or "", finding.get("module")
         if absent and not f"{name}.".startswith(f"{absent}."):
             where = _where(config, _class_key(config, path))
             return UserError(f"{where}'{name}' cannot be imported: it needs module '{absent}'")
         near = _near_class(name, config)
         return UserError(f"{_where(config, _class_key(config, path))}no such class '{name}'{near}")
-    if short := found.get("short"):
+    if short := finding.get("short"):
         near = _near_class(short, config)
         return UserError(f"{_where(config, _class_key(config, path))}no such class '{short}'{near}")
-    if wrong := found.get("path"):
+    if wrong := finding.get("path"):
         where = _where(config, _class_key(config, path))
-        return UserError(f"{where}'{wrong}' is not a {found.get('base')}")
-    if kind := found.get("kind"):
-        given = _value(config, path)
-        return UserError(f"{_where(config, path)}must be the class_path of a {kind}, got {given}")
-    argument = str(found.get("arguments")).split(" ")[0]
+        return UserError(f"{where}'{wrong}' is not a {finding.get('base')}")
+    if kind := finding.get("kind"):
+        value = _value(config, path)
+        return UserError(f"{_where(config, path)}must be the class_path of a {kind}, got {value}")
+    argument = str(finding.get("arguments")).split(" ")[0]
     near = did_you_mean(argument.partition("=")[0], [f"--{option}" for option in options])
     return UserError(f"command line: unknown argument '{argument}'{near}")
 
@@ -232,11 +262,11 @@ def parameters(class_path: str) -> list[str]:
 
 
 @cache  # reading a class's source for them takes 20 ms
-def _parameters(found: Any) -> tuple[str, ...]:  # noqa: ANN401
-    if not isinstance(found, type):
-        return tuple(inspect.signature(found).parameters) if callable(found) else ()
+def _parameters(target: Any) -> tuple[str, ...]:  # noqa: ANN401
+    if not isinstance(target, type):
+        return tuple(inspect.signature(target).parameters) if callable(target) else ()
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(found, "part", fail_untyped=False)
+    parser.add_class_arguments(target, "part", fail_untyped=False)
     part = parser.get_defaults().get("part")
     return () if part is None else tuple(vars(part))
 
@@ -247,10 +277,10 @@ def _near_class(name: str, config: Config) -> str:
     by_name: dict[str, list[str]] = {}
     for path in [*_known_classes(name, config), *_lightning_classes()]:
         by_name.setdefault(path.rpartition(".")[2], []).append(path)
-    found = difflib.get_close_matches(last, by_name, n=1, cutoff=0.6)
-    if not found:
+    matches = difflib.get_close_matches(last, by_name, n=1, cutoff=0.6)
+    if not matches:
         return ""
-    paths = by_name[found[0]]
+    paths = by_name[matches[0]]
     near = difflib.get_close_matches(name, paths, n=1, cutoff=0.0) if "." in name else paths
     return f"; did you mean '{near[0]}'?"
 
@@ -277,13 +307,13 @@ def _lightning_classes() -> Iterator[str]:
 
 def _constructed(traceback: TracebackType | None) -> list[object]:
     """Return the objects under construction when an error was raised, the outermost first."""
-    found: list[object] = []
+    instances: list[object] = []
     while traceback is not None:
         frame = traceback.tb_frame
         if frame.f_code.co_name == "__init__" and "self" in frame.f_locals:
-            found.append(frame.f_locals["self"])
+            instances.append(frame.f_locals["self"])
         traceback = traceback.tb_next
-    return found
+    return instances
 
 
 def _class_nodes(node: object, path: Key = ()) -> Iterator[tuple[Key, str]]:

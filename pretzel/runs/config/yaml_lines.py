@@ -1,7 +1,6 @@
-"""YAML files that remember on which line each key stands."""
+"""YAML files, with the line on which each key stands."""
 
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import yaml
 from pretzel.errors import UserError
 
 Key = tuple[str, ...]
+
+_MAX_KEYS = 100_000  # a few aliases of aliases can stand for billions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,8 @@ def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Key, Source]]:
         The values, and the line of each key and list item by its path.
 
     Raises:
-        UserError: If the file cannot be read, is not YAML, is not a mapping or repeats a key.
+        UserError: If the file cannot be read, is not YAML, is not a mapping, repeats a key, or has
+            too many keys or levels.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -73,7 +75,8 @@ def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Key, Source]]:
             node = loader.get_single_node()
             if node is None:
                 return {}, {}
-            sources = _lines(node, str(path))
+            sources: dict[Key, Source] = {}
+            _collect_lines(node, (), str(path), sources)
             values = loader.construct_document(node)
         finally:
             loader.dispose()
@@ -82,26 +85,27 @@ def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Key, Source]]:
         raise UserError(f"{path}{line}: not valid YAML, {error.problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({error})") from error
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold a mapping of keys to values, got {values!r}")
     return values, sources
 
 
-def _lines(node: yaml.Node, name: str, at: Key = ()) -> dict[Key, Source]:
-    """Return the line of every key and list item under a node; refuse repeated keys."""
-    found: dict[Key, Source] = {}
+def _collect_lines(node: yaml.Node, at: Key, name: str, sources: dict[Key, Source]) -> None:
+    """Add the line of every key and list item under a node; refuse repeated keys."""
+    children: list[tuple[str, yaml.Node, yaml.Node]] = []
     if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            found[(*at, str(index))] = Source(name=name, line=item.start_mark.line + 1)
-            found |= _lines(item, name, (*at, str(index)))
-    if not isinstance(node, yaml.MappingNode):
-        return found
-    seen: set[Hashable] = set()
-    for key_node, value_node in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
+        children = [(str(index), item, item) for index, item in enumerate(node.value)]
+    elif isinstance(node, yaml.MappingNode):
+        children = [(str(key.value), key, value) for key, value in node.value]
+    seen: set[str] = set()
+    for key, marked, value in children:
+        source = Source(name=name, line=marked.start_mark.line + 1)
         if key in seen and key != "<<":
-            raise UserError(f"{name}:{line}: key '{key}' is given twice in the same mapping")
+            raise UserError(f"{source}: key '{key}' is given twice in the same mapping")
+        if len(sources) >= _MAX_KEYS:
+            raise UserError(f"{source}: more than {_MAX_KEYS} keys and items, aliases followed")
         seen.add(key)
-        found[(*at, key)] = Source(name=name, line=line)
-        found |= _lines(value_node, name, (*at, key))
-    return found
+        sources[(*at, key)] = source
+        _collect_lines(value, (*at, key), name, sources)
