@@ -149,9 +149,9 @@ class ConversationAccuracy(JudgedImages):
         for start in range(0, len(local), self.batch_size):
             batch = local[start : start + self.batch_size]
             keys = [spread[i].key for i in batch]
-            held = self._hold(module, [captions[i] for i in batch], keys)
-            turns |= zip(batch, held[0], strict=True)
-            images |= {i: row for i, row in zip(batch, held[1], strict=True) if i < NUM_SHOWN}
+            judged, shown = self._hold(module, [captions[i] for i in batch], keys)
+            turns |= zip(batch, judged, strict=True)
+            images |= {i: row for i, row in zip(batch, shown, strict=True) if i < NUM_SHOWN}
         for rank_turns, rank_images in gather(trainer, (turns, images)):
             turns |= rank_turns
             images |= rank_images

@@ -6,7 +6,7 @@ import torch
 
 from pretzel.generation.conversation_batch import ConversationBatch
 from pretzel.generation.latents import ImageLatents
-from pretzel.generation.writing import GREEDY, Writing, require_answers
+from pretzel.generation.writing import require_answers
 from pretzel.model import Pretzel
 from pretzel.typing import Float, Int, Tensor
 
@@ -19,12 +19,8 @@ def answer(
     image_of_question: Int[Tensor, " q"],
     questions: Sequence[str],
     max_tokens: int = MAX_ANSWER_TOKENS,
-    writing: Writing = GREEDY,
-    *,
-    keys: Sequence[str] | None = None,
-    seed: int = 0,
 ) -> list[str]:
-    """Answer questions about images.
+    """Answer questions about images, greedily.
 
     Each image is read once, however many questions are asked about it: its caches are copied to
     the rows of its questions, which go on from there.
@@ -35,9 +31,6 @@ def answer(
         image_of_question: Image that each question is about.
         questions: Questions.
         max_tokens: An answer that has not ended by then is cut.
-        writing: How tokens are chosen.
-        keys: Names of the questions: their random numbers depend on them; None for their numbers.
-        seed: Seed of the random numbers.
 
     Returns:
         Answers, in the order of the questions.
@@ -52,16 +45,13 @@ def answer(
     images = ConversationBatch(
         model,
         [str(image) for image in range(len(x))],
-        writing=writing,
-        seed=seed,
         max_length=2 + model.latent.num_positions + longest + max_tokens,
     )
     with torch.inference_mode():
         images.show_latents(ImageLatents(u=model.shallow(x).z, x=x))
-    names = keys if keys is not None else [str(i) for i in range(len(questions))]
-    asked = images.select(image_of_question, names)
-    asked.say(questions)
-    return asked.answer(max_tokens)
+    conversations = images.select(image_of_question, [str(i) for i in range(len(questions))])
+    conversations.say(questions)
+    return conversations.answer(max_tokens)
 
 
 def answer_by_key(

@@ -17,7 +17,8 @@ class TextColumns:
     Attributes:
         tokens: Token ids; anything in columns that are not valid.
         valid: Which are attended.
-        counts: Which take a place and an index: all that are valid, and dropped text.
+        counts: Which take a place and an index: all that are valid, and the text of a null branch,
+            which keeps its place unattended.
     """
 
     tokens: Int[Tensor, "r l"]
@@ -25,18 +26,16 @@ class TextColumns:
     counts: Bool[Tensor, "r l"]
 
     @classmethod
-    def padded(
-        cls, rows: Sequence[Sequence[tuple[int, bool]]], pad: int, device: torch.device
-    ) -> "TextColumns":
-        """Return the columns of rows of (token, whether attended), padded on the left."""
+    def padded(cls, rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> "TextColumns":
+        """Return the columns of rows of tokens, padded on the left."""
         width = max(len(row) for row in rows)
-        tokens = [[pad] * (width - len(row)) + [token for token, _ in row] for row in rows]
-        valid = [[False] * (width - len(row)) + [attended for _, attended in row] for row in rows]
-        counts = [[False] * (width - len(row)) + [True] * len(row) for row in rows]
+        tokens = [[pad] * (width - len(row)) + list(row) for row in rows]
+        is_there = [[False] * (width - len(row)) + [True] * len(row) for row in rows]
+        valid = torch.tensor(is_there, dtype=torch.bool, device=device)
         return cls(
             tokens=torch.tensor(tokens, dtype=torch.long, device=device),
-            valid=torch.tensor(valid, dtype=torch.bool, device=device),
-            counts=torch.tensor(counts, dtype=torch.bool, device=device),
+            valid=valid,
+            counts=valid,
         )
 
     @classmethod

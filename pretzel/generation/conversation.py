@@ -14,7 +14,6 @@ Example::
 
 import copy
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -22,26 +21,12 @@ from PIL.Image import Image as Picture
 
 from pretzel.generation.conversation_batch import MAX_TOKENS, ConversationBatch
 from pretzel.generation.pictures import pictures
+from pretzel.generation.turn import Turn
 from pretzel.latent.image_input import as_pixels
 from pretzel.sampling.samplers import Work
 from pretzel.typing import Int, Tensor
 
 Piece = TypeVar("Piece")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """One turn of a conversation.
-
-    Attributes:
-        kind: ``say`` or ``answer`` with a text, ``image`` or ``generate`` with a picture.
-        text: What was said or answered.
-        picture: The picture that was shown or generated.
-    """
-
-    kind: str
-    text: str = ""
-    picture: Picture | None = None
 
 
 class Conversation:

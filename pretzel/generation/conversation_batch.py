@@ -46,7 +46,7 @@ class ConversationBatch:
         sampler: How the positions of images are found; None for one after the other.
         denoiser: What is done about the training noise before an image is shown (the sequence
             keeps what the flow has made); None for nothing.
-        writing: How the tokens of text are chosen.
+        writing: How the tokens of text are selected.
         seed: Seed of the noise and of the text.
         max_length: Positions that fit into each; the caches are allocated once.
 
@@ -85,15 +85,15 @@ class ConversationBatch:
             rows: Which ones, repeats allowed.
             keys: Names of the new ones.
         """
-        chosen = copy.copy(self)
+        selected = copy.copy(self)
         with torch.inference_mode():
             if self.model.interleaving.feeds_vlm:
                 self.state.flush()  # once, not in every copy
-            chosen.state = self.state.select(rows)
-            chosen.latents = [latents.select(rows) for latents in self.latents]
-        chosen.keys = list(keys)
-        chosen.segments = [list(self.segments[row]) for row in rows.tolist()]
-        return chosen
+            selected.state = self.state.select(rows)
+            selected.latents = [latents.select(rows) for latents in self.latents]
+        selected.keys = list(keys)
+        selected.segments = [list(self.segments[row]) for row in rows.tolist()]
+        return selected
 
     def say(self, texts: Sequence[str]) -> None:
         """Add a text to each, which is read by whatever comes next.
@@ -236,7 +236,7 @@ def conversations_with(
     Args:
         module: The module.
         keys: Names of the conversations.
-        writing: How the tokens of text are chosen.
+        writing: How the tokens of text are selected.
         seed: Seed of noise and text; None for the module's.
         max_length: Positions that fit into each.
 

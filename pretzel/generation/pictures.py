@@ -36,16 +36,16 @@ def save_png(picture: Image.Image, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def sheet(shown: Sequence[Image.Image], labels: Sequence[str], columns: int) -> Image.Image:
+def sheet(images: Sequence[Image.Image], labels: Sequence[str], columns: int) -> Image.Image:
     """Return pictures of one size on one sheet, row by row, each above its label."""
-    width, height = shown[0].size
+    width, height = images[0].size
     factor = max(1, math.ceil(CELL / max(height, width)))
     cell = (width * factor, height * factor)
     step = (cell[0] + 4, cell[1] + LABEL + 4)
-    rows = math.ceil(len(shown) / columns)
-    canvas = Image.new("RGB", (step[0] * min(columns, len(shown)), step[1] * rows), "white")
+    rows = math.ceil(len(images) / columns)
+    canvas = Image.new("RGB", (step[0] * min(columns, len(images)), step[1] * rows), "white")
     draw = ImageDraw.Draw(canvas)
-    for i, (picture, label) in enumerate(zip(shown, labels, strict=True)):
+    for i, (picture, label) in enumerate(zip(images, labels, strict=True)):
         x, y = step[0] * (i % columns) + 2, step[1] * (i // columns) + 2
         # Enlarged by whole pixels, so that what the model made is what is seen.
         canvas.paste(picture.resize(cell, Image.Resampling.NEAREST), (x, y))

@@ -109,11 +109,11 @@ class GenerationState:
     def select(self, rows: Int[Tensor, " k"]) -> "GenerationState":
         """Return a state of the given rows (repeats allowed), so that a shared prefix runs once."""
         assert not self.is_in_image
-        chosen = copy.copy(self)
-        chosen.num_rows = len(rows)
-        chosen.segments = list(self.segments)
-        chosen._keep(rows)
-        return chosen
+        selected = copy.copy(self)
+        selected.num_rows = len(rows)
+        selected.segments = list(self.segments)
+        selected._keep(rows)
+        return selected
 
     def _keep(self, rows: Int[Tensor, " k"]) -> None:
         """Go on with the given rows, repeats allowed; nothing is written into what was before."""
@@ -126,8 +126,8 @@ class GenerationState:
 
     # Reading
 
-    def read(self, texts: Sequence[Sequence[Text]]) -> None:
-        """Take in text of each row, of any lengths, none at all included.
+    def read_text(self, texts: Sequence[str]) -> None:
+        """Take in a text of each row, of any lengths, none at all included.
 
         Text that the interleaving does not model, behind or before what it does, is left out, as
         in training.
@@ -138,28 +138,16 @@ class GenerationState:
         assert not self.is_in_image
         assert len(texts) == self.num_rows
         segment = Text(content="")
-        if not any(texts) or not self._models(segment, Image()):
+        if not self._models(segment, Image()):
             return
-        special = self.model.vlm.special
-        rows = []
-        for row in texts:
-            tokens: list[tuple[int, bool]] = []
-            for text in row:
-                attended = text.role != "dropped"
-                tokens += [(token, attended) for token in self.model.packer.token_ids(text)]
-                if text.role == "target":
-                    tokens.append((special.end_of_text, True))
-            rows.append(tokens)
-        block = TextColumns.padded(rows, special.pad, self.valid.device)
+        vlm = self.model.vlm
+        rows = [vlm.encode_text(text) for text in texts]
+        block = TextColumns.padded(rows, vlm.special.pad, self.valid.device)
         columns = block.tokens.shape[1]
         self._require_fit(self._pending_columns + columns)
         self.segments.append(segment)
         if columns:
             self.pending.append(block)
-
-    def read_text(self, texts: Sequence[str]) -> None:
-        """Take in one text for each row; errors as in :meth:`read`."""
-        self.read([[Text(content=text)] for text in texts])
 
     def read_image(
         self, u: Float[Tensor, "b n d"], x: Float[Tensor, "b n d"] | None = None

@@ -1,4 +1,4 @@
-"""What a sampler solves: x_i = T^-1(z_i; theta(x_<i)) along a scan, with branches and caches."""
+"""The problem that a sampler solves: x_i = T^-1(z_i; theta(x_<i)), with branches and caches."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -234,7 +234,7 @@ class BlockInversion(Inversion):
         """
         _, context, null_context, guidance, temperature = self.arguments
         if context is not None:
-            given = context if null_context is None else null_context[:1]
-            context = given[torch.arange(len(z), device=given.device) % len(given)]
+            contexts = context if null_context is None else null_context[:1]
+            context = contexts[torch.arange(len(z), device=contexts.device) % len(contexts)]
             null_context = None if null_context is None else context
         return BlockInversion(self.block, z, context, null_context, guidance, temperature)

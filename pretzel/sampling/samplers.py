@@ -18,7 +18,7 @@ from pretzel.typing import Float, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What solving one block took.
+    """Network evaluations that solving one block took.
 
     Attributes:
         evaluations: Calls of its network: those that commit, and provisional ones.
@@ -47,11 +47,11 @@ class Sampler(ABC):
     evaluation_only: ClassVar[bool] = True
 
     def state(self) -> dict[str, Any]:
-        """Return what was found out while sampling, in plain types; it is saved with the run."""
+        """Return what was learned while sampling, in plain types; it is saved with the run."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on with what an earlier run found out."""
+        """Go on with what an earlier run learned."""
         return
 
     @abstractmethod
@@ -240,8 +240,8 @@ class GaussSeidelJacobi(Sampler):
     def load_state(self, state: dict[str, Any]) -> None:
         """Take a schedule that an earlier run found, unless one is given."""
         if not self.is_given:
-            found = state.get("schedule", {})
-            self.schedule = {int(block): int(count) for block, count in found.items()}
+            schedule = state.get("schedule", {})
+            self.schedule = {int(block): int(count) for block, count in schedule.items()}
 
     def _find(self, inversion: Inversion, block: int) -> int:
         n, d = inversion.branches.z.shape[1:]

@@ -10,7 +10,6 @@ from pretzel.generation.answers import answer
 from pretzel.generation.conversation import Conversation
 from pretzel.generation.conversation_batch import ConversationBatch, conversations_with
 from pretzel.generation.images import sample_images
-from pretzel.generation.state import GenerationState
 from pretzel.generation.writing import Writing
 from pretzel.interleave import Stacked, TextPrefix
 from pretzel.latent.image_input import as_pixels
@@ -222,7 +221,3 @@ def test_a_text_of_given_tokens_is_read_as_these():
     text = Text(content=RED, tokens=(7, 8, 9))
     packed = model.packer([Document(key="", segments=(text,))])
     assert packed.tokens.tolist() == [[7, 8, 9]]
-    session = GenerationState(model, 1, 20)
-    with torch.no_grad():
-        session.read([[text]])
-    assert session.pending[0].tokens.tolist() == [[7, 8, 9]]

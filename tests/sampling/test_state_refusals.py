@@ -10,7 +10,6 @@ from pretzel.generation.state import GenerationState
 from pretzel.generation.writing import write_tokens
 from pretzel.interleave import MixtureOfTransformers, Stacked
 from pretzel.sampling.guidance import AttentionTemperature, LinearGuidance
-from pretzel.sequence.document import Text
 from pretzel.testing import Case, tiny_pretzel
 
 RED = "a red circle"
@@ -29,10 +28,9 @@ def written(state, count=3):
         return torch.stack(list(write_tokens(state, count)), dim=1).tolist()
 
 
-@pytest.mark.parametrize("nothing", [[], [Text(content=RED, role="dropped")]])
-def test_a_row_with_nothing_before_it_writes_no_text_beside_one_with_text(nothing):
+def test_a_row_with_nothing_before_it_writes_no_text_beside_one_with_text():
     state = GenerationState(built(), 2, 30)
-    state.read([[Text(content="why?")], nothing])
+    state.read_text(["why?", ""])
     with pytest.raises(UserError, match="must follow a text or an image, got nothing before it"):
         written(state)
 

@@ -8,18 +8,18 @@ from typing import Any
 from PIL.Image import Image as Picture
 
 from pretzel.cli.sample.image_folder import COLUMNS
-from pretzel.cli.sample.script import Step
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json, write_text
 from pretzel.generation.conversation import Conversation
 from pretzel.generation.pictures import save_png, sheet
 from pretzel.generation.sampling_record import described, sampling_record, work_record
+from pretzel.generation.turn import Turn
 
 Print = Callable[[str], object]
 
 
 def follow_scripts(
-    begin: Conversation, scripts: Sequence[Sequence[Step]], *, max_tokens: int, echo: Print
+    begin: Conversation, scripts: Sequence[Sequence[Turn]], *, max_tokens: int, echo: Print
 ) -> list[Conversation]:
     """Hold a conversation by each script; those that begin with one image read it once.
 
@@ -48,7 +48,7 @@ def follow_scripts(
     return conversations
 
 
-def _take(conversation: Conversation, step: Step, max_tokens: int, echo: Print) -> None:
+def _take(conversation: Conversation, step: Turn, max_tokens: int, echo: Print) -> None:
     if step.kind == "say":
         conversation.say(step.text)
         echo(f"say: {step.text}\n")

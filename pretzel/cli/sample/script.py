@@ -1,13 +1,13 @@
 """Scripts of conversations: steps read from a file, and checked before any model is loaded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from pretzel.errors import UserError, did_you_mean
+from pretzel.generation.turn import Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -17,22 +17,7 @@ if TYPE_CHECKING:
 KINDS = ("say", "image", "generate", "answer", "continue")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step of a script.
-
-    Attributes:
-        kind: ``say``, ``image``, ``generate``, ``answer`` or ``continue``.
-        text: The text of ``say``.
-        picture: The picture of ``image``.
-    """
-
-    kind: str
-    text: str = ""
-    picture: "Picture | None" = None
-
-
-def read_script(path: Path) -> list[Step]:
+def read_script(path: Path) -> list[Turn]:
     """Read a YAML list of steps; images are found relative to the file.
 
     Raises:
@@ -52,7 +37,7 @@ def read_script(path: Path) -> list[Step]:
     return [_step(step, f"{where}: step {i + 1}", path.parent) for i, step in enumerate(steps)]
 
 
-def _step(step: Any, where: str, folder: Path) -> Step:  # noqa: ANN401
+def _step(step: Any, where: str, folder: Path) -> Turn:  # noqa: ANN401
     if not isinstance(step, dict) or len(step) != 1:
         raise UserError(f"{where} must be one of {', '.join(KINDS)} with its value, got {step!r}")
     (kind, value), *_ = step.items()
@@ -63,14 +48,14 @@ def _step(step: Any, where: str, folder: Path) -> Step:  # noqa: ANN401
         if not isinstance(value, str):
             raise UserError(f"{where}: {kind} must be given a text, got {value!r}")
         if kind == "say":
-            return Step(kind=kind, text=value)
-        return Step(kind=kind, picture=_picture(folder / value, where))
+            return Turn(kind=kind, text=value)
+        return Turn(kind=kind, picture=_picture(folder / value, where))
     if value is not True:
         raise UserError(f"{where}: {kind} must be given true, got {value!r}")
-    return Step(kind=kind)
+    return Turn(kind=kind)
 
 
-def question_scripts(image: Path, questions: Sequence[str]) -> list[list[Step]]:
+def question_scripts(image: Path, questions: Sequence[str]) -> list[list[Turn]]:
     """Return a script for every question about an image: image, question, answer.
 
     Args:
@@ -80,9 +65,9 @@ def question_scripts(image: Path, questions: Sequence[str]) -> list[list[Step]]:
     Raises:
         UserError: If the picture cannot be read.
     """
-    first = Step(kind="image", picture=_picture(image, "--image"))
-    answer = Step(kind="answer")
-    return [[first, Step(kind="say", text=text), answer] for text in questions] or [[first, answer]]
+    first = Turn(kind="image", picture=_picture(image, "--image"))
+    answer = Turn(kind="answer")
+    return [[first, Turn(kind="say", text=text), answer] for text in questions] or [[first, answer]]
 
 
 def _picture(path: Path, where: str) -> "Picture":
@@ -94,7 +79,7 @@ def _picture(path: Path, where: str) -> "Picture":
         raise UserError(f"{where}: {error}") from error
 
 
-def check_script(model: "Pretzel", steps: Sequence[Step], max_tokens: int) -> int:
+def check_script(model: "Pretzel", steps: Sequence[Turn], max_tokens: int) -> int:
     """Return the positions that a script needs at most.
 
     Args:

@@ -279,13 +279,13 @@ def null_branches_equal_recomputation(case: Case[Pretzel]) -> Deviation:
             u = recorded.images[image].u[row]
             for chunk in range(n):
                 number = [i for i, o in enumerate(recorded.outputs) if len(o.deep) > rows]
-                given = recorded.inputs[number[image * (1 + n) + 1 + chunk]].u
-                results.append(within(given[rows + row, -1], u[chunk], 0.0, "guided u_n"))
+                entered = recorded.inputs[number[image * (1 + n) + 1 + chunk]].u
+                results.append(within(entered[rows + row, -1], u[chunk], 0.0, "guided u_n"))
     return worst_of(results)
 
 
 def conversations_of_rows_are_independent(case: Case[Pretzel]) -> Deviation:
-    """What is generated or written in a row depends on the rows beside it, or on their lengths."""
+    """Images or text of a row depend on the rows beside it, or on their lengths."""
     model = case.build()
     together = converse(model)
     results, row = [], 2  # the one with the most padding
