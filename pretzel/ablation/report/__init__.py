@@ -1,1 +1,1 @@
-"""What a grid has found: statistics over seeds, tables, one page, TensorBoard."""
+"""The report of a grid: statistics over seeds, tables, one page, TensorBoard."""

@@ -213,8 +213,9 @@ def _inline(figure: Figure, label: str, tooltips: Mapping[int, str]) -> str:
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].strip()
-    # Metadata, a style for the whole page, comments, and fonts, which are those of the page.
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    # Metadata, a style for the whole page, empty groups, and fonts, which are those of the page.
+    unused = r'<metadata>.*?</metadata>|<style.*?</style>|<g id="[^"]*"/>'
+    svg = re.sub(unused, "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+| \n", r"\1", path[0]), svg)
 

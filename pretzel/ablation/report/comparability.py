@@ -1,4 +1,4 @@
-"""Which arms a metric may be compared across: a table must not rank what has no common scale."""
+"""Comparability of metrics across arms: a table must not rank what has no common scale."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _SAMPLING = {"denoiser", "sampler", "guidance"}
 _PENALTY = {"norm", "penalty", "loss"}
 
 Signature = dict[str, str]
-"""What a metric's scale depends on."""
+"""Values that a metric's scale depends on, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +46,15 @@ def judge(comparison: Comparison) -> dict[str, Comparability]:
       the same.
     """
     spaces = _spaces(comparison)
-    judged = {}
+    scales = {}
     for metric in comparison.metrics:
-        found = {arm: _facts(comparison, arm, metric.name) for arm in comparison.arms}
-        facts = _agreed(found)
+        signatures = {arm: _facts(comparison, arm, metric.name) for arm in comparison.arms}
+        facts = _agreed(signatures)
         if is_likelihood(metric.name):
-            found = {arm: spaces[arm] | found[arm] for arm in comparison.arms}
-        judged[metric.name] = Comparability(
-            groups=_groups(found, comparison.baseline), reason=_reason(found), facts=facts
-        )
-    return judged
+            signatures = {arm: spaces[arm] | own for arm, own in signatures.items()}
+        groups = _groups(signatures, comparison.baseline)
+        scales[metric.name] = Comparability(groups=groups, reason=_reason(signatures), facts=facts)
+    return scales
 
 
 def is_likelihood(metric: str) -> bool:
@@ -64,38 +63,37 @@ def is_likelihood(metric: str) -> bool:
 
 
 def _facts(comparison: Comparison, arm: str, metric: str) -> Signature:
-    """Return what the finished cells of an arm have recorded of a metric."""
-    found: dict[str, list[str]] = {}
+    """Return what the finished runs of an arm have recorded of a metric."""
+    texts: dict[str, set[str]] = {}
     is_distance = metric.rpartition("/")[2].partition("_")[0] in _DISTANCES
-    for cell in comparison.done(arm):
+    for run in comparison.done(arm):
         facts: dict[str, object] = {}
         if is_distance:  # logged beside them: such distances are biased by their n
             counts = {"n": f"{metric}_n", "n_real": f"{metric}_n_real"}
-            facts = {key: cell.metrics[n] for key, n in counts.items() if n in cell.metrics}
-        for key, value in (facts | cell.facts.get(metric, {})).items():
-            shown = f"{value:.10g}" if isinstance(value, int | float) else str(value)
-            if shown not in (seen := found.setdefault(key, [])):
-                seen.append(shown)
-    return {key: " and ".join(sorted(values)) for key, values in found.items()}
+            facts = {key: run.metrics[n] for key, n in counts.items() if n in run.metrics}
+        for key, value in (facts | run.facts.get(metric, {})).items():
+            text = f"{value:.10g}" if isinstance(value, int | float) else str(value)
+            texts.setdefault(key, set()).add(text)
+    return {key: " and ".join(sorted(values)) for key, values in texts.items()}
 
 
 def _spaces(comparison: Comparison) -> dict[str, Signature]:
     """Return latent space, noise and image size of each arm.
 
-    From the resolved configuration of a cell, at one seed for all arms (weights trained in a stage
+    From the resolved configuration of a run, at one seed for all arms (weights trained in a stage
     have the seed in their path); of an arm that has none yet, from what it changes.
     """
-    configs: dict[int, dict[str, Signature]] = {seed: {} for seed in comparison.seeds}
-    for cell in comparison.runs:
-        spec = comparison.folder(cell).spec
+    by_seed: dict[int, dict[str, Signature]] = {seed: {} for seed in comparison.seeds}
+    for run in comparison.runs:
+        spec = comparison.folder(run).spec
         if spec is not None:
-            configs[cell.seed][cell.arm] = dict(_scale(spec.get("config")))
-    known = max(configs.values(), key=len, default={})
-    keys = {key for scale in known.values() for key in scale}
-    known = {arm: {key: scale.get(key, "none") for key in keys} for arm, scale in known.items()}
-    base = known.get(comparison.baseline, {})
+            by_seed[run.seed][run.arm] = dict(_scale(spec.get("config")))
+    scales = max(by_seed.values(), key=len, default={})  # the seed of which most arms have one
+    keys = {key for scale in scales.values() for key in scale}
+    scales = {arm: {key: scale.get(key, "none") for key in keys} for arm, scale in scales.items()}
+    base = scales.get(comparison.baseline, {})
     return {
-        arm: known.get(arm) or _changed(base, changes) for arm, changes in comparison.arms.items()
+        arm: scales.get(arm) or _changed(base, changes) for arm, changes in comparison.arms.items()
     }
 
 
@@ -119,7 +117,7 @@ def _matters(path: tuple[str, ...]) -> bool:
         return path[-1] == "image_size"
     words = [set(part.split("_")) for part in path]
     latent = any(part.startswith("latent") and not _PENALTY & set(part.split("_")) for part in path)
-    return latent or any({"noise", "sigma"} & found for found in words)
+    return latent or any({"noise", "sigma"} & own for own in words)
 
 
 def _changed(base: Signature, changes: list[str]) -> Signature:
@@ -135,42 +133,41 @@ def _changed(base: Signature, changes: list[str]) -> Signature:
     return scale
 
 
-def _groups(found: dict[str, Signature], baseline: str) -> dict[str, int]:
+def _groups(signatures: dict[str, Signature], baseline: str) -> dict[str, int]:
     """Number the arms by signature; what is not known is taken to be as in the baseline."""
-    keys = sorted({key for signature in found.values() for key in signature})
-    usual = {key: found[baseline].get(key, "") for key in keys}
-    for key in keys:
-        usual[key] = usual[key] or next(s[key] for s in found.values() if key in s)
-    numbers: dict[tuple[str, ...], int] = {}
-    groups = {}
-    for arm, signature in found.items():
-        full = tuple(signature.get(key, usual[key]) for key in keys)
-        groups[arm] = numbers.setdefault(full, len(numbers))
-    return groups
+    usual: Signature = {}
+    for signature in (signatures[baseline], *signatures.values()):
+        usual = signature | usual
+    full = {arm: tuple(sorted((usual | own).items())) for arm, own in signatures.items()}
+    distinct = [*dict.fromkeys(full.values())]
+    return {arm: distinct.index(signature) for arm, signature in full.items()}
 
 
-def _reason(found: dict[str, Signature]) -> str:
+def _reason(signatures: dict[str, Signature]) -> str:
     """Say in what the arms differ: ``n: 500 (a, b), 100 (c)``; at most two keys."""
-    told: list[str] = []
-    for key in sorted({key for s in found.values() for key in s}, key=lambda k: (k.count("."), k)):
-        if any(key.startswith(f"{other.partition(':')[0]}.") for other in told):
-            continue  # the class is told already
+    reasons: dict[str, str] = {}
+    keys = {key for signature in signatures.values() for key in signature}
+    for key in sorted(keys, key=lambda key: (key.count("."), key)):
+        if any(key.startswith(f"{other}.") for other in reasons):
+            continue  # another class has other arguments: that it is another says enough
         arms: dict[str, list[str]] = {}
-        for arm, signature in found.items():
+        for arm, signature in signatures.items():
             if key in signature:
                 arms.setdefault(signature[key], []).append(arm)
         if len(arms) > 1:
-            values = ", ".join(f"{value} ({_named(own)})" for value, own in arms.items())
-            told.append(f"{key}: {values}")
-    return "; ".join(told[:2]) + ("; and more" if len(told) > 2 else "")
+            values = ", ".join(f"{value} ({_names(own)})" for value, own in arms.items())
+            reasons[key] = f"{key}: {values}"
+    return "; ".join([*reasons.values()][:2]) + ("; and more" if len(reasons) > 2 else "")
 
 
-def _named(arms: list[str]) -> str:
+def _names(arms: list[str]) -> str:
     return ", ".join(arms) if len(arms) <= 3 else f"{len(arms)} arms"
 
 
-def _agreed(found: dict[str, Signature]) -> Signature:
+def _agreed(signatures: dict[str, Signature]) -> Signature:
     """Return the facts in which all arms that have them agree."""
-    keys = sorted({key for signature in found.values() for key in signature})
-    values = {key: {s[key] for s in found.values() if key in s} for key in keys}
-    return {key: next(iter(seen)) for key, seen in values.items() if len(seen) == 1}
+    values: dict[str, set[str]] = {}
+    for signature in signatures.values():
+        for key, value in signature.items():
+            values.setdefault(key, set()).add(value)
+    return {key: own.pop() for key, own in sorted(values.items()) if len(own) == 1}

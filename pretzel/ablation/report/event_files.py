@@ -11,7 +11,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.util import tensor_util
 
 OWN_SUFFIX = ".pretzel-hparams"
-"""Of the files that the report itself writes beside those of the runs."""
+"""End of the names of event files that the report itself writes beside those of the runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

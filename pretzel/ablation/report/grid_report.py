@@ -9,9 +9,11 @@ from typing import Literal
 
 from rich.console import Console
 
-from pretzel.ablation.report import csv_tables, terminal
+from pretzel.ablation.report import csv_tables, tensorboard_hparams, terminal
 from pretzel.ablation.report.comparison import load
+from pretzel.ablation.report.latex import latex
 from pretzel.ablation.report.markdown import markdown
+from pretzel.ablation.report.page import page
 from pretzel.ablation.report.table import result_table
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_text
@@ -46,9 +48,6 @@ class Report:
 
     @cached_property
     def _page(self) -> str:
-        # Imported here: who wants a table does not wait for matplotlib and tensorboard.
-        from pretzel.ablation.report.page import page
-
         return page(self.table, self.command)
 
     def text(self, form: Format, width: int = 120) -> str:
@@ -65,8 +64,6 @@ class Report:
         if form == "markdown":
             return markdown(self.table)
         if form == "latex":
-            from pretzel.ablation.report.latex import latex  # pandas
-
             return latex(self.table)
         return csv_tables.values(self.table) if form == "csv" else self._page
 
@@ -79,8 +76,6 @@ class Report:
         Raises:
             UserError: If the folder cannot be written.
         """
-        from pretzel.ablation.report import tensorboard_hparams
-
         written = []
         for form, name in FILES.items():
             write_text(self.folder / name, self.text(form))

@@ -1,7 +1,9 @@
 """The HTML page: one self-contained file without network or script, for light and dark screens."""
 
+import contextlib
 import platform
 import re
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -16,7 +18,15 @@ from pretzel.ablation.report.sample_sheets import sample_sheets
 from pretzel.ablation.report.table import ResultTable
 
 MOST_CURVES = 30
-_LIBRARIES = ("pretzel", "torch", "lightning", "numpy", "scipy", "tensorboard", "matplotlib")
+_LIBRARIES = (
+    "pretzel-starflow",
+    "torch",
+    "lightning",
+    "numpy",
+    "scipy",
+    "tensorboard",
+    "matplotlib",
+)
 
 
 def page(table: ResultTable, command: str) -> str:
@@ -88,18 +98,18 @@ def _origin(comparison: Comparison) -> dict[str, str]:
     for run in comparison.runs:
         for name, version in run.versions.items():
             trained.setdefault(name, {})[version] = None
-    here = {"python": platform.python_version()} | {n: _version(n) for n in _LIBRARIES}
+    here = {"python": platform.python_version(), **dict(_versions(_LIBRARIES))}
     return {
         "Grid": comparison.grid,
         "Folder": str(comparison.output),
         "Seeds": ", ".join(map(str, comparison.seeds)),
         "Trained with": ", ".join(f"{n} {' and '.join(v)}" for n, v in trained.items()),
-        "Page made with": ", ".join(f"{n} {v}" for n, v in here.items() if v),
+        "Page made with": ", ".join(f"{n} {v}" for n, v in here.items()),
     }
 
 
-def _version(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return ""
+def _versions(libraries: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the versions of libraries; pretzel itself may run from a checkout, not installed."""
+    for library in libraries:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            yield library, metadata.version(library)

@@ -27,7 +27,7 @@ def write(comparison: Comparison) -> None:
     """Write the experiment, its sessions and the changes; those of an earlier call are replaced.
 
     Args:
-        comparison: The grid; cells that are not done have no session.
+        comparison: The grid; runs that are not done have no session.
 
     Raises:
         OSError: If a folder cannot be written.
@@ -42,11 +42,11 @@ def write(comparison: Comparison) -> None:
     ]
     experiment = summary_v2.hparams_config_pb([*axes, seed], metrics)
     _write(comparison.output, [experiment, text_pb(CHANGES, _all_changes(comparison))])
-    for cell in comparison.runs:
-        folder = comparison.folder(cell).path
+    for run in comparison.runs:
+        folder = comparison.folder(run).path
         if folder.is_dir():
-            text = text_pb(CHANGES, _changes(comparison, cell.arm))
-            session = _session(comparison, cell) if cell.state is State.DONE else []
+            text = text_pb(CHANGES, _changes(comparison, run.arm))
+            session = _session(comparison, run) if run.state is State.DONE else []
             _write(folder, [*session, text])
 
 
@@ -64,9 +64,9 @@ def _changes(comparison: Comparison, arm: str) -> str:
     return "\n".join(lines) or "nothing"
 
 
-def _session(comparison: Comparison, cell: RunResult) -> list[Summary]:
-    chosen = comparison.choices[cell.arm] | {"seed": cell.seed}
-    name = f"{cell.arm}/seed{cell.seed}"
+def _session(comparison: Comparison, run: RunResult) -> list[Summary]:
+    """Return an arm and seed with its final metrics, as a session of the experiment."""
+    choices = comparison.choices[run.arm] | {"seed": run.seed}
     end = plugin_data_pb2.HParamsPluginData(
         session_end_info=plugin_data_pb2.SessionEndInfo(
             status=Status.STATUS_SUCCESS, end_time_secs=time.time()
@@ -79,11 +79,11 @@ def _session(comparison: Comparison, cell: RunResult) -> list[Summary]:
         tensor=metadata.NULL_TENSOR,
     )
     return [
-        summary_v2.hparams_pb(chosen, trial_id=name),
+        summary_v2.hparams_pb(choices, trial_id=f"{run.arm}/seed{run.seed}"),
         *(
-            scalar_pb(f"final/{metric.name}", cell.metrics[metric.name])
+            scalar_pb(f"final/{metric.name}", run.metrics[metric.name])
             for metric in comparison.metrics
-            if metric.name in cell.metrics
+            if metric.name in run.metrics
         ),
         finished,
     ]
