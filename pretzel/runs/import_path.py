@@ -24,8 +24,8 @@ def put_working_directory_last() -> None:
     """
     here = os.getcwd()
     if Path(here) != _ROOT:
-        named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        sys.path[:] = [path for path in sys.path if path and (path != here or path in named)]
+        chosen = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        sys.path[:] = [path for path in sys.path if path and (path != here or path in chosen)]
         os.environ["PYTHONSAFEPATH"] = "1"  # children: not first either; add_working_directory
     add_working_directory()
 

@@ -58,10 +58,10 @@ def _age(path: Path) -> tuple[bool, int, str]:
 def _runs_below(path: Path) -> str:
     """Return where the runs are, if the folder is that of a grid or of a logger."""
     if (path / "plan.json").is_file():
-        found = sorted(path.glob("*/seed*/*.ckpt"))
+        checkpoints = sorted(path.glob("*/seed*/*.ckpt"))
     else:
-        found = sorted(path.glob("**/checkpoints/*.ckpt"))
-    if not found:
+        checkpoints = sorted(path.glob("**/checkpoints/*.ckpt"))
+    if not checkpoints:
         return " (no weights.safetensors, final.ckpt, last.ckpt or checkpoints/*.ckpt in it)"
-    run = found[-1].parent
+    run = checkpoints[-1].parent
     return f"; did you mean {run.parent if run.name == 'checkpoints' else run}?"

@@ -183,11 +183,12 @@ def load(
         model = pretzel.load("runs/easy_vqa/lightning_logs/version_0")  # a run of pretzel fit
         model = pretzel.load("last.ckpt", device="cuda")
         model = pretzel.load("my_export")                               # of pretzel export
+        model = pretzel.load("imported/imagenet64")                     # of pretzel import
 
     Args:
         run_or_export: The folder of a run (its newest checkpoint is taken), a checkpoint, a folder
-            that ``pretzel export`` has written, or a file of exported weights beside its
-            ``config.yaml``.
+            that ``pretzel export`` or ``pretzel import`` has written, or a file of exported
+            weights beside its ``config.yaml``.
         config: A configuration to be used instead of the one that is kept with the weights, as
             for :func:`build`.
         device: Where the model is to be.

@@ -112,14 +112,14 @@ class TextImageModel:
         mixing = self._guidance(guidance)
         if denoiser is None:
             self.module.check_denoiser()
-        wanted: list[tuple[str, str]] = []
+        requests: list[tuple[str, str]] = []
         counts: dict[str, int] = {}
         for prompt in [prompts] if isinstance(prompts, str) else prompts:
             for _ in range(num):
-                wanted.append((prompt, f"{prompt}#{counts.get(prompt, 0)}"))
+                requests.append((prompt, f"{prompt}#{counts.get(prompt, 0)}"))
                 counts[prompt] = counts.get(prompt, 0) + 1
         generated: list[Picture] = []
-        for batch in _batches(wanted, batch_size):
+        for batch in _batches(requests, batch_size):
             keys = [key for _, key in batch]
             images = sample_images(
                 self.pretzel,

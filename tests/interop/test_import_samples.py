@@ -15,6 +15,8 @@ from importing import (
     written,
 )
 
+import pretzel
+from pretzel.errors import UserError
 from pretzel.generation.latents import sample_latents
 from pretzel.interop.starflow import StarflowOptions, read_starflow
 from pretzel.latent.pixels import patchify, unpatchify
@@ -50,6 +52,22 @@ def test_tarflow_is_told_classes_by_name_and_guided_from_the_command_line(tmp_pa
         module.guidance.weight = weight
         made = sample_latents(module.pretzel, prompts, noise, module.guidance, module.sampler)
         close(module.pretzel.latent.decode(made.x), case.tensors[expected])
+
+
+def test_an_import_is_loaded_from_python(tmp_path):
+    names = ["cat", "dog", "eel", "fox", "gnu"]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    options = [*SMALL, "--class_names", str(tmp_path / "names.txt")]
+    folder = imported(checkpoint(tmp_path, "T5"), "tarflow", *options)
+    model = pretzel.load(folder)
+    ours = trained_model([str(folder / "config.yaml")], []).state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in model.module.state_dict().items())
+    pictures = model.generate(names[:2], seed=0, guidance=1.0)
+    assert len(pictures) == 2
+    assert model.log_prob(pictures, names[:2]).isfinite().all()
+    assert model.log_prob(pictures).isfinite().all()
+    with pytest.raises(UserError, match="text and images"):
+        model.ask(pictures[0], "what is it?")
 
 
 def test_the_learned_prior_is_the_scale_of_the_last_block(tmp_path):
