@@ -14,7 +14,7 @@ SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
 BASE = "ablations/base/easy_vqa.yaml"
 
 
-def shrunk(folder):
+def shrink(folder):
     """Return a file that makes a run small, and leaves ``last.ckpt`` and images in a folder."""
     small = yaml.safe_load(SHRINK.read_text())
     small["trainer"]["default_root_dir"] = str(folder)
@@ -46,7 +46,7 @@ def workspace(tmp_path_factory):
     before = Path.cwd()
     os.chdir(folder)
     try:
-        options = ["-c", BASE, "-c", str(shrunk(run))]
+        options = ["-c", BASE, "-c", str(shrink(run))]
         assert main(["fit", *options]) == 0
         assert main(["test", *options, "--ckpt_path", str(run / "last.ckpt")]) == 0
         assert main(["predict", *options, "--ckpt_path", str(run / "last.ckpt")]) == 0
@@ -58,6 +58,12 @@ def workspace(tmp_path_factory):
         shutil.copy(checkpoint, folder / place)
     shutil.copy(min((run / "p").glob("*.png")), folder / "shape.png")
     return folder
+
+
+@pytest.fixture
+def shrunk():
+    """The function that writes the file which makes a run small."""
+    return shrink
 
 
 @pytest.fixture
