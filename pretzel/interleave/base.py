@@ -96,7 +96,7 @@ class StreamCaches:
 class Interleaving(nn.Module, ABC):
     """Joins the frozen vision-language model and the deep stream.
 
-    An interleaving owns the skips between the streams (projections, skips, adapter), never the
+    An interleaving owns the parts between the streams (projections, skips, adapter), never the
     streams. Each stream keeps its precision: what the VLM is fed is cast to its own, what the flow
     reads of it to the flow's. One function serves training (no caches, whole sequences) and
     generation (caches, chunks of any length), so that both compute the same thing.
