@@ -141,13 +141,12 @@ class TinyVLMPretraining(ExportingStage):
         """
         if not questions:
             return []
-        first = {key: keys.index(key) for key in dict.fromkeys(keys)}
-        order = {key: number for number, key in enumerate(first)}
+        unique = list(dict.fromkeys(keys))
         return greedy_answers(
             self.network,
             self.tokenizer,
-            images[list(first.values())].to(self.device),
-            torch.tensor([order[key] for key in keys], device=self.device),
+            images[[keys.index(key) for key in unique]].to(self.device),
+            torch.tensor([unique.index(key) for key in keys], device=self.device),
             questions,
         )
 
