@@ -92,40 +92,14 @@ def read_starflow(
             continue
         flips = number % 2 == (1 if options.seq_order == "R2L" else 0)
         reader = BlockReader(keys=keys, prefix=prefix, index=len(blocks))
-        blocks.append(_read_block(reader, number, flips, options, side, text_length))
-    return _flow(keys, blocks, side, text_length)
+        blocks.append(read_block(reader, number, flips, options, side, text_length))
+    return flow_of(keys, blocks, side, text_length)
 
 
-def read_starflow_block(
-    tensors: Mapping[str, Tensor],
-    options: StarflowOptions,
-    *,
-    flips: bool,
-    source: str = "tensors",
-) -> ImportedFlow:
-    """Read a published block by itself, whose keys begin with ``block.``.
-
-    Args:
-        tensors: Its state dict.
-        options: Its options, ``pt_seq_len`` and ``text_length`` among them.
-        flips: Whether it visits the positions backwards.
-        source: Origin of the tensors, for messages.
-
-    Raises:
-        UserError: As for a model, or if an option is missing.
-    """
-    if options.pt_seq_len is None or options.text_length is None:
-        raise UserError("pt_seq_len and text_length must be given for a block by itself")
-    keys = CheckpointKeys(tensors, source)
-    reader = BlockReader(keys=keys, prefix="block.", index=0)
-    side, text_length = options.pt_seq_len, options.text_length
-    block = _read_block(reader, 0, flips, options, side, text_length)
-    return _flow(keys, [block], side, text_length)
-
-
-def _flow(
+def flow_of(
     keys: CheckpointKeys, blocks: list[ImportedBlock], side: int, text_length: int
 ) -> ImportedFlow:
+    """Return blocks of which all keys have been read as a model."""
     keys.leave(r"(blocks?\.(\d+\.)?)attn_mask", _MASK)
     keys.leave(r"feat_rope(_gen)?\.freqs_(cos|sin)", _ROTARY)
     keys.leave(r"learnable_self_denoiser\..*", _DENOISER)
@@ -158,7 +132,7 @@ def _text_length(keys: CheckpointKeys, prefix: str, side: int) -> int:
     return 0
 
 
-def _read_block(
+def read_block(
     block: BlockReader,
     number: int,
     flips: bool,
@@ -166,6 +140,19 @@ def _read_block(
     side: int,
     text_length: int,
 ) -> ImportedBlock:
+    """Read one block.
+
+    Args:
+        block: Reader of its tensors.
+        number: Number of the block in the published model, data side first.
+        flips: Whether it visits the positions backwards.
+        options: Options of the model.
+        side: Positions along a side to which rotary positions are scaled.
+        text_length: Tokens of the text; 0 for none.
+
+    Raises:
+        UserError: As for a model.
+    """
     width = block.width
     every = r"blocks?\.(\d+\.)?"
     channels = block.keys.size(

@@ -36,7 +36,7 @@ def read_tarflow(
     # At least one block: where all are missing, the error names the first key that is.
     num_blocks = max(keys.count(r"blocks\.(\d+)\."), 1)
     blocks = [
-        _read_block(keys, f"blocks.{number}.", number, number % 2 == 1, head_dim)
+        read_block(keys, f"blocks.{number}.", number, number % 2 == 1, head_dim)
         for number in range(num_blocks)
     ]
     positions = blocks[0].tensors["positions.vectors"].shape[0]
@@ -49,29 +49,13 @@ def read_tarflow(
             f"{source}: key var must be 1 throughout where scales depend on the data, as the "
             f"published training leaves it, found {float(low):.4g} to {float(high):.4g}"
         )
-    return _flow(keys, blocks, (side_of(positions, f"{source}: blocks.0.pos_embed"),) * 2)
+    return flow_of(keys, blocks, (side_of(positions, f"{source}: blocks.0.pos_embed"),) * 2)
 
 
-def read_tarflow_block(
-    tensors: Mapping[str, Tensor], *, flips: bool, head_dim: int = 64, source: str = "tensors"
+def flow_of(
+    keys: CheckpointKeys, blocks: list[ImportedBlock], grid: tuple[int, ...]
 ) -> ImportedFlow:
-    """Read a published block by itself; its grid is a line of positions.
-
-    Args:
-        tensors: Its state dict.
-        flips: Whether it visits the positions backwards.
-        head_dim: Channels of a head, which cannot be inferred from shapes.
-        source: Origin of the tensors, for messages.
-
-    Raises:
-        UserError: As for a model.
-    """
-    keys = CheckpointKeys(tensors, source)
-    block = _read_block(keys, "", 0, flips, head_dim)
-    return _flow(keys, [block], (block.tensors["positions.vectors"].shape[0],))
-
-
-def _flow(keys: CheckpointKeys, blocks: list[ImportedBlock], grid: tuple[int, ...]) -> ImportedFlow:
+    """Return blocks of which all keys have been read as a model."""
     keys.leave(r"(blocks\.\d+\.)?attn_mask", _MASK)
     keys.leave("var", _NO_PRIOR)
     classes = blocks[0].tensors.get("context.vector.vectors")
@@ -84,9 +68,21 @@ def _flow(keys: CheckpointKeys, blocks: list[ImportedBlock], grid: tuple[int, ..
     )
 
 
-def _read_block(
+def read_block(
     keys: CheckpointKeys, prefix: str, number: int, flips: bool, head_dim: int
 ) -> ImportedBlock:
+    """Read one block.
+
+    Args:
+        keys: The checkpoint.
+        prefix: Beginning of the block's keys.
+        number: Number of the block, data side first.
+        flips: Whether it visits the positions backwards.
+        head_dim: Channels of a head.
+
+    Raises:
+        UserError: As for a model.
+    """
     block = BlockReader(keys=keys, prefix=prefix, index=number)
     width = block.width
     every = r"(blocks\.\d+\.)?"  # all blocks share positions, channels and classes

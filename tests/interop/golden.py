@@ -18,8 +18,11 @@ from golden_arguments import (
 from golden_file import GoldenFile
 
 from pretzel.flow.block import FlowStack
-from pretzel.interop.starflow import StarflowOptions, read_starflow, read_starflow_block
-from pretzel.interop.tarflow import read_tarflow, read_tarflow_block
+from pretzel.interop import starflow, tarflow
+from pretzel.interop.block_reader import BlockReader
+from pretzel.interop.checkpoint import CheckpointKeys
+from pretzel.interop.starflow import StarflowOptions, read_starflow
+from pretzel.interop.tarflow import read_tarflow
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.sampling.guidance import AttentionTemperature, GaussianMixing, LinearGuidance
 from pretzel.sampling.samplers import Jacobi, Sequential
@@ -62,8 +65,10 @@ class Case(GoldenFile):
         arguments, parameters = self.arguments, self.parameters()
         if self.family == "tarflow":
             if self.module == "MetaBlock":
-                flips, head_dim = self.flips(), arguments["head_dim"]
-                return read_tarflow_block(parameters, flips=flips, head_dim=head_dim)
+                keys = CheckpointKeys(parameters, "tensors")
+                block = tarflow.read_block(keys, "", 0, self.flips(), arguments["head_dim"])
+                grid = (block.tensors["positions.vectors"].shape[0],)
+                return tarflow.flow_of(keys, [block], grid)
             block = filled(arguments["block"], {"head_dim": 64, "expansion": 4}, "block")
             return read_tarflow(parameters, head_dim=block["head_dim"])
         is_model = self.module == "Model"
@@ -92,7 +97,11 @@ class Case(GoldenFile):
         )
         if is_model:
             return read_starflow(parameters, options)
-        return read_starflow_block(parameters, options, flips=self.flips())
+        keys = CheckpointKeys(parameters, "tensors")
+        reader = BlockReader(keys=keys, prefix="block.", index=0)
+        length = options.text_length
+        block = starflow.read_block(reader, 0, self.flips(), options, side, length)
+        return starflow.flow_of(keys, [block], side, length)
 
     def flips(self):
         permutation = self.arguments["permutation"]
