@@ -84,13 +84,23 @@ class Conditioner(nn.Module, ABC, Generic[CacheT]):
 class LayeredConditioner(Conditioner[CacheT], Generic[CacheT]):
     """A conditioner that can stop between layers, where another stream can be added.
 
-    ``forward`` is :meth:`run` over all layers, then :meth:`finish`.
-
     Attributes:
         num_layers: Layers.
     """
 
     num_layers: int
+
+    def forward(
+        self,
+        h: Float[Tensor, "b l w"],
+        rotation: Rotation | None = None,
+        mask: Mask | None = None,
+        cache: CacheT | None = None,
+        modulation: Float[Tensor, "b layers 6 w"] | None = None,
+    ) -> Float[Tensor, "b l w"]:
+        """Run all layers, then :meth:`finish`; arguments as those of a conditioner."""
+        h = self.run(h, 0, self.num_layers, rotation, mask, cache, modulation)
+        return self.finish(h, cache)
 
     @abstractmethod
     def run(

@@ -201,19 +201,7 @@ class PrefixContext(ContextReader):
 
 
 class VectorReader(ContextReader, ABC):
-    """Reads a context by one vector of it."""
-
-    def __init__(self, vector: ContextVector) -> None:
-        super().__init__()
-        self.vector = vector
-
-    def example(self, num_rows: int) -> Context:
-        """Return contexts of the vector."""
-        return self.vector.example(num_rows)
-
-
-class AddedContext(VectorReader):
-    """A vector of the context, added to the input of every position (TarFlow).
+    """Reads a context by one vector of it.
 
     Args:
         width: Channels of the network (given by the parent).
@@ -222,7 +210,16 @@ class AddedContext(VectorReader):
     """
 
     def __init__(self, width: int, num_layers: int, *, vector: VectorFactory) -> None:
-        super().__init__(vector(width))
+        super().__init__()
+        self.vector = vector(width)
+
+    def example(self, num_rows: int) -> Context:
+        """Return contexts of the vector."""
+        return self.vector.example(num_rows)
+
+
+class AddedContext(VectorReader):
+    """A vector of the context, added to the input of every position (TarFlow)."""
 
     def forward(self, context: Context) -> ContextInputs:
         """Return the vector."""
@@ -242,7 +239,7 @@ class AdaLN(VectorReader):
     """
 
     def __init__(self, width: int, num_layers: int, *, vector: VectorFactory) -> None:
-        super().__init__(vector(width))
+        super().__init__(width, num_layers, vector=vector)
         self.map = nn.Linear(width, num_layers * 6 * width)
         nn.init.zeros_(self.map.weight)
         nn.init.zeros_(self.map.bias)

@@ -255,27 +255,6 @@ class CausalTransformer(LayeredConditioner[KVCache]):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def forward(
-        self,
-        h: Float[Tensor, "b l w"],
-        rotation: Rotation | None = None,
-        mask: Mask | None = None,
-        cache: KVCache | None = None,
-        modulation: Float[Tensor, "b layers 6 w"] | None = None,
-    ) -> Float[Tensor, "b l w"]:
-        """Run the layers; with a cache, the new positions are committed to it.
-
-        Args:
-            h: Input of the new positions.
-            rotation: Cosines and sines of their positions.
-            mask: Which key a query may attend; all keys of the cache, new ones last. Rows packed
-                with several documents: :func:`pretzel.sequence.masks.document_mask`.
-            cache: Keys and values of the positions before.
-            modulation: Shift, scale, gate of attention, then of the MLP, for each layer.
-        """
-        h = self.run(h, 0, self.num_layers, rotation, mask, cache, modulation)
-        return self.finish(h, cache)
-
     def run(
         self,
         h: Float[Tensor, "b l w"],

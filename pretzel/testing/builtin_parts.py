@@ -30,6 +30,7 @@ from pretzel.flow.transforms import (
     VolumePreserving,
 )
 from pretzel.interleave.adapter import MLPAdapter, NoAdapter
+from pretzel.interleave.base import Interleaving
 from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.skips import GatedSkip, RandomSkip
 from pretzel.interleave.stacked import Stacked
@@ -113,6 +114,15 @@ def learned_denoiser(grid: tuple[int, ...], num_blocks: int = 1) -> LearnedDenoi
     return denoiser
 
 
+def in_model(
+    interleaving: Callable[..., Interleaving],
+    deep_layers: int | None = None,
+    **options: Any,  # noqa: ANN401
+) -> Factory:
+    """Return a factory of a small model around an interleaving with the given options."""
+    return partial(tiny_pretzel, partial(interleaving, **options), deep_layers=deep_layers)
+
+
 BUILTIN_PARTS: dict[type, list[Factory]] = {
     Identity: [partial(Identity, 3, (2, 2), 0, Flip())],
     AFBlock: [
@@ -168,43 +178,23 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
         partial(learned_denoiser, (2, 1, 2)),
     ],
     Stacked: [
-        partial(tiny_pretzel, Stacked),
-        partial(tiny_pretzel, partial(Stacked, vlm_skip=False, detach_u=True)),
-        partial(tiny_pretzel, partial(Stacked, skips=RandomSkip, adapter=MLPAdapter)),
-        partial(tiny_pretzel, partial(Stacked, skips=GatedSkip, vision_input=LatentInput())),
-        partial(tiny_pretzel, partial(Stacked, adapter=NoAdapter, vision_input=TowerInput())),
+        in_model(Stacked),
+        in_model(Stacked, vlm_skip=False, detach_u=True),
+        in_model(Stacked, skips=RandomSkip, adapter=MLPAdapter),
+        in_model(Stacked, skips=GatedSkip, vision_input=LatentInput()),
+        in_model(Stacked, adapter=NoAdapter, vision_input=TowerInput()),
     ],
     Tiled: [
-        partial(tiny_pretzel, partial(Tiled, word="VVF"), deep_layers=2),
-        partial(
-            tiny_pretzel,
-            partial(Tiled, word="VF", direction="vlm_to_flow", skips=GatedSkip),
-            deep_layers=4,
-        ),
-        partial(
-            tiny_pretzel,
-            partial(Tiled, word="VFFV", direction="flow_to_vlm", skips=RandomSkip),
-            deep_layers=4,
-        ),
-        partial(
-            tiny_pretzel,
-            partial(Tiled, word="VVF", skips=GatedSkip, vision_input=LatentInput()),
-            deep_layers=2,
-        ),
-        partial(
-            tiny_pretzel,
-            partial(Tiled, word="VVF", adapter=NoAdapter, vision_input=TowerInput()),
-            deep_layers=2,
-        ),
+        in_model(Tiled, 2, word="VVF"),
+        in_model(Tiled, 4, word="VF", direction="vlm_to_flow", skips=GatedSkip),
+        in_model(Tiled, 4, word="VFFV", direction="flow_to_vlm", skips=RandomSkip),
+        in_model(Tiled, 2, word="VVF", skips=GatedSkip, vision_input=LatentInput()),
+        in_model(Tiled, 2, word="VVF", adapter=NoAdapter, vision_input=TowerInput()),
     ],
     MixtureOfTransformers: [
-        partial(tiny_pretzel, MixtureOfTransformers, deep_layers=0),
-        partial(
-            tiny_pretzel,
-            partial(MixtureOfTransformers, trains_text=True, random_start=True),
-            deep_layers=0,
-        ),
+        in_model(MixtureOfTransformers, 0),
+        in_model(MixtureOfTransformers, 0, trains_text=True, random_start=True),
     ],
-    TextPrefix: [partial(tiny_pretzel, TextPrefix)],
-    Unconditional: [partial(tiny_pretzel, Unconditional)],
+    TextPrefix: [in_model(TextPrefix)],
+    Unconditional: [in_model(Unconditional)],
 }
