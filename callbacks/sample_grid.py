@@ -6,12 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
-from callbacks.protocols import (
-    EvaluationSample,
-    evaluation_samples,
-    generator_of,
-    split_of_stage,
-)
+from callbacks.protocols import EvaluationSample, evaluation_samples, generator_of, split_of_stage
 from callbacks.reporting import Stage, show_sheet
 from pretzel.errors import UserError
 from pretzel.generation.pictures import pictures, sheet

@@ -50,10 +50,7 @@ class TextDrift(Evaluation):
     """
 
     def __init__(
-        self,
-        num_samples: int | None = 100,
-        batch_size: int = 25,
-        every_n_validations: int = 1,
+        self, num_samples: int | None = 100, batch_size: int = 25, every_n_validations: int = 1
     ) -> None:
         super().__init__(every_n_validations)
         check_counts(type(self).__name__, num_samples=num_samples, batch_size=batch_size)

@@ -92,10 +92,7 @@ class JudgeTraining(ExportingStage):
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max_lr=self.lr, total_steps=steps, pct_start=0.1
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _augment(
         self, images: Float[Tensor, "m 3 height width"]

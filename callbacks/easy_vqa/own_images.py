@@ -129,10 +129,7 @@ class OwnImages(JudgedImages):
     names = "a colour or a shape"
 
     def __init__(
-        self,
-        num_images: int | None = 200,
-        batch_size: int = 50,
-        every_n_validations: int = 1,
+        self, num_images: int | None = 200, batch_size: int = 50, every_n_validations: int = 1
     ) -> None:
         super().__init__(every_n_validations)
         check_counts(type(self).__name__, num_images=num_images, batch_size=batch_size)

@@ -298,10 +298,7 @@ class PretzelModule(CheckpointedModule):
         return self._images(prompts, noise)
 
     def answer(
-        self,
-        images: Float[Tensor, "n 3 h w"],
-        questions: Sequence[str],
-        keys: Sequence[str],
+        self, images: Float[Tensor, "n 3 h w"], questions: Sequence[str], keys: Sequence[str]
     ) -> list[str]:
         """Answer one question about each image, greedily.
 

@@ -14,13 +14,7 @@ from typing_extensions import override
 
 from pretzel.errors import UserError
 from pretzel.typing import Float, Tensor
-from pretzel.vlm.huggingface.preprocessing import (
-    CLIP_MEAN,
-    CLIP_STD,
-    HALF,
-    Preprocessing,
-    resized,
-)
+from pretzel.vlm.huggingface.preprocessing import CLIP_MEAN, CLIP_STD, HALF, Preprocessing, resized
 from pretzel.vlm.huggingface.untyped import Config, Model
 
 

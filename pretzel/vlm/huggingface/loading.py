@@ -98,12 +98,7 @@ def _check_decoder(text: Config, source: str) -> None:
 
 
 def build_model(
-    name: str | None,
-    config: Config,
-    family: Family,
-    dtype: DType,
-    attention: Attention,
-    seed: int,
+    name: str | None, config: Config, family: Family, dtype: DType, attention: Attention, seed: int
 ) -> Model:
     """Return the model: the weights of ``name``, or random ones; on the meta device neither.
 

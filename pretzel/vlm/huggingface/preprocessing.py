@@ -57,10 +57,7 @@ def resized(height: int, width: int, unit: int, pixels: tuple[int, int]) -> tupl
 
 
 def load_preprocessing(
-    name: str | None,
-    default: Preprocessing,
-    min_pixels: int | None,
-    max_pixels: int | None,
+    name: str | None, default: Preprocessing, min_pixels: int | None, max_pixels: int | None
 ) -> Preprocessing:
     """Return the user's limits, or else those of a folder's preprocessor, or the family's.
 

@@ -19,11 +19,7 @@ from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import AfterLayer, VLMCache, VLMStream
 from pretzel.vlm.cache import PreallocatedCache, checked_cache
 from pretzel.vlm.huggingface.families import VisionFamily, family_of
-from pretzel.vlm.huggingface.layers import (
-    recomputed_backward,
-    streams_joined,
-    without_position_ids,
-)
+from pretzel.vlm.huggingface.layers import recomputed_backward, streams_joined, without_position_ids
 from pretzel.vlm.huggingface.loading import (
     Attention,
     DType,
