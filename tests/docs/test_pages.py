@@ -266,6 +266,20 @@ def test_links_lead_somewhere(page):
             assert (folder / target).exists(), f"{page}: {target}"
 
 
+OTHERS = ("operator torchvision::nms does not exist",)  # what other libraries say
+
+
+def test_the_sentences_of_troubleshooting_are_those_of_the_code():
+    files = [path for name in ("pretzel", "callbacks", "datamodules")
+             for path in sorted((ROOT / name).rglob("*.py"))]  # fmt: skip
+    code = re.sub(r"\"\s*\n\s*f?\"", "", "".join(path.read_text() for path in files))
+    for line in pages()["docs/troubleshooting.md"].splitlines():
+        for sentence in INLINE.findall(line) if line.startswith("`") else ():
+            for part in re.split(r"\.\.\.|\b[A-Z]{1,4}\b|\[|\]|:LINE|'|\?", sentence):
+                part = part.strip(" :;()")
+                assert len(part) < 7 or part in code or sentence in OTHERS, part
+
+
 def test_words_are_read_as_a_shell_does():
     assert words_of("a 'b c'  # no\n\nd \\\n  e\n") == [["a", "b c"], ["d", "e"]]
 
