@@ -26,12 +26,6 @@ def _all_differ(values: list[Any]) -> list[Any]:
     return values
 
 
-def _different(least: int, must: str) -> Any:  # noqa: ANN401
-    return Field(
-        min_length=least, description=f"Must be {must}.", json_schema_extra={"uniqueItems": True}
-    )
-
-
 FileNames = str | Annotated[list[str], Field(min_length=1)]
 Files = Annotated[FileNames, Field(description="Must be a file or a list of files.")]
 DottedKey = Annotated[
@@ -59,7 +53,13 @@ Choices = Annotated[
     Field(min_length=1, description="Must be a mapping of axes to an arm or a list of arms."),
 ]
 Candidates = Annotated[
-    list[Any], AfterValidator(_all_differ), _different(2, "a list of at least two different values")
+    list[Any],
+    AfterValidator(_all_differ),
+    Field(
+        min_length=2,
+        description="Must be a list of at least two different values.",
+        json_schema_extra={"uniqueItems": True},
+    ),
 ]
 Seconds = Annotated[float, Field(gt=0)]
 
