@@ -8,7 +8,7 @@ from typing import Any
 
 from pretzel.ablation.gridfile.grid import Metric
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.report.tuning import ArmTuning, tunings, upstream
+from pretzel.ablation.report.tuning import ArmTuning, state_and_result, tunings, upstream
 from pretzel.errors import UserError
 from pretzel.files.atomic import read_json
 
@@ -136,19 +136,20 @@ def load(output: str | Path) -> Comparison:
 
 def _read(output: Path, run: dict[str, Any], planned: dict[str, dict[str, Any]]) -> RunResult:
     folder = RunFolder(path=output / run["name"])
-    state = _state(output, run)
-    result = folder.result or {} if state is State.DONE else {}
+    state, result = state_and_result(output, run)
+    if state is not State.DONE:
+        result = {}
     stages = {name: RunFolder(path=output / name) for name in upstream(run, planned)}
     in_stages = sum((stage.result or {}).get("train_seconds", 0.0) for stage in stages.values())
     size = result.get("parameters", {})
     trouble = _trouble(folder, state)
     if not trouble and state is not State.DONE:
         for name, stage in stages.items():
-            if _state(output, planned[name]) is State.FAILED:
+            if state_and_result(output, planned[name])[0] is State.FAILED:
                 trouble = f"needs {name}, which failed: {_trouble(stage, State.FAILED)}"
-        tried = [planned[name] for name in run.get("candidates") or {}]
-        if not trouble and tried and all(_state(output, one) is State.FAILED for one in tried):
-            trouble = f"all {len(tried)} candidates of its tuning failed"
+        candidates = {state_and_result(output, planned[n])[0] for n in run.get("candidates") or {}}
+        if not trouble and candidates == {State.FAILED}:
+            trouble = f"all {len(run['candidates'])} candidates of its tuning failed"
     return RunResult(
         name=run["name"],
         arm=run["arm"],
@@ -165,10 +166,6 @@ def _read(output: Path, run: dict[str, Any], planned: dict[str, dict[str, Any]])
         trouble=trouble,
         adopted=_adopted(folder, run) if state is State.DONE else "",
     )
-
-
-def _state(output: Path, run: dict[str, Any]) -> State:
-    return RunFolder(path=output / run["name"]).state(run["identity"], run.get("evaluation"))
 
 
 def _trouble(folder: RunFolder, state: State) -> str:

@@ -144,7 +144,7 @@ def _needs(run: Mapping[str, Any]) -> list[str]:
 
 
 def _candidate(output: Path, run: Mapping[str, Any], label: str, metric: str) -> CandidateRun:
-    state, result = _state_and_result(output, run)
+    state, result = state_and_result(output, run)
     metrics = result.get("metrics", {}) if state is State.DONE else {}
     score = float(metrics[metric]) if metric in metrics else None
     return CandidateRun(run=run["name"], label=label, state=state, score=score)
@@ -152,7 +152,7 @@ def _candidate(output: Path, run: Mapping[str, Any], label: str, metric: str) ->
 
 def _chosen(output: Path, run: Mapping[str, Any]) -> str | None:
     """Return the label that a run was started with, as the runner has noted it."""
-    state, result = _state_and_result(output, run)
+    state, result = state_and_result(output, run)
     if state in (State.STALE, State.PENDING):
         return None
     note = (result or RunFolder(path=output / run["name"]).spec or {}).get("tuned")
@@ -160,6 +160,7 @@ def _chosen(output: Path, run: Mapping[str, Any]) -> str | None:
     return next((one for one in labels if str(note).startswith(f"{one}, the best of ")), None)
 
 
-def _state_and_result(output: Path, run: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
+def state_and_result(output: Path, run: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
+    """Return where a run of the plan stands, and its result if there is one."""
     folder = RunFolder(path=output / run["name"])
     return folder.state(run["identity"], run.get("evaluation")), folder.result or {}
