@@ -45,6 +45,7 @@ def answer(
     images = ConversationBatch(
         model,
         [str(image) for image in range(len(x))],
+        # 2 for begin- and end-of-image; the end-of-text of a cut answer is never run
         max_length=2 + model.latent.num_positions + longest + max_tokens,
     )
     with torch.inference_mode():

@@ -96,6 +96,7 @@ def sample_latents(
             guidance=guidance,
         )
     assert isinstance(model, Pretzel)
+    # Nothing follows the image, so end-of-image is not run.
     deep = sample_u(model, prompts, z, guidance, sampler)
     shallow = invert_stack(model.shallow, deep.x, sampler, first=1)
     return Sampled(x=shallow.x, work=(*deep.work, *shallow.work))

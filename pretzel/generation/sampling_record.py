@@ -40,8 +40,9 @@ def work_record(work: Sequence[Work]) -> dict[str, list[int]]:
 def described(part: object) -> dict[str, Any]:
     """Return a part as a configuration names it, ``class_path`` and ``init_args``.
 
-    Of the arguments of its constructor those are told that the part keeps under their name as
-    numbers, words, lists of them, or parts of this package's kind, described likewise.
+    ``init_args`` has those arguments of its constructor that the part keeps as attributes of the
+    same name: numbers, words, lists of them, and samplers, guidances and denoisers, described
+    likewise.
     """
     kind = type(part)
     arguments: dict[str, Any] = {}
@@ -51,8 +52,8 @@ def described(part: object) -> dict[str, Any]:
             arguments[name] = described(value)
         elif _is_plain(value):
             arguments[name] = value
-    described_part: dict[str, Any] = {"class_path": f"{kind.__module__}.{kind.__qualname__}"}
-    return described_part | ({"init_args": arguments} if arguments else {})
+    configuration: dict[str, Any] = {"class_path": f"{kind.__module__}.{kind.__qualname__}"}
+    return configuration | ({"init_args": arguments} if arguments else {})
 
 
 def _is_plain(value: object) -> bool:

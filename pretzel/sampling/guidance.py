@@ -133,6 +133,7 @@ class GaussianMixing(Guidance):
     def mix(self, conditional: Gaussian, null: Gaussian, weight: Weight) -> Gaussian:
         """Return the mixture's mean and standard deviation."""
         w = weight
+        # Above 1 the precision 1 + w - w r would shrink, and vanish at r = 1 + 1/w.
         r = (conditional.sigma / null.sigma).square().clamp(max=1.0)
         total = 1 + w - w * r
         mu = ((1 + w) * conditional.mu - w * r * null.mu) / total

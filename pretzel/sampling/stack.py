@@ -57,8 +57,9 @@ def invert_stack(
     conditional = any(block.reads_context for block in stack)
     for number, block in enumerate(reversed(list(stack)), start=first):
         if isinstance(block, AutoregressiveBlock):
-            own = guidance if block.reads_context or not conditional else None
-            inversion = BlockInversion(block, z, context, null_context, own, temperature)
+            # A block that does not see the condition is the same with and without it.
+            mixing = guidance if block.reads_context or not conditional else None
+            inversion = BlockInversion(block, z, context, null_context, mixing, temperature)
             work.append(sampler.solve(inversion, number))
             z = inversion.x
         else:

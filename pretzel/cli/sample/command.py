@@ -13,6 +13,9 @@ from pretzel.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
+    from lightning.pytorch import LightningModule
+
+    from pretzel.training.loading import Check
 
 _DESCRIPTION = """\
 Generate images with the model of a fit configuration and trained weights: guidance and denoiser are
@@ -68,7 +71,7 @@ def main(args: list[str]) -> int:
         return _converse(options, overrides, folder)
 
     from pretzel.cli.sample.image_folder import COLUMNS, requested_images, write_images
-    from pretzel.training.loading import KeyedGenerator, trained_model
+    from pretzel.training.loading import KeyedGenerator
 
     def check(model: object) -> None:
         if not isinstance(model, KeyedGenerator):
@@ -81,14 +84,7 @@ def main(args: list[str]) -> int:
                 f"--prompt or --prompts must be given: {type(model).__name__} reads prompts"
             )
 
-    device = _device(options.device)
-    model = trained_model(
-        options.config,
-        overrides,
-        checkpoint=options.ckpt_path,
-        weights=options.weights,
-        check=check,
-    ).to(device)
+    model = _trained(options, overrides, check)
     assert isinstance(model, KeyedGenerator)
     seed = model.seed if options.seed is None else options.seed
     num = options.num or 1
@@ -117,7 +113,6 @@ def _converse(options: argparse.Namespace, overrides: list[str], folder: Path) -
     from pretzel.generation.conversation import Conversation
     from pretzel.generation.conversation_batch import conversations_with, require_pretzel
     from pretzel.generation.writing import Writing
-    from pretzel.training.loading import trained_model
     from pretzel.training.module import PretzelModule
 
     writing = Writing(
@@ -134,14 +129,7 @@ def _converse(options: argparse.Namespace, overrides: list[str], folder: Path) -
         model = require_pretzel(module.pretzel)
         lengths.extend(check_script(model, script, max_tokens) for script in scripts)
 
-    device = _device(options.device)
-    module = trained_model(
-        options.config,
-        overrides,
-        checkpoint=options.ckpt_path,
-        weights=options.weights,
-        check=check,
-    ).to(device)
+    module = _trained(options, overrides, check)
     assert isinstance(module, PretzelModule)
     if any(step.kind in ("generate", "continue") for script in scripts for step in script):
         module.check_denoiser()
@@ -156,6 +144,22 @@ def _converse(options: argparse.Namespace, overrides: list[str], folder: Path) -
     write_conversations(conversations, folder)
     print(f"Written to {folder}: transcript.json, transcript.txt, sampling.json and pictures")
     return 0
+
+
+def _trained(
+    options: argparse.Namespace, overrides: list[str], check: "Check"
+) -> "LightningModule":
+    """Return the model of the configuration with its weights, on the device."""
+    from pretzel.training.loading import trained_model
+
+    device = _device(options.device)  # before anything is read
+    return trained_model(
+        options.config,
+        overrides,
+        checkpoint=options.ckpt_path,
+        weights=options.weights,
+        check=check,
+    ).to(device)
 
 
 def _check_together(options: argparse.Namespace) -> None:

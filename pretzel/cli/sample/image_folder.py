@@ -95,7 +95,7 @@ def write_images(
                     done.append(image)
                     on_sheet += [picture] if len(on_sheet) < ON_SHEET else []
                     progress.advance(task)
-                _write_prompts(done, folder)
+                _write_prompts(done, folder)  # with every batch: an interrupt loses no record
                 if isinstance(module, RecordsSampling):
                     record = dict(module.sampling_record)
                     work = {name: record.pop(name) for name in work_record([])}
