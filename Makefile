@@ -27,7 +27,7 @@ demo: .venv/.installed
 	$(BIN)/pretzel grid run ablations/quickstart.yaml
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow --timeout 3600

@@ -21,3 +21,24 @@ shape_checks.install()
 def one_thread():
     """Several test processes share the cores better than threads do."""
     torch.set_num_threads(1)
+
+
+# Files whose tests start processes or train several stages. Two workers that begin with these end
+# at the same time; in the order of their names, one would be left with the longest at the end.
+LONGEST_FIRST = (
+    "test_stages.py",
+    "test_resume_cells.py",
+    "test_ddp.py",
+    "test_two_runners.py",
+    "test_run.py",
+    "test_two_processes.py",
+    "test_faults.py",
+    "test_configs.py",
+    "test_pages.py",
+    "test_engines.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
