@@ -177,7 +177,7 @@ def test_a_light_command_runs(words, there, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "file",
-    # tests/test_configs.py plans all that are shipped
+    # tests/ablations/test_configs.py plans all that are shipped
     [file for file in GRIDS if file.split("/")[0] != "ablations" or "quickstart" in file],
 )
 def test_a_grid_plans(file, there, capsys):

@@ -10,8 +10,8 @@ from functools import cache, partial
 
 import pytest
 import torch
+from documents import LONG
 from huggingface_tiny import CONFIGS, LAYERS, save_tokenizer
-from test_packed_scores import LONG
 
 from pretzel.flow import AFBlock, AffineSoftplus, DeepStream, ExplicitSplit, Flip, Raster
 from pretzel.generation.latents import generate_latents

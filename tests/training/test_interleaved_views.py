@@ -15,7 +15,7 @@ from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.sequence.document import Document, DocumentBatch, Image, Text, caption_document
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TALK = Document(
     key="talk",
     segments=(

@@ -10,10 +10,10 @@ from pretzel.__main__ import main
 from pretzel.errors import UserError
 from pretzel.training.text_states import TextStates
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BASE = ROOT / "ablations" / "base" / "easy_vqa.yaml"
 STAGES = ROOT / "ablations" / "stages"
-SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"
+SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
 
 
 @pytest.mark.parametrize(

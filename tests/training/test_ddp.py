@@ -9,9 +9,9 @@ import yaml
 
 from pretzel.training import PretzelModule
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BASE = ROOT / "ablations" / "base" / "easy_vqa.yaml"
-SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"
+SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
 SCRIPT = Path(__file__).with_name("ddp_step.py")
 
 

@@ -19,9 +19,9 @@ from pretzel.ablation.worker.training import train_and_test
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import Config, fold, read
 
-ROOT = Path(__file__).parents[1]
-SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"
-SHRINK_PAPER = Path(__file__).parent / "configs" / "shrink_paper.yaml"
+ROOT = Path(__file__).parents[2]
+SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
+SHRINK_PAPER = ROOT / "tests" / "configs" / "shrink_paper.yaml"
 PAPER = sorted((ROOT / "ablations" / "paper").glob("*.yaml"))
 ALL = sorted((ROOT / "ablations").rglob("*.yaml"))
 
@@ -83,7 +83,7 @@ def overlay(config: dict, folder: Path) -> Path:
     return path
 
 
-# tests/test_stages.py chains them.
+# tests/training/test_stages.py chains them.
 STAGES = ("s1", "s2", "s3", "conversations", "vlm_turns")
 CHAINED = [ROOT / "ablations" / "stages" / f"{name}.yaml" for name in STAGES]
 CHAINED.append(ROOT / "ablations" / "base" / "turns.yaml")

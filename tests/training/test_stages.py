@@ -21,11 +21,11 @@ pytestmark = [  # these fits have nothing to validate on, and a list for a loade
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before"),
 ]
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BASE = ROOT / "ablations" / "base" / "easy_vqa.yaml"
 PROCESSES = ROOT / "ablations" / "base" / "two_processes.yaml"
 STAGES = ROOT / "ablations" / "stages"
-SHRINK = Path(__file__).parent / "configs" / "shrink.yaml"
+SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
 
 QUESTION = ("what color is the shape?", "red")
 CAPTIONS = [caption_batch("a red circle", "a shape")]

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from documents import LONG, SAYING, SHORT
 
 from pretzel.flow import AFBlock, DeepStream, ExplicitSplit
 from pretzel.interleave import (
@@ -17,39 +18,10 @@ from pretzel.interleave.mixture import MixtureOfTransformers
 from pretzel.interleave.tiled import Tiled
 from pretzel.model import Pretzel
 from pretzel.sequence.document import (
-    Document,
     DocumentBatch,
-    Image,
-    Text,
-    caption_document,
-    question_document,
-    without_past,
 )
 from pretzel.testing import Case, tiny_pretzel
 from pretzel.testing.laws.models import latents
-
-SHORT = (
-    caption_document("a red circle"),
-    caption_document("a very small blue triangle, perhaps"),
-    question_document([("what color is the shape?", "red"), ("is it a circle?", "yes")]),
-    caption_document("a shape", dropped=True),
-    caption_document("a gray rectangle"),
-)
-STORY = Document(
-    key="story",
-    segments=(
-        *SHORT[0].segments,
-        Text(content="what shape is it?"),
-        Text(content="circle", role="target"),
-        Text(content="a blue circle"),
-        Image(),
-        Text(content="yes", role="target"),
-    ),
-)
-SAYING = Document(
-    key="saying", segments=(Text(content="a red"), Text(content="circle", role="target"))
-)
-LONG = (SHORT[0], SHORT[3], STORY, SAYING, SHORT[2], without_past(STORY, 1), SHORT[1])
 
 ARMS = [
     pytest.param(Stacked, 1, LONG, id="Stacked"),

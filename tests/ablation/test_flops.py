@@ -15,7 +15,7 @@ from pretzel.runs.config.overlay import Config, fold, override, read
 from pretzel.runs.config.yaml_lines import Source
 from pretzel.training.example_forward import run_example
 
-ABLATIONS = Path(__file__).parents[1] / "ablations"
+ABLATIONS = Path(__file__).parents[2] / "ablations"
 INTERLEAVING = "model.pretzel.interleaving"
 PART = "pretzel.interleave."
 
