@@ -57,7 +57,7 @@ def build_module(config: Config, base: type[M]) -> M:
         # a copy: the parser works on what is in lists
         namespace: Namespace = parser.parse_object({"model": deepcopy(config.values["model"])})
     with explain.construction(config):
-        module: M = parser.instantiate_classes(namespace).model
+        module: M = parser.instantiate(namespace).model
     if isinstance(module, KeepsConfiguration):
         text = parser.dump(namespace, skip_unset=False)
         module.configuration = yaml.safe_load(text)["model"]
