@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from pretzel.errors import UserError
+from pretzel.files.atomic import whole_file
 
 
 def checked_sha256(path: Path, *, needs_hash: bool = False) -> str:
@@ -31,14 +32,8 @@ def checked_sha256(path: Path, *, needs_hash: bool = False) -> str:
 def save_sha256(path: Path) -> None:
     """Write the SHA-256 of a file beside it, ``NAME.sha256``."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    write_whole(_hash_file(path), f"{digest}\n".encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name only when it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with whole_file(_hash_file(path)) as partial:
+        partial.write_text(f"{digest}\n")
 
 
 def _hash_file(path: Path) -> Path:

@@ -4,7 +4,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-_WHOLE = 64 * 2**20  # bytes up to which a file is read whole
+_WHOLE = 64 * 2**20  # bytes; to read more of every shard would take a plan minutes
 _PIECE = 2**20
 
 
@@ -25,7 +25,7 @@ def file_hash(path: Path) -> str:
     return _hash(path.resolve(), status.st_size, status.st_mtime_ns)
 
 
-@cache
+@cache  # by size and time of change: a grid asks for the same shards once an arm
 def _hash(path: Path, size: int, changed: int) -> str:
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:

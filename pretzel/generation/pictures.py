@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
+from pretzel.files.atomic import whole_file
 from pretzel.typing import Float, Tensor
 
 CELL = 96
@@ -28,12 +29,8 @@ def pictures(images: Float[Tensor, "n 3 height width"]) -> list[Image.Image]:
 
 def save_png(picture: Image.Image, path: Path) -> None:
     """Write a PNG that appears under its name only when it is complete."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with whole_file(path) as partial:
         picture.save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def sheet(images: Sequence[Image.Image], labels: Sequence[str], columns: int) -> Image.Image:

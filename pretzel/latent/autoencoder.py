@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import final
 
@@ -13,6 +12,7 @@ from torch import nn
 from torch.nn.functional import silu
 
 from pretzel.errors import UserError
+from pretzel.files.atomic import whole_file
 from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.typing import Float, Tensor
@@ -151,13 +151,8 @@ class ConvAutoencoder(nn.Module):
         }
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
         data = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(config, sort_keys=True)})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
+        with whole_file(path) as partial:
             partial.write_bytes(data)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> "ConvAutoencoder":

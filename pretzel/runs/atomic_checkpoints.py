@@ -5,13 +5,14 @@ a disk that fills up meanwhile leaves half a file where the last good checkpoint
 """
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
+
+from pretzel.files.atomic import whole_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -27,17 +28,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.partial")
         content = io.BytesIO()  # as Lightning does; and torch's own writer raises no OSError
         torch.save(checkpoint, content)
         try:
-            partial.write_bytes(content.getbuffer())
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())  # else a power cut may leave the name without the content
-            partial.replace(target)
+            with whole_file(Path(path)) as partial:
+                partial.write_bytes(content.getbuffer())
         except OSError as error:  # which names no file where the disk is full
-            raise OSError(error.errno, error.strerror, str(target)) from error
-        finally:
-            partial.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error

@@ -82,7 +82,7 @@ def _run(folder: Path, environment: dict[str, str]) -> NoReturn:
     runner = multiprocessing.parent_process()
     assert runner is not None
     os.dup2(runner.sentinel, 0)  # inherited by the processes that Lightning starts beside us
-    os.environ.clear()
+    os.environ.clear()  # the server may be older than a change of ours
     os.environ.update(environment)
     sys.argv = [str(worker.__file__), str(folder)]
     # the command that Lightning repeats for the other processes of a run

@@ -14,7 +14,7 @@ from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.errors import UserError, did_you_mean
 
-_LEFTOVERS = ("last.ckpt", "previous.ckpt", "*.saving", "*.partial", ".*.json.*")
+_LEFTOVERS = ("last.ckpt", "previous.ckpt", "*.saving", "*.partial")
 
 
 def planned(grid: Grid) -> Plan:

@@ -67,6 +67,7 @@ def execute(plan: Plan, engine: Engine, selection: Selection) -> int:
     plan.save()
     for run in plan.runs:
         if run.name in selection.rerun:
+            # under its lease: another scheduler may be training it at this moment
             with plan.folder(run).lease() as acquired:
                 if not acquired:
                     raise UserError(f"{run.name}: is running; stop it first")
@@ -210,6 +211,7 @@ class _Scheduler:
                     taken.append(run)
                     continue
                 folder.prepare(spec)
+            # the source code that it is about to run, which may be edited meanwhile
             snapshot(run.record, self.plan.grid.output)
             if spec["tuned"]:
                 self.view.say(f"{run.name}: {spec['tuned']}")
@@ -218,7 +220,7 @@ class _Scheduler:
             self.retried.discard(run)
             launched.append(run)
         paths = [self.plan.folder(run).path for run in launched]
-        if paths:
+        if paths:  # at once: a cluster takes them as one array
             self.started |= zip(launched, self.engine.start(paths), strict=True)
         return taken
 

@@ -68,8 +68,9 @@ class Checkpoints:
 
     def sweep(self) -> None:
         """Remove what a killed process left half written."""
-        for path in self.last.parent.glob("*.saving*"):
-            _remove(path)
+        for pattern in ("*.saving", "*.partial"):
+            for path in self.last.parent.glob(pattern):
+                _remove(path)
 
     def _checksums(self) -> list[str]:
         recorded = (read_json(self.record) or {}).get("sha256")

@@ -1,7 +1,6 @@
 """Fit and test of one run, and its results; imports torch and Lightning."""
 
 import copy
-import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from pretzel.ablation.worker.provenance import peak_memory, versions
 from pretzel.ablation.worker.run_monitor import RunMonitor, logged_scalars
 from pretzel.ablation.worker.slurm_tasks import check_tasks, cluster_plugins
 from pretzel.errors import UserError
-from pretzel.files.atomic import read_json, write_json, write_text
+from pretzel.files.atomic import read_json, whole_file, write_json, write_text
 from pretzel.runs.cli import RunCLI
 from pretzel.runs.exact_resume import make_exact
 
@@ -187,11 +186,8 @@ def _fitted(folder: Path) -> dict[str, Any] | None:
 def _export(model: LightningModule, path: Path) -> None:
     if not isinstance(model, Exports):
         raise UserError(f"{type(model).__name__} cannot be a stage: it has no method export(path)")
-    temporary = path.with_suffix(".saving")
     try:
-        model.export(temporary)
-        os.replace(temporary, path)
+        with whole_file(path) as partial:
+            model.export(partial)
     except SafetensorError as error:
         raise UserError(f"{path}: cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)  # nothing half-written stays on a full disk

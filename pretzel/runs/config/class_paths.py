@@ -58,6 +58,7 @@ def same_class(first: str, second: str) -> bool:
         return import_name(short) is target
     if not isinstance(target, type):
         return False  # functions have no short names
+    # as the parser does: it searches below the slot's type, which is one of these bases
     roots = [
         base
         for base in target.__mro__

@@ -109,6 +109,7 @@ def _explained_construction(error: BaseException, config: Config) -> UserError:
     nodes = [*_class_nodes(config.values), (("trainer",), "lightning.pytorch.Trainer")]
     for cause in reversed(_chain(error)):  # the parser wraps what the constructor said
         reason = " ".join(str(cause).split()) or type(cause).__name__
+        # from the inside: the part that refused, not the one that it was built for
         for instance in reversed(_constructed(cause.__traceback__)):
             for path, name in nodes:
                 if import_name(name) is type(instance) or name == type(instance).__name__:

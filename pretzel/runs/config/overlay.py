@@ -155,6 +155,7 @@ def _merge(
     over_sources: dict[Key, Source],
 ) -> Any:  # noqa: ANN401
     """Return ``over`` laid over ``base``; ``sources`` is brought up to date in place."""
+    # a bare class name: it replaces the node, unless it names the class that stands there
     if isinstance(over, str) and _class_of(base) is not None and isinstance(base, dict):
         if _same(str(_class_of(base)), over, path, over_sources):
             return base
@@ -172,6 +173,7 @@ def _merge(
                 inner = (*path, key)
                 merged[key] = _merge(merged.get(key), value, inner, sources, over_sources)
             return merged
+    # a replaced node takes its lines along: messages would point at what no longer counts
     for key in [key for key in sources if key[: len(path)] == path]:
         del sources[key]
     sources.update({k: s for k, s in over_sources.items() if k[: len(path)] == path})
@@ -218,6 +220,7 @@ def _beside(value: Any, folder: Path) -> Any:  # noqa: ANN401
         return [_beside(inner, folder) for inner in value]
     if not isinstance(value, str) or not value or "\n" in value or len(value) > 1000:
         return value
+    # a plain word is a name: a folder that happens to be called so must not change its meaning
     looks_like_a_path = "/" in value or bool(Path(value).suffix)
     if not looks_like_a_path or os.path.isabs(value) or os.path.exists(value):
         return value

@@ -102,7 +102,7 @@ def _collect_lines(node: yaml.Node, at: Key, name: str, sources: dict[Key, Sourc
     seen: set[str] = set()
     for key, marked, value in children:
         source = Source(name=name, line=marked.start_mark.line + 1)
-        if key in seen and key != "<<":
+        if key in seen and key != "<<":  # merge keys may stand several times
             raise UserError(f"{source}: key '{key}' is given twice in the same mapping")
         if len(sources) >= _MAX_KEYS:
             raise UserError(f"{source}: more than {_MAX_KEYS} keys and items, aliases followed")

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pretzel.errors import UserError
+from pretzel.files.atomic import whole_file
 from pretzel.files.weights import content_hash, save_tensors
 from pretzel.typing import Float, Tensor
 
@@ -106,16 +107,12 @@ class StateStore:
         waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
         if not waiting or self._is_full:
             return
-        name = uuid.uuid4().hex
-        partial = self.folder / f"{name}.partial"
         try:
-            save_tensors(waiting, partial, {_DIGEST: content_hash(waiting)})
-            partial.replace(self.folder / f"{name}.safetensors")
+            with whole_file(self.folder / f"{uuid.uuid4().hex}.safetensors") as partial:
+                save_tensors(waiting, partial, {_DIGEST: content_hash(waiting)})
         except (OSError, SafetensorError) as error:
             self._is_full = True  # the run does without
             warnings.warn(f"states of texts are not kept: {error}", stacklevel=2)
-        finally:
-            partial.unlink(missing_ok=True)
         self._scan()
 
     def _scan(self) -> None:

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from pretzel.errors import UserError
-from pretzel.files.checked import checked_sha256, write_whole
+from pretzel.files.atomic import whole_file
+from pretzel.files.checked import checked_sha256
 from pretzel.typing import Tensor
 from pretzel.vlm.tiny.network import TinyConfig, TinyNetwork
 from pretzel.vlm.tiny.tokenizer import WordPieces
@@ -58,7 +59,8 @@ def save_weights(path: Path, network: TinyNetwork, tokenizer: WordPieces) -> Non
     }
     # One entry only: safetensors writes several in random order, and the hash would change
     content = save(tensors, metadata={"pretzel": json.dumps(about, sort_keys=True)})
-    write_whole(path, content)
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def load_weights(path: Path, *, needs_hash: bool = False) -> TinyWeights:
