@@ -1,4 +1,4 @@
-"""What the argument parsers of the commands have in common. Needs no torch."""
+"""The base class of the argument parsers of all commands. Needs no torch."""
 
 import argparse
 from typing import NoReturn

@@ -34,7 +34,7 @@ class CandidateRun:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmTuning:
-    """What was tried in one link of an arm's chain, or in all there is, and what was chosen.
+    """Candidates tried in one stage of an arm (or in its only one), and the chosen one.
 
     Attributes:
         link: The link; empty where it is the compared runs themselves.
