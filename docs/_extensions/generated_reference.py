@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 from docutils import nodes
 from docutils.utils.math import latex2mathml
@@ -158,7 +159,7 @@ class CommandHelp(SphinxDirective):
 
         printed = io.StringIO()
         os.environ["COLUMNS"] = "100"
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(printed), patch("sys.argv", ["pretzel"]):  # usage names it
             code = main([*self.arguments, "--help"])
         if code:
             raise self.error(f"pretzel {' '.join(self.arguments)} --help ended with {code}")

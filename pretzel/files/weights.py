@@ -1,6 +1,8 @@
 """Files of weights: read without code, refused in one sentence where they do not fit."""
 
 import hashlib
+import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,14 @@ def read_checkpoint(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path}: no such file")
     device = "meta" if shapes_only else "cpu"
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: not a weights-only checkpoint (not a file of torch.save)")
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: not a weights-only checkpoint (more than tensors and plain types is in it)"
+        ) from error
     except Exception as error:  # torch raises half a dozen types, one for each kind of damage
         reason = str(error).split("\n", 1)[0]
         raise UserError(f"{path}: not a weights-only checkpoint ({reason})") from error

@@ -64,7 +64,8 @@ def as_pixels(images: Sequence[ImageInput], size: int) -> Float[Tensor, "n 3 siz
         size: Height and width that the model takes.
 
     Raises:
-        UserError: If a file cannot be read as an image, or a tensor is no image in [-1, 1].
+        UserError: If a file cannot be read as an image, a tensor is no image in [-1, 1], or it is
+            neither of these nor a picture.
     """
     return torch.cat([_one_image(image, size) for image in images])
 
@@ -77,8 +78,11 @@ def _one_image(image: ImageInput, size: int) -> Float[Tensor, "1 3 size size"]:
                 return image[None].detach().to("cpu", torch.float32)
             image = ((image.float() + 1) * 127.5).round().to(torch.uint8)
         image = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-    elif not isinstance(image, Image.Image):
+    elif isinstance(image, str | Path):
         image = open_image(image)
+    elif not isinstance(image, Image.Image):
+        kind = type(image).__name__
+        raise UserError(f"image must be a picture, a tensor or the path of a file, got a {kind}")
     return scale_pixels([crop_and_resize(image, size)])
 
 

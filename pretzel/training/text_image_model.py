@@ -251,11 +251,18 @@ class TextImageModel:
 
         Args:
             latents: Latents [n, positions, channels].
+
+        Raises:
+            UserError: If they have another shape.
         """
-        with torch.no_grad():
-            decoded = self.pretzel.latent.decode(
-                latents.to(self.pretzel.device, self.pretzel.dtype)
+        space = self.pretzel.latent
+        if latents.ndim != 3 or latents.shape[1:] != (space.num_positions, space.channels):
+            raise UserError(
+                f"latents must be [n, {space.num_positions}, {space.channels}], "
+                f"got {list(latents.shape)}"
             )
+        with torch.no_grad():
+            decoded = space.decode(latents.to(self.pretzel.device, self.pretzel.dtype))
         return pictures(decoded.clamp(-1, 1))
 
     def conversation(self, *, seed: int | None = None, key: str = "") -> Conversation:

@@ -130,12 +130,13 @@ def test_images_are_prepared_as_in_training(size, tmp_path):
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda m, p: m.ask(p / "none.png", "why?"), r"none\.png: cannot be read as an image"),
+        (lambda m, p: m.ask(p / "none.png", "why?"), r"none\.png: .* an image \(no such file\)"),
         (lambda m, p: m.encode(str(p / "text.png")), r"text\.png: cannot be read as an image"),
         (lambda m, p: m.encode(torch.zeros(4, 8, 8)), r"a tensor \[3, height, width\], got \[4"),
         (lambda m, p: m.encode(torch.full((3, 8, 8), 200.0)), r"in \[-1, 1\], got 200 to 200"),
         (lambda m, p: m.encode(torch.full((3, 8, 8), torch.nan)), r"in \[-1, 1\], got nan"),
         (lambda m, p: m.encode(torch.zeros(3, 8, 8).int()), r"bytes, got torch\.int32"),
+        (lambda m, p: m.decode(torch.zeros(1, 2, 5)), r"latents must be \[n, .*got \[1, 2, 5\]"),
         (lambda m, p: m.encode([]), r"images must be at least one"),
         (lambda m, p: m.log_prob([picture()] * 2, ["a"] * 3), r"texts must be .*got 3 for 2"),
         (lambda m, p: m.ask(picture(), []), r"questions must be one, .*got 0 for"),
