@@ -11,12 +11,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PY
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from importlib.metadata import version as _version  # noqa: E402
+import pretzel  # noqa: E402
 
 project = "Pretzel"
 author = "the Pretzel contributors"
 project_copyright = author
-release = version = _version("pretzel")
+release = version = pretzel.__version__
 
 extensions = [
     "sphinx.ext.autodoc",
