@@ -73,7 +73,16 @@ def main(args: list[str] | None = None) -> int:
         The exit code: 0 done, 1 a cell failed or a law is broken, 2 the user's mistake (told in
         one sentence on stderr), 130 interrupted.
     """
-    args = sys.argv[1:] if args is None else args
+    try:
+        code = _answer(sys.argv[1:] if args is None else args)
+        sys.stdout.flush()  # a reader that is gone is noticed here, not when Python ends
+    except BrokenPipeError:  # `pretzel compare DIR | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _answer(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         print(_HELP)
         return 0
@@ -103,9 +112,6 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"pretzel: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `pretzel compare DIR | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except SystemExit as stop:  # argparse: help, --print_config
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
 

@@ -1,6 +1,7 @@
 """The command line: runs, and one clear sentence for every mistake, with nothing left behind."""
 
 import errno
+import os
 import re
 import subprocess
 import sys
@@ -285,3 +286,14 @@ def test_help_is_quick_and_light():
     assert time.monotonic() - start < 6  # two helps, on a busy machine
     for word in ("fit", "grid", "compare"):
         assert word in shown.stdout
+
+
+@pytest.mark.parametrize("buffering", [[], ["-u"]])
+@pytest.mark.parametrize("args", [["--help"], ["grid", "--help"], ["--print-completion", "bash"]])
+def test_a_reader_that_is_gone_is_no_error(args, buffering):
+    reader, writer = os.pipe()
+    os.close(reader)  # as `pretzel --help | head` does
+    with os.fdopen(writer, "w") as gone:
+        command = [sys.executable, *buffering, "-m", "pretzel", *args]
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
