@@ -218,7 +218,7 @@ def test_an_interrupt_leaves_whole_files_only(made, monkeypatch):
          r"--weights: none\.safetensors: no such file"),
         (["--prompt", RED, "--ckpt_path", "none.ckpt"], r"--ckpt_path: none\.ckpt: no such file"),
         (["--prompt", RED, "--ckpt_path", "CKPT", "--weights", "WEIGHTS"], r"not allowed with"),
-        (["--prompt", RED, "--ckpt_path", "WEIGHTS"], r"x\.safetensors: a checkpoint must hold"),
+        (["--prompt", RED, "--ckpt_path", "WEIGHTS"], r"x\.safetensors: not a weights-only"),
         (["--weights", "WEIGHTS"], r"--prompt or --prompts must be given"),
         (["--weights", "WEIGHTS", "--prompts", "none.txt"], r"none\.txt: cannot be read"),
         (["--weights", "WEIGHTS", "--prompts", "empty.txt"], r"must hold at least one prompt"),
