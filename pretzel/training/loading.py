@@ -25,7 +25,7 @@ from pretzel.runs.stored_module import (
     module_of_checkpoint,
 )
 from pretzel.training.module import PretzelModule
-from pretzel.training.text_image_model import TextImageModel
+from pretzel.training.text_image_model import TextImageModel, usable_device
 from pretzel.typing import Float, Tensor
 
 
@@ -195,8 +195,10 @@ def load(
 
     Raises:
         UserError: If there is no run, checkpoint or export, the weights are those of another
-            architecture, or a part that the configuration names is missing.
+            architecture, a part that the configuration names is missing, or there is no such
+            device.
     """
+    device = usable_device(device)  # before anything is read
     weights, beside = weights_of(Path(run_or_export))
     folded = None if config is None else _read(config)
     if is_checkpoint(weights):

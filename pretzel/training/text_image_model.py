@@ -68,8 +68,12 @@ class TextImageModel:
         return self.module.configuration
 
     def to(self, device: torch.device | str) -> "TextImageModel":
-        """Move the model to a device, and return it."""
-        self.module.to(device)
+        """Move the model to a device, and return it.
+
+        Raises:
+            UserError: If there is no such device.
+        """
+        self.module.to(usable_device(device))
         return self
 
     def generate(
@@ -345,3 +349,18 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         raise UserError(f"batch_size must be at least 1, got {size}")
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """Return a device that tensors can be made on.
+
+    Raises:
+        UserError: If this machine or this PyTorch does not have it.
+    """
+    try:
+        # torch.device("cuda") exists everywhere: only memory on it tells
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"device must be one that this machine and this PyTorch have, got {str(device)!r}"
+        ) from error

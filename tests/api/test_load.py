@@ -146,6 +146,18 @@ def test_what_is_no_run_is_refused(project, config, path, expected, monkeypatch)
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "device",
+    [
+        "foo",
+        pytest.param("cuda", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device):
+    with pytest.raises(UserError, match=f"device must be one .*, got '{device}'"):
+        pretzel.load("nowhere", device=device)
+
+
 def test_another_architecture_is_refused(run, config, tmp_path):
     wider = {"model": {"init_args": {"pretzel": {"split": {"deep": 2}}}}}
     (tmp_path / "deeper.yaml").write_text(yaml.safe_dump(wider))
