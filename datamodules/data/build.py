@@ -14,10 +14,12 @@ their bytes depend on Pillow, zlib and libwebp; README.md names the versions.
 """
 
 import argparse
+import gzip
 import hashlib
 import io
 import json
 import sys
+import tarfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +27,6 @@ from pathlib import Path
 from PIL import Image
 
 from datamodules.data import DATA_DIR
-from datamodules.data.archive import Record, write_shards
 from datamodules.data.captions import caption_of
 from pretzel.errors import UserError
 
@@ -33,85 +34,89 @@ EMOJI_SIZE = 64
 _FLAGS_GROUP = 9
 _SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
 
+Members = dict[str, bytes]
+"""Files of one sample: the image, then its annotation."""
 
-def easy_vqa_records(package: Path, split: str) -> list[Record]:
-    """Return the samples of one split of easy-VQA, in the order of their numbers.
 
-    Args:
-        package: Folder of the unpacked wheel.
-        split: ``train`` or ``test``.
-    """
+def easy_vqa_samples(package: Path, split: str) -> list[Members]:
+    """Return the samples of one split of easy-VQA, in the order of their numbers."""
     folder = package / "easy_vqa" / "data" / split
     questions: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for question, answer, number in json.loads(_read(folder / "questions.json")):
         questions[number].append((question, answer))
     return [
-        Record(
-            key=f"easy_vqa_{split}_{number:04d}",
-            image=_read(folder / "images" / f"{number}.png"),
-            suffix="png",
-            annotation={"caption": caption_of(pairs), "questions": pairs},
+        _members(
+            f"easy_vqa_{split}_{number:04d}",
+            "png",
+            _read(folder / "images" / f"{number}.png"),
+            {"caption": caption_of(pairs), "questions": pairs},
         )
         for number, pairs in sorted(questions.items())
     ]
 
 
-def fluent_emoji_records(package: Path, labels: Path) -> dict[str, list[Record]]:
+def fluent_emoji_samples(package: Path, labels: Path) -> dict[str, list[Members]]:
     """Return the samples of Fluent Emoji by split, in the order of a hash of their code points.
 
     Skin-tone variants and the flags group are left out. One emoji in eight is a test sample. Two
     emojis have two pictures each; both go to the same split.
-
-    Args:
-        package: Folder of the unpacked ``@lobehub/fluent-emoji-3d``.
-        labels: Folder of the unpacked ``emojibase-data``.
     """
     entries = json.loads(_read(labels / "en" / "data.json"))
     emojis = {_code(e["hexcode"]): e for e in entries if e.get("group") not in (_FLAGS_GROUP, None)}
-    hashed: list[tuple[str, Record]] = []
-    for path in sorted((package / "assets").glob("*.webp")):
+    pictures = []
+    for path in (package / "assets").glob("*.webp"):
         code = _code(path.stem)
-        if code not in emojis or _SKIN_TONES & set(code.split("-")):
-            continue
+        if code in emojis and not _SKIN_TONES & set(code.split("-")):
+            pictures.append((hashlib.sha256(code.encode()).hexdigest(), path.stem, path, code))
+    splits: dict[str, list[Members]] = {"train": [], "test": []}
+    for digest, name, path, code in sorted(pictures):
         annotation = {"caption": emojis[code]["label"], "tags": emojis[code]["tags"]}
-        record = Record(
-            key=f"fluent_emoji_{path.stem}",
-            image=_on_white(path),
-            suffix="webp",
-            annotation=annotation,
-        )
-        hashed.append((hashlib.sha256(code.encode()).hexdigest(), record))
-    splits: dict[str, list[Record]] = {"train": [], "test": []}
-    for digest, record in sorted(hashed, key=lambda pair: (pair[0], pair[1].key)):
-        splits["test" if int(digest[:8], 16) % 8 == 0 else "train"].append(record)
+        members = _members(f"fluent_emoji_{name}", "webp", _on_white(path), annotation)
+        splits["test" if int(digest[:8], 16) % 8 == 0 else "train"].append(members)
     return splits
 
 
 def build(easy_vqa: Path, fluent_emoji: Path, emojibase: Path, output: Path) -> list[Path]:
-    """Write all shards and ``SHA256SUMS`` into a folder.
-
-    Args:
-        easy_vqa: Folder of the unpacked easy-VQA wheel.
-        fluent_emoji: Folder of the unpacked ``@lobehub/fluent-emoji-3d``.
-        emojibase: Folder of the unpacked ``emojibase-data``.
-        output: Folder of the shards.
-
-    Returns:
-        The shards written.
-    """
-    emoji = fluent_emoji_records(fluent_emoji, emojibase)
-    paths = [
-        *write_shards(output / "easy_vqa", "train", easy_vqa_records(easy_vqa, "train"), 4),
-        *write_shards(output / "easy_vqa", "test", easy_vqa_records(easy_vqa, "test"), 2),
-        *write_shards(output / "fluent_emoji", "train", emoji["train"], 4),
-        *write_shards(output / "fluent_emoji", "test", emoji["test"], 2),
-    ]
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(output).as_posix()}\n"
-        for path in paths
-    ]
+    """Write all shards and ``SHA256SUMS`` from the folders of the packages; return the shards."""
+    sets = {
+        "easy_vqa": {split: easy_vqa_samples(easy_vqa, split) for split in ("train", "test")},
+        "fluent_emoji": fluent_emoji_samples(fluent_emoji, emojibase),
+    }
+    sums = {}
+    for name, splits in sets.items():
+        (output / name).mkdir(parents=True, exist_ok=True)
+        for split, count in (("train", 4), ("test", 2)):
+            samples = splits[split]
+            for i in range(count):
+                first, last = i * len(samples) // count, (i + 1) * len(samples) // count
+                shard = archive(samples[first:last])
+                path = output / name / f"{split}-{i:05d}.tar.gz"
+                path.write_bytes(shard)
+                sums[path] = hashlib.sha256(shard).hexdigest()
+    lines = [f"{sha256}  {path.relative_to(output).as_posix()}\n" for path, sha256 in sums.items()]
     (output / "SHA256SUMS").write_text("".join(lines))
-    return paths
+    return list(sums)
+
+
+def archive(samples: Sequence[Members]) -> bytes:
+    """Return a gzip-compressed tar shard, without times, owners or paths: always the same bytes."""
+    buffer = io.BytesIO()
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for sample in samples:
+            for name, content in sample.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                member.mode = 0o644
+                tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _members(key: str, suffix: str, image: bytes, annotation: dict[str, object]) -> Members:
+    text = json.dumps(annotation, ensure_ascii=False, separators=(",", ":"))
+    return {f"{key}.{suffix}": image, f"{key}.json": text.encode()}
 
 
 def _code(hexcode: str) -> str:
@@ -146,11 +151,8 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--fluent-emoji", type=Path, required=True, help="unpacked npm package")
     parser.add_argument("--emojibase", type=Path, required=True, help="unpacked npm package")
     parser.add_argument("--output", type=Path, default=DATA_DIR, help="default: in place")
-    options = parser.parse_args(args)
     try:
-        paths = build(
-            options.easy_vqa, options.fluent_emoji, options.emojibase, output=options.output
-        )
+        paths = build(**vars(parser.parse_args(args)))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -12,35 +12,22 @@ from collections.abc import Iterable
 COLORS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")
 
-_COLOR_WORD = re.compile(rf"\b({'|'.join(COLORS)})\b")
-_SHAPE_WORD = re.compile(rf"\b({'|'.join(SHAPES)})\b")
-_NEGATION = re.compile(r"\b(not|no)\b")
-
 
 def possible_attributes(pairs: Iterable[tuple[str, str]]) -> tuple[set[str], set[str]]:
-    """Return the colours and the shapes that all answers leave possible.
-
-    Args:
-        pairs: Questions about one image, with their answers.
-
-    Returns:
-        Possible colours and possible shapes; a set of one means that the answers settle it.
-    """
+    """Return the colours and the shapes that all answers about an image leave possible."""
     colors, shapes = set(COLORS), set(SHAPES)
     for question, answer in pairs:
-        named = set(_COLOR_WORD.findall(question)) | set(_SHAPE_WORD.findall(question))
-        if answer not in ("yes", "no"):
-            # "what color is the circle?" presupposes a circle.
-            named.add(answer)
-            present = True
+        words = set(re.findall(r"\w+", question))
+        present = True
+        if answer in ("yes", "no"):
+            present = (answer == "yes") != bool(words & {"not", "no"})
         else:
-            present = (answer == "yes") != bool(_NEGATION.search(question))
-        for attributes in (colors, shapes):
-            mentioned = attributes & named
-            if present and named & set(COLORS if attributes is colors else SHAPES):
-                attributes &= named
-            elif not present:
-                attributes -= mentioned
+            words.add(answer)  # "what color is the circle?" presupposes a circle
+        for possible, names in ((colors, COLORS), (shapes, SHAPES)):
+            if not present:
+                possible -= words
+            elif words.intersection(names):
+                possible &= words
     return colors, shapes
 
 
@@ -49,9 +36,6 @@ def caption_of(pairs: Iterable[tuple[str, str]]) -> str:
 
     An unknown shape is called "shape", an unknown colour is not mentioned.
 
-    Args:
-        pairs: Questions about one image, with their answers.
-
     Raises:
         ValueError: If the answers contradict one another.
     """
@@ -59,6 +43,6 @@ def caption_of(pairs: Iterable[tuple[str, str]]) -> str:
     colors, shapes = possible_attributes(pairs)
     if not colors or not shapes:
         raise ValueError(f"answers contradict one another: {pairs}")
-    color = colors.pop() if len(colors) == 1 else None
+    color = f"{colors.pop()} " if len(colors) == 1 else ""
     shape = shapes.pop() if len(shapes) == 1 else "shape"
-    return f"a {color} {shape}" if color else f"a {shape}"
+    return f"a {color}{shape}"

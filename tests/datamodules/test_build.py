@@ -8,7 +8,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from datamodules.data.build import build, fluent_emoji_records, main
+from datamodules.data.build import build, fluent_emoji_samples, main
 
 
 @pytest.fixture
@@ -80,11 +80,11 @@ def test_missing_package_is_named(packages, capsys):
 
 
 def test_flags_and_skin_tones_are_left_out_and_transparency_is_white(packages):
-    splits = fluent_emoji_records(packages / "fluent", packages / "labels")
-    records = splits["train"] + splits["test"]
-    assert len(records) == 24
+    splits = fluent_emoji_samples(packages / "fluent", packages / "labels")
+    samples = splits["train"] + splits["test"]
+    assert len(samples) == 24
     assert splits["test"]
-    with Image.open(io.BytesIO(records[0].image)) as image:
+    with Image.open(io.BytesIO(next(iter(samples[0].values())))) as image:
         assert image.size == (64, 64)
         assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
         assert image.convert("RGB").getpixel((32, 32)) == (0, 0, 255)
