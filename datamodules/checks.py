@@ -3,18 +3,14 @@
 from pretzel.errors import UserError
 
 
-def check_at_least(minimum: int, **numbers: int) -> None:
-    """Refuse numbers below a minimum.
-
-    Args:
-        minimum: The smallest number allowed.
-        numbers: Numbers by the name of their argument.
+def check_at_least(minimum: int, **numbers: int | None) -> None:
+    """Refuse numbers below a minimum; None is one that was not given.
 
     Raises:
         UserError: Naming the first such argument and its value.
     """
     for name, number in numbers.items():
-        if number < minimum:
+        if number is not None and number < minimum:
             raise UserError(f"{name} must be at least {minimum}, not {number}")
 
 

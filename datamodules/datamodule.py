@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, final
+from typing import Any, final, get_args
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
@@ -12,13 +12,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.checks import check_at_least
 from datamodules.corruption import CorruptionLog
-from datamodules.eval_stream import EvalPlan, EvalStream
+from datamodules.eval_stream import EvalStream
 from datamodules.loader import EvalLoader, TrainLoader
 from datamodules.recipe import Recipe
 from datamodules.sample import CorruptSample, Sample
 from datamodules.shard_reader import is_pipe
 from datamodules.source import ShardSource, Split
-from datamodules.train_stream import TrainPlan, TrainStream
+from datamodules.train_stream import TrainStream
 from pretzel.errors import UserError
 from pretzel.files.content_hash import file_hash
 from pretzel.rng import stream
@@ -76,12 +76,15 @@ class WebDatasetDataModule(LightningDataModule):
         super().__init__()
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         check_at_least(
-            1, image_size=image_size, batch_size=batch_size, steps_per_epoch=steps_per_epoch
+            1,
+            image_size=image_size,
+            batch_size=batch_size,
+            steps_per_epoch=steps_per_epoch,
+            shuffle_buffer=shuffle_buffer,
+            eval_batch_size=eval_batch_size,
+            num_val_samples=num_val_samples,
         )
-        check_at_least(1, shuffle_buffer=shuffle_buffer, eval_batch_size=eval_batch_size)
         check_at_least(0, num_workers=num_workers, max_corrupt=max_corrupt)
-        if num_val_samples is not None:
-            check_at_least(1, num_val_samples=num_val_samples)
         self.source = source
         self.recipe = recipe
         self.image_size = image_size
@@ -115,25 +118,16 @@ class WebDatasetDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of training batches, one epoch for each iteration."""
-        plan = self._train_plan()
-        self._check_restored_order(plan)
-
-        def open_stream(epoch: int, first: int) -> TrainStream:
-            return TrainStream(
-                self.source,
-                self._decoder,
-                self.recipe,
-                plan,
-                epoch=0 if self._overfits() else epoch,
-                first=first,
-            )
-
-        fitting = self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        batches = self._train_stream()
+        self._check_restored_order(batches)
+        trainer = self.trainer
+        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        # overfit_batches wants one and the same epoch again; a helper of Lightning's sets it
+        overfits = trainer is not None and trainer.overfit_batches  # type: ignore[attr-defined]
         return TrainLoader(
-            open_stream,
-            steps=plan.steps,
-            num_workers=plan.num_workers,
-            log=self._log,
+            batches,
+            self._log,
+            repeats=bool(overfits),
             consumed=self._consumed_batches if fitting else None,
         )
 
@@ -174,10 +168,9 @@ class WebDatasetDataModule(LightningDataModule):
         Raises:
             UserError: If a local shard does not exist.
         """
-        splits: tuple[Split, ...] = ("train", "val", "test")
         return {
             f"{split}/{index}": shard if is_pipe(shard) else file_hash(Path(shard))
-            for split in splits
+            for split in get_args(Split)
             for index, shard in enumerate(self.source.shards(split))
         }
 
@@ -186,7 +179,7 @@ class WebDatasetDataModule(LightningDataModule):
 
         The trainer itself counts the batches.
         """
-        return {"order": self._order(self._train_plan())}
+        return {"order": self._train_stream().order}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the saved order, to be compared when training data is asked for."""
@@ -209,15 +202,13 @@ class WebDatasetDataModule(LightningDataModule):
         processed: int = total.processed  # type: ignore[attr-defined]  # declared as its base class
         return processed
 
-    def _overfits(self) -> bool:
-        """Tell whether ``Trainer(overfit_batches=...)`` wants one and the same epoch again."""
-        if self.trainer is None:
-            return False
-        return bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]  # set in a helper
-
-    def _train_plan(self) -> TrainPlan:
+    def _train_stream(self) -> TrainStream:
         rank, world_size = self._place()
-        return TrainPlan(
+        num_shards = len(self.source.shards("train"))
+        return TrainStream(
+            source=self.source,
+            decoder=self._decoder,
+            recipe=self.recipe,
             seed=self.seed,
             batch_size=self.batch_size,
             steps=self._steps(),
@@ -225,7 +216,7 @@ class WebDatasetDataModule(LightningDataModule):
             max_corrupt=self._log.max_corrupt,
             rank=rank,
             world_size=world_size,
-            num_workers=self._capped_workers(world_size),
+            num_workers=min(self.num_workers, max(1, num_shards // world_size)),
         )
 
     def _steps(self) -> int:
@@ -236,18 +227,13 @@ class WebDatasetDataModule(LightningDataModule):
             return max(1, int(self.steps_per_epoch * limit))
         return max(1, min(self.steps_per_epoch, limit or self.steps_per_epoch))
 
-    def _capped_workers(self, world_size: int) -> int:
-        num_shards = len(self.source.shards("train"))
-        return min(self.num_workers, max(1, num_shards // world_size))
-
-    def _check_restored_order(self, plan: TrainPlan) -> None:
-        if plan.num_workers < self.num_workers:
+    def _check_restored_order(self, batches: TrainStream) -> None:
+        order = batches.order
+        if batches.num_workers < self.num_workers:
             rank_zero_warn(
-                f"num_workers={self.num_workers} is capped at {plan.num_workers}: there are "
-                f"{len(self.source.shards('train'))} training shards for {plan.world_size} "
-                f"processes"
+                f"num_workers={self.num_workers} is capped at {batches.num_workers}: there are "
+                f"{order['num_shards']} training shards for {batches.world_size} processes"
             )
-        order = self._order(plan)
         if self._restored_order is not None and self._restored_order != order:
             changed = [
                 f"{name} {self._restored_order.get(name)} -> {value}"
@@ -259,22 +245,13 @@ class WebDatasetDataModule(LightningDataModule):
                 f"training continues, but not with the batches an uninterrupted run would have seen"
             )
 
-    def _order(self, plan: TrainPlan) -> dict[str, int]:
-        return {
-            "seed": plan.seed,
-            "batch_size": plan.batch_size,
-            "steps": plan.steps,
-            "shuffle_buffer": plan.shuffle_buffer,
-            "world_size": plan.world_size,
-            "slots_per_process": plan.slots_per_process,
-            "num_shards": len(self.source.shards("train")),
-        }
-
     def _eval_loader(self, split: Split, limit: int | None) -> EvalLoader | list[EvalLoader]:
         if not self.source.shards(split):
             return []
         rank, world_size = self._place()
-        plan = EvalPlan(
+        batches = EvalStream(
+            source=self.source,
+            decoder=self._decoder,
             split=split,
             batch_size=self.eval_batch_size,
             limit=limit,
@@ -285,12 +262,9 @@ class WebDatasetDataModule(LightningDataModule):
         num_batches = None
         if total is not None:
             total = total if limit is None else min(total, limit)
-            num_batches = math.ceil(len(range(rank, total, world_size)) / plan.batch_size)
+            num_batches = math.ceil(len(range(rank, total, world_size)) / self.eval_batch_size)
         return EvalLoader(
-            EvalStream(self.source, self._decoder, plan),
-            num_batches=num_batches,
-            num_workers=self.num_workers,
-            log=self._log,
+            stream=batches, num_batches=num_batches, num_workers=self.num_workers, log=self._log
         )
 
     def _check_first_sample(self, split: Split) -> None:

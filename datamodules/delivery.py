@@ -1,9 +1,11 @@
 """Messages of a worker to the main process: a batch, or the reason why there is none."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.illustrated import Illustrated
 from datamodules.sample import CorruptSample
@@ -28,12 +30,20 @@ class Delivery:
     error: str | None = None
 
 
-def with_errors_as_text(deliveries: Iterator[Delivery]) -> Iterator[Delivery]:
-    """Pass deliveries on; end with an error delivery where a ``UserError`` is raised."""
-    try:
-        yield from deliveries
-    except UserError as error:
-        yield Delivery(error=str(error))
+class DeliveryStream(IterableDataset[Delivery], ABC):
+    """Deliveries of one process, whose workers take turns; a ``UserError`` ends them as text."""
+
+    @abstractmethod
+    def deliveries(self, turn: int, turns: int) -> Iterator[Delivery]:
+        """Yield what worker ``turn`` of ``turns`` delivers."""
+
+    def __iter__(self) -> Iterator[Delivery]:
+        worker = get_worker_info()
+        turn, turns = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        try:
+            yield from self.deliveries(turn, turns)
+        except UserError as error:
+            yield Delivery(error=str(error))
 
 
 class BatchBuilder:

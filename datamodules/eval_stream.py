@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import final
 
-from torch.utils.data import get_worker_info
+from typing_extensions import override
 
 from datamodules.decoder import SampleDecoder
-from datamodules.delivery import BatchBuilder, Delivery, with_errors_as_text
+from datamodules.delivery import BatchBuilder, Delivery, DeliveryStream
 from datamodules.illustrated import Illustrated, as_written
 from datamodules.sample import CorruptSample, Sample
 from datamodules.shard_reader import RawSample
@@ -16,28 +16,9 @@ from datamodules.source import ShardSource, Split
 from pretzel.sequence.document import caption_document
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvalPlan:
-    """The samples that one process evaluates.
-
-    Attributes:
-        split: ``train``, ``val`` or ``test``.
-        batch_size: Documents in a batch; the last one may be smaller.
-        limit: Number of samples over all processes, ``None`` for all.
-        rank: Number of this process.
-        world_size: Number of processes; each takes every ``world_size``-th sample.
-    """
-
-    split: Split
-    batch_size: int
-    limit: int | None
-    rank: int
-    world_size: int
-
-
 @final
-@dataclass(frozen=True, eq=False)
-class EvalStream:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EvalStream(DeliveryStream):
     """The documents of this process's samples, in order, nothing dropped or repeated.
 
     A captioned image becomes caption and image; an interleaved document stays as it is written.
@@ -46,26 +27,28 @@ class EvalStream:
     Attributes:
         source: Where the samples come from.
         decoder: Decodes them.
-        plan: Which of them belong to this process.
+        split: ``train``, ``val`` or ``test``.
+        batch_size: Documents in a batch; the last one may be smaller.
+        limit: Number of samples over all processes, ``None`` for all.
+        rank: Number of this process.
+        world_size: Number of processes; each takes every ``world_size``-th sample.
     """
 
     source: ShardSource
     decoder: SampleDecoder
-    plan: EvalPlan
+    split: Split
+    batch_size: int
+    limit: int | None
+    rank: int
+    world_size: int
 
-    def __iter__(self) -> Iterator[Delivery]:
-        worker = get_worker_info()
-        turn, turns = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        return with_errors_as_text(self._batches(turn, turns))
-
-    def _batches(self, turn: int, turns: int) -> Iterator[Delivery]:
-        plan = self.plan
-        builder = BatchBuilder(plan.batch_size, self.decoder.image_size)
+    @override
+    def deliveries(self, turn: int, turns: int) -> Iterator[Delivery]:
+        builder = BatchBuilder(self.batch_size, self.decoder.image_size)
         batch = turn
-        for place, raw in enumerate(
-            islice(self._raw(builder), plan.rank, plan.limit, plan.world_size)
-        ):
-            number = place // plan.batch_size
+        of_rank = islice(self._raw(builder), self.rank, self.limit, self.world_size)
+        for place, raw in enumerate(of_rank):
+            number = place // self.batch_size
             if number % turns != turn:
                 continue
             if number != batch:
@@ -83,7 +66,7 @@ class EvalStream:
         yield from builder.flush()
 
     def _raw(self, builder: BatchBuilder) -> Iterator[RawSample]:
-        for shard in self.source.shards(self.plan.split):
+        for shard in self.source.shards(self.split):
             for raw in self.source.read(shard):
                 if isinstance(raw, RawSample):
                     yield raw

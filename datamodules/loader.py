@@ -4,44 +4,29 @@ They are plain iterables rather than ``DataLoader`` subclasses, so that Lightnin
 replaces their sampling nor prefetches (their length is known), and sees that they can resume.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import final
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from datamodules.corruption import CorruptionLog
-from datamodules.delivery import Delivery
+from datamodules.delivery import DeliveryStream
 from datamodules.eval_stream import EvalStream
 from datamodules.train_stream import TrainStream
 from pretzel.errors import UserError
 from pretzel.sequence.document import DocumentBatch
 
 
-@final
-class _Dataset(IterableDataset[Delivery]):
-    def __init__(self, stream: Iterable[Delivery]) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[Delivery]:
-        return iter(self._stream)
-
-
 def deliver(
-    stream: Iterable[Delivery], num_workers: int, log: CorruptionLog
+    stream: DeliveryStream, num_workers: int, log: CorruptionLog
 ) -> Iterator[DocumentBatch]:
     """Yield a stream's batches; record what it skipped.
-
-    Args:
-        stream: Yields deliveries.
-        num_workers: Worker processes; 0 reads here.
-        log: Receives the unreadable samples.
 
     Raises:
         UserError: If the stream reports a user's mistake or too many samples are unreadable.
     """
-    loader = DataLoader(_Dataset(stream), batch_size=None, num_workers=num_workers)
-    for delivery in loader:
+    for delivery in DataLoader(stream, batch_size=None, num_workers=num_workers):
         log.record(delivery.corrupt)
         if delivery.error is not None:
             raise UserError(delivery.error)
@@ -54,39 +39,37 @@ class TrainLoader:
     """One epoch of training batches for each iteration.
 
     Args:
-        open_stream: Makes the stream of an epoch from a batch on.
-        steps: Batches of an epoch.
-        num_workers: Worker processes; 0 reads in the main one.
+        stream: The stream of the first epoch.
         log: Receives the unreadable samples.
+        repeats: Whether every epoch has the batches of the first.
         consumed: Returns how many batches training has consumed, all epochs together. ``None``:
             the loader counts the batches it hands out, and every iteration begins a new epoch.
     """
 
     def __init__(
         self,
-        open_stream: Callable[[int, int], TrainStream],
-        *,
-        steps: int,
-        num_workers: int,
+        stream: TrainStream,
         log: CorruptionLog,
-        consumed: Callable[[], int] | None = None,
+        *,
+        repeats: bool,
+        consumed: Callable[[], int] | None,
     ) -> None:
-        self._open_stream = open_stream
-        self._steps = steps
-        self._num_workers = num_workers
+        self._stream = stream
         self._log = log
+        self._repeats = repeats
         self._consumed = consumed
         self._handed_out = 0
         self._resumed = False
 
     def __len__(self) -> int:
-        return self._steps
+        return self._stream.steps
 
     def __iter__(self) -> Iterator[DocumentBatch]:
         # Runs when the first batch is asked for: by then the trainer has restored its progress.
-        epoch, first = divmod(self._position(), self._steps)
-        self._handed_out = epoch * self._steps + first
-        for batch in deliver(self._open_stream(epoch, first), self._num_workers, self._log):
+        self._handed_out = self._position()
+        epoch, first = divmod(self._handed_out, len(self))
+        stream = replace(self._stream, epoch=0 if self._repeats else epoch, first=first)
+        for batch in deliver(stream, stream.num_workers, self._log):
             self._handed_out += 1
             yield batch
 
@@ -105,11 +88,11 @@ class TrainLoader:
         if self._resumed:
             self._resumed = False
             return self._handed_out
-        return -(-self._handed_out // self._steps) * self._steps
+        return -(-self._handed_out // len(self)) * len(self)
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class EvalLoader:
     """Every sample of this process once, in order, in each iteration.
 
@@ -121,9 +104,9 @@ class EvalLoader:
     """
 
     stream: EvalStream
-    num_batches: int | None = field(kw_only=True)
-    num_workers: int = field(kw_only=True)
-    log: CorruptionLog = field(kw_only=True)
+    num_batches: int | None
+    num_workers: int
+    log: CorruptionLog
 
     def __len__(self) -> int:
         if self.num_batches is None:

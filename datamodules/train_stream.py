@@ -11,15 +11,15 @@ worker, epoch and seed by ``31 a + b``: it is given one number that already mixe
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import torch
 import webdataset
-from torch.utils.data import get_worker_info
+from typing_extensions import override
 
 from datamodules.decoder import SampleDecoder
-from datamodules.delivery import BatchBuilder, Delivery, with_errors_as_text
+from datamodules.delivery import BatchBuilder, Delivery, DeliveryStream
 from datamodules.recipe import Recipe
 from datamodules.sample import AnySample, CorruptSample
 from datamodules.shard_reader import RawSample
@@ -28,11 +28,15 @@ from pretzel.errors import UserError
 from pretzel.rng import stream
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainPlan:
-    """All that the order of the training data depends on, except the epoch.
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainStream(DeliveryStream):
+    """Batches ``first``, ``first + 1``, ... of one epoch in one process.
 
     Attributes:
+        source: Where the samples come from.
+        decoder: Decodes them.
+        recipe: Turns them into documents.
         seed: Seed of shards, shuffling and recipes.
         batch_size: Documents in a batch.
         steps: Batches of one process in an epoch.
@@ -41,8 +45,13 @@ class TrainPlan:
         rank: Number of this process.
         world_size: Number of processes.
         num_workers: Worker processes of each process; 0 reads in the process itself.
+        epoch: Number of the epoch.
+        first: Batches of the epoch that are already consumed.
     """
 
+    source: ShardSource
+    decoder: SampleDecoder
+    recipe: Recipe
     seed: int
     batch_size: int
     steps: int
@@ -51,74 +60,55 @@ class TrainPlan:
     rank: int
     world_size: int
     num_workers: int
+    epoch: int = 0
+    first: int = 0
 
     @property
-    def slots_per_process(self) -> int:
+    def slots(self) -> int:
         """Number of slots whose batches take turns in one process."""
         return max(1, self.num_workers)
 
+    @property
+    def order(self) -> dict[str, int]:
+        """All that the order of the training data depends on, except the epoch."""
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "steps": self.steps,
+            "shuffle_buffer": self.shuffle_buffer,
+            "world_size": self.world_size,
+            "slots_per_process": self.slots,
+            "num_shards": len(self.source.shards("train")),
+        }
 
-def slot_shards(shards: tuple[str, ...], plan: TrainPlan, epoch: int, slot: int) -> list[str]:
-    """Return the shards that one slot of this process reads in an epoch.
+    def slot_shards(self, slot: int) -> list[str]:
+        """Return the shards that one slot of this process reads in the epoch.
 
-    Where there are at least as many shards as slots, no two slots of any process share one.
+        Where there are at least as many shards as slots, no two slots of any process share one.
+        """
+        shards = self.source.shards("train")
+        index = self.rank * self.slots + slot
+        generator = stream(self.seed, "shards", self.epoch)
+        order = torch.randperm(len(shards), generator=generator).tolist()
+        return [shards[i] for i in order[index % len(shards) :: self.world_size * self.slots]]
 
-    Args:
-        shards: All training shards.
-        plan: The plan of this process.
-        epoch: Number of the epoch.
-        slot: Slot within this process.
-    """
-    num_slots = plan.world_size * plan.slots_per_process
-    index = plan.rank * plan.slots_per_process + slot
-    order = torch.randperm(len(shards), generator=stream(plan.seed, "shards", epoch)).tolist()
-    return [shards[i] for i in order[index % len(shards) :: num_slots]]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class TrainStream:
-    """Batches ``first``, ``first + 1``, ... of one epoch in one process.
-
-    Attributes:
-        source: Where the samples come from.
-        decoder: Decodes them.
-        recipe: Turns them into documents.
-        plan: Seed, sizes and place of this process.
-        epoch: Number of the epoch.
-        first: Batches of the epoch that are already consumed.
-    """
-
-    source: ShardSource
-    decoder: SampleDecoder
-    recipe: Recipe
-    plan: TrainPlan
-    epoch: int = field(kw_only=True)
-    first: int = field(kw_only=True)
-
-    def __iter__(self) -> Iterator[Delivery]:
+    @override
+    def deliveries(self, turn: int, turns: int) -> Iterator[Delivery]:
         # The loader always asks worker 0 first, so after a resume the slots are rotated.
-        worker = get_worker_info()
-        turn = worker.id if worker is not None else 0
-        return with_errors_as_text(self._batches(self.first + turn))
-
-    def _batches(self, number: int) -> Iterator[Delivery]:
-        """Yield batch ``number`` and every further one of its slot; replay those before it."""
-        slots = self.plan.slots_per_process
-        slot, end = number % slots, self.plan.steps
-        builder = BatchBuilder(self.plan.batch_size, self.decoder.image_size)
-        current = slot
-        for delivery in self._deliveries(builder, slot):
-            if current >= number:
+        number = self.first + turn
+        slot = current = number % self.slots
+        builder = BatchBuilder(self.batch_size, self.decoder.image_size)
+        for delivery in self._batches(builder, slot):
+            if current >= number:  # those before it are replayed
                 yield delivery
-            current += slots
-            if current >= end:
+            current += self.slots
+            if current >= self.steps:
                 return
 
-    def _deliveries(self, builder: BatchBuilder, slot: int) -> Iterator[Delivery]:
+    def _batches(self, builder: BatchBuilder, slot: int) -> Iterator[Delivery]:
         samples = self._readable(builder, slot)
         for position, sample in enumerate(samples):
-            generator = stream(self.plan.seed, "recipe", self.epoch, self.plan.rank, slot, position)
+            generator = stream(self.seed, "recipe", self.epoch, self.rank, slot, position)
             for document in self.recipe.draw(sample, samples, generator):
                 yield from builder.add(document)
 
@@ -128,34 +118,25 @@ class TrainStream:
             if isinstance(sample, CorruptSample):
                 builder.skip(sample)
                 in_a_row += 1
-                if in_a_row > self.plan.max_corrupt:
+                if in_a_row > self.max_corrupt:
                     raise UserError(
                         f"{in_a_row} unreadable samples in a row, more than "
-                        f"max_corrupt={self.plan.max_corrupt}; the last one: {sample}"
+                        f"max_corrupt={self.max_corrupt}; the last one: {sample}"
                     )
                 continue
             in_a_row = 0
             yield sample
 
     def _samples(self, slot: int) -> Iterator[AnySample | CorruptSample]:
-        plan = self.plan
-        shards = slot_shards(self.source.shards("train"), plan, self.epoch, slot)
-        key = (plan.seed, "samples", self.epoch, plan.rank, slot)
-        order = int(torch.randint(2**31, (), generator=stream(*key)))
-        pipeline = webdataset.DataPipeline(
-            webdataset.ResampledShards(
-                shards, deterministic=True, seed=order, worker_seed=_no_worker_seed
-            ),
-            self._read,
-            webdataset.detshuffle(plan.shuffle_buffer, plan.shuffle_buffer, seed=order),
+        generator = stream(self.seed, "samples", self.epoch, self.rank, slot)
+        order = int(torch.randint(2**31, (), generator=generator))
+        shards = webdataset.ResampledShards(
+            self.slot_shards(slot), deterministic=True, seed=order, worker_seed=lambda: 0
         )
-        for raw in pipeline:
+        shuffled = webdataset.detshuffle(self.shuffle_buffer, self.shuffle_buffer, seed=order)
+        for raw in webdataset.DataPipeline(shards, self._read, shuffled):
             yield self.decoder(raw) if isinstance(raw, RawSample) else raw
 
     def _read(self, shards: Iterator[dict[str, str]]) -> Iterator[RawSample | CorruptSample]:
         for shard in shards:
             yield from self.source.read(shard["url"])
-
-
-def _no_worker_seed() -> int:
-    return 0

@@ -1,24 +1,34 @@
 """Determinism, shuffling, the split over processes and workers, exact skipping."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import torch
 
-from datamodules import Captions, EasyVQA, Shards, WebDatasetDataModule
-from datamodules.train_stream import TrainPlan, TrainStream, slot_shards
+from datamodules import Captions, EasyVQA, Shards, ShardSource, WebDatasetDataModule
+from datamodules.eval_stream import EvalStream
+from datamodules.train_stream import TrainStream
 
-PLAN = TrainPlan(
-    seed=0,
-    batch_size=4,
-    steps=6,
-    shuffle_buffer=16,
-    max_corrupt=0,
-    rank=0,
-    world_size=1,
-    num_workers=0,
-)
+
+class Named(ShardSource):
+    """Shards of which there is nothing but the names."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def shards(self, split):
+        return self.names
+
+    def num_samples(self, split):
+        return None
+
+
+def train_stream(source, **changes):
+    arguments = {"seed": 0, "batch_size": 4, "steps": 6, "shuffle_buffer": 16, "max_corrupt": 0}
+    arguments |= {"rank": 0, "world_size": 1, "num_workers": 0}
+    return TrainStream(
+        source=source, decoder=source.decoder(16), recipe=Captions(), **(arguments | changes)
+    )
 
 
 def module(source, **changes):
@@ -30,9 +40,8 @@ def keys(loader):
     return [tuple(document.key for document in batch.documents) for batch in loader]
 
 
-def stream_keys(source, plan, epoch=0, first=0):
-    stream = TrainStream(source, source.decoder(16), Captions(), plan, epoch=epoch, first=first)
-    return [tuple(d.key for d in delivery.batch.documents) for delivery in stream]
+def stream_keys(source, **changes):
+    return keys(delivery.batch for delivery in train_stream(source, **changes))
 
 
 def test_equal_seeds_give_equal_batches(shard_pattern):
@@ -73,8 +82,7 @@ def test_training_sees_every_sample(shard_pattern):
 
 
 def test_buffer_mixes_shards(shard_pattern):
-    plan = replace(PLAN, shuffle_buffer=40, batch_size=10)
-    (first, *_) = stream_keys(Shards(shard_pattern), plan)
+    (first, *_) = stream_keys(Shards(shard_pattern), shuffle_buffer=40, batch_size=10)
     assert len({key[:2] for key in first}) > 1
 
 
@@ -94,41 +102,42 @@ def test_images_belong_to_their_documents():
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_slots_share_no_shard_and_leave_none_out(num_workers, world_size):
-    shards = tuple(f"s{i}" for i in range(6))
+    source = Named(*(f"s{i}" for i in range(6)))
+    place = {"world_size": world_size, "num_workers": num_workers}
     for epoch in range(3):
         seen = []
         for rank in range(world_size):
-            plan = replace(PLAN, rank=rank, world_size=world_size, num_workers=num_workers)
+            stream = train_stream(source, rank=rank, epoch=epoch, **place)
             for slot in range(num_workers):
-                seen += slot_shards(shards, plan, epoch, slot)
-        assert sorted(seen) == sorted(shards)
+                seen += stream.slot_shards(slot)
+        assert sorted(seen) == sorted(source.names)
 
 
 def test_unequal_shares_even_out_over_epochs():
-    shards = tuple(f"s{i}" for i in range(5))
+    source = Named(*(f"s{i}" for i in range(5)))
     weight = Counter()
     epochs = 400
     for epoch in range(epochs):
         for rank in range(2):
-            share = slot_shards(shards, replace(PLAN, rank=rank, world_size=2), epoch, 0)
+            share = train_stream(source, rank=rank, world_size=2, epoch=epoch).slot_shards(0)
             for shard in share:
                 weight[shard] += 1 / len(share)
     # Each epoch gives a shard 1/3 with probability 3/5, else 1/2.
     expected = epochs * 2 / 5
     deviation = (epochs * (3 / 5) * (2 / 5)) ** 0.5 * (1 / 2 - 1 / 3)
-    assert all(abs(weight[shard] - expected) < 4 * deviation for shard in shards)
+    assert all(abs(weight[shard] - expected) < 4 * deviation for shard in source.names)
 
 
 def test_more_processes_than_shards_still_all_get_one():
-    shards = ("a", "b")
     for rank in range(5):
-        assert len(slot_shards(shards, replace(PLAN, rank=rank, world_size=5), 0, 0)) == 1
+        stream = train_stream(Named("a", "b"), rank=rank, world_size=5)
+        assert len(stream.slot_shards(0)) == 1
 
 
 def test_processes_see_different_data(shard_pattern):
     source = Shards(shard_pattern)
     ranks = [
-        {key for batch in stream_keys(source, replace(PLAN, rank=r, world_size=2)) for key in batch}
+        {key for batch in stream_keys(source, rank=r, world_size=2) for key in batch}
         for r in range(2)
     ]
     assert ranks[0]
@@ -137,13 +146,12 @@ def test_processes_see_different_data(shard_pattern):
 
 def test_two_workers_deliver_what_their_slots_hold_in_turn(shard_pattern):
     source = Shards(shard_pattern)
-    plan = replace(PLAN, num_workers=2)
     loader = module(source, num_workers=2).train_dataloader()
     actual = keys(loader)
     assert len(actual) == 6
     assert actual == keys(module(source, num_workers=2).train_dataloader())
     for slot in range(2):
-        own = set(slot_shards(source.shards("train"), plan, 0, slot))
+        own = set(train_stream(source, num_workers=2).slot_shards(slot))
         numbers = {f"{int(shard[-9:-4]):02d}" for shard in own}
         assert {key[:2] for batch in actual[slot::2] for key in batch} <= numbers
 
@@ -221,13 +229,11 @@ def test_evaluation_drops_no_caption(shard_pattern):
 
 
 def test_processes_share_the_evaluation_without_overlap(shard_pattern):
-    from datamodules.eval_stream import EvalPlan, EvalStream
-
     source = Shards(shard_pattern, test=shard_pattern)
     seen = []
     for rank in range(4):
-        plan = EvalPlan(split="test", batch_size=4, limit=50, rank=rank, world_size=4)
-        for delivery in EvalStream(source, source.decoder(16), plan):
+        place = {"split": "test", "batch_size": 4, "limit": 50, "rank": rank, "world_size": 4}
+        for delivery in EvalStream(source=source, decoder=source.decoder(16), **place):
             seen += [document.key for document in delivery.batch.documents]
     assert len(seen) == len(set(seen)) == 50
 
