@@ -51,7 +51,9 @@ def reproduce(
             print(f"{one.name}: today's differs from what was run in:")
             print(*(f"  {line}" for line in changes.lines()), sep="\n")
     only = set(with_needs(plan, [one.name for one in runs]))
-    code = execute(plan, engine, Selection(only=only, retry=retry, fail_fast=fail_fast))
+    again = ["reproduce", str(table), row, "--out", str(out)]
+    selection = Selection(only=only, retry=retry, fail_fast=fail_fast, again=again)
+    code = execute(plan, engine, selection)
     first = [metric.name for metric in plan.grid.metrics]
     same = [
         _same(one.name, RunFolder(path=folder / one.name), plan.folder(one), first) for one in runs

@@ -54,8 +54,8 @@ class StatusRow:
 
     @property
     def left(self) -> str:
-        """Time until it is trained, for people."""
-        return "" if self.seconds_left is None else duration(self.seconds_left)
+        """Time until it is trained, for people; empty when it is, though it is still tested."""
+        return duration(self.seconds_left) if self.seconds_left else ""
 
     @classmethod
     def of(
@@ -105,7 +105,7 @@ class StatusRow:
         silent = time.time() - (progress.get("time") or math.inf)
         if silent > _SILENT_SECONDS:
             note += f" (no news for {duration(silent)})"
-        left = None if phase == "test" else progress.get("left")  # that of training
+        left = progress.get("left")
         return replace(
             row,
             note=note,

@@ -140,6 +140,22 @@ def test_a_cell_without_news_says_so(tmp_path):
     assert found.left == ""  # the time that is left is that of training
 
 
+@pytest.mark.parametrize(("done", "next_run"), [
+    ([], "about 60 s left"), ([row("a/seed1", State.DONE, 50.0)], "about 50 s left"),
+])  # fmt: skip
+def test_no_time_is_told_of_a_test(tmp_path, done, next_run):
+    """Only training tells how long it takes."""
+    write_json(tmp_path / "cell.json", {"identity": "x"})
+    progress = {"phase": "test", "step": 9, "total": 9, "seconds": 60.0, "left": 0.0, "rate": 2.0}
+    write_json(tmp_path / "progress.json", progress | {"time": time.time()})
+    folder = RunFolder(path=tmp_path)
+    with folder.lease():
+        tested = StatusRow.of("a/seed0", folder, "x", None)
+    assert tested.state is State.RUNNING
+    assert not any(re.search(r"\bleft\b", line) for line in lines([tested, *done]))
+    assert next_run in lines([tested, *done, row("a/seed2", State.PENDING)])[0]
+
+
 def test_following_ends_when_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(live.time, "sleep", lambda seconds: None)
     states = iter([State.RUNNING, State.PENDING, State.INTERRUPTED, State.FAILED])

@@ -34,11 +34,14 @@ def run_grid(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
         args: ``only``, ``retry`` and ``fail_fast``.
         engine: Where runs are executed; it prepares itself while the grid is planned.
     """
-    plan = planned(grid)
-    only = None
-    if args.only:
-        only = set(with_needs(plan, [run.name for run in named(plan, args.only)]))
-    return execute(plan, engine, Selection(only=only, retry=args.retry, fail_fast=args.fail_fast))
+    plan, patterns = planned(grid), args.only or []
+    selection = Selection(
+        only=set(with_needs(plan, [run.name for run in named(plan, patterns)])) or None,
+        retry=args.retry,
+        fail_fast=args.fail_fast,
+        again=_run_again(grid, patterns),
+    )
+    return execute(plan, engine, selection)
 
 
 def rerun(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
@@ -51,8 +54,13 @@ def rerun(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
     again |= {run.name for run in plan.runs if is_chosen.get(plan.state(run))}
     if not again:
         print("nothing to run again")
-    only = set(with_needs(plan, again))
-    selection = Selection(only=only, rerun=again, retry=args.retry, fail_fast=args.fail_fast)
+    selection = Selection(
+        only=set(with_needs(plan, again)),
+        rerun=again,
+        retry=args.retry,
+        fail_fast=args.fail_fast,
+        again=_run_again(grid, [] if args.stale or args.failed else args.runs),
+    )
     return execute(plan, engine, selection)
 
 
@@ -62,7 +70,8 @@ def evaluate(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
     stale = [run.name for run in plan.cells if plan.state(run) is State.STALE]
     if stale:
         print(f"not measured, since they were trained otherwise: {', '.join(stale)}")
-    selection = Selection(train=False, retry=args.retry, fail_fast=args.fail_fast)
+    again = ["grid", "evaluate", str(grid.file)]
+    selection = Selection(train=False, retry=args.retry, fail_fast=args.fail_fast, again=again)
     return execute(plan, engine, selection)
 
 
@@ -136,6 +145,11 @@ def named(plan: Plan, patterns: Iterable[str]) -> list[PlannedRun]:
             raise UserError(f"{plan.grid.file}: no such run '{pattern}'{near}")
         by_name |= {run.name: run for run in matches}
     return list(by_name.values())
+
+
+def _run_again(grid: Grid, patterns: Iterable[str]) -> list[str]:
+    """Return the command that continues the runs of patterns; without any, all runs."""
+    return ["grid", "run", str(grid.file), *(w for one in patterns for w in ("--only", one))]
 
 
 def _differences(plan: Plan, run: PlannedRun) -> Differences | None:

@@ -108,10 +108,12 @@ def follow(
 def left(rows: Sequence[StatusRow]) -> str:
     """Return the time that a grid still takes, for the end of a line.
 
-    Empty where that is unknown, and where nothing runs: nobody knows how many will at a time.
+    Empty where that is unknown (tests take longer than those before), and where nothing runs:
+    nobody knows how many will at a time.
     """
-    seconds = seconds_left(rows) if any(row.state is State.RUNNING for row in rows) else None
-    return "" if seconds is None else f"; about {duration(seconds)} left"
+    is_running = any(row.state is State.RUNNING for row in rows)
+    seconds = seconds_left(rows) if is_running else None
+    return f"; about {duration(seconds)} left" if seconds else ""
 
 
 def seconds_left(rows: Sequence[StatusRow]) -> float | None:

@@ -1,9 +1,10 @@
 """Executes the runs of a plan on an engine, each as soon as what it needs is done."""
 
 import contextlib
+import shlex
 import signal
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -34,6 +35,7 @@ class Selection:
         train: Whether runs are trained; otherwise those that are trained are measured.
         retry: How often a run that fails is started again.
         fail_fast: Whether the first run that fails for good stops the others.
+        again: Words behind ``pretzel`` that continue it after Ctrl-C; empty for ``grid run FILE``.
     """
 
     only: Collection[str] | None = None
@@ -41,6 +43,7 @@ class Selection:
     train: bool = True
     retry: int = 0
     fail_fast: bool = False
+    again: Sequence[str] = ()
 
 
 def execute(plan: Plan, engine: Engine, selection: Selection) -> int:
@@ -142,9 +145,8 @@ class _Scheduler:
             while waiting or self.started:
                 if self.stop.count:
                     self.stop_all()
-                    raise KeyboardInterrupt(
-                        f"stopped; to continue: pretzel grid run {self.plan.grid.file}"
-                    )
+                    again = self.selection.again or ("grid", "run", str(self.plan.grid.file))
+                    raise KeyboardInterrupt(f"stopped; to continue: pretzel {shlex.join(again)}")
                 if self.failed and self.selection.fail_fast:
                     self.view.say("--fail-fast: the other runs save a checkpoint and stop")
                     self.stop_all()
