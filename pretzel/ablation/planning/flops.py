@@ -23,16 +23,11 @@ from pretzel.typing import Tensor
 
 
 def forward_flops(module: nn.Module) -> int | None:
-    """Return the FLOPs of a training step's forward on one sample.
+    """Return the FLOPs of a training step's forward of a module built under :func:`shapes_alone`.
 
     Multiplications and additions of matrix products, convolutions and attention count, each as
-    one; attention counts in full where it is causal.
-
-    Args:
-        module: Built under :func:`shapes_alone`.
-
-    Returns:
-        The count; None if the module is no :class:`ExampleForward`, or cannot run without memory.
+    one; attention counts in full where it is causal. None if the module is no
+    :class:`ExampleForward`, or cannot run without memory.
     """
     if not isinstance(module, ExampleForward):
         return None
@@ -72,7 +67,11 @@ class _WholeNumbersOnCPU(TorchFunctionMode):
             if isinstance(filled, Tensor) and filled.is_meta:
                 return filled  # on the meta device random numbers are slow
         elif func in _FACTORIES and options.get("device") is None:
-            options["device"] = "cpu" if _makes_whole(func, args, options) else None
+            made = func(*args, **options)
+            given = _tensors((*args, *options.values()))
+            if not _is_whole(made.dtype) or any(tensor.is_meta for tensor in given):
+                return made
+            options["device"] = "cpu"
         return func(*args, **options)
 
 
@@ -85,32 +84,6 @@ _FILLERS = {
     nn.init.uniform_, nn.init.xavier_normal_, nn.init.xavier_uniform_, Tensor.normal_,
     Tensor.uniform_,
 }  # fmt: skip
-_WHOLE_BY_THEMSELVES = {torch.randint, torch.randperm, torch.tril_indices, torch.triu_indices}
-
-
-def _makes_whole(func: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> bool:
-    dtype = options.get("dtype")
-    if isinstance(dtype, torch.dtype):
-        return _is_whole(dtype)
-    if func in (torch.tensor, torch.as_tensor):
-        data = args[0] if args else options.get("data")
-        if isinstance(data, Tensor):
-            return data.device.type == "cpu" and _is_whole(data.dtype)
-        return _all_whole(data)
-    if func is torch.arange:
-        return _all_whole(
-            [*args, *(v for k, v in options.items() if k in ("start", "end", "step"))]
-        )
-    if func is torch.full:
-        return isinstance(args[1] if len(args) > 1 else options.get("fill_value"), int)
-    return func in _WHOLE_BY_THEMSELVES
-
-
-def _all_whole(data: object) -> bool:
-    if isinstance(data, list | tuple):
-        return bool(data) and all(map(_all_whole, data))
-    return isinstance(data, int) or (isinstance(data, Tensor) and _is_whole(data.dtype))
-
 
 # what an operation gave, and its FLOPs, by the operation and what it could see of its arguments
 _RESULTS: dict[tuple[object, ...], tuple[Any, int]] = {}
@@ -123,9 +96,6 @@ class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     What an operation does to shapes is worked out in Python, slowly. The layers of a model, and of
     the models of other arms, do the same ones, so that each is worked out, and counted, once.
-
-    Attributes:
-        flops: Those of the operations so far.
     """
 
     def __init__(self) -> None:
