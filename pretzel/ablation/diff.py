@@ -27,7 +27,7 @@ def diff(first: Path, second: Path, *, whole_patch: bool) -> str:
         "configuration": [line for line in changes.config if "seed:" not in line],
         "data": changes.data,
         "versions": changes.versions,
-        "code": [line[8:] for line in changes.lines() if line.startswith("code of ")],
+        "code": changes.code,
         "metrics": _metric_changes(_mean_metrics(old), _mean_metrics(new)),
     }
     lines = [f"--- {first} ({_finished(old)})", f"+++ {second} ({_finished(new)})", ""]
@@ -39,11 +39,7 @@ def diff(first: Path, second: Path, *, whole_patch: bool) -> str:
 
 
 def _runs(folder: Path) -> list[RunFolder]:
-    """Return the run of a folder, or the runs of an arm's folder by seed.
-
-    Raises:
-        UserError: If there is neither.
-    """
+    """Return the run of a folder, or the runs of an arm's folder by seed."""
     if (folder / "cell.json").is_file():
         return [RunFolder(path=folder)]
     runs = [RunFolder(path=spec.parent) for spec in sorted(folder.glob("*/cell.json"))]
@@ -82,10 +78,9 @@ def _mean_metrics(runs: Sequence[RunFolder]) -> dict[str, float]:
 def _metric_changes(old: dict[str, float], new: dict[str, float]) -> list[str]:
     lines = []
     for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if before is None or after is None:
-            texts = ["none" if value is None else f"{value:.6g}" for value in (before, after)]
-            lines.append(f"{name}: {' -> '.join(texts)}")
-        elif before != after:
-            lines.append(f"{name}: {before:.6g} -> {after:.6g} ({after - before:+.3g})")
+        if old.get(name) == new.get(name):
+            continue
+        texts = [f"{values[name]:.6g}" if name in values else "none" for values in (old, new)]
+        by = f" ({new[name] - old[name]:+.3g})" if name in old and name in new else ""
+        lines.append(f"{name}: {' -> '.join(texts)}{by}")
     return lines

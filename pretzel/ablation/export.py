@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from pretzel.ablation.gridfile.run_config import WEIGHTS, put
-from pretzel.ablation.identity.differences import SNAPSHOTS
+from pretzel.ablation.identity.differences import SNAPSHOTS, modules_of
 from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.protocols import Exports
 from pretzel.errors import UserError
@@ -74,7 +74,7 @@ def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out:
         "versions": result.get("versions", {}),
         "platform": f"{platform.system()} {platform.machine()}",
         "data": fingerprint.get("data", {}),
-        "modules": fingerprint.get("measuring_modules", {}) | fingerprint.get("modules", {}),
+        "modules": modules_of(fingerprint),
     }
     write_json(out / "environment.json", environment)
     _copy_source(folder.path, environment["modules"], out / "source")

@@ -1,13 +1,14 @@
 """Configurations of runs: the base with arms and a seed, weights of stages, and a folder."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Checkpoint
 
-from pretzel.ablation.gridfile.grid import Combination
+from pretzel.ablation.gridfile.grid import Override
 from pretzel.errors import UserError, did_you_mean
 from pretzel.runs.config.class_paths import import_name, subclasses
 from pretzel.runs.config.explain import parameters
@@ -26,12 +27,11 @@ _SEED_KEYS: tuple[Key, ...] = (
 )
 
 
-def with_arms(base: Config, combination: Combination, link: str) -> Config:
-    """Return a link's configuration with the arms of a combination laid over it."""
-    config = base
-    for change in combination.overrides(link):
-        if change.key:
-            config = override(config, change.key, change.value, change.source)
+def overridden(config: Config, overrides: Iterable[Override]) -> Config:
+    """Return a configuration with overrides laid over it."""
+    for one in overrides:
+        if one.key:
+            config = override(config, one.key, one.value, one.source)
     return config
 
 
@@ -51,14 +51,12 @@ def put(values: dict[str, Any], key: Key, value: object) -> dict[str, Any]:
 
 def paths_in(values: object, paths: set[str]) -> set[str]:
     """Return those of the paths that a configuration names."""
-    return {value for _, value in leaves(values) if isinstance(value, str)} & paths
+    return paths.intersection(value for _, value in leaves(values))
 
 
 def without(values: Any, paths: set[str]) -> Any:  # noqa: ANN401
     """Return a configuration with None in the place of paths."""
-    return map_leaves(
-        lambda _, value: None if isinstance(value, str) and value in paths else value, values
-    )
+    return map_leaves(lambda _, value: None if value in paths else value, values)
 
 
 def seeded(config: Config, seed: int) -> Config:
@@ -124,9 +122,11 @@ def placed(resolved: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _keeps_checkpoints(trainer: dict[str, Any]) -> bool:
     """Tell whether the base asks for checkpoints of its own, beside the run's last and final."""
-    callbacks = trainer.get("callbacks") or []
-    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
-        kind = import_name(callback["class_path"]) if isinstance(callback, dict) else None
-        if isinstance(kind, type) and issubclass(kind, Checkpoint):
-            return True
-    return False
+    callbacks = [one for one in listed(trainer.get("callbacks")) if isinstance(one, dict)]
+    kinds = [import_name(callback["class_path"]) for callback in callbacks]
+    return any(isinstance(kind, type) and issubclass(kind, Checkpoint) for kind in kinds)
+
+
+def listed(callbacks: Any) -> list[Any]:  # noqa: ANN401
+    """Return the callbacks of a trainer's configuration, which may be none, one or a list."""
+    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []

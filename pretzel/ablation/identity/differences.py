@@ -20,70 +20,62 @@ class Differences:
 
     Attributes:
         config: ``key: old -> new``, a line each.
-        data: Files that were changed, added or removed.
+        data: ``file: old hash -> new hash``.
         versions: ``library: old -> new``.
         modules: Hashes (old, new) of the modules whose code differs; None where there is none.
     """
 
-    config: tuple[str, ...]
-    data: tuple[str, ...]
-    versions: tuple[str, ...]
+    config: list[str]
+    data: list[str]
+    versions: list[str]
     modules: dict[str, tuple[str | None, str | None]]
 
     def __bool__(self) -> bool:
-        """Tell whether anything differs."""
-        return bool(self.config or self.data or self.versions or self.modules)
+        return bool(self.lines())
+
+    @property
+    def code(self) -> list[str]:
+        """Names of the modules whose code differs, and how."""
+        return [f"{module}: {_how(*hashes)}" for module, hashes in self.modules.items()]
 
     def lines(self) -> list[str]:
         """Return them as text."""
-        return [
-            *self.config,
-            *(f"data {line}" for line in self.data),
-            *(f"version of {line}" for line in self.versions),
-            *(f"code of {module}: {_how(*pair)}" for module, pair in self.modules.items()),
-        ]
+        named = {"data": self.data, "version of": self.versions, "code of": self.code}
+        return [*self.config, *(f"{kind} {line}" for kind in named for line in named[kind])]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Differences:
     """Return what differs between two records."""
-    before = {**old.get("measuring_modules", {}), **old.get("modules", {})}
-    after = {**new.get("measuring_modules", {}), **new.get("modules", {})}
     return Differences(
-        config=tuple(changes(old.get("config", {}), new.get("config", {}))),
-        data=tuple(_changed(old.get("data", {}), new.get("data", {}))),
-        versions=tuple(_changed(old.get("versions", {}), new.get("versions", {}))),
-        modules={
-            name: (before.get(name), after.get(name))
-            for name in sorted(before.keys() | after.keys())
-            if before.get(name) != after.get(name)
-        },
+        config=changes(old.get("config", {}), new.get("config", {})),
+        data=_lines(old.get("data", {}), new.get("data", {})),
+        versions=_lines(old.get("versions", {}), new.get("versions", {})),
+        modules=_differing(modules_of(old), modules_of(new)),
     )
 
 
-def snapshot(record: Mapping[str, Any], folder: Path) -> None:
-    """Keep the source of a record's modules, each file once.
+def modules_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hash of each module of a record by its name."""
+    return {**record.get("measuring_modules", {}), **record.get("modules", {})}
 
-    Args:
-        record: From :meth:`pretzel.ablation.identity.fingerprint.Fingerprint.record`.
-        folder: The grid's output folder.
+
+def snapshot(record: Mapping[str, Any], folder: Path) -> None:
+    """Keep the source of a record's modules in a grid's output folder, each file once.
 
     Raises:
         UserError: If it cannot be written.
     """
-    for modules in (record["modules"], record["measuring_modules"]):
-        for name, digest in modules.items():
-            kept, path = folder / SNAPSHOTS / f"{digest}.py", file_of(name)
-            if path is not None and not kept.exists():
-                write_text(kept, path.read_text(encoding="utf-8"))
+    for name, digest in modules_of(record).items():
+        kept, path = folder / SNAPSHOTS / f"{digest}.py", file_of(name)
+        if path is not None and not kept.exists():
+            write_text(kept, path.read_text(encoding="utf-8"))
 
 
 def patch(differences: Differences, old: Path, new: Path | None) -> Iterator[str]:
     """Yield the source that differs as a unified diff.
 
-    Args:
-        differences: From :func:`differences`.
-        old: Output folder of the grid of the first run.
-        new: That of the second one; None for the source as it is now.
+    The folders are the output folders of the grids of both runs; without a new one, the source as
+    it is now is compared.
     """
     for name, (before, after) in differences.modules.items():
         path = file_of(name) if new is None else new / SNAPSHOTS / f"{after}.py"
@@ -101,10 +93,18 @@ def _text(path: Path | None) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
-def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            yield f"{name}: {old.get(name, 'none')} -> {new.get(name, 'none')}"
+def _differing(
+    old: Mapping[str, str], new: Mapping[str, str]
+) -> dict[str, tuple[str | None, str | None]]:
+    pairs = {name: (old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _lines(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    differing = _differing(old, new).items()
+    return [
+        f"{name}: {before or 'none'} -> {after or 'none'}" for name, (before, after) in differing
+    ]
 
 
 def _how(old: str | None, new: str | None) -> str:

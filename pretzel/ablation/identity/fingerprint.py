@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +24,11 @@ from lightning.pytorch.callbacks import (
     ProgressBar,
 )
 
-from pretzel.ablation.gridfile.run_config import put, with_seed
+from pretzel.ablation.gridfile.run_config import listed
 from pretzel.ablation.identity.source_code import SourceCode, code_behind
 from pretzel.files.content_hash import file_hash
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.nested import leaves
-from pretzel.runs.config.yaml_lines import Key
 
 # where things are written and how they are shown changes no result
 _TRAINER_IGNORED = {
@@ -77,14 +76,6 @@ class Fingerprint:
         code = self.measuring_code
         data = {name: file for name, file in self.data.items() if name.startswith(TEST_DATA)}
         return hashed([measures, code.modules, code.versions, data])
-
-    def with_seed(self, seed: int) -> "Fingerprint":
-        """Return the same with another seed."""
-        return replace(self, config=with_seed(self.config, seed))
-
-    def starting_from(self, key: Key, origin: str) -> "Fingerprint":
-        """Return the same with the origin of the weights that it starts from."""
-        return replace(self, config=put(self.config, key, origin))
 
     def record(self) -> dict[str, Any]:
         """Return it as plain values, for the run's folder and the command ``why``."""
@@ -171,17 +162,13 @@ def measured_as(trained: Any, measured: Any) -> Any:  # noqa: ANN401
         other = measured.get(key)
         measures = all(one is None or _role(one) == "measures" for one in (value, other))
         if key == "callbacks" and (value or other):
-            merged[key] = [one for one in _listed(value) if _role(one) != "measures"]
-            merged[key] += [one for one in _listed(other) if _role(one) == "measures"]
+            merged[key] = [one for one in listed(value) if _role(one) != "measures"]
+            merged[key] += [one for one in listed(other) if _role(one) == "measures"]
         elif measures or key in _TRAINER_MEASURES:
             merged[key] = other
         else:
             merged[key] = measured_as(value, other)
     return merged
-
-
-def _listed(callbacks: Any) -> list[Any]:  # noqa: ANN401
-    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
 
 
 def _split(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -25,12 +25,7 @@ _LAZY = "pretzel"  # its __init__ is the public API: it runs nothing, and names 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCode:
-    """Source code behind some modules.
-
-    Attributes:
-        modules: Hash of each module that is followed, by name.
-        versions: Version of each installed distribution that those import.
-    """
+    """Hashes of the modules that are followed; versions of the distributions that they import."""
 
     modules: dict[str, str]
     versions: dict[str, str]
@@ -41,7 +36,7 @@ def code_behind(names: Iterable[str]) -> SourceCode:
 
     Names of nothing that can be imported are passed over: they are not code.
     """
-    return _closure(frozenset(itertools.chain.from_iterable(map(_modules_of, names))))
+    return _closure(frozenset(filter(None, map(_module_of, names))))
 
 
 @cache
@@ -64,31 +59,26 @@ def _closure(roots: frozenset[str]) -> SourceCode:
         # a package's own module runs before what is in it
         parents = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
         todo += [p for p in parents if p != _LAZY and not _passed_on(p)]
-    versions: dict[str, str] = {}
-    for name in others:
-        for distribution in _distributions().get(name.partition(".")[0], ()):
-            versions[distribution] = importlib.metadata.version(distribution)
-    return SourceCode(
-        modules=dict(sorted(modules.items())), versions=dict(sorted(versions.items()))
-    )
+    tops = {name.partition(".")[0] for name in others}
+    installed = {one for top in tops for one in _distributions().get(top, ())}
+    versions = {name: importlib.metadata.version(name) for name in sorted(installed)}
+    return SourceCode(modules=dict(sorted(modules.items())), versions=versions)
+
+
+_distributions = cache(importlib.metadata.packages_distributions)
 
 
 @cache
-def _distributions() -> dict[str, list[str]]:
-    return {k: sorted(set(v)) for k, v in importlib.metadata.packages_distributions().items()}
-
-
-@cache
-def _modules_of(name: str) -> tuple[str, ...]:
+def _module_of(name: str) -> str | None:
     """Return the module that a dotted name lies in: the longest beginning that is one."""
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
-        return ()
+        return None
     for cut in range(len(parts), 0, -1):
         module = ".".join(parts[:cut])
         if _spec(module) is not None:
-            return (_holder(module, parts[cut]) if cut < len(parts) else module,)
-    return ()
+            return _holder(module, parts[cut]) if cut < len(parts) else module
+    return None
 
 
 def _holder(module: str, name: str) -> str:
@@ -158,29 +148,23 @@ class _Module:
     """
 
     digest: str
-    imported: tuple[str, ...]
+    imported: set[str]
     taken: dict[str, tuple[str, str]]
     passes_on: bool
 
 
 @cache
 def _read(path: Path, name: str, changed: int) -> _Module:
-    """Read a module.
-
-    Args:
-        path: Its file.
-        name: Its name, which relative imports are relative to.
-        changed: When the file was changed last, for the cache.
-    """
+    """Read a module; the time when its file was changed last is for the cache."""
     tree = ast.parse(path.read_bytes())
     _drop_docstrings(tree)
     is_package = path.name == "__init__.py"
     package = name if is_package else name.rpartition(".")[0]
-    imported: dict[str, None] = {}
+    imported: set[str] = set()
     taken: dict[str, tuple[str, str]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imported |= dict.fromkeys(alias.name for alias in node.names)
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -190,7 +174,7 @@ def _read(path: Path, name: str, changed: int) -> _Module:
                 taken[alias.asname or alias.name] = (base, alias.name)
     return _Module(
         digest=hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16],
-        imported=tuple(imported),
+        imported=imported,
         taken=taken,
         passes_on=is_package
         and all(isinstance(line, ast.ImportFrom | ast.Pass) or _is_all(line) for line in tree.body),
@@ -202,17 +186,14 @@ def _is_all(line: ast.stmt) -> bool:
 
 
 def _drop_docstrings(tree: ast.AST) -> None:
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
-        if not isinstance(node, documented):
-            continue
-        # a string alone on a line is a comment wherever it stands (attribute docstrings)
-        node.body = [
-            line
-            for line in node.body
-            if not (
-                isinstance(line, ast.Expr)
-                and isinstance(line.value, ast.Constant)
-                and isinstance(line.value.value, str)
-            )
-        ] or [ast.Pass()]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
+
+
+def _is_text(line: ast.stmt) -> bool:
+    # a string alone on a line is a comment wherever it stands (attribute docstrings)
+    match line:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+    return False

@@ -1,7 +1,7 @@
 """Makes the runs of a grid of parsed chains: shared runs stand once, tuned ones are tried first."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pretzel.ablation.gridfile.grid import Grid
@@ -115,13 +115,13 @@ class RunMaker:
     ) -> tuple[dict[str, Any], Fingerprint]:
         """Return a link's configuration and fingerprint, with a seed and the run before it."""
         resolved = with_seed(variant.resolved, seed)
-        fingerprint = variant.fingerprint.with_seed(seed)
-        if before is None:
-            return resolved, fingerprint
-        weights = self.grid.output / before.name / "weights.safetensors"
-        # a path is no identity: the weights count by the run that they come from
-        origin = f"{before.arm} {before.identity}"
-        return put(resolved, WEIGHTS, str(weights)), fingerprint.starting_from(WEIGHTS, origin)
+        identity = with_seed(variant.fingerprint.config, seed)
+        if before is not None:
+            weights = self.grid.output / before.name / "weights.safetensors"
+            resolved = put(resolved, WEIGHTS, str(weights))
+            # a path is no identity: the weights count by the run that they come from
+            identity = put(identity, WEIGHTS, f"{before.arm} {before.identity}")
+        return resolved, replace(variant.fingerprint, config=identity)
 
     def _needs(
         self, configs: list[dict[str, Any]], before: PlannedRun | None, tried: list[PlannedRun]
