@@ -8,7 +8,7 @@ import pytest
 from lab_files import BASE, write
 
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.gridfile.run_config import seeded, with_arms
+from pretzel.ablation.gridfile.run_config import overridden, seeded
 from pretzel.ablation.planning.config_resolver import Resolver
 from pretzel.ablation.planning.grid_to_plan import Planner
 from pretzel.ablation.planning.model_builder import Builder, PlanningCLI
@@ -42,7 +42,10 @@ def same(cli, configs):
 def test_the_cells_of_real_grids(cli, name):
     grid = load(ABLATIONS / f"{name}.yaml")
     configs = [
-        seeded(with_arms(fold([read(f) for f in (*grid.base, *files)]), combination, link), 1)
+        seeded(
+            overridden(fold([read(f) for f in (*grid.base, *files)]), combination.overrides(link)),
+            1,
+        )
         for link, files in (grid.chain or {"": ()}).items()
         for combination in grid.combinations
     ]

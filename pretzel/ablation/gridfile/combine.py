@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pretzel.ablation.gridfile.grid import Axis, Combination
-from pretzel.ablation.gridfile.schema import Combine
+from pretzel.ablation.gridfile.schema import GridFile
 from pretzel.errors import did_you_mean
 from pretzel.runs.config.yaml_lines import Key
 
@@ -13,25 +13,21 @@ ArmChoice = Mapping[str, str | list[str]]
 Names = tuple[str, ...]
 
 
-def combinations(
-    axes: Sequence[Axis],
-    baseline: Mapping[str, str],
-    combine: Combine,
-    exclude: Sequence[ArmChoice],
-    include: Sequence[ArmChoice],
-    wrong: Wrong,
-) -> tuple[Combination, ...]:
-    """Return the combinations of a grid, the baseline first.
+def combinations(axes: Sequence[Axis], content: GridFile, wrong: Wrong) -> tuple[Combination, ...]:
+    """Return the combinations of a grid, the baseline first; none if that does not exist.
 
     Args:
-        axes: All of them.
-        baseline: The arm of each axis.
-        combine: The way in which the axes are combined.
-        exclude: Combinations to take out, by arms of some axes.
-        include: Combinations to add, the baseline's arms where an axis is not named.
+        axes: Those of the content.
+        content: The grid file.
         wrong: Called with the key and the text of each mistake.
     """
+    baseline, combine = content.baseline, content.combine
     arms = {axis.name: {arm.name: arm for arm in axis.arms} for axis in axes}
+    has_arms = _exist(baseline, arms, ("baseline",), wrong)
+    for axis in (missing := arms.keys() - baseline.keys()):
+        wrong(("baseline",), f"needs an arm of axis {axis}")
+    if missing or not has_arms:
+        return ()
     base = tuple(baseline[axis] for axis in arms)
 
     def completed(choice: ArmChoice) -> Iterable[Names]:
@@ -53,7 +49,7 @@ def combinations(
             wrong(("combine",), f"{message}: {sizes}")
     else:
         rows = dict.fromkeys(itertools.product(*arms.values()))
-    for number, choice in enumerate(exclude):
+    for number, choice in enumerate(content.exclude):
         at = ("exclude", str(number))
         if not _exist(choice, arms, at, wrong):
             continue
@@ -63,13 +59,13 @@ def combinations(
         if base in removed:
             wrong(at, f"would remove the baseline {'+'.join(base)}")
         rows = {names: None for names in rows if names not in removed}
-    for number, choice in enumerate(include):
+    for number, choice in enumerate(content.include):
         at = ("include", str(number))
         for names in completed(choice) if _exist(choice, arms, at, wrong) else ():
             if names in rows:
                 wrong(at, f"{'+'.join(names)} is there already")
             rows[names] = None
-    if base not in rows and not any(matches(base, choice) for choice in exclude):
+    if base not in rows and not any(matches(base, choice) for choice in content.exclude):
         some = ", ".join("+".join(names) for names in itertools.islice(rows, 6))
         wrong(("baseline",), f"{combine} gives no {'+'.join(base)}, only {some}; include it")
     return tuple(
@@ -89,10 +85,8 @@ def _exist(choice: ArmChoice, arms: Mapping[str, Iterable[str]], at: Key, wrong:
         if axis not in arms:
             messages.append((axis, f"no such axis{did_you_mean(axis, arms)}"))
             continue
-        for name in _listed(names):
-            if name not in arms[axis]:
-                near = did_you_mean(name, arms[axis])
-                messages.append((axis, f"no such arm '{name}'{near}"))
+        unknown = [name for name in _listed(names) if name not in arms[axis]]
+        messages += [(axis, f"no such arm '{n}'{did_you_mean(n, arms[axis])}") for n in unknown]
     for axis, message in messages:
         wrong((*at, axis), message)
     return not messages

@@ -30,11 +30,7 @@ class Override:
 class Arm:
     """One choice on an axis; without overrides it is the base itself.
 
-    Attributes:
-        name: Its name.
-        overrides: The keys it sets.
-        tune: The keys that are chosen for it on validation: the value of each is a list of
-            candidates.
+    The keys in ``tune`` are chosen on validation: the value of each is a list of candidates.
     """
 
     name: str
@@ -90,23 +86,8 @@ class Combination:
 class Grid:
     """A grid file, read and checked as far as that goes without parsing the cells.
 
-    Attributes:
-        file: The file, as the user named it.
-        base: Configurations under every cell, the last one on top.
-        axes: The axes that are varied.
-        combinations: Combinations of arms, the baseline first.
-        seeds: One cell for each combination and seed.
-        metrics: Columns of the table, in order.
-        stages: Configurations of upstream runs by name, in order; all cells share them, and may
-            name their exported weights.
-        chain: Configurations of the runs of a cell by name, each of which starts from the weights
-            of the one before; without any, the base is the only one.
-        match: The rule that makes the arms equal in size; None for none.
-        tuning: The rule by which arms with ``tune`` choose; None where none has.
-        output: The folder of all runs.
-        checkpoint_seconds: Time between the checkpoints from which a killed cell continues.
-        hang_seconds: Time without progress after which a cell has failed; None for no limit.
-        order: The order in which cells start, seed by seed or arm by arm.
+    The fields are those of :class:`.schema.GridFile`, with paths relative to the working directory
+    and defaults filled in; ``combinations`` has the baseline first, and ``tuning`` names its seed.
     """
 
     file: Path

@@ -23,12 +23,7 @@ _TYPES = {
 
 
 def mistakes(error: ValidationError, values: dict[str, Any]) -> Iterator[tuple[Key, str]]:
-    """Yield the key of each wrong value, and what it must be.
-
-    Args:
-        error: From the validation of :class:`.schema.GridFile`.
-        values: What was validated.
-    """
+    """Yield the key of each wrong value, and what it must be, after a failed validation."""
     schema = grid_schema()
     for details in error.errors(include_url=False):
         kind, value = details["type"], details["input"]
@@ -55,10 +50,8 @@ def _follow(path: Key, schema: Node) -> tuple[Key, Node]:
     """Follow an error's path through the schema to what a user would call wrong.
 
     A list with a description counts as a whole, and so does a value of several types, whose
-    errors pydantic tells for each type.
-
-    Returns:
-        The part of the path that leads there, and the schema of what is there.
+    errors pydantic tells for each type. Returned are the part of the path that leads there, and
+    the schema of what is there.
     """
     node = _resolved(schema, schema)
     for length, part in enumerate(path):

@@ -7,10 +7,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pretzel.ablation.gridfile.combine import combinations
-from pretzel.ablation.gridfile.grid import Arm, Axis, Combination, Grid, Metric, Override
+from pretzel.ablation.gridfile.grid import Arm, Axis, Grid, Metric, Override
 from pretzel.ablation.gridfile.mistakes import mistakes
 from pretzel.ablation.gridfile.schema import DOTTED_KEY, ArmEntry, GridFile, Tuning
-from pretzel.errors import UserError, did_you_mean
+from pretzel.errors import UserError
 from pretzel.runs.config.overlay import Config, at
 from pretzel.runs.config.yaml_lines import Key, Source, read_mapping
 
@@ -25,13 +25,7 @@ def report(mistakes: list[str], file: str | Path) -> UserError:
 
 
 def load(path: str | Path) -> Grid:
-    """Read a grid file.
-
-    Args:
-        path: The YAML file; the files that it names are relative to it.
-
-    Returns:
-        The grid.
+    """Read a grid file; the files that it names are relative to it.
 
     Raises:
         UserError: With all mistakes in one report.
@@ -46,12 +40,7 @@ def load(path: str | Path) -> Grid:
 
 
 class _Reader:
-    """Checks a grid file, and collects every mistake instead of stopping at the first.
-
-    Args:
-        file: The file.
-        config: Its values, and where they are written.
-    """
+    """Checks a grid file, and collects every mistake instead of stopping at the first."""
 
     def __init__(self, file: Path, config: Config) -> None:
         self.file, self.config = file, config
@@ -100,7 +89,7 @@ class _Reader:
             file=self.file,
             base=self.files(("base",), content.base),
             axes=axes,
-            combinations=self.combinations(axes, content),
+            combinations=combinations(axes, content, self.wrong),
             seeds=tuple(content.seeds),
             metrics=tuple(Metric(name=n, direction=d) for n, d in content.metrics.items()),
             stages=self.stages("stages", content.stages),
@@ -187,24 +176,6 @@ class _Reader:
         # none of the compared seeds: values chosen on a seed look better on it
         seed = max(seeds) + 1 if tuning.seed is None else tuning.seed
         return tuning.model_copy(update={"seed": seed})
-
-    def combinations(self, axes: tuple[Axis, ...], content: GridFile) -> tuple[Combination, ...]:
-        baseline = content.baseline
-        arms = {axis.name: [arm.name for arm in axis.arms] for axis in axes}
-        before = len(self.mistakes)
-        for axis, arm in baseline.items():
-            if axis not in arms:
-                self.wrong(("baseline", axis), f"no such axis{did_you_mean(axis, arms)}")
-            elif arm not in arms[axis]:
-                near = did_you_mean(arm, arms[axis])
-                self.wrong(("baseline", axis), f"no such arm '{arm}'{near}")
-        for axis in arms.keys() - baseline.keys():
-            self.wrong(("baseline",), f"needs an arm of axis {axis}")
-        if len(self.mistakes) > before:
-            return ()
-        return combinations(
-            axes, baseline, content.combine, content.exclude, content.include, self.wrong
-        )
 
 
 def _settings(axis: Axis) -> list[tuple[str, Override]]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from pretzel.ablation.gridfile.grid import Combination, Grid, Override
-from pretzel.ablation.gridfile.run_config import WEIGHTS, seeded, with_arms
+from pretzel.ablation.gridfile.run_config import WEIGHTS, overridden, seeded
 from pretzel.ablation.identity.fingerprint import Fingerprint
 from pretzel.ablation.planning.plan import Sizes
 from pretzel.ablation.planning.size_matching import Matched, Matcher
@@ -26,7 +26,7 @@ class ParsedConfig:
     Attributes:
         resolved: Plain values, defaults included; shared, never modified.
         fingerprint: Everything in it that can change a result.
-        sizes: Those of its model; None where it cannot be built without memory.
+        sizes: None where the model cannot be built without memory.
         tried: The candidate's overrides; empty where nothing is tuned.
     """
 
@@ -43,11 +43,9 @@ class ParsedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedLink:
-    """A link of one combination's chain, at the first seed.
+    """A link of one combination's chain, at the first seed, without a name if the grid has none.
 
-    Attributes:
-        name: Its name; empty where the grid has no chain.
-        variants: One for each candidate of what is tuned in it; one alone where nothing is.
+    It has a variant for each candidate of what is tuned in it; one alone where nothing is.
     """
 
     name: str
@@ -111,7 +109,7 @@ class ChainParser:
         grid: The grid.
         bases: The configuration under all arms, by link.
         parse: Parses and builds a configuration; counts FLOPs where it is asked to.
-        matcher: Makes arms as large as the baseline; None where they are left as they are.
+        matcher: None where the sizes of arms are left as they are.
     """
 
     grid: Grid
@@ -168,9 +166,7 @@ class ChainParser:
             config = self.matcher.put(config, matched.after)
         variants: list[ParsedConfig] = []
         for tried in candidates(combination, name, self._last):
-            varied = config
-            for one in tried:
-                varied = override(varied, one.key, one.value, one.source)
+            varied = overridden(config, tried)
             self._refuse_tuned_and_matched(tried, config)
             # FLOPs are shown for an arm, not for its candidates
             parsed = self.parse(varied, name == self._last and not variants)
@@ -186,14 +182,13 @@ class ChainParser:
         for one in tried:
             path = locate(config.values, one.key)
             if via[: len(path)] == path:
-                raise UserError(
-                    f"{one.source}: {one.key}: is solved for ({self.matcher.name}), so it cannot "
-                    "be tuned"
-                )
+                why = f"is solved for ({self.matcher.name}), so it cannot be tuned"
+                raise UserError(f"{one.source}: {one.key}: {why}")
 
     def _config(self, combination: Combination, name: str) -> Config:
         """Return a link's configuration with the seed of the first cell."""
-        config = seeded(with_arms(self.bases[name], combination, name), self.grid.seeds[0])
+        config = overridden(self.bases[name], combination.overrides(name))
+        config = seeded(config, self.grid.seeds[0])
         return config if name == next(iter(self.bases)) else self._without_start(config)
 
     def _without_start(self, config: Config) -> Config:
@@ -201,22 +196,14 @@ class ChainParser:
         # weights that the base names would be those of another run, in silence
         name = at(config.values, ("model", "class_path"))
         if isinstance(name, str) and WEIGHTS[-1] not in parameters(name):
-            raise UserError(
-                f"{config.source(('model',))}: model: {name} cannot follow another link of the "
-                f"chain: it has no parameter {WEIGHTS[-1]}"
-            )
+            why = f"cannot follow another link of the chain: it has no parameter {WEIGHTS[-1]}"
+            raise UserError(f"{config.source(('model',))}: model: {name} {why}")
         return override(config, ".".join(WEIGHTS), None, Source(name=f"{self.grid.file}: chain"))
 
 
 def must_export(resolved: dict[str, Any], config: Config) -> None:
-    """Refuse a module that cannot give its weights to others.
-
-    Raises:
-        UserError: If it has no ``export``.
-    """
+    """Refuse a module that cannot give its weights to others: one without ``export``."""
     module = import_name(resolved["model"]["class_path"])
     if isinstance(module, type) and not issubclass(module, Exports):
-        raise UserError(
-            f"{config.source(('model',))}: model: {module.__name__} cannot be a stage: "
-            "it has no method export(path)"
-        )
+        why = "cannot be a stage: it has no method export(path)"
+        raise UserError(f"{config.source(('model',))}: model: {module.__name__} {why}")

@@ -15,31 +15,22 @@ _MAX_NAME_LENGTH = 60
 
 
 def candidates(combination: Combination, link: str, last: str) -> list[tuple[Override, ...]]:
-    """Return all combinations of the values that arms tune in a link of the chain.
+    """Return the overrides of each candidate of a link; one without any where nothing is tuned.
 
-    Args:
-        combination: The arms.
-        link: The link.
-        last: The last link, which keys without a link are for.
-
-    Returns:
-        The overrides of each candidate; one without any where nothing is tuned.
+    Keys without a link are for the last one.
     """
     tuned = [one for _, arm in combination.arms for one in arm.tune if (one.link or last) == link]
     each = [[replace(one, value=value) for value in one.value] for one in tuned]
     return list(itertools.product(*each))
 
 
-def candidate_runs(plan: Plan, arm: str) -> list[str]:
+def candidate_runs(plan: Plan, arm: str) -> set[str]:
     """Return the names of the runs that try candidates of an arm, in its cells or before them."""
     runs = {run.name: run for run in plan.runs}
     names = [cell.name for cell in plan.cells if cell.arm == arm]
-    tried: dict[str, None] = {}
     for name in names:  # grows while it is read
-        own = [candidate.run for candidate in runs[name].candidates]
-        tried |= dict.fromkeys(own)
-        names += [need for need in runs[name].needs if need not in names and need not in own]
-    return list(tried)
+        names += [need for need in runs[name].needs if need not in names]
+    return {candidate.run for name in names for candidate in runs[name].candidates}
 
 
 def label(overrides: tuple[Override, ...]) -> str:
@@ -58,15 +49,9 @@ def run_name(arm: str, overrides: tuple[Override, ...], identity: str) -> str:
 def best_candidate(
     cell: PlannedRun, results: Mapping[str, Mapping[str, Any] | None]
 ) -> tuple[Candidate, str]:
-    """Return the candidate of a tuned cell that is best on validation, the first of equals.
+    """Return the candidate of a tuned cell that is best on validation, and a sentence about it.
 
-    Args:
-        cell: A cell with candidates.
-        results: What :attr:`pretzel.ablation.ledger.RunFolder.result` holds, by the name of the
-            run; None for one that failed, which has lost.
-
-    Returns:
-        The candidate, and a sentence that says so.
+    Of equals it is the first. A run without a result has failed, and lost.
 
     Raises:
         UserError: If all candidates failed, or one has not logged the metric.
