@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pretzel.latent.image_input import crop_and_resize
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SampleDecoder:
     """Decodes raw samples: image, caption, questions; or an interleaved document.
 
@@ -24,7 +26,7 @@ class SampleDecoder:
 
     Images are cropped and resized by :func:`pretzel.latent.image_input.crop_and_resize`.
 
-    Args:
+    Attributes:
         image_size: Height and width in pixels.
         upscale: Whether images smaller than ``image_size`` are enlarged; otherwise they are an
             error.
@@ -32,23 +34,14 @@ class SampleDecoder:
         resident: Whether decoded samples are kept in memory (small data only).
     """
 
-    def __init__(
-        self, *, image_size: int, upscale: bool, caption_field: str, resident: bool
-    ) -> None:
-        self.image_size = image_size
-        self.upscale = upscale
-        self.caption_field = caption_field
-        self.resident = resident
-        self._decoded: dict[tuple[str, str], AnySample] = {}
+    image_size: int
+    upscale: bool
+    caption_field: str
+    resident: bool
+    _decoded: dict[tuple[str, str], AnySample] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, raw: RawSample) -> AnySample | CorruptSample:
-        """Decode one sample.
-
-        Args:
-            raw: Members of the sample as they lie in the shard.
-
-        Returns:
-            The sample, or what is wrong with its bytes.
+        """Return a sample decoded, or what is wrong with its bytes.
 
         Raises:
             UserError: If it has no caption, an image is smaller than ``image_size``, or segments
@@ -70,7 +63,8 @@ class SampleDecoder:
             TypeError,
             Image.DecompressionBombError,
         ) as error:
-            return CorruptSample(shard=raw.shard, key=raw.key, reason=_one_line(error))
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return CorruptSample(shard=raw.shard, key=raw.key, reason=reason)
         if self.resident:
             self._decoded[raw.shard, raw.key] = sample
         return sample
@@ -87,8 +81,12 @@ class SampleDecoder:
         if suffix is None:
             raise KeyError("no image")
         pixels = self._pixels(raw, suffix)
-        caption, questions = self._annotation(raw, fields)
-        return Sample(key=raw.key, pixels=pixels, caption=caption, questions=questions)
+        return Sample(
+            key=raw.key,
+            pixels=pixels,
+            caption=self._caption(raw, fields),
+            questions=tuple((str(q), str(a)) for q, a in fields.get("questions") or ()),
+        )
 
     def _pixels(self, raw: RawSample, suffix: str) -> UInt8[np.ndarray, "height width 3"]:
         size = self.image_size
@@ -101,9 +99,7 @@ class SampleDecoder:
                 )
             return crop_and_resize(image, size)
 
-    def _annotation(
-        self, raw: RawSample, fields: dict[str, Any]
-    ) -> tuple[str, tuple[tuple[str, str], ...]]:
+    def _caption(self, raw: RawSample, fields: dict[str, Any]) -> str:
         if TEXT_SUFFIX in raw.members:
             caption = raw.members[TEXT_SUFFIX].decode()
         else:
@@ -115,11 +111,4 @@ class SampleDecoder:
                 f"sample {raw.key} in {raw.shard} has no caption: neither {raw.key}.txt nor field "
                 f"{self.caption_field!r} of {raw.key}.json says anything"
             )
-        questions = tuple(
-            (str(question), str(answer)) for question, answer in fields.get("questions") or ()
-        )
-        return caption.strip(), questions
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        return caption.strip()

@@ -22,11 +22,7 @@ class Illustrated:
     pixels: tuple[UInt8[np.ndarray, "height width 3"], ...] = field(repr=False, compare=False)
 
     def without_past(self, image: int) -> "Illustrated":
-        """Return the document with everything before one of its images dropped.
-
-        Args:
-            image: Number of the image, from 0.
-        """
+        """Return the document with everything before one of its images dropped."""
         document = without_past(self.document, image)
         return Illustrated(document=document, pixels=self.pixels[image:])
 

@@ -33,12 +33,7 @@ class Sample:
         return scale_pixels([self.pixels])[0]
 
     def choose_questions(self, count: int, generator: torch.Generator) -> list[tuple[str, str]]:
-        """Return some of the questions with their answers, at random, without repetition.
-
-        Args:
-            count: Number of questions; all of them where there are fewer.
-            generator: Random numbers of the choice.
-        """
+        """Return so many questions with answers, at most all, at random, without repetition."""
         order = torch.randperm(len(self.questions), generator=generator).tolist()
         return [self.questions[index] for index in order[:count]]
 

@@ -21,7 +21,7 @@ from pretzel.errors import UserError
 from pretzel.sequence.document import Image, Text
 
 FIELD = "segments"
-_ROLES = ("context", "target")
+_ROLES: tuple[dict[str, str], ...] = ({}, {"role": "context"}, {"role": "target"})
 
 
 def parse_segments(raw: RawSample, entries: Any) -> tuple[tuple[Text | Image, ...], list[str]]:  # noqa: ANN401
@@ -43,38 +43,26 @@ def parse_segments(raw: RawSample, entries: Any) -> tuple[tuple[Text | Image, ..
     members: list[str] = []
     for number, entry in enumerate(entries):
         place = f"segment {number} of {raw.key}.json in {raw.shard}"
-        if _is_text(entry):
-            segments.append(Text(content=entry["text"], role=entry.get("role", "context")))
-        elif _is_image(entry):
-            member = entry["image"].lower()
-            if member not in raw.members or member.rpartition(".")[2] not in IMAGE_SUFFIXES:
+        match entry:
+            case {"text": str(text), **rest} if rest in _ROLES:
+                segments.append(Text(content=text, role=entry.get("role", "context")))
+            case {"image": str(name), **rest} if not rest:
+                member = name.lower()
+                if member not in raw.members or member.rpartition(".")[2] not in IMAGE_SUFFIXES:
+                    raise UserError(
+                        f"{place} names the image {name!r}, but the shard has no image "
+                        f"{raw.key}.{name}"
+                    )
+                members.append(member)
+                segments.append(Image())
+            case _:
                 raise UserError(
-                    f"{place} names the image {entry['image']!r}, but the shard has no image "
-                    f"{raw.key}.{entry['image']}"
+                    f"{place} must be {{'text': ..., 'role': 'context' or 'target'}} or "
+                    f"{{'image': 'NAME.png'}}, not {_short(entry)}"
                 )
-            members.append(member)
-            segments.append(Image())
-        else:
-            raise UserError(
-                f"{place} must be {{'text': ..., 'role': 'context' or 'target'}} or "
-                f"{{'image': 'NAME.png'}}, not {_short(entry)}"
-            )
     if not members and not any(isinstance(s, Text) and s.content.strip() for s in segments):
         raise UserError(f"{FIELD} of {raw.key}.json in {raw.shard} hold neither text nor image")
     return tuple(segments), members
-
-
-def _is_text(entry: Any) -> bool:  # noqa: ANN401
-    return (
-        isinstance(entry, dict)
-        and {"text"} <= set(entry) <= {"text", "role"}
-        and isinstance(entry["text"], str)
-        and entry.get("role", "context") in _ROLES
-    )
-
-
-def _is_image(entry: Any) -> bool:  # noqa: ANN401
-    return isinstance(entry, dict) and set(entry) == {"image"} and isinstance(entry["image"], str)
 
 
 def _short(value: Any) -> str:  # noqa: ANN401

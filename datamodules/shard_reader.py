@@ -49,9 +49,6 @@ def read_shard(shard: str) -> Iterator[RawSample | CorruptSample]:
     ever unpickled or run. A damaged archive ends with one ``CorruptSample`` in the place of the
     sample that it breaks off in.
 
-    Args:
-        shard: Local path or ``pipe:COMMAND``.
-
     Raises:
         UserError: If the shard does not exist or holds no sample at all.
     """

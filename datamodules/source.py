@@ -42,12 +42,7 @@ class ShardSource(ABC):
         return iter(resident_shard(shard)) if self.resident else read_shard(shard)
 
     def decoder(self, image_size: int, *, upscale: bool = False) -> SampleDecoder:
-        """Return the decoder of this source's samples.
-
-        Args:
-            image_size: Height and width in pixels.
-            upscale: Whether smaller images are enlarged; otherwise they are an error.
-        """
+        """Return the decoder of this source's samples; arguments as in :meth:`decoded`."""
         return SampleDecoder(
             image_size=image_size,
             upscale=upscale,
@@ -56,16 +51,10 @@ class ShardSource(ABC):
         )
 
     def samples(self, split: Split, image_size: int, *, upscale: bool = False) -> Iterator[Sample]:
-        """Yield every captioned image of a split once, in order; unreadable ones are left out.
-
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            image_size: Height and width in pixels.
-            upscale: Whether smaller images are enlarged; otherwise they are an error.
+        """Yield every captioned image of a split; arguments and errors as in :meth:`decoded`.
 
         Raises:
-            UserError: If a shard is missing, a caption is missing or an image is too small, or
-                there is nothing but interleaved documents.
+            UserError: If there is nothing but interleaved documents.
         """
         others = captioned = 0
         for sample in self.decoded(split, image_size, upscale=upscale):

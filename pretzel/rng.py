@@ -21,21 +21,12 @@ def stream(*key: int | str, device: torch.device | str = "cpu") -> torch.Generat
         key: Purpose of the numbers, for example ``(seed, "noise", step)``. Equal keys give
             equal streams, in every process and on every machine.
         device: Device of the generator; only CPU streams are equal on all machines.
-
-    Returns:
-        A freshly seeded ``torch.Generator``.
     """
-    generator = torch.Generator(device=device)
-    generator.manual_seed(_number(key))
-    return generator
+    return torch.Generator(device=device).manual_seed(_number(key))
 
 
 def seed_global(*key: int | str) -> None:
-    """Seed the global states of Python, numpy and torch, on all devices, by a key.
-
-    Args:
-        key: Purpose of the numbers, as in :func:`stream`.
-    """
+    """Seed the global states of Python, numpy and torch, on all devices, by a key."""
     number = _number(key)
     random.seed(number)
     np.random.seed(number % 2**32)
@@ -45,8 +36,7 @@ def seed_global(*key: int | str) -> None:
 def global_states(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Return the global random states in types that ``torch.load(weights_only=True)`` reads.
 
-    Args:
-        device: A GPU whose state is included.
+    The state of a GPU is included where ``device`` is one.
     """
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -61,12 +51,7 @@ def global_states(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def set_global_states(states: dict[str, Any], device: torch.device | str = "cpu") -> None:
-    """Restore the states that :func:`global_states` returned.
-
-    Args:
-        states: The states.
-        device: A GPU that gets the saved state of one, if there is one.
-    """
+    """Restore states of :func:`global_states`; a GPU gets the saved state of one, if there is."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, *rest = states["numpy"]
