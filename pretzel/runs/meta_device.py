@@ -1,14 +1,17 @@
 """Building on the meta device: finds arguments that a constructor refuses, without memory."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
 
 from pretzel.errors import UserError
 
+M = TypeVar("M", bound=LightningModule)
 
-def built_without_memory(build: Callable[[], LightningModule]) -> LightningModule | None:
+
+def built_without_memory(build: Callable[[], M]) -> M | None:
     """Return the module that ``build`` makes, on the meta device.
 
     Args:

@@ -10,7 +10,6 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule
 
 from pretzel.errors import UserError
-from pretzel.files.weights import read_checkpoint
 from pretzel.runs.config import explain
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.overlay import Config, at, replaced
@@ -19,7 +18,8 @@ from pretzel.runs.import_path import add_working_directory
 
 CONFIGURATION = "model_config"
 """Key of a checkpoint under which it holds the configuration of its module."""
-_WEIGHTS: Key = ("model", "init_args", "weights")
+WEIGHTS: Key = ("model", "init_args", "weights")
+"""Where a configuration names the weights that training starts from."""
 
 M = TypeVar("M", bound=LightningModule)
 
@@ -97,39 +97,30 @@ def build_for_weights(config: Config, base: type[M]) -> M:
     Raises:
         UserError: As :func:`build_module`.
     """
-    if at(config.values, _WEIGHTS) is not None:
-        config = Config(values=replaced(config.values, _WEIGHTS, None), sources=config.sources)
+    if at(config.values, WEIGHTS) is not None:
+        config = Config(values=replaced(config.values, WEIGHTS, None), sources=config.sources)
     with torch.random.fork_rng(devices=[]):
         return build_module(config, base)
 
 
-def module_of_checkpoint(
-    path: Path, base: type[M], config: Config | None = None, *, strict: bool = True
-) -> M:
-    """Build the module of a checkpoint and load its weights, on the CPU.
+def config_of_checkpoint(checkpoint: dict[str, Any], path: Path, base: type) -> Config:
+    """Return the configuration that a checkpoint holds.
 
     Args:
-        path: A checkpoint of Lightning.
-        base: The class that its module must be of.
-        config: Holds ``model``, where that is to be built instead of what the checkpoint names.
-        strict: Whether the checkpoint must have all weights and no others.
+        checkpoint: From :func:`.read_checkpoint`.
+        path: Its file.
+        base: The class that its module should be of.
 
     Raises:
-        UserError: If it cannot be read, holds no configuration and none is given, is that of a
-            module of another class, or does not fit the configuration.
+        UserError: If it holds none.
     """
-    checkpoint = read_checkpoint(path)
-    if config is None:
-        if CONFIGURATION not in checkpoint:
-            raise UserError(
-                f"{path} holds no configuration of a {base.__name__}: it was not written by "
-                "pretzel fit or a grid, or trains another kind of module"
-            )
-        values = {"model": checkpoint[CONFIGURATION]}
-        config = Config(values=values, sources={("model",): Source(name=str(path))})
-    module = build_for_weights(config, base)
-    load_checkpoint(module, checkpoint, str(path), strict=strict)
-    return module
+    if CONFIGURATION not in checkpoint:
+        raise UserError(
+            f"{path} holds no configuration of a {base.__name__}: it was not written by "
+            "pretzel fit or a grid, or trains another kind of module"
+        )
+    values = {"model": checkpoint[CONFIGURATION]}
+    return Config(values=values, sources={("model",): Source(name=str(path))})
 
 
 def load_checkpoint(

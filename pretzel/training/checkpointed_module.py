@@ -12,11 +12,16 @@ from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from pretzel.errors import UserError
-from pretzel.files.weights import check_architecture, check_frozen, save_tensors
+from pretzel.files.weights import check_architecture, check_frozen, read_checkpoint, save_tensors
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.interleave.skips import SkipConnection
 from pretzel.model import Pretzel
-from pretzel.runs.stored_module import CONFIGURATION, module_of_checkpoint
+from pretzel.runs.stored_module import (
+    CONFIGURATION,
+    build_for_weights,
+    config_of_checkpoint,
+    load_checkpoint,
+)
 from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
 from pretzel.sampling.samplers import Sampler
 from pretzel.training.starting_weights import SAMPLER, UNTRAINED, StartingWeights, read_weights
@@ -259,7 +264,10 @@ class CheckpointedModule(LightningModule):
                 "checkpoint, which is read with weights_only=True; for another configuration, use "
                 "pretzel.load(path, config=...)"
             )
-        module = module_of_checkpoint(Path(checkpoint_path), cls, strict=strict is not False)
+        path = Path(checkpoint_path)
+        checkpoint = read_checkpoint(path)
+        module = build_for_weights(config_of_checkpoint(checkpoint, path, cls), cls)
+        load_checkpoint(module, checkpoint, str(path), strict=strict is not False)
         return module if map_location is None else module.to(map_location)
 
     def _untrained(self) -> list[str]:

@@ -22,7 +22,7 @@ from pretzel.interop.starflow import StarflowOptions, read_starflow
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.sampling.samplers import Sequential
 from pretzel.sampling.stack import invert_stack
-from pretzel.training.loading import trained_model
+from pretzel.training.loading import trained_module
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -44,7 +44,8 @@ def test_tarflow_is_told_classes_by_name_and_guided_from_the_command_line(tmp_pa
     (tmp_path / "names.txt").write_text("\n".join(names))
     options = [*SMALL, "--class_names", str(tmp_path / "names.txt")]
     folder = imported(checkpoint(tmp_path, "T5"), "tarflow", *options)
-    module = trained_model([str(folder / "config.yaml")], ["--model.guidance.weight=1.5"])
+    overrides = [("model.guidance.weight", 1.5)]
+    module = trained_module(None, folder / "config.yaml", overrides=overrides)
     case = case_of("T5")
     noise, prompts = case.tensors["in.noise"], [names[y] for y in case.tensors["in.y"]]
     for weight, expected in ((1.5, "out.rev_g.x"), (0.0, "out.rev.x")):
@@ -60,7 +61,7 @@ def test_an_import_is_loaded_from_python(tmp_path):
     options = [*SMALL, "--class_names", str(tmp_path / "names.txt")]
     folder = imported(checkpoint(tmp_path, "T5"), "tarflow", *options)
     model = pretzel.load(folder)
-    ours = trained_model([str(folder / "config.yaml")], []).state_dict()
+    ours = trained_module(None, folder / "config.yaml").state_dict()
     assert all(torch.equal(value, ours[name]) for name, value in model.module.state_dict().items())
     pictures = model.generate(names[:2], seed=0, guidance=1.0)
     assert len(pictures) == 2

@@ -1,6 +1,7 @@
 """`pretzel sample`: what it draws, what it writes, what it refuses."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from pretzel.cli.sample.command import main
 from pretzel.errors import UserError
 from pretzel.generation.pictures import save_png, sheet
 from pretzel.testing import perturb
-from pretzel.training.loading import ModelOnly, trained_model
+from pretzel.training.loading import build, trained_module
 from pretzel.training.module import PretzelModule
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def configuration(path, parts):
 
 def trained(config):
     """Return the module that a configuration describes, with weights as if it had been trained."""
-    module = ModelOnly(["fit", *config], replaced=True).model
+    module = build(config[1::2]).module
     perturb(module)
     return module
 
@@ -123,7 +124,7 @@ def test_it_writes_how_the_images_were_sampled(made):
 def test_images_are_the_modules_own(made):
     sample(made, "--prompt", RED, "--seed", "7")
     config, folder = made
-    module = trained_model(config[1::2], [], weights=folder / "x.safetensors")
+    module = trained_module(folder / "x.safetensors", config[1::2])
     with torch.inference_mode():
         image = module.generate([RED], [f"{RED}#0"], seed=7)[0]
     expected = ((image + 1) * 127.5).round().permute(1, 2, 0).numpy()
@@ -147,9 +148,35 @@ def test_a_checkpoint_gives_its_averaged_weights(made):
     arguments = ["--ckpt_path", str(folder / "x.ckpt"), "--prompt", RED, "--out", "averaged"]
     assert main([*config, *arguments]) == 0
     assert np.array_equal(pixels("out/00000.png"), pixels("averaged/00000.png"))
-    module = trained_model(config[1::2], [], checkpoint=folder / "x.ckpt")
+    module = trained_module(folder / "x.ckpt", config[1::2])
     assert isinstance(module, PretzelModule)
     assert not module.training
+
+
+def test_a_checkpoint_alone_is_enough_and_another_configuration_may_replace_its_own(made):
+    config, folder = made
+    arguments = ["--ckpt_path", str(folder / "x.ckpt"), "--prompt", RED]
+    assert main([*config, *arguments, "--out", "out"]) == 0
+    assert main([*arguments, "--out", "alone"]) == 0
+    assert np.array_equal(pixels("out/00000.png"), pixels("alone/00000.png"))
+    assert main([*arguments, "--model.guidance.weight", "0.5", "--out", "changed"]) == 0
+    record = json.loads(Path("changed/sampling.json").read_text())
+    assert record["guidance"]["init_args"]["weight"] == 0.5
+    Path("weak.yaml").write_text("model: {guidance: {weight: 0.25}}")
+    assert main([*config, "-c", "weak.yaml", *arguments, "--out", "weak"]) == 0
+    record = json.loads(Path("weak/sampling.json").read_text())
+    assert record["guidance"]["init_args"]["weight"] == 0.25
+
+
+def test_exported_weights_have_their_configuration_beside_them(made):
+    _, folder = made
+    shutil.copy(folder / "x.safetensors", "x.safetensors")
+    arguments = ["--weights", "x.safetensors", "--prompt", RED, "--out", "out"]
+    with pytest.raises(UserError, match=r"no config\.yaml lies beside it; name one by .* -c"):
+        main(arguments)
+    kept = torch.load(folder / "x.ckpt", weights_only=True)["model_config"]
+    Path("config.yaml").write_text(yaml.safe_dump({"model": kept}))
+    assert main(arguments) == 0
 
 
 def test_prompts_from_a_file_and_overrides_as_for_fit(made):
@@ -231,6 +258,8 @@ def test_an_interrupt_leaves_whole_files_only(made, monkeypatch):
         (["--promt", RED, "--weights", "WEIGHTS"],
          r"unknown argument '--promt'; did you mean '--prompt'\?"),
         (["--prompt", RED, "--weights", "WEIGHTS", "--model.guidance.wait", "1"], r"wait"),
+        (["--prompt", RED, "--weights", "WEIGHTS", "--model.guidance.weight"], r"needs a value"),
+        (["--prompt", RED, "--weights", "WEIGHTS", "--model", "{a"], r"--model: not valid YAML"),
         (["--prompt", RED, "--weights", "WEIGHTS", "--out", "full/a.txt/out"],
          r"--out: full/a\.txt/out: cannot be written"),
     ],
@@ -260,10 +289,12 @@ def test_weights_are_taken_whole_what_no_stage_has_trained_included(option, tmp_
     assert module._as_configured
     module.requires_grad_(False).export(tmp_path / "x.safetensors")
     files = [*config[1::2], "stage.yaml"]
+    weights = tmp_path / "x.safetensors"
     if option == "--weights":
-        found = trained_model(files, [], weights=tmp_path / "x.safetensors")
+        found = trained_module(weights, files)
     else:
-        found = trained_model(files, [f"--model.init_args.weights={tmp_path / 'x.safetensors'}"])
+        overrides = [("model.init_args.weights", str(weights))]
+        found = trained_module(None, files, overrides=overrides)
     state = module.state_dict()
     for name, value in found.state_dict().items():
         assert torch.equal(value, state[name]), name

@@ -5,8 +5,9 @@ import inspect
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pretzel.cli.yaml_value import yaml_value
 from pretzel.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,10 +129,10 @@ def _by_last_name(name: str) -> str:
     return f"; did you mean '{paths[near[0]]}'?" if near else ""
 
 
-def _split(args: list[str]) -> tuple[str, list[tuple[str, str]]]:
-    """Return the class and the options ``(name, text)``; the name is empty for a mapping."""
+def _split(args: list[str]) -> tuple[str, list[tuple[str, Any]]]:
+    """Return the class and the options ``(name, value)``; the name is empty for a mapping."""
     names: list[str] = []
-    options: list[tuple[str, str]] = []
+    options: list[tuple[str, Any]] = []
     tokens = iter(args)
     for token in tokens:
         if not token.startswith("-"):
@@ -143,34 +144,21 @@ def _split(args: list[str]) -> tuple[str, list[tuple[str, str]]]:
             raise UserError(
                 f"unknown option '{key}'; arguments of the class are given by --init-args.NAME"
             )
-        if not equals:
-            value = next(tokens, None)
-            if value is None:
-                raise UserError(f"{key} needs a value")
-            text = value
-        options.append((argument, text))
+        options.append((argument, yaml_value(key, text if equals else next(tokens, None))))
     if len(names) != 1:
         got = ", ".join(names) or "none"
         raise UserError(f"check takes one class, got {got}; see `pretzel check --help`")
     return names[0], options
 
 
-def _config(options: list[tuple[str, str]]) -> "Config":
+def _config(options: list[tuple[str, Any]]) -> "Config":
     """Fold options over one another, as files and arguments of ``pretzel fit`` are."""
-    from jsonargparse import get_loader
-
     from pretzel.runs.config.overlay import Config, override
     from pretzel.runs.config.yaml_lines import Source
 
     config = Config(values={})
-    for name, text in options:
-        source = Source(name="--init-args")
-        try:
-            value = get_loader("yaml")(text)
-        except Exception as error:  # of the YAML library, whichever the loader uses
-            reason = " ".join(str(error).split())
-            option = f"--init-args.{name}" if name else "--init-args"
-            raise UserError(f"{option}: not valid YAML ({reason})") from error
+    source = Source(name="--init-args")
+    for name, value in options:
         if name:
             config = override(config, name, value, source)
             continue
@@ -181,7 +169,7 @@ def _config(options: list[tuple[str, str]]) -> "Config":
     return config
 
 
-def _trials(part: type, options: list[tuple[str, str]]) -> "list[LawTrial]":
+def _trials(part: type, options: list[tuple[str, Any]]) -> "list[LawTrial]":
     """Return the cases of one of Pretzel's own parts, or trials with the user's arguments."""
     from pretzel.cli.check.class_arguments import configure
     from pretzel.testing.builtin_parts import BUILTIN_PARTS

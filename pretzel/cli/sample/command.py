@@ -5,21 +5,23 @@ The help needs no torch: the model library is imported when it is needed.
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pretzel.cli.parser import Parser
+from pretzel.cli.yaml_value import yaml_value
 from pretzel.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    import torch
-    from lightning.pytorch import LightningModule
-
-    from pretzel.training.loading import Check
+    from pretzel.training.module import PretzelModule
 
 _DESCRIPTION = """\
-Generate images with the model of a fit configuration and trained weights: guidance and denoiser are
-those of the configuration, and arguments may change them as for `pretzel fit`.
+Generate images, answer questions and hold conversations with a trained model.
+
+The model is built by the configuration that is kept with its weights, in a checkpoint or as
+config.yaml beside exported weights, or by that of -c instead. Then --model.KEY VALUE changes it, as
+for `pretzel fit`: guidance, sampler and denoiser are those of the configuration.
 
 DIR receives 00000.png, 00001.png, ..., the first 256 on one sheet (grid.png), prompts.json, a
 list of {file, prompt, seed, draw}, and sampling.json: sampler, its schedule, guidance, denoiser,
@@ -37,11 +39,10 @@ _BATCH = 64
 _MAX_TOKENS = 64
 _EXAMPLE = """\
 example:
-  pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt \\
+  pretzel sample --ckpt_path final.ckpt \\
       --prompt "a red circle" --prompt "a teal triangle" --num 8 --model.guidance.weight 2.0
-  pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt \\
-      --image shape.png --question "what color is the shape?"
-  pretzel sample -c ablations/base/easy_vqa.yaml --ckpt_path final.ckpt --turns story.yaml
+  pretzel sample --ckpt_path final.ckpt --image shape.png --question "what color is the shape?"
+  pretzel sample --ckpt_path final.ckpt --turns story.yaml
 """
 
 
@@ -59,47 +60,43 @@ def main(args: list[str]) -> int:
         KeyboardInterrupt: With how far it came; the images generated so far are whole.
     """
     parser = build_parser()
-    options, overrides = parser.parse_known_args(args)
-    _check_overrides(overrides, parser)
+    options, rest = parser.parse_known_args(args)
+    options.overrides = _overrides(rest, parser)
     for name in ("num", "batch_size", "max_tokens"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}")
+    for name in ("ckpt_path", "weights"):
+        file = getattr(options, name)
+        if file is not None and not file.is_file():
+            raise UserError(f"--{name}: {file}: no such file")
     _check_together(options)
     folder = _new_folder(options.out)
     prompts = _prompts(options.prompt, options.prompts)
     if options.turns is not None or options.image is not None:
-        return _converse(options, overrides, folder)
+        return _converse(options, folder)
 
     from pretzel.cli.sample.image_folder import COLUMNS, requested_images, write_images
-    from pretzel.training.loading import KeyedGenerator
 
-    def check(model: object) -> None:
-        if not isinstance(model, KeyedGenerator):
+    def check(module: "PretzelModule") -> None:
+        if not prompts and module.reads_text:
             raise UserError(
-                f"pretzel sample needs a module with generate(prompts, keys, seed) and reads_text, "
-                f"but {type(model).__name__} is not one"
-            )
-        if not prompts and model.reads_text:
-            raise UserError(
-                f"--prompt or --prompts must be given: {type(model).__name__} reads prompts"
+                f"--prompt or --prompts must be given: {type(module).__name__} reads prompts"
             )
 
-    model = _trained(options, overrides, check)
-    assert isinstance(model, KeyedGenerator)
-    seed = model.seed if options.seed is None else options.seed
+    module = _trained(options, check)
+    seed = module.seed if options.seed is None else options.seed
     num = options.num or 1
     images = requested_images(prompts or [""], num, seed)
     columns = num if 1 < num <= COLUMNS else COLUMNS
-    write_images(model, images, folder, batch_size=options.batch_size or _BATCH, columns=columns)
+    write_images(module, images, folder, batch_size=options.batch_size or _BATCH, columns=columns)
     print(f"Images:   {folder / images[0].file} to {images[-1].file} ({len(images)}, seed {seed})")
     print(f"Sheet:    {folder / 'grid.png'}")
     print(f"Prompts:  {folder / 'prompts.json'}")
-    if (folder / "sampling.json").exists():
-        print(f"Sampling: {folder / 'sampling.json'}")
+    print(f"Sampling: {folder / 'sampling.json'}")
     return 0
 
 
-def _converse(options: argparse.Namespace, overrides: list[str], folder: Path) -> int:
+def _converse(options: argparse.Namespace, folder: Path) -> int:
     """Answer questions about a picture, or hold a conversation."""
     from pretzel.cli.sample.script import check_script, question_scripts, read_script
 
@@ -113,7 +110,6 @@ def _converse(options: argparse.Namespace, overrides: list[str], folder: Path) -
     from pretzel.generation.conversation import Conversation
     from pretzel.generation.conversation_batch import conversations_with, require_pretzel
     from pretzel.generation.writing import Writing
-    from pretzel.training.module import PretzelModule
 
     writing = Writing(
         temperature=0.0 if options.temperature is None else options.temperature,
@@ -122,15 +118,11 @@ def _converse(options: argparse.Namespace, overrides: list[str], folder: Path) -
     max_tokens = options.max_tokens or _MAX_TOKENS
     lengths: list[int] = []
 
-    def check(module: object) -> None:
-        if not isinstance(module, PretzelModule):
-            name = type(module).__name__
-            raise UserError(f"pretzel sample needs a PretzelModule here, got {name}")
+    def check(module: "PretzelModule") -> None:
         model = require_pretzel(module.pretzel)
         lengths.extend(check_script(model, script, max_tokens) for script in scripts)
 
-    module = _trained(options, overrides, check)
-    assert isinstance(module, PretzelModule)
+    module = _trained(options, check)
     if any(step.kind in ("generate", "continue") for script in scripts for step in script):
         module.check_denoiser()
     begin = Conversation(
@@ -147,19 +139,25 @@ def _converse(options: argparse.Namespace, overrides: list[str], folder: Path) -
 
 
 def _trained(
-    options: argparse.Namespace, overrides: list[str], check: "Check"
-) -> "LightningModule":
-    """Return the model of the configuration with its weights, on the device."""
-    from pretzel.training.loading import trained_model
+    options: argparse.Namespace, check: "Callable[[PretzelModule], None]"
+) -> "PretzelModule":
+    """Return the module that the options name, on the device."""
+    import torch
 
-    device = _device(options.device)  # before anything is read
-    return trained_model(
-        options.config,
-        overrides,
-        checkpoint=options.ckpt_path,
-        weights=options.weights,
-        check=check,
-    ).to(device)
+    from pretzel.files.weights import read_checkpoint
+    from pretzel.training.loading import trained_module
+
+    device = options.device
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:  # said before anything is read
+        raise UserError("--device cuda: this machine or this PyTorch has no CUDA; use cpu or auto")
+    if device == "auto":
+        device = "cuda" if has_gpu else "cpu"
+    if options.ckpt_path is not None:
+        read_checkpoint(options.ckpt_path)  # refuses exported weights, which trained_module takes
+    weights = options.ckpt_path or options.weights
+    module = trained_module(weights, options.config, overrides=options.overrides, check=check)
+    return module.to(device)
 
 
 def _check_together(options: argparse.Namespace) -> None:
@@ -179,15 +177,18 @@ def build_parser() -> Parser:
         prog="pretzel sample",
         description=_DESCRIPTION,
         epilog=_EXAMPLE,
-        usage="pretzel sample -c CONFIG [-c MORE] (--ckpt_path FILE | --weights FILE)\n"
+        usage="pretzel sample (--ckpt_path FILE | --weights FILE) [-c CONFIG [-c MORE]]\n"
         "       (--prompt TEXT [--prompt TEXT ...] | --prompts FILE |\n"
-        "        --image FILE [--question TEXT ...] | --turns FILE) [options] [--KEY VALUE ...]",
+        "        --image FILE [--question TEXT ...] | --turns FILE)\n"
+        "       [options] [--model.KEY VALUE ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument(
-        "-c", "--config", action="append", required=True, metavar="CONFIG",
-        help="a configuration of pretzel fit; several are laid over one another, the last on top",
+        "-c", "--config", action="append", metavar="CONFIG",
+        help="a configuration of pretzel fit, in the place of the one that is kept with the "
+        "weights; several are laid over one another, the last on top. Its own `weights` count "
+        "where no option names any",
     )  # fmt: skip
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
@@ -225,15 +226,19 @@ def build_parser() -> Parser:
     return parser
 
 
-def _check_overrides(overrides: list[str], parser: argparse.ArgumentParser) -> None:
-    """Refuse misspelt options of this command; dotted keys are the configuration's."""
-    groups = ("model", "data", "trainer", "seed_everything")
-    names = [option for action in parser._actions for option in action.option_strings]
-    for token in overrides:
-        option, _, _ = token.partition("=")
-        name = option.lstrip("-")
-        if option.startswith("-") and not name.isdigit() and "." not in name and name not in groups:
+def _overrides(words: list[str], parser: argparse.ArgumentParser) -> list[tuple[str, Any]]:
+    """Return keys of the model's configuration and their values; refuse all other options."""
+    overrides = []
+    remaining = iter(words)
+    for word in remaining:
+        option, equals, text = word.partition("=")
+        if option.partition(".")[0] != "--model":
+            names = [name for action in parser._actions for name in action.option_strings]
             raise UserError(f"unknown argument '{option}'{did_you_mean(option, names)}")
+        overrides.append(
+            (option[2:], yaml_value(option, text if equals else next(remaining, None)))
+        )
+    return overrides
 
 
 def _new_folder(out: Path | None) -> Path:
@@ -264,13 +269,3 @@ def _prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
     if not read:
         raise UserError(f"--prompts: {file}: must hold at least one prompt, one a line")
     return read
-
-
-def _device(name: str) -> "torch.device":
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: this machine or this PyTorch has no CUDA; use cpu or auto")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

@@ -16,7 +16,7 @@ from pretzel.errors import UserError
 from pretzel.files.atomic import write_json, write_text
 from pretzel.generation.pictures import pictures, save_png, sheet
 from pretzel.generation.sampling_record import work_record
-from pretzel.training.loading import KeyedGenerator, RecordsSampling
+from pretzel.training.module import PretzelModule
 
 ON_SHEET = 256
 """Pictures on the contact sheet, at most: the first ones."""
@@ -53,7 +53,7 @@ def requested_images(prompts: Sequence[str], num: int, seed: int) -> list[Reques
 
 
 def write_images(
-    module: KeyedGenerator,
+    module: PretzelModule,
     images: Sequence[RequestedImage],
     folder: Path,
     *,
@@ -65,9 +65,9 @@ def write_images(
     Args:
         module: The generator.
         images: Images to generate, from :func:`requested_images`.
-        folder: Receives the pictures, ``prompts.json``, ``grid.png``, and ``sampling.json`` from a
-            module that records it: its record, the seed, and the images and network evaluations
-            per block of every batch.
+        folder: Receives the pictures, ``prompts.json``, ``grid.png``, and ``sampling.json``: how
+            the module sampled, the seed, and the images and network evaluations per block of
+            every batch.
         batch_size: Images generated at a time.
         columns: Pictures in a row of the sheet.
 
@@ -96,12 +96,11 @@ def write_images(
                     on_sheet += [picture] if len(on_sheet) < ON_SHEET else []
                     progress.advance(task)
                 _write_prompts(done, folder)  # with every batch: an interrupt loses no record
-                if isinstance(module, RecordsSampling):
-                    record = dict(module.sampling_record)
-                    work = {name: record.pop(name) for name in work_record([])}
-                    batches.append({"images": len(batch), **work})
-                    record |= {"seed": batch[0].seed, "batches": batches}
-                    write_json(folder / "sampling.json", record)
+                record = dict(module.sampling_record)
+                work = {name: record.pop(name) for name in work_record([])}
+                batches.append({"images": len(batch), **work})
+                record |= {"seed": batch[0].seed, "batches": batches}
+                write_json(folder / "sampling.json", record)
         labels = [image.prompt for image in done[: len(on_sheet)]]
         save_png(sheet(on_sheet, labels, columns), folder / "grid.png")
     except KeyboardInterrupt as interrupt:
@@ -119,7 +118,7 @@ def write_images(
         ) from error
 
 
-def _generate(module: KeyedGenerator, batch: Sequence[RequestedImage]) -> list[Image.Image]:
+def _generate(module: PretzelModule, batch: Sequence[RequestedImage]) -> list[Image.Image]:
     prompts = [image.prompt for image in batch]
     keys = [f"{image.prompt}#{image.draw}" for image in batch]
     with torch.inference_mode():
