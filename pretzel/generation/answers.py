@@ -20,20 +20,11 @@ def answer(
     questions: Sequence[str],
     max_tokens: int = MAX_ANSWER_TOKENS,
 ) -> list[str]:
-    """Answer questions about images, greedily.
+    """Answer questions about images, greedily; the images are given by their noised latents x.
 
     Each image is read once, however many questions are asked about it: its caches are copied to
-    the rows of its questions, which go on from there.
-
-    Args:
-        model: A model whose interleaving answers.
-        x: Noised latents of the images.
-        image_of_question: Image that each question is about.
-        questions: Questions.
-        max_tokens: An answer that has not ended by then is cut.
-
-    Returns:
-        Answers, in the order of the questions.
+    the rows of its questions, which go on from there. An answer that has not ended after
+    ``max_tokens`` is cut.
 
     Raises:
         UserError: If the interleaving has no image-to-text.
@@ -64,19 +55,9 @@ def answer_by_key(
     seed: int,
     max_tokens: int = MAX_ANSWER_TOKENS,
 ) -> list[str]:
-    """Answer one question about each image, greedily; an image is read once.
+    """Answer one question about each image in [-1, 1]; otherwise as :func:`answer`.
 
-    Args:
-        model: A model whose interleaving answers.
-        images: Images in [-1, 1], one for each question.
-        questions: Questions.
-        keys: Sample keys of the images, equal for questions about the same one; their noise is
-            keyed by them.
-        seed: Seed of that noise.
-        max_tokens: An answer that has not ended by then is cut.
-
-    Raises:
-        UserError: If the interleaving has no image-to-text.
+    Images with equal keys are the same one, which is read once; its noise belongs to the key.
     """
     unique = list(dict.fromkeys(keys))
     first = torch.tensor([keys.index(key) for key in unique], device=images.device)

@@ -1,7 +1,7 @@
 """Chunks of text and images as both streams take them, for rows of different lengths."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -10,8 +10,7 @@ from pretzel.model import Pretzel
 from pretzel.typing import Bool, Float, Int, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextColumns:
+class TextColumns(NamedTuple):
     """Columns of text of all rows.
 
     Attributes:
@@ -32,28 +31,18 @@ class TextColumns:
         tokens = [[pad] * (width - len(row)) + list(row) for row in rows]
         is_there = [[False] * (width - len(row)) + [True] * len(row) for row in rows]
         valid = torch.tensor(is_there, dtype=torch.bool, device=device)
-        return cls(
-            tokens=torch.tensor(tokens, dtype=torch.long, device=device),
-            valid=valid,
-            counts=valid,
-        )
+        return cls(torch.tensor(tokens, dtype=torch.long, device=device), valid, valid)
 
     @classmethod
     def joined(cls, blocks: Sequence["TextColumns"]) -> "TextColumns":
         """Return blocks of columns, at least one, side by side."""
         if len(blocks) == 1:
             return blocks[0]
-        return cls(
-            tokens=torch.cat([block.tokens for block in blocks], dim=1),
-            valid=torch.cat([block.valid for block in blocks], dim=1),
-            counts=torch.cat([block.counts for block in blocks], dim=1),
-        )
+        return cls(*(torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True)))
 
     def select(self, rows: Int[Tensor, " k"]) -> "TextColumns":
         """Return the columns of the given rows."""
-        return TextColumns(
-            tokens=self.tokens[rows], valid=self.valid[rows], counts=self.counts[rows]
-        )
+        return TextColumns(*(values[rows] for values in self))
 
 
 def text_inputs(
@@ -63,14 +52,9 @@ def text_inputs(
     place: Int[Tensor, " r"],
     vision: Float[Tensor, "b n s"] | None = None,
 ) -> StreamInputs:
-    """Return text that begins at an index and at a place on the text axis.
+    """Return text that begins at an absolute index and at a place on the text axis.
 
-    Args:
-        model: The model.
-        block: The text.
-        index: Absolute index of each row's first token.
-        place: Its place on the text axis.
-        vision: Vision input of an image beside it, for its width; None for none.
+    ``vision`` is the vision input of an image beside it, which it must be as wide as.
     """
     shape = block.tokens.shape
     offset = (block.counts.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -104,6 +88,46 @@ def image_inputs(
     )
 
 
+class OpenImage(NamedTuple):
+    """An image that has been begun: all that is the same at every step is made once.
+
+    Attributes:
+        inputs: Its positions, with zeros for u.
+        causal: What each may attend, but for columns that are not valid.
+    """
+
+    inputs: StreamInputs
+    causal: Bool[Tensor, "n k"]
+
+    @classmethod
+    def behind(
+        cls, model: Pretzel, length: int, index: Int[Tensor, " r"], place: Int[Tensor, " r"]
+    ) -> "OpenImage":
+        """Return an image behind ``length`` columns, which begins at an index and a place."""
+        n = model.latent.num_positions
+        causal = torch.ones(n, length + n, dtype=torch.bool, device=index.device).tril(length)
+        return cls(image_inputs(model, index, place), causal)
+
+    def chunk(
+        self, u: Float[Tensor, "r k d"], start: int, valid: Bool[Tensor, "r max_length"]
+    ) -> StreamInputs:
+        """Return the positions from ``start`` on, with their u."""
+        image, (r, k) = self.inputs, u.shape[:2]
+        stop = start + k
+        keys = self.causal.shape[1] - len(self.causal) + stop
+        mask = valid[:, None, None, :keys]
+        if k > 1:  # a single position, the last, may attend all keys so far
+            mask = mask & self.causal[start:stop, :keys]
+        return StreamInputs(
+            tokens=image.tokens[:r, start:stop],
+            is_image=image.is_image[:r, start:stop],
+            u=u,
+            index=image.index[:r, start:stop],
+            positions=image.positions[:r, start:stop],
+            mask=mask,
+        )
+
+
 def _no_latents(model: Pretzel, rows: int, columns: int) -> Float[Tensor, "r l d"]:
     return torch.zeros(rows, columns, model.latent.channels, device=model.device, dtype=model.dtype)
 
@@ -120,13 +144,7 @@ def side_by_side(parts: Sequence[StreamInputs]) -> StreamInputs:
 def causal_mask(
     valid: Bool[Tensor, "r max_length"], length: int, columns: int
 ) -> Bool[Tensor, "r 1 l k"]:
-    """Return what the next columns may attend; padding attends to itself at least.
-
-    Args:
-        valid: Which columns are attended, the next ones included.
-        length: Columns before the next ones.
-        columns: Number of the next ones.
-    """
+    """Return what ``columns`` behind the first ``length`` may attend; padding at least itself."""
     end = length + columns
     valid = valid[:, :end]
     if columns == 1:

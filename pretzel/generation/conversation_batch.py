@@ -11,6 +11,7 @@ Example::
 
 import copy
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,12 +21,12 @@ from pretzel.flow.generative_model import GenerativeModel
 from pretzel.generation.images import decode_images
 from pretzel.generation.latents import ImageLatents, generate_latents
 from pretzel.generation.state import GenerationState
-from pretzel.generation.writing import GREEDY, Writing, end_text, until_end, write_tokens
+from pretzel.generation.writing import GREEDY, Writing, end_text, write_tokens
 from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser, NoDenoiser
 from pretzel.sampling.guidance import Guidance, NoGuidance
 from pretzel.sampling.samplers import Sampler, Sequential
-from pretzel.sequence.document import Document, Image, Segment, Text
+from pretzel.sequence.document import Document, Image, Role, Segment, Text
 from pretzel.typing import Float, Int, Tensor
 
 MAX_TOKENS = 64
@@ -192,14 +193,9 @@ class ConversationBatch:
         texts = []
         for row, begins_image in zip(tokens.tolist(), begins.tolist(), strict=True):
             end = special.begin_of_image if begins_image else special.end_of_text
-            written = until_end(row, end)
-            texts.append(
-                Text(
-                    content=vlm.decode_text(written),
-                    role="context" if begins_image else "target",
-                    tokens=tuple(written),
-                )
-            )
+            written = tuple(takewhile(end.__ne__, row))
+            role: Role = "context" if begins_image else "target"
+            texts.append(Text(content=vlm.decode_text(written), role=role, tokens=written))
         self._add(texts)
         return [text.content for text in texts]
 
@@ -231,14 +227,9 @@ def conversations_with(
     seed: int | None = None,
     max_length: int = MAX_LENGTH,
 ) -> ConversationBatch:
-    """Return conversations with a trained module, by its guidance, sampler and denoiser.
+    """Return a :class:`ConversationBatch` with a trained module's model and ways to sample.
 
-    Args:
-        module: The module.
-        keys: Names of the conversations.
-        writing: How the tokens of text are selected.
-        seed: Seed of noise and text; None for the module's.
-        max_length: Positions that fit into each.
+    ``seed`` None is the module's.
 
     Raises:
         UserError: If its model is not a :class:`pretzel.model.Pretzel`.
@@ -256,11 +247,7 @@ def conversations_with(
 
 
 def require_pretzel(model: GenerativeModel) -> Pretzel:
-    """Return the model if it is a Pretzel.
-
-    Raises:
-        UserError: If it is a flow by itself.
-    """
+    """Return the model; raise a UserError if it is a flow by itself."""
     if not isinstance(model, Pretzel):
         raise UserError(
             f"pretzel must be a model of text and images to converse with, got "

@@ -76,11 +76,7 @@ def generate_u(
 ) -> Sampled:
     """Generate u of an image for each row, each position committed once; leave the image open.
 
-    Args:
-        state: What stands before the images.
-        z: Standard normal noise.
-        guidance: How the branches are mixed.
-        sampler: How positions are found; None for one after the other.
+    Without a sampler positions are found one after the other.
 
     Raises:
         UserError: If z has other rows, guidance cannot mix the transform, the interleaving models

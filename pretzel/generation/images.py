@@ -35,16 +35,7 @@ def sample_images(
     denoiser: Denoiser,
     sampler: Sampler,
 ) -> GeneratedImages:
-    """Generate one image for each prompt.
-
-    Args:
-        model: The model.
-        prompts: Captions.
-        z: Standard normal noise [m, N, D].
-        guidance: How conditional and null predictions are mixed.
-        denoiser: What is done about the training noise.
-        sampler: How positions are found.
-    """
+    """Generate one image for each prompt, from standard normal noise z."""
     with torch.inference_mode():
         sampled = sample_latents(model, prompts, z, guidance, sampler)
     documents = [caption_document(prompt, key=prompt) for prompt in prompts]
@@ -59,15 +50,10 @@ def decode_images(
     denoiser: Denoiser,
     earlier: Sequence[Float[Tensor, "b n d"]] = (),
 ) -> Float[Tensor, "b 3 height width"]:
-    """Return latents as pixels, denoised, decoded and clipped to [-1, 1].
+    """Return noised latents x as pixels, denoised, decoded and clipped to [-1, 1].
 
-    Args:
-        model: The model.
-        documents: Sequences, each of which ends with its image; the score denoiser needs the
-            density of the image given what stands before.
-        x: Noised latents of these images.
-        denoiser: What is done about the training noise.
-        earlier: Noised latents of the images before, in order.
+    Each document ends with its image: the score denoiser needs the density of the image given what
+    stands before. ``earlier`` are the noised latents of the images before, in order.
     """
 
     def log_prob(point: Float[Tensor, "b n d"]) -> Float[Tensor, " b"]:

@@ -77,15 +77,7 @@ def sample_latents(
     guidance: Guidance,
     sampler: Sampler,
 ) -> Sampled:
-    """Sample noised latents of one image for each prompt.
-
-    Args:
-        model: The model.
-        prompts: Captions.
-        z: Standard normal noise.
-        guidance: How conditional and null predictions are mixed.
-        sampler: How positions are found.
-    """
+    """Sample noised latents of one image for each prompt, from standard normal noise z."""
     if isinstance(model, TarFlow):
         return invert_stack(
             model.stack,

@@ -12,14 +12,8 @@ from pretzel.sampling.samplers import Sampler, Work
 def sampling_record(sampler: Sampler, guidance: Guidance, denoiser: Denoiser) -> dict[str, Any]:
     """Return what decides how images are sampled.
 
-    Args:
-        sampler: How positions are found.
-        guidance: How conditional and null predictions are mixed.
-        denoiser: What is done about the training noise.
-
-    Returns:
-        ``sampler``, ``guidance`` and ``denoiser`` as :func:`described`, and the sampler's ``state``
-        (such as a schedule it has found).
+    That is the three, as :func:`described`, and the sampler's ``state`` (such as a schedule it has
+    found).
     """
     return {
         "sampler": described(sampler),

@@ -14,6 +14,7 @@ import torch
 from pretzel.errors import UserError
 from pretzel.flow.cache import KVCache
 from pretzel.generation.chunks import (
+    OpenImage,
     TextColumns,
     causal_mask,
     image_inputs,
@@ -76,9 +77,7 @@ class GenerationState:
         self.pending: list[TextColumns] = []
         self.segments: list[Segment] = []
         self._temperature: Float[Tensor, " r"] | None = None
-        # Of the image that has been begun: what its positions are given but u, and what each may
-        # attend. It is the same at every step, so it is made once.
-        self._image: tuple[StreamInputs, Bool[Tensor, "n k"]] | None = None
+        self._image: OpenImage | None = None
 
     @property
     def is_in_image(self) -> bool:
@@ -154,9 +153,8 @@ class GenerationState:
     ) -> None:
         """Take in a given image of each row, at once, with the text that is pending before it.
 
-        Args:
-            u: Output of the shallow flow.
-            x: Noised latents; needed where the vision-language model is not shown u.
+        It is given by the output u of the shallow flow and by its noised latents x, which are
+        needed where the vision-language model is not shown u.
 
         Raises:
             UserError: If the interleaving models no image here, it does not fit, or x is missing.
@@ -228,9 +226,6 @@ class GenerationState:
         begin-of-image on; of a model that reads text together with the image, in the text before
         as well.
 
-        Args:
-            guidance: How the branches are mixed.
-
         Raises:
             UserError: If the interleaving models no image here, or it does not fit.
         """
@@ -247,19 +242,16 @@ class GenerationState:
             if has_null_branch:
                 self._add_null_rows(guidance)
             self._run_pending()
-            end = self.length + n
-            self.valid[:, self.length : end] = True
-            causal = self.valid.new_ones(n, end).tril(self.length)
-            self._image = image_inputs(self.model, self.next_index, self.place), causal
+            self.valid[:, self.length : self.length + n] = True
+            self._image = OpenImage.behind(self.model, self.length, self.next_index, self.place)
 
     def run_image(self, u: Float[Tensor, "r k d"], start: int) -> Float[Tensor, "r k w"]:
         """Run the streams over u_start .. u_{start+k-1} and commit them; return the deep states.
 
         They count as generated only when the image is complete.
         """
-        inputs = self._image_chunk(u, start)
-        deep: Tensor = self._streams(inputs).deep
-        return deep
+        assert self._image is not None
+        return self._streams(self._image.chunk(u, start, self.valid)).deep
 
     def complete_image(self, last: Float[Tensor, "r 1 d"]) -> None:
         """Commit u of the last position, so that both caches hold the whole image."""
@@ -270,15 +262,11 @@ class GenerationState:
         self.place = self.place + 1
 
     def end_image(self, u: Float[Tensor, "b n d"], x: Float[Tensor, "b n d"]) -> None:
-        """Drop the null branch and force end-of-image.
+        """Drop the null branch and force end-of-image behind u, whose noised latents are x.
 
         Where what the vision-language model is shown is known only now, it reads the image here.
-
-        Args:
-            u: Output of the shallow flow.
-            x: Noised latents.
         """
-        assert self.is_in_image
+        assert self._image is not None
         assert self.caches is not None
         if self.has_null_rows:
             self._keep(torch.arange(self.num_rows, device=self.valid.device))
@@ -287,7 +275,7 @@ class GenerationState:
         if vision is not None:
             interleaving = self.model.interleaving
             assert isinstance(interleaving, VisionInterleaving)  # no other has a vision input
-            inputs = replace(self._image_chunk(u, 0), vision=vision)
+            inputs = replace(self._image.chunk(u, 0, self.valid), vision=vision)
             interleaving.commit_image(inputs, self.model.vlm, self.caches)
         self._image = None
         self.pending.append(self._everywhere(self.model.vlm.special.end_of_image))
@@ -393,22 +381,3 @@ class GenerationState:
             )
         outputs: StreamOutputs = model.interleaving(inputs, model.vlm, model.deep, self.caches)
         return outputs
-
-    def _image_chunk(self, u: Float[Tensor, "r k d"], start: int) -> StreamInputs:
-        """Return positions of the image that has been begun."""
-        assert self._image is not None
-        image, causal = self._image
-        r, k = u.shape[:2]
-        stop = start + k
-        keys = causal.shape[1] - len(causal) + stop
-        mask = self.valid[:, None, None, :keys]
-        if k > 1:  # a single position, the last, may attend all keys so far
-            mask = mask & causal[start:stop, :keys]
-        return StreamInputs(
-            tokens=image.tokens[:r, start:stop],
-            is_image=image.is_image[:r, start:stop],
-            u=u,
-            index=image.index[:r, start:stop],
-            positions=image.positions[:r, start:stop],
-            mask=mask,
-        )

@@ -160,18 +160,9 @@ def _uniform(seed: int, keys: Sequence[str], number: int, count: int) -> Float[T
 
 
 def require_answers(model: Pretzel) -> None:
-    """Refuse text of a model that writes none.
-
-    Raises:
-        UserError: Naming its interleaving.
-    """
+    """Raise a UserError if the model writes no text, naming its interleaving."""
     if not model.interleaving.answers:
         raise UserError(
             "interleaving must be one that answers questions, got "
             f"{type(model.interleaving).__name__}"
         )
-
-
-def until_end(tokens: Sequence[int], end: int) -> list[int]:
-    """Return the tokens before end-of-text."""
-    return list(tokens[: tokens.index(end)] if end in tokens else tokens)
