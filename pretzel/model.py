@@ -174,17 +174,8 @@ class Pretzel(GenerativeModel):
         """Return the likelihoods of supervised tokens alone, without running the deep stream.
 
         They equal those of :meth:`score`, to the last bit, where the interleaving has
-        ``skips_to_text`` and all of these are zero.
-
-        Args:
-            documents: As for :meth:`score`.
-            x: As for :meth:`score`.
-
-        Returns:
-            Scores with u in the place of z, and without likelihoods of images.
-
-        Raises:
-            UserError: As :meth:`score`.
+        ``skips_to_text`` and all of these are zero. Arguments and errors are those of
+        :meth:`score`; u stands in the place of z, and likelihoods of images are left out.
         """
         packed, x = self._modelled(documents, x)
         none = normal_log_prob(x[:0])
@@ -247,12 +238,9 @@ def stream_inputs(
     u: Float[Tensor, "m n d"],
     vision: Float[Tensor, "m n s"] | None = None,
 ) -> StreamInputs:
-    """Return packed sequences as the inputs of both streams, images at their positions.
+    """Return packed sequences as the inputs of both streams, u of images at their positions.
 
-    Args:
-        packed: Packed sequences.
-        u: Outputs of the shallow flow.
-        vision: Features of images that the VLM is shown in the place of u.
+    ``vision`` are the features of images that the VLM is shown in the place of u.
     """
     places = packed.places(packed.is_image)
     return StreamInputs(

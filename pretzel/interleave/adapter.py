@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import override
 
 from pretzel.errors import UserError
 from pretzel.flow.sizes import check_sizes
@@ -29,13 +30,25 @@ class Adapter(nn.Module, ABC):
 
 
 class _Matched(Adapter):
-    """An adapter whose output starts as large as the embeddings of text, in root mean square.
+    """Linear maps with GELU between them, through layers of the given widths.
 
-    Its last layer is scaled for standard normal features.
+    The output starts as large as the embeddings of text, in root mean square: the last layer is
+    scaled for standard normal features.
     """
 
-    num_features: int
-    last: nn.Linear
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.num_features = widths[0]
+        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(widths[:-1])])
+        self.last = nn.Linear(widths[-2], widths[-1])
+        nn.init.zeros_(self.last.bias)
+
+    @override
+    def forward(self, features: Float[Tensor, "*b s"]) -> Float[Tensor, "*b h"]:
+        for linear in self.hidden:
+            features = F.gelu(linear(features))
+        out: Tensor = self.last(features)
+        return out
 
     def start_from(self, vlm: VLMStream) -> None:
         """Scale the last layer."""
@@ -58,15 +71,7 @@ class LinearAdapter(_Matched):
     """
 
     def __init__(self, features: int, hidden_size: int) -> None:
-        super().__init__()
-        self.num_features = features
-        self.last = nn.Linear(features, hidden_size)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(self, features: Float[Tensor, "*b s"]) -> Float[Tensor, "*b h"]:
-        """Map features."""
-        out: Tensor = self.last(features)
-        return out
+        super().__init__(features, hidden_size)
 
 
 class MLPAdapter(_Matched):
@@ -85,22 +90,9 @@ class MLPAdapter(_Matched):
     def __init__(
         self, features: int, hidden_size: int, *, width: int | None = None, num_hidden: int = 1
     ) -> None:
-        super().__init__()
         width = hidden_size if width is None else width
         check_sizes(width=width, num_hidden=num_hidden)
-        self.num_features = features
-        sizes = [features, *[width] * num_hidden]
-        self.hidden = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(sizes)])
-        self.last = nn.Linear(width, hidden_size)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(self, features: Float[Tensor, "*b s"]) -> Float[Tensor, "*b h"]:
-        """Map features."""
-        h = features
-        for linear in self.hidden:
-            h = F.gelu(linear(h))
-        out: Tensor = self.last(h)
-        return out
+        super().__init__(features, *[width] * num_hidden, hidden_size)
 
 
 class NoAdapter(Adapter):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -86,11 +86,12 @@ class StreamCaches:
 
     def select(self, rows: Int[Tensor, " k"]) -> "StreamCaches":
         """Return caches of the given rows (repeats allowed), so that a shared prefix runs once."""
-        return replace(
-            self,
-            deep=self.deep.select(rows),
-            vlm=None if self.vlm is None else self.vlm.select(rows),
-        )
+        vlm = None if self.vlm is None else self.vlm.select(rows)
+        return StreamCaches(deep=self.deep.select(rows), vlm=vlm)
+
+
+Caches = StreamCaches | None
+"""Those of a generation; None for whole sequences, as in training."""
 
 
 class Interleaving(nn.Module, ABC):
@@ -204,7 +205,7 @@ class Interleaving(nn.Module, ABC):
         at_image: Float[Tensor, "b l h"],
         inputs: StreamInputs,
         vlm: VLMStream,
-        caches: StreamCaches | None,
+        caches: Caches,
         after_layer: AfterLayer | None = None,
     ) -> Float[Tensor, "b l h"]:
         """Run the VLM over its own embeddings at text and ``at_image`` at image positions."""
@@ -221,11 +222,7 @@ class Interleaving(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self,
-        inputs: StreamInputs,
-        vlm: VLMStream,
-        deep: DeepStream,
-        caches: StreamCaches | None = None,
+        self, inputs: StreamInputs, vlm: VLMStream, deep: DeepStream, caches: Caches = None
     ) -> StreamOutputs:
         """Run a chunk of positions through both streams, committing it to the caches.
 

@@ -5,7 +5,7 @@ from torch import nn
 from pretzel.errors import UserError
 from pretzel.flow.deep import DeepStream
 from pretzel.interleave.adapter import LinearAdapter
-from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
+from pretzel.interleave.base import Caches, Interleaving, StreamInputs, StreamOutputs
 from pretzel.interleave.routed import own_copy, routable, routed
 from pretzel.vlm.base import VLMStream
 
@@ -69,11 +69,7 @@ class MixtureOfTransformers(Interleaving):
                 self.text_weights.append(own_copy(module, random=False))
 
     def check_streams(self, vlm: VLMStream, deep: DeepStream) -> None:
-        """Refuse a deep stream with layers of its own, which would not be used.
-
-        Raises:
-            UserError: If there are any.
-        """
+        """Raise a UserError if the deep stream has layers of its own, which would not be used."""
         num_layers = getattr(deep.conditioner, "num_layers", None)
         if num_layers != 0:
             raise UserError(
@@ -82,11 +78,7 @@ class MixtureOfTransformers(Interleaving):
             )
 
     def forward(
-        self,
-        inputs: StreamInputs,
-        vlm: VLMStream,
-        deep: DeepStream,
-        caches: StreamCaches | None = None,
+        self, inputs: StreamInputs, vlm: VLMStream, deep: DeepStream, caches: Caches = None
     ) -> StreamOutputs:
         """Run the VLM's layers with the weights of both."""
         at_image = self.image_input(deep.embed(inputs.u, inputs.positions))

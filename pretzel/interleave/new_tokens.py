@@ -12,9 +12,6 @@ class NewTokens(nn.Module):
 
     They start as large as the embeddings of text are. Of the head's rows only begin-of-image's is
     ever a target; they start at zero.
-
-    Args:
-        vlm: The frozen model.
     """
 
     def __init__(self, vlm: VLMStream) -> None:

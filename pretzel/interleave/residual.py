@@ -18,12 +18,7 @@ from pretzel.vlm.base import VLMStream
 
 
 class ResidualReading(nn.Module):
-    """Each position over its root mean square, then whitened; nothing in it is trained.
-
-    Args:
-        hidden_size: Channels of the residual stream.
-        whiten: Whether it is whitened.
-    """
+    """Each position over its root mean square, then whitened or not; nothing in it is trained."""
 
     def __init__(self, *, hidden_size: int, whiten: bool) -> None:
         super().__init__()
@@ -37,10 +32,8 @@ class ResidualReading(nn.Module):
 
     def forward(self, h: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
         """Return the reading of states."""
-        read = normalised(h)
-        if self.whitening is not None:
-            read = self.whitening(read)
-        return read
+        read: Tensor = normalised(h)
+        return read if self.whitening is None else self.whitening(read)
 
 
 def normalised(h: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
@@ -49,15 +42,9 @@ def normalised(h: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
 
 
 def fit_readings(readings: Mapping[int, ResidualReading], vlm: VLMStream) -> None:
-    """Fit each to the states of tokens after its layer, in one run.
-
-    Args:
-        readings: By the layer of the VLM that they read behind.
-        vlm: The frozen model.
-    """
-    if all(reading.whitening is None for reading in readings.values()):
-        return
-    if vlm.some_tokens().is_meta:
+    """Fit each to the states of tokens after the layer of the VLM it reads behind, in one run."""
+    is_raw = all(reading.whitening is None for reading in readings.values())
+    if is_raw or vlm.some_tokens().is_meta:
         return
 
     def after_layer(number: int, h: Tensor) -> Tensor:

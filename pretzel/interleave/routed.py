@@ -69,11 +69,7 @@ def own_copy(module: nn.Module, *, random: bool) -> nn.Module:
 
 
 class Route:
-    """Splits the positions of a chunk between two maps: one for text, one for images.
-
-    Args:
-        is_image: True at image positions.
-    """
+    """Splits the positions of a chunk between two maps: one for text, one for images."""
 
     def __init__(self, is_image: Bool[Tensor, "b l"]) -> None:
         flat = is_image.flatten()
@@ -102,13 +98,10 @@ def routed(
     at_image: Sequence[nn.Module],
     is_image: Bool[Tensor, "b l"],
 ) -> AbstractContextManager[None]:
-    """Route positions through other weights for the length of a call.
+    """Replace the ``forward`` of modules, position by position, for the length of a call.
 
-    Args:
-        modules: Those whose ``forward`` is replaced.
-        at_text: Run in the place of each at text positions; None for themselves.
-        at_image: Run in the place of each at image positions.
-        is_image: True at image positions; the first two axes of all inputs.
+    ``at_text`` run in the place of each at text positions, where None stands for themselves, and
+    ``at_image`` at image positions. ``is_image`` has the first two axes of all inputs.
     """
     route = Route(is_image)  # once: the same split serves every module of the call
     routes = {}

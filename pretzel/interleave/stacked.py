@@ -5,7 +5,7 @@ from torch import nn
 
 from pretzel.flow.deep import DeepStream
 from pretzel.interleave.adapter import AdapterFactory
-from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
+from pretzel.interleave.base import Caches, StreamInputs, StreamOutputs
 from pretzel.interleave.skips import SkipConnection, SkipFactory, ZeroSkip
 from pretzel.interleave.vision_input import VisionInput
 from pretzel.interleave.vision_interleaving import VisionInterleaving
@@ -73,11 +73,7 @@ class Stacked(VisionInterleaving):
         return [] if self.deep_skip is None else [self.deep_skip]
 
     def forward(
-        self,
-        inputs: StreamInputs,
-        vlm: VLMStream,
-        deep: DeepStream,
-        caches: StreamCaches | None = None,
+        self, inputs: StreamInputs, vlm: VLMStream, deep: DeepStream, caches: Caches = None
     ) -> StreamOutputs:
         """Run the VLM, then the flow."""
         y_vlm = self.run_vlm(inputs, vlm, caches)

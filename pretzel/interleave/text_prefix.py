@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from pretzel.flow.deep import DeepStream
-from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
+from pretzel.interleave.base import Caches, Interleaving, StreamInputs, StreamOutputs
 from pretzel.interleave.whitening import Whitening
 from pretzel.sequence.document import Document, Image
 from pretzel.typing import Tensor
@@ -47,11 +47,7 @@ class TextPrefix(Interleaving):
         return Document(key=document.key, segments=document.segments[:end])
 
     def forward(
-        self,
-        inputs: StreamInputs,
-        vlm: VLMStream,
-        deep: DeepStream,
-        caches: StreamCaches | None = None,
+        self, inputs: StreamInputs, vlm: VLMStream, deep: DeepStream, caches: Caches = None
     ) -> StreamOutputs:
         """Encode the text before an image, or a prompt, then run the flow over all."""
         c = deep.embed(inputs.u, inputs.positions)

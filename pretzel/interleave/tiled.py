@@ -7,7 +7,7 @@ from torch import nn
 
 from pretzel.flow.deep import DeepRun, DeepStream
 from pretzel.interleave.adapter import AdapterFactory
-from pretzel.interleave.base import StreamCaches, StreamInputs, StreamOutputs
+from pretzel.interleave.base import Caches, StreamInputs, StreamOutputs
 from pretzel.interleave.residual import ResidualReading, fit_readings
 from pretzel.interleave.skips import SkipConnection, SkipFactory, ZeroSkip
 from pretzel.interleave.tiling import check_layers, check_word, flow_layers_after
@@ -108,11 +108,7 @@ class Tiled(VisionInterleaving):
         fit_readings({int(number): r for number, r in self.readings.items()}, vlm)  # type: ignore[misc]
 
     def check_streams(self, vlm: VLMStream, deep: DeepStream) -> None:
-        """Refuse streams whose layers the word does not use up.
-
-        Raises:
-            UserError: Naming the counts, and what would fit.
-        """
+        """Raise a UserError if the word does not use up the layers of both streams."""
         check_layers(self.word, vlm.num_layers, getattr(deep.conditioner, "num_layers", 0))
 
     def skips_to_text(self) -> list[SkipConnection]:
@@ -121,11 +117,7 @@ class Tiled(VisionInterleaving):
         return inner if self.last is None else [*inner, self.last]
 
     def forward(
-        self,
-        inputs: StreamInputs,
-        vlm: VLMStream,
-        deep: DeepStream,
-        caches: StreamCaches | None = None,
+        self, inputs: StreamInputs, vlm: VLMStream, deep: DeepStream, caches: Caches = None
     ) -> StreamOutputs:
         """Run the VLM, and between its layers the flow's."""
         at_image = deep.embed(inputs.u, inputs.positions)

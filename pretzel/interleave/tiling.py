@@ -6,11 +6,7 @@ from pretzel.errors import UserError
 
 
 def check_word(word: str) -> None:
-    """Refuse a word that no sequence of layers can be tiled with.
-
-    Raises:
-        UserError: If it holds other letters, lacks one of the two, or begins with F.
-    """
+    """Raise a UserError if a word holds other letters, lacks one of the two, or begins with F."""
     if set(word) != {"V", "F"}:
         raise UserError(
             "word must hold V (a layer of the VLM) and F (a layer of the flow), both and nothing "
@@ -24,14 +20,10 @@ def check_word(word: str) -> None:
 
 
 def flow_layers_after(word: str, num_vlm_layers: int) -> tuple[int, ...]:
-    """Return how many layers of the flow follow each layer of the VLM.
-
-    Args:
-        word: Repeated until the layers of the VLM are used up.
-        num_vlm_layers: Layers of the VLM.
+    """Return how many layers of the flow follow each of the VLM, by which the word is repeated.
 
     Raises:
-        UserError: If its layers end within the word.
+        UserError: If the layers of the VLM end within the word.
     """
     each = word.count("V")
     if num_vlm_layers % each:
@@ -45,10 +37,9 @@ def flow_layers_after(word: str, num_vlm_layers: int) -> tuple[int, ...]:
 
 
 def check_layers(word: str, num_vlm_layers: int, num_flow_layers: int) -> None:
-    """Refuse a word that does not use up the layers of both streams at once.
+    """Raise a UserError if a word does not use up the layers of both streams at once.
 
-    Raises:
-        UserError: Naming the counts, and what would fit.
+    It names the counts, and what would fit.
     """
     needed = sum(flow_layers_after(word, num_vlm_layers))
     if needed == num_flow_layers:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from pretzel.flow.deep import DeepStream
-from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
+from pretzel.interleave.base import Caches, Interleaving, StreamInputs, StreamOutputs
 from pretzel.sequence.document import Document, Image
 from pretzel.vlm.base import VLMStream
 
@@ -34,11 +34,7 @@ class Unconditional(Interleaving):
         )
 
     def forward(
-        self,
-        inputs: StreamInputs,
-        vlm: VLMStream,
-        deep: DeepStream,
-        caches: StreamCaches | None = None,
+        self, inputs: StreamInputs, vlm: VLMStream, deep: DeepStream, caches: Caches = None
     ) -> StreamOutputs:
         """Run the flow."""
         at_image = deep.embed(inputs.u, inputs.positions)

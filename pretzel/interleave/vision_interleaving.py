@@ -5,7 +5,7 @@ from abc import ABC
 from typing_extensions import override
 
 from pretzel.interleave.adapter import Adapter, AdapterFactory, LinearAdapter
-from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs
+from pretzel.interleave.base import Caches, Interleaving, StreamCaches, StreamInputs
 from pretzel.interleave.vision_input import FlowInput, VisionInput
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.base import AfterLayer, VLMStream
@@ -51,7 +51,7 @@ class VisionInterleaving(Interleaving, ABC):
         self,
         inputs: StreamInputs,
         vlm: VLMStream,
-        caches: StreamCaches | None,
+        caches: Caches,
         after_layer: AfterLayer | None = None,
     ) -> Float[Tensor, "b l h"] | None:
         """Return y_vlm; None at positions of an image that enters the VLM only once complete."""
@@ -74,12 +74,8 @@ class VisionInterleaving(Interleaving, ABC):
     def commit_image(self, inputs: StreamInputs, vlm: VLMStream, caches: StreamCaches) -> None:
         """Run the VLM over an image that has just been completed, and commit it to its cache.
 
-        Only for a vision input that is not causal: otherwise the cache holds it already.
-
-        Args:
-            inputs: The positions of the image, with its vision input.
-            vlm: The vision-language model.
-            caches: The deep stream's holds the image.
+        Only for a vision input that is not causal, which the inputs, the positions of the image,
+        hold: otherwise the cache has the image already, as the deep stream's has.
         """
         assert inputs.vision is not None
         self.run_vlm(inputs, vlm, caches)

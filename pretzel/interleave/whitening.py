@@ -22,9 +22,6 @@ class Whitening(nn.Module):
 
     It is not trained and not saved: it follows from the frozen model, whose hash the checkpoint
     holds. Linear maps of its output are affine maps of y.
-
-    Args:
-        hidden_size: Channels of y.
     """
 
     def __init__(self, *, hidden_size: int) -> None:
@@ -35,9 +32,9 @@ class Whitening(nn.Module):
         self.matrix: Tensor
 
     def fit(self, vlm: VLMStream) -> None:
-        """Take m and C as mean and covariance of :func:`token_states`."""
+        """Take m and C as mean and covariance of the last hidden states at tokens."""
         if not self.mean.is_meta:
-            self.fit_to(token_states(vlm))
+            self.fit_to(run_tokens(vlm)[:, 1])  # the token; before it stands the common word
 
     def fit_to(self, states: Float[Tensor, "t h"]) -> None:
         """Take m and C as mean and covariance of states."""
@@ -55,21 +52,11 @@ class Whitening(nn.Module):
         return (y - self.mean).to(self.matrix.dtype) @ self.matrix
 
 
-def token_states(vlm: VLMStream) -> Float[Tensor, "t h"]:
-    """Return the last hidden state at each token of the vocabulary, after one common word.
-
-    Of a large vocabulary, evenly spaced tokens are taken.
-    """
-    return run_tokens(vlm)[:, 1]
-
-
 @torch.no_grad()
 def run_tokens(vlm: VLMStream, after_layer: AfterLayer | None = None) -> Float[Tensor, "t 2 h"]:
     """Run the model on one common word and a token behind it, for some tokens of the vocabulary.
 
-    Args:
-        vlm: The frozen model.
-        after_layer: As the model takes it.
+    Of a large vocabulary these are evenly spaced.
     """
     tokens = vlm.some_tokens()
     # States at the first position of a sequence are outliers, hence one word before

@@ -3,7 +3,7 @@
 import torch
 
 from pretzel.interleave import Stacked, TextPrefix
-from pretzel.interleave.whitening import RIDGE, Whitening, token_states
+from pretzel.interleave.whitening import RIDGE, Whitening, run_tokens
 from pretzel.vlm.tiny import TinyVLM
 
 
@@ -20,7 +20,7 @@ def fitted(vlm):
 
 def test_no_direction_of_the_vocabulary_is_louder_than_another():
     vlm = TinyVLM().double()
-    states = token_states(vlm)
+    states = run_tokens(vlm)[:, 1]
     white = fitted(vlm)(states)
     torch.testing.assert_close(white.mean(dim=0), torch.zeros_like(white[0]), atol=1e-8, rtol=0)
     before = torch.linalg.eigvalsh(covariance(states)).clamp(min=0)
@@ -35,7 +35,7 @@ def test_no_direction_of_the_vocabulary_is_louder_than_another():
 def test_colours_stand_out():
     vlm = TinyVLM().double()
     words = torch.tensor([vlm.encode_text(word)[0] for word in ("red", "green", "blue", "teal")])
-    states = token_states(vlm)
+    states = run_tokens(vlm)[:, 1]
     white = fitted(vlm)(states)
 
     def spread(y):
