@@ -12,9 +12,6 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     transformers' own ``StaticLayer`` returns the whole buffer, so its masks must cover positions
     that hold nothing yet; this one returns a view of the filled part.
-
-    Args:
-        max_length: Positions to allocate.
     """
 
     def __init__(self, max_length: int) -> None:
@@ -58,13 +55,7 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 
 class PreallocatedCache(VLMCache):
-    """Cache of a transformers model with full attention in every layer.
-
-    Args:
-        num_layers: Decoder layers of the model.
-        batch_size: Rows that the keys of every call must have.
-        max_length: Positions to allocate in each row.
-    """
+    """Cache of a transformers model with full attention in every layer."""
 
     def __init__(self, num_layers: int, batch_size: int, max_length: int) -> None:
         self.batch_size = batch_size

@@ -53,11 +53,7 @@ class SmolLM2(HuggingFaceVLM):
 
 
 def packaged_weights() -> Path:
-    """Return the GGUF file of the installed package, which is not imported.
-
-    Raises:
-        UserError: If it is not installed.
-    """
+    """Return the GGUF file of the package, not imported; raise a UserError if there is none."""
     try:
         files = distribution(PACKAGE).files or []
     except PackageNotFoundError as error:
@@ -71,9 +67,7 @@ def packaged_weights() -> Path:
 def expanded(gguf: Path, cache: Path) -> Path:
     """Return a folder with a GGUF file's model as float32 safetensors, and its tokenizer.
 
-    Args:
-        gguf: The file.
-        cache: Where the folder is, or will be, named after the content of the file.
+    It is, or will be, in the cache, named after the content of the file.
 
     Raises:
         UserError: If the packages that read GGUF are not installed, or the folder cannot be

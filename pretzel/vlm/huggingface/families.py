@@ -132,9 +132,6 @@ class QwenVL(VisionFamily):
 
     Of Qwen3-VL, features enter at the embeddings alone: those that its tower also hands to the
     first decoder layers (DeepStack) are left out.
-
-    Args:
-        preprocessing: Of its images, where a folder says nothing.
     """
 
     counts_axes = True
@@ -182,13 +179,8 @@ def qwen_patches(
 ) -> tuple[Float[Tensor, "k c"], tuple[int, int]]:
     """Return flattened patches as Qwen's tower reads them, and the rows and columns of patches.
 
-    Patches that will be merged follow each other; a still image is a film of equal frames.
-
-    Args:
-        images: Normalised images whose sides are multiples of ``patch * merge``.
-        patch: Side of a patch in pixels.
-        merge: Side of a merged patch in patches.
-        frames: Frames in the depth of a patch.
+    Patches that will be merged follow each other; a still image is a film of equal frames. A patch
+    has a side of ``patch`` pixels, a merged one of ``merge`` patches.
     """
     rows, columns = (side // patch for side in images.shape[-2:])
     # Row and column of the merged patch (r, c), of the patch in it (i, j), of the pixel (p, q)
@@ -217,15 +209,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def family_of(model_type: object, source: str) -> Family:
-    """Return the family of a configuration.
-
-    Args:
-        model_type: Its ``model_type``.
-        source: Where it is from, the beginning of the message.
-
-    Raises:
-        UserError: If it is none of those that are known.
-    """
+    """Return the family of a ``model_type``; raise a UserError about its source if none is."""
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
             f"{source} must be of one of the families {', '.join(sorted(FAMILIES))}, "

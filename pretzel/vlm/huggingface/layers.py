@@ -17,18 +17,15 @@ from pretzel.vlm.replaced_forward import Forward, replaced_forwards, replacement
 def streams_joined(
     layers: Iterable[nn.Module], after_layer: AfterLayer | None, reference: Tensor
 ) -> Iterator[None]:
-    """Let another stream join the residual stream after each layer.
+    """Let another stream, if any, join the residual stream after each layer.
 
-    Args:
-        layers: The decoder layers.
-        after_layer: Joins the other stream; None for none.
-        reference: A tensor of the precision and on the device that it works in.
+    It works in the precision and on the device of the reference.
     """
     with ExitStack() as stack:
         for number, layer in enumerate(layers):
             if after_layer is not None:
                 hook = partial(_join, after_layer, number, reference)
-                stack.callback(layer.register_forward_hook(hook).remove)
+                stack.enter_context(layer.register_forward_hook(hook))
         yield
 
 
@@ -48,8 +45,8 @@ def without_position_ids(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Keep the position ids from layers: the rotary embedding has been made of them by then."""
     with ExitStack() as stack:
         for layer in layers:
-            handle = layer.register_forward_pre_hook(_drop_position_ids, with_kwargs=True)
-            stack.callback(handle.remove)
+            hook = layer.register_forward_pre_hook(_drop_position_ids, with_kwargs=True)
+            stack.enter_context(hook)
         yield
 
 

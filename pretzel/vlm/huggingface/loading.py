@@ -37,11 +37,7 @@ TEXT_MODELS = ("llama", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text")
 
 
 def load_config(name: str | None, config: dict[str, Any] | None) -> Config:
-    """Return a transformers configuration that is known to be of a family.
-
-    Args:
-        name: Hub id or local folder.
-        config: Or the configuration itself, with its ``model_type``.
+    """Return a transformers configuration of a known family: that of ``name``, or one given whole.
 
     Raises:
         UserError: If not exactly one is given, it cannot be read, or it is of no known family.
@@ -102,14 +98,6 @@ def build_model(
 ) -> Model:
     """Return the model: the weights of ``name``, or random ones; on the meta device neither.
 
-    Args:
-        name: Hub id or local folder; None for random weights.
-        config: Its configuration.
-        family: Its family.
-        dtype: Precision of its weights.
-        attention: Implementation of attention.
-        seed: Of random weights.
-
     Raises:
         UserError: If weights cannot be read or do not fit the configuration, or the
             implementation of attention is not installed.
@@ -163,11 +151,8 @@ def _read(auto: Model, name: str, config: Config, options: dict[str, Any]) -> Mo
 def load_tokenizer(source: str) -> TextTokenizer:
     """Return a tokenizer whose special tokens no text can spell.
 
-    Args:
-        source: Hub id or local folder.
-
     Raises:
-        UserError: If it cannot be loaded.
+        UserError: If it cannot be loaded from the hub id or local folder.
     """
     from transformers import AutoTokenizer
 

@@ -20,12 +20,7 @@ def causal(rows: Float[Tensor, "b l h"]) -> Bool[Tensor, "..."]:
 
 
 def for_attention(mask: Bool[Tensor, "b 1 l k"], attention: str, dtype: torch.dtype) -> Tensor:
-    """Return a mask as an implementation of attention reads it.
-
-    Args:
-        mask: True where a query may attend a key.
-        attention: ``sdpa``, ``eager`` or ``flash_attention_2``.
-        dtype: Precision of the model.
+    """Return a mask, true where a query may attend a key, as an ``attention`` of dtype reads it.
 
     Raises:
         UserError: If the implementation cannot apply the mask.

@@ -33,14 +33,9 @@ class Preprocessing:
 def resized(height: int, width: int, unit: int, pixels: tuple[int, int]) -> tuple[int, int]:
     """Return the size to which Qwen's towers resize an image (arXiv 2409.12191, section 2.1).
 
-    Its sides are the nearest multiples of ``unit``; an image with too many or too few pixels then
-    is scaled as a whole, and its sides are rounded to the inside of the limits.
-
-    Args:
-        height: In pixels.
-        width: In pixels.
-        unit: Side of a merged patch.
-        pixels: Least and most that the result may have.
+    Its sides are the nearest multiples of ``unit``, the side of a merged patch; an image with too
+    many or too few ``pixels`` then is scaled as a whole, and its sides are rounded to the inside of
+    these limits.
 
     Raises:
         UserError: If one side is longer than 200 times the other.
@@ -59,13 +54,7 @@ def resized(height: int, width: int, unit: int, pixels: tuple[int, int]) -> tupl
 def load_preprocessing(
     name: str | None, default: Preprocessing, min_pixels: int | None, max_pixels: int | None
 ) -> Preprocessing:
-    """Return the user's limits, or else those of a folder's preprocessor, or the family's.
-
-    Args:
-        name: Hub id or local folder; None for the family's preprocessing.
-        default: The family's.
-        min_pixels: Least that a resized image has, by the user.
-        max_pixels: Most that it has, by the user.
+    """Return the user's limits, or else those of a model's preprocessor, or the family's default.
 
     Raises:
         UserError: If the preprocessor's configuration cannot be understood, or the limits not be

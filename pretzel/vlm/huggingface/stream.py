@@ -316,11 +316,7 @@ class HuggingFaceVLM(VLMStream):
 
 
 def _device(name: str) -> torch.device:
-    """Return a device of this machine.
-
-    Raises:
-        UserError: If there is no such device.
-    """
+    """Return a device; raise a UserError if this machine has no such device."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -22,17 +22,10 @@ def greedy_answers(
     questions: Sequence[str],
     max_tokens: int = MAX_ANSWER_TOKENS,
 ) -> list[str]:
-    """Answer questions, taking the likeliest token each time.
+    """Answer questions, at least one, about images in [-1, 1], by the likeliest token each time.
 
-    Each image is read once, however many questions are asked about it.
-
-    Args:
-        network: The model.
-        tokenizer: Its tokenizer.
-        images: Pixels in [-1, 1].
-        image_of_question: Image that each question is about.
-        questions: At least one question.
-        max_tokens: An answer that has not ended by then is cut.
+    Each image is read once, however many questions are asked about it. An answer that has not
+    ended after ``max_tokens`` is cut.
     """
     special = tokenizer.special
     encoded = [tokenizer.encode(question) for question in questions]

@@ -69,10 +69,6 @@ class Rotary(nn.Module):
 
     It has no buffers: nothing to round when the model is cast to a shorter type, nothing left
     behind on the meta device.
-
-    Args:
-        head_dim: Channels of a head.
-        theta: Base of the frequencies.
     """
 
     def __init__(self, head_dim: int, theta: float) -> None:
@@ -96,9 +92,6 @@ class VisionTower(nn.Module):
 
     Nothing here mixes patches: to recognise shapes is left to the layers of the language model,
     which must do it for an adapter on the flow's latents as well.
-
-    Args:
-        config: Sizes of the model.
     """
 
     def __init__(self, config: TinyConfig) -> None:
@@ -132,11 +125,7 @@ class VisionTower(nn.Module):
 
 
 class TinyNetwork(nn.Module):
-    """Embedding, decoder layers, tied head and vision tower, as they are trained.
-
-    Args:
-        config: Sizes of the model.
-    """
+    """Embedding, decoder layers, tied head and vision tower, as they are trained."""
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()

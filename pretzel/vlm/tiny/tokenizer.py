@@ -30,8 +30,7 @@ SHIPPED_TOKENIZER = Path(__file__).with_name("tokenizer.json")
 class WordPieces:
     """A lower-case WordPiece tokenizer whose special tokens no user's text can spell.
 
-    Args:
-        serialized: The tokenizer as JSON (the format of the ``tokenizers`` library).
+    It is given as JSON, in the format of the ``tokenizers`` library.
     """
 
     def __init__(self, serialized: str) -> None:
@@ -51,11 +50,8 @@ class WordPieces:
         """Learn a vocabulary by merging the most frequent pair again and again.
 
         The trainers of the ``tokenizers`` library order ties by a randomly seeded hash; here
-        equal texts give equal vocabularies, in any order and on any machine.
-
-        Args:
-            texts: Captions, questions and answers, with repetitions: frequent words stay whole.
-            vocab_size: Most tokens, special ones and the alphabet included.
+        equal texts give equal vocabularies, in any order and on any machine. Repetitions count:
+        frequent words stay whole. ``vocab_size`` includes special tokens and the alphabet.
         """
         normalizer = normalizers.BertNormalizer(lowercase=True)
         splitter = pre_tokenizers.BertPreTokenizer()
@@ -114,11 +110,7 @@ def _merges(words: Counter[str], count: int) -> list[str]:
 
 
 def shard_texts(shards: Iterable[Path]) -> Iterator[str]:
-    """Yield captions, questions and answers of shards (``*.json`` members).
-
-    Raises:
-        UserError: If a shard cannot be read.
-    """
+    """Yield captions, questions and answers (``*.json``) of shards that must be readable."""
     for shard in shards:
         try:
             with tarfile.open(shard) as archive:

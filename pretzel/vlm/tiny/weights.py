@@ -5,8 +5,9 @@ Its hash lies beside the shipped one and beside one that its stage writes
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,16 +23,8 @@ from pretzel.vlm.tiny.tokenizer import WordPieces
 FORMAT = "pretzel.tiny_vlm.1"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TinyWeights:
-    """Content of a file of weights.
-
-    Attributes:
-        config: Sizes of the model.
-        tokenizer: Its tokenizer.
-        tensors: Its weights by name, float32.
-        sha256: Hash of the file.
-    """
+class TinyWeights(NamedTuple):
+    """Content of a file of weights, in float32 by name, and the hash of the file."""
 
     config: TinyConfig
     tokenizer: WordPieces
@@ -40,13 +33,7 @@ class TinyWeights:
 
 
 def save_weights(path: Path, network: TinyNetwork, tokenizer: WordPieces) -> None:
-    """Write a model, rounded to float16.
-
-    Args:
-        path: The file to write.
-        network: The model.
-        tokenizer: Its tokenizer.
-    """
+    """Write a model, rounded to float16."""
     # Half precision: half the size in the wheel, and less than the noise of its training
     tensors = {
         name: tensor.detach().to("cpu", torch.float16).contiguous()
@@ -64,11 +51,7 @@ def save_weights(path: Path, network: TinyNetwork, tokenizer: WordPieces) -> Non
 
 
 def load_weights(path: Path, *, needs_hash: bool = False) -> TinyWeights:
-    """Read a file written by :func:`save_weights`, after checking the hash beside it.
-
-    Args:
-        path: The file.
-        needs_hash: Whether there must be one.
+    """Read a file written by :func:`save_weights`, after checking the hash beside it, if any.
 
     Raises:
         UserError: If the file or a hash that it needs is missing, they disagree, or the content is
