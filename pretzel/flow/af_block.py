@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pretzel.flow.block import AutoregressiveBlock
-from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory, Rotation
+from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory, Modulation, Rotation
 from pretzel.flow.context import Context, ContextFactory, ContextInputs
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.positions import AxialPositions, PositionsFactory
@@ -24,15 +24,15 @@ class AFCache:
     Attributes:
         num_rows: Rows of the batch.
         network: The conditioner's cache, with the prefix committed.
-        context: The network's inputs from the context.
+        modulation: Shift, scale and gate of every layer from the context; None for none.
         embedding: Vectors added to the network's input at each position; None for none.
         rotation: Rotary positions of every position; None for none.
     """
 
     num_rows: int
     network: ConditionerCache
-    context: ContextInputs
-    embedding: Float[Tensor, "#b n w"] | None
+    modulation: Modulation | None
+    embedding: Float[Tensor, "*b n w"] | None
     rotation: Rotation | None
 
 
@@ -100,32 +100,32 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         self, x: Float[Tensor, "b n d"], context: Context | None = None
     ) -> Float[Tensor, "b n p"]:
         """Run the network over all positions at once."""
-        return self.parameters_of(self.states(x, context)[:, -x.shape[1] :])
+        params: Tensor = self.head(self.states(x, context)[:, -x.shape[1] :])
+        if self.start.shifts_outputs:
+            params = torch.cat([torch.zeros_like(params[:, :1]), params[:, :-1]], dim=1)
+        return params
 
     def states(
         self, x: Float[Tensor, "b n d"], context: Context | None = None
     ) -> Float[Tensor, "b l w"]:
-        """Return the network's states, those of a prefix first.
-
-        Args:
-            x: Positions in the order of the permutation.
-            context: Condition of each row, where ``reads_context``.
-        """
-        context_inputs = self._read(context)
-        h = self._inputs(x, context_inputs)
-        prefix = context_inputs.prefix
-        if prefix is not None:
-            h = torch.cat([prefix, h], dim=1)
-        rotation = self._rotation(None if prefix is None else prefix.shape[1], h.dtype)
-        out: Tensor = self.conditioner(h, rotation, modulation=context_inputs.modulation)
-        return out
-
-    def parameters_of(self, states: Float[Tensor, "b n w"]) -> Float[Tensor, "b n p"]:
-        """Return the parameters of every position from the states at all of them."""
-        params: Tensor = self.head(states)
+        """Return the network's states at positions in scan order, behind those of a prefix."""
+        inputs = self._read(context)
         if self.start.shifts_outputs:
-            params = torch.cat([torch.zeros_like(params[:, :1]), params[:, :-1]], dim=1)
-        return params
+            h = self.input(x)
+        else:
+            h = torch.cat([self._first(len(x)), self.input(x[:, :-1])], dim=1)
+        embedding = self.positions.embed(self.coordinates)
+        if embedding is not None:
+            h = h + embedding
+        if inputs.added is not None:
+            h = h + inputs.added[:, None]
+        length = None
+        if inputs.prefix is not None:
+            h = torch.cat([inputs.prefix, h], dim=1)
+            length = inputs.prefix.shape[1]
+        rotation = self._rotation(length, h.dtype)
+        out: Tensor = self.conditioner(h, rotation, modulation=inputs.modulation)
+        return out
 
     def new_cache(
         self,
@@ -142,15 +142,13 @@ class AFBlock(AutoregressiveBlock[AFCache]):
             places = _slice(rotation, 0, length)
             self.conditioner(inputs.prefix, places, None, cache, inputs.modulation)
         embedding = self.positions.embed(self.coordinates)
-        if embedding is not None:
-            embedding = embedding[None]
         if inputs.added is not None:
-            added = inputs.added[:, None]
+            added = inputs.added[:, None].expand(-1, len(self.order), -1)
             embedding = added if embedding is None else embedding + added
         return AFCache(
             num_rows=batch_size,
             network=cache,
-            context=inputs,
+            modulation=inputs.modulation,
             embedding=embedding,
             rotation=_slice(rotation, length or 0, None),
         )
@@ -159,32 +157,17 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         self, previous: Float[Tensor, "b d"] | None, index: int, cache: AFCache
     ) -> Float[Tensor, "b p"]:
         """Run the network over one position."""
-        if self.start.shifts_outputs:
-            if previous is None:
-                return self._zero_params(cache)[:, 0]
-            h, place = self.input(previous)[:, None], index - 1
-        else:
-            h = self._start_input(cache) if previous is None else self.input(previous)[:, None]
-            place = index
-        y = self._run(h, place, cache)
-        params: Tensor = self.head(y[:, 0])
-        return params
+        h = self._first(cache.num_rows) if previous is None else self.input(previous)[:, None]
+        return self._advance(h, index, cache)[:, 0]
 
     def evaluate(
         self, x: Float[Tensor, "b n d"], start: int, stop: int, cache: AFCache
     ) -> Float[Tensor, "b k p"]:
         """Run the network over several positions behind the cache."""
         h = self.input(x[:, max(start - 1, 0) : stop - 1])
-        if self.start.shifts_outputs:
-            y = self._run(h, max(start - 1, 0), cache) if h.shape[1] else h
-            params: Tensor = self.head(y)
-            if start == 0:
-                params = torch.cat([self._zero_params(cache), params], dim=1)
-            return params
         if start == 0:
-            h = torch.cat([self._start_input(cache), h], dim=1)
-        params = self.head(self._run(h, start, cache))
-        return params
+            h = torch.cat([self._first(cache.num_rows), h], dim=1)
+        return self._advance(h, start, cache)
 
     def rewind(self, start: int, stop: int, cache: AFCache) -> None:
         """Forget the keys and values of the last evaluation."""
@@ -200,17 +183,6 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         inputs: ContextInputs = self.context(context)
         return inputs
 
-    def _inputs(self, x: Tensor, context: ContextInputs) -> Tensor:
-        if self.start.shifts_outputs:
-            h = self.input(x)
-        else:
-            first = self.start(self.input).expand(len(x), 1, -1)
-            h = torch.cat([first, self.input(x[:, :-1])], dim=1)
-        embedding = self.positions.embed(self.coordinates)
-        h = h if embedding is None else h + embedding
-        out: Tensor = h if context.added is None else h + context.added[:, None]
-        return out
-
     def _rotation(self, length: int | None, dtype: torch.dtype) -> Rotation | None:
         """Return the rotation of a prefix of ``length`` (None: no text axis) and all positions."""
         places = self.positions.image_places(self.coordinates, length)
@@ -219,21 +191,29 @@ class AFBlock(AutoregressiveBlock[AFCache]):
             places = torch.cat([text, places])
         return self.positions.rotation(places, dtype)
 
-    def _run(self, h: Tensor, place: int, cache: AFCache) -> Tensor:
-        end = place + h.shape[1]
-        if cache.embedding is not None:
-            shared = cache.embedding.shape[1] == 1  # one vector for all positions
-            h = h + (cache.embedding if shared else cache.embedding[:, place:end])
-        rotation = _slice(cache.rotation, place, end)
-        out: Tensor = self.conditioner(h, rotation, None, cache.network, cache.context.modulation)
-        return out
+    def _advance(self, h: Tensor, start: int, cache: AFCache) -> Tensor:
+        """Return the parameters of positions from ``start`` on, given the input before each."""
+        shifts = self.start.shifts_outputs
+        if h.shape[1]:
+            place = max(start - 1, 0) if shifts else start
+            end = place + h.shape[1]
+            if cache.embedding is not None:
+                h = h + cache.embedding[..., place:end, :]
+            rotation = _slice(cache.rotation, place, end)
+            h = self.conditioner(h, rotation, None, cache.network, cache.modulation)
+        params: Tensor = self.head(h)
+        if start == 0 and shifts:
+            first = self.head.weight.new_zeros(cache.num_rows, 1, self.num_params)
+            params = torch.cat([first, params], dim=1)
+        return params
 
-    def _start_input(self, cache: AFCache) -> Tensor:
-        token: Tensor = self.start(self.input)
-        return token.expand(cache.num_rows, 1, -1)
-
-    def _zero_params(self, cache: AFCache) -> Tensor:
-        return self.head.weight.new_zeros(cache.num_rows, 1, self.num_params)
+    def _first(self, num_rows: int) -> Tensor:
+        """Return the input before the first position; of no positions where outputs are shifted."""
+        if self.start.shifts_outputs:
+            first: Tensor = self.input(self.head.weight.new_empty(num_rows, 0, self.channels))
+        else:
+            first = self.start(self.input).expand(num_rows, 1, -1)
+        return first
 
 
 def _slice(rotation: Rotation | None, start: int, stop: int | None) -> Rotation | None:

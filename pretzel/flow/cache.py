@@ -15,15 +15,8 @@ class KVCache(ConditionerCache):
     All rows share one write position: rows of different lengths are padded on the left and hidden
     by a mask. Keys are stored rotated, so a step costs nothing for the positions before it.
 
-    Args:
-        num_layers: Layers of the transformer.
-        batch_size: Rows.
-        num_heads: Key-value heads.
-        max_length: Positions that fit.
-        head_dim: Width of a head.
-        reference: A weight that gives device and dtype; under autocast the dtype is the one that
-            keys and values are computed in.
-        temperature: Divides the attention logits of each row; None for 1.
+    ``reference`` is a weight that gives device and dtype; under autocast the dtype is the one that
+    keys and values are computed in. ``temperature`` divides the attention logits of each row.
     """
 
     def __init__(

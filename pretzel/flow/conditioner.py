@@ -13,6 +13,9 @@ CacheT = TypeVar("CacheT", bound="ConditionerCache")
 Rotation = tuple[Tensor, Tensor]
 """Cosines and signed sines of positions, ready for :func:`pretzel.flow.positions.rotate`."""
 
+Modulation = Float[Tensor, "b layers 6 w"]
+"""Shift, scale and gate of attention, then of the MLP, for each layer (adaLN)."""
+
 
 class ConditionerCache(ABC):
     """A conditioner's state of the positions before; allocated once, owned by the sampler.
@@ -53,7 +56,7 @@ class Conditioner(nn.Module, ABC, Generic[CacheT]):
         rotation: Rotation | None = None,
         mask: Mask | None = None,
         cache: CacheT | None = None,
-        modulation: Float[Tensor, "b layers 6 w"] | None = None,
+        modulation: Modulation | None = None,
     ) -> Float[Tensor, "b l w"]:
         """Return the states of new positions.
 
@@ -63,8 +66,7 @@ class Conditioner(nn.Module, ABC, Generic[CacheT]):
             mask: Which position may read another, those of the cache first; None for causal
                 reading over right-padded rows. A network that is not attention may refuse one.
             cache: Cache of the positions before; the new ones are committed to it.
-            modulation: Shift, scale and gate of both branches of every layer (adaLN); a network
-                without may refuse one.
+            modulation: Modulation of every layer; a network without may refuse one.
         """
 
     @abstractmethod
@@ -81,7 +83,7 @@ class Conditioner(nn.Module, ABC, Generic[CacheT]):
         """
 
 
-class LayeredConditioner(Conditioner[CacheT], Generic[CacheT]):
+class LayeredConditioner(Conditioner[CacheT]):
     """A conditioner that can stop between layers, where another stream can be added.
 
     Attributes:
@@ -96,7 +98,7 @@ class LayeredConditioner(Conditioner[CacheT], Generic[CacheT]):
         rotation: Rotation | None = None,
         mask: Mask | None = None,
         cache: CacheT | None = None,
-        modulation: Float[Tensor, "b layers 6 w"] | None = None,
+        modulation: Modulation | None = None,
     ) -> Float[Tensor, "b l w"]:
         """Run all layers, then :meth:`finish`; arguments as those of a conditioner."""
         h = self.run(h, 0, self.num_layers, rotation, mask, cache, modulation)
@@ -111,7 +113,7 @@ class LayeredConditioner(Conditioner[CacheT], Generic[CacheT]):
         rotation: Rotation | None = None,
         mask: Mask | None = None,
         cache: CacheT | None = None,
-        modulation: Float[Tensor, "b layers 6 w"] | None = None,
+        modulation: Modulation | None = None,
     ) -> Float[Tensor, "b l w"]:
         """Run layers ``start`` to ``stop - 1``; arguments as in ``forward``.
 
@@ -131,4 +133,3 @@ class ConditionerFactory(Protocol):
 
     def __call__(self, num_layers: int) -> Conditioner:  # type: ignore[type-arg]
         """Return a conditioner."""
-        ...

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
+from pretzel.flow.conditioner import Modulation
 from pretzel.flow.sizes import check_sizes
 from pretzel.rng import stream
 from pretzel.typing import Float, Tensor
@@ -26,12 +27,12 @@ class ContextInputs:
     Attributes:
         prefix: Inputs of positions that stand before the image.
         added: Vector added to the input of every image position.
-        modulation: Shift, scale and gate of attention, then of the MLP, for each layer.
+        modulation: Shift, scale and gate for each layer.
     """
 
     prefix: Float[Tensor, "b l w"] | None = None
     added: Float[Tensor, "b w"] | None = None
-    modulation: Float[Tensor, "b layers 6 w"] | None = None
+    modulation: Modulation | None = None
 
 
 class ContextReader(nn.Module, ABC):
@@ -70,7 +71,6 @@ class VectorFactory(Protocol):
 
     def __call__(self, width: int) -> ContextVector:
         """Return a context vector."""
-        ...
 
 
 class ClassVector(ContextVector):
@@ -118,86 +118,71 @@ class ClassVector(ContextVector):
         return torch.arange(num_rows) % (self.num_classes + 1) - 1
 
 
-class TextMap(nn.Linear):
-    """A linear map of text states.
-
-    Args:
-        channels: Channels of the states.
-        width: Channels of the result.
-
-    Raises:
-        UserError: If there are no channels.
-    """
+class TextReader(nn.Module):
+    """Reads text states by a linear map."""
 
     def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
         check_sizes(channels=channels)
-        super().__init__(channels, width)
+        self.linear = nn.Linear(channels, width)
 
-    def check(self, context: Context, reader: nn.Module) -> None:
-        """Refuse a context that is no batch of text states.
-
-        Raises:
-            UserError: Naming the reader.
-        """
-        channels = self.in_features
+    def check(self, context: Context) -> None:
+        """Refuse a context that is no batch of text states."""
+        channels = self.linear.in_features
         if context.dim() != 3 or context.shape[-1] != channels or not context.is_floating_point():
             raise UserError(
-                f"context of a {type(reader).__name__} must be text states [b, l, {channels}], "
+                f"context of a {type(self).__name__} must be text states [b, l, {channels}], "
                 f"got {context.dtype} of shape {tuple(context.shape)}"
             )
 
     def example(self, num_rows: int) -> Context:
         """Return random states of three tokens."""
-        shape = (num_rows, 3, self.in_features)
+        shape = (num_rows, 3, self.linear.in_features)
         return torch.randn(shape, generator=stream("context"), dtype=torch.float64)
 
 
-class PooledText(ContextVector):
+class PooledText(TextReader, ContextVector):
     """A linear map of the mean text state.
 
     Args:
         width: Channels of the vector (given by the parent).
         channels: Channels of the text states.
+
+    Raises:
+        UserError: If there are no channels.
     """
 
     def __init__(self, width: int, *, channels: int) -> None:
-        super().__init__()
-        self.linear = TextMap(channels, width)
+        super().__init__(channels, width)
 
     def forward(self, context: Context) -> Float[Tensor, "b w"]:
         """Pool and map."""
-        self.linear.check(context, self)
+        self.check(context)
         out: Tensor = self.linear(context.mean(dim=1))
         return out
 
-    def example(self, num_rows: int) -> Context:
-        """Return random states of three tokens."""
-        return self.linear.example(num_rows)
 
-
-class PrefixContext(ContextReader):
+class PrefixContext(TextReader, ContextReader):
     """Text states as positions before the image, mapped linearly; all are causal (STARFlow).
 
     Args:
         width: Channels of the network (given by the parent).
         num_layers: Layers of the network (given by the parent).
         channels: Channels of the text states.
+
+    Raises:
+        UserError: If there are no channels.
     """
 
     has_prefix = True
 
     def __init__(self, width: int, num_layers: int, *, channels: int) -> None:
-        super().__init__()
-        self.linear = TextMap(channels, width)
+        super().__init__(channels, width)
 
     def forward(self, context: Context) -> ContextInputs:
         """Map the states."""
-        self.linear.check(context, self)
+        self.check(context)
         return ContextInputs(prefix=self.linear(context))
-
-    def example(self, num_rows: int) -> Context:
-        """Return random states of three tokens."""
-        return self.linear.example(num_rows)
 
 
 class VectorReader(ContextReader, ABC):
@@ -257,4 +242,3 @@ class ContextFactory(Protocol):
 
     def __call__(self, width: int, num_layers: int) -> ContextReader:
         """Return a context reader."""
-        ...

@@ -138,14 +138,7 @@ class DeepStream(nn.Module):
 
 
 class DeepRun:
-    """A pass of new positions through the deep stream, some layers at a time.
-
-    Args:
-        conditioner: The layers.
-        rotation: Rotary positions of the new positions.
-        mask: Which key a query may attend.
-        cache: Keys and values of the positions before.
-    """
+    """A pass of new positions through the deep stream, some layers at a time."""
 
     def __init__(
         self,
@@ -176,4 +169,3 @@ class DeepFactory(Protocol):
 
     def __call__(self, channels: int, grid: tuple[int, ...], num_layers: int) -> DeepStream:
         """Return a deep stream."""
-        ...

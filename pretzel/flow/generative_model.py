@@ -62,7 +62,6 @@ class FrozenPart(Protocol):
     @property
     def identity(self) -> str:
         """Name and content hash."""
-        ...
 
 
 class GenerativeModel(nn.Module, ABC):

@@ -13,12 +13,7 @@ from pretzel.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """Layers of each block.
-
-    Attributes:
-        shallow: Layers of each shallow block, data side first; empty for none.
-        deep: Layers of the deep block.
-    """
+    """Layers of each shallow block, data side first (empty for none), and of the deep block."""
 
     shallow: tuple[int, ...]
     deep: int
@@ -26,12 +21,7 @@ class Layers:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCosts:
-    """Parameters of one layer.
-
-    Attributes:
-        shallow: Parameters of one layer of a shallow block; 0 where there is none.
-        deep: Parameters of one layer of the deep block.
-    """
+    """Parameters of one layer of a shallow block (0 where there is none), and of the deep block."""
 
     shallow: int
     deep: int
@@ -43,10 +33,6 @@ def layer_costs(
     """Return the parameters of one layer: those that a second layer adds to a block.
 
     The blocks are built on the meta device: no memory, no random number is used.
-
-    Args:
-        shallow: Builds a shallow block of a number of layers.
-        deep: Builds the deep block of a number of layers.
     """
 
     def cost(build: Callable[[int], nn.Module]) -> int:

@@ -12,12 +12,8 @@ from pretzel.errors import UserError
 from pretzel.typing import Float, Tensor
 
 
-def hidden_size(width: int, ratio: float) -> int:
-    """Return the hidden size of an MLP.
-
-    Raises:
-        UserError: If it would not be positive.
-    """
+def _hidden_size(width: int, ratio: float) -> int:
+    """Return the hidden size of an MLP; refuse one that is not positive."""
     if not 1 <= width * ratio < math.inf:
         raise UserError(f"ratio must give a positive hidden size at width={width}, got {ratio}")
     return int(width * ratio)
@@ -34,7 +30,7 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, bias: bool, *, ratio: float = 4.0) -> None:
         super().__init__()
-        hidden = hidden_size(width, ratio)
+        hidden = _hidden_size(width, ratio)
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
 
@@ -45,20 +41,13 @@ class MLP(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """down(activation(gate(x)) * up(x)) (arXiv 2002.05202).
-
-    Args:
-        width: Channels in and out.
-        bias: Whether the linear maps have one.
-        ratio: Hidden size over ``width``.
-        activation: Activation of the gate.
-    """
+    """down(activation(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
     def __init__(
         self, width: int, bias: bool, ratio: float, activation: Callable[[Tensor], Tensor]
     ) -> None:
         super().__init__()
-        hidden = hidden_size(width, ratio)
+        hidden = _hidden_size(width, ratio)
         self.gate = nn.Linear(width, hidden, bias=bias)
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
@@ -102,4 +91,3 @@ class MLPFactory(Protocol):
 
     def __call__(self, width: int, bias: bool) -> nn.Module:
         """Return a map of the last axis; its last linear map is called ``down``."""
-        ...

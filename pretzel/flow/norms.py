@@ -56,7 +56,6 @@ class NormFactory(Protocol):
 
     def __call__(self, width: int) -> nn.Module:
         """Return a norm over the last axis."""
-        ...
 
 
 def normalise(norm: nn.Module, x: Float[Tensor, "b l w"]) -> Float[Tensor, "b l w"]:

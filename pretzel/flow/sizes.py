@@ -4,10 +4,7 @@ from pretzel.errors import UserError
 
 
 def check_sizes(**sizes: int) -> None:
-    """Refuse sizes that are not positive.
-
-    Args:
-        sizes: Sizes by the name of their argument.
+    """Refuse sizes, given by the name of their argument, that are not positive.
 
     Raises:
         UserError: Naming the first such argument and its value.

@@ -88,4 +88,3 @@ class StartFactory(Protocol):
 
     def __call__(self, channels: int, width: int) -> Start:
         """Return a start."""
-        ...

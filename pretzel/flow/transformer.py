@@ -5,13 +5,15 @@ materialised. Behind a cache a single position needs no mask, several get a lowe
 the caller gives a mask where rows are padded.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pretzel.errors import UserError
 from pretzel.flow.cache import KVCache
-from pretzel.flow.conditioner import LayeredConditioner, Rotation
+from pretzel.flow.conditioner import LayeredConditioner, Modulation, Rotation
 from pretzel.flow.mlp import MLP, MLPFactory
 from pretzel.flow.norms import NormFactory, RMSNorm, is_step, normalise, over_rms
 from pretzel.flow.positions import rotate
@@ -21,16 +23,9 @@ from pretzel.typing import Float, Tensor
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention.
+    """Causal multi-head self-attention; its options are those of :class:`CausalTransformer`.
 
-    Args:
-        width: Channels in and out.
-        head_dim: Channels of a head.
-        num_heads: Query heads.
-        num_kv_heads: Key and value heads, each shared by equally many query heads.
-        norm: Norm of queries and keys before RoPE; None for none.
-        bias: Whether the linear maps have one.
-        gated: Whether a sigmoid gate multiplies the heads' outputs (arXiv 2505.06708).
+    ``norm`` is that of queries and keys before RoPE.
     """
 
     def __init__(
@@ -104,20 +99,15 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """One residual layer: attention, then an MLP, each behind a norm of its own.
 
-    Args:
-        width: Channels of the residual stream.
-        attention: Its attention.
-        mlp: Its MLP.
-        pre_norm: Makes the norm before each branch.
-        post_norm: Makes the norm of each branch's output, before it is added; None for none.
+    ``post_norm`` makes the norm of each branch's output, before it is added.
     """
 
     def __init__(
         self,
-        *,
-        width: int,
         attention: Attention,
         mlp: nn.Module,
+        *,
+        width: int,
         pre_norm: NormFactory,
         post_norm: NormFactory | None,
     ) -> None:
@@ -219,31 +209,28 @@ class CausalTransformer(LayeredConditioner[KVCache]):
         self.num_heads = num_heads
         self.num_kv_heads = kv_heads
         self.gradient_checkpointing = gradient_checkpointing
-        self.layers = nn.ModuleList(
-            [
-                Layer(
-                    width=width,
-                    attention=Attention(
-                        width=width,
-                        head_dim=head_dim,
-                        num_heads=num_heads,
-                        num_kv_heads=kv_heads,
-                        norm=make_norm if qk_norm else None,
-                        bias=bias,
-                        gated=gated_attention,
-                    ),
-                    mlp=make_mlp(width, bias),
-                    pre_norm=pre_norm or make_norm,
-                    post_norm=make_norm if post_norm else None,
-                )
-                for _ in range(num_layers)
-            ]
+        make_attention = partial(
+            Attention,
+            width=width,
+            head_dim=head_dim,
+            num_heads=num_heads,
+            num_kv_heads=kv_heads,
+            norm=make_norm if qk_norm else None,
+            bias=bias,
+            gated=gated_attention,
         )
+        make_layer = partial(
+            Layer,
+            width=width,
+            pre_norm=pre_norm or make_norm,
+            post_norm=make_norm if post_norm else None,
+        )
+        layers = [make_layer(make_attention(), make_mlp(width, bias)) for _ in range(num_layers)]
+        self.layers = nn.ModuleList(layers)
         self.final_norm = make_norm(width) if final_norm else None
         self.apply(self._initialise)
         # Branch outputs start small so that depth does not change the scale of the stream.
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
+        for layer in layers:
             for linear in (layer.attention.out, layer.mlp.down):
                 assert isinstance(linear, nn.Linear)
                 nn.init.normal_(linear.weight, std=0.02 / (2 * num_layers) ** 0.5)
@@ -263,7 +250,7 @@ class CausalTransformer(LayeredConditioner[KVCache]):
         rotation: Rotation | None = None,
         mask: Mask | None = None,
         cache: KVCache | None = None,
-        modulation: Float[Tensor, "b layers 6 w"] | None = None,
+        modulation: Modulation | None = None,
     ) -> Float[Tensor, "b l w"]:
         """Run layers ``start`` to ``stop - 1``; arguments as in ``forward``."""
         length = h.shape[1]

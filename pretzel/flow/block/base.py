@@ -94,11 +94,6 @@ class FlowBlock(nn.Module, ABC):
                 f"{type(self).__name__} takes a context of {len(value)} rows, as many as {name}, "
                 f"got {len(context)}"
             )
-        self._check_dtype(name, value)
-        self.check_finite(name, value)
-
-    def _check_dtype(self, name: str, value: Tensor) -> None:
-        """Refuse values that no parameter can be multiplied with."""
         dtypes = [parameter.dtype for parameter in self.parameters()]
         # Mixed precision may have cast some of the parameters only.
         if dtypes and value.dtype not in dtypes and not is_autocast(value.device):
@@ -106,6 +101,7 @@ class FlowBlock(nn.Module, ABC):
                 f"{type(self).__name__} takes {name} of dtype {dtypes[0]}, that of its parameters, "
                 f"unless autocast is on, got {value.dtype}"
             )
+        self.check_finite(name, value)
 
     def check_finite(self, name: str, value: Tensor) -> None:
         """Refuse values that are not finite.
@@ -135,7 +131,6 @@ class BlockFactory(Protocol):
         self, channels: int, grid: tuple[int, ...], num_layers: int, permutation: Permutation
     ) -> FlowBlock:
         """Return a block."""
-        ...
 
 
 def no_logdet(x: Float[Tensor, "b n d"]) -> Float[Tensor, " b"]:

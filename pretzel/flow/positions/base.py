@@ -52,4 +52,3 @@ class PositionsFactory(Protocol):
         self, grid: tuple[int, ...], width: int, rotary_dim: int, text_axis: bool
     ) -> Positions:
         """Return a positional encoding."""
-        ...

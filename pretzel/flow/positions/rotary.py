@@ -28,11 +28,7 @@ class Frequencies(nn.Module, ABC):
 
     @abstractmethod
     def table(self, dtype: torch.dtype) -> Float[Tensor, "axes pairs"]:
-        """Return the frequencies in at least the precision of float32.
-
-        Args:
-            dtype: Of the module.
-        """
+        """Return the frequencies, in at least float32, for a module of ``dtype``."""
 
     def make_table(self) -> None:
         """Register the table; last in a constructor."""

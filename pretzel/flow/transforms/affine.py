@@ -15,11 +15,7 @@ class AffineTransform(Transform, ABC):
     """
 
     params_per_channel = 2
-
-    @property
-    def is_affine(self) -> bool:
-        """True."""
-        return True
+    is_affine = True
 
     @abstractmethod
     def location_and_scale(self, params: Params) -> tuple[Values, Values]:

@@ -29,20 +29,17 @@ class Transform(ABC):
             that a flow starts as one.
         free_per_channel: Number of free ones among them: learned for every position and channel,
             but conditioned on nothing. They stand first, and are weights of the block.
+        is_affine: Whether z = (x - mu) / sigma, so that the conditionals are Gaussian.
     """
 
     params_per_channel: int
     free_per_channel: int = 0
+    is_affine: bool = False
 
     @property
     def conditional_per_channel(self) -> int:
         """Raw parameters that the conditioner gives for each channel."""
         return self.params_per_channel - self.free_per_channel
-
-    @property
-    def is_affine(self) -> bool:
-        """Whether z = (x - mu) / sigma, so that the conditionals are Gaussian."""
-        return False
 
     @abstractmethod
     def forward(self, x: Values, params: Params) -> tuple[Values, Values]:

@@ -29,11 +29,7 @@ class SoftClip(Transform):
         self.bound = bound
         self.params_per_channel = transform.params_per_channel
         self.free_per_channel = transform.free_per_channel
-
-    @property
-    def is_affine(self) -> bool:
-        """Whether the wrapped transform is."""
-        return self.transform.is_affine
+        self.is_affine = transform.is_affine
 
     def forward(self, x: Values, params: Params) -> tuple[Values, Values]:
         """Apply the wrapped transform."""

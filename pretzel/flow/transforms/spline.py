@@ -1,28 +1,20 @@
 """Monotone rational-quadratic splines."""
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from pretzel.errors import UserError
 from pretzel.flow.precision import at_least_float32
 from pretzel.flow.transforms.base import Params, Transform, Values, unit_softplus
-from pretzel.typing import Bool, Float, Int, Tensor
+from pretzel.typing import Bool, Float, Tensor
+
+Knots = tuple[Float[Tensor, "*b k d"], Float[Tensor, "*b k d"], Float[Tensor, "*b k d"]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bin:
-    """One bin of a spline.
-
-    Attributes:
-        x: Left end in x.
-        z: Left end in z.
-        width: Size in x.
-        height: Size in z.
-        left: Slope at the left end.
-        right: Slope at the right end.
-    """
+class Bin(NamedTuple):
+    """The bin that each point is in: its left end, its size, and the slopes at both ends."""
 
     x: Values
     z: Values
@@ -80,8 +72,8 @@ class Spline(Transform):
         """Return the spline at x and the logarithm of its slope (Eq. 5)."""
         dtype = torch.promote_types(x.dtype, params.dtype)
         inside, point = self._inside(x, params)
-        knots_x, knots_z, slopes = self._knots(params)
-        piece = _bin(_index(point, knots_x), knots_x, knots_z, slopes)
+        knots = self._knots(params)
+        piece = _bin(point, knots, knots[0])
         t = (point - piece.x) / piece.width
         rest, s = 1 - t, piece.height / piece.width
         below = s + (piece.right + piece.left - 2 * s) * t * rest
@@ -95,8 +87,8 @@ class Spline(Transform):
         """Return the root of the bin's quadratic (Sec. 3.1), without cancellation."""
         dtype = torch.promote_types(z.dtype, params.dtype)
         inside, point = self._inside(z, params)
-        knots_x, knots_z, slopes = self._knots(params)
-        piece = _bin(_index(point, knots_z), knots_x, knots_z, slopes)
+        knots = self._knots(params)
+        piece = _bin(point, knots, knots[1])
         s = piece.height / piece.width
         up = point - piece.z
         excess = up * (piece.right + piece.left - 2 * s)
@@ -117,9 +109,7 @@ class Spline(Transform):
         # The spline at a point outside must be finite, too: its gradient is 0 times its slope.
         return inside, torch.where(inside, x.to(dtype), 0.0)
 
-    def _knots(
-        self, params: Params
-    ) -> tuple[Float[Tensor, "*b k d"], Float[Tensor, "*b k d"], Float[Tensor, "*b k d"]]:
+    def _knots(self, params: Params) -> Knots:
         """Return x, z and the slope at the K + 1 knots, in float32 or better."""
         raw = params.to(at_least_float32(params))
         channels = raw.shape[-1] // self.params_per_channel
@@ -138,21 +128,13 @@ class Spline(Transform):
         return torch.cat([-end, inner, end], dim=-2)
 
 
-def _index(point: Values, knots: Float[Tensor, "*b k d"]) -> Int[Tensor, "*b 1 d"]:
-    """Return the number of the bin: the inner knots that are not above the point."""
-    return (point.unsqueeze(-2) >= knots[..., 1:-1, :]).sum(dim=-2, keepdim=True)
-
-
-def _bin(
-    index: Int[Tensor, "*b 1 d"],
-    knots_x: Float[Tensor, "*b k d"],
-    knots_z: Float[Tensor, "*b k d"],
-    slopes: Float[Tensor, "*b k d"],
-) -> Bin:
-    """Return the bin of each point."""
+def _bin(point: Values, knots: Knots, axis: Float[Tensor, "*b k d"]) -> Bin:
+    """Return the bin of each point on an axis, the knots' x or z."""
+    # Its number is that of the inner knots that are not above the point.
+    index = (point.unsqueeze(-2) >= axis[..., 1:-1, :]).sum(dim=-2, keepdim=True)
 
     def ends(knots: Tensor) -> tuple[Tensor, Tensor]:
         return knots.gather(-2, index).squeeze(-2), knots.gather(-2, index + 1).squeeze(-2)
 
-    (x, right_x), (z, right_z), (left, right) = ends(knots_x), ends(knots_z), ends(slopes)
+    (x, right_x), (z, right_z), (left, right) = map(ends, knots)
     return Bin(x=x, z=z, width=right_x - x, height=right_z - z, left=left, right=right)
