@@ -1,14 +1,13 @@
 """Helpers of the analyses of a Pretzel: the model, hooks, batches of questions."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.hooks import RemovableHandle
 
-from callbacks.protocols import EvaluationSample, HasLikelihood, evaluation_samples, lacks
-from callbacks.reporting import Stage, evenly
+from callbacks.protocols import HasLikelihood, evaluation_samples, lacks
+from callbacks.reporting import Stage, evenly, local_batches
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.model import Pretzel
 from pretzel.sequence.document import DocumentBatch, question_document
@@ -28,20 +27,16 @@ def analysed_model(module: LightningModule, needed_by: str) -> Pretzel | None:
     return model if isinstance(model, Pretzel) else None
 
 
-@contextmanager
-def hooked(handles: Sequence[RemovableHandle]) -> Iterator[None]:
-    """Remove hooks at the end, whatever happens."""
+def run_hooked(
+    module: LightningModule, batch: DocumentBatch, handles: Sequence[RemovableHandle]
+) -> None:
+    """Run the model over a batch as its likelihood does, for hooks that are removed thereafter."""
+    assert isinstance(module, HasLikelihood)
     try:
-        yield
+        module.log_prob(batch)
     finally:
         for handle in handles:
             handle.remove()
-
-
-def run(module: LightningModule, batch: DocumentBatch) -> None:
-    """Run the model over a batch as its likelihood does, with noise keyed by sample."""
-    assert isinstance(module, HasLikelihood)
-    module.log_prob(batch)  # its value is of no interest: hooks look on
 
 
 def before_text(model: Pretzel, packed: PackedBatch) -> Bool[Tensor, "b l"]:
@@ -53,24 +48,13 @@ def before_text(model: Pretzel, packed: PackedBatch) -> Bool[Tensor, "b l"]:
 def question_batches(
     trainer: Trainer, module: LightningModule, stage: Stage, limit: int | None, batch_size: int
 ) -> Iterator[DocumentBatch]:
-    """Return this rank's share of the samples that have questions: image, questions, answers.
+    """Yield this rank's share of the samples that have questions: image, questions, answers.
 
-    Args:
-        trainer: The trainer, whose datamodule has evaluation samples.
-        module: For the device.
-        stage: Names the split.
-        limit: Samples over all ranks, evenly spread; None for all.
-        batch_size: Samples in a batch.
+    Of all samples ``limit`` are taken over all ranks, evenly spread; None takes all.
     """
     usable = [s for s in evaluation_samples(trainer, stage, "the analysis") if s.questions]
     spread = evenly(usable, len(usable) if limit is None else limit)
-    of_rank = spread[trainer.global_rank :: trainer.world_size]
-    for start in range(0, len(of_rank), batch_size):
-        yield _batch(of_rank[start : start + batch_size]).to(module.device)
-
-
-def _batch(samples: Sequence[EvaluationSample]) -> DocumentBatch:
-    return DocumentBatch(
-        documents=tuple(question_document(s.questions, key=s.key) for s in samples),
-        images=torch.stack([s.image for s in samples]),
-    )
+    for samples in local_batches(trainer, spread, batch_size):
+        documents = tuple(question_document(s.questions, key=s.key) for s in samples)
+        images = torch.stack([s.image for s in samples])
+        yield DocumentBatch(documents=documents, images=images).to(module.device)

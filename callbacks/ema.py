@@ -50,7 +50,7 @@ class EMAWeightAveraging(Callback):
     def __init__(self, decay: float = 0.999, update_every_n_steps: int = 1) -> None:
         if not 0.0 <= decay < 1.0:
             raise UserError(f"EMAWeightAveraging: decay must lie in [0, 1), got {decay}")
-        check_counts("EMAWeightAveraging", update_every_n_steps=update_every_n_steps)
+        check_counts(self, update_every_n_steps=update_every_n_steps)
         self.decay = decay
         self.update_every_n_steps = update_every_n_steps
         self._averages: dict[str, Tensor] = {}  # empty until fit starts

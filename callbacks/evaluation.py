@@ -6,19 +6,20 @@ from typing import Any, ClassVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from callbacks.protocols import Split
 from callbacks.reporting import Stage
 from pretzel.errors import UserError
 
 
-def check_counts(owner: str, **counts: int | None) -> None:
-    """Check numbers that a user gave.
+def check_counts(owner: object, **counts: int | None) -> None:
+    """Check numbers that a user gave to a part.
 
     Raises:
         UserError: If one is below 1; None, for all, is right.
     """
     for name, value in counts.items():
         if value is not None and value < 1:
-            raise UserError(f"{owner}: {name} must be at least 1, got {value}")
+            raise UserError(f"{type(owner).__name__}: {name} must be at least 1, got {value}")
 
 
 class Evaluation(Callback, ABC):
@@ -35,13 +36,22 @@ class Evaluation(Callback, ABC):
     evaluation_only: ClassVar[bool] = True
 
     def __init__(self, every_n_validations: int) -> None:
-        check_counts(type(self).__name__, every_n_validations=every_n_validations)
+        check_counts(self, every_n_validations=every_n_validations)
         self.every_n_validations = every_n_validations
         self._num_validations = 0
 
     @abstractmethod
+    def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
+        """Refuse, before anything runs, a module or datamodule that cannot be evaluated so."""
+
+    @abstractmethod
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         """Evaluate the module as it is; all ranks call it."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "predict":
+            self.check(trainer, pl_module, "test" if stage == "test" else "val")
 
     @override
     def state_dict(self) -> dict[str, int]:

@@ -1,9 +1,9 @@
 """FID and KID between generated and real images, on torchmetrics."""
 
 import warnings
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,16 +17,25 @@ from callbacks.feature_extractors import FeatureExtractor
 from callbacks.generation_metric import ReferenceMetric
 from pretzel.errors import UserError
 
+M = TypeVar("M", FrechetInceptionDistance, KernelInceptionDistance)
 
-class _FeatureDistance(ReferenceMetric, ABC):
+
+class _FeatureDistance(ReferenceMetric, ABC, Generic[M]):
     def __init__(self, prefix: str, extractor: FeatureExtractor) -> None:
         self.extractor = extractor
         self.name = f"{prefix}{extractor.suffix}"
+        self._metric: M | None = None
+
+    @abstractmethod
+    def _build(self, images: Float[Tensor, "n 3 height width"]) -> M:
+        """Return the metric of torchmetrics; it will live on rank zero alone."""
 
     @override
     def prepare(self, device: torch.device) -> None:
         self.extractor.prepare()
         self.extractor.to(device)
+        if self._metric is not None:
+            self._metric.to(device)
 
     @override
     def facts(self) -> dict[str, dict[str, Any]]:
@@ -36,44 +45,10 @@ class _FeatureDistance(ReferenceMetric, ABC):
     def describe(self) -> str:
         return f"{self.name}: {self.extractor.describe()}"
 
-    def _counted(self, values: dict[str, float], n: int, n_real: int) -> dict[str, float]:
-        """Return values with the numbers of generated and real images that they come from."""
-        return values | {f"{self.name}_n": float(n), f"{self.name}_n_real": float(n_real)}
-
-
-class FID(_FeatureDistance):
-    r"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017, equation 6).
-
-    ``||m - m'||^2 + tr(C + C' - 2 (C C')^(1/2))``. Named ``fid`` with the standard Inception and
-    ``fid_<extractor>`` with any other. It is biased upwards, the more the fewer images: compare
-    values of equal n only. Logged beside it: ``<name>_n`` generated and ``<name>_n_real`` images.
-
-    Args:
-        extractor: Computes the features.
-    """
-
-    def __init__(self, extractor: FeatureExtractor) -> None:
-        super().__init__("fid", extractor)
-        self._metric: FrechetInceptionDistance | None = None
-
-    @override
-    def prepare(self, device: torch.device) -> None:
-        super().prepare(device)
-        if self._metric is not None:
-            self._metric.to(device)
-
-    def _fid(self, images: Float[Tensor, "n 3 height width"]) -> FrechetInceptionDistance:
+    def _update(self, images: Float[Tensor, "n 3 height width"], real: bool) -> None:
         if self._metric is None:
-            # The number of features may depend on the size of images, so it waits for the first.
-            with torch.inference_mode():
-                self.extractor.num_features = self.extractor(images[:1]).shape[-1]
-            self._metric = FrechetInceptionDistance(
-                self.extractor,
-                reset_real_features=False,
-                normalize=True,
-                sync_on_compute=False,  # it lives on rank zero alone
-            ).to(images.device)
-        return self._metric
+            self._metric = self._build(images).to(images.device)
+        self._metric.update(images, real=real)
 
     @override
     def reset(self) -> None:
@@ -86,11 +61,39 @@ class FID(_FeatureDistance):
 
     @override
     def update(self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]) -> None:
-        self._fid(images).update(images, real=False)
+        self._update(images, real=False)
 
     @override
     def update_real(self, images: Float[Tensor, "n 3 height width"]) -> None:
-        self._fid(images).update(images, real=True)
+        self._update(images, real=True)
+
+    def _counted(self, values: dict[str, float], n: int, n_real: int) -> dict[str, float]:
+        """Return values with the numbers of generated and real images that they come from."""
+        return values | {f"{self.name}_n": float(n), f"{self.name}_n_real": float(n_real)}
+
+
+class FID(_FeatureDistance[FrechetInceptionDistance]):
+    r"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017, equation 6).
+
+    ``||m - m'||^2 + tr(C + C' - 2 (C C')^(1/2))``. Named ``fid`` with the standard Inception and
+    ``fid_<extractor>`` with any other. It is biased upwards, the more the fewer images: compare
+    values of equal n only. Logged beside it: ``<name>_n`` generated and ``<name>_n_real`` images.
+
+    Args:
+        extractor: Computes the features.
+    """
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        super().__init__("fid", extractor)
+
+    @override
+    def _build(self, images: Float[Tensor, "n 3 height width"]) -> FrechetInceptionDistance:
+        # The number of features may depend on the size of images
+        with torch.inference_mode():
+            self.extractor.num_features = self.extractor(images[:1]).shape[-1]
+        return FrechetInceptionDistance(
+            self.extractor, reset_real_features=False, normalize=True, sync_on_compute=False
+        )
 
     @override
     def compute(self) -> dict[str, float]:
@@ -106,7 +109,7 @@ class FID(_FeatureDistance):
         return self._counted({self.name: float(self._metric.compute())}, n, n_real)
 
 
-class KID(_FeatureDistance):
+class KID(_FeatureDistance[KernelInceptionDistance]):
     """Squared MMD with a cubic kernel between features (Bińkowski et al. 2018, section 3.1).
 
     Unbiased, so it may be negative. The mean over random subsets is ``kid`` (``kid_<extractor>``)
@@ -122,67 +125,38 @@ class KID(_FeatureDistance):
     def __init__(
         self, extractor: FeatureExtractor, subsets: int = 50, subset_size: int = 100, seed: int = 0
     ) -> None:
-        check_counts("KID", subsets=subsets)
+        check_counts(self, subsets=subsets)
         if subset_size < 2:
             raise UserError(f"KID: subset_size must be at least 2, got {subset_size}")
         super().__init__("kid", extractor)
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
-        self._metric: KernelInceptionDistance | None = None
-        self._n = self._n_real = 0
-
-    @property
-    def _kid(self) -> KernelInceptionDistance:
-        assert self._metric is not None, "prepare() comes first"
-        return self._metric
 
     @override
-    def prepare(self, device: torch.device) -> None:
-        super().prepare(device)
-        if self._metric is None:
-            with warnings.catch_warnings():  # that it keeps features in memory is known
-                warnings.simplefilter("ignore", UserWarning)
-                self._metric = KernelInceptionDistance(
-                    self.extractor,
-                    subsets=self.subsets,
-                    subset_size=self.subset_size,
-                    reset_real_features=False,
-                    sync_on_compute=False,  # it lives on rank zero alone
-                )
-        self._metric.to(device)
-
-    @override
-    def reset(self) -> None:
-        self._kid.reset()
-        self._n = 0
-
-    @override
-    def reset_real(self) -> None:
-        # reset() keeps the features of real images unless this is set
-        self._kid.reset_real_features = True
-        self._kid.reset()
-        self._kid.reset_real_features = False
-        self._n = self._n_real = 0
-
-    @override
-    def update(self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]) -> None:
-        self._kid.update(images, real=False)
-        self._n += len(images)
-
-    @override
-    def update_real(self, images: Float[Tensor, "n 3 height width"]) -> None:
-        self._kid.update(images, real=True)
-        self._n_real += len(images)
+    def _build(self, images: Float[Tensor, "n 3 height width"]) -> KernelInceptionDistance:
+        with warnings.catch_warnings():  # that it keeps features in memory is known
+            warnings.simplefilter("ignore", UserWarning)
+            return KernelInceptionDistance(
+                self.extractor,
+                subsets=self.subsets,
+                subset_size=self.subset_size,
+                reset_real_features=False,
+                sync_on_compute=False,
+            )
 
     @override
     def compute(self) -> dict[str, float]:
-        if min(self._n, self._n_real) < self.subset_size:
+        n = n_real = 0
+        if self._metric is not None:
+            n = sum(map(len, self._metric.fake_features))
+            n_real = sum(map(len, self._metric.real_features))
+        if self._metric is None or min(n, n_real) < self.subset_size:
             raise UserError(
                 f"{self.name}: subset_size {self.subset_size} must not exceed the number of "
-                f"generated ({self._n}) or of real images ({self._n_real})"
+                f"generated ({n}) or of real images ({n_real})"
             )
         # torchmetrics draws the subsets from the global state, which training must find unmoved.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
-            mean, std = self._kid.compute()
+            mean, std = self._metric.compute()
         values = {self.name: float(mean), f"{self.name}_std": float(std)}
-        return self._counted(values, self._n, self._n_real)
+        return self._counted(values, n, n_real)

@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
-from callbacks.protocols import Generator, Split, evaluation_samples, generator_of, split_of_stage
-from callbacks.reporting import Stage, from_rank_zero, gather, log_values, tensorboards
+from callbacks.protocols import Generator, Split, evaluation_samples, generator_of
+from callbacks.reporting import Stage, gather, log_values, tensorboards
 from pretzel.errors import UserError
 from pretzel.generation.pictures import to_uint8
 
@@ -55,7 +55,7 @@ class Generation(Evaluation):
         every_n_validations: int = 1,
     ) -> None:
         super().__init__(every_n_validations)
-        check_counts(type(self).__name__, num_images=num_images, batch_size=batch_size)
+        check_counts(self, num_images=num_images, batch_size=batch_size)
         if not metrics:
             raise UserError("Generation: metrics must name at least one metric, got none")
         for prompt in prompts or []:
@@ -82,11 +82,9 @@ class Generation(Evaluation):
         )
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict":
-            return
+    def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
         generator_of(pl_module, "Generation")
-        self._choose_prompts(trainer, split_of_stage(stage))
+        self._choose_prompts(trainer, split)
         if trainer.is_global_zero:
             for metric in self.metrics:
                 metric.prepare(pl_module.device)
@@ -136,7 +134,7 @@ class Generation(Evaluation):
             for board in tensorboards(trainer):
                 lines = "  \n".join(metric.describe() for metric in self.metrics)
                 board.add_text("generation/metrics", lines, trainer.global_step)
-        log_values(pl_module, stage, from_rank_zero(trainer, values))
+        log_values(pl_module, stage, trainer.strategy.broadcast(values))
 
     def _generate(
         self, trainer: Trainer, module: Generator, prompts: list[str]

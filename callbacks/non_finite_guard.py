@@ -23,7 +23,7 @@ class NonFiniteGuard(Callback):
     """
 
     def __init__(self, every_n_batches: int = 1) -> None:
-        check_counts("NonFiniteGuard", every_n_batches=every_n_batches)
+        check_counts(self, every_n_batches=every_n_batches)
         self.every_n_batches = every_n_batches
 
     @override

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
 from pretzel.errors import UserError
-from pretzel.generation.pictures import to_uint8
+from pretzel.generation.pictures import pictures
 from pretzel.sequence.document import DocumentBatch
 
 
@@ -57,9 +56,8 @@ class PredictionWriter(Callback):
     ) -> None:
         assert isinstance(batch, DocumentBatch)
         assert isinstance(outputs, Tensor)
-        pixels = to_uint8(outputs).permute(0, 2, 3, 1).cpu().numpy()
         with (self._folder / f"prompts-rank{trainer.global_rank}.jsonl").open("a") as lines:
-            for document, picture in zip(batch.documents, pixels, strict=True):
+            for document, picture in zip(batch.documents, pictures(outputs), strict=True):
                 name = document.key.replace("/", "_")
-                Image.fromarray(picture).save(self._folder / f"{name}.png")
+                picture.save(self._folder / f"{name}.png")
                 lines.write(json.dumps({"key": document.key, "prompt": document.text}) + "\n")

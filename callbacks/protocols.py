@@ -149,6 +149,16 @@ def evaluation_samples(
     return datamodule.evaluation_samples(split)
 
 
+def require_questions(trainer: Trainer, split: Split, needed_by: str) -> None:
+    """Refuse a split whose samples have no questions.
+
+    Raises:
+        UserError: If that is so, or the datamodule has no samples to give.
+    """
+    if not any(sample.questions for sample in evaluation_samples(trainer, split, needed_by)):
+        raise UserError(f"{needed_by} needs questions, but the {split} samples have none")
+
+
 def generator_of(module: LightningModule, needed_by: str) -> Generator:
     """Return the module as one that makes images.
 
@@ -158,8 +168,3 @@ def generator_of(module: LightningModule, needed_by: str) -> Generator:
     if not isinstance(module, Generator):
         raise lacks(needed_by, "a module with sample(prompts, stream_key)", module)
     return module
-
-
-def split_of_stage(stage: str) -> Split:
-    """Return the split that a Trainer's stage (fit, validate, test) evaluates on."""
-    return "test" if stage == "test" else "val"

@@ -4,7 +4,7 @@ Every rank takes part in every exchange, then logs the same value. A checkpoint 
 therefore monitor any metric on any rank, and no rank waits for one that has left.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -30,10 +30,11 @@ def gather(trainer: Trainer, value: T) -> list[T]:
     return values
 
 
-def from_rank_zero(trainer: Trainer, value: T) -> T:
-    """Return rank zero's value on all ranks; all ranks must call it."""
-    shared: T = trainer.strategy.broadcast(value, src=0)
-    return shared
+def local_batches(trainer: Trainer, items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield this rank's share of the items in batches; items are dealt out to ranks in turn."""
+    local = items[trainer.global_rank :: trainer.world_size]
+    for start in range(0, len(local), size):
+        yield local[start : start + size]
 
 
 def log_values(module: LightningModule, stage: Stage, values: Mapping[str, float]) -> None:
@@ -55,12 +56,8 @@ def show_sheet(
 ) -> None:
     """Write ``<folder>/<name>/step-00001000.png``, and the image ``<stage>/<name>``.
 
-    Args:
-        trainer: The trainer; on ranks other than zero nothing is written.
-        folder: Its ``log_dir``, which all ranks must have asked for; None writes no file.
-        stage: At test the file is ``test-step-...``.
-        name: Name of the picture.
-        picture: The picture.
+    At test the file is ``test-step-...``. Rank zero alone writes; ``folder`` is the trainer's
+    ``log_dir``, which all ranks must have asked for, and None writes no file.
     """
     if not trainer.is_global_zero:
         return
@@ -76,15 +73,7 @@ def show_sheet(
 def show_table(
     trainer: Trainer, name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
-    """Show rows in TensorBoard, spread evenly over all where they are many.
-
-    Args:
-        trainer: The trainer; on ranks other than zero nothing is shown.
-        name: Name of the text.
-        title: A line above the table.
-        columns: Names of the columns.
-        rows: A text for each column.
-    """
+    """Show rows in TensorBoard under a title, spread evenly over all where they are many."""
     lines = [title, "", *map(_markdown_row, (columns, ["---"] * len(columns)))]
     lines += map(_markdown_row, evenly(rows, NUM_ROWS_SHOWN))
     for board in tensorboards(trainer):

@@ -1,12 +1,10 @@
 """Picture sheets of generated images at fixed prompts and fixed noise."""
 
-from collections.abc import Iterable
-
 from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
-from callbacks.protocols import EvaluationSample, evaluation_samples, generator_of, split_of_stage
+from callbacks.protocols import Split, evaluation_samples, generator_of
 from callbacks.reporting import Stage, show_sheet
 from pretzel.errors import UserError
 from pretzel.generation.pictures import pictures, sheet
@@ -36,7 +34,7 @@ class SampleGrid(Evaluation):
         every_n_validations: int = 1,
     ) -> None:
         super().__init__(every_n_validations)
-        check_counts(type(self).__name__, num_images=num_images, columns=columns)
+        check_counts(self, num_images=num_images, columns=columns)
         self.prompts = prompts
         self.num_images = num_images
         self.columns = columns
@@ -48,15 +46,16 @@ class SampleGrid(Evaluation):
         return self._generate_state_key(prompts=self.prompts, num_images=self.num_images)
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict":
-            return
+    def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
         generator_of(pl_module, "SampleGrid")
         prompts = self.prompts
         if prompts is None:
-            split = split_of_stage(stage)
-            samples = evaluation_samples(trainer, split, "SampleGrid without prompts")
-            prompts = _first_captions(samples, self.num_images)
+            prompts = []
+            for sample in evaluation_samples(trainer, split, "SampleGrid without prompts"):
+                if sample.caption and sample.caption not in prompts:
+                    prompts.append(sample.caption)
+                if len(prompts) == self.num_images:
+                    break
         if not prompts:
             raise UserError("SampleGrid: prompts must not be empty, and no captions were found")
         self._chosen = [prompts[i % len(prompts)] for i in range(self.num_images)]
@@ -71,13 +70,3 @@ class SampleGrid(Evaluation):
             picture = sheet(pictures(images), self._chosen, self.columns)
             show_sheet(trainer, folder, stage, "samples", picture)
         trainer.strategy.barrier("SampleGrid")
-
-
-def _first_captions(samples: Iterable[EvaluationSample], number: int) -> list[str]:
-    captions: dict[str, None] = {}  # a set that keeps the order
-    for sample in samples:
-        if sample.caption:
-            captions[sample.caption] = None
-        if len(captions) == number:
-            break
-    return list(captions)

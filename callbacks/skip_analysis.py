@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
-from callbacks.analysis_helpers import analysed_model, before_text, hooked, question_batches, run
+from callbacks.analysis_helpers import analysed_model, before_text, question_batches, run_hooked
 from callbacks.evaluation import BatchEvaluation, Evaluation, check_counts
-from callbacks.protocols import HasEvaluationSamples, datamodule_of
+from callbacks.protocols import HasEvaluationSamples, Split, datamodule_of
 from callbacks.reporting import Stage, gather
 from pretzel.errors import UserError
 from pretzel.flow.precision import at_least_float32
@@ -59,7 +59,7 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
         self, every_n_validations: int = 1, num_samples: int = 100, batch_size: int = 25
     ) -> None:
         super().__init__(every_n_validations)
-        check_counts(type(self).__name__, batch_size=batch_size)
+        check_counts(self, batch_size=batch_size)
         if num_samples < 0:
             raise UserError(f"SkipAnalysis: num_samples must be 0 or positive, got {num_samples}")
         self.num_samples = num_samples
@@ -70,7 +70,7 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
         self._sums: dict[str, list[Float[Tensor, "2 2"]]] = {}
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
         model = analysed_model(pl_module, "SkipAnalysis")
         self._model = model if model is not None and skips(model.interleaving) else None
         if self._model is None:
@@ -114,12 +114,10 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
             return
         has_samples = isinstance(datamodule_of(trainer), HasEvaluationSamples)
         if self.num_samples and model.answers and has_samples:
-            for batch in question_batches(
-                trainer, pl_module, stage, self.num_samples, self.batch_size
-            ):
+            batches = question_batches(trainer, pl_module, stage, self.num_samples, self.batch_size)
+            for batch in batches:
                 kinds = {"answer": before_text(model, _packed(model, batch))}
-                with hooked(self._watch(model, kinds)):
-                    run(pl_module, batch)
+                run_hooked(pl_module, batch, self._watch(model, kinds))
         own = {
             key: torch.stack(sums).cpu().double().sum(dim=0).tolist()
             for key, sums in self._sums.items()

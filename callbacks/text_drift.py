@@ -9,11 +9,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from typing_extensions import override
 
-from callbacks.analysis_helpers import analysed_model, before_text, hooked, question_batches, run
+from callbacks.analysis_helpers import analysed_model, before_text, question_batches, run_hooked
 from callbacks.evaluation import Evaluation, check_counts
-from callbacks.protocols import evaluation_samples, split_of_stage
+from callbacks.protocols import Split, require_questions
 from callbacks.reporting import Stage, gather, log_values
-from pretzel.errors import UserError
 from pretzel.interleave.base import Interleaving, StreamInputs, StreamOutputs
 from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel
@@ -53,15 +52,14 @@ class TextDrift(Evaluation):
         self, num_samples: int | None = 100, batch_size: int = 25, every_n_validations: int = 1
     ) -> None:
         super().__init__(every_n_validations)
-        check_counts(type(self).__name__, num_samples=num_samples, batch_size=batch_size)
+        check_counts(self, num_samples=num_samples, batch_size=batch_size)
         self.num_samples = num_samples
         self.batch_size = batch_size
         self._model: Pretzel | None = None
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict":
-            return
+    def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
+        self._model = None
         model = analysed_model(pl_module, "TextDrift")
         if (
             model is None
@@ -72,23 +70,16 @@ class TextDrift(Evaluation):
                 "TextDrift: not applicable, the model has no image-to-text direction through a "
                 "frozen vision-language model that could be run without skips"
             )
-            self._model = None
             return
-        split = split_of_stage(stage)
-        if not any(s.questions for s in evaluation_samples(trainer, split, "TextDrift")):
-            raise UserError(f"TextDrift needs questions, but the {split} samples have none")
+        require_questions(trainer, split, "TextDrift")
         self._model = model
 
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         if self._model is None:
             return
-        sums = [
-            _compared(self._model, pl_module, batch)
-            for batch in question_batches(
-                trainer, pl_module, stage, self.num_samples, self.batch_size
-            )
-        ]
+        batches = question_batches(trainer, pl_module, stage, self.num_samples, self.batch_size)
+        sums = [_compared(self._model, pl_module, batch) for batch in batches]
         own = torch.stack(sums).cpu().double().sum(dim=0).tolist() if sums else [0.0] * 4
         parts = gather(trainer, own)
         kl, nll, frozen_nll, count = (math.fsum(values) for values in zip(*parts, strict=True))
@@ -145,8 +136,7 @@ def _compared(model: Pretzel, module: LightningModule, batch: DocumentBatch) -> 
         model.vlm.register_forward_hook(keep, with_kwargs=True),
         model.interleaving.register_forward_hook(compare, with_kwargs=True),
     ]
-    with hooked(handles):
-        run(module, batch)
+    run_hooked(module, batch, handles)
     return sums[0]
 
 
@@ -159,12 +149,8 @@ def drift_sums(
 ) -> Float[Tensor, " 4"]:
     """Return sums over tokens: KL(frozen || moved), both negative log-likelihoods, and the count.
 
-    Args:
-        interleaving: Gives the logits.
-        vlm: The frozen model.
-        frozen: Its own states before each token.
-        moved: The states that the language head reads in the model; its likelihood comes first.
-        targets: The tokens.
+    Of the states before each token ``frozen`` are the frozen model's own, ``moved`` those that the
+    language head reads in the model, whose likelihood comes first.
     """
     sums = torch.zeros(4, device=targets.device)
     parts = zip(*(torch.split(x, _CHUNK) for x in (frozen, moved, targets)), strict=True)

@@ -14,9 +14,10 @@ from callbacks.evaluation import Evaluation, check_counts
 from callbacks.protocols import (
     Answerer,
     EvaluationSample,
+    Split,
     evaluation_samples,
     lacks,
-    split_of_stage,
+    require_questions,
 )
 from callbacks.reporting import Stage, evenly, gather, log_values, show_table
 from pretzel.errors import UserError
@@ -26,14 +27,7 @@ YES_NO = ("yes", "no")
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweredQuestion:
-    """One question about a sample, and the answer given.
-
-    Attributes:
-        key: Sample that the question is about.
-        question: The question.
-        truth: The right answer.
-        answer: The answer given.
-    """
+    """One question about the sample of a key, its right answer and the one given."""
 
     key: str
     question: str
@@ -121,7 +115,7 @@ class VQAAccuracy(Evaluation):
     ) -> None:
         super().__init__(every_n_validations)
         check_counts(
-            type(self).__name__,
+            self,
             num_questions=num_questions,
             num_validation_questions=num_validation_questions,
             batch_size=batch_size,
@@ -133,15 +127,11 @@ class VQAAccuracy(Evaluation):
         self._blind: BlindBaseline | None = None
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict":
-            return
-        if not _answerer(pl_module).can_answer:
+    def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
+        if _answerer(pl_module).can_answer:
+            require_questions(trainer, split, "VQAAccuracy")
+        else:
             rank_zero_info("VQAAccuracy: not applicable, the module has no image-to-text direction")
-            return
-        split = split_of_stage(stage)
-        if not any(s.questions for s in evaluation_samples(trainer, split, "VQAAccuracy")):
-            raise UserError(f"VQAAccuracy needs questions, but the {split} samples have none")
 
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
-from callbacks.easy_vqa.judge import COLOURS, SHAPES, Appearance, read_caption
+from callbacks.easy_vqa.judge import Appearance, read_caption
 from callbacks.easy_vqa.judged_images import (
     QUESTIONS,
     ImageGenerator,
@@ -19,12 +19,10 @@ from callbacks.easy_vqa.judged_images import (
     image_generator,
 )
 from callbacks.evaluation import check_counts
-from callbacks.reporting import Stage, gather, log_values, show_sheet
+from callbacks.reporting import Stage, gather, local_batches, log_values, show_sheet
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.pictures import pictures, sheet, to_uint8
 
-Look = tuple[str, str]
-"""Colour and shape."""
 Pixels = UInt8[Tensor, "3 height width"]
 NUM_SHOWN = 12
 """Conversations on the sheet of pictures."""
@@ -34,17 +32,17 @@ COLUMNS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedTurn:
-    """One turn of one conversation.
+    """Colours and shapes of one turn of one conversation.
 
     Attributes:
-        wanted: Look that the caption names.
-        seen: Look of the image by the judge.
-        answers: Answers behind the image, about colour and shape.
+        wanted: Those that the caption names.
+        seen: Those of the image by the judge.
+        answers: The answers behind the image.
     """
 
-    wanted: Look
-    seen: Look
-    answers: Look
+    wanted: Appearance
+    seen: tuple[str, str]
+    answers: tuple[str, str]
 
 
 def turn_values(conversations: Sequence[Sequence[JudgedTurn]]) -> dict[str, float]:
@@ -53,13 +51,8 @@ def turn_values(conversations: Sequence[Sequence[JudgedTurn]]) -> dict[str, floa
     for t, turns in enumerate(zip(*conversations, strict=True)):
         name = f"turn{t + 1}"
         values[f"{name}_right"] = _mean([turn.seen == turn.wanted for turn in turns])
-        values[f"{name}_vqa"] = _mean(
-            [
-                answer == seen
-                for turn in turns
-                for answer, seen in zip(turn.answers, turn.seen, strict=True)
-            ]
-        )
+        pairs = [pair for turn in turns for pair in zip(turn.answers, turn.seen, strict=True)]
+        values[f"{name}_vqa"] = _mean([answer == seen for answer, seen in pairs])
         copied = [
             whole[t].seen == whole[t - 1].seen
             for whole in conversations
@@ -115,7 +108,7 @@ class ConversationAccuracy(JudgedImages):
     ) -> None:
         super().__init__(every_n_validations)
         check_counts(
-            type(self).__name__,
+            self,
             num_conversations=num_conversations,
             num_images=num_images,
             batch_size=batch_size,
@@ -143,11 +136,9 @@ class ConversationAccuracy(JudgedImages):
             for i in range(count)
         ]
         rank_zero_info(f"ConversationAccuracy: {count} conversations")
-        local = range(count)[trainer.global_rank :: trainer.world_size]
         turns: dict[int, list[JudgedTurn]] = {}
         images: dict[int, list[Pixels]] = {}
-        for start in range(0, len(local), self.batch_size):
-            batch = local[start : start + self.batch_size]
+        for batch in local_batches(trainer, range(count), self.batch_size):
             keys = [spread[i].key for i in batch]
             judged, shown = self._hold(module, [captions[i] for i in batch], keys)
             turns |= zip(batch, judged, strict=True)
@@ -168,7 +159,6 @@ class ConversationAccuracy(JudgedImages):
         self, module: ImageGenerator, captions: Sequence[Sequence[str]], keys: Sequence[str]
     ) -> tuple[list[list[JudgedTurn]], list[list[Pixels]]]:
         """Hold conversations; return each one's judged turns, and its images."""
-        questions = list(QUESTIONS.values())
         conversations = begin_conversations(module, captions, keys)
         turns: list[list[JudgedTurn]] = [[] for _ in keys]
         images: list[list[Pixels]] = [[] for _ in keys]
@@ -177,21 +167,14 @@ class ConversationAccuracy(JudgedImages):
             conversations.say(wanted)
             pixels = to_uint8(conversations.generate())
             answers = []
-            for question in questions:
+            for question in QUESTIONS.values():
                 conversations.say([question] * len(keys))
                 answers.append(conversations.answer(MAX_ANSWER_TOKENS))
-            verdict = self.judge.to(pixels.device).judge(pixels / 127.5 - 1)
-            looks = zip(verdict.colour.tolist(), verdict.shape.tolist(), strict=True)
-            for row, (colour, shape) in enumerate(looks):
-                caption = read_caption(wanted[row])
-                assert caption.colour is not None
-                assert caption.shape is not None
+            columns = zip(wanted, self.look(pixels), *answers, strict=True)
+            for row, (caption, seen, colour, shape) in enumerate(columns):
+                answered = (colour.strip(), shape.strip())
                 turns[row].append(
-                    JudgedTurn(
-                        wanted=(COLOURS[caption.colour], SHAPES[caption.shape]),
-                        seen=(COLOURS[colour], SHAPES[shape]),
-                        answers=(answers[0][row].strip(), answers[1][row].strip()),
-                    )
+                    JudgedTurn(wanted=read_caption(caption), seen=seen, answers=answered)
                 )
                 images[row].append(pixels[row].cpu())
         return turns, images

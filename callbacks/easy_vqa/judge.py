@@ -6,11 +6,11 @@ and KID (:mod:`callbacks.easy_vqa.judge_features`). Its weights are shipped;
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors.torch import load_file
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
@@ -26,17 +26,11 @@ SIZE = 32
 """Side of the square the judge looks at, in pixels."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Appearance:
-    """Colour and shape that a caption names; None where it names none.
+class Appearance(NamedTuple):
+    """Colour and shape, of :data:`COLOURS` and :data:`SHAPES`; None where a caption names none."""
 
-    Attributes:
-        colour: Index into :data:`COLOURS`.
-        shape: Index into :data:`SHAPES`.
-    """
-
-    colour: int | None
-    shape: int | None
+    colour: str | None
+    shape: str | None
 
     @property
     def complete(self) -> bool:
@@ -50,25 +44,12 @@ def read_caption(caption: str) -> Appearance:
     Two different colours, or two different shapes, count as unknown.
     """
     words = set(caption.lower().replace(".", " ").replace(",", " ").split())
-    colours = [i for i, word in enumerate(COLOURS) if word in words]
-    shapes = [i for i, word in enumerate(SHAPES) if word in words]
+    colours = [colour for colour in COLOURS if colour in words]
+    shapes = [shape for shape in SHAPES if shape in words]
     return Appearance(
         colour=colours[0] if len(colours) == 1 else None,
         shape=shapes[0] if len(shapes) == 1 else None,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """Colour and shape of images, by the judge.
-
-    Attributes:
-        colour: Index into :data:`COLOURS` for each image.
-        shape: Index into :data:`SHAPES` for each image.
-    """
-
-    colour: Int[Tensor, " n"]
-    shape: Int[Tensor, " n"]
 
 
 def to_judge_size(images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 32 32"]:
@@ -109,11 +90,6 @@ class Judge(nn.Module):
         self.colour = nn.Linear(2 * width, len(COLOURS))
         self.shape = nn.Linear(2 * width, len(SHAPES))
 
-    @property
-    def num_features(self) -> int:
-        """Width of the penultimate layer."""
-        return self.colour.in_features
-
     def features(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
         """Return the penultimate layer for images in [-1, 1] of any size."""
         maps = self.trunk(to_judge_size(images))
@@ -129,10 +105,10 @@ class Judge(nn.Module):
         return self.colour(features), self.shape(features)
 
     @torch.no_grad()
-    def judge(self, images: Float[Tensor, "n 3 height width"]) -> Verdict:
+    def judge(self, images: Float[Tensor, "n 3 height width"]) -> list[tuple[str, str]]:
         """Return the most likely colour and shape of each image."""
-        colour, shape = self(images)
-        return Verdict(colour=colour.argmax(-1), shape=shape.argmax(-1))
+        colours, shapes = (logits.argmax(-1).tolist() for logits in self(images))
+        return [(COLOURS[i], SHAPES[j]) for i, j in zip(colours, shapes, strict=True)]
 
 
 def save_judge(state: Mapping[str, Tensor], path: Path) -> None:
@@ -141,16 +117,12 @@ def save_judge(state: Mapping[str, Tensor], path: Path) -> None:
     save_sha256(path)
 
 
-def load_judge(path: Path | None = None) -> Judge:
-    """Return the judge, frozen and in evaluation mode, after checking its hash.
-
-    Args:
-        path: A safetensors file with its ``.sha256`` beside it; None means the shipped one.
+def load_judge(path: Path = SHIPPED_JUDGE) -> Judge:
+    """Return the judge, frozen and in evaluation mode, from a file with its ``.sha256`` beside it.
 
     Raises:
         UserError: If a file is missing or the hash differs.
     """
-    path = SHIPPED_JUDGE if path is None else path
     checked_sha256(path, needs_hash=True)
     judge = Judge()
     judge.load_state_dict({name: t.float() for name, t in load_file(path).items()})

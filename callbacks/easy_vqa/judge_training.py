@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 from typing_extensions import override
 
-from callbacks.easy_vqa.judge import Judge, read_caption, save_judge
+from callbacks.easy_vqa.judge import COLOURS, SHAPES, Judge, read_caption, save_judge
 from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence.document import DocumentBatch, Text
@@ -59,27 +59,23 @@ class JudgeTraining(ExportingStage):
     @override
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         images = self._augment(batch.images)
-        colour, shape = labels(batch)
-        logits = self.judge(images)
-        loss = sum(
-            (
-                cross_entropy(head, truth, ignore_index=IGNORED, reduction="sum")
-                for head, truth in zip(logits, (colour, shape), strict=True)
-            ),
-            start=images.new_zeros(()),
-        ) / len(images)  # by images, so that batches of partial captions weigh less
+        losses = [
+            cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum")
+            for logits, truth in zip(self.judge(images), labels(batch), strict=True)
+        ]
+        # by images, so that batches of partial captions weigh less
+        loss = torch.stack(losses).sum() / len(images)
         self.log("train/loss", loss, batch_size=len(images))
         return loss
 
     @override
     def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
-        verdict = self.judge.judge(batch.images)
-        colour, shape = labels(batch)
-        known = (colour != IGNORED) & (shape != IGNORED)
+        truth = torch.stack(labels(batch))
+        seen = torch.stack([logits.argmax(-1) for logits in self.judge(batch.images)])
+        known = (truth != IGNORED).all(0)
         if known.any():
-            right = (verdict.colour == colour) & (verdict.shape == shape)
-            n = int(known.sum())
-            self.log("val/right", right[known].float().mean(), batch_size=n, sync_dist=True)
+            right = (seen == truth).all(0)[known].float()
+            self.log("val/right", right.mean(), batch_size=len(right), sync_dist=True)
 
     @override
     def test_step(self, batch: DocumentBatch, batch_idx: int) -> None:
@@ -126,6 +122,6 @@ def labels(batch: DocumentBatch) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
             )
         appearances.append(read_caption(texts[0]))
     device = batch.images.device
-    colour = [IGNORED if a.colour is None else a.colour for a in appearances]
-    shape = [IGNORED if a.shape is None else a.shape for a in appearances]
+    colour = [COLOURS.index(a.colour) if a.colour else IGNORED for a in appearances]
+    shape = [SHAPES.index(a.shape) if a.shape else IGNORED for a in appearances]
     return torch.tensor(colour, device=device), torch.tensor(shape, device=device)

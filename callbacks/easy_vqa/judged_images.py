@@ -1,16 +1,17 @@
 """Shared by evaluations that let a model generate easy-VQA captions and judge the images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 from typing_extensions import override
 
 from callbacks.easy_vqa.judge import Appearance, Judge, load_judge, read_caption
 from callbacks.evaluation import Evaluation
-from callbacks.protocols import EvaluationSample, evaluation_samples, lacks, split_of_stage
+from callbacks.protocols import EvaluationSample, Split, evaluation_samples, lacks
 from callbacks.reporting import Stage, evenly
 from pretzel.errors import UserError
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
@@ -53,11 +54,7 @@ def begin_conversations(
 ) -> ConversationBatch:
     """Return conversations with a module, long enough for captions, images and questions.
 
-    Args:
-        module: The module.
-        captions: The captions of each conversation, equally many, each followed by its image, the
-            :data:`QUESTIONS` and their answers.
-        keys: Names of the conversations.
+    All have equally many captions, each followed by its image, the :data:`QUESTIONS` and answers.
 
     Raises:
         UserError: If the module's model is no Pretzel, or its denoiser was not trained with it.
@@ -90,35 +87,30 @@ class JudgedImages(Evaluation, ABC):
     def can_be_judged(caption: Appearance) -> bool:
         """Return whether images of a caption can be judged."""
 
-    @property
-    def judge(self) -> Judge:
-        """The judge."""
-        assert self._judge is not None, "setup() comes first"
-        return self._judge
+    def look(self, pixels: Tensor) -> list[tuple[str, str]]:
+        """Return the colour and the shape that the judge sees in 8-bit images."""
+        assert self._judge is not None, "check() comes first"
+        return self._judge.to(pixels.device).judge(pixels / 127.5 - 1)
 
     @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "predict":
-            return
+    def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
         owner = type(self).__name__
         if image_generator(pl_module, owner) is None:
             rank_zero_info(f"{owner}: not applicable, the module has no image-to-text direction")
             return
-        split = split_of_stage(stage)
-        samples = evaluation_samples(trainer, split, owner)
-        if not any(self.can_be_judged(read_caption(sample.caption)) for sample in samples):
+        if next(self._usable(trainer, split), None) is None:
             raise UserError(
                 f"{owner} needs captions that name {self.names} of easy-VQA, but the {split} "
                 "samples have none"
             )
-        if self._judge is None:
-            self._judge = load_judge()
+        self._judge = self._judge or load_judge()
 
     def spread(self, trainer: Trainer, stage: Stage, number: int | None) -> list[EvaluationSample]:
         """Return so many samples, spread evenly over those that can be judged; None for all."""
-        usable = [
-            sample
-            for sample in evaluation_samples(trainer, stage, type(self).__name__)
-            if self.can_be_judged(read_caption(sample.caption))
-        ]
+        usable = list(self._usable(trainer, stage))
         return evenly(usable, number or len(usable))
+
+    def _usable(self, trainer: Trainer, split: Split) -> Iterator[EvaluationSample]:
+        for sample in evaluation_samples(trainer, split, type(self).__name__):
+            if self.can_be_judged(read_caption(sample.caption)):
+                yield sample

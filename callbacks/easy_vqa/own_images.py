@@ -18,7 +18,7 @@ from callbacks.easy_vqa.judged_images import (
 )
 from callbacks.evaluation import check_counts
 from callbacks.protocols import EvaluationSample
-from callbacks.reporting import Stage, gather, log_values, show_table
+from callbacks.reporting import Stage, gather, local_batches, log_values, show_table
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.conversation_batch import ConversationBatch
 from pretzel.generation.pictures import to_uint8
@@ -70,9 +70,13 @@ def agreements(answered: Sequence[QuestionAboutImage]) -> dict[str, float]:
     return values
 
 
-def contradiction(colour: int, shape: int) -> str:
+def contradiction(colour: str, shape: str) -> str:
     """Return a caption that names another colour and another shape."""
-    return f"a {COLOURS[(colour + 1) % len(COLOURS)]} {SHAPES[(shape + 1) % len(SHAPES)]}"
+    colour, shape = (
+        names[(names.index(name) + 1) % len(names)]
+        for names, name in ((COLOURS, colour), (SHAPES, shape))
+    )
+    return f"a {colour} {shape}"
 
 
 def answers_apart(
@@ -132,7 +136,7 @@ class OwnImages(JudgedImages):
         self, num_images: int | None = 200, batch_size: int = 50, every_n_validations: int = 1
     ) -> None:
         super().__init__(every_n_validations)
-        check_counts(type(self).__name__, num_images=num_images, batch_size=batch_size)
+        check_counts(self, num_images=num_images, batch_size=batch_size)
         self.num_images = num_images
         self.batch_size = batch_size
 
@@ -148,10 +152,8 @@ class OwnImages(JudgedImages):
             return
         spread = self.spread(trainer, stage, self.num_images)
         rank_zero_info(f"OwnImages: {len(spread)} images")
-        local_samples = spread[trainer.global_rank :: trainer.world_size]
-        local: list[QuestionAboutImage] = []
-        for start in range(0, len(local_samples), self.batch_size):
-            local += self._ask(module, local_samples[start : start + self.batch_size])
+        batches = local_batches(trainer, spread, self.batch_size)
+        local = [question for batch in batches for question in self._ask(module, batch)]
         answered = [question for rank in gather(trainer, local) for question in rank]
         log_values(pl_module, stage, agreements(answered))
         other = [a for a in answered if a.answer != a.seen]
@@ -175,29 +177,24 @@ class OwnImages(JudgedImages):
         noise = conversations.model.sample_noise(keys, module.seed, "draw")
         pixels = conversations.generate(noise)
         answers = answers_apart(conversations, questions)
-        verdict = self.judge.to(pixels.device).judge(to_uint8(pixels) / 127.5 - 1)
-        seen = {"colour": verdict.colour.tolist(), "shape": verdict.shape.tolist()}
-        others = [contradiction(*look) for look in zip(seen["colour"], seen["shape"], strict=True)]
+        looks = self.look(to_uint8(pixels))
+        others = [contradiction(*look) for look in looks]
         behind_others = begin_conversations(module, [[text] for text in others], keys)
         behind_others.say(others)
         behind_others.show_latents(conversations.latents[0])  # they are not encoded again
         contradicted = answers_apart(behind_others, questions)
-        names = {"colour": COLOURS, "shape": SHAPES}
-        answered = []
-        for row, sample in enumerate(samples):
-            caption = read_caption(sample.caption)
-            wanted = {"colour": caption.colour, "shape": caption.shape}
-            for i, attribute in enumerate(QUESTIONS):
-                named = wanted[attribute]
-                answered.append(
-                    QuestionAboutImage(
-                        key=sample.key,
-                        attribute=attribute,
-                        caption=sample.caption,
-                        wanted=None if named is None else names[attribute][named],
-                        seen=names[attribute][seen[attribute][row]],
-                        answer=answers[row][i].strip(),
-                        contradicted=contradicted[row][i].strip(),
-                    )
-                )
-        return answered
+        return [
+            QuestionAboutImage(
+                key=sample.key,
+                attribute=attribute,
+                caption=sample.caption,
+                wanted=wanted,
+                seen=seen,
+                answer=answer.strip(),
+                contradicted=other.strip(),
+            )
+            for sample, *columns in zip(samples, looks, answers, contradicted, strict=True)
+            for attribute, wanted, seen, answer, other in zip(
+                QUESTIONS, read_caption(sample.caption), *columns, strict=True
+            )
+        ]

@@ -68,26 +68,25 @@ class ShapeAccuracy(GenerationMetric):
 
     @override
     def reset(self) -> None:
-        self._colour: list[bool] = []
-        self._shape: list[bool] = []
-        self._single: list[bool] = []
+        # right colour, right shape, one shape
+        self._hits: list[tuple[bool, bool, bool]] = []
 
     @override
     def update(self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]) -> None:
         assert self._judge is not None, "prepare() comes first"
-        verdict = self._judge.judge(images.to(self._device))
-        colours, shapes = verdict.colour.tolist(), verdict.shape.tolist()
-        captions = [read_caption(prompt) for prompt in prompts]
-        self._colour += [c.colour == colour for c, colour in zip(captions, colours, strict=True)]
-        self._shape += [c.shape == shape for c, shape in zip(captions, shapes, strict=True)]
-        self._single += [count == 1 for count in count_shapes(images)]
+        looks = self._judge.judge(images.to(self._device))
+        rows = zip(map(read_caption, prompts), looks, count_shapes(images), strict=True)
+        self._hits += [
+            (caption.colour == colour, caption.shape == shape, count == 1)
+            for caption, (colour, shape), count in rows
+        ]
 
     @override
     def compute(self) -> dict[str, float]:
-        n = len(self._single)
-        if n == 0:
-            return {"shape_n": 0.0}
-        colour, shape, single = map(np.array, (self._colour, self._shape, self._single))
+        n = float(len(self._hits))
+        if not self._hits:
+            return {"shape_n": n}
+        colour, shape, single = np.array(self._hits).T
         right = colour & shape
         values = {
             "right": right,
@@ -96,7 +95,7 @@ class ShapeAccuracy(GenerationMetric):
             "one_shape": single,
             "right_and_one_shape": right & single,
         }
-        return {name: float(value.mean()) for name, value in values.items()} | {"shape_n": float(n)}
+        return {name: float(value.mean()) for name, value in values.items()} | {"shape_n": n}
 
 
 def foreground(images: Float[Tensor, "n 3 height width"]) -> Bool[Tensor, "n height width"]:

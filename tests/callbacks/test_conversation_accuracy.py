@@ -15,6 +15,7 @@ from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
 
 from callbacks import ConversationAccuracy
 from callbacks.easy_vqa.conversation_accuracy import JudgedTurn, turn_values
+from callbacks.easy_vqa.judge import Appearance
 from callbacks.easy_vqa.judged_images import begin_conversations
 from pretzel.errors import UserError
 from pretzel.generation.conversation import Conversation
@@ -71,7 +72,7 @@ def test_known_pictures_and_known_answers_give_known_numbers(tmp_path: Path) -> 
 
 
 def test_nothing_that_should_not_be_copied_has_no_value() -> None:
-    red, blue = ("red", "circle"), ("blue", "circle")
+    red, blue = Appearance("red", "circle"), Appearance("blue", "circle")
     turns = [
         JudgedTurn(wanted=red, seen=blue, answers=blue),
         JudgedTurn(wanted=blue, seen=blue, answers=("blue", "rectangle")),

@@ -121,7 +121,7 @@ def test_groups_without_questions_have_no_value_but_a_number() -> None:
 
 
 def test_a_contradiction_names_another_colour_and_another_shape() -> None:
-    for colour, shape in product(range(len(COLOURS)), range(len(SHAPES))):
+    for colour, shape in product(COLOURS, SHAPES):
         said = read_caption(contradiction(colour, shape))
         assert said.complete
         assert said.colour != colour

@@ -153,9 +153,8 @@ def test_only_complete_captions_are_judged(
 
 
 def test_captions_are_read_word_by_word() -> None:
-    for i, (colour, shape) in enumerate(ALL):
-        read = read_caption(f"a {colour} {shape}")
-        assert (read.colour, read.shape) == (i // 3, i % 3)
+    for colour, shape in ALL:
+        assert read_caption(f"a {colour} {shape}") == (colour, shape)
 
 
 def test_judge_sees_areas_not_points() -> None:
@@ -184,4 +183,4 @@ def test_shipped_judge_is_small_frozen_and_hashed(tmp_path: Path) -> None:
 
 def test_judge_width_is_that_of_its_features() -> None:
     judge = Judge(width=8)
-    assert judge.features(torch.zeros(2, 3, 40, 33)).shape == (2, judge.num_features)
+    assert judge.features(torch.zeros(2, 3, 40, 33)).shape == (2, judge.colour.in_features)
