@@ -41,24 +41,17 @@ class State(StrEnum):
 def _lock(file: int) -> bool:
     """Lock a file; tell whether that worked, against those too who only look whether it is."""
     end = time.monotonic() + _LOOK_SECONDS
-    while True:
-        try:
+    while time.monotonic() <= end:
+        with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                return False
-            time.sleep(_LOOK_SECONDS / 20)
-        else:
             return True
+        time.sleep(_LOOK_SECONDS / 20)
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """The files of one run.
-
-    Attributes:
-        path: The folder; it need not exist yet.
-    """
+    """The files of one run, in a folder that need not exist yet."""
 
     path: Path
 
@@ -95,29 +88,17 @@ class RunFolder:
             has: Training and evaluation of the result.
             wanted: Those that are asked for now.
         """
-        pairs: list[dict[str, Any]] = [
-            one for one in self.adopted if one.get("from") and one.get("to")
-        ]
+        pairs = [one for one in self.adopted if one.get("from") and one.get("to")]
         whole = [one for one in pairs if one["from"] == has and one["to"] == wanted]
-        if whole:
-            return whole[-1]
         trained = [one for one in pairs if (one["from"][0], one["to"][0]) == (has[0], wanted[0])]
-        return trained[-1] if trained and has[0] != wanted[0] else None
+        counts = whole or (trained if has[0] != wanted[0] else [])
+        return counts[-1] if counts else None
 
     def adopt(self, identity: str, evaluation: str | None, **details: Any) -> None:  # noqa: ANN401
-        """Accept the result as it is for the training and evaluation asked for; record that.
-
-        Args:
-            identity: The training that is asked for.
-            evaluation: How it is to be measured.
-            **details: The differences, and why they are accepted.
-        """
+        """Accept the result for the training and evaluation asked for; record that and why."""
         result = self.result or {}
-        accepted = {
-            "from": [result.get("identity"), result.get("evaluation")],
-            "to": [identity, evaluation],
-            **details,
-        }
+        has = [result.get(key) for key in _IDENTITIES]
+        accepted = {"from": has, "to": [identity, evaluation], **details}
         write_json(self.path / "adopted.json", {"adopted": [*self.adopted, accepted]})
 
     def state(self, identity: str, evaluation: str | None = None) -> State:
@@ -131,15 +112,15 @@ class RunFolder:
 
     def state_of_rest(self, identity: str, evaluation: str | None = None) -> State:
         """Return the state of the run when nobody runs it; arguments as :meth:`state`."""
-        result = self.result
+        result, wanted = self.result, [identity, evaluation]
         if result is not None:
-            has = [result.get("identity"), result.get("evaluation")]
+            has = [result.get(key) for key in _IDENTITIES]
             if has[0] == identity and evaluation in (None, has[1]):
                 return State.DONE
-            accepted = self.acceptance(has, [identity, evaluation])
+            accepted = self.acceptance(has, wanted)
             if accepted is None:
                 return State.STALE if has[0] != identity else State.TRAINED
-            whole = accepted["from"] == has and accepted["to"] == [identity, evaluation]
+            whole = accepted["from"] == has and accepted["to"] == wanted
             return State.DONE if whole or evaluation in (None, has[1]) else State.TRAINED
         spec = self.spec
         if spec is None or spec.get("identity") != identity:
@@ -192,9 +173,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove everything but the lease."""
         for item in self.path.iterdir():
-            if item.name == "lease":
-                continue
             if item.is_dir() and not item.is_symlink():
                 shutil.rmtree(item)
-            else:
+            elif item.name != "lease":
                 item.unlink()

@@ -10,6 +10,7 @@ from pretzel.ablation.execution.scheduler import Selection, execute
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.differences import differences
 from pretzel.ablation.ledger import RunFolder
+from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.errors import UserError, did_you_mean
 from pretzel.files.atomic import read_json
 
@@ -46,24 +47,21 @@ def reproduce(
     runs = [one for one in named(plan, [row]) if one.seed is not None]
     for one in runs:
         spec = RunFolder(path=folder / one.name).spec or {}
-        changes = differences(spec.get("fingerprint", {}), one.record)
-        if changes:
+        if changes := differences(spec.get("fingerprint", {}), one.record):
             print(f"{one.name}: today's differs from what was run in:")
             print(*(f"  {line}" for line in changes.lines()), sep="\n")
     only = set(with_needs(plan, [one.name for one in runs]))
     again = ["reproduce", str(table), row, "--out", str(out)]
     selection = Selection(only=only, retry=retry, fail_fast=fail_fast, again=again)
     code = execute(plan, engine, selection)
-    first = [metric.name for metric in plan.grid.metrics]
-    same = [
-        _same(one.name, RunFolder(path=folder / one.name), plan.folder(one), first) for one in runs
-    ]
+    same = [_same(plan, one, RunFolder(path=folder / one.name)) for one in runs]
     return int(bool(code) or not all(same))
 
 
-def _same(name: str, old_run: RunFolder, new_run: RunFolder, first: list[str]) -> bool:
+def _same(plan: Plan, run: PlannedRun, before: RunFolder) -> bool:
     """Print how the metrics of a run compare, those of the table first; tell if all are equal."""
-    old, new = _metrics(old_run), _metrics(new_run)
+    name, first = run.name, [metric.name for metric in plan.grid.metrics]
+    old, new = _metrics(before), _metrics(plan.folder(run))
     differing = [key for key in old.keys() & new.keys() if not _equal(old[key], new[key])]
     differing += old.keys() ^ new.keys()
     if old and not differing:

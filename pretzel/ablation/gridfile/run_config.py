@@ -30,8 +30,7 @@ _SEED_KEYS: tuple[Key, ...] = (
 def overridden(config: Config, overrides: Iterable[Override]) -> Config:
     """Return a configuration with overrides laid over it."""
     for one in overrides:
-        if one.key:
-            config = override(config, one.key, one.value, one.source)
+        config = override(config, one.key, one.value, one.source)
     return config
 
 

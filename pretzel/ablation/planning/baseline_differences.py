@@ -5,12 +5,7 @@ from pretzel.ablation.planning.parsed_chains import Chain, ParsedLink
 
 
 def baseline_differences(baseline: Chain, chain: Chain) -> list[str]:
-    """Return what differs from the baseline, with the links where it does if not in all.
-
-    Args:
-        baseline: The baseline's chain.
-        chain: That of another combination, or the same.
-    """
+    """Return what differs from the baseline, with the links where it does if not in all."""
     baseline_links = {link.name: link for link in baseline.links}
     common = [link for link in chain.links if link.name in baseline_links]
     matched = chain.matched
@@ -31,18 +26,13 @@ def baseline_differences(baseline: Chain, chain: Chain) -> list[str]:
 def _link_changes(base: ParsedLink, other: ParsedLink) -> list[str]:
     """Return what differs in a link; of what is tuned, which values are tried."""
     before, after = base.tuned, other.tuned
-    configs = (link.variants[0].fingerprint.config for link in (base, other))
-    lines = [
-        line
-        for line in changes(*configs)
-        if not any(_is_of(line, key) for key in (*before, *after))
-    ]
+    lines = changes(*(link.variants[0].fingerprint.config for link in (base, other)))
+    lines = [line for line in lines if not any(_is_of(line, key) for key in before | after)]
     for key in [*after, *(before.keys() - after.keys())]:
-        if before.get(key) == after.get(key):
-            continue
         values = after.get(key)
-        change = f"tuned over {len(values)} values {values}" if values else "not tuned"
-        lines.append(f"{_plain(key)}: {change}")
+        if before.get(key) != values:
+            change = f"tuned over {len(values)} values {values}" if values else "not tuned"
+            lines.append(f"{_plain(key)}: {change}")
     return lines
 
 

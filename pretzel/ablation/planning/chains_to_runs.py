@@ -17,7 +17,6 @@ class RunMaker:
     """Makes the runs of a grid.
 
     Attributes:
-        grid: The grid.
         stages_in: Returns the stages that a configuration names.
         upstream: Runs that others need, by name: stages, links of chains, tuning runs.
     """
@@ -27,17 +26,12 @@ class RunMaker:
     upstream: dict[str, PlannedRun]
     _candidate_runs: dict[tuple[str, int], list[PlannedRun]] = field(default_factory=dict)
 
-    def cell(self, arm: str, chain: Chain, seed: int) -> PlannedRun | None:
-        """Return the cell at the end of a chain; the runs before it join the upstream runs.
+    def cell(self, arm: str, chain: Chain, seed: int) -> PlannedRun:
+        """Return the cell at the end of a combination's chain; upstream runs join the others.
 
         Two chains with the same beginning share it: its name is its identity.
-
-        Args:
-            arm: Name of the combination.
-            chain: Its chain.
-            seed: The cell's.
         """
-        return self._run(arm, chain, len(chain.links) - 1, seed) if chain.links else None
+        return self._run(arm, chain, len(chain.links) - 1, seed)
 
     def _run(self, arm: str, chain: Chain, index: int, seed: int) -> PlannedRun:
         """Return the run of a link, after those before it."""
@@ -68,7 +62,6 @@ class RunMaker:
             record=first.record(),
             config=configs[0],
             export=not is_last,
-            tests=is_last,
             needs=self._needs(configs, before, tried),
             family=link.hashes,
             candidates=tuple(
@@ -102,7 +95,6 @@ class RunMaker:
                 identity=fingerprint.training,
                 record=fingerprint.record(),
                 config=config,
-                tests=False,
                 needs=self._needs([config], before, []),
                 family=variant.hashes,
             )

@@ -29,24 +29,13 @@ _ABSENT: Any = object()
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Resolved:
-    """A parsed configuration. Others share its parts: it may not be modified.
+    """A parsed configuration: plain values with defaults, and the namespace to build models from.
 
-    Attributes:
-        values: Plain values, defaults included.
-        namespace: The parser's own, from which models are built.
+    Others share its parts: it may not be modified.
     """
 
     values: dict[str, Any]
     namespace: Namespace
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Argument:
-    """An argument that differs: its path, the class that takes it, and the value written for it."""
-
-    path: Key
-    owner: type
-    written: Any
 
 
 class _NotAlone(Exception):
@@ -55,9 +44,6 @@ class _NotAlone(Exception):
 
 class Resolver:
     """Parses configurations of ``fit``.
-
-    Args:
-        cli: The command line's parser.
 
     Attributes:
         wholes: Number of configurations parsed as a whole.
@@ -73,9 +59,6 @@ class Resolver:
 
     def __call__(self, config: Config) -> Resolved:
         """Return a parsed configuration.
-
-        Args:
-            config: What is parsed; its sources appear in the messages.
 
         Raises:
             UserError: If it is wrong.
@@ -100,18 +83,17 @@ class Resolver:
             try:
                 arguments = list(_differences(similar, written, resolved.values, None, ()))
                 values, namespace = resolved.values, resolved.namespace.clone()
-                for argument in arguments:
-                    plain, parsed = self._parse_alone(argument)
-                    values = replaced(values, argument.path, plain)
-                    namespace[".".join(("fit", *argument.path))] = parsed
+                for path, owner, value in arguments:
+                    plain, parsed = self._parse_alone(owner, path[-1], value)
+                    values = replaced(values, path, plain)
+                    namespace[".".join(("fit", *path))] = parsed
                 return Resolved(values=values, namespace=namespace)
             except _NotAlone:
                 continue
         return None
 
-    def _parse_alone(self, argument: _Argument) -> tuple[Any, Any]:
-        """Return the value of an argument, as a plain value and as the parser's."""
-        owner, name, written = argument.owner, argument.path[-1], argument.written
+    def _parse_alone(self, owner: type, name: str, written: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        """Return the value of a class's argument, as a plain value and as the parser's."""
         key = (owner, name, as_text(written))
         if key not in self._parsed_alone:
             self.arguments += 1
@@ -142,8 +124,10 @@ def _differences(
     resolved: dict[str, Any],
     owner: type | None,
     path: Key,
-) -> Iterator[_Argument]:
+) -> Iterator[tuple[Key, type, Any]]:
     """Yield the arguments in which two configurations differ, as deep as they can be parsed alone.
+
+    Each is its path, the class that takes it, and the value written for it.
 
     Args:
         old: A configuration, or the arguments of a class in it.
@@ -176,16 +160,15 @@ def _differences(
         elif owner is None:
             raise _NotAlone
         else:
-            yield _Argument(path=here, owner=owner, written=after)
+            yield here, owner, after
 
 
 def _are_of_one_class(before: object, after: object) -> bool:
     """Tell whether two nodes name the same class and hold nothing but its arguments."""
-    if not (isinstance(before, dict) and isinstance(after, dict)):
+    if not (isinstance(before, dict) and isinstance(after, dict) and "class_path" in before):
         return False
-    if not before.keys() | after.keys() <= {"class_path", "init_args"}:
-        return False
-    return "class_path" in before and before["class_path"] == after.get("class_path")
+    names_others = not before.keys() | after.keys() <= {"class_path", "init_args"}
+    return before["class_path"] == after.get("class_path") and not names_others
 
 
 def as_text(values: object) -> str:

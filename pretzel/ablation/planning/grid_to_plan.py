@@ -1,8 +1,7 @@
 """Parses every cell with the real parser before anything trains; reports all mistakes at once."""
 
-import itertools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -15,21 +14,17 @@ from pretzel.ablation.planning.chains_to_runs import RunMaker
 from pretzel.ablation.planning.config_resolver import Resolver
 from pretzel.ablation.planning.model_builder import Builder, PlanningCLI
 from pretzel.ablation.planning.parsed_chains import Chain, ChainParser, ParsedConfig, must_export
-from pretzel.ablation.planning.plan import Plan, PlannedArm, PlannedRun
+from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.ablation.planning.size_matching import Matcher
 from pretzel.errors import UserError
 from pretzel.runs.config.overlay import Config, at, fold, read
 
 Progress = Callable[[int, int], None]
-"""Called with the number of combinations that are parsed, and of all."""
+"""Called after each combination with the number of those that are parsed, and of all."""
 
 
 def plan_grid(grid: Grid, progress: Progress | None = None) -> Plan:
     """Parse all cells of a grid and build their models without memory; nothing is written.
-
-    Args:
-        grid: From :func:`pretzel.ablation.gridfile.reading.load`.
-        progress: Called after each combination.
 
     Raises:
         UserError: With all mistakes of all cells in one report.
@@ -47,11 +42,6 @@ class Planner:
     """Plans one grid.
 
     Attributes:
-        grid: The grid.
-        cli: The command line's parser.
-        resolve: Parses configurations.
-        build: Builds models.
-        mistakes: All mistakes so far.
         weights: Paths of stages' weights, by the name of the stage.
         weights_origins: Identity of the stage that writes weights, by their path.
         stages: Runs that others need.
@@ -80,33 +70,29 @@ class Planner:
         if not self.mistakes:  # an arm that is wrong may be the one that uses a stage
             for name, weights in self.weights.items():
                 if weights not in self.used:
-                    unused = f"{self.grid.file}: stages.{name}: nothing names {{stages.{name}}}"
-                    self.mistakes.append(unused)
+                    self.wrong(f"stages.{name}: nothing names {{stages.{name}}}")
         baseline = chains.get(self.grid.baseline_name)
         if baseline is not None and not baseline.links:
             reason = next(reversed(baseline.absent.values()))
-            self.mistakes.append(f"{self.grid.file}: the baseline is not applicable: {reason}")
+            self.wrong(f"the baseline is not applicable: {reason}")
         if self.mistakes or baseline is None:
             raise report(self.mistakes, self.grid.file)
-        maker = RunMaker(self.grid, self.named_stages, self.stages)
-        cells = [maker.cell(arm, chains[arm], seed) for arm, seed in self.order(chains)]
         arms = {
-            one.name: PlannedArm(
-                choices=one.choices,
-                changes=baseline_differences(baseline, chains[one.name]),
-                absent=chains[one.name].absent,
-                sizes=chains[one.name].sizes,
-                matched=chains[one.name].matched,
-                tuned=chains[one.name].tuned,
-            )
-            for one in self.grid.combinations
+            name: replace(chain, changes=baseline_differences(baseline, chain))
+            for name, chain in chains.items()
         }
-        return Plan(
-            grid=self.grid,
-            stages=tuple(self.stages.values()),
-            cells=tuple(cell for cell in cells if cell is not None),
-            arms=arms,
-        )
+        measured = [arm for arm, chain in chains.items() if chain.links]
+        # seed by seed by default: a grid that is stopped has whole rows
+        order = [(arm, seed) for seed in self.grid.seeds for arm in measured]
+        if self.grid.order == "arms":
+            order = [(arm, seed) for arm in measured for seed in self.grid.seeds]
+        maker = RunMaker(self.grid, self.named_stages, self.stages)
+        cells = tuple(maker.cell(arm, chains[arm], seed) for arm, seed in order)
+        return Plan(grid=self.grid, stages=tuple(self.stages.values()), cells=cells, arms=arms)
+
+    def wrong(self, message: str) -> None:
+        """Note a mistake of the grid file."""
+        self.mistakes.append(f"{self.grid.file}: {message}")
 
     def chains(self, progress: Progress | None) -> dict[str, Chain]:
         """Return the chains of all combinations that are not wrong."""
@@ -130,13 +116,6 @@ class Planner:
             of_all = len(names) == len(combinations) > 1
             self.mistakes += [message] if of_all else [f"{message} (cell {n})" for n in names]
         return chains
-
-    def order(self, arms: Iterable[str]) -> list[tuple[str, int]]:
-        """Return arms and seeds in the order in which their cells start."""
-        # seed by seed by default: a grid that is stopped has whole rows
-        if self.grid.order == "arms":
-            return list(itertools.product(arms, self.grid.seeds))
-        return [(arm, seed) for seed, arm in itertools.product(self.grid.seeds, list(arms))]
 
     def bases(self) -> dict[str, Config]:
         """Return the configuration under all arms, by link of the chain."""
@@ -171,7 +150,6 @@ class Planner:
                     record=parsed.fingerprint.record(),
                     config=placed(parsed.resolved, path),
                     export=True,
-                    tests=False,
                     needs=self.named_stages(parsed.resolved),
                     family=identity,
                 )
@@ -181,46 +159,32 @@ class Planner:
 
     def named_stages(self, resolved: dict[str, Any]) -> tuple[str, ...]:
         """Return the stages whose weights a configuration names."""
-        paths = paths_in(resolved, set(self.weights.values())) if self.weights else set()
+        paths = paths_in(resolved, set(self.weights.values()))
         return tuple(f"stages/{name}" for name, path in self.weights.items() if path in paths)
 
     def parse(self, config: Config, count: bool) -> ParsedConfig:
-        """Parse a configuration and build its model.
-
-        Args:
-            config: The configuration; it may name stages.
-            count: Whether FLOPs are counted.
+        """Parse a configuration, which may name stages, and build its model.
 
         Raises:
             UserError: If it is wrong, or a constructor refuses its arguments.
         """
-        config = substitute(config, self.weights)
-        self.used |= paths_in(config.values, set(self.weights.values()))
+        config, weights = substitute(config, self.weights), set(self.weights.values())
+        self.used |= paths_in(config.values, weights)
         resolved = self.resolve(config)
         # a stage's weights are written later: the model is built and counted without them
-        bare = self.without_stages(config)
-        sizes = None if bare is None else self.build(bare, self.resolve(bare), count=count)
+        bare = Config(values=without(config.values, weights), sources=config.sources)
+        try:
+            resolved_bare = self.resolve(bare)
+        except UserError:  # a part takes no None in the place of a stage's weights
+            sizes = None
+        else:
+            sizes = self.build(bare, resolved_bare, count=count)
         data = self.cli.manifest(config, resolved)
         return ParsedConfig(
             resolved=resolved.values,
             fingerprint=fingerprint_of(resolved.values, self.weights_origins, data),
             sizes=sizes,
         )
-
-    def without_stages(self, config: Config) -> Config | None:
-        """Return what can be built before the stages have run: without their weights.
-
-        None where a part takes no None in the place of a stage's weights.
-        """
-        values = without(config.values, set(self.weights.values())) if self.weights else {}
-        if not self.weights or values == config.values:
-            return config
-        bare = Config(values=values, sources=config.sources)
-        try:
-            self.resolve(bare)
-        except UserError:
-            return None
-        return bare
 
     def size(self, config: Config) -> int | None:
         """Return the size that arms are matched by."""
@@ -241,7 +205,6 @@ class Planner:
         for name, chain in chains.items():
             other = names.setdefault(chain.hashes, name) if chain.links else name
             if other == self.grid.baseline_name != name:
-                message = f"changes nothing against the baseline {other}"
-                self.mistakes.append(f"{self.grid.file}: {name} {message}")
+                self.wrong(f"{name} changes nothing against the baseline {other}")
             elif other != name:
-                self.mistakes.append(f"{self.grid.file}: {name} is the same as {other}")
+                self.wrong(f"{name} is the same as {other}")

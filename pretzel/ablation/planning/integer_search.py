@@ -17,16 +17,14 @@ def solve(
 
     The size must be monotone in the integer, as parameters and FLOPs are in a width. The search
     brackets the target, cuts the bracket where a power law through its ends meets the target, and
-    tries all integers that are left before it gives up.
+    tries all integers that are left before it gives up. Returned with the integer is the relative
+    difference that is left.
 
     Args:
         size: Size for an integer; None if it is refused. It is called once for an integer.
         start: The integer to start from, which is not refused.
         target: The size to reach.
         tolerance: Relative difference that is small enough.
-
-    Returns:
-        The integer, and the relative difference that is left.
 
     Raises:
         UserError: If no integer will do, with the nearest one.
@@ -35,10 +33,8 @@ def solve(
     best = search.run()
     left = search.left(best)
     if abs(left) > tolerance:
-        raise UserError(
-            f"cannot be matched within {100 * tolerance:g} %: the nearest is {best}, "
-            f"{100 * left:+.1f} %"
-        )
+        nearest = f"the nearest is {best}, {100 * left:+.1f} %"
+        raise UserError(f"cannot be matched within {100 * tolerance:g} %: {nearest}")
     return best, left
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from jsonargparse import Namespace
@@ -10,7 +11,6 @@ from torch import nn
 
 from pretzel.ablation.planning.config_resolver import Resolved, as_text
 from pretzel.ablation.planning.flops import forward_flops, shapes_alone
-from pretzel.ablation.planning.plan import Sizes
 from pretzel.ablation.protocols import Manifested
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.class_paths import import_name
@@ -54,10 +54,6 @@ class PlanningCLI(ParseOnlyCLI):
     def manifest(self, config: Config, resolved: Resolved) -> dict[str, str]:
         """Return the content hashes of the data, by ``split/name``; none where none are offered.
 
-        Args:
-            config: Its sources appear in the messages.
-            resolved: The same, parsed.
-
         Raises:
             UserError: If a constructor refuses its arguments, or the data is not there.
         """
@@ -98,17 +94,20 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Numbers of parameters; FLOPs of a training step's forward on one sample, None if unknown."""
+
+    trainable: int
+    frozen: int
+    flops: int | None
+
+
 class Builder:
     """Builds each model once.
 
     Two configurations give the same model also where they differ in a part that is never made: the
     arguments of an optimizer, which a module keeps for later, say nothing about the module.
-
-    Args:
-        cli: The command line's parser.
-
-    Attributes:
-        builds: Number of models built.
     """
 
     def __init__(self, cli: PlanningCLI) -> None:
@@ -119,15 +118,9 @@ class Builder:
         self._sizes: dict[frozenset[str], dict[str, tuple[Sizes | None, bool]]] = {}
 
     def __call__(self, config: Config, resolved: Resolved, *, count: bool) -> Sizes | None:
-        """Return the sizes of a configuration's model.
+        """Return the sizes of a configuration's model; None if it cannot be built without memory.
 
-        Args:
-            config: Its sources appear in the messages.
-            resolved: The same, parsed.
-            count: Whether FLOPs are counted, which takes longer than building.
-
-        Returns:
-            The sizes; None if a part cannot be built without memory.
+        FLOPs are counted only on demand: that takes longer than building.
 
         Raises:
             UserError: If a constructor refuses its arguments.

@@ -1,16 +1,16 @@
 """Parses the chain of configurations of one combination of arms, and tells why it lacks links."""
 
+import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from pretzel.ablation.gridfile.grid import Combination, Grid, Override
 from pretzel.ablation.gridfile.run_config import WEIGHTS, overridden, seeded
 from pretzel.ablation.identity.fingerprint import Fingerprint
-from pretzel.ablation.planning.plan import Sizes
+from pretzel.ablation.planning.model_builder import Sizes
 from pretzel.ablation.planning.size_matching import Matched, Matcher
-from pretzel.ablation.planning.tuning import candidates
 from pretzel.ablation.protocols import Exports
 from pretzel.errors import NotApplicable, UserError
 from pretzel.runs.config.class_paths import import_name
@@ -69,17 +69,21 @@ class ParsedLink:
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """The links that a combination has, and why it lacks the others.
+    """The links that a combination of arms has, why it lacks others, and how it differs.
 
     Attributes:
-        links: In order.
+        choices: The arm of each axis.
+        links: In order; none where the last is absent: then there is nothing to measure.
         absent: Why links are left out, by name.
         matched: The integer that was solved for so that it is as large as the baseline.
+        changes: Its differences to the baseline, a line each.
     """
 
+    choices: dict[str, str]
     links: tuple[ParsedLink, ...]
     absent: dict[str, str]
-    matched: Matched | None = None
+    matched: Matched | None
+    changes: list[str] = field(default_factory=list)
 
     @property
     def hashes(self) -> str:
@@ -99,6 +103,15 @@ class Chain:
             for link in self.links
             for key, values in link.tuned.items()
         }
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it in plain values, without the configurations."""
+        sizes = asdict(self.sizes) if self.sizes else None
+        flops = sizes and sizes.pop("flops")
+        matched = asdict(self.matched) if self.matched else None
+        own = {name: getattr(self, name) for name in ("choices", "changes", "absent")}
+        costs = {"parameters": sizes, "flops": flops}
+        return {**own, "matched": matched, "tuned": self.tuned, **costs}
 
 
 @dataclass
@@ -130,33 +143,28 @@ class ChainParser:
         except NotApplicable:
             matched = None  # its last link is absent, as is found below
         for name in self.bases:
-            if reason := self._left_out(combination, name):
-                absent[name] = reason
-                continue
             try:
                 links.append(self._link(combination, name, matched))
             except NotApplicable as error:
                 absent[name] = str(error)
-        has_last = self._last not in absent  # without it there is nothing to measure
-        return Chain(links=tuple(links) if has_last else (), absent=absent, matched=matched)
+        return Chain(
+            choices=combination.choices,
+            links=tuple(links) if self._last not in absent else (),
+            absent=absent,
+            matched=matched,
+        )
 
     @property
     def _last(self) -> str:
         return list(self.bases)[-1]
 
     def _matched(self, combination: Combination) -> Matched | None:
-        if self.matcher is None or self._left_out(combination, self._last):
+        if self.matcher is None:
             return None
         config = self._config(combination, self._last)
         if combination.name != self.grid.baseline_name:
             return self.matcher(self.bases[self._last], config)
         self.matcher.take_baseline(config)
-        return None
-
-    def _left_out(self, combination: Combination, name: str) -> str | None:
-        for one in combination.overrides(name):
-            if one.link == name and not one.key:
-                return f"{one.source}: left out"
         return None
 
     def _link(self, combination: Combination, name: str, matched: Matched | None) -> ParsedLink:
@@ -165,7 +173,7 @@ class ChainParser:
         if matched is not None and self.matcher is not None:
             config = self.matcher.put(config, matched.after)
         variants: list[ParsedConfig] = []
-        for tried in candidates(combination, name, self._last):
+        for tried in self._candidates(combination, name):
             varied = overridden(config, tried)
             self._refuse_tuned_and_matched(tried, config)
             # FLOPs are shown for an arm, not for its candidates
@@ -174,6 +182,14 @@ class ChainParser:
                 must_export(parsed.resolved, varied)
             variants.append(replace(parsed, tried=tried))
         return ParsedLink(name=name, variants=tuple(variants))
+
+    def _candidates(self, combination: Combination, name: str) -> list[tuple[Override, ...]]:
+        """Return the overrides of each candidate of a link; one without any if nothing is tuned."""
+        tuned = [one for _, arm in combination.arms for one in arm.tune]
+        # keys without a link are for the last one
+        own = [one for one in tuned if (one.link or self._last) == name]
+        each = [[replace(one, value=value) for value in one.value] for one in own]
+        return list(itertools.product(*each))
 
     def _refuse_tuned_and_matched(self, tried: tuple[Override, ...], config: Config) -> None:
         if self.matcher is None:
@@ -186,18 +202,24 @@ class ChainParser:
                 raise UserError(f"{one.source}: {one.key}: {why}")
 
     def _config(self, combination: Combination, name: str) -> Config:
-        """Return a link's configuration with the seed of the first cell."""
-        config = overridden(self.bases[name], combination.overrides(name))
-        config = seeded(config, self.grid.seeds[0])
-        return config if name == next(iter(self.bases)) else self._without_start(config)
+        """Return a link's configuration with the seed of the first cell.
 
-    def _without_start(self, config: Config) -> Config:
-        """Take out where a later link starts: the chain says so."""
-        # weights that the base names would be those of another run, in silence
-        name = at(config.values, ("model", "class_path"))
-        if isinstance(name, str) and WEIGHTS[-1] not in parameters(name):
+        Raises:
+            NotApplicable: If an arm leaves the link out.
+        """
+        overrides = list(combination.overrides(name))
+        for one in overrides:
+            if not one.key:
+                raise NotApplicable(f"{one.source}: left out")
+        config = seeded(overridden(self.bases[name], overrides), self.grid.seeds[0])
+        if name == next(iter(self.bases)):
+            return config
+        # the chain says where a later link starts: weights that the base names would be those of
+        # another run, in silence
+        model = at(config.values, ("model", "class_path"))
+        if isinstance(model, str) and WEIGHTS[-1] not in parameters(model):
             why = f"cannot follow another link of the chain: it has no parameter {WEIGHTS[-1]}"
-            raise UserError(f"{config.source(('model',))}: model: {name} {why}")
+            raise UserError(f"{config.source(('model',))}: model: {model} {why}")
         return override(config, ".".join(WEIGHTS), None, Source(name=f"{self.grid.file}: chain"))
 
 

@@ -1,38 +1,20 @@
 """The plan of a grid: its parsed runs, what each needs, and how the arms differ."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.gridfile.schema import Tuning
 from pretzel.ablation.ledger import RunFolder, State
-from pretzel.ablation.planning.size_matching import Matched
+from pretzel.ablation.planning.parsed_chains import Chain
 from pretzel.files.atomic import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Parameters and FLOPs of a model.
-
-    Attributes:
-        trainable: Number of parameters that train.
-        frozen: Number of those that do not.
-        flops: FLOPs of a training step's forward on one sample; None where they are not known.
-    """
-
-    trainable: int
-    frozen: int
-    flops: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One of the configurations that a tuned cell chooses from.
+    """One of the configurations that a tuned cell chooses from, and the run that tries it.
 
-    Attributes:
-        run: Name of the run that tries it.
-        label: The values that are tried, for example ``model.lr=0.01``.
-        config: The resolved configuration of the cell with it.
+    Its label names the values that are tried, for example ``model.lr=0.01``.
     """
 
     run: str
@@ -56,7 +38,6 @@ class PlannedRun:
             candidate.
         evaluation: Hash of how it is measured; None if it is not.
         export: Whether its module exports weights after training (stages).
-        tests: Whether it is tested after training (cells).
         needs: Names of the runs that must be done before: stages whose weights it starts from or
             uses, and the runs that try its candidates, which may also have failed.
         family: Equal for runs that take equally long: those that differ in their seeds.
@@ -73,11 +54,15 @@ class PlannedRun:
     record: dict[str, Any]
     evaluation: str | None = None
     export: bool = False
-    tests: bool = True
     needs: tuple[str, ...] = ()
     family: str = ""
     candidates: tuple[Candidate, ...] = ()
     tuning: Tuning | None = None
+
+    @property
+    def tests(self) -> bool:
+        """Whether it is tested after training (cells)."""
+        return self.seed is not None
 
     def as_json(self) -> dict[str, Any]:
         """Return it in plain values, without the configuration."""
@@ -90,49 +75,19 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedArm:
-    """One combination of arms: a row of the table.
-
-    Attributes:
-        choices: The arm of each axis.
-        changes: Its differences to the baseline, a line each.
-        absent: Why it lacks links of the chain, by link; one that lacks the last is not applicable
-            and has no cells.
-        sizes: Those of the model that is measured; None where they are not known.
-        matched: The integer that was solved for so that sizes are equal.
-        tuned: The values that are chosen from, by key.
-    """
-
-    choices: dict[str, str]
-    changes: list[str]
-    absent: dict[str, str]
-    sizes: Sizes | None
-    matched: Matched | None
-    tuned: dict[str, list[Any]]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it in plain values."""
-        values = asdict(self)
-        sizes = values.pop("sizes")
-        flops = sizes and sizes.pop("flops")
-        return {**values, "parameters": sizes, "flops": flops}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan:
     """All runs of a grid, parsed.
 
     Attributes:
-        grid: The file.
         stages: Upstream runs and tuning runs, each before those that need it.
         cells: The compared runs, in the order in which they start.
-        arms: The combinations by name, the baseline first.
+        arms: The combinations of arms by name, the baseline first: rows of the table.
     """
 
     grid: Grid
     stages: tuple[PlannedRun, ...]
     cells: tuple[PlannedRun, ...]
-    arms: dict[str, PlannedArm]
+    arms: dict[str, Chain]
 
     @property
     def runs(self) -> tuple[PlannedRun, ...]:

@@ -14,14 +14,7 @@ from pretzel.ablation.status_table import StateTable, StatusRow, duration, plan_
 
 
 def print_plan(plan: Plan, states: Mapping[str, State], time: TimeEstimate, slots: int) -> None:
-    """Print a plan.
-
-    Args:
-        plan: The plan.
-        states: The state of each run, by name.
-        time: How long it takes.
-        slots: Runs at a time, for which the time is printed too.
-    """
+    """Print a plan, the states of its runs by name, and the time it takes with slots to run in."""
     console, output, values = Console(), plan.grid.output, plan.as_json()
     console.print(StateTable(StatusRow.of_plan(output, values), plan_title(output, values)))
     console.print(_arms_table(plan, states))
@@ -62,17 +55,14 @@ def arm_lines(plan: Plan) -> list[str]:
 
 def time_line(time: TimeEstimate, slots: int) -> str:
     """Return an estimate of time in a sentence."""
-    num_known = time.finished + time.probed
+    kinds = {"by finished ones": time.finished, "by a probe, without evaluation": time.probed}
+    num_known = sum(kinds.values())
     num_left = num_known + len(time.unknown)
     if not num_left:
         return "Time: all is done."
     parts = []
     if num_known:
-        kinds = [
-            f"{time.finished} by finished ones" if time.finished else "",
-            f"{time.probed} by a probe, without evaluation" if time.probed else "",
-        ]
-        how = " and ".join(kind for kind in kinds if kind)
+        how = " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
         side = f", {duration(time.seconds / slots)} with {slots} at a time" if slots > 1 else ""
         total = duration(time.seconds)
         parts.append(f"about {total}{side}, for {num_known} of {num_left} runs ({how})")

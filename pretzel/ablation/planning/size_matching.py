@@ -44,8 +44,7 @@ class Matcher:
     Attributes:
         rule: The quantity that is made equal, and the key of the integer.
         name: The grid file and where in it the rule stands, for messages.
-        size: Returns the size of a configuration's model, None where it is not known; it raises
-            what a constructor refuses.
+        size: Returns the size of a configuration's model, None where it is not known.
         value: Returns what stands at a path of a configuration, defaults included.
         target: The size of the baseline; it is set first.
     """
@@ -72,14 +71,9 @@ class Matcher:
             )
 
     def __call__(self, base: Config, config: Config) -> Matched | None:
-        """Return the integer that makes an arm as large as the baseline.
+        """Return the integer that makes an arm as large as the baseline; None if sizes are unknown.
 
-        Args:
-            base: The configuration under all arms.
-            config: With those of the combination.
-
-        Returns:
-            The integer before and after; None if the baseline's size is not known.
+        The configurations are the one under all arms, and that of the combination.
 
         Raises:
             UserError: If the arm has no integer there, sets it itself, or cannot be matched.
@@ -103,13 +97,8 @@ class Matcher:
             value, relative = solve(size, start, self.target, self.rule.tolerance)
         except UserError as error:
             raise UserError(f"{self.name}: {self.rule.by} {error}") from error
-        return Matched(
-            key=self.rule.via,
-            before=start,
-            after=value,
-            by=self.rule.by,
-            relative=relative,
-        )
+        by = self.rule.by
+        return Matched(key=self.rule.via, before=start, after=value, by=by, relative=relative)
 
     def put(self, config: Config, value: int) -> Config:
         """Return a configuration with another integer."""

@@ -1,6 +1,7 @@
 """Estimate of the time that the rest of a grid takes, from finished runs or a probe."""
 
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,15 +37,13 @@ def estimate_time(
         probed: Seconds of a run, by its family.
     """
     # those of a family take equally long; those that are tested too take longer
-    measured: dict[tuple[str, bool], list[float]] = {}
+    measured: dict[tuple[str, bool], list[float]] = defaultdict(list)
     for run in plan.runs:
-        result = plan.folder(run).result if states[run.name] is State.DONE else None
-        if result is not None:
+        if states[run.name] is State.DONE and (result := plan.folder(run).result):
             seconds = float(result.get("train_seconds", 0.0))
-            measured.setdefault((run.family, False), []).append(seconds)
+            measured[run.family, False].append(seconds)
             if run.tests:
-                whole = float(result.get("seconds", seconds))
-                measured.setdefault((run.family, True), []).append(whole)
+                measured[run.family, True].append(float(result.get("seconds", seconds)))
     total, num_finished, num_probed = 0.0, 0, 0
     unknown = []
     for run in plan.runs:

@@ -26,9 +26,7 @@ _WARM = 3  # the first ones are slower
 def probe(plan: Plan, run: PlannedRun) -> float:
     """Return the seconds that a run's training takes, estimated by its first steps.
 
-    Args:
-        plan: The plan.
-        run: A run; stages that it starts from need not have run.
+    The stages that it starts from need not have run.
 
     Raises:
         UserError: If it fails within these steps.
@@ -53,15 +51,7 @@ def probe(plan: Plan, run: PlannedRun) -> float:
 
 
 def probe_all(plan: Plan, runs: Iterable[PlannedRun]) -> dict[str, float]:
-    """Probe one run of each family, and say so on standard error.
-
-    Args:
-        plan: The plan.
-        runs: The runs.
-
-    Returns:
-        The seconds of a run, by family; those that fail have none.
-    """
+    """Return the seconds of a run by family, without those that fail; say so on standard error."""
     one_each = {run.family: run for run in runs}
     seconds: dict[str, float] = {}
     for number, (family, run) in enumerate(one_each.items()):
@@ -74,14 +64,9 @@ def probe_all(plan: Plan, runs: Iterable[PlannedRun]) -> dict[str, float]:
 
 
 def measure_pace(config: dict[str, Any], started: float) -> dict[str, float]:
-    """Train a few steps of a configuration, in a folder that is thrown away.
+    """Train a few steps of a resolved configuration, in a folder that is thrown away.
 
-    Args:
-        config: A resolved configuration of ``fit``.
-        started: When the process began, by :func:`time.monotonic`.
-
-    Returns:
-        ``start``, ``step`` and ``steps``.
+    The process has started at a time of :func:`time.monotonic`.
     """
     from jsonargparse import Namespace
     from lightning.pytorch import Callback, Trainer

@@ -1,27 +1,15 @@
 """Tuning inside an arm, on validation, before the comparison: no arm wins by its learning rate."""
 
-import itertools
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from pretzel.ablation.gridfile.grid import Combination, Override
+from pretzel.ablation.gridfile.grid import Override
 from pretzel.ablation.planning.plan import Candidate, Plan, PlannedRun
 from pretzel.errors import UserError, did_you_mean
 
 _MAX_NAME_LENGTH = 60
-
-
-def candidates(combination: Combination, link: str, last: str) -> list[tuple[Override, ...]]:
-    """Return the overrides of each candidate of a link; one without any where nothing is tuned.
-
-    Keys without a link are for the last one.
-    """
-    tuned = [one for _, arm in combination.arms for one in arm.tune if (one.link or last) == link]
-    each = [[replace(one, value=value) for value in one.value] for one in tuned]
-    return list(itertools.product(*each))
 
 
 def candidate_runs(plan: Plan, arm: str) -> set[str]:
