@@ -1,8 +1,8 @@
 """Texts of the cells of a table, the same in every format."""
 
+import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pretzel.ablation.report.statistics import Difference, SeedMean
 from pretzel.ablation.report.table import (
@@ -23,59 +23,48 @@ DIFFERENCE_HEADS = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Markup:
-    """How a format marks the cells of the table of means.
+Markup = Callable[[str], str]
 
-    Attributes:
+
+def mean_lines(
+    table: ResultTable, escape: Markup, best: Markup, baseline: Markup, significant: str
+) -> list[list[str]]:
+    """Return the table of means in a format's markup, its head first.
+
+    Args:
+        table: The table.
         escape: Makes text that is shown as it is.
         best: Marks the best mean, which is escaped already.
         baseline: Marks the name of the baseline, likewise.
         significant: Stands after a significant mean.
     """
-
-    escape: Callable[[str], str]
-    best: Callable[[str], str]
-    baseline: Callable[[str], str]
-    significant: str
-
-
-def mean_lines(table: ResultTable, markup: Markup) -> list[list[str]]:
-    """Return the table of means in a format's markup, its head first."""
     heads = ["arm", "n", *map(metric_head, table.columns), *COST_HEADS]
-    lines = [[markup.escape(head) for head in heads]]
+    lines = [[escape(head) for head in heads]]
     for row in table.rows:
-        name = markup.escape(row.arm)
-        line = [markup.baseline(name) if row.is_baseline else name, markup.escape(row.counted)]
+        name = escape(row.arm)
+        line = [baseline(name) if row.is_baseline else name, escape(row.counted)]
         for column in table.columns:
             entry = row.entries[column.metric.name]
-            text = markup.escape(value(entry, row))
-            text = markup.best(text) if entry.best else text
-            line.append(text + markup.significant if entry.significant else text)
-        lines.append([*line, *map(markup.escape, costs(row))])
+            text = escape(value(entry, row))
+            text = best(text) if entry.best else text
+            line.append(text + significant if entry.significant else text)
+        lines.append([*line, *map(escape, costs(row))])
     return lines
 
 
 def difference_lines(table: ResultTable) -> list[list[str]]:
     """Return the cells under ``DIFFERENCE_HEADS``, for each metric and arm."""
     lines = []
-    for column in table.columns:
-        for row in table.rows:
-            if row.is_baseline:
-                continue
-            entry = row.entries[column.metric.name]
-            line = [f"{column.metric.name} {column.metric.arrow}", row.arm, change(entry, row)]
-            if (difference := entry.difference) is not None:
-                line += [
-                    str(difference.mean.n),
-                    p_value(difference.p),
-                    p_value(difference.p_holm),
-                    number(difference.detectable),
-                    verdict(difference),
-                ]
-            else:
-                line += [""] * 4 + ["" if entry.comparable else "not comparable"]
-            lines.append(line)
+    others = [row for row in table.rows if not row.is_baseline]
+    for column, row in itertools.product(table.columns, others):
+        metric, entry = column.metric, row.entries[column.metric.name]
+        line = [f"{metric.name} {metric.arrow}", row.arm, change(entry, row)]
+        if (difference := entry.difference) is not None:
+            line += [str(difference.mean.n), p_value(difference.p), p_value(difference.p_holm)]
+            line += [number(difference.detectable), verdict(difference)]
+        else:
+            line += [""] * 4 + ["" if entry.comparable else "not comparable"]
+        lines.append(line)
     return lines
 
 
@@ -88,10 +77,7 @@ def metric_head(column: MetricColumn) -> str:
 def mean_text(mean: SeedMean, expected: int, *, signed: bool = False) -> str:
     """Return ``0.813 ± 0.021``, with as many decimals as its size deserves.
 
-    Args:
-        mean: The mean and its interval.
-        expected: Number of seeds; the text names that of the mean where it has fewer.
-        signed: Whether to show a plus.
+    Where the mean is over fewer seeds than ``expected``, their number follows.
     """
     half, sign = mean.half_width, "+" if signed and not math.isnan(mean.mean) else ""
     scale = max(abs(mean.mean), half or 0.0)

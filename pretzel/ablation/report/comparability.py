@@ -17,22 +17,17 @@ Signature = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparability:
-    """How far one metric may be compared.
+    """How far one metric may be compared."""
 
-    Attributes:
-        groups: A number for each arm; only arms of the same number share a scale.
-        reason: Why there are several; empty where all arms may be compared.
-        facts: What the metric was computed from, where all arms agree and it is known.
-    """
-
-    groups: dict[str, int]
-    reason: str
-    facts: Signature
+    scales: dict[str, Signature]  # of each arm; only arms with equal ones may be compared
+    reason: str  # why there are several; empty where all arms may be compared
+    facts: Signature  # what the metric was computed from, where it is known and all arms agree
 
     @property
     def everywhere(self) -> bool:
         """Whether all arms may be compared."""
-        return len(set(self.groups.values())) <= 1
+        first, *others = self.scales.values()
+        return all(scale == first for scale in others)
 
 
 def judge(comparison: Comparison) -> dict[str, Comparability]:
@@ -46,15 +41,22 @@ def judge(comparison: Comparison) -> dict[str, Comparability]:
       the same.
     """
     spaces = _spaces(comparison)
-    scales = {}
+    judged = {}
     for metric in comparison.metrics:
         signatures = {arm: _facts(comparison, arm, metric.name) for arm in comparison.arms}
-        facts = _agreed(signatures)
+        values = {key: [*arms] for key, arms in sorted(_arms_by_value(signatures).items())}
+        facts = {key: own[0] for key, own in values.items() if len(own) == 1}
         if is_likelihood(metric.name):
             signatures = {arm: spaces[arm] | own for arm, own in signatures.items()}
-        groups = _groups(signatures, comparison.baseline)
-        scales[metric.name] = Comparability(groups=groups, reason=_reason(signatures), facts=facts)
-    return scales
+        usual: Signature = {}  # what an arm does not tell is taken to be as in the baseline
+        for signature in signatures.values():  # of which the baseline's is the first
+            usual = signature | usual
+        judged[metric.name] = Comparability(
+            scales={arm: usual | own for arm, own in signatures.items()},
+            reason=_reason(signatures),
+            facts=facts,
+        )
+    return judged
 
 
 def is_likelihood(metric: str) -> bool:
@@ -133,41 +135,27 @@ def _changed(base: Signature, changes: list[str]) -> Signature:
     return scale
 
 
-def _groups(signatures: dict[str, Signature], baseline: str) -> dict[str, int]:
-    """Number the arms by signature; what is not known is taken to be as in the baseline."""
-    usual: Signature = {}
-    for signature in (signatures[baseline], *signatures.values()):
-        usual = signature | usual
-    full = {arm: tuple(sorted((usual | own).items())) for arm, own in signatures.items()}
-    distinct = [*dict.fromkeys(full.values())]
-    return {arm: distinct.index(signature) for arm, signature in full.items()}
+def _arms_by_value(signatures: dict[str, Signature]) -> dict[str, dict[str, list[str]]]:
+    """Return, by key of the signatures and its value, the arms that have it."""
+    arms: dict[str, dict[str, list[str]]] = {}
+    for arm, signature in signatures.items():
+        for key, value in signature.items():
+            arms.setdefault(key, {}).setdefault(value, []).append(arm)
+    return arms
 
 
 def _reason(signatures: dict[str, Signature]) -> str:
     """Say in what the arms differ: ``n: 500 (a, b), 100 (c)``; at most two keys."""
     reasons: dict[str, str] = {}
-    keys = {key for signature in signatures.values() for key in signature}
-    for key in sorted(keys, key=lambda key: (key.count("."), key)):
+    by_key = _arms_by_value(signatures)
+    for key in sorted(by_key, key=lambda key: (key.count("."), key)):
         if any(key.startswith(f"{other}.") for other in reasons):
             continue  # another class has other arguments: that it is another says enough
-        arms: dict[str, list[str]] = {}
-        for arm, signature in signatures.items():
-            if key in signature:
-                arms.setdefault(signature[key], []).append(arm)
-        if len(arms) > 1:
-            values = ", ".join(f"{value} ({_names(own)})" for value, own in arms.items())
+        if len(by_key[key]) > 1:
+            values = ", ".join(f"{value} ({_names(own)})" for value, own in by_key[key].items())
             reasons[key] = f"{key}: {values}"
     return "; ".join([*reasons.values()][:2]) + ("; and more" if len(reasons) > 2 else "")
 
 
 def _names(arms: list[str]) -> str:
     return ", ".join(arms) if len(arms) <= 3 else f"{len(arms)} arms"
-
-
-def _agreed(signatures: dict[str, Signature]) -> Signature:
-    """Return the facts in which all arms that have them agree."""
-    values: dict[str, set[str]] = {}
-    for signature in signatures.values():
-        for key, value in signature.items():
-            values.setdefault(key, set()).add(value)
-    return {key: own.pop() for key, own in sorted(values.items()) if len(own) == 1}

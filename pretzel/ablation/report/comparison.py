@@ -1,6 +1,5 @@
 """The runs of a grid with their results, read from its folder: ``plan.json`` and the ledger."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,81 +14,49 @@ from pretzel.files.atomic import read_json
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """One of the compared runs: an arm at a seed.
+    """One of the compared runs: an arm at a seed; figures are there where it is done."""
 
-    Attributes:
-        name: Its folder under the grid's.
-        arm: The combination.
-        seed: Its seed.
-        state: Where it stands.
-        metrics: What it has logged; empty where it is not done.
-        facts: What a metric was computed from, such as ``n``, ``extractor``, ``resize``, by metric.
-        trainable: Number of parameters.
-        frozen: Number of parameters.
-        train_seconds: Of its training and of the stages that it starts from, without candidates.
-        step_seconds: Of one training step; None where it was not recorded.
-        peak_memory_bytes: Largest memory; None where it was not recorded.
-        versions: Of the libraries that trained it, where they were recorded.
-        trouble: Why it is not done, in one line; empty where it is.
-        adopted: What the user has accepted although it differs, in one line; mostly empty.
-    """
-
-    name: str
+    name: str  # its folder under the grid's
     arm: str
     seed: int
     state: State
     metrics: dict[str, float]
-    facts: dict[str, dict[str, Any]]
-    trainable: int
-    frozen: int
-    train_seconds: float
-    step_seconds: float | None
+    facts: dict[str, dict[str, Any]]  # behind a metric, such as n, extractor, resize; by metric
+    trainable_parameters: int
+    frozen_parameters: int
+    train_seconds: float  # with the stages that it starts from, without candidates
+    step_seconds: float | None  # None where it was not recorded, as below
     peak_memory_bytes: int | None
-    versions: dict[str, str]
-    trouble: str
-    adopted: str
+    versions: dict[str, str]  # of the libraries that trained it
+    trouble: str  # why it is not done, in one line
+    adopted: str  # what the user has accepted although it differs, in one line; mostly empty
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All compared runs of a grid's output folder.
-
-    Attributes:
-        output: The folder.
-        grid: The grid's file, as the user named it.
-        baseline: Name of the baseline arm.
-        arms: Name of each arm, the baseline first, and what it changes.
-        choices: The arm on each axis, by arm.
-        axes: The names of the arms on each axis.
-        metrics: Columns.
-        seeds: Seeds of the grid.
-        absent: Why an arm lacks links of the chain, by arm and link.
-        tunings: What was tried for an arm and what was chosen, by arm; empty where nothing was.
-        has_stages: Whether compared runs start from runs that they share.
-        runs: One for each arm and seed, done or not.
-    """
+    """All compared runs of a grid's output folder."""
 
     output: Path
-    grid: str
+    grid: str  # the grid's file, as the user named it
     baseline: str
-    arms: dict[str, list[str]]
-    choices: dict[str, dict[str, str]]
-    axes: dict[str, list[str]]
+    arms: dict[str, list[str]]  # each arm, the baseline first, and what it changes
+    choices: dict[str, dict[str, str]]  # the choice on each axis, by arm
+    axes: dict[str, list[str]]  # the choices of each axis
     metrics: tuple[Metric, ...]
     seeds: tuple[int, ...]
-    absent: dict[str, dict[str, str]]
-    tunings: dict[str, tuple[ArmTuning, ...]]
-    has_stages: bool
-    runs: tuple[RunResult, ...]
+    absent: dict[str, dict[str, str]]  # why an arm lacks links of the chain, by arm and link
+    tunings: dict[str, tuple[ArmTuning, ...]]  # by arm, those without any left out
+    has_stages: bool  # whether compared runs start from runs that they share
+    runs: tuple[RunResult, ...]  # one for each arm and seed, done or not
 
     @cached_property
     def by_arm(self) -> dict[str, tuple[RunResult, ...]]:
         """The runs of each arm; an arm that does not exist for this question has none."""
         return {arm: tuple(run for run in self.runs if run.arm == arm) for arm in self.arms}
 
-    def done(self, arm: str) -> Iterator[RunResult]:
-        """Yield the finished runs of an arm."""
-        return (run for run in self.by_arm[arm] if run.state is State.DONE)
+    def done(self, arm: str) -> list[RunResult]:
+        """Return the finished runs of an arm."""
+        return [run for run in self.by_arm[arm] if run.state is State.DONE]
 
     def values(self, arm: str, metric: str) -> dict[int, float]:
         """Return a metric by seed, over the finished runs of an arm that have it."""
@@ -157,8 +124,8 @@ def _read(output: Path, run: dict[str, Any], planned: dict[str, dict[str, Any]])
         state=state,
         metrics={name: float(value) for name, value in result.get("metrics", {}).items()},
         facts=result.get("facts", {}),
-        trainable=size.get("trainable", 0),
-        frozen=size.get("frozen", 0),
+        trainable_parameters=size.get("trainable", 0),
+        frozen_parameters=size.get("frozen", 0),
         train_seconds=float(result.get("train_seconds", 0.0) + in_stages),
         step_seconds=None if (step := result.get("step_seconds")) is None else float(step),
         peak_memory_bytes=result.get("peak_memory_bytes"),

@@ -8,7 +8,6 @@ from pretzel.ablation.report import table_notes as notes
 from pretzel.ablation.report.cell_texts import (
     DIFFERENCE_HEADS,
     SIGNIFICANT,
-    Markup,
     difference_lines,
     mean_lines,
 )
@@ -42,13 +41,11 @@ def latex(table: ResultTable) -> str:
     c = table.comparison
     means = mean_lines(
         table,
-        Markup(
-            escape=escaped,
-            # a bold font for text and for the signs between dollars
-            best=lambda text: rf"{{\boldmath\textbf{{{text}}}}}",
-            baseline=lambda name: f"{name} (baseline)",
-            significant=escaped(SIGNIFICANT),
-        ),
+        escape=escaped,
+        # a bold font for text and for the signs between dollars
+        best=lambda text: rf"{{\boldmath\textbf{{{text}}}}}",
+        baseline=lambda name: f"{name} (baseline)",
+        significant=escaped(SIGNIFICANT),
     )
     exceptions = [*notes.incomparable(table), *notes.missing(c), *notes.tuned(c)]
     exceptions = [note if note.endswith((".", "?")) else f"{note}." for note in exceptions]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pretzel.ablation.report import cell_texts, table_notes
-from pretzel.ablation.report.cell_texts import DIFFERENCE_HEADS, Markup, difference_lines
+from pretzel.ablation.report.cell_texts import DIFFERENCE_HEADS, difference_lines
 from pretzel.ablation.report.table import ResultTable
 
 _SPECIAL = str.maketrans({"|": "\\|", "<": "\\<", "*": "\\*", "\n": " "})
@@ -14,12 +14,10 @@ def markdown(table: ResultTable) -> str:
     c = table.comparison
     means = cell_texts.mean_lines(
         table,
-        Markup(
-            escape=_escaped,
-            best=lambda text: f"**{text}**",
-            baseline=lambda name: f"**{name}** (baseline)",
-            significant=f" {_escaped(cell_texts.SIGNIFICANT)}",
-        ),
+        escape=_escaped,
+        best=lambda text: f"**{text}**",
+        baseline=lambda name: f"**{name}** (baseline)",
+        significant=f" {_escaped(cell_texts.SIGNIFICANT)}",
     )
     parts = [*_table(means), "", *_paragraphs(table_notes.reading(table))]
     parts += _paragraphs(table_notes.incomparable(table))

@@ -7,13 +7,10 @@ import pandas as pd
 from pretzel.ablation.ledger import State
 from pretzel.ablation.report.comparison import load
 
-_COSTS = {
-    "trainable_parameters": "trainable",
-    "frozen_parameters": "frozen",
-    "train_seconds": "train_seconds",
-    "step_seconds": "step_seconds",
-    "peak_memory_bytes": "peak_memory_bytes",
-}
+_COSTS = (
+    *("trainable_parameters", "frozen_parameters"),
+    *("train_seconds", "step_seconds", "peak_memory_bytes"),
+)
 
 
 def results(folder: Path | str) -> pd.DataFrame:
@@ -34,7 +31,7 @@ def results(folder: Path | str) -> pd.DataFrame:
     comparison = load(folder)
     rows = []
     for run in comparison.runs:
-        costs = {name: getattr(run, field) for name, field in _COSTS.items()}
+        costs = {name: getattr(run, name) for name in _COSTS}
         rows.append(
             comparison.choices[run.arm]
             | {"arm": run.arm, "seed": run.seed, "state": run.state.value}

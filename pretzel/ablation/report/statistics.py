@@ -16,40 +16,23 @@ EXACT_SEEDS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class SeedMean:
-    """A mean over seeds.
+    """A mean over seeds, with half of its two-sided 95 % t interval."""
 
-    Attributes:
-        mean: The mean; NaN values are not hidden.
-        sd: Sample standard deviation; None for a single seed.
-        half_width: Half of the two-sided 95 % t interval; None for a single seed.
-        n: Number of seeds.
-    """
-
-    mean: float
-    sd: float | None
-    half_width: float | None
+    mean: float  # NaN values are not hidden
+    sd: float | None  # of the sample; None for a single seed
+    half_width: float | None  # None for a single seed
     n: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A paired difference to the baseline.
-
-    Attributes:
-        mean: Its mean over the seeds that both arms have, with the t interval.
-        p: Two-sided p of the sign-flip test; None where a difference is not a number.
-        p_holm: The same, Holm-corrected over the arms compared.
-        smallest_p: The smallest that ``p_holm`` could have been with these numbers of seeds.
-        detectable: The smallest true difference that the paired t test at the uncorrected 5 % level
-            finds with 80 % power, if its standard deviation is the observed one; None for a single
-            seed.
-    """
+    """A paired difference to the baseline, over the seeds that both arms have."""
 
     mean: SeedMean
-    p: float | None
-    p_holm: float | None
-    smallest_p: float
-    detectable: float | None
+    p: float | None  # of the sign-flip test; None where a difference is not a number
+    p_holm: float | None  # the same, corrected over the arms compared
+    smallest_p: float  # that p_holm could have been with these numbers of seeds
+    detectable: float | None  # if the observed sd is the true one; None for a single seed
 
     @property
     def can_be_significant(self) -> bool:
@@ -81,13 +64,9 @@ def seed_mean(values: Sequence[float]) -> SeedMean | None:
 
 
 def compare(differences: Mapping[str, Sequence[float]]) -> dict[str, Difference]:
-    """Compare arms to the baseline in one metric.
+    """Compare arms to the baseline in one metric, by their differences at the same seed.
 
-    Args:
-        differences: The differences at the same seed, by arm; an arm without any is left out.
-
-    Returns:
-        The comparisons, by arm.
+    An arm without any is left out.
     """
     arms = {arm: values for arm, values in differences.items() if values}
     ps = {arm: sign_flip_p(values) for arm, values in arms.items()}
@@ -112,27 +91,20 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     """Return the two-sided p of the paired sign-flip permutation test on the mean.
 
     Under the null hypothesis a difference is as likely as its negative, so all 2^n choices of signs
-    are equally likely; p is the share whose mean is at least as far from zero.
-
-    Args:
-        differences: At least one.
-
-    Returns:
-        The exact p up to 16 seeds, one of 65,536 random flips beyond; None with a value that is
-        not finite.
+    are equally likely; p is the share whose mean is at least as far from zero: exact up to 16
+    seeds, of 65,536 random flips beyond, None with a value that is not finite.
     """
     data = np.asarray(differences, dtype=np.float64)
     if not np.isfinite(data).all():
         return None
     if len(data) == 1:
         return 1.0
-    flips = 2**EXACT_SEEDS
     test = stats.permutation_test(
         (data,),
         np.mean,
         permutation_type="samples",
         vectorized=True,
-        n_resamples=flips,
+        n_resamples=2**EXACT_SEEDS,
         batch=max(1, 2**22 // len(data)),
         random_state=0,
     )
@@ -152,11 +124,8 @@ def seeds_needed(arms: int) -> int:
 def holm(ps: Mapping[str, float], family: int | None = None) -> dict[str, float]:
     """Return p values corrected by Holm's step-down procedure (Holm 1979).
 
-    The i-th smallest of m becomes ``max_{k <= i} min(1, (m - k + 1) p_(k))``.
-
-    Args:
-        ps: The p values.
-        family: Number of comparisons, where some of them have no p value; ``len(ps)`` if None.
+    The i-th smallest of m becomes ``max_{k <= i} min(1, (m - k + 1) p_(k))``; m is ``family`` where
+    some comparisons have no p value.
     """
     family = len(ps) if family is None else family
     corrected, largest = {}, 0.0
@@ -167,14 +136,11 @@ def holm(ps: Mapping[str, float], family: int | None = None) -> dict[str, float]
 
 
 def detectable(sd: float, n: int) -> float:
-    """Return the smallest difference that n pairs detect with 80 % power.
+    """Return the smallest true difference that n >= 2 pairs detect with 80 % power.
 
-    Of the two-sided paired t test at the 5 % level, with the non-central t distribution; the other
-    tail adds less than 1e-5 to the power and is left out.
-
-    Args:
-        sd: Standard deviation of the differences.
-        n: Number of pairs, at least 2.
+    Of the two-sided paired t test at the uncorrected 5 % level, with the non-central t distribution
+    and the standard deviation of the differences; the other tail adds less than 1e-5 to the power
+    and is left out.
     """
     if not math.isfinite(sd):
         return math.nan

@@ -16,23 +16,14 @@ MISSING = "—"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One metric of one arm.
+    """One metric of one arm."""
 
-    Attributes:
-        values: By seed.
-        own: Mean over seeds; None without values.
-        absence: Why there is no mean: ``n/a`` or ``—`` (not there yet).
-        difference: To the baseline; None for the baseline, and where there is no pair of seeds.
-        comparable: Whether it shares its scale with the baseline.
-        best: Whether it is the best mean, of those that may be ranked.
-    """
-
-    values: dict[int, float]
-    own: SeedMean | None
-    absence: str
-    difference: Difference | None
-    comparable: bool
-    best: bool
+    values: dict[int, float]  # by seed
+    own: SeedMean | None  # None without values
+    absence: str  # why there is no mean: n/a, or — (not there yet)
+    difference: Difference | None  # None for the baseline, and without a pair of seeds
+    comparable: bool  # whether it shares its scale with the baseline
+    best: bool  # of the means that may be ranked
 
     @property
     def significant(self) -> bool:
@@ -42,27 +33,16 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRow:
-    """One arm.
-
-    Attributes:
-        arm: Its name.
-        is_baseline: Whether differences are taken to it.
-        runs: Its runs.
-        entries: By metric.
-        parameters: Trainable and frozen; None while nothing is done.
-        step_seconds: Mean over its runs that recorded it.
-        peak_memory_bytes: Largest of its runs that recorded it.
-        train_seconds: Mean over its runs.
-    """
+    """One arm; its costs are None while nothing is done that has recorded them."""
 
     arm: str
     is_baseline: bool
     runs: tuple[RunResult, ...]
-    entries: dict[str, Entry]
-    parameters: tuple[int, int] | None
-    step_seconds: float | None
-    peak_memory_bytes: int | None
-    train_seconds: float | None
+    entries: dict[str, Entry]  # by metric
+    parameters: tuple[int, int] | None  # trainable and frozen
+    step_seconds: float | None  # mean over runs
+    peak_memory_bytes: int | None  # largest of its runs
+    train_seconds: float | None  # mean over runs
 
     @property
     def done(self) -> int:
@@ -83,29 +63,12 @@ class ArmRow:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricColumn:
-    """One metric.
-
-    Attributes:
-        metric: Its name and direction.
-        scale: How far arms may be compared.
-        compared: Number of arms that are compared to the baseline.
-        pairs: Most seeds that an arm shares with the baseline.
-    """
+    """One metric."""
 
     metric: Metric
     scale: Comparability
-    compared: int
-    pairs: int
-
-    @property
-    def smallest_p(self) -> float:
-        """The smallest p that so many pairs can reach."""
-        return statistics.smallest_p(self.pairs)
-
-    @property
-    def smallest_p_holm(self) -> float:
-        """The same, where all arms compared have it."""
-        return min(1.0, self.compared * self.smallest_p)
+    compared: int  # number of arms that are compared to the baseline
+    pairs: int  # most seeds that an arm shares with the baseline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,23 +82,24 @@ class ResultTable:
 
 def result_table(comparison: Comparison) -> ResultTable:
     """Return the table of a grid."""
-    scales = judge(comparison)
-    entries: dict[str, dict[str, Entry]] = {arm: {} for arm in comparison.arms}
-    columns = []
+    judged = judge(comparison)
+    columns, entries = [], {}
     for metric in comparison.metrics:
-        column, by_arm = _column(comparison, metric, scales[metric.name])
+        column, entries[metric.name] = _column(comparison, metric, judged[metric.name])
         columns.append(column)
-        for arm, entry in by_arm.items():
-            entries[arm][metric.name] = entry
-    rows = tuple(_row(comparison, arm, entries[arm]) for arm in comparison.arms)
+    rows = tuple(
+        _row(comparison, arm, {metric: by_arm[arm] for metric, by_arm in entries.items()})
+        for arm in comparison.arms
+    )
     return ResultTable(comparison=comparison, columns=tuple(columns), rows=rows)
 
 
 def _column(
     comparison: Comparison, metric: Metric, scale: Comparability
 ) -> tuple[MetricColumn, dict[str, Entry]]:
+    """Return the column of a metric, and its entry for each arm."""
     name, base = metric.name, comparison.baseline
-    comparable = {arm: scale.groups[arm] == scale.groups[base] for arm in comparison.arms}
+    comparable = {arm: own == scale.scales[base] for arm, own in scale.scales.items()}
     pairs = {
         arm: [*comparison.differences(arm, name).values()]
         for arm in comparison.arms
@@ -145,28 +109,21 @@ def _column(
     values = {arm: comparison.values(arm, name) for arm in comparison.arms}
     means = {arm: statistics.seed_mean([*values[arm].values()]) for arm in comparison.arms}
     best = _best(comparison, metric, means) if scale.everywhere else set()
-    column = MetricColumn(
-        metric=metric,
-        scale=scale,
-        compared=len(differences),
-        pairs=max((difference.mean.n for difference in differences.values()), default=0),
-    )
-    return column, {
-        arm: Entry(
+    num_pairs = max((difference.mean.n for difference in differences.values()), default=0)
+    column = MetricColumn(metric=metric, scale=scale, compared=len(differences), pairs=num_pairs)
+    entries = {}
+    for arm, mean in means.items():
+        is_unfinished = comparison.by_arm[arm] and not comparison.done(arm)
+        absence = MISSING if is_unfinished else NOT_APPLICABLE
+        entries[arm] = Entry(
             values=values[arm],
             own=mean,
-            absence=_absence(comparison, arm) if mean is None else "",
+            absence=absence if mean is None else "",
             difference=differences.get(arm),
             comparable=comparable[arm],
             best=arm in best,
         )
-        for arm, mean in means.items()
-    }
-
-
-def _absence(comparison: Comparison, arm: str) -> str:
-    is_done = any(True for _ in comparison.done(arm))
-    return NOT_APPLICABLE if is_done or not comparison.by_arm[arm] else MISSING
+    return column, entries
 
 
 def _best(comparison: Comparison, metric: Metric, means: dict[str, SeedMean | None]) -> set[str]:
@@ -183,7 +140,7 @@ def _best(comparison: Comparison, metric: Metric, means: dict[str, SeedMean | No
 
 
 def _row(comparison: Comparison, arm: str, entries: dict[str, Entry]) -> ArmRow:
-    done = [*comparison.done(arm)]
+    done = comparison.done(arm)
     steps = [run.step_seconds for run in done if run.step_seconds is not None]
     memory = [run.peak_memory_bytes for run in done if run.peak_memory_bytes is not None]
     return ArmRow(
@@ -191,7 +148,7 @@ def _row(comparison: Comparison, arm: str, entries: dict[str, Entry]) -> ArmRow:
         is_baseline=arm == comparison.baseline,
         runs=comparison.by_arm[arm],
         entries=entries,
-        parameters=(done[0].trainable, done[0].frozen) if done else None,
+        parameters=(done[0].trainable_parameters, done[0].frozen_parameters) if done else None,
         step_seconds=sum(steps) / len(steps) if steps else None,
         peak_memory_bytes=max(memory, default=None),
         train_seconds=sum(run.train_seconds for run in done) / len(done) if done else None,

@@ -3,7 +3,7 @@
 from pretzel.ablation.ledger import State
 from pretzel.ablation.report.cell_texts import INCOMPARABLE, SIGNIFICANT, p_value
 from pretzel.ablation.report.comparison import Comparison
-from pretzel.ablation.report.statistics import ALPHA, CONFIDENCE, POWER, seeds_needed
+from pretzel.ablation.report.statistics import ALPHA, CONFIDENCE, POWER, seeds_needed, smallest_p
 from pretzel.ablation.report.table import MetricColumn, ResultTable
 from pretzel.errors import did_you_mean
 
@@ -35,21 +35,20 @@ def reach(table: ResultTable) -> list[str]:
 
 
 def _reach(columns: list[MetricColumn], *, alone: bool) -> str:
-    one = columns[0]
-    seeds = "1 seed" if one.pairs == 1 else f"{one.pairs} seeds"
-    sentence = f"With {seeds} the smallest p is {p_value(one.smallest_p)}"
-    if one.compared > 1:
-        sentence += (
-            f", after Holm's correction over {one.compared} arms {p_value(one.smallest_p_holm)}"
-        )
-    if not alone:
-        names = ", ".join(column.metric.name for column in columns)
-        sentence = f"{names}: {sentence[0].lower()}{sentence[1:]}"
-    if one.smallest_p_holm <= ALPHA:
+    pairs, compared = columns[0].pairs, columns[0].compared
+    smallest = smallest_p(pairs)
+    corrected = min(1.0, compared * smallest)  # where all arms compared have it
+    seeds = "1 seed" if pairs == 1 else f"{pairs} seeds"
+    sentence = f"{seeds} the smallest p is {p_value(smallest)}"
+    if compared > 1:
+        sentence += f", after Holm's correction over {compared} arms {p_value(corrected)}"
+    names = ", ".join(column.metric.name for column in columns)
+    sentence = f"With {sentence}" if alone else f"{names}: with {sentence}"
+    if corrected <= ALPHA:
         return f"{sentence}."
     return (
         f"{sentence}: no difference can be called significant, however large. "
-        f"That takes {seeds_needed(one.compared)} seeds."
+        f"That takes {seeds_needed(compared)} seeds."
     )
 
 
