@@ -53,8 +53,8 @@ def mean_lines(
 
 
 def difference_lines(table: ResultTable) -> list[list[str]]:
-    """Return the cells under ``DIFFERENCE_HEADS``, for each metric and arm."""
-    lines = []
+    """Return the table of differences, its head first: a line for each metric and arm."""
+    lines = [DIFFERENCE_HEADS]
     others = [row for row in table.rows if not row.is_baseline]
     for column, row in itertools.product(table.columns, others):
         metric, entry = column.metric, row.entries[column.metric.name]

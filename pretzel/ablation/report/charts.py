@@ -83,9 +83,7 @@ def dots(column: MetricColumn, rows: Sequence[ArmRow]) -> str:
             if row.is_baseline and entry.own and math.isfinite(entry.own.mean):
                 axes.axvline(entry.own.mean, color=_SOFT, linewidth=1, linestyle=(0, (2, 3)))
             if entry.own:
-                seeds = "; ".join(
-                    f"seed {seed}: {value:.6g}" for seed, value in entry.values.items()
-                )
+                seeds = "; ".join(f"seed {s}: {value:.6g}" for s, value in entry.values.items())
                 tooltips[index] = f"{row.arm}: {mean_text(entry.own, row.done)} ({seeds})"
         label = f"{name}: every seed, mean and interval of each arm"
         return _inline(figure, label, tooltips)
@@ -201,10 +199,8 @@ def _shortened(name: str) -> str:
 def _inline(figure: Figure, label: str, tooltips: Mapping[int, str]) -> str:
     """Return a figure as an SVG element that stands in a page beside others.
 
-    Args:
-        figure: The figure; artists whose gid is ``arm-I`` belong to the arm at that place.
-        label: Its text for those who cannot see it.
-        tooltips: By place of the arm.
+    Artists whose gid is ``arm-I`` belong to the arm at that place and get its tooltip; ``label`` is
+    for those who cannot see the figure.
     """
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": label}), warnings.catch_warnings():

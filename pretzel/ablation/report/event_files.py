@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event
@@ -14,30 +15,19 @@ OWN_SUFFIX = ".pretzel-hparams"
 """End of the names of event files that the report itself writes beside those of the runs."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An image as it was logged.
-
-    Attributes:
-        step: Training step.
-        encoded: The file's bytes, such as PNG.
-    """
+class Picture(NamedTuple):
+    """An image as it was logged."""
 
     step: int
-    encoded: bytes
+    encoded: bytes  # of its file, such as PNG
 
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """The scalars and pictures that one run has logged.
+    """The scalars and pictures that one run has logged."""
 
-    Attributes:
-        scalars: Value by step, by tag.
-        pictures: The last of each tag.
-    """
-
-    scalars: dict[str, dict[int, float]] = field(default_factory=dict)
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    scalars: dict[str, dict[int, float]] = field(default_factory=dict)  # by tag, by step
+    pictures: dict[str, Picture] = field(default_factory=dict)  # the last of each tag
 
 
 def read(folder: Path) -> Events:
@@ -59,11 +49,11 @@ def read(folder: Path) -> Events:
                     number = float(tensor_util.make_ndarray(value.tensor).item())
                     events.scalars.setdefault(value.tag, {})[event.step] = number
                 elif kind == "image":
-                    picture = value.image.encoded_image_string
-                    events.pictures[value.tag] = Picture(step=event.step, encoded=picture)
+                    encoded = value.image.encoded_image_string
+                    events.pictures[value.tag] = Picture(event.step, encoded)
                 elif kind == "tensor" and plugin == "images" and len(value.tensor.string_val) > 2:
-                    picture = value.tensor.string_val[2]  # after width and height
-                    events.pictures[value.tag] = Picture(step=event.step, encoded=picture)
+                    encoded = value.tensor.string_val[2]  # after width and height
+                    events.pictures[value.tag] = Picture(event.step, encoded)
     return events
 
 

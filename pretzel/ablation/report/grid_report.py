@@ -51,12 +51,7 @@ class Report:
         return page(self.table, self.command)
 
     def text(self, form: Format, width: int = 120) -> str:
-        """Return the report in one format.
-
-        Args:
-            form: The format.
-            width: Columns of the terminal's.
-        """
+        """Return the report in one format; the terminal's has so many columns."""
         if form == "terminal":
             file = io.StringIO()
             terminal.show(self.table, Console(file=file, width=width))
@@ -68,24 +63,20 @@ class Report:
         return csv_tables.values(self.table) if form == "csv" else self._page
 
     def save(self) -> list[Path]:
-        """Write every format, and the grid's records for TensorBoard, into the folder.
-
-        Returns:
-            The files of the report.
+        """Write every format, and the grid's records for TensorBoard; return the report's files.
 
         Raises:
             UserError: If the folder cannot be written.
         """
-        written = []
-        for form, name in FILES.items():
-            write_text(self.folder / name, self.text(form))
-            written.append(self.folder / name)
-        write_text(self.folder / SUMMARY, csv_tables.summary(self.table))
+        texts = {name: self.text(form) for form, name in FILES.items()}
+        texts[SUMMARY] = csv_tables.summary(self.table)
+        for name, text in texts.items():
+            write_text(self.folder / name, text)
         try:
             tensorboard_hparams.write(self.table.comparison)
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written ({error.strerror})") from error
-        return [*written, self.folder / SUMMARY]
+        return [self.folder / name for name in texts]
 
     def save_if_possible(self) -> None:
         """Write every format into the folder; where that cannot be, say so on standard error."""

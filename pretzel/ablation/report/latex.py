@@ -4,13 +4,8 @@ import re
 
 import pandas as pd
 
+from pretzel.ablation.report import cell_texts
 from pretzel.ablation.report import table_notes as notes
-from pretzel.ablation.report.cell_texts import (
-    DIFFERENCE_HEADS,
-    SIGNIFICANT,
-    difference_lines,
-    mean_lines,
-)
 from pretzel.ablation.report.table import ResultTable
 
 _SPECIAL = {
@@ -39,21 +34,21 @@ _SPECIAL = {
 def latex(table: ResultTable) -> str:
     """Return two tables; what is missing, and why, is in the caption of the first."""
     c = table.comparison
-    means = mean_lines(
+    means = cell_texts.mean_lines(
         table,
         escape=escaped,
         # a bold font for text and for the signs between dollars
         best=lambda text: rf"{{\boldmath\textbf{{{text}}}}}",
         baseline=lambda name: f"{name} (baseline)",
-        significant=escaped(SIGNIFICANT),
+        significant=escaped(cell_texts.SIGNIFICANT),
     )
     exceptions = [*notes.incomparable(table), *notes.missing(c), *notes.tuned(c)]
     exceptions = [note if note.endswith((".", "?")) else f"{note}." for note in exceptions]
-    differences, before = [DIFFERENCE_HEADS], ""
-    for metric, *cells in difference_lines(table):
-        differences.append([metric if metric != before else "", *cells])  # each metric once
+    differences, before = [], ""
+    for metric, *cells in cell_texts.difference_lines(table):
+        shown = metric if metric != before else ""  # each metric once
+        differences.append([escaped(cell) for cell in (shown, *cells)])
         before = metric
-    differences = [[escaped(cell) for cell in line] for line in differences]
     return "\n".join(
         [
             f"% Made by: pretzel compare {' '.join(str(c.output).split())}",

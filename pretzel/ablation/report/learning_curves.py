@@ -16,47 +16,30 @@ POINTS = 120
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """A curve over seeds: their mean, and the range from the lowest to the highest.
+    """A curve over the seeds that have reached a step: their mean, the lowest and the highest."""
 
-    Attributes:
-        steps: Training steps.
-        mean: Over the seeds that have reached the step.
-        low: Lowest of them.
-        high: Highest of them.
-        seeds: Number of seeds with any value.
-    """
-
-    steps: Float[np.ndarray, " points"]
+    steps: Float[np.ndarray, " points"]  # of training
     mean: Float[np.ndarray, " points"]
     low: Float[np.ndarray, " points"]
     high: Float[np.ndarray, " points"]
-    seeds: int
+    seeds: int  # number of seeds with any value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """The learning curves of all arms in one scalar.
-
-    Attributes:
-        tag: The scalar.
-        bands: The band of each arm that has one.
-        places: Place of each arm in the grid, which gives it its colour.
-    """
+    """The learning curves of all arms in one scalar."""
 
     tag: str
-    bands: dict[str, Band]
-    places: dict[str, int]
+    bands: dict[str, Band]  # of each arm that has one
+    places: dict[str, int]  # of each arm in the grid, which gives it its colour
 
 
 def learning_curves(
     comparison: Comparison, events: Mapping[str, Events], most: int
 ) -> tuple[list[Curves], int]:
-    """Return the curves worth showing, and how many further scalars there are.
+    """Return at most so many curves worth showing, and how many further scalars there are.
 
-    Args:
-        comparison: The grid.
-        events: What each run has logged, by its name.
-        most: Number of scalars to show.
+    ``events`` holds what each run has logged, by its name.
     """
     places = {arm: place for place, arm in enumerate(comparison.arms)}
     curves = []
@@ -88,15 +71,12 @@ def _tags(comparison: Comparison, events: Mapping[str, Events]) -> list[str]:
 
 
 def band(curves: Sequence[Mapping[int, float]], points: int = POINTS) -> Band | None:
-    """Put the curves of several seeds together.
+    """Put the curves of several seeds together; None where no seed has two values.
 
     Args:
         curves: Value by step, one for each seed; values that are not finite are left out.
         points: Most points of the result; with more steps than that, those between two points are
             averaged. A seed counts between its own first and last step.
-
-    Returns:
-        The band, or None where no seed has two values.
     """
     columns = {seed: pd.Series(curve, dtype=float) for seed, curve in enumerate(curves)}
     frame = pd.DataFrame(columns).replace([np.inf, -np.inf], np.nan)

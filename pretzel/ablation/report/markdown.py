@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from pretzel.ablation.report import cell_texts, table_notes
-from pretzel.ablation.report.cell_texts import DIFFERENCE_HEADS, difference_lines
+from pretzel.ablation.report import cell_texts
+from pretzel.ablation.report import table_notes as notes
 from pretzel.ablation.report.table import ResultTable
 
 _SPECIAL = str.maketrans({"|": "\\|", "<": "\\<", "*": "\\*", "\n": " "})
@@ -19,14 +19,14 @@ def markdown(table: ResultTable) -> str:
         baseline=lambda name: f"**{name}** (baseline)",
         significant=f" {_escaped(cell_texts.SIGNIFICANT)}",
     )
-    parts = [*_table(means), "", *_paragraphs(table_notes.reading(table))]
-    parts += _paragraphs(table_notes.incomparable(table))
-    parts += _items([*table_notes.missing(c), *table_notes.tuned(c)])
+    parts = [*_table(means), "", *_paragraphs(notes.reading(table))]
+    parts += _paragraphs(notes.incomparable(table))
+    parts += _items([*notes.missing(c), *notes.tuned(c)])
     if any(column.compared for column in table.columns):
-        lines = [[_escaped(cell) for cell in line] for line in difference_lines(table)]
-        parts += ["", "**Differences to the baseline**", ""]
-        parts += [*_table([DIFFERENCE_HEADS, *lines]), "", *_paragraphs(table_notes.reach(table))]
-    if sources := table_notes.provenance(table):
+        lines = [[_escaped(cell) for cell in line] for line in cell_texts.difference_lines(table)]
+        parts += ["", "**Differences to the baseline**", "", *_table(lines), ""]
+        parts += _paragraphs(notes.reach(table))
+    if sources := notes.provenance(table):
         parts += ["Computed from:", "", *_items(sources), ""]
     changed = [f"{arm}: {'; '.join(changes)}" for arm, changes in c.arms.items() if changes]
     return "\n".join([*parts, "**What each arm changes**", "", *_items(changed), ""])

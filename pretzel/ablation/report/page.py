@@ -3,7 +3,6 @@
 import contextlib
 import platform
 import re
-from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -18,24 +17,11 @@ from pretzel.ablation.report.sample_sheets import sample_sheets
 from pretzel.ablation.report.table import ResultTable
 
 MOST_CURVES = 30
-_LIBRARIES = (
-    "pretzel-starflow",
-    "torch",
-    "lightning",
-    "numpy",
-    "scipy",
-    "tensorboard",
-    "matplotlib",
-)
+_LIBRARIES = ("torch", "lightning", "numpy", "scipy", "tensorboard", "matplotlib")
 
 
 def page(table: ResultTable, command: str) -> str:
-    """Return the page, filled into ``page.html.j2`` beside this file.
-
-    Args:
-        table: The table of the grid.
-        command: The command that makes this page.
-    """
+    """Return the page that a command makes, filled into ``page.html.j2`` beside this file."""
     comparison = table.comparison
     events = {
         run.name: event_files.read(comparison.output / run.name)
@@ -44,7 +30,7 @@ def page(table: ResultTable, command: str) -> str:
     }
     curves, curves_left_out = learning_curves(comparison, events, MOST_CURVES)
     differences: dict[str, list[list[str]]] = {}
-    for metric, *cells in cell_texts.difference_lines(table):
+    for metric, *cells in cell_texts.difference_lines(table)[1:]:
         differences.setdefault(metric, []).append(cells)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -98,7 +84,10 @@ def _origin(comparison: Comparison) -> dict[str, str]:
     for run in comparison.runs:
         for name, version in run.versions.items():
             trained.setdefault(name, {})[version] = None
-    here = {"python": platform.python_version(), **dict(_versions(_LIBRARIES))}
+    here = {"python": platform.python_version()}
+    for library in ("pretzel-starflow", *_LIBRARIES):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # we may run from a checkout
+            here[library] = metadata.version(library)
     return {
         "Grid": comparison.grid,
         "Folder": str(comparison.output),
@@ -106,10 +95,3 @@ def _origin(comparison: Comparison) -> dict[str, str]:
         "Trained with": ", ".join(f"{n} {' and '.join(v)}" for n, v in trained.items()),
         "Page made with": ", ".join(f"{n} {v}" for n, v in here.items()),
     }
-
-
-def _versions(libraries: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield the versions of libraries; pretzel itself may run from a checkout, not installed."""
-    for library in libraries:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            yield library, metadata.version(library)

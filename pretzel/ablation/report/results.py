@@ -7,10 +7,8 @@ import pandas as pd
 from pretzel.ablation.ledger import State
 from pretzel.ablation.report.comparison import load
 
-_COSTS = (
-    *("trainable_parameters", "frozen_parameters"),
-    *("train_seconds", "step_seconds", "peak_memory_bytes"),
-)
+_PARAMETERS = ("trainable_parameters", "frozen_parameters")
+_COSTS = (*_PARAMETERS, "train_seconds", "step_seconds", "peak_memory_bytes")
 
 
 def results(folder: Path | str) -> pd.DataFrame:

@@ -22,27 +22,16 @@ class SampleSheets:
 
     Samples are generated from noise that depends on the seed alone, so that within a seed the same
     place of every arm's sheet has the same noise.
-
-    Attributes:
-        tag: The pictures' name in TensorBoard.
-        by_seed: Data address and training step of each run's picture, by seed and arm.
-        compressed: Whether pictures are compressed with losses.
-        left_out: Seeds that would make the page too large.
     """
 
-    tag: str
-    by_seed: dict[int, dict[str, tuple[str, int]]]
-    compressed: bool
-    left_out: list[int]
+    tag: str  # the pictures' name in TensorBoard
+    by_seed: dict[int, dict[str, tuple[str, int]]]  # data address and training step, by arm
+    compressed: bool  # with losses
+    left_out: list[int]  # seeds that would make the page too large
 
 
 def sample_sheets(comparison: Comparison, events: Mapping[str, Events]) -> SampleSheets | None:
-    """Return the last sheets of all runs; None where no picture was logged.
-
-    Args:
-        comparison: The grid.
-        events: What each run has logged, by its name.
-    """
+    """Return the last sheets of all runs, of what each has logged; None without any picture."""
     tags = {tag for logged in events.values() for tag in logged.pictures}
     if not tags:
         return None

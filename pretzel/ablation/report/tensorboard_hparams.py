@@ -26,8 +26,7 @@ CHANGES = "changes"
 def write(comparison: Comparison) -> None:
     """Write the experiment, its sessions and the changes; those of an earlier call are replaced.
 
-    Args:
-        comparison: The grid; runs that are not done have no session.
+    Runs that are not done have no session.
 
     Raises:
         OSError: If a folder cannot be written.
@@ -41,17 +40,14 @@ def write(comparison: Comparison) -> None:
         for metric in comparison.metrics
     ]
     experiment = summary_v2.hparams_config_pb([*axes, seed], metrics)
-    _write(comparison.output, [experiment, text_pb(CHANGES, _all_changes(comparison))])
+    all_changes = (f"**{arm}**\n\n{_changes(comparison, arm)}" for arm in comparison.arms)
+    _write(comparison.output, [experiment, text_pb(CHANGES, "\n\n".join(all_changes))])
     for run in comparison.runs:
         folder = comparison.folder(run).path
         if folder.is_dir():
             text = text_pb(CHANGES, _changes(comparison, run.arm))
             session = _session(comparison, run) if run.state is State.DONE else []
             _write(folder, [*session, text])
-
-
-def _all_changes(comparison: Comparison) -> str:
-    return "\n\n".join(f"**{arm}**\n\n{_changes(comparison, arm)}" for arm in comparison.arms)
 
 
 def _changes(comparison: Comparison, arm: str) -> str:
@@ -67,26 +63,19 @@ def _changes(comparison: Comparison, arm: str) -> str:
 def _session(comparison: Comparison, run: RunResult) -> list[Summary]:
     """Return an arm and seed with its final metrics, as a session of the experiment."""
     choices = comparison.choices[run.arm] | {"seed": run.seed}
-    end = plugin_data_pb2.HParamsPluginData(
-        session_end_info=plugin_data_pb2.SessionEndInfo(
-            status=Status.STATUS_SUCCESS, end_time_secs=time.time()
-        )
-    )
+    started = summary_v2.hparams_pb(choices, trial_id=f"{run.arm}/seed{run.seed}")
+    names = [metric.name for metric in comparison.metrics if metric.name in run.metrics]
+    figures = [scalar_pb(f"final/{name}", run.metrics[name]) for name in names]
+    end = plugin_data_pb2.SessionEndInfo(status=Status.STATUS_SUCCESS, end_time_secs=time.time())
     finished = Summary()
     finished.value.add(
         tag=metadata.SESSION_END_INFO_TAG,
-        metadata=metadata.create_summary_metadata(end),
+        metadata=metadata.create_summary_metadata(
+            plugin_data_pb2.HParamsPluginData(session_end_info=end)
+        ),
         tensor=metadata.NULL_TENSOR,
     )
-    return [
-        summary_v2.hparams_pb(choices, trial_id=f"{run.arm}/seed{run.seed}"),
-        *(
-            scalar_pb(f"final/{metric.name}", run.metrics[metric.name])
-            for metric in comparison.metrics
-            if metric.name in run.metrics
-        ),
-        finished,
-    ]
+    return [started, *figures, finished]
 
 
 def _write(folder: Path, summaries: list[Summary]) -> None:

@@ -4,8 +4,6 @@ import contextlib
 import signal
 import threading
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from pretzel.ablation.report import tensorboard_hparams
 from pretzel.ablation.report.comparison import load
@@ -33,7 +31,7 @@ def serve(folder: Path, port: int | None) -> None:
     if port is not None:
         arguments += ["--port", str(port)]
     board.configure(argv=arguments)
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         try:
             url = board.launch()
@@ -45,7 +43,3 @@ def serve(folder: Path, port: int | None) -> None:
         print("TensorBoard has ended")
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

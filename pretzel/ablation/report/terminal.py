@@ -1,7 +1,7 @@
 """The tables on a terminal."""
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -11,12 +11,7 @@ from pretzel.ablation.report.table import ArmRow, ResultTable
 
 
 def show(results: ResultTable, console: Console | None = None) -> None:
-    """Print the tables, with what is missing and what the arms change below them.
-
-    Args:
-        results: The table of the grid.
-        console: Where; standard output if None.
-    """
+    """Print the tables, with what is missing and what the arms change below them."""
     c = results.comparison
     console = console or Console()
     parts: list[RenderableType] = [_arms(results), *_lines(table_notes.missing(c), "red")]
@@ -57,9 +52,9 @@ def _arms(results: ResultTable) -> Table:
 
 def _metrics(results: ResultTable, *, wide: bool) -> list[RenderableType]:
     """Return a table for each metric, all of the same widths: readable for one as for ten."""
-    heads = ["", "mean", *cell_texts.DIFFERENCE_HEADS[2:]]
-    kept = [i for i, head in enumerate(heads) if wide or head != "could detect"]
     lines = iter(cell_texts.difference_lines(results))
+    heads = ["", "mean", *next(lines)[2:]]
+    kept = [i for i, head in enumerate(heads) if wide or head != "could detect"]
     bodies: list[list[list[Text]]] = []
     for column in results.columns:
         bodies.append([])
@@ -73,12 +68,9 @@ def _metrics(results: ResultTable, *, wide: bool) -> list[RenderableType]:
         table = _table(cell_texts.metric_head(column), "bold cyan")
         for place, head in enumerate(heads[i] for i in kept):
             width = max(len(head), *(len(line[place]) for line in every_line))
-            table.add_column(
-                head,
-                justify="left" if head in ("", "verdict") else "right",
-                width=None if head == "verdict" else width,  # the last may be folded
-                overflow="fold",
-            )
+            justify: JustifyMethod = "left" if head in ("", "verdict") else "right"
+            fixed = None if head == "verdict" else width  # the last may be folded
+            table.add_column(head, justify=justify, width=fixed, overflow="fold")
         for line in body:
             table.add_row(*line)
         parts += [Text(), table]

@@ -10,19 +10,12 @@ from pretzel.ablation.ledger import RunFolder, State
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateRun:
-    """One of the runs that were tried.
-
-    Attributes:
-        run: Its name.
-        label: What was tried, for example ``model.lr=0.01``.
-        state: Where it stands.
-        score: The metric of validation; None where it is not done or has not logged it.
-    """
+    """One of the runs that were tried."""
 
     run: str
-    label: str
+    label: str  # what was tried, for example model.lr=0.01
     state: State
-    score: float | None
+    score: float | None  # on validation; None where it is not done or has not logged it
 
     @property
     def text(self) -> str:
@@ -34,23 +27,14 @@ class CandidateRun:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmTuning:
-    """Candidates tried in one stage of an arm (or in its only one), and the chosen one.
+    """Candidates tried in one stage of an arm (or in its only one), and the chosen one."""
 
-    Attributes:
-        link: The link; empty where it is the compared runs themselves.
-        metric: The metric of validation that decided.
-        arrow: ``↑`` where more of it is better, ``↓`` where less is.
-        seed: The seed of the candidates, which is not compared.
-        candidates: The candidate runs, in order.
-        chosen: The label of what was chosen, by the seed of the compared run.
-    """
-
-    link: str
-    metric: str
-    arrow: str
-    seed: int | None
+    link: str  # of the chain; empty where it is the compared runs themselves
+    metric: str  # of validation, which decided
+    arrow: str  # ↑ where more of it is better, ↓ where less is
+    seed: int | None  # of the candidates, which is not compared
     candidates: tuple[CandidateRun, ...]
-    chosen: dict[int, str]
+    chosen: dict[int, str]  # label of what was chosen, by the seed of the compared run
 
     @property
     def winners(self) -> dict[str, list[int]]:
@@ -61,11 +45,7 @@ class ArmTuning:
         return seeds
 
     def winners_text(self, seeds: int) -> str:
-        """Return, for example, ``model.lr=0.1 (all 5 seeds)``.
-
-        Args:
-            seeds: Number of the arm's seeds.
-        """
+        """Return, for example, ``model.lr=0.1 (all 5 seeds)``, of an arm with so many seeds."""
         if not self.chosen:
             return "not chosen yet"
         whole = "its seed" if seeds == 1 else f"all {seeds} seeds"
@@ -75,7 +55,7 @@ class ArmTuning:
         )
 
     def text(self, seeds: int) -> str:
-        """Return it as a sentence without a full stop; arguments as :meth:`winners_text`."""
+        """Return it as a sentence without a full stop, of an arm with so many seeds."""
         tried = "; ".join(f"{candidate.label}: {candidate.text}" for candidate in self.candidates)
         at = "" if self.seed is None else f" at seed {self.seed}"
         inside = f"{self.link}: " if self.link else ""
@@ -86,12 +66,7 @@ class ArmTuning:
 
 
 def tunings(output: Path, plan: Mapping[str, Any]) -> dict[str, tuple[ArmTuning, ...]]:
-    """Return what was tuned, by arm; arms without tuning are left out.
-
-    Args:
-        output: The grid's folder.
-        plan: The contents of ``plan.json``.
-    """
+    """Return what was tuned, by arm, in a folder with that ``plan.json``; other arms left out."""
     runs = {run["name"]: run for run in plan["cells"]}
     rule = plan.get("tuning") or {}
     metric = rule.get("metric", "")
@@ -104,43 +79,36 @@ def tunings(output: Path, plan: Mapping[str, Any]) -> dict[str, tuple[ArmTuning,
             labels = run.get("candidates") or {}
             if not labels:
                 continue
-            # The same candidates decide for every seed.
-            tuning = by_arm.setdefault(compared["arm"], {}).setdefault(
-                tuple(labels),
-                ArmTuning(
+            own = by_arm.setdefault(compared["arm"], {})
+            if (candidates := tuple(labels)) not in own:  # the same ones decide for every seed
+                own[candidates] = ArmTuning(
                     link="" if run is compared else run["arm"],
                     metric=metric,
                     arrow="↑" if rule.get("direction") == "max" else "↓",
                     seed=rule.get("seed"),
                     candidates=tuple(
-                        _candidate(output, runs[candidate], label, metric)
-                        for candidate, label in labels.items()
+                        _candidate(output, runs[one], label, metric)
+                        for one, label in labels.items()
                     ),
                     chosen={},
-                ),
-            )
+                )
             label = _chosen(output, run)
             if label is not None:
-                tuning.chosen[compared["seed"]] = label
+                own[candidates].chosen[compared["seed"]] = label
     return {arm: tuple(own.values()) for arm, own in by_arm.items()}
 
 
 def upstream(run: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the runs whose weights a run starts from or uses, candidates of a tuning left out.
+    """Return the runs, of all by name, whose weights a run starts from or uses; no candidates."""
 
-    Args:
-        run: One of the plan's.
-        runs: All of them, by name.
-    """
-    names = [*_needs(run)]
+    def needs(run: Mapping[str, Any]) -> list[str]:
+        candidates = run.get("candidates") or {}
+        return [name for name in run.get("needs", []) if name not in candidates]
+
+    names = needs(run)
     for name in names:  # grows while it is read
-        names += [other for other in _needs(runs[name]) if other not in names]
+        names += [other for other in needs(runs[name]) if other not in names]
     return names
-
-
-def _needs(run: Mapping[str, Any]) -> list[str]:
-    candidates = run.get("candidates") or {}
-    return [name for name in run.get("needs", []) if name not in candidates]
 
 
 def _candidate(output: Path, run: Mapping[str, Any], label: str, metric: str) -> CandidateRun:
