@@ -8,11 +8,7 @@ from pretzel.files.atomic import whole_file
 
 
 def checked_sha256(path: Path, *, needs_hash: bool = False) -> str:
-    """Return the SHA-256 of a file, after comparing it with ``NAME.sha256`` beside it.
-
-    Args:
-        path: The file.
-        needs_hash: Whether there must be a hash beside it.
+    """Return the SHA-256 of a file, after comparing it with ``NAME.sha256`` beside it, if any.
 
     Raises:
         UserError: If the file or a hash that it needs is missing, or they disagree.

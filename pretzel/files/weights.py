@@ -20,9 +20,7 @@ def read_exported(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file, as ``export`` writes it.
 
-    Args:
-        path: The file.
-        shapes_only: Read names and shapes alone; the tensors are on the meta device.
+    With ``shapes_only`` names and shapes alone are read; the tensors are on the meta device.
 
     Raises:
         UserError: If there is no such file, or it is no safetensors file.
@@ -47,9 +45,7 @@ def read_exported(
 def read_checkpoint(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
     """Return a checkpoint of Lightning, read without running any code of it.
 
-    Args:
-        path: A file.
-        shapes_only: Put the tensors on the meta device.
+    With ``shapes_only`` the tensors are on the meta device.
 
     Raises:
         UserError: If there is no such file, it is sharded, or it is no checkpoint.
@@ -81,12 +77,8 @@ def read_checkpoint(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write a safetensors file that those may read who may read its folder.
 
-    By itself safetensors leaves it to its owner, and a cluster has several users.
-
-    Args:
-        tensors: Contiguous, none sharing memory with another.
-        path: The file.
-        metadata: Goes with them.
+    By itself safetensors leaves it to its owner, and a cluster has several users. Tensors must be
+    contiguous, none sharing memory with another.
 
     Raises:
         OSError, SafetensorError: If it cannot be written.
@@ -96,12 +88,9 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
 
 
 def check_architecture(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
-    """Refuse a state with other names or shapes.
+    """Refuse a state with other names or shapes than the module's own.
 
-    Args:
-        own: The module's state.
-        state: What would be loaded.
-        what: Where it is from, the beginning of the message.
+    ``what`` says where it is from, the beginning of the message.
 
     Raises:
         UserError: Naming the first tensor that does not fit, and the number of others.
@@ -119,12 +108,9 @@ def check_architecture(own: Mapping[str, Tensor], state: Mapping[str, Tensor], w
 
 
 def check_frozen(own: Mapping[str, str], frozen: Mapping[str, str], what: str) -> None:
-    """Refuse weights that were trained around other frozen parts.
+    """Refuse weights that were trained around other frozen parts, as far as they are known.
 
-    Args:
-        own: Name and identity of the module's frozen parts.
-        frozen: Those that the weights were trained with, as far as they are known.
-        what: Where the weights are from, the beginning of the message.
+    Both mappings hold identities by the name of the part; ``what`` begins the message.
 
     Raises:
         UserError: If a frozen part differs.

@@ -7,6 +7,7 @@ rotated channels and in the offset of RMS gains.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -16,6 +17,11 @@ from pretzel.interop.imported_flow import ImportedBlock, Node, node
 from pretzel.typing import Tensor
 
 Convert = Callable[[Tensor], Tensor]
+
+
+def unchanged(value: Tensor) -> Tensor:
+    """Return a tensor as it is."""
+    return value
 
 
 @dataclass(kw_only=True)
@@ -55,11 +61,11 @@ class BlockReader:
         return self.size("proj_in.weight", 0, *others)
 
     def take(
-        self, key: str, shape: tuple[int, ...], name: str, convert: Convert | None = None
+        self, key: str, shape: tuple[int, ...], name: str, convert: Convert = unchanged
     ) -> None:
         """Take a tensor of a shape as ``name``, converted."""
         value = self.keys.take(self.prefix + key, shape, f"blocks.{self.index}.{name}")
-        self.tensors[name] = value if convert is None else convert(value)
+        self.tensors[name] = convert(value)
 
     def linear(
         self,
@@ -68,16 +74,12 @@ class BlockReader:
         name: str,
         *,
         bias: bool = True,
-        convert: Convert | None = None,
-        convert_inputs: Convert | None = None,
+        convert: Convert = unchanged,
+        convert_inputs: Convert = unchanged,
     ) -> None:
         """Take a linear map, its outputs converted in weight and bias, its inputs in the weight."""
-
-        def weight(value: Tensor) -> Tensor:
-            value = value if convert is None else convert(value)
-            return value if convert_inputs is None else convert_inputs(value.T).T
-
-        self.take(f"{key}.weight", shape, f"{name}.weight", weight)
+        weight = f"{name}.weight"
+        self.take(f"{key}.weight", shape, weight, lambda w: convert_inputs(convert(w).T).T)
         if bias:
             self.take(f"{key}.bias", shape[:1], f"{name}.bias", convert)
 
@@ -86,13 +88,9 @@ class BlockReader:
         for part in ("weight", "bias"):
             self.take(f"{key}.{part}", (width,), f"{name}.{part}")
 
-    def rms_norm(self, key: str, width: int, name: str, convert: Convert | None = None) -> None:
+    def rms_norm(self, key: str, width: int, name: str, convert: Convert = unchanged) -> None:
         """Take an RMS norm, whose published gain is an offset from 1."""
-
-        def gain(value: Tensor) -> Tensor:
-            return 1 + (value if convert is None else convert(value))
-
-        self.take(f"{key}.weight", (width,), f"{name}.weight", gain)
+        self.take(f"{key}.weight", (width,), f"{name}.weight", lambda gain: 1 + convert(gain))
 
     def transformer(self, *, width: int, head_dim: int, interleaved: bool) -> tuple[int, Node]:
         """Take the residual layers and the final norm.
@@ -113,7 +111,7 @@ class BlockReader:
         if head_dim < 1 or (interleaved and head_dim % 2):
             raise UserError(f"head_dim must be positive and even, got {head_dim}")
         style = self._style(width, head_dim) if num_layers else None
-        pairs = _HalfSplit(head_dim) if interleaved else None
+        pairs = partial(_half_split, head_dim=head_dim) if interleaved else unchanged
         for layer in range(num_layers):
             assert style is not None
             self._layer(f"attn_blocks.{layer}", f"conditioner.layers.{layer}", style, pairs)
@@ -129,14 +127,7 @@ class BlockReader:
         return num_layers, node("flow.CausalTransformer", **options)
 
     def af_block(self, *, number: int, flips: bool, num_layers: int, parts: Node) -> ImportedBlock:
-        """Return the block, once all of its tensors have been taken.
-
-        Args:
-            number: Number in the published model.
-            flips: Whether it visits the positions backwards.
-            num_layers: Layers.
-            parts: Nodes of its parts, by argument of :class:`~pretzel.flow.AFBlock`.
-        """
+        """Return the block with its parts' nodes, once all of its tensors have been taken."""
         return ImportedBlock(
             number=number,
             flips=flips,
@@ -181,17 +172,13 @@ class BlockReader:
             bias=self.any(every + r"(attention\.(qkv|proj)|mlp\.(main\.\d|\w+_proj))\.bias"),
         )
 
-    def _layer(self, key: str, name: str, style: "_Style", pairs: "_HalfSplit | None") -> None:
+    def _layer(self, key: str, name: str, style: "_Style", pairs: Convert) -> None:
         width, bias = style.width, style.bias
         queries = style.num_heads * style.head_dim
         values = style.num_kv_heads * style.head_dim
 
         def rotated(rows: Tensor) -> Tensor:
-            if pairs is None:
-                return rows
-            ends = queries + values
-            query, key, value = rows[:queries], rows[queries:ends], rows[ends:]
-            return torch.cat([pairs(query), pairs(key), value])
+            return torch.cat([pairs(rows[: queries + values]), rows[queries + values :]])
 
         pre_norm = self.layer_norm if style.layer_norm else self.rms_norm
         pre_norm(f"{key}.attention.norm", width, f"{name}.attention_norm")
@@ -255,19 +242,10 @@ class _Style:
         return options
 
 
-class _HalfSplit:
-    """Moves the channel pairs (2m, 2m + 1) of every head to (m, m + d/2), the pairs that we rotate.
+def _half_split(rows: Tensor, head_dim: int) -> Tensor:
+    """Move the channel pairs (2m, 2m + 1) of every head to (m, m + d/2), the pairs that we rotate.
 
     The channels of queries and keys are moved alike, so that their products do not change.
-
-    Args:
-        head_dim: Channels d of a head.
     """
-
-    def __init__(self, head_dim: int) -> None:
-        self.head_dim = head_dim
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Reorder the rows of all heads."""
-        heads = rows.view(-1, self.head_dim // 2, 2, *rows.shape[1:])
-        return heads.transpose(1, 2).reshape(rows.shape)
+    heads = rows.view(-1, head_dim // 2, 2, *rows.shape[1:])
+    return heads.transpose(1, 2).reshape(rows.shape)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from pretzel.errors import UserError
 from pretzel.typing import Tensor
@@ -88,12 +89,7 @@ class CheckpointKeys:
         return any(re.fullmatch(pattern, key) for key in self._tensors)
 
     def take(self, key: str, shape: tuple[int, ...], name: str) -> Tensor:
-        """Return a tensor and count it as used.
-
-        Args:
-            key: Its key.
-            shape: The shape it must have.
-            name: Its name in our model.
+        """Return a tensor and count it as used, under its name in our model.
 
         Raises:
             UserError: If it is missing or has another shape.
@@ -176,9 +172,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 def _safetensors(path: Path) -> Mapping[str, Any]:
     try:
-        with safe_open(path, framework="pt") as file:
-            names: list[str] = file.keys()
-            return {name: file.get_tensor(name) for name in names}
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: must be a safetensors file ({error})") from error
 

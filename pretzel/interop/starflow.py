@@ -7,7 +7,7 @@ import torch
 
 from pretzel.errors import UserError
 from pretzel.flow.sizes import check_sizes
-from pretzel.interop.block_reader import BlockReader, Convert
+from pretzel.interop.block_reader import BlockReader, Convert, unchanged
 from pretzel.interop.checkpoint import CheckpointKeys
 from pretzel.interop.imported_flow import ImportedBlock, ImportedFlow, Node, node, side_of
 from pretzel.typing import Tensor
@@ -140,18 +140,9 @@ def read_block(
     side: int,
     text_length: int,
 ) -> ImportedBlock:
-    """Read one block.
+    """Read one block, of a number in the published model; errors as for a model.
 
-    Args:
-        block: Reader of its tensors.
-        number: Number of the block in the published model, data side first.
-        flips: Whether it visits the positions backwards.
-        options: Options of the model.
-        side: Positions along a side to which rotary positions are scaled.
-        text_length: Tokens of the text; 0 for none.
-
-    Raises:
-        UserError: As for a model.
+    ``side`` is the number of positions along a side to which rotary positions are scaled.
     """
     width = block.width
     every = r"blocks?\.(\d+\.)?"
@@ -167,18 +158,14 @@ def read_block(
     start = "flow.ZeroShift"
     if block.keys.any(every + "sos_embed"):
         start = "flow.LatentStart"
-
-        def token(value: Tensor) -> Tensor:
-            flat = value[0, 0]
-            return flat if to_ours is None else to_ours(flat)
-
-        block.take("sos_embed", (1, 1, channels), "start.token", token)
+        token = (1, 1, channels)
+        block.take("sos_embed", token, "start.token", lambda value: to_ours(value[0, 0]))
     num_layers, conditioner = block.transformer(
         width=width, head_dim=options.head_dim, interleaved=not options.hf_style_rope
     )
 
     def outputs(value: Tensor) -> Tensor:
-        return value if to_ours is None else torch.cat([to_ours(part) for part in value.chunk(2)])
+        return torch.cat([to_ours(part) for part in value.chunk(2)])
 
     block.linear("proj_out", (2 * channels, width), "head", convert=outputs)
     transform = node("flow.AffineExp")
@@ -200,7 +187,7 @@ def read_block(
     return block.af_block(number=number, flips=flips, num_layers=num_layers, parts=parts)
 
 
-def _patch_order(channels: int, options: StarflowOptions) -> Convert | None:
+def _patch_order(channels: int, options: StarflowOptions) -> Convert:
     """Return the map of a patch's channels from (row, column, c) to (c, row, column)."""
     p = options.patch_size
     if channels % p**2:
@@ -208,6 +195,6 @@ def _patch_order(channels: int, options: StarflowOptions) -> Convert | None:
             f"patch_size squared must divide the {channels} channels of a position, got {p}"
         )
     if p == 1 or not options.channels_first:
-        return None
+        return unchanged
     order = torch.arange(channels).view(p, p, -1).permute(2, 0, 1).flatten()
     return lambda rows: rows[order]

@@ -71,18 +71,7 @@ def flow_of(
 def read_block(
     keys: CheckpointKeys, prefix: str, number: int, flips: bool, head_dim: int
 ) -> ImportedBlock:
-    """Read one block.
-
-    Args:
-        keys: The checkpoint.
-        prefix: Beginning of the block's keys.
-        number: Number of the block, data side first.
-        flips: Whether it visits the positions backwards.
-        head_dim: Channels of a head.
-
-    Raises:
-        UserError: As for a model.
-    """
+    """Read one block, whose keys begin with ``prefix``; errors as for a model."""
     block = BlockReader(keys=keys, prefix=prefix, index=number)
     width = block.width
     every = r"(blocks\.\d+\.)?"  # all blocks share positions, channels and classes

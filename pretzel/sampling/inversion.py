@@ -34,11 +34,11 @@ class Branches:
         self.z = z
         self.transform = transform
         self.guidance = guidance
+        self.num_rows = len(z)
+        self.rows = z.clone()
         if guidance is not None:
             check_guidance(guidance, transform)
-        self.num_rows = len(z)
-        self.rows = torch.cat([z, z]) if guidance is not None else z.clone()
-        if guidance is not None:
+            self.rows = torch.cat([z, z])
             self.weights = guidance.weights(0, z.shape[1], z.shape[1]).to(z)
 
     @property
@@ -64,9 +64,7 @@ class Branches:
 
     def write(self, start: int, stop: int, x: Float[Tensor, "b k d"]) -> None:
         """Set the estimate of positions start .. stop - 1 in all branches."""
-        self.rows[: self.num_rows, start:stop] = x
-        if self.guidance is not None:
-            self.rows[self.num_rows :, start:stop] = x
+        self.rows[:, start:stop] = x if self.guidance is None else torch.cat([x, x])
 
 
 def check_guidance(guidance: Guidance, transform: Transform) -> None:
@@ -130,12 +128,9 @@ class Inversion(ABC):
 
     @abstractmethod
     def trial(self, z: Float[Tensor, "k n d"]) -> "Inversion":
-        """Return a problem of this kind for other noise, with no prompts and its own caches.
+        """Return a problem of this kind for other noise (raster order), its caches its own.
 
-        It does not depend on the rows of this one.
-
-        Args:
-            z: Noise, raster order.
+        It has no prompts, and does not depend on the rows of this one.
         """
 
 
@@ -174,21 +169,19 @@ class BlockInversion(Inversion):
             guidance = None
         self.branches = Branches(z[:, block.order], block.transform, guidance)
         rows = len(self.branches.rows)
+        if guidance is not None and context is not None:
+            null = context if guidance.keeps_context else null_context
+            if null is None:
+                raise UserError(
+                    f"{type(guidance).__name__} needs a null context for {type(block).__name__}, "
+                    "got none"
+                )
+            context = torch.cat([context, null])
+        null_temperature = 1.0 if guidance is None else guidance.temperature
         temperatures = None
-        if guidance is not None:
-            if context is not None:
-                null = context if guidance.keeps_context else null_context
-                if null is None:
-                    raise UserError(
-                        f"{type(guidance).__name__} needs a null context for "
-                        f"{type(block).__name__}, got none"
-                    )
-                context = torch.cat([context, null])
-            if guidance.temperature != 1 or temperature != 1:
-                temperatures = z.new_full((rows,), temperature)
-                temperatures[len(z) :] *= guidance.temperature
-        elif temperature != 1:
+        if temperature != 1 or null_temperature != 1:
             temperatures = z.new_full((rows,), temperature)
+            temperatures[len(z) :] *= null_temperature
         # A block that knows neither contexts nor temperatures need not take them.
         optional = {"context": context, "temperature": temperatures}
         self.cache = block.new_cache(
@@ -208,7 +201,7 @@ class BlockInversion(Inversion):
 
     @property
     def estimate(self) -> Float[Tensor, "b n d"]:
-        """The estimate, raster order, whatever it holds."""
+        """The present estimate."""
         return self.branches.x[:, self.block.rank]
 
     def step(self, index: int) -> None:

@@ -25,12 +25,7 @@ else:
 def document_mask(document: Int[Tensor, "b l"]) -> Mask:
     """Return the mask of rows that are packed with several documents, each causal by itself.
 
-    Args:
-        document: Number of the document that each position belongs to; padding may have one of
-            its own.
-
-    Returns:
-        A dense mask on a CPU, a block mask on a GPU.
+    It is dense on a CPU, a block mask on a GPU. Padding may be a document of its own.
     """
     if document.is_cuda:
         from torch.nn.attention.flex_attention import create_block_mask

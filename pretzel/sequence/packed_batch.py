@@ -35,11 +35,7 @@ class PackedBatch:
 
     @classmethod
     def empty(cls, *, num_axes: int) -> "PackedBatch":
-        """Return a batch of no rows.
-
-        Args:
-            num_axes: The text axis and those of the grid.
-        """
+        """Return a batch of no rows; the axes are the text axis and those of the grid."""
         ids = torch.zeros(0, 0, dtype=torch.long)
         flags = ids.bool()
         positions = ids.new_zeros(0, 0, num_axes)
@@ -79,15 +75,9 @@ class PackedBatch:
         return document_mask(self.document)
 
     def places(self, where: Bool[Tensor, "b l"]) -> Int[Tensor, " p"]:
-        """Return the indices of marked positions, ordered by document, then by position.
+        """Return the indices of marked positions in the flattened rows, by document, by position.
 
         Images and supervised tokens have this order, whichever rows their documents lie in.
-
-        Args:
-            where: Marks positions.
-
-        Returns:
-            Indices into the flattened rows.
         """
         places = where.flatten().nonzero().squeeze(1)
         if self.document is None:

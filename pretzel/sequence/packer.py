@@ -24,7 +24,7 @@ from pretzel.errors import UserError
 from pretzel.sequence.document import Document, Dropped, Image, Segment, Text
 from pretzel.sequence.grid import grid_coordinates
 from pretzel.sequence.packed_batch import PackedBatch
-from pretzel.sequence.row_builder import RowBuilder, first_fit
+from pretzel.sequence.row_builder import RowBuilder, first_fit, padded
 from pretzel.sequence.special_tokens import SpecialTokens
 
 
@@ -69,7 +69,7 @@ class Packer:
         Raises:
             UserError: If there are no documents, or one has no positions.
         """
-        return self._padded(self._rows(documents, open_image), pad)
+        return padded(self._rows(documents, open_image), pad, self.special.pad)
 
     def fill(self, documents: Sequence[Document], max_length: int) -> PackedBatch:
         """Pack several documents into each row, first-fit decreasing.
@@ -88,7 +88,7 @@ class Packer:
         single = self._rows(documents)
         groups = first_fit([len(row.tokens) for row in single], max_length)
         joined = [RowBuilder.joined([single[number] for number in group]) for group in groups]
-        packed = self._padded(joined)
+        packed = padded(joined, "right", self.special.pad)
         document = torch.full_like(packed.tokens, -1)
         for row, group in zip(document, groups, strict=True):
             lengths = torch.tensor([len(single[number].tokens) for number in group])
@@ -115,14 +115,6 @@ class Packer:
                 raise UserError(f"document {document.key!r} must have text or an image, has none")
             rows.append(row)
         return rows
-
-    def _padded(
-        self, rows: Sequence[RowBuilder], side: Literal["left", "right"] = "right"
-    ) -> PackedBatch:
-        length = max(len(row.tokens) for row in rows)
-        padded = [vars(row.padded(length, side, self.special.pad)) for row in rows]
-        columns = [name for name, value in padded[0].items() if value is not None]
-        return PackedBatch(**{name: torch.cat([row[name] for row in padded]) for name in columns})
 
     def _row(self, segments: Sequence[Segment]) -> RowBuilder:
         row = RowBuilder(num_axes=1 + self.coordinates.shape[1])

@@ -1,9 +1,10 @@
 """Builds one row of positions, and chooses which documents share one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from pretzel.sequence.packed_batch import IGNORE, PackedBatch
 from pretzel.typing import Tensor
@@ -13,13 +14,8 @@ def first_fit(lengths: Sequence[int], max_length: int) -> list[list[int]]:
     """Return which items share a row: longest first, each into the first row with room.
 
     First-fit decreasing takes at most 11/9 of the least number of rows, and 2/3 of one (Dosa 2007).
-
-    Args:
-        lengths: Length of each item.
-        max_length: Length of a row; a longer item has a row of its own.
-
-    Returns:
-        Numbers of the items of each row, ascending; rows by their first item.
+    An item longer than a row has one of its own. The numbers in a row ascend, and rows are in the
+    order of their first item.
     """
     rows: list[list[int]] = []
     free: list[int] = []
@@ -100,21 +96,25 @@ class RowBuilder:
         self.next_index += 1
         self.is_cut = False
 
-    def padded(self, length: int, side: Literal["left", "right"], pad: int) -> PackedBatch:
-        """Return the row as a batch, padded to a length."""
-        missing = length - len(self.tokens)
-        before, after = (0, missing) if side == "right" else (missing, 0)
 
-        def column(values: list[Any], filler: object) -> Tensor:
-            return torch.tensor([[filler] * before + values + [filler] * after])
+def padded(rows: Sequence[RowBuilder], side: Literal["left", "right"], pad: int) -> PackedBatch:
+    """Return rows as a batch, padded to the longest of them; ``pad`` fills the tokens."""
+    length = max(len(row.tokens) for row in rows)
 
+    def column(values: Iterable[list[Any]], filler: int) -> Tensor:
+        tensors = [torch.tensor(row) for row in values]
+        return pad_sequence(tensors, batch_first=True, padding_value=filler, padding_side=side)
+
+    def index(row: RowBuilder) -> list[int]:
         # Padding on the right continues the row's index, so that it stays contiguous.
-        index = [*self.index, *range(self.next_index, self.next_index + after)]
-        return PackedBatch(
-            tokens=column(self.tokens, pad),
-            is_image=column(self.is_image, False),
-            is_valid=column([True] * len(self.tokens), False),
-            index=torch.tensor([[0] * before + index]),
-            positions=column(self.positions, [0] * self.num_axes),
-            targets=column(self.targets, IGNORE),
-        )
+        missing = length - len(row.tokens) if side == "right" else 0
+        return [*row.index, *range(row.next_index, row.next_index + missing)]
+
+    return PackedBatch(
+        tokens=column((row.tokens for row in rows), pad),
+        is_image=column((row.is_image for row in rows), False),
+        is_valid=column(([True] * len(row.tokens) for row in rows), False),
+        index=column(map(index, rows), 0),
+        positions=column((row.positions for row in rows), 0),
+        targets=column((row.targets for row in rows), IGNORE),
+    )
