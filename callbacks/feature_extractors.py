@@ -73,15 +73,12 @@ class Inception(FeatureExtractor):
             None finds it in torch's cache or downloads it there.
     """
 
+    suffix = ""
+
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
         self.weights = weights
         self.network: nn.Module | None = None
-
-    @property
-    @override
-    def suffix(self) -> str:
-        return ""
 
     @override
     def prepare(self) -> None:

@@ -92,12 +92,10 @@ class Generation(Evaluation):
     def _choose_prompts(self, trainer: Trainer, split: Split) -> list[str]:
         prompts = self.prompts
         if prompts is None:
-            prompts = []
-            for sample in evaluation_samples(trainer, split, "Generation without prompts"):
-                if sample.caption and all(m.accepts(sample.caption) for m in self.metrics):
-                    prompts.append(sample.caption)
-                if len(prompts) == self.num_images:
-                    break
+            samples = evaluation_samples(trainer, split, "Generation without prompts")
+            captions = (sample.caption for sample in samples if sample.caption)
+            usable = (c for c in captions if all(metric.accepts(c) for metric in self.metrics))
+            prompts = list(islice(usable, self.num_images))
         if not prompts:
             raise UserError(
                 f"Generation: no prompts are left: give `prompts`, or a {split} split with "
@@ -115,15 +113,12 @@ class Generation(Evaluation):
             for metric in self.metrics:
                 metric.reset()
         seconds = 0.0
-        start = 0
-        for images, elapsed in self._generate(trainer, module, prompts):
+        for images, texts, elapsed in self._generate(trainer, module, prompts):
             seconds += elapsed
             if trainer.is_global_zero:
                 self._check_size(images)
                 for metric in self.metrics:
-                    metric.update(images, prompts[start : start + len(images)])
-            start += len(images)
-        assert start == len(prompts)
+                    metric.update(images, texts)
         values: dict[str, float] = {}
         if trainer.is_global_zero:
             for metric in self.metrics:
@@ -138,21 +133,22 @@ class Generation(Evaluation):
 
     def _generate(
         self, trainer: Trainer, module: Generator, prompts: list[str]
-    ) -> Iterator[tuple[Float[Tensor, "n 3 height width"], float]]:
-        """Yield images in the order of prompts, and the seconds this rank took for its share."""
-        batches = range(0, len(prompts), self.batch_size)
-        for first in range(0, len(batches), trainer.world_size):
-            number = first + trainer.global_rank
+    ) -> Iterator[tuple[Float[Tensor, "n 3 height width"], list[str], float]]:
+        """Yield images and their prompts, in order, and the seconds this rank took for its own."""
+        share = self.batch_size * trainer.world_size
+        for first in range(0, len(prompts), share):
+            texts = prompts[first : first + share]
+            own = texts[trainer.global_rank * self.batch_size :][: self.batch_size]
+            number = first // self.batch_size + trainer.global_rank
             pixels = None
             start = time.perf_counter()
-            if number < len(batches):
-                share = prompts[batches[number] : batches[number] + self.batch_size]
-                images = module.sample(share, stream_key=("generation", number))
+            if own:
+                images = module.sample(own, stream_key=("generation", number))
                 pixels = to_uint8(images).cpu()  # metrics see pictures as they would be saved
             elapsed = time.perf_counter() - start
             # Every rank takes part in the exchange, also one whose batches have run out
-            shares = [share for share in gather(trainer, pixels) if share is not None]
-            yield torch.cat(shares).to(module.device) / 127.5 - 1, elapsed
+            parts = [part for part in gather(trainer, pixels) if part is not None]
+            yield torch.cat(parts).to(module.device) / 127.5 - 1, texts, elapsed
 
     def _update_real(self, trainer: Trainer, split: Split, device: torch.device) -> None:
         metrics = [m for m in self.metrics if isinstance(m, ReferenceMetric)]

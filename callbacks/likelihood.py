@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from callbacks.evaluation import BatchEvaluation
 from callbacks.protocols import HasLikelihood, HasPixelLikelihood, Likelihoods, lacks
-from callbacks.reporting import Stage, gather, log_values
+from callbacks.reporting import Stage, log_values, means
 from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence.document import DocumentBatch
@@ -44,44 +44,44 @@ class Likelihood(BatchEvaluation):
 
     def __init__(self, dequantised: bool = False) -> None:
         self.dequantised = dequantised
-        self._excess = _Mean()
-        self._bits = _Mean()
+        self._sums: dict[str, tuple[float, float]] = {}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        _likelihood(pl_module)
-        if self.dequantised:
-            _pixels(pl_module)
+        if not isinstance(pl_module, HasLikelihood):
+            raise lacks("Likelihood", "a module with log_prob(batch)", pl_module)
+        if self.dequantised and not isinstance(pl_module, HasPixelLikelihood):
+            needed_by = "Likelihood with dequantised: true"
+            raise lacks(needed_by, "a module with pixel_log_prob(batch)", pl_module)
 
     @override
     def begin_epoch(self) -> None:
-        self._excess, self._bits = _Mean(), _Mean()
+        self._sums = {}
 
     @override
     def end_batch(self, pl_module: LightningModule, outputs: object, batch: object) -> None:
+        assert isinstance(pl_module, HasLikelihood)
         assert isinstance(batch, DocumentBatch)
         if len(batch.images) == 0:
             return
         # A module whose evaluation step returns the likelihood need not compute it twice.
-        nats = (
-            outputs if isinstance(outputs, Likelihoods) else _likelihood(pl_module).log_prob(batch)
-        )
+        nats = outputs if isinstance(outputs, Likelihoods) else pl_module.log_prob(batch)
         # The entropy of the added noise is a floor: minus infinity where there is none
         if math.isfinite(nats.noise_floor):
-            self._excess.update((-nats.log_prob / nats.dims - nats.noise_floor) / math.log(2))
+            excess = (-nats.log_prob / nats.dims - nats.noise_floor) / math.log(2)
+            self._add("nll_excess_bits_per_dim", excess)
         if self.dequantised:
-            self._bits.update(dequantised_bits_per_dim(_pixels(pl_module), batch))
+            assert isinstance(pl_module, HasPixelLikelihood)
+            bits = dequantised_bits_per_dim(pl_module, batch)
+            self._add("bits_per_dim_dequantised", bits)
+
+    def _add(self, name: str, values: Float[Tensor, " m"]) -> None:
+        total, n = self._sums.get(name, (0.0, 0.0))
+        self._sums[name] = total + float(values.double().sum()), n + len(values)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
-        means = {"nll_excess_bits_per_dim": self._excess}
-        if self.dequantised:
-            means["bits_per_dim_dequantised"] = self._bits
-        for name, mean in means.items():
-            parts = gather(trainer, mean)
-            n = sum(part.n for part in parts)
-            if n > 0:
-                total = math.fsum(part.total for part in parts)
-                log_values(pl_module, stage, {name: total / n, f"{name}_n": float(n)})
+        for name, (mean, n) in means(trainer, self._sums).items():
+            log_values(pl_module, stage, {name: mean, f"{name}_n": n})
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -90,32 +90,6 @@ class Likelihood(BatchEvaluation):
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, pl_module, "test")
-
-
-class _Mean:
-    """A running mean in double precision; plain numbers, so that ranks can exchange it."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self.n = 0
-
-    def update(self, values: Float[Tensor, " m"]) -> None:
-        self.total += float(values.double().sum())
-        self.n += len(values)
-
-
-def _likelihood(module: LightningModule) -> HasLikelihood:
-    if not isinstance(module, HasLikelihood):
-        raise lacks("Likelihood", "a module with log_prob(batch)", module)
-    return module
-
-
-def _pixels(module: LightningModule) -> HasPixelLikelihood:
-    if not isinstance(module, HasPixelLikelihood):
-        raise lacks(
-            "Likelihood with dequantised: true", "a module with pixel_log_prob(batch)", module
-        )
-    return module
 
 
 def dequantised_bits_per_dim(

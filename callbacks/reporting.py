@@ -4,6 +4,7 @@ Every rank takes part in every exchange, then logs the same value. A checkpoint 
 therefore monitor any metric on any rank, and no rank waits for one that has left.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -27,6 +28,23 @@ def gather(trainer: Trainer, value: T) -> list[T]:
         return [value]
     values: list[T] = [value] * trainer.world_size
     torch.distributed.all_gather_object(values, value)  # plain numbers, few and small
+    return values
+
+
+def means(
+    trainer: Trainer, sums: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Return mean and count by name, from every rank's sums and counts; all ranks must call it.
+
+    Names that count nothing are left out.
+    """
+    parts = gather(trainer, dict(sums))
+    values = {}
+    for name in sorted({name for part in parts for name in part}):
+        pairs = [part[name] for part in parts if name in part]
+        total, count = (math.fsum(column) for column in zip(*pairs, strict=True))
+        if count:
+            values[name] = total / count, count
     return values
 
 
@@ -74,14 +92,10 @@ def show_table(
     trainer: Trainer, name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
     """Show rows in TensorBoard under a title, spread evenly over all where they are many."""
-    lines = [title, "", *map(_markdown_row, (columns, ["---"] * len(columns)))]
-    lines += map(_markdown_row, evenly(rows, NUM_ROWS_SHOWN))
+    table = [columns, ["---"] * len(columns), *evenly(rows, NUM_ROWS_SHOWN)]
+    lines = [title, "", *(f"| {' | '.join(row)} |" for row in table)]
     for board in tensorboards(trainer):
         board.add_text(name, "\n".join(lines), trainer.global_step)
-
-
-def _markdown_row(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(texts)} |"
 
 
 def evenly(items: Sequence[T], count: int) -> list[T]:

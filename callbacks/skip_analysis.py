@@ -1,6 +1,5 @@
 """Size and direction of what each skip adds to the stream it enters (arXiv 2605.08029)."""
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -14,7 +13,7 @@ from typing_extensions import override
 from callbacks.analysis_helpers import analysed_model, before_text, question_batches, run_hooked
 from callbacks.evaluation import BatchEvaluation, Evaluation, check_counts
 from callbacks.protocols import HasEvaluationSamples, Split, datamodule_of
-from callbacks.reporting import Stage, gather
+from callbacks.reporting import Stage, means
 from pretzel.errors import UserError
 from pretzel.flow.precision import at_least_float32
 from pretzel.interleave.skips import SkipConnection
@@ -118,21 +117,16 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
             for batch in batches:
                 kinds = {"answer": before_text(model, _packed(model, batch))}
                 run_hooked(pl_module, batch, self._watch(model, kinds))
-        own = {
-            key: torch.stack(sums).cpu().double().sum(dim=0).tolist()
-            for key, sums in self._sums.items()
-        }
+        own: dict[str, tuple[float, float]] = {}
+        for key, sums in self._sums.items():
+            totals = torch.stack(sums).cpu().double().sum(dim=0).tolist()
+            for column, (total, count) in zip(_COLUMNS, totals, strict=True):
+                own[f"{key}_{column}"] = total, count
         self._sums = {}
-        parts = gather(trainer, own)
         prefix = "" if stage == "val" else f"{stage}/"
-        for key in sorted({key for part in parts for key in part}):
-            for i, column in enumerate(_COLUMNS):
-                rows = [part[key][i] for part in parts if key in part]
-                total, count = (math.fsum(values) for values in zip(*rows, strict=True))
-                if count:
-                    name = f"{prefix}analysis/{key}_{column}"
-                    # The mean over ranks of equal values, as in log_values
-                    pl_module.log(name, total / count, batch_size=1, sync_dist=True)
+        for name, (mean, _) in means(trainer, own).items():
+            # The mean over ranks of equal values, as in log_values
+            pl_module.log(f"{prefix}analysis/{name}", mean, batch_size=1, sync_dist=True)
 
     # The pass of the evaluation step
 
@@ -195,13 +189,7 @@ def _packed(model: Pretzel, batch: DocumentBatch) -> PackedBatch:
 def position_sums(
     added: Float[Tensor, "b l t"], target: Float[Tensor, "b l t"], chosen: Bool[Tensor, "b l"]
 ) -> Float[Tensor, "2 2"]:
-    """Return sum and count over chosen positions: of ratios, then of cosines.
-
-    Args:
-        added: The contribution of a skip.
-        target: The states that it is added to.
-        chosen: Positions that count.
-    """
+    """Return sum and count over chosen positions of ``|added| / |target|``, then of cosines."""
     wide = at_least_float32(target)
     added, target = added.to(wide), target.to(wide)
     size, base = added.norm(dim=-1), target.norm(dim=-1)

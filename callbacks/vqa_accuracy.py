@@ -128,7 +128,9 @@ class VQAAccuracy(Evaluation):
 
     @override
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
-        if _answerer(pl_module).can_answer:
+        if not isinstance(pl_module, Answerer):
+            raise lacks("VQAAccuracy", "a module with answer(...) and can_answer", pl_module)
+        if pl_module.can_answer:
             require_questions(trainer, split, "VQAAccuracy")
         else:
             rank_zero_info("VQAAccuracy: not applicable, the module has no image-to-text direction")
@@ -136,14 +138,14 @@ class VQAAccuracy(Evaluation):
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         limit = self.num_questions if stage == "test" else self.num_validation_questions
-        module = _answerer(pl_module)
-        if not module.can_answer:
+        assert isinstance(pl_module, Answerer)
+        if not pl_module.can_answer:
             return
         samples = list(evaluation_samples(trainer, stage, "VQAAccuracy"))
         chosen = choose_questions(samples, limit)
         rank_zero_info(f"VQAAccuracy: {sum(len(q) for _, q in chosen)} questions")
         of_rank = chosen[trainer.global_rank :: trainer.world_size]
-        own = [answer for batch in self._batches(of_rank) for answer in _ask(module, batch)]
+        own = [answer for batch in self._batches(of_rank) for answer in _ask(pl_module, batch)]
         answered = [answer for share in gather(trainer, own) for answer in share]
         values = accuracies(answered, "vqa") | {"vqa_n": float(len(answered))}
         if self.blind_baseline:
@@ -214,9 +216,3 @@ def _ask(module: Answerer, batch: Sequence[_Chosen]) -> list[AnsweredQuestion]:
         AnsweredQuestion(key=sample.key, question=question, truth=truth, answer=answer.strip())
         for (sample, question, truth), answer in zip(rows, answers, strict=True)
     ]
-
-
-def _answerer(module: LightningModule) -> Answerer:
-    if not isinstance(module, Answerer):
-        raise lacks("VQAAccuracy", "a module with answer(...) and can_answer", module)
-    return module

@@ -114,7 +114,13 @@ class WebDatasetDataModule(LightningDataModule):
         """
         splits: tuple[Split, ...] = ("train", "val") if stage == "fit" else ("val",)
         for split in ("test",) if stage in ("test", "predict") else splits:
-            self._check_first_sample(split)
+            shards = self.source.shards(split)
+            if not shards or is_pipe(shards[0]):
+                continue
+            samples = self.source.decoded(split, self.image_size, upscale=self.upscale)
+            first = next(samples, None)
+            if first is not None and split == "train":
+                self.recipe.draw(first, chain(samples, repeat(first)), stream(self.seed, "check"))
 
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of training batches, one epoch for each iteration."""
@@ -234,12 +240,13 @@ class WebDatasetDataModule(LightningDataModule):
                 f"num_workers={self.num_workers} is capped at {batches.num_workers}: there are "
                 f"{order['num_shards']} training shards for {batches.world_size} processes"
             )
-        if self._restored_order is not None and self._restored_order != order:
-            changed = [
-                f"{name} {self._restored_order.get(name)} -> {value}"
-                for name, value in order.items()
-                if self._restored_order.get(name) != value
-            ]
+        restored = self._restored_order or order
+        changed = [
+            f"{name} {restored.get(name)} -> {value}"
+            for name, value in order.items()
+            if restored.get(name) != value
+        ]
+        if changed:
             rank_zero_warn(
                 f"the checkpoint was made with another order of the data ({', '.join(changed)}): "
                 f"training continues, but not with the batches an uninterrupted run would have seen"
@@ -266,13 +273,3 @@ class WebDatasetDataModule(LightningDataModule):
         return EvalLoader(
             stream=batches, num_batches=num_batches, num_workers=self.num_workers, log=self._log
         )
-
-    def _check_first_sample(self, split: Split) -> None:
-        shards = self.source.shards(split)
-        if not shards or is_pipe(shards[0]):
-            return
-        samples = self.source.decoded(split, self.image_size, upscale=self.upscale)
-        for sample in islice(samples, 1):
-            if split == "train":
-                following = chain(samples, repeat(sample))
-                self.recipe.draw(sample, following, stream(self.seed, "check"))

@@ -23,21 +23,13 @@ class SampleDecoder:
     """Decodes raw samples: image, caption, questions; or an interleaved document.
 
     A ``key.json`` with ``segments`` makes a sample a document (:mod:`datamodules.segments`).
-
     Images are cropped and resized by :func:`pretzel.latent.image_input.crop_and_resize`.
-
-    Attributes:
-        image_size: Height and width in pixels.
-        upscale: Whether images smaller than ``image_size`` are enlarged; otherwise they are an
-            error.
-        caption_field: Field of ``key.json`` that holds the caption where there is no ``key.txt``.
-        resident: Whether decoded samples are kept in memory (small data only).
     """
 
-    image_size: int
-    upscale: bool
-    caption_field: str
-    resident: bool
+    image_size: int  # height and width in pixels
+    upscale: bool  # whether smaller images are enlarged; otherwise they are an error
+    caption_field: str  # of key.json, where there is no key.txt
+    resident: bool  # whether decoded samples are kept in memory (small data only)
     _decoded: dict[tuple[str, str], AnySample] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, raw: RawSample) -> AnySample | CorruptSample:

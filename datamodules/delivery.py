@@ -47,12 +47,7 @@ class DeliveryStream(IterableDataset[Delivery], ABC):
 
 
 class BatchBuilder:
-    """Collects documents until a batch is full.
-
-    Args:
-        batch_size: Documents in a batch.
-        image_size: Height and width of the images, which a batch may be without.
-    """
+    """Collects documents until a batch is full; it may be without images."""
 
     def __init__(self, batch_size: int, image_size: int) -> None:
         self._batch_size = batch_size

@@ -8,13 +8,7 @@ from datamodules.source import ShardSource, Split
 
 
 class EmbeddedShards(ShardSource, ABC):
-    """Shipped shards: four of training data, two of test data; ``val`` is ``test``.
-
-    Attributes:
-        folder: Folder of the shards.
-        num_train: Training samples.
-        num_test: Test samples.
-    """
+    """Shipped shards: four of training data, two of test data; ``val`` is ``test``."""
 
     resident = True
     folder: str

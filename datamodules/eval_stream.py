@@ -23,24 +23,16 @@ class EvalStream(DeliveryStream):
 
     A captioned image becomes caption and image; an interleaved document stays as it is written.
     Every worker reads all shards, but decodes only its own batches.
-
-    Attributes:
-        source: Where the samples come from.
-        decoder: Decodes them.
-        split: ``train``, ``val`` or ``test``.
-        batch_size: Documents in a batch; the last one may be smaller.
-        limit: Number of samples over all processes, ``None`` for all.
-        rank: Number of this process.
-        world_size: Number of processes; each takes every ``world_size``-th sample.
+    The last batch may be smaller.
     """
 
     source: ShardSource
     decoder: SampleDecoder
     split: Split
     batch_size: int
-    limit: int | None
+    limit: int | None  # samples over all processes
     rank: int
-    world_size: int
+    world_size: int  # each process takes every world_size-th sample
 
     @override
     def deliveries(self, turn: int, turns: int) -> Iterator[Delivery]:

@@ -94,18 +94,11 @@ class TrainLoader:
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EvalLoader:
-    """Every sample of this process once, in order, in each iteration.
-
-    Attributes:
-        stream: The samples.
-        num_batches: Number of batches, ``None`` if it is unknown before reading.
-        num_workers: Worker processes; 0 reads in the main one.
-        log: Receives the unreadable samples.
-    """
+    """Every sample of this process once, in order, in each iteration."""
 
     stream: EvalStream
-    num_batches: int | None
-    num_workers: int
+    num_batches: int | None  # None if it is unknown before reading
+    num_workers: int  # 0 reads in the main process
     log: CorruptionLog
 
     def __len__(self) -> int:

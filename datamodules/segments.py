@@ -27,10 +27,6 @@ _ROLES: tuple[dict[str, str], ...] = ({}, {"role": "context"}, {"role": "target"
 def parse_segments(raw: RawSample, entries: Any) -> tuple[tuple[Text | Image, ...], list[str]]:  # noqa: ANN401
     """Return the segments of a document, and the members that hold its images, in order.
 
-    Args:
-        raw: Members of the sample.
-        entries: Value of ``segments`` in ``key.json``.
-
     Raises:
         UserError: If it is not a list of texts and images, or there is no such image.
     """

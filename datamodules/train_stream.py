@@ -31,35 +31,19 @@ from pretzel.rng import stream
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainStream(DeliveryStream):
-    """Batches ``first``, ``first + 1``, ... of one epoch in one process.
-
-    Attributes:
-        source: Where the samples come from.
-        decoder: Decodes them.
-        recipe: Turns them into documents.
-        seed: Seed of shards, shuffling and recipes.
-        batch_size: Documents in a batch.
-        steps: Batches of one process in an epoch.
-        shuffle_buffer: Raw samples from which the next one is drawn.
-        max_corrupt: Unreadable samples in a row after which a slot gives up.
-        rank: Number of this process.
-        world_size: Number of processes.
-        num_workers: Worker processes of each process; 0 reads in the process itself.
-        epoch: Number of the epoch.
-        first: Batches of the epoch that are already consumed.
-    """
+    """Batches ``first``, ``first + 1``, ... of one epoch in one process."""
 
     source: ShardSource
     decoder: SampleDecoder
     recipe: Recipe
-    seed: int
+    seed: int  # of shards, shuffling and recipes
     batch_size: int
-    steps: int
-    shuffle_buffer: int
-    max_corrupt: int
+    steps: int  # batches of one process in an epoch
+    shuffle_buffer: int  # raw samples from which the next one is drawn
+    max_corrupt: int  # unreadable samples in a row after which a slot gives up
     rank: int
     world_size: int
-    num_workers: int
+    num_workers: int  # of each process; 0 reads in the process itself
     epoch: int = 0
     first: int = 0
 

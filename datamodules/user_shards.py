@@ -1,6 +1,5 @@
 """Users' shards, in the layout of img2dataset, or of interleaved documents."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -37,10 +36,10 @@ class Shards(ShardSource):
         caption_field: str = "caption",
         allow_pipe: bool = False,
     ) -> None:
-        self._patterns: dict[Split, tuple[str, ...]] = {
-            "train": _as_tuple(train),
-            "val": _as_tuple(val),
-            "test": _as_tuple(test),
+        given: dict[Split, str | list[str] | None] = {"train": train, "val": val, "test": test}
+        self._patterns = {
+            split: [patterns] if isinstance(patterns, str) else patterns or []
+            for split, patterns in given.items()
         }
         self.caption_field = caption_field
         self._allow_pipe = allow_pipe
@@ -74,12 +73,6 @@ class Shards(ShardSource):
             )
         elif not Path(shard).is_file():
             raise UserError(f"{split} shard {shard!r} does not exist")
-
-
-def _as_tuple(patterns: str | Sequence[str] | None) -> tuple[str, ...]:
-    if patterns is None:
-        return ()
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
 
 
 def _expand(split: Split, pattern: str) -> list[str]:

@@ -97,7 +97,7 @@ class ConversationAccuracy(JudgedImages):
             datamodule lack what is needed; before training.
     """
 
-    names = "a colour and a shape"
+    needs_both = True
 
     def __init__(
         self,
@@ -116,11 +116,6 @@ class ConversationAccuracy(JudgedImages):
         self.num_conversations = num_conversations
         self.num_images = num_images
         self.batch_size = batch_size
-
-    @staticmethod
-    @override
-    def can_be_judged(caption: Appearance) -> bool:
-        return caption.complete
 
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:

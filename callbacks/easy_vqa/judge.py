@@ -32,11 +32,6 @@ class Appearance(NamedTuple):
     colour: str | None
     shape: str | None
 
-    @property
-    def complete(self) -> bool:
-        """Whether both colour and shape are known."""
-        return self.colour is not None and self.shape is not None
-
 
 def read_caption(caption: str) -> Appearance:
     """Return the one colour and the one shape that a caption names.

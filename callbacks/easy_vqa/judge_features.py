@@ -11,14 +11,11 @@ from callbacks.feature_extractors import FeatureExtractor, fingerprint
 class JudgeFeatures(FeatureExtractor):
     """The 64 penultimate features of the shipped easy-VQA judge; needs no download."""
 
+    suffix = "_judge"
+
     def __init__(self) -> None:
         super().__init__()
         self.judge: Judge | None = None
-
-    @property
-    @override
-    def suffix(self) -> str:
-        return "_judge"
 
     @override
     def prepare(self) -> None:

@@ -1,6 +1,6 @@
 """Shared by evaluations that let a model generate easy-VQA captions and judge the images."""
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
-from callbacks.easy_vqa.judge import Appearance, Judge, load_judge, read_caption
+from callbacks.easy_vqa.judge import Judge, load_judge, read_caption
 from callbacks.evaluation import Evaluation
 from callbacks.protocols import EvaluationSample, Split, evaluation_samples, lacks
 from callbacks.reporting import Stage, evenly
@@ -73,19 +73,14 @@ class JudgedImages(Evaluation, ABC):
     """An evaluation of images by the shipped judge, of a module that generates and answers.
 
     Attributes:
-        names: Needed of a caption, for messages.
+        needs_both: Whether a caption must name both colour and shape, not one of them.
     """
 
-    names: ClassVar[str]
+    needs_both: ClassVar[bool]
 
     def __init__(self, every_n_validations: int) -> None:
         super().__init__(every_n_validations)
         self._judge: Judge | None = None
-
-    @staticmethod
-    @abstractmethod
-    def can_be_judged(caption: Appearance) -> bool:
-        """Return whether images of a caption can be judged."""
 
     def look(self, pixels: Tensor) -> list[tuple[str, str]]:
         """Return the colour and the shape that the judge sees in 8-bit images."""
@@ -99,8 +94,9 @@ class JudgedImages(Evaluation, ABC):
             rank_zero_info(f"{owner}: not applicable, the module has no image-to-text direction")
             return
         if next(self._usable(trainer, split), None) is None:
+            names = f"a colour {'and' if self.needs_both else 'or'} a shape"
             raise UserError(
-                f"{owner} needs captions that name {self.names} of easy-VQA, but the {split} "
+                f"{owner} needs captions that name {names} of easy-VQA, but the {split} "
                 "samples have none"
             )
         self._judge = self._judge or load_judge()
@@ -111,6 +107,7 @@ class JudgedImages(Evaluation, ABC):
         return evenly(usable, number or len(usable))
 
     def _usable(self, trainer: Trainer, split: Split) -> Iterator[EvaluationSample]:
+        needed = all if self.needs_both else any
         for sample in evaluation_samples(trainer, split, type(self).__name__):
-            if self.can_be_judged(read_caption(sample.caption)):
+            if needed(read_caption(sample.caption)):
                 yield sample

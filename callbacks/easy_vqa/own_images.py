@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from callbacks.easy_vqa.judge import COLOURS, SHAPES, Appearance, read_caption
+from callbacks.easy_vqa.judge import COLOURS, SHAPES, read_caption
 from callbacks.easy_vqa.judged_images import (
     QUESTIONS,
     ImageGenerator,
@@ -130,7 +130,7 @@ class OwnImages(JudgedImages):
             what is needed; before training.
     """
 
-    names = "a colour or a shape"
+    needs_both = False
 
     def __init__(
         self, num_images: int | None = 200, batch_size: int = 50, every_n_validations: int = 1
@@ -139,11 +139,6 @@ class OwnImages(JudgedImages):
         check_counts(self, num_images=num_images, batch_size=batch_size)
         self.num_images = num_images
         self.batch_size = batch_size
-
-    @staticmethod
-    @override
-    def can_be_judged(caption: Appearance) -> bool:
-        return caption.colour is not None or caption.shape is not None
 
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:

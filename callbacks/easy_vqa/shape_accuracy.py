@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 from typing_extensions import override
@@ -64,7 +64,7 @@ class ShapeAccuracy(GenerationMetric):
 
     @override
     def accepts(self, prompt: str) -> bool:
-        return read_caption(prompt).complete
+        return all(read_caption(prompt))
 
     @override
     def reset(self) -> None:
@@ -98,18 +98,13 @@ class ShapeAccuracy(GenerationMetric):
         return {name: float(value.mean()) for name, value in values.items()} | {"shape_n": n}
 
 
-def foreground(images: Float[Tensor, "n 3 height width"]) -> Bool[Tensor, "n height width"]:
-    """Return which pixels of images in [-1, 1] belong to shapes."""
-    return (images.amin(1) + 1) / 2 < FOREGROUND
-
-
 def count_shapes(images: Float[Tensor, "n 3 height width"]) -> list[int]:
-    """Return the number of 8-connected shapes of each image.
+    """Return the number of 8-connected shapes of each image in [-1, 1].
 
     Speckles are left out; an image with too large a component has no shape.
     """
     counts = []
-    for mask in foreground(images).cpu().numpy():
+    for mask in ((images.amin(1) + 1) / 2 < FOREGROUND).cpu().numpy():
         # 8-connected: a thin diagonal edge does not cut a shape in two
         components, _ = ndimage.label(mask, structure=np.ones((3, 3)))
         sizes = np.bincount(components.ravel())[1:]

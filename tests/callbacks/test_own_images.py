@@ -123,7 +123,7 @@ def test_groups_without_questions_have_no_value_but_a_number() -> None:
 def test_a_contradiction_names_another_colour_and_another_shape() -> None:
     for colour, shape in product(COLOURS, SHAPES):
         said = read_caption(contradiction(colour, shape))
-        assert said.complete
+        assert all(said)
         assert said.colour != colour
         assert said.shape != shape
 
