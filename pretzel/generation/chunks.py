@@ -89,11 +89,9 @@ def image_inputs(
 
 
 class OpenImage(NamedTuple):
-    """An image that has been begun: all that is the same at every step is made once.
+    """An image that has been begun: its positions, and what each may attend of valid columns.
 
-    Attributes:
-        inputs: Its positions, with zeros for u.
-        causal: What each may attend, but for columns that are not valid.
+    Both are the same at every step but for u, and are made once.
     """
 
     inputs: StreamInputs

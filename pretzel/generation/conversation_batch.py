@@ -97,11 +97,7 @@ class ConversationBatch:
         return selected
 
     def say(self, texts: Sequence[str]) -> None:
-        """Add a text to each, which is read by whatever comes next.
-
-        Raises:
-            UserError: If it does not fit.
-        """
+        """Add a text to each, which must fit, and is read by whatever comes next."""
         with torch.inference_mode():
             self.state.read_text(texts)
         self._add([Text(content=text) for text in texts])
@@ -151,15 +147,7 @@ class ConversationBatch:
         return pixels
 
     def answer(self, max_tokens: int = MAX_TOKENS) -> list[str]:
-        """Write a text for each that follows from all before.
-
-        Args:
-            max_tokens: A text that has not ended by then is cut and ended.
-
-        Raises:
-            UserError: If the model writes no text, nothing stands before it, it does not fit, or
-                no tokens are asked for.
-        """
+        """Write a text for each that follows from all before, as :meth:`.Conversation.answer`."""
         with torch.inference_mode():
             columns = list(self.write(max_tokens))
         return self.end_text(torch.stack(columns, dim=1))
@@ -179,11 +167,7 @@ class ConversationBatch:
         )
 
     def end_text(self, tokens: Int[Tensor, "b t"]) -> list[str]:
-        """End the text that is being written, and return it.
-
-        Args:
-            tokens: Tokens that have been written, at least one.
-        """
+        """End the text that is being written, at least one token so far, and return it."""
         special, vlm = self.model.vlm.special, self.model.vlm
         last = tokens[:, -1]
         # No end-of-text stands before an image that the model has begun.

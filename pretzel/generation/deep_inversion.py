@@ -16,12 +16,7 @@ class DeepInversion(Inversion):
 
     Both streams are committed as it goes. With guidance the null branch runs beside the
     conditional one as further rows of the same batch, with its own rows of the caches; both
-    receive the same guided u_n.
-
-    Args:
-        state: A state in which an image has been begun.
-        z: Standard normal noise.
-        guidance: How the branches are mixed.
+    receive the same guided u_n. In the state an image has been begun; z is standard normal noise.
 
     Raises:
         UserError: If guidance is asked for with a transform that is not affine.

@@ -1,7 +1,7 @@
 """Images from latents, and one image for each of several prompts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -14,14 +14,8 @@ from pretzel.sequence.document import Document, caption_document
 from pretzel.typing import Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeneratedImages:
-    """Generated images, and what they took.
-
-    Attributes:
-        pixels: Images, clipped to [-1, 1].
-        work: Network evaluations of each block of the flow, in the order of sampling.
-    """
+class GeneratedImages(NamedTuple):
+    """Images, clipped to [-1, 1], and the work of each block of the flow, in order of sampling."""
 
     pixels: Float[Tensor, "m 3 height width"]
     work: tuple[Work, ...]

@@ -16,13 +16,10 @@ from pretzel.typing import Float, Int, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLatents:
-    """An image of each row, as a sequence keeps it.
+    """An image of each row, as a sequence keeps it: noised latents x, and u as both streams do.
 
-    Attributes:
-        u: Output of the shallow flow, as both streams hold it.
-        x: Noised latents.
-        work: Network evaluations of each block of the flow, in the order of sampling; none for an
-            image that was given.
+    ``work`` counts what each block of the flow took, in the order of sampling; it is empty for an
+    image that was given.
     """
 
     u: Float[Tensor, "b n d"]

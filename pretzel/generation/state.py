@@ -41,12 +41,9 @@ class GenerationState:
     While a guided image is being generated, the rows of its null branch stand behind the others:
     all that has an axis of rows then has twice as many.
 
-    Args:
-        model: The model.
+    Attributes:
         num_rows: Sequences.
         max_length: Positions that fit into a row, padding included; the caches are allocated once.
-
-    Attributes:
         length: Columns committed to the caches so far, the same in every row.
         valid: Which columns are attended.
         next_index: Absolute index of each row's next position.

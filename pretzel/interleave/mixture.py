@@ -56,11 +56,7 @@ class MixtureOfTransformers(Interleaving):
         self.text_weights = nn.ModuleList()
 
     def start_from(self, vlm: VLMStream) -> None:
-        """Copy the weights of the VLM's layers.
-
-        Raises:
-            UserError: If it has layers with weights other than those of Linears and norms.
-        """
+        """Copy the weights of the VLM's layers, all of which must be :func:`.routable`."""
         super().start_from(vlm)
         self.image_input.start_from(vlm)
         for module in _modules(vlm):

@@ -85,11 +85,7 @@ class Tiled(VisionInterleaving):
         self.flow_links = nn.ModuleDict()
 
     def start_from(self, vlm: VLMStream) -> None:
-        """Make the skips for the layers of this VLM; fit the adapter and the readings.
-
-        Raises:
-            UserError: If the layers of the VLM end within the word.
-        """
+        """Make the skips for the layers of this VLM; fit the adapter and the readings."""
         super().start_from(vlm)
         self.flow_layers = flow_layers_after(self.word, vlm.num_layers)
         borders = [number for number, count in enumerate(self.flow_layers) if count]

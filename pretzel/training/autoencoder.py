@@ -71,8 +71,7 @@ class AutoencoderTraining(ExportingStage):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, with the schedule stepped each step."""
-        optimizer = self.optimizer_factory(self.parameters())
-        return with_schedule(optimizer, self.schedule, self.trainer)
+        return with_schedule(self.optimizer_factory(self.parameters()), self.schedule, self.trainer)
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         """Return the reconstruction loss of one batch."""

@@ -33,14 +33,8 @@ S = TypeVar("S", bound="CheckpointedModule")  # not Self, which the shape checks
 class CheckpointedModule(LightningModule):
     """A model with its denoiser and sampler: states, checkpoints and starting weights.
 
-    A state holds what is not frozen for good. Checkpoints and exported weights name the frozen
-    parts by content, and hold the state of the sampler.
-
-    Args:
-        pretzel: The model.
-        denoiser: Denoiser of sampled images, fitted to the latent space; part of the state if it
-            has parameters.
-        sampler: How the positions of images are found.
+    A state holds what is not frozen for good, parameters of the denoiser included. Checkpoints and
+    exported weights name the frozen parts by content, and hold the state of the sampler.
     """
 
     def __init__(self, pretzel: GenerativeModel, denoiser: Denoiser, sampler: Sampler) -> None:
@@ -76,11 +70,7 @@ class CheckpointedModule(LightningModule):
             self._denoiser_lacks = False
 
     def check_denoiser(self) -> None:
-        """Refuse to generate with a denoiser that was not trained with the flow.
-
-        Raises:
-            UserError: If its weights were not in the file that the flow's are from.
-        """
+        """Raise a UserError if the denoiser's weights were not in the file of the flow's."""
         if self._denoiser_lacks:
             raise UserError(
                 f"denoiser {type(self.denoiser).__name__} has no trained weights: the flow's were "
@@ -109,11 +99,7 @@ class CheckpointedModule(LightningModule):
         """Refuse a state that does not fit.
 
         A denoiser is a part of its own: the flow of a state can be used with another one, and one
-        without parameters leaves those of the state's alone.
-
-        Args:
-            state: State to load; tensors may be without memory.
-            source: Where it is from, the beginning of the message.
+        without parameters leaves those of the state's alone. Tensors may be without memory.
 
         Raises:
             UserError: If the state is that of another architecture; in ``fit``, if it has another
@@ -135,22 +121,19 @@ class CheckpointedModule(LightningModule):
     # Files
 
     def load_weights(self, path: Path) -> None:
-        """Load exported weights or a checkpoint whole, to be used as they were trained.
-
-        Args:
-            path: A file that :meth:`export` wrote, or a checkpoint.
+        """Load what :meth:`export` wrote, or a checkpoint, whole, to be used as it was trained.
 
         Raises:
             UserError: If it cannot be read, is that of another architecture, or was trained around
                 other frozen parts.
         """
-        start = self._read(path)
+        start = read_weights(path, shapes_only=self._is_meta)
         self._as_configured = set(start.untrained or ())
         self._take(start, start.state, f"weights {path}")
 
     def _start_from(self, path: Path) -> None:
         source = f"weights {path}"
-        start = self._read(path)
+        start = read_weights(path, shapes_only=self._is_meta)
         own = self.state_dict()
         state = start.over(own)
         self._as_configured = {n for n, value in own.items() if state.get(n) is value}
@@ -159,20 +142,18 @@ class CheckpointedModule(LightningModule):
             parts = sorted({_part_named(name) for name in self._as_configured})
             rank_zero_info(f"{source}: these parts start as configured: {', '.join(parts)}")
 
-    def _read(self, path: Path) -> StartingWeights:
-        is_meta = self.pretzel.device.type == "meta"  # built to be checked and counted only
-        return read_weights(path, shapes_only=is_meta)
+    @property
+    def _is_meta(self) -> bool:  # built to be checked and counted only
+        return self.pretzel.device.type == "meta"
 
     def _take(self, start: StartingWeights, state: Mapping[str, Tensor], source: str) -> None:
-        if self.pretzel.device.type == "meta":
-            self.check_state(state, source)
-            return
-        frozen = start.frozen
-        named = {name: frozen[name] for name in self.pretzel.frozen if name in frozen}
-        check_frozen({name: self.pretzel.frozen[name].identity for name in named}, named, source)
+        if not self._is_meta:
+            named = {n: start.frozen[n] for n in self.pretzel.frozen if n in start.frozen}
+            check_frozen({n: self.pretzel.frozen[n].identity for n in named}, named, source)
         self.check_state(state, source)
-        self.load_state_dict(state)
-        self.sampler.load_state(start.sampler)
+        if not self._is_meta:
+            self.load_state_dict(state)
+            self.sampler.load_state(start.sampler)
 
     def _check_off(self) -> None:
         """Refuse skips that are on although no stage trains them."""
@@ -206,7 +187,7 @@ class CheckpointedModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the hashes of the frozen parts while they are whole: a strategy may shard them."""
-        if self.pretzel.device.type != "meta":
+        if not self._is_meta:
             self.frozen_identities()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -218,11 +199,7 @@ class CheckpointedModule(LightningModule):
             checkpoint[CONFIGURATION] = self.configuration
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that was trained around other frozen parts.
-
-        Raises:
-            UserError: If a frozen part differs.
-        """
+        """Raise a UserError if the checkpoint was trained around other frozen parts."""
         check_frozen(self.frozen_identities(), checkpoint.get("frozen", {}), "checkpoint")
         self.sampler.load_state(checkpoint.get(SAMPLER, {}))
         self._as_configured = set(checkpoint.get(UNTRAINED, ()))

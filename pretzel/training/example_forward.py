@@ -14,13 +14,10 @@ _ANSWER = Text(content="yes", role="target", tokens=(0,))
 def run_example(model: GenerativeModel, *, has_images: bool = True) -> None:
     """Run a model on the latents of one document, as a training step does.
 
-    Frozen encoders of images and texts beside the model are left out: they cost all arms that have
-    them the same, their outputs may be kept, and large ones are only loaded where they run.
-
-    Args:
-        model: The model.
-        has_images: Whether the sample is a captioned image; otherwise it is a question about one,
-            which a loss of text alone learns from.
+    The document is a captioned image, or else a question about one, which a loss of text alone
+    learns from. Frozen encoders of images and texts beside the model are left out: they cost all
+    arms that have them the same, their outputs may be kept, and large ones are only loaded where
+    they run.
     """
     x = torch.zeros(
         1, model.latent.num_positions, model.latent.channels, device=model.device, dtype=model.dtype

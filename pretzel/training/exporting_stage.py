@@ -10,11 +10,7 @@ from pretzel.errors import UserError
 
 
 class ExportingStage(LightningModule, ABC):
-    """A stage that exports weights when training ends.
-
-    Args:
-        export_to: The file; None writes only Lightning's checkpoints.
-    """
+    """A stage that exports weights to a file, if any, when training ends."""
 
     def __init__(self, export_to: str | None) -> None:
         super().__init__()
@@ -33,11 +29,7 @@ class ExportingStage(LightningModule, ABC):
         return Path(self.export_to)
 
     def setup(self, stage: str) -> None:
-        """Check before anything trains that the export can be written; create nothing.
-
-        Raises:
-            UserError: If it cannot.
-        """
+        """Raise a UserError before anything trains if the export cannot be written."""
         if stage != "fit" or self.export_to is None:
             return
         path = Path(self.export_to).absolute()

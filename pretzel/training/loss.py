@@ -1,23 +1,17 @@
 """The loss of training: L = w L_NF + lambda L_NTP, and a penalty on the norm of latents."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from pretzel.errors import NotApplicable, UserError
 from pretzel.flow.generative_model import LOG_2PI, GenerativeModel, Scores
 from pretzel.flow.precision import at_least_float32
 from pretzel.model import Pretzel
-from pretzel.typing import Float, Tensor
+from pretzel.typing import Tensor
 
-
-@runtime_checkable
-class GlobalMean(Protocol):
-    """Returns the share of this process in the mean over the global batch, and the count."""
-
-    def __call__(self, values: Float[Tensor, " k"]) -> tuple[Tensor, int]:
-        """Return both, for the values of this process."""
-        ...
+GlobalMean = Callable[[Tensor], tuple[Tensor, int]]
+"""Maps values [k] of this process to its share in their mean over the global batch, and count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +63,7 @@ class Loss:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its parts, as far as the global batch has any.
 
-        Args:
-            output: Scores of the rows of this process.
-            dims: Dimensions of one image.
-            mean: The mean over the global batch.
+        The scores are those of the rows of this process; an image has ``dims`` dimensions.
         """
         # L_NF leaves the constant log(2 pi)/2 of the Gaussian out: mean (z^2/2 + log sigma)
         # - log|det J| / dims (STARFlow, arXiv 2506.06276)

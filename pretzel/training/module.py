@@ -258,9 +258,7 @@ class PretzelModule(CheckpointedModule):
     ) -> Float[Tensor, "n 3 h w"]:
         """Generate one image for each prompt, in [-1, 1].
 
-        Args:
-            prompts: Captions.
-            stream_key: Names the noise; equal keys give all arms of a seed the same noise.
+        The key names the noise: equal ones give all arms of a seed the same noise.
         """
         noise = self.pretzel.noise(len(prompts), self.seed, "sample", *stream_key)
         return self._images(prompts, noise)
@@ -289,10 +287,7 @@ class PretzelModule(CheckpointedModule):
     ) -> Float[Tensor, "n 3 h w"]:
         """Generate one image for each prompt, in [-1, 1], whatever the batch it is part of.
 
-        Args:
-            prompts: Captions.
-            keys: Names the noise of each image.
-            seed: Seed of the noise.
+        The noise of an image belongs to its key and the seed.
         """
         noise = self.pretzel.sample_noise(keys, seed, "draw")
         return self._images(prompts, noise)
@@ -300,14 +295,10 @@ class PretzelModule(CheckpointedModule):
     def answer(
         self, images: Float[Tensor, "n 3 h w"], questions: Sequence[str], keys: Sequence[str]
     ) -> list[str]:
-        """Answer one question about each image, greedily.
+        """Answer one question about each image in [-1, 1], greedily.
 
-        Questions with the same key are about the same image, which is read only once.
-
-        Args:
-            images: Images in [-1, 1], one for each question.
-            questions: Questions.
-            keys: Sample keys of the images; their noise is keyed by them.
+        Questions with the same key are about the same image, which is read only once; its noise
+        belongs to the key.
 
         Raises:
             UserError: If the model has no image-to-text.

@@ -109,11 +109,7 @@ class MuonAdamW(Optimizer):
     @override
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step.
-
-        Args:
-            closure: Computes the loss anew and returns it, as a number or a tensor.
-        """
+        """Take one step; return the loss, where a closure is given that computes it anew."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -37,12 +37,8 @@ def separate_questions(
 ) -> SeparateQuestions:
     """Keep the turns behind an image apart; rows without an image stay as they are.
 
-    A turn ends with end-of-text. Everything up to the end of the last image is shared.
-
-    Args:
-        packed: Sequences, padded on the right.
-        special: Special tokens of the tokenizer that packed them.
-        context_weight: Weight of text that is not supervised, captions and questions.
+    A turn ends with end-of-text. Everything up to the end of the last image is shared. Rows are
+    padded on the right.
     """
     tokens, length = packed.tokens, packed.tokens.shape[1]
     place = torch.arange(length, device=tokens.device).expand_as(tokens)

@@ -44,9 +44,6 @@ class StartingWeights:
         skips that are off in S1 and random in S3. So do parts of the interleaving that the stage
         before did not have. Everything else is taken as it is: whether it fits is for the module
         to check.
-
-        Args:
-            own: The module's state.
         """
         if self.untrained is None:
             return self.state
@@ -63,11 +60,8 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> StartingWeights:
     """Read exported weights, or the weights of a checkpoint and nothing else of it.
 
     Of a checkpoint with averaged weights these are the averages, which weight averaging keeps
-    under ``state_dict``; optimizer and loops stay where they are.
-
-    Args:
-        path: A file that ``export`` wrote, or a checkpoint of Lightning.
-        shapes_only: Read names and shapes alone; the tensors are on the meta device.
+    under ``state_dict``; optimizer and loops stay where they are. With ``shapes_only`` the tensors
+    are on the meta device.
 
     Raises:
         UserError: If it is neither, or only part of a checkpoint.
@@ -82,25 +76,22 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> StartingWeights:
             f"weights must name a file that export wrote, or the checkpoint of the stage before, "
             f"got {path}: no such file"
         )
-    if not zipfile.is_zipfile(path):
-        state, metadata = read_exported(path, shapes_only=shapes_only)
-        sampler = json.loads(metadata.pop(SAMPLER, "{}"))
-        untrained = json.loads(metadata.pop(UNTRAINED, "null"))
-        return StartingWeights(
-            state=state,
-            frozen=metadata,
-            sampler=sampler,
-            untrained=None if untrained is None else frozenset(untrained),
-        )
-    try:
-        checkpoint = read_checkpoint(path, shapes_only=shapes_only)
-    except UserError as error:
-        raise UserError(f"weights {error}") from error
+    if zipfile.is_zipfile(path):
+        try:
+            content = read_checkpoint(path, shapes_only=shapes_only)
+        except UserError as error:
+            raise UserError(f"weights {error}") from error
+    else:
+        state, frozen = read_exported(path, shapes_only=shapes_only)
+        own = {
+            name: json.loads(frozen.pop(name)) for name in (SAMPLER, UNTRAINED) if name in frozen
+        }
+        content = {"state_dict": state, "frozen": frozen, **own}
     return StartingWeights(
-        state=checkpoint["state_dict"],
-        frozen=checkpoint.get("frozen", {}),
-        sampler=checkpoint.get(SAMPLER, {}),
-        untrained=frozenset(checkpoint[UNTRAINED]) if UNTRAINED in checkpoint else None,
+        state=content["state_dict"],
+        frozen=content.get("frozen", {}),
+        sampler=content.get(SAMPLER, {}),
+        untrained=frozenset(content[UNTRAINED]) if UNTRAINED in content else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, overload
 
@@ -110,18 +111,17 @@ class TextImageModel:
             UserError: If ``num`` or ``batch_size`` is below 1, the guidance does not suit the
                 model, or the configuration's denoiser has not been trained.
         """
-        for name, value in (("num", num), ("batch_size", batch_size)):
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, got {value}")
+        if num < 1:
+            raise UserError(f"num must be at least 1, got {num}")
         mixing = self._guidance(guidance)
         if denoiser is None:
             self.module.check_denoiser()
         requests: list[tuple[str, str]] = []
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for prompt in [prompts] if isinstance(prompts, str) else prompts:
             for _ in range(num):
-                requests.append((prompt, f"{prompt}#{counts.get(prompt, 0)}"))
-                counts[prompt] = counts.get(prompt, 0) + 1
+                requests.append((prompt, f"{prompt}#{counts[prompt]}"))
+                counts[prompt] += 1
         generated: list[Picture] = []
         for batch in _batches(requests, batch_size):
             keys = [key for _, key in batch]
@@ -224,10 +224,8 @@ class TextImageModel:
             )
             stacked = torch.stack([image for image, _ in batch])
             with torch.inference_mode():
-                likelihood = self.module.log_prob(
-                    DocumentBatch(documents=documents, images=stacked)
-                )
-            values.append(likelihood.log_prob)
+                rows = DocumentBatch(documents=documents, images=stacked)
+                values.append(self.module.log_prob(rows).log_prob)
         return torch.cat(values).clone()  # an ordinary tensor, which autograd accepts
 
     def encode(self, images: Images) -> Float[Tensor, "n p d"]:
@@ -352,11 +350,7 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def usable_device(device: torch.device | str) -> torch.device:
-    """Return a device that tensors can be made on.
-
-    Raises:
-        UserError: If this machine or this PyTorch does not have it.
-    """
+    """Return a device; raise a UserError if tensors cannot be made on it."""
     try:
         # torch.device("cuda") exists everywhere: only memory on it tells
         return torch.empty(0, device=device).device

@@ -10,13 +10,9 @@ from pretzel.errors import NotApplicable, UserError
 
 
 def beginning(argument: str, name: str, names: Iterable[str]) -> str:
-    """Return the beginning of parameter names that a user gave.
+    """Return the beginning of parameter names that a user gave as an argument.
 
-    Args:
-        argument: Where it was given, for the message.
-        name: The beginning; one that ends in ``?`` may begin no name, for parts that some arms
-            lack.
-        names: All names.
+    One that ends in ``?`` may begin none of the names, for parts that some arms lack.
 
     Raises:
         UserError: If it begins none and does not end in ``?``.
@@ -32,11 +28,7 @@ def beginning(argument: str, name: str, names: Iterable[str]) -> str:
 
 
 def checked_scales(scales: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
-    """Return factors on the learning rate by beginnings of parameter names.
-
-    Args:
-        scales: Factors by beginnings of names, as :func:`beginning` takes them.
-        names: All names.
+    """Return factors on the learning rate by the :func:`beginning` of parameter names.
 
     Raises:
         UserError: If a name is wrong, or a factor is negative or not finite.
@@ -64,11 +56,7 @@ def scaled_groups(
 
 
 def train_only(trains: Sequence[str], parameters: dict[str, torch.nn.Parameter]) -> None:
-    """Turn the gradients of all other parameters off.
-
-    Args:
-        trains: Beginnings of names, as :func:`beginning` takes them.
-        parameters: Everything that could train.
+    """Turn the gradients of parameters off but of those whose :func:`beginning` is named.
 
     Raises:
         UserError: If a name is wrong.

@@ -101,8 +101,7 @@ class TinyVLMPretraining(ExportingStage):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, with the schedule stepped each step."""
-        optimizer = self.optimizer(self.network.parameters())
-        return with_schedule(optimizer, self.schedule, self.trainer)
+        return with_schedule(self.optimizer(self.parameters()), self.schedule, self.trainer)
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         """Return the mean negative log-likelihood of the batch's text, in nats per token."""
@@ -116,9 +115,8 @@ class TinyVLMPretraining(ExportingStage):
     def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
         """Log the loss of captions after their images, in nats per token."""
         captions = [
-            Document(key=document.key, segments=(Image(), Text(content=text, role="target")))
-            for document in batch.documents
-            for text in [document.text]
+            Document(key=d.key, segments=(Image(), Text(content=d.text, role="target")))
+            for d in batch.documents
         ]
         nll, weights = self._nll(captions, batch.images)
         loss = nll @ weights / weights.sum()
@@ -132,12 +130,9 @@ class TinyVLMPretraining(ExportingStage):
     def answer(
         self, images: Float[Tensor, "n 3 height width"], questions: list[str], keys: list[str]
     ) -> list[str]:
-        """Answer questions greedily, with the model's own vision tower.
+        """Answer one question about each image in [-1, 1], greedily, with the model's own tower.
 
-        Args:
-            images: One image a question, pixels in [-1, 1].
-            questions: One question an image.
-            keys: Samples of the images; equal keys stand for equal images, which are read once.
+        Images with equal keys are the same one, which is read once.
         """
         if not questions:
             return []

@@ -61,13 +61,8 @@ class VLMStream(nn.Module, ABC):
     @property
     def num_new_tokens(self) -> int:
         """Special tokens that its vocabulary lacks."""
-        ids = (
-            self.special.pad,
-            self.special.begin_of_image,
-            self.special.end_of_image,
-            self.special.end_of_text,
-        )
-        return max(max(ids) + 1 - self.vocab_size, 0)
+        largest: int = max(vars(self.special).values())
+        return max(largest + 1 - self.vocab_size, 0)
 
     def image_index(self, grid: tuple[int, ...]) -> tuple[list[int], int]:
         """Return how the absolute index counts over an image.

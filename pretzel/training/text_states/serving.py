@@ -68,11 +68,7 @@ class TextStates:
         self._salt = b""
 
     def check(self, model: GenerativeModel) -> None:
-        """Refuse a model whose flow needs more of the vision-language model than text states.
-
-        Raises:
-            UserError: Saying what it needs.
-        """
+        """Raise a UserError if the flow of a model needs more of its VLM than text states."""
         if not isinstance(model, Pretzel):
             raise UserError(
                 f"text_states needs a model with a VLM stream, got {type(model).__name__}"
@@ -189,43 +185,28 @@ class TextStates:
         }  # fmt: skip
         self.num_computed += len(missing)
         self.num_read += sum(states is not None for states in states_by_key.values())
-        for key, (tokens, index) in missing.items():
+        axes = inputs.positions.shape[-1] - 1
+        for key, text in missing.items():
             # each by itself: what it is computed beside would show in its last digits, and a run
             # that is continued computes other texts together than one that was not interrupted
-            new = self._compute(tokens, index, module, inputs, vlm)
-            states_by_key[key] = new
-            self._store.put(key, new)
-        kind = next(
-            (states.dtype for states in states_by_key.values() if states is not None), dtype
-        )
+            row, index = (inputs.tokens.new_tensor([numbers]) for numbers in text)
+            coordinates = inputs.positions.new_zeros(*row.shape, axes)
+            with torch.no_grad():
+                new: Tensor = vlm(module.embed(row, vlm), index, coordinates=coordinates)
+            states_by_key[key] = new[0].cpu()
+            self._store.put(key, new[0].cpu())
+        found = [states.dtype for states in states_by_key.values() if states is not None]
+        kind = found[0] if found else dtype
         dense = torch.zeros(*inputs.tokens.shape, vlm.hidden_size, dtype=kind)
-        for row, key in enumerate(keys):
+        for row_number, key in enumerate(keys):
             states = states_by_key[key]
             if states is not None:
-                dense[row, : len(states)] = states
+                dense[row_number, : len(states)] = states
         return dense.to(embeddings.device)
 
     def _key(self, tokens: list[int], index: list[int], dtype: torch.dtype) -> bytes:
         text = f"{dtype} {tokens} {index}".encode()
         return hashlib.blake2b(text, digest_size=KEY_BYTES, key=self._salt).digest()
-
-    @staticmethod
-    @torch.no_grad()
-    def _compute(
-        tokens: list[int],
-        index: list[int],
-        module: Interleaving,
-        inputs: StreamInputs,
-        vlm: VLMStream,
-    ) -> Float[Tensor, "l h"]:
-        row = inputs.tokens.new_tensor([tokens])
-        axes = inputs.positions.shape[-1] - 1
-        states: Tensor = vlm(
-            module.embed(row, vlm),
-            inputs.index.new_tensor([index]),
-            coordinates=inputs.positions.new_zeros(*row.shape, axes),
-        )
-        return states[0].cpu()
 
 
 def default_folder() -> Path:
@@ -256,12 +237,7 @@ def prefix_lengths(
 ) -> list[int] | None:
     """Return how many text positions each row begins with; None if one goes on behind an image.
 
-    End-of-image and padding do not count: nothing reads their states.
-
-    Args:
-        tokens: Token ids of right-padded rows.
-        is_image: True at image positions.
-        vlm: For its special tokens.
+    Rows are padded on the right. End-of-image and padding do not count: nothing reads their states.
     """
     special = vlm.special
     is_filler = ~is_image & (tokens == special.pad)

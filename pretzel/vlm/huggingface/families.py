@@ -17,6 +17,10 @@ from pretzel.typing import Float, Tensor
 from pretzel.vlm.huggingface.preprocessing import CLIP_MEAN, CLIP_STD, HALF, Preprocessing, resized
 from pretzel.vlm.huggingface.untyped import Config, Model
 
+Images = Float[Tensor, "m 3 height width"]
+Features = tuple[Float[Tensor, "m n h"], tuple[int, int]]
+"""One feature a position of each image, in raster order, and their grid."""
+
 
 class Family:
     """One kind of model; by itself a plain causal language model, without a vision tower.
@@ -56,16 +60,11 @@ class VisionFamily(Family, ABC):
         return side, side
 
     @abstractmethod
-    def features(
-        self, model: Model, images: Float[Tensor, "m 3 height width"]
-    ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
-        """Return features of normalised images, one a position in raster order, and their grid."""
+    def features(self, model: Model, images: Images) -> Features:
+        """Return the features of normalised images."""
 
     def prepare(
-        self,
-        config: Config,
-        images: Float[Tensor, "m 3 height width"],
-        preprocessing: Preprocessing,
+        self, config: Config, images: Images, preprocessing: Preprocessing
     ) -> Float[Tensor, "m 3 height2 width2"]:
         """Resize images in [-1, 1] for the tower and normalise their colours, float32 at least."""
         images = images.to(torch.promote_types(images.dtype, torch.float32))
@@ -84,9 +83,7 @@ class Llava(VisionFamily):
     """LLaVA (arXiv 2304.08485): a CLIP tower, a projector, a Llama or Qwen decoder."""
 
     @override
-    def features(
-        self, model: Model, images: Float[Tensor, "m 3 height width"]
-    ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
+    def features(self, model: Model, images: Images) -> Features:
         """Run tower and projector; the class token, where one is kept, is no position."""
         vision = model.config.vision_config
         side = vision.image_size // vision.patch_size
@@ -110,9 +107,7 @@ class SmolVLM(VisionFamily):
     preprocessing = Preprocessing(mean=HALF, std=HALF)
 
     @override
-    def features(
-        self, model: Model, images: Float[Tensor, "m 3 height width"]
-    ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
+    def features(self, model: Model, images: Images) -> Features:
         """Run tower and connector.
 
         The model's own ``get_image_features`` would drop an image that is grey all over: to it,
@@ -159,9 +154,7 @@ class QwenVL(VisionFamily):
         return resized(height, width, unit, preprocessing.pixels)
 
     @override
-    def features(
-        self, model: Model, images: Float[Tensor, "m 3 height width"]
-    ) -> tuple[Float[Tensor, "m n h"], tuple[int, int]]:
+    def features(self, model: Model, images: Images) -> Features:
         """Run tower and merger."""
         vision = model.config.vision_config
         merge = vision.spatial_merge_size
@@ -175,7 +168,7 @@ class QwenVL(VisionFamily):
 
 
 def qwen_patches(
-    images: Float[Tensor, "m 3 height width"], patch: int, merge: int, frames: int
+    images: Images, patch: int, merge: int, frames: int
 ) -> tuple[Float[Tensor, "k c"], tuple[int, int]]:
     """Return flattened patches as Qwen's tower reads them, and the rows and columns of patches.
 

@@ -29,7 +29,7 @@ from pretzel.vlm.huggingface.loading import (
 )
 from pretzel.vlm.huggingface.masks import causal, for_attention
 from pretzel.vlm.huggingface.preprocessing import load_preprocessing
-from pretzel.vlm.huggingface.tokens import special_tokens
+from pretzel.vlm.huggingface.tokens import ROLES, special_tokens
 from pretzel.vlm.huggingface.untyped import TextTokenizer
 
 # Entries of a configuration that do not change what the model computes
@@ -102,19 +102,10 @@ class HuggingFaceVLM(VLMStream):
         self.hidden_size: int = text.hidden_size
         self.num_layers: int = text.num_hidden_layers
         self.vocab_size: int = text.vocab_size
-        token_strings = {
-            "begin_of_image": begin_of_image,
-            "end_of_image": end_of_image,
-            "end_of_text": end_of_text,
-            "pad": pad,
-        }
-        needs_tokenizer = name is not None or any(token_strings.values())
+        tokens = (begin_of_image, end_of_image, end_of_text, pad)
+        vocabulary = self.tokenizer if name is not None or any(tokens) else None
         self.special = special_tokens(
-            token_strings,
-            self.family,
-            loaded,
-            self.vocab_size,
-            self.tokenizer if needs_tokenizer else None,
+            dict(zip(ROLES, tokens, strict=True)), self.family, loaded, self.vocab_size, vocabulary
         )
         self.has_tower = isinstance(self.family, VisionFamily)
         default = self.family.preprocessing if isinstance(self.family, VisionFamily) else None

@@ -19,12 +19,8 @@ def special_tokens(
 ) -> SpecialTokens:
     """Return ids; those from ``vocab_size`` on stand for tokens that the vocabulary lacks.
 
-    Args:
-        token_strings: The user's, by role; None where the family's, or new ones, will do.
-        family: Family of the model.
-        config: Its configuration.
-        vocab_size: Rows of its embedding.
-        tokenizer: Its tokenizer; None to go by the configuration alone.
+    Where the user names no token, the family's or a new one will do; without a tokenizer the
+    defaults are the configuration's.
 
     Raises:
         UserError: If the tokenizer does not know a string or a text can spell it, or two roles

@@ -24,17 +24,10 @@ PIXEL_MEAN, PIXEL_STD = 0.8, 0.4
 
 @dataclass(frozen=True, kw_only=True)
 class TinyConfig:
-    """Sizes of a tiny vision-language model.
+    """Sizes of a tiny vision-language model, as :class:`pretzel.training.TinyVLMPretraining` says.
 
-    Attributes:
-        vocab_size: Tokens, special ones included.
-        hidden_size: Width of the embeddings and of the residual stream.
-        num_layers: Decoder layers.
-        num_heads: Attention heads; they divide ``hidden_size``.
-        intermediate_size: Width inside the gated MLPs.
-        rope_theta: Base of the rotary frequencies.
-        image_size: Side of the square images of the vision tower, in pixels.
-        patch_size: Side of its patches, in pixels.
+    ``vocab_size`` counts special tokens too, ``num_heads`` divide ``hidden_size``, and
+    ``rope_theta`` is the base of the rotary frequencies.
     """
 
     vocab_size: int
