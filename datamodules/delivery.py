@@ -16,17 +16,12 @@ from pretzel.sequence.document import DocumentBatch
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """One message of a worker.
-
-    Attributes:
-        batch: The batch, or ``None`` in a message without one.
-        corrupt: Samples skipped since the message before.
-        error: A user's mistake in one sentence. It travels as text because an exception that
-            crosses processes arrives with a traceback in its message.
-    """
+    """One message of a worker."""
 
     batch: DocumentBatch | None = None
-    corrupt: tuple[CorruptSample, ...] = ()
+    corrupt: tuple[CorruptSample, ...] = ()  # skipped since the message before
+    # A user's mistake in one sentence. It travels as text because an exception that crosses
+    # processes arrives with a traceback in its message.
     error: str | None = None
 
 

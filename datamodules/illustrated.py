@@ -11,12 +11,7 @@ from pretzel.sequence.document import Document, without_past
 
 @dataclass(frozen=True, kw_only=True)
 class Illustrated:
-    """A document and its images.
-
-    Attributes:
-        document: The document.
-        pixels: RGB bytes of each of its images, in order; dropped ones have none.
-    """
+    """A document and the RGB bytes of its images, in order; dropped ones have none."""
 
     document: Document
     pixels: tuple[UInt8[np.ndarray, "height width 3"], ...] = field(repr=False, compare=False)

@@ -32,17 +32,11 @@ COLUMNS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedTurn:
-    """Colours and shapes of one turn of one conversation.
+    """Colour and shape in one turn of one conversation."""
 
-    Attributes:
-        wanted: Those that the caption names.
-        seen: Those of the image by the judge.
-        answers: The answers behind the image.
-    """
-
-    wanted: Appearance
-    seen: tuple[str, str]
-    answers: tuple[str, str]
+    wanted: Appearance  # by the caption
+    seen: tuple[str, str]  # by the judge, of the image
+    answers: tuple[str, str]  # behind the image
 
 
 def turn_values(conversations: Sequence[Sequence[JudgedTurn]]) -> dict[str, float]:
@@ -108,10 +102,7 @@ class ConversationAccuracy(JudgedImages):
     ) -> None:
         super().__init__(every_n_validations)
         check_counts(
-            self,
-            num_conversations=num_conversations,
-            num_images=num_images,
-            batch_size=batch_size,
+            self, num_conversations=num_conversations, num_images=num_images, batch_size=batch_size
         )
         self.num_conversations = num_conversations
         self.num_images = num_images

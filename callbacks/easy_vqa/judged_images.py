@@ -70,13 +70,9 @@ def begin_conversations(
 
 
 class JudgedImages(Evaluation, ABC):
-    """An evaluation of images by the shipped judge, of a module that generates and answers.
+    """An evaluation of images by the shipped judge, of a module that generates and answers."""
 
-    Attributes:
-        needs_both: Whether a caption must name both colour and shape, not one of them.
-    """
-
-    needs_both: ClassVar[bool]
+    needs_both: ClassVar[bool]  # whether a caption must name colour and shape, not one alone
 
     def __init__(self, every_n_validations: int) -> None:
         super().__init__(every_n_validations)

@@ -26,25 +26,15 @@ from pretzel.generation.pictures import to_uint8
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionAboutImage:
-    """One question about a generated image, and its answers.
+    """One question about a generated image, and its answers."""
 
-    Attributes:
-        key: Sample that the caption is of.
-        attribute: ``colour`` or ``shape``.
-        caption: The caption of the image.
-        wanted: The answer by the caption; None where it leaves it open.
-        seen: The answer by the judge, from the image.
-        answer: The answer given behind caption and image.
-        contradicted: The answer given with a caption that says otherwise before the image.
-    """
-
-    key: str
-    attribute: str
+    key: str  # of the sample that the caption is of
+    attribute: str  # colour or shape
     caption: str
-    wanted: str | None
-    seen: str
-    answer: str
-    contradicted: str
+    wanted: str | None  # by the caption; None where it leaves it open
+    seen: str  # by the judge, from the image
+    answer: str  # given behind caption and image
+    contradicted: str  # given with a caption that says otherwise before the image
 
 
 def agreements(answered: Sequence[QuestionAboutImage]) -> dict[str, float]:
@@ -72,11 +62,9 @@ def agreements(answered: Sequence[QuestionAboutImage]) -> dict[str, float]:
 
 def contradiction(colour: str, shape: str) -> str:
     """Return a caption that names another colour and another shape."""
-    colour, shape = (
-        names[(names.index(name) + 1) % len(names)]
-        for names, name in ((COLOURS, colour), (SHAPES, shape))
-    )
-    return f"a {colour} {shape}"
+    other_colour = COLOURS[(COLOURS.index(colour) + 1) % len(COLOURS)]
+    other_shape = SHAPES[(SHAPES.index(shape) + 1) % len(SHAPES)]
+    return f"a {other_colour} {other_shape}"
 
 
 def answers_apart(
