@@ -17,7 +17,6 @@ def open_image(path: str | Path) -> Image.Image:
         with Image.open(path) as picture:
             picture.load()
             return picture
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: cannot be read as an image (no such file)") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({error})") from error
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        raise UserError(f"{path}: cannot be read as an image ({reason})") from error

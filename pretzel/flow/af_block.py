@@ -19,14 +19,9 @@ from pretzel.typing import Float, Tensor
 
 @dataclass(kw_only=True)
 class AFCache:
-    """Cache of one pass over the positions of an :class:`AFBlock`.
+    """Cache of one pass over the positions of an :class:`AFBlock`; the network's holds the prefix.
 
-    Attributes:
-        num_rows: Rows of the batch.
-        network: The conditioner's cache, with the prefix committed.
-        modulation: Shift, scale and gate of every layer from the context; None for none.
-        embedding: Vectors added to the network's input at each position; None for none.
-        rotation: Rotary positions of every position; None for none.
+    The embedding is added to the network's input; it and the rotation are those of all positions.
     """
 
     num_rows: int

@@ -128,12 +128,7 @@ class DeepStream(nn.Module):
         return cache
 
     def params(self, before: Float[Tensor, "b k w"], start: int = 0) -> Float[Tensor, "b k p"]:
-        """Return raw transform parameters of u_n from the state before position n.
-
-        Args:
-            before: States before positions start, start + 1, ...
-            start: The first of them.
-        """
+        """Return raw transform parameters of u_n, n from ``start`` on, from the states before n."""
         return with_free_params(self.free, self.head(before), start)
 
 

@@ -26,13 +26,9 @@ def unchanged(value: Tensor) -> Tensor:
 
 @dataclass(kw_only=True)
 class BlockReader:
-    """Reads the tensors of one block under our names.
+    """Reads the tensors of one block, whose keys have a prefix, under our names.
 
-    Attributes:
-        keys: The checkpoint.
-        prefix: Beginning of the block's keys.
-        index: Number of the block in our stack.
-        tensors: The tensors read so far.
+    ``index`` is the number of the block in our stack.
     """
 
     keys: CheckpointKeys
@@ -93,15 +89,9 @@ class BlockReader:
         self.take(f"{key}.weight", (width,), f"{name}.weight", lambda gain: 1 + convert(gain))
 
     def transformer(self, *, width: int, head_dim: int, interleaved: bool) -> tuple[int, Node]:
-        """Take the residual layers and the final norm.
+        """Take the residual layers and the final norm; return how many, and the conditioner's node.
 
-        Args:
-            width: Channels of the network.
-            head_dim: Channels of a head.
-            interleaved: Whether rotary positions rotate the channel pairs (2m, 2m + 1) of a head.
-
-        Returns:
-            The number of layers, and the node of the conditioner.
+        ``interleaved``: whether rotary positions rotate the channel pairs (2m, 2m + 1) of a head.
 
         Raises:
             UserError: If a key is missing or has the wrong shape, or ``head_dim`` does not divide
@@ -182,17 +172,11 @@ class BlockReader:
 
         pre_norm = self.layer_norm if style.layer_norm else self.rms_norm
         pre_norm(f"{key}.attention.norm", width, f"{name}.attention_norm")
-        self.linear(
-            f"{key}.attention.qkv",
-            (queries + 2 * values, width),
-            f"{name}.attention.qkv",
-            bias=bias,
-            convert=rotated,
-        )
+        qkv, shape = "attention.qkv", (queries + 2 * values, width)
+        self.linear(f"{key}.{qkv}", shape, f"{name}.{qkv}", bias=bias, convert=rotated)
         if style.qk_norm:
-            for norm in ("query_norm", "key_norm"):
-                published, ours = f"{key}.attention.{norm}", f"{name}.attention.{norm}"
-                self.rms_norm(published, style.head_dim, ours, pairs)
+            for norm in ("attention.query_norm", "attention.key_norm"):
+                self.rms_norm(f"{key}.{norm}", style.head_dim, f"{name}.{norm}", pairs)
         self.linear(f"{key}.attention.proj", (width, queries), f"{name}.attention.out", bias=bias)
         if style.post_norm:
             self.rms_norm(f"{key}.attention.post_norm", width, f"{name}.attention_post_norm")

@@ -41,11 +41,9 @@ class KeyReport:
 
 
 class CheckpointKeys:
-    """The tensors of a checkpoint; each is used, or left for a reason.
+    """The tensors of a checkpoint by published key; each is used, or left for a reason.
 
-    Args:
-        tensors: Tensors by published key.
-        source: Origin of the tensors, the beginning of every message.
+    ``source`` is where they are from, the beginning of every message.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -61,12 +59,7 @@ class CheckpointKeys:
         """Return a size that several tensors share: the size that most of them have.
 
         A tensor that is missing or has the wrong shape is then the one that :meth:`take` refuses,
-        and not the others, which disagree with it.
-
-        Args:
-            key: A key whose tensor has the size.
-            axis: Its axis.
-            others: Patterns of other keys whose tensors have it, with their axes.
+        and not the others, which disagree with it. Those are given by patterns of keys, with axes.
 
         Raises:
             UserError: If there is none of them.
@@ -141,9 +134,6 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     The weights may lie under ``model``, ``state_dict``, ``model_state_dict`` or ``module``, and
     their names may begin with ``module.``, ``_orig_mod.`` or ``model.``, as data parallel, compiled
     and wrapped models write them.
-
-    Args:
-        path: The file.
 
     Raises:
         UserError: If there is no such file, it cannot be read without running code, or it holds no

@@ -80,8 +80,7 @@ class ImportedFlow:
     def stack(self, grid: tuple[int, ...] | None = None) -> FlowStack:
         """Return the model as a stack of blocks, in the precision of its weights.
 
-        Args:
-            grid: Grid of the latents; None for the one of training.
+        The grid is that of the latents, by default the one of training.
 
         Raises:
             UserError: If the weights do not fit, such as learned positions of another grid.
@@ -103,13 +102,9 @@ class ImportedFlow:
         check_architecture(state, self.tensors, "weights")
 
     def _build(self, grid: tuple[int, ...] | None) -> FlowStack:
+        sizes = self.channels, grid or self.grid
         return FlowStack(
-            [
-                block_factory(block.node)(
-                    self.channels, grid or self.grid, block.num_layers, block.permutation
-                )
-                for block in self.blocks
-            ]
+            [block_factory(b.node)(*sizes, b.num_layers, b.permutation) for b in self.blocks]
         )
 
 

@@ -24,11 +24,7 @@ _GROUP_WIDTH = 8  # channels of one group of GroupNorm
 
 @final
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a residual, each after GroupNorm and SiLU.
-
-    Args:
-        width: Channels in and out, a multiple of 8.
-    """
+    """Two 3x3 convolutions around a residual, each after GroupNorm and SiLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -217,8 +213,7 @@ class Autoencoder(LatentSpace):
         self.image_size = self.autoencoder.image_size
         self.patch_size = patch_size
         self.noise = noise
-        self.rows = side // patch_size
-        self.grid = (self.rows, self.rows)
+        self.grid = (side // patch_size,) * 2
         self.channels = self.autoencoder.channels * patch_size**2
         self._digest = hashlib.sha256(path.read_bytes()).hexdigest()
         expected = _SHIPPED.with_name(f"{_SHIPPED.name}.sha256").read_text().split()[0]
@@ -245,4 +240,4 @@ class Autoencoder(LatentSpace):
 
     def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
         """Map latents, clean or noised, to images."""
-        return self.autoencoder.decode(unpatchify(latents, (self.rows, self.rows), self.patch_size))
+        return self.autoencoder.decode(unpatchify(latents, self.grid, self.patch_size))

@@ -1,5 +1,6 @@
 """Latents of a pretrained variational autoencoder, such as Stable Diffusion's."""
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,16 +55,14 @@ class DiffusersVAE(LatentSpace):
         self.patch_size = patch_size
         self.latent_channels = latent_channels
         self.scale = scale
-        side = image_size // (downsampling * patch_size)
-        self.grid = (side, side)
+        self.grid = (image_size // (downsampling * patch_size),) * 2
         self.channels = latent_channels * patch_size**2
-        self._loaded: list[Any] = []  # not a submodule: its weights belong to no checkpoint
         self._hash = ""
 
     @property
     def identity(self) -> str:
         """Settings and content hash of the weights, which it loads."""
-        scale = self._scale(self._load())
+        scale = self._scale(self._vae)
         return f"diffusers-vae:{self.image_size}/{self.patch_size}:{scale}:{self._hash}"
 
     def encode(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n d"]:
@@ -90,33 +89,32 @@ class DiffusersVAE(LatentSpace):
         """Return images."""
         vae, scale = self._cast_to(latents)
         with torch.no_grad():
-            maps = unpatchify(latents, (self.grid[0], self.grid[1]), self.patch_size)
+            maps = unpatchify(latents, self.grid, self.patch_size)
             images: Tensor = vae.decode(maps / scale).sample
         return images
 
-    def _load(self) -> Any:  # noqa: ANN401
-        if not self._loaded:
-            try:
-                import diffusers
-            except ImportError as error:
-                raise UserError(
-                    "DiffusersVAE needs the package diffusers: pip install 'pretzel-starflow[vae]'"
-                ) from error
-            try:
-                kind: Any = diffusers.AutoencoderKL
-                vae = kind.from_pretrained(self.name, use_safetensors=True)
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    "name must be a hub id that can be reached, or a local folder, of an "
-                    f"AutoencoderKL, got {self.name} ({str(error).splitlines()[0]})"
-                ) from error
-            self._hash = content_hash(vae.state_dict())  # before it is cast to another dtype
-            self._loaded.append(vae.eval().requires_grad_(False))
-        return self._loaded[0]
+    @cached_property  # not a submodule: its weights belong to no checkpoint
+    def _vae(self) -> Any:  # noqa: ANN401
+        try:
+            import diffusers
+        except ImportError as error:
+            raise UserError(
+                "DiffusersVAE needs the package diffusers: pip install 'pretzel-starflow[vae]'"
+            ) from error
+        try:
+            kind: Any = diffusers.AutoencoderKL
+            vae = kind.from_pretrained(self.name, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                "name must be a hub id that can be reached, or a local folder, of an "
+                f"AutoencoderKL, got {self.name} ({str(error).splitlines()[0]})"
+            ) from error
+        self._hash = content_hash(vae.state_dict())  # before it is cast to another dtype
+        return vae.eval().requires_grad_(False)
 
     def _cast_to(self, inputs: Tensor) -> tuple[Any, float]:
         """Return the autoencoder, on the device and in the dtype of its inputs, and the scale."""
-        vae = self._load().to(inputs)
+        vae = self._vae.to(inputs)
         return vae, self._scale(vae)
 
     def _scale(self, vae: Any) -> float:  # noqa: ANN401

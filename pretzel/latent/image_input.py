@@ -21,10 +21,6 @@ def crop_and_resize(picture: Image.Image, size: int) -> UInt8[np.ndarray, "size 
 
     The resize is antialiased and bicubic. Cropping first is the same as resizing the shorter side
     and cropping the centre. Transparent pixels become white.
-
-    Args:
-        picture: Any size and mode.
-        size: Height and width of the result.
     """
     width, height = picture.size
     rgb = _on_white(picture)
@@ -39,18 +35,10 @@ def crop_and_resize(picture: Image.Image, size: int) -> UInt8[np.ndarray, "size 
 def scale_pixels(
     pixels: Sequence[UInt8[np.ndarray, "height width 3"]],
 ) -> Float[Tensor, "n 3 height width"]:
-    """Return byte images as one float32 tensor in [-1, 1].
-
-    Args:
-        pixels: At least one image, all of one size.
-    """
-    stacked = torch.from_numpy(np.stack(pixels))
-    return (
-        stacked.permute(0, 3, 1, 2)
-        .to(torch.float32, memory_format=torch.contiguous_format)
-        .div_(127.5)
-        .sub_(1.0)
-    )
+    """Return byte images, at least one and all of one size, as one float32 tensor in [-1, 1]."""
+    stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+    floats = stacked.to(torch.float32, memory_format=torch.contiguous_format)
+    return floats.div_(127.5).sub_(1.0)
 
 
 def as_pixels(images: Sequence[ImageInput], size: int) -> Float[Tensor, "n 3 size size"]:

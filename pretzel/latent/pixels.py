@@ -15,7 +15,7 @@ def patchify(images: Float[Tensor, "m c height width"], size: int) -> Float[Tens
 
 
 def unpatchify(
-    patches: Float[Tensor, "m n d"], grid: tuple[int, int], size: int
+    patches: Float[Tensor, "m n d"], grid: tuple[int, ...], size: int
 ) -> Float[Tensor, "m c height width"]:
     """Invert :func:`patchify`."""
     m, _, d = patches.shape
@@ -47,8 +47,7 @@ class Pixels(LatentSpace):
         self.image_size = image_size
         self.patch_size = patch_size
         self.noise = noise
-        self.rows = image_size // patch_size
-        self.grid = (self.rows, self.rows)
+        self.grid = (image_size // patch_size,) * 2
         self.channels = 3 * patch_size**2
 
     @property
@@ -63,4 +62,4 @@ class Pixels(LatentSpace):
 
     def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
         """Put the patches back together."""
-        return unpatchify(latents, (self.rows, self.rows), self.patch_size)
+        return unpatchify(latents, self.grid, self.patch_size)

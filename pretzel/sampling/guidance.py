@@ -15,12 +15,7 @@ Weight = float | Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian:
-    """The conditional N(mu, sigma^2) of some positions.
-
-    Attributes:
-        mu: Mean.
-        sigma: Standard deviation.
-    """
+    """The conditional N(mu, sigma^2) of some positions."""
 
     mu: Float[Tensor, "*b d"]
     sigma: Float[Tensor, "*b d"]
@@ -54,11 +49,7 @@ class Guidance(ABC):
         """
 
     def has_null_branch(self, has_null_context: bool) -> bool:
-        """Return whether there is anything to guide away from.
-
-        Args:
-            has_null_context: Whether the model reads a context, which the null branch lacks.
-        """
+        """Return whether there is anything to guide away from, a null context or a temperature."""
         return self.weight != 0 and (has_null_context or self.temperature != 1)
 
     def weights(self, start: int, stop: int, num_positions: int) -> Float[Tensor, "k 1"]:

@@ -17,12 +17,8 @@ from pretzel.typing import Float, Tensor
 class Branches:
     """The rows of a batch, and with guidance those of the null branch behind them.
 
-    Both branches go through the network as one batch and receive the same guided x.
-
-    Args:
-        z: Noise, scan order.
-        transform: Elementwise transform.
-        guidance: How the branches are mixed; None for no null branch.
+    Both branches go through the network as one batch and receive the same guided x. The noise is
+    in scan order; without guidance there is no null branch.
 
     Raises:
         UserError: If guidance is asked for with a transform that is not affine.
@@ -135,16 +131,10 @@ class Inversion(ABC):
 
 
 class BlockInversion(Inversion):
-    """The inversion of an autoregressive block.
+    """The inversion of an autoregressive block, of noise in raster order.
 
-    Args:
-        block: The block.
-        z: Noise, raster order.
-        context: What the block is conditioned on, where it reads a context.
-        null_context: The null branch's context.
-        guidance: How the branches are mixed. A block that reads no context is guided only by an
-            attention temperature.
-        temperature: Divides the attention logits of all branches.
+    A block that reads no context is guided only by an attention temperature; ``temperature``
+    divides the attention logits of all branches.
 
     Raises:
         UserError: If z is not the block's, or guidance is asked for with a transform that is not

@@ -9,11 +9,7 @@ from pretzel.errors import UserError
 from pretzel.sampling.denoisers import LogDensity, TrainableDenoiser
 from pretzel.typing import Float, Tensor
 
-_CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {
-    1: nn.Conv1d,
-    2: nn.Conv2d,
-    3: nn.Conv3d,
-}
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # by the axes of the grid
 
 
 class LearnedDenoiser(TrainableDenoiser):
@@ -61,7 +57,7 @@ class LearnedDenoiser(TrainableDenoiser):
                     f"it cannot be used for {channels} channels on grid {grid}"
                 )
             return
-        if len(grid) not in _CONVOLUTIONS:
+        if not 1 <= len(grid) <= len(_CONVOLUTIONS):
             raise UserError(
                 f"LearnedDenoiser needs a latent grid of 1, 2 or 3 axes, got grid {grid}"
             )
@@ -78,8 +74,9 @@ class LearnedDenoiser(TrainableDenoiser):
         nn.init.zeros_(self.head.bias)
 
     def _convolution(self, inputs: int, outputs: int) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
-        convolution = _CONVOLUTIONS[len(self.grid)]
-        return convolution(inputs, outputs, self.kernel_size, padding=self.kernel_size // 2)
+        return _CONVOLUTIONS[len(self.grid) - 1](
+            inputs, outputs, self.kernel_size, padding=self.kernel_size // 2
+        )
 
     def _block(self) -> nn.Sequential:
         return nn.Sequential(

@@ -26,9 +26,9 @@ class Work:
         positions: Positions that all these calls ran over.
     """
 
-    evaluations: int
-    provisional: int
-    positions: int
+    evaluations: int = 0
+    provisional: int = 0
+    positions: int = 0
 
     def __add__(self, other: "Work") -> "Work":
         return Work(
@@ -36,9 +36,6 @@ class Work:
             provisional=self.provisional + other.provisional,
             positions=self.positions + other.positions,
         )
-
-
-NO_WORK = Work(evaluations=0, provisional=0, positions=0)
 
 
 class Sampler(ABC):
@@ -56,14 +53,11 @@ class Sampler(ABC):
 
     @abstractmethod
     def solve(self, inversion: Inversion, block: int) -> Work:
-        """Bring the estimate of an inversion to its solution.
+        """Bring the estimate of an inversion to its solution; return the evaluations it took.
 
         Args:
             inversion: The problem, at its beginning.
             block: Number of the block in the order of sampling; 0 is the first and hardest.
-
-        Returns:
-            The network evaluations it took.
         """
 
 
@@ -75,7 +69,7 @@ class Sequential(Sampler):
         n = inversion.num_positions
         for index in range(n):
             inversion.step(index)
-        return Work(evaluations=n, provisional=0, positions=n)
+        return Work(evaluations=n, positions=n)
 
 
 class Jacobi(Sampler):
@@ -120,7 +114,7 @@ class Jacobi(Sampler):
 
     def iterate(self, inversion: Inversion, size: int) -> Work:
         """Iterate blocks of ``size`` positions."""
-        work = NO_WORK
+        work = Work()
         for start in range(0, inversion.num_positions, size):
             work += self._chunk(inversion, start, min(start + size, inversion.num_positions))
         return work

@@ -6,7 +6,7 @@ from pretzel.flow.block import AutoregressiveBlock, FlowStack
 from pretzel.flow.context import Context
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.inversion import BlockInversion
-from pretzel.sampling.samplers import NO_WORK, Sampler, Work
+from pretzel.sampling.samplers import Sampler, Work
 from pretzel.typing import Float, Tensor
 
 
@@ -38,17 +38,8 @@ def invert_stack(
     """Invert the blocks of a stack, the last first.
 
     Guided are the blocks that read the context, or all of them where none does (which only an
-    attention temperature guides).
-
-    Args:
-        stack: The blocks.
-        z: Noise.
-        sampler: How the positions of autoregressive blocks are found.
-        context: What conditioned blocks are conditioned on.
-        null_context: The null branch's context.
-        guidance: How the branches are mixed.
-        temperature: Divides the attention logits of all branches.
-        first: Number of the stack's last block in the order of sampling.
+    attention temperature guides). ``temperature`` divides the attention logits of all branches;
+    ``first`` is the number of the stack's last block in the order of sampling.
 
     Raises:
         UserError: If a block cannot be guided, or gives values that are not finite.
@@ -64,5 +55,5 @@ def invert_stack(
             z = inversion.x
         else:
             z = block.inverse(z, context) if block.reads_context else block.inverse(z)
-            work.append(NO_WORK)
+            work.append(Work())
     return Sampled(x=z, work=tuple(work))

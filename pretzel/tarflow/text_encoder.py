@@ -1,6 +1,7 @@
 """Condition on the states of a frozen text encoder from Hugging Face, such as FLAN-T5."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,15 +35,11 @@ class TextEncoder(Condition):
         self.channels = channels
         self.length = length
         self.batch_size = batch_size
-        self._loaded: tuple[Any, Any] | None = None
-        self._hash = ""
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """Length and content hash of the weights, which it loads."""
-        _, encoder = self._load(None)
-        self._hash = self._hash or content_hash(encoder.state_dict())
-        return f"text-encoder:{self.length}:{self._hash}"
+        return f"text-encoder:{self.length}:{content_hash(self._loaded[1].state_dict())}"
 
     def __call__(self, texts: Sequence[str | None], device: torch.device) -> Context | None:
         """Return states [b, length, channels], float32.
@@ -50,7 +47,7 @@ class TextEncoder(Condition):
         Raises:
             UserError: If the encoder cannot be loaded or has other channels.
         """
-        tokenizer, encoder = self._load(device)
+        tokenizer, encoder = self._loaded[0], self._loaded[1].to(device)
         states = []
         with torch.no_grad():
             for start in range(0, len(texts), self.batch_size):
@@ -72,29 +69,24 @@ class TextEncoder(Condition):
             )
         return context.to(device)
 
-    def _load(self, device: torch.device | None) -> tuple[Any, Any]:
-        if self._loaded is None:
-            from transformers import (
-                MODEL_FOR_TEXT_ENCODING_MAPPING,
-                AutoConfig,
-                AutoModel,
-                AutoModelForTextEncoding,
-                AutoTokenizer,
-            )
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """The tokenizer and the encoder."""
+        import transformers
 
-            try:
-                config = AutoConfig.from_pretrained(self.name)
-                # Of an encoder-decoder only the encoder is loaded.
-                has_encoder_class = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
-                auto_class: Any = AutoModelForTextEncoding if has_encoder_class else AutoModel
-                encoder = auto_class.from_pretrained(self.name, config=config)
-                tokenizer = AutoTokenizer.from_pretrained(self.name)
-            except (OSError, ValueError) as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(
-                    f"name must be a hub id that can be reached, or a local folder, of a text "
-                    f"encoder and its tokenizer, got {self.name} ({reason})"
-                ) from error
-            self._loaded = tokenizer, encoder.eval().requires_grad_(False)
-        tokenizer, encoder = self._loaded
-        return tokenizer, encoder if device is None else encoder.to(device)
+        try:
+            config = transformers.AutoConfig.from_pretrained(self.name)
+            # Of an encoder-decoder only the encoder is loaded.
+            has_encoder_class = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+            auto_class: Any = transformers.AutoModel
+            if has_encoder_class:
+                auto_class = transformers.AutoModelForTextEncoding
+            encoder = auto_class.from_pretrained(self.name, config=config)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.name)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"name must be a hub id that can be reached, or a local folder, of a text "
+                f"encoder and its tokenizer, got {self.name} ({reason})"
+            ) from error
+        return tokenizer, encoder.eval().requires_grad_(False)

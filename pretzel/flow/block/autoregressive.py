@@ -67,12 +67,7 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
         return self.transform.conditional_per_channel * self.channels
 
     def complete(self, params: Float[Tensor, "b k p"], start: int = 0) -> Float[Tensor, "b k q"]:
-        """Put a transform's free parameters before the conditioner's.
-
-        Args:
-            params: The conditioner's parameters of positions start, start + 1, ...
-            start: The first of them, in the order of the permutation.
-        """
+        """Put the free parameters of positions start, start + 1, ... before the conditioner's."""
         return with_free_params(self.free, params, start)
 
     @abstractmethod
@@ -155,12 +150,7 @@ class AutoregressiveBlock(FlowBlock, ABC, Generic[CacheT]):
         return z, logdet
 
     def forward(self, x: Float[Tensor, "b n d"], context: Context | None = None) -> Flowed:
-        """Map data towards noise.
-
-        Raises:
-            UserError: If x has not the block's grid and channels or is not finite, or a scale
-                is so extreme that z is not.
-        """
+        """Map data towards noise; errors as those of :meth:`elementwise`."""
         z, logdet = self.elementwise(x, context)
         total = logdet.sum(dim=(1, 2), dtype=at_least_float32(logdet))
         return Flowed(z=z[:, self.rank], logdet=total)

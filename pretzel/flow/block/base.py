@@ -70,13 +70,8 @@ class FlowBlock(nn.Module, ABC):
         An input of the wrong shape or dtype, or not finite; a context that is missing, not read, or
         of another number of rows.
 
-        Args:
-            name: The argument, for the message.
-            value: Positions.
-            context: Their context, if any.
-
         Raises:
-            UserError: Naming the block, the rule and the value.
+            UserError: Naming the block, the argument, the rule and the value.
         """
         positions = math.prod(self.grid)
         if value.dim() != 3 or value.shape[1:] != (positions, self.channels):

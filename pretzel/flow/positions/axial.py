@@ -25,10 +25,10 @@ class GridEmbedding(nn.Module):
         super().__init__()
         check_grid(grid)
         check_sizes(width=width)
-        self.axes = nn.ModuleList([nn.Embedding(size, width) for size in grid])
-        for axis in self.axes:
-            assert isinstance(axis, nn.Embedding)
+        axes = [nn.Embedding(size, width) for size in grid]
+        for axis in axes:
             nn.init.normal_(axis.weight, std=0.02)
+        self.axes = nn.ModuleList(axes)
 
     def forward(self, coordinates: Int[Tensor, "*b axes"]) -> Float[Tensor, "*b w"]:
         """Return the summed vectors of coordinates."""
