@@ -1,7 +1,9 @@
 """Case of a law: a part as it is built, at initialisation or perturbed, in some precision."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import torch
@@ -15,6 +17,7 @@ T = TypeVar("T")
 FP64 = 1e-10
 FP32 = 1e-4
 BF16 = 0.1
+_PLAIN = (int, float, str)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,3 +73,24 @@ def perturb(module: nn.Module, seed: int = 0) -> None:
 def normal(*shape: int, key: str = "x") -> Float[Tensor, "..."]:
     """Return standard normal float64 numbers, the same for the same key."""
     return torch.randn(shape, generator=stream("laws", key), dtype=torch.float64)
+
+
+def describe(factory: object) -> str:
+    """Return a short description of a factory: the arguments of a ``partial``."""
+    if not isinstance(factory, partial):
+        return ""
+    values = [short(value) for value in factory.args]
+    return ", ".join([*values, *(f"{k}={short(v)}" for k, v in factory.keywords.items())])
+
+
+def short(value: object) -> str:
+    """Return a short description of an argument, of a part by its plain arguments."""
+    if isinstance(value, partial):
+        return f"{short(value.func)}({describe(value)})"
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__name__")):
+        return str(value.__name__)
+    if value is None or isinstance(value, (*_PLAIN, tuple, list, dict)):
+        return repr(value)
+    arguments = inspect.signature(type(value).__init__).parameters
+    plain = {k: v for k, v in vars(value).items() if k in arguments and isinstance(v, _PLAIN)}
+    return f"{type(value).__name__}({', '.join(f'{k}={v!r}' for k, v in plain.items())})"

@@ -1,6 +1,7 @@
 """The tests behind ``pytest --laws``: one for each law, state and case of every part."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ from pretzel.errors import UserError
 from pretzel.testing.builtin_parts import BUILTIN_PARTS
 from pretzel.testing.deviation import LawBroken
 from pretzel.testing.discovery import concrete_classes, one_line, raised_at
-from pretzel.testing.law_case import Case
-from pretzel.testing.part_kinds import KINDS, describe
-from pretzel.testing.suite import Law, laws_of, state_name, try_law
+from pretzel.testing.law_case import Case, describe
+from pretzel.testing.suite import KINDS, Law, laws_of, state_name, try_law
 
 Factory = Callable[[], object]
 
@@ -63,8 +63,8 @@ class ClassLaws(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield one test for each law, state and case."""
         if not self.cases:
-            reason = _how_to_add_a_case(self.part)
-            yield UntestableItem.from_parent(self, name="has a case", reason=reason)
+            test = partial(_refuse, _how_to_add_a_case(self.part))
+            yield LawItem.from_parent(self, name="has a case", test=test)
         for number, factory in enumerate(self.cases):
             label = f"case {number}" if len(self.cases) > 1 else "case"
             try:
@@ -72,90 +72,66 @@ class ClassLaws(pytest.Collector):
             except Exception as error:
                 raised = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
                 reason = f"{self.name}, {label}: {raised}{one_line(error)}{raised_at(error)}"
-                name = f"{label} can be built"
-                yield UntestableItem.from_parent(self, name=name, reason=reason)
+                test = partial(_refuse, reason)
+                yield LawItem.from_parent(self, name=f"{label} can be built", test=test)
                 continue
             for law in laws:
                 for perturbed in (False, True):
                     case = Case[Any](factory=factory, perturbed=perturbed)
                     # Brackets would be parameters to pytest 9: --last-failed would not find the id.
                     name = f"{law.name} ({state_name(perturbed)}, {label})"
-                    yield LawItem.from_parent(self, name=name, law=law, case=case)
+                    test = partial(_try, self.name, law, case)
+                    yield LawItem.from_parent(self, name=name, test=test)
 
 
-class ClassItem(pytest.Item):
-    """A test of one class."""
+class LawItem(pytest.Item):
+    """A test of one class.
+
+    Args:
+        test: Raises ``LawBroken``, or a ``UserError`` where there is nothing to test.
+        node: Arguments of a pytest node.
+    """
+
+    def __init__(self, *, test: Callable[[], None], **node: Any) -> None:  # noqa: ANN401
+        super().__init__(**node)
+        self.test = test
 
     @override
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return where the test is listed."""
         return self.path, None, f"{self.parent.name}: {self.name}" if self.parent else self.name
 
-
-class LawItem(ClassItem):
-    """A test of one law on one case, at initialisation or perturbed.
-
-    Args:
-        law: The law.
-        case: The case.
-        node: Arguments of a pytest node.
-    """
-
-    def __init__(self, *, law: Law, case: Case[Any], **node: Any) -> None:  # noqa: ANN401
-        super().__init__(**node)
-        self.law = law
-        self.case = case
-
     @override
     def runtest(self) -> None:
-        """Try the law.
-
-        Raises:
-            LawBroken: With the meaning of the law, the worst error and where it is.
-        """
-        outcome = try_law(self.law, self.case)
-        if not outcome.passed:
-            built = describe(self.case.factory)
-            raise LawBroken(
-                f"{self.parent.name if self.parent else ''}{f', built as {built}' if built else ''}"
-                f"\nbreaks {self.law.name}"
-                f" ({'every parameter perturbed' if self.case.perturbed else 'at initialisation'}):"
-                f"\n  {self.law.meaning}\n  {outcome.detail}"
-            ) from outcome.cause
+        """Test."""
+        self.test()
 
     @override
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: object) -> Any:
-        """Show the law's message in the place of a traceback."""
-        if isinstance(excinfo.value, LawBroken):
+        """Show the message in the place of a traceback."""
+        if isinstance(excinfo.value, LawBroken | UserError):
             return str(excinfo.value)
         return super().repr_failure(excinfo)
 
 
-class UntestableItem(ClassItem):
-    """A test that fails because its class has no case, or cannot be built.
+def _try(name: str, law: Law, case: Case[Any]) -> None:
+    """Try a law on a class of a name.
 
-    Args:
-        reason: The failure's message.
-        node: Arguments of a pytest node.
+    Raises:
+        LawBroken: With the meaning of the law, the worst error and where it is.
     """
+    outcome = try_law(law, case)
+    if not outcome.passed:
+        built = describe(case.factory)
+        raise LawBroken(
+            f"{name}{f', built as {built}' if built else ''}\nbreaks {law.name}"
+            f" ({'every parameter perturbed' if case.perturbed else 'at initialisation'}):"
+            f"\n  {law.meaning}\n  {outcome.detail}"
+        ) from outcome.cause
 
-    def __init__(self, *, reason: str, **node: Any) -> None:  # noqa: ANN401
-        super().__init__(**node)
-        self.reason = reason
 
-    @override
-    def runtest(self) -> None:
-        """Fail.
-
-        Raises:
-            UserError: Always.
-        """
-        raise UserError(self.reason)
-
-    @override
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *_: object) -> str:
-        """Show the reason alone."""
-        return str(excinfo.value)
+def _refuse(reason: str) -> None:
+    raise UserError(reason)
 
 
 def all_cases(config: pytest.Config) -> dict[type, Sequence[Factory]]:

@@ -7,14 +7,17 @@ from types import ModuleType
 from typing import Any
 
 from pretzel.errors import UserError
-from pretzel.flow.af_block import AFBlock
-from pretzel.flow.block import AutoregressiveBlock, FlowBlock
-from pretzel.flow.permutations import Permutation
-from pretzel.flow.transforms import Transform
+from pretzel.flow import (
+    AFBlock,
+    AutoregressiveBlock,
+    Conditioner,
+    FlowBlock,
+    Permutation,
+    Transform,
+)
+from pretzel.interleave import Interleaving
 from pretzel.model import Pretzel
-from pretzel.sampling.denoisers import Denoiser
-from pretzel.sampling.guidance import Guidance
-from pretzel.sampling.samplers import Sampler
+from pretzel.sampling import Denoiser, Guidance, Sampler
 from pretzel.testing.deviation import Deviation, LawBroken
 from pretzel.testing.discovery import raised_at
 from pretzel.testing.law_case import Case
@@ -98,6 +101,11 @@ def _laws(module: ModuleType) -> list[Law]:
         and list(inspect.signature(function).parameters) == ["case"]
     ]
 
+
+KINDS: tuple[type, ...] = (
+    FlowBlock, Conditioner, Transform, Permutation, Guidance, Denoiser, Sampler, Interleaving,
+)  # fmt: skip
+"""Contracts that have laws; a conditioner is tested in a block, an interleaving in a model."""
 
 LAWS: dict[type, list[Law]] = {
     FlowBlock: _laws(blocks),

@@ -11,7 +11,7 @@ from pretzel.__main__ import main
 from pretzel.cli.check import command as check
 from pretzel.testing.builtin_parts import BUILTIN_PARTS
 from pretzel.testing.discovery import concrete_classes
-from pretzel.testing.part_kinds import KINDS
+from pretzel.testing.suite import KINDS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pretzel_causal_conv"
 LAB = '''

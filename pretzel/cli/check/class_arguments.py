@@ -38,18 +38,13 @@ class ConfiguredPart:
 
         Args:
             arguments: A parent's arguments; those that the constructor does not have are left out.
-        """
-        parsed = vars(self.parser.instantiate(self.parsed))
-        return self.part(**{k: v for k, v in arguments.items() if k in self.accepts}, **parsed)
-
-    def build(self, **arguments: object) -> object:
-        """Build the part once; an error of the constructor becomes one sentence.
 
         Raises:
-            UserError: If the constructor raises anything, from that exception.
+            UserError: If the constructor raises anything, from that exception, in one sentence.
         """
+        given = {name: value for name, value in arguments.items() if name in self.accepts}
         try:
-            return self(**arguments)
+            return self.part(**given, **vars(self.parser.instantiate(self.parsed)))
         except (Exception, SystemExit) as error:
             reason = one_line(error)
             if not isinstance(error, UserError):

@@ -1,61 +1,39 @@
-"""The kinds of parts that have laws, and the small sizes in which a class of each is tested.
+"""Trials of a class with its user's arguments: the small sizes in which each kind is tested.
 
-A new kind is one function and one line of :data:`KINDS` here, and its laws in
-:data:`pretzel.testing.suite.LAWS`.
+A new kind is one function and one line of :data:`KINDS` here, one of
+:data:`pretzel.testing.suite.KINDS`, and its laws in :data:`pretzel.testing.suite.LAWS`.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
+from pretzel.cli.check.class_arguments import ConfiguredPart
 from pretzel.errors import UserError
-from pretzel.flow.af_block import AFBlock
-from pretzel.flow.block import BlockFactory, FlowBlock
-from pretzel.flow.conditioner import Conditioner, ConditionerFactory
-from pretzel.flow.permutations import ColumnMajor, FixedRandom, Flip, Permutation, Raster
-from pretzel.flow.transforms import AffineSoftplus, Transform
+from pretzel.flow import (
+    AFBlock,
+    AffineSoftplus,
+    ColumnMajor,
+    Conditioner,
+    FixedRandom,
+    Flip,
+    FlowBlock,
+    Permutation,
+    Raster,
+    Transform,
+)
+from pretzel.flow.block import BlockFactory
+from pretzel.flow.conditioner import ConditionerFactory
 from pretzel.interleave.base import Interleaving, InterleavingFactory
-from pretzel.sampling.denoisers import Denoiser
-from pretzel.sampling.guidance import Guidance
-from pretzel.sampling.samplers import Sampler
+from pretzel.sampling import Denoiser, Guidance, Sampler
 from pretzel.testing.discovery import one_line, raised_at
+from pretzel.testing.law_case import short
 from pretzel.testing.laws.denoisers import CHANNELS, POSITIONS
 from pretzel.testing.tiny_model import tiny_pretzel
 
-_PLAIN = (int, float, str)
 
-
-@runtime_checkable
-class Buildable(Protocol):
-    """A class with its own arguments; those that a parent owns are given to build it."""
-
-    @property
-    def part(self) -> type:
-        """The class."""
-        ...
-
-    @property
-    def accepts(self) -> frozenset[str]:
-        """Names of the parameters that its constructor has."""
-        ...
-
-    def __call__(self, **arguments: object) -> object:
-        """Build the part, and anew every part that it is made of."""
-        ...
-
-    def build(self, **arguments: object) -> object:
-        """Build the part once.
-
-        Raises:
-            UserError: If the constructor raises anything, in one sentence.
-        """
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class LawTrial:
+class LawTrial(NamedTuple):
     """One configuration in which a class is tested.
 
     Attributes:
@@ -69,8 +47,7 @@ class LawTrial:
     refused: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PartKind:
+class PartKind(NamedTuple):
     """How the classes of one kind are tested.
 
     Attributes:
@@ -80,9 +57,9 @@ class PartKind:
         defaults: Classes for arguments that are required in YAML but not for a check.
     """
 
-    trials: Callable[[Buildable], list[LawTrial]]
+    trials: Callable[[ConfiguredPart], list[LawTrial]]
     factory: type | None = None
-    defaults: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = {}
 
     @property
     def parent_parameters(self) -> frozenset[str]:
@@ -92,13 +69,13 @@ class PartKind:
         return frozenset(inspect.signature(self.factory.__call__).parameters) - {"self"}
 
 
-def alone(make: Buildable) -> list[LawTrial]:
+def alone(make: ConfiguredPart) -> list[LawTrial]:
     """Return one trial of a part that depends on no sizes."""
-    make.build()
-    return [LawTrial(label="", factory=make)]
+    make()
+    return [LawTrial("", make)]
 
 
-def blocks(make: Buildable) -> list[LawTrial]:
+def blocks(make: ConfiguredPart) -> list[LawTrial]:
     """Return trials in several channels, grids, depths and orders.
 
     Sizes that the constructor does not have are left out, and sizes that it refuses by a
@@ -117,34 +94,29 @@ def blocks(make: Buildable) -> list[LawTrial]:
     refusal: UserError | None = None
     for candidate in sizes:
         arguments = {name: value for name, value in candidate.items() if name in make.accepts}
-        label = ", ".join(f"{name}={_short(value)}" for name, value in arguments.items())
+        label = ", ".join(f"{name}={short(value)}" for name, value in arguments.items())
         refused = ""
         try:
-            make.build(**arguments)
+            make(**arguments)
         except UserError as error:
             if not isinstance(error.__cause__, ValueError):
                 raise
             refusal, refused = error, str(error)
-        trials[label] = LawTrial(label=label, factory=partial(make, **arguments), refused=refused)
+        trials[label] = LawTrial(label, partial(make, **arguments), refused)
     if refusal and all(trial.refused for trial in trials.values()):
         raise refusal
     return list(trials.values())
 
 
-def conditioners(make: Buildable) -> list[LawTrial]:
+def conditioners(make: ConfiguredPart) -> list[LawTrial]:
     """Return trials inside an otherwise plain block, in several sizes."""
 
-    def block(grid: tuple[int, ...], num_layers: int, permutation: Permutation) -> AFBlock:
-        def conditioner(num_layers: int) -> Conditioner[Any]:
-            built = make.build(num_layers=num_layers)
-            assert isinstance(built, Conditioner)
-            return built
+    def conditioner(num_layers: int) -> Conditioner[Any]:
+        built = make(num_layers=num_layers)
+        assert isinstance(built, Conditioner)
+        return built
 
-        return AFBlock(
-            3, grid, num_layers, permutation,
-            transform=AffineSoftplus(), conditioner=conditioner,
-        )  # fmt: skip
-
+    block = partial(AFBlock, 3, transform=AffineSoftplus(), conditioner=conditioner)
     orders: list[tuple[tuple[int, ...], int, Permutation]] = [
         ((2, 3), 1, Raster()),
         ((3, 3), 2, Flip()),
@@ -160,11 +132,11 @@ def conditioners(make: Buildable) -> list[LawTrial]:
     ]
 
 
-def denoisers(make: Buildable) -> list[LawTrial]:
+def denoisers(make: ConfiguredPart) -> list[LawTrial]:
     """Return trials on the latents of the laws, as a row and as a square."""
 
     def fitted(grid: tuple[int, ...]) -> Denoiser:
-        denoiser = make.build()
+        denoiser = make()
         assert isinstance(denoiser, Denoiser)
         denoiser.fit_to(CHANNELS, grid)
         return denoiser
@@ -175,18 +147,18 @@ def denoisers(make: Buildable) -> list[LawTrial]:
     ]
 
 
-def interleavings(make: Buildable) -> list[LawTrial]:
+def interleavings(make: ConfiguredPart) -> list[LawTrial]:
     """Return one trial inside the smallest real model."""
 
     def interleaving(channels: int, hidden_size: int, width: int) -> Interleaving:
-        built = make.build(channels=channels, hidden_size=hidden_size, width=width)
+        built = make(channels=channels, hidden_size=hidden_size, width=width)
         assert isinstance(built, Interleaving)
         return built
 
     return [built_trial(make, "in a tiny Pretzel", partial(tiny_pretzel, interleaving))]
 
 
-def built_trial(make: Buildable, label: str, factory: Callable[[], object]) -> LawTrial:
+def built_trial(make: ConfiguredPart, label: str, factory: Callable[[], object]) -> LawTrial:
     """Return a trial whose factory has built its part once.
 
     Raises:
@@ -199,22 +171,18 @@ def built_trial(make: Buildable, label: str, factory: Callable[[], object]) -> L
     except Exception as error:
         reason = f"{type(error).__name__}: {one_line(error)}{raised_at(error)}"
         raise UserError(f"{make.part.__name__} cannot be put on trial: {reason}") from error
-    return LawTrial(label=label, factory=factory)
+    return LawTrial(label, factory)
 
 
 KINDS: dict[type, PartKind] = {
-    FlowBlock: PartKind(
-        trials=blocks,
-        factory=BlockFactory,
-        defaults={"transform": "pretzel.flow.AffineSoftplus"},
-    ),
-    Conditioner: PartKind(trials=conditioners, factory=ConditionerFactory),
-    Transform: PartKind(trials=alone),
-    Permutation: PartKind(trials=alone),
-    Guidance: PartKind(trials=alone),
-    Denoiser: PartKind(trials=denoisers),
-    Sampler: PartKind(trials=alone),
-    Interleaving: PartKind(trials=interleavings, factory=InterleavingFactory),
+    FlowBlock: PartKind(blocks, BlockFactory, {"transform": "pretzel.flow.AffineSoftplus"}),
+    Conditioner: PartKind(conditioners, ConditionerFactory),
+    Transform: PartKind(alone),
+    Permutation: PartKind(alone),
+    Guidance: PartKind(alone),
+    Denoiser: PartKind(denoisers),
+    Sampler: PartKind(alone),
+    Interleaving: PartKind(interleavings, InterleavingFactory),
 }
 
 
@@ -231,24 +199,3 @@ def kind_of(part: type) -> PartKind:
     raise UserError(
         f"no laws are known for {part.__module__}.{part.__qualname__}: it is none of {names}"
     )
-
-
-def describe(factory: object) -> str:
-    """Return a short description of a factory: the arguments of a ``partial``."""
-    if not isinstance(factory, partial):
-        return ""
-    values = [_short(value) for value in factory.args]
-    return ", ".join([*values, *(f"{k}={_short(v)}" for k, v in factory.keywords.items())])
-
-
-def _short(value: object) -> str:
-    if isinstance(value, partial):
-        inner = describe(value)
-        return f"{_short(value.func)}({inner})"
-    if isinstance(value, type) or (callable(value) and hasattr(value, "__name__")):
-        return str(value.__name__)
-    if value is None or isinstance(value, (*_PLAIN, tuple, list, dict)):
-        return repr(value)
-    arguments = inspect.signature(type(value).__init__).parameters
-    plain = {k: v for k, v in vars(value).items() if k in arguments and isinstance(v, _PLAIN)}
-    return f"{type(value).__name__}({', '.join(f'{k}={v!r}' for k, v in plain.items())})"
