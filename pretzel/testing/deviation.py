@@ -36,22 +36,14 @@ class LawBroken(AssertionError):
 
 
 def check(deviation: Deviation) -> Deviation:
-    """Return a deviation within its tolerance.
-
-    Raises:
-        LawBroken: If the error exceeds the tolerance.
-    """
+    """Return a deviation within its tolerance; raise ``LawBroken`` for one beyond it."""
     if not deviation.error <= deviation.tolerance:
         raise LawBroken(str(deviation))
     return deviation
 
 
 def require(condition: bool, what: str) -> None:
-    """Raise unless a condition that has no error to measure is met.
-
-    Raises:
-        LawBroken: If it is not met; ``what`` is the message.
-    """
+    """Raise ``LawBroken`` unless a condition that has no error to measure is met."""
     if not condition:
         raise LawBroken(what)
 
@@ -71,8 +63,8 @@ def within(
     Raises:
         LawBroken: If the shapes differ or an element is too far off or not finite.
     """
-    shapes = (tuple(actual.shape), tuple(expected.shape))
-    require(shapes[0] == shapes[1], f"{what}: shape {shapes[0]} instead of {shapes[1]}")
+    shape, right = tuple(actual.shape), tuple(expected.shape)
+    require(shape == right, f"{what}: shape {shape} instead of {right}")
     if not expected.numel():
         return worst(expected, tolerance, what)
     scale = max(1.0, float(expected.detach().abs().max()))
@@ -93,6 +85,6 @@ def unmeasured(what: str) -> Deviation:
     return Deviation(what=what, error=0.0, tolerance=0.0)
 
 
-def worst_of(deviations: list[Deviation]) -> Deviation:
+def worst_of(*deviations: Deviation) -> Deviation:
     """Return the deviation that comes closest to, or furthest beyond, its tolerance."""
     return max(deviations, key=lambda d: d.error / d.tolerance if d.tolerance else d.error)

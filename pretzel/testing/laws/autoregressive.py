@@ -5,14 +5,27 @@ from typing import Any
 
 import torch
 
-from pretzel.flow.block import AutoregressiveBlock
+from pretzel.flow import AutoregressiveBlock
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within, worst, worst_of
 from pretzel.testing.gradients import jacobian
 from pretzel.testing.law_case import FP64, Case
 from pretzel.testing.laws.blocks import Bound, sample
-from pretzel.typing import Tensor
+from pretzel.typing import Float, Tensor
 
 AnyBlock = AutoregressiveBlock[Any]
+
+
+def stepped(
+    block: AnyBlock,
+    x: Float[Tensor, "b n d"],
+    context: dict[str, Tensor],
+    **temperature: Float[Tensor, " b"],
+) -> Float[Tensor, "b n p"]:
+    """Return the parameters of every position, one after the other with a cache."""
+    with torch.no_grad():
+        cache = block.new_cache(len(x), **context, **temperature)
+        previous = [None, *x[:, :-1].unbind(1)]
+        return torch.stack([block.step(p, i, cache) for i, p in enumerate(previous)], dim=1)
 
 
 def jacobian_is_triangular(case: Case[AnyBlock]) -> Deviation:
@@ -26,16 +39,11 @@ def jacobian_is_triangular(case: Case[AnyBlock]) -> Deviation:
     later = torch.ones(n, n, dtype=torch.bool).triu(1)[:, None, :, None]
     future = check(worst(ordered.abs() * later, FP64, "dz_n/dx_m for m > n"))
     diagonal_blocks = torch.stack([ordered[i, :, i] for i in range(n)])
-    mixed = check(
-        worst(
-            diagonal_blocks.abs() * ~torch.eye(d, dtype=torch.bool),
-            FP64,
-            "dz_n/dx_n between channels",
-        )
-    )
+    others = diagonal_blocks.abs() * ~torch.eye(d, dtype=torch.bool)
+    mixed = check(worst(others, FP64, "dz_n/dx_n between channels"))
     diagonal = diagonal_blocks.diagonal(dim1=1, dim2=2)
     require(bool((diagonal > 0).all()), f"dz_n/dx_n must be positive, got {diagonal.min():.3g}")
-    return worst_of([future, mixed])
+    return worst_of(future, mixed)
 
 
 def conditioner_is_strictly_causal(case: Case[AnyBlock]) -> Deviation:
@@ -54,12 +62,10 @@ def cached_steps_equal_condition(case: Case[AnyBlock]) -> Deviation:
     block = case.build()
     x = sample(block)
     context = Bound(block).context(len(x))
+    steps = stepped(block, x, context)
     with torch.no_grad():
-        cache = block.new_cache(len(x), **context)
-        previous = [None, *x[:, :-1].unbind(1)]
-        steps = [block.step(p, index, cache) for index, p in enumerate(previous)]
         expected = block.condition(x, **context)
-        return within(torch.stack(steps, dim=1), expected, FP64, "cached parameters = uncached")
+    return within(steps, expected, FP64, "cached parameters = uncached")
 
 
 def evaluations_behind_the_cache_equal_condition(case: Case[AnyBlock]) -> Deviation:
@@ -92,13 +98,13 @@ def caches_share_nothing(case: Case[AnyBlock]) -> Deviation:
         """Return the first input's parameters, stepped in turn with ``count - 1`` other inputs."""
         pairs = list(zip(inputs[:count], contexts[:count], strict=True))
         caches = [block.new_cache(3, **context) for _, context in pairs]
-        first_steps = []
-        for index in range(n):
-            steps = [
+        steps = [
+            [
                 block.step(x[:, index - 1] if index else None, index, cache)
                 for (x, _), cache in zip(pairs, caches, strict=True)
             ]
-            first_steps.append(steps[0])
+            for index in range(n)
+        ]
         caches = [block.new_cache(3, **context) for _, context in pairs]
         for (x, _), cache in zip(pairs, caches, strict=True):
             block.evaluate(x, 0, n, cache)
@@ -107,7 +113,7 @@ def caches_share_nothing(case: Case[AnyBlock]) -> Deviation:
         again = [
             block.evaluate(x, 0, n, cache) for (x, _), cache in zip(pairs, caches, strict=True)
         ]
-        return torch.cat([torch.stack(first_steps, dim=1), again[0]], dim=1)
+        return torch.cat([torch.stack([first for first, *_ in steps], dim=1), again[0]], dim=1)
 
     with torch.no_grad():
         return within(first_of(2), first_of(1), FP64, "parameters beside another cache")

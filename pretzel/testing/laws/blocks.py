@@ -64,7 +64,7 @@ def inverse_undoes_forward(case: Case[FlowBlock]) -> Deviation:
     with torch.no_grad():
         back = within(block.inverse(block(x).z), x, FP64, "inverse(forward(x)) = x")
         forth = within(block(block.inverse(z)).z, z, FP64, "forward(inverse(z)) = z")
-    return worst_of([back, forth])
+    return worst_of(back, forth)
 
 
 def logdet_is_that_of_the_jacobian(case: Case[FlowBlock]) -> Deviation:
@@ -87,10 +87,8 @@ def rows_are_independent(case: Case[FlowBlock]) -> Deviation:
         alone = [block(row[None], i) for i, row in enumerate(x)]
     # An inverse that mixes rows does not undo a map that does not: a law of its own.
     return worst_of(
-        [
-            within(torch.cat([f.z for f in alone]), together.z, FP64, "z of single rows"),
-            within(torch.cat([f.logdet for f in alone]), together.logdet, FP64, "logdet of rows"),
-        ]
+        within(torch.cat([f.z for f in alone]), together.z, FP64, "z of single rows"),
+        within(torch.cat([f.logdet for f in alone]), together.logdet, FP64, "logdet of rows"),
     )
 
 
@@ -123,10 +121,8 @@ def state_dict_holds_everything(case: Case[FlowBlock]) -> Deviation:
     with torch.no_grad():
         first, second = Bound(block)(x), Bound(other)(x)
     return worst_of(
-        [
-            within(second.z, first.z, 0.0, "z after loading"),
-            within(second.logdet, first.logdet, 0.0, "logdet after loading"),
-        ]
+        within(second.z, first.z, 0.0, "z after loading"),
+        within(second.logdet, first.logdet, 0.0, "logdet after loading"),
     )
 
 
@@ -171,11 +167,9 @@ def float32_is_close(case: Case[FlowBlock]) -> Deviation:
         require(flowed.z.dtype == torch.float32, f"float32 gives {flowed.z.dtype}")
         expected = exact(x)
         return worst_of(
-            [
-                within(block.inverse(flowed.z).double(), x, FP32, "inverse in float32"),
-                within(flowed.z.double(), expected.z, FP32, "z in float32"),
-                within(flowed.logdet.double(), expected.logdet, FP32, "logdet in float32"),
-            ]
+            within(block.inverse(flowed.z).double(), x, FP32, "inverse in float32"),
+            within(flowed.z.double(), expected.z, FP32, "z in float32"),
+            within(flowed.logdet.double(), expected.logdet, FP32, "logdet in float32"),
         )
 
 

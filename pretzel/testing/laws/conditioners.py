@@ -48,10 +48,8 @@ def masks_hide_what_stands_before(case: Case[AFBlock]) -> Deviation:
         ]
     expected = torch.cat(alone)
     return worst_of(
-        [
-            within(together[is_real], expected, FP64, "states of padded rows"),
-            within(torch.cat(chunks, 1)[is_real], expected, FP64, "states of padded rows, cached"),
-        ]
+        within(together[is_real], expected, FP64, "states of padded rows"),
+        within(torch.cat(chunks, 1)[is_real], expected, FP64, "states of padded rows, cached"),
     )
 
 

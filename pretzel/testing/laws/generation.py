@@ -15,7 +15,7 @@ from pretzel.model import Pretzel, stream_inputs
 from pretzel.sampling.guidance import Gaussian, GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.samplers import Jacobi, Sequential
 from pretzel.sequence.document import Document, Image, Text, caption_document
-from pretzel.testing.deviation import Deviation, require, within, worst_of
+from pretzel.testing.deviation import Deviation, require, unmeasured, within, worst_of
 from pretzel.testing.law_case import FP64, Case
 from pretzel.testing.laws.conversations import (
     Counts,
@@ -73,7 +73,7 @@ def chunks_equal_the_whole(case: Case[Pretzel]) -> Deviation:
         text = torch.cat([chunks[i].text for i in with_text], dim=1)
         expected = whole.text[:, columns]
         results.append(within(text[valid], expected[valid], FP64, "states for text"))
-    return worst_of(results)
+    return worst_of(*results)
 
 
 def samples_map_back_to_their_noise(case: Case[Pretzel]) -> Deviation:
@@ -92,7 +92,7 @@ def guided_samples_mix_uncached_branches(case: Case[Pretzel]) -> Deviation:
     model = case.build()
     transform = model.deep.transform
     if not (model.interleaving.reads_text and transform.is_affine):
-        return Deviation(what="not guided", error=0.0, tolerance=0.0)
+        return unmeasured("not guided")
     z, guidance = latents(model, len(PROMPTS), key="z"), GaussianMixing(weight=1.5)
     with torch.no_grad():
         u = sample_u(model, PROMPTS, z, guidance).x
@@ -150,7 +150,7 @@ def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:
             f"{committing} evaluations are said to commit, not {once[sampler]}",
         )
         _require_counts(counts, state, width + n, prefix=width, lags=n)
-    return Deviation(what="each position once per stream", error=0.0, tolerance=0.0)
+    return unmeasured("each position once per stream")
 
 
 def conversations_commit_positions_once(case: Case[Pretzel]) -> Deviation:
@@ -175,7 +175,7 @@ def conversations_commit_positions_once(case: Case[Pretzel]) -> Deviation:
         positions -= 0 if model.interleaving.answers else 1
         valid = int(state.valid[row, :columns].sum())
         require(valid == positions, f"row {row} attends {valid} positions, not {positions}")
-    return Deviation(what="each position once per stream", error=0.0, tolerance=0.0)
+    return unmeasured("each position once per stream")
 
 
 def _require_counts(
@@ -251,7 +251,7 @@ def conversations_equal_recomputation(case: Case[Pretzel]) -> Deviation:
             for states in (text[row][valid][words], whole.text[row, :length][words])
         ]
         results.append(within(logits[0], logits[1], FP64, "logits"))
-    return worst_of(results)
+    return worst_of(*results)
 
 
 def null_branches_equal_recomputation(case: Case[Pretzel]) -> Deviation:
@@ -260,7 +260,7 @@ def null_branches_equal_recomputation(case: Case[Pretzel]) -> Deviation:
     recorded = converse(model)
     rows = recorded.state.num_rows
     if isinstance(guidance_for(model), NoGuidance):
-        return Deviation(what="not guided", error=0.0, tolerance=0.0)
+        return unmeasured("not guided")
     n = model.latent.num_positions
     guided = [outputs.deep[rows:, -1:] for outputs in recorded.outputs if len(outputs.deep) > rows]
     images = len(recorded.images)
@@ -281,7 +281,7 @@ def null_branches_equal_recomputation(case: Case[Pretzel]) -> Deviation:
                 number = [i for i, o in enumerate(recorded.outputs) if len(o.deep) > rows]
                 entered = recorded.inputs[number[image * (1 + n) + 1 + chunk]].u
                 results.append(within(entered[rows + row, -1], u[chunk], 0.0, "guided u_n"))
-    return worst_of(results)
+    return worst_of(*results)
 
 
 def conversations_of_rows_are_independent(case: Case[Pretzel]) -> Deviation:
@@ -297,7 +297,7 @@ def conversations_of_rows_are_independent(case: Case[Pretzel]) -> Deviation:
     for images, one_image in zip(together.images, alone.images, strict=True):
         results.append(within(one_image.u[0], images.u[row], FP64, "u of a row alone"))
         results.append(within(one_image.x[0], images.x[row], FP64, "x of a row alone"))
-    return worst_of(results)
+    return worst_of(*results)
 
 
 def _moments(model: Pretzel, before: Float[Tensor, "k w"]) -> tuple[Tensor, Tensor]:
@@ -313,7 +313,7 @@ def answers_equal_uncached_ones(case: Case[Pretzel]) -> Deviation:
     """Answers with caches differ from those recomputed from scratch for every token."""
     model = case.build()
     if not model.interleaving.answers:
-        return Deviation(what="no image-to-text", error=0.0, tolerance=0.0)
+        return unmeasured("no image-to-text")
     x = latents(model, 2)
     of_question = torch.tensor([1, 0, 1, 0])
     cached = answer(model, x, of_question, QUESTIONS, max_tokens=6)
@@ -324,7 +324,7 @@ def answers_equal_uncached_ones(case: Case[Pretzel]) -> Deviation:
             for i, question in zip(of_question.tolist(), QUESTIONS, strict=True)
         ]
     require(cached == expected, f"cached answers {cached}, uncached {expected}")
-    return Deviation(what="cached answers = uncached", error=0.0, tolerance=0.0)
+    return unmeasured("cached answers = uncached")
 
 
 def _answer_uncached(

@@ -1,6 +1,7 @@
 """The laws of guidance."""
 
 from dataclasses import replace
+from itertools import product
 
 import torch
 
@@ -17,24 +18,24 @@ def sample() -> tuple[Gaussian, Gaussian]:
     )
 
 
-def equal(actual: Gaussian, expected: Gaussian, tolerance: float = FP64) -> list[Deviation]:
+def equal(actual: Gaussian, expected: Gaussian, tolerance: float = FP64) -> Deviation:
     """Compare means and standard deviations."""
-    return [
+    return worst_of(
         within(actual.mu, expected.mu, tolerance, "mu"),
         within(actual.sigma, expected.sigma, tolerance, "sigma"),
-    ]
+    )
 
 
 def weight_zero_is_the_conditional(case: Case[Guidance]) -> Deviation:
     """With weight 0 the mixture is not the conditional prediction."""
     conditional, null = sample()
-    return worst_of(equal(case.build().mix(conditional, null, 0.0), conditional))
+    return equal(case.build().mix(conditional, null, 0.0), conditional)
 
 
 def equal_branches_are_left_alone(case: Case[Guidance]) -> Deviation:
     """Where both branches agree the mixture differs from them."""
     conditional, _ = sample()
-    return worst_of(equal(case.build().mix(conditional, conditional, 1.5), conditional))
+    return equal(case.build().mix(conditional, conditional, 1.5), conditional)
 
 
 def mean_moves_away_from_the_null_branch(case: Case[Guidance]) -> Deviation:
@@ -44,10 +45,9 @@ def mean_moves_away_from_the_null_branch(case: Case[Guidance]) -> Deviation:
     mixed = guidance.mix(conditional, replace(null, sigma=conditional.sigma), 1.5)
     away = (mixed.mu - conditional.mu) * (conditional.mu - null.mu).sign()
     if guidance.weight != 0:  # of the scale alone there may be guidance too
-        moved = (
-            away.any() or (guidance.mix(conditional, null, 1.5).sigma != conditional.sigma).any()
-        )
-        require(bool(moved), "with weight 1.5 the mixture is the conditional prediction")
+        scale = guidance.mix(conditional, null, 1.5).sigma
+        moved = bool(away.any() or (scale != conditional.sigma).any())
+        require(moved, "with weight 1.5 the mixture is the conditional prediction")
     return check(worst((-away).clamp(min=0), FP64, "mean towards the null branch's"))
 
 
@@ -68,19 +68,18 @@ def inputs_are_not_modified(case: Case[Guidance]) -> Deviation:
     """The guidance writes into the tensors it is given."""
     arguments, before = sample(), sample()
     case.build().mix(*arguments, 1.5)
-    return worst_of(equal(arguments[0], before[0], 0.0) + equal(arguments[1], before[1], 0.0))
+    return worst_of(*(equal(a, b, 0.0) for a, b in zip(arguments, before, strict=True)))
 
 
 def elements_are_independent(case: Case[Guidance]) -> Deviation:
     """One element's mixture depends on other elements."""
     guidance, (conditional, null) = case.build(), sample()
     alone = Gaussian(mu=torch.empty_like(conditional.mu), sigma=torch.empty_like(conditional.sigma))
-    for i in range(4):
-        for j in range(5):
-            at = (slice(i, i + 1), slice(j, j + 1))
-            mixed = guidance.mix(_element(conditional, at), _element(null, at), 1.5)
-            alone.mu[at], alone.sigma[at] = mixed.mu, mixed.sigma
-    return worst_of(equal(guidance.mix(conditional, null, 1.5), alone))
+    for i, j in product(range(4), range(5)):
+        at = (slice(i, i + 1), slice(j, j + 1))
+        mixed = guidance.mix(_element(conditional, at), _element(null, at), 1.5)
+        alone.mu[at], alone.sigma[at] = mixed.mu, mixed.sigma
+    return equal(guidance.mix(conditional, null, 1.5), alone)
 
 
 def _element(gaussian: Gaussian, at: tuple[slice, slice]) -> Gaussian:
@@ -97,8 +96,6 @@ def annealing_grows_from_nothing(case: Case[Guidance]) -> Deviation:
         expected = expected * torch.arange(5)[:, None] / 4
     parts = torch.cat([guidance.weights(0, 2, 5), guidance.weights(2, 5, 5)])
     return worst_of(
-        [
-            within(weights.double(), expected, FP64, "weights"),
-            within(parts.double(), expected, FP64, "weights of parts of the scan"),
-        ]
+        within(weights.double(), expected, FP64, "weights"),
+        within(parts.double(), expected, FP64, "weights of parts of the scan"),
     )

@@ -89,7 +89,7 @@ def likelihood_is_exact(case: Case[Pretzel]) -> Deviation:
             output = model.score([document], x[None])
         gaussian = -0.5 * output.z.square().sum() - 0.5 * dims * math.log(2 * math.pi)
         results.append(within(output.log_prob[0], gaussian + logdet, FP64, "log_prob"))
-    return worst_of(results)
+    return worst_of(*results)
 
 
 def means_see_only_the_past(case: Case[Pretzel]) -> Deviation:
@@ -115,7 +115,7 @@ def means_see_only_the_past(case: Case[Pretzel]) -> Deviation:
             not case.perturbed or bool((past > 0).all()),
             "d theta_n / d u_m is zero for all m < n: the past is not seen",
         )
-    return check(worst_of(results))
+    return check(worst_of(*results))
 
 
 def text_sees_only_the_past(case: Case[Pretzel]) -> Deviation:
@@ -147,10 +147,8 @@ def rows_are_independent(case: Case[Pretzel]) -> Deviation:
         alone = [model.score([document], x[i : i + 1]) for i, document in enumerate(docs)]
     single = torch.cat([output.token_nll for output in alone])
     return worst_of(
-        [
-            within(torch.cat([a.log_prob for a in alone]), together.log_prob, FP64, "log_prob"),
-            within(single, together.token_nll, FP64, "token likelihoods"),
-        ]
+        within(torch.cat([a.log_prob for a in alone]), together.log_prob, FP64, "log_prob"),
+        within(single, together.token_nll, FP64, "token likelihoods"),
     )
 
 
@@ -189,10 +187,8 @@ def state_dict_holds_everything(case: Case[Pretzel]) -> Deviation:
     with torch.no_grad():
         first, second = model.score(documents(), x), other.score(documents(), x)
     return worst_of(
-        [
-            within(second.log_prob, first.log_prob, 0.0, "log_prob after loading"),
-            within(second.token_nll, first.token_nll, 0.0, "token likelihoods after loading"),
-        ]
+        within(second.log_prob, first.log_prob, 0.0, "log_prob after loading"),
+        within(second.token_nll, first.token_nll, 0.0, "token likelihoods after loading"),
     )
 
 
@@ -218,7 +214,7 @@ def unfinished_images_are_not_seen(case: Case[Pretzel]) -> Deviation:
             # From the position behind end-of-image on, the image may be seen.
             require(bool(changed[image[-1] + 2 :].all()), "a completed image is not seen")
             results.append(worst(changed[: image[-1] + 1], FP64, "states up to its last position"))
-    return check(worst_of(results))
+    return check(worst_of(*results))
 
 
 def _skips(model: Pretzel) -> dict[str, SkipConnection]:
@@ -264,7 +260,7 @@ def text_starts_as_the_vlm(case: Case[Pretzel]) -> Deviation:
             assert docs is not None
             actual, expected = (vlm.logits(states[is_text]) for states in (text, docs))
             results.append(within(actual, expected, 0.0, "logits = the VLM's own"))
-    return worst_of(results)
+    return worst_of(*results)
 
 
 def text_alone_is_the_same(case: Case[Pretzel]) -> Deviation:
@@ -291,7 +287,7 @@ def text_alone_is_the_same(case: Case[Pretzel]) -> Deviation:
     results = [within(actual, expected, 0.0, "token likelihoods without the deep stream")]
     for gradient, reference in zip(actual_gradients, expected_gradients, strict=True):
         results.append(within(gradient, reference, 0.0, "gradients without the deep stream"))
-    return worst_of(results)
+    return worst_of(*results)
 
 
 def vision_starts_as_the_plain_flow(case: Case[Pretzel]) -> Deviation:
@@ -345,8 +341,6 @@ def float32_is_close(case: Case[Pretzel]) -> Deviation:
         targets = F.mse_loss(actual.z.double(), expected.z).sqrt()
     require(float(targets) < FP32, f"z in float32 is off by {float(targets):.2g}")
     return worst_of(
-        [
-            within(actual.log_prob.double(), expected.log_prob, FP32, "log_prob in float32"),
-            within(actual.token_nll.double(), expected.token_nll, FP32, "token likelihoods"),
-        ]
+        within(actual.log_prob.double(), expected.log_prob, FP32, "log_prob in float32"),
+        within(actual.token_nll.double(), expected.token_nll, FP32, "token likelihoods"),
     )

@@ -1,44 +1,50 @@
 """The laws of samplers, on a small block that is far from the identity."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from pretzel.flow.af_block import AFBlock
-from pretzel.flow.block import FlowStack
-from pretzel.flow.context import AddedContext, ClassVector
-from pretzel.flow.permutations import Flip, Raster
-from pretzel.flow.transformer import CausalTransformer
-from pretzel.flow.transforms import AffineSoftplus
+from pretzel.flow import (
+    AddedContext,
+    AFBlock,
+    AffineSoftplus,
+    CausalTransformer,
+    ClassVector,
+    Flip,
+    FlowStack,
+    Raster,
+)
 from pretzel.sampling.guidance import GaussianMixing
 from pretzel.sampling.samplers import Sampler, Sequential
 from pretzel.sampling.stack import Sampled, invert_stack
 from pretzel.testing.deviation import Deviation, require, unmeasured, within, worst_of
 from pretzel.testing.law_case import Case, normal, perturb
-from pretzel.typing import Float, Int, Tensor
 
 GRID = (2, 4)
 SAMPLING = 1e-9
 """Largest deviation from sequential sampling; the law cases stop at tolerances far below."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class SamplingProblem:
-    """A sampling problem with guidance.
+    """Sampling of three classes with guidance, by two blocks of which the deeper reads the class.
 
     Attributes:
-        stack: Two blocks, of which the deeper reads a class.
+        stack: The blocks, float64.
         z: Noise.
         context: Classes.
-        null_context: No classes.
     """
 
-    stack: FlowStack
-    z: Float[Tensor, "b n d"]
-    context: Int[Tensor, " b"]
-    null_context: Int[Tensor, " b"]
+    def __init__(self) -> None:
+        plain = partial(
+            AFBlock, 2, GRID, 1, transform=AffineSoftplus(),
+            conditioner=partial(CausalTransformer, width=16, head_dim=8),
+        )  # fmt: skip
+        context = partial(AddedContext, vector=partial(ClassVector, num_classes=3))
+        self.stack = FlowStack([plain(Raster()), plain(Flip(), context=context)]).double()
+        perturb(self.stack)
+        self.z = normal(3, 8, 2, key="z")
+        self.context = torch.tensor([0, 2, 1])
 
     def solve(self, sampler: Sampler, weight: float) -> Sampled:
         """Sample with Gaussian mixing of a weight."""
@@ -48,53 +54,33 @@ class SamplingProblem:
                 self.z,
                 sampler,
                 context=self.context,
-                null_context=self.null_context,
+                null_context=torch.full_like(self.context, -1),
                 guidance=GaussianMixing(weight=weight),
             )
 
 
-def problem() -> SamplingProblem:
-    """Return the problem, float64."""
-    conditioner = partial(CausalTransformer, width=16, head_dim=8)
-    shallow = AFBlock(2, GRID, 1, Raster(), transform=AffineSoftplus(), conditioner=conditioner)
-    deep = AFBlock(
-        2, GRID, 1, Flip(), transform=AffineSoftplus(), conditioner=conditioner,
-        context=partial(AddedContext, vector=partial(ClassVector, num_classes=3)),
-    )  # fmt: skip
-    stack = FlowStack([shallow, deep]).double()
-    perturb(stack)
-    labels = torch.tensor([0, 2, 1])
-    return SamplingProblem(
-        stack=stack,
-        z=normal(3, 8, 2, key="z"),
-        context=labels,
-        null_context=torch.full_like(labels, -1),
-    )
-
-
 def samples_equal_sequential_ones(case: Case[Sampler]) -> Deviation:
     """Samples, guided or not, are not those of one position after the other."""
-    task = problem()
-    return worst_of(
-        [
-            within(
-                task.solve(case.build(), weight).x,
-                task.solve(Sequential(), weight).x,
-                SAMPLING,
-                f"samples with guidance {weight:g}",
-            )
-            for weight in (0.0, 1.5)
-        ]
-    )
+    task = SamplingProblem()
+    results = []
+    for weight in (0.0, 1.5):
+        actual, expected = (task.solve(s, weight).x for s in (case.build(), Sequential()))
+        results.append(within(actual, expected, SAMPLING, f"samples with guidance {weight:g}"))
+    return worst_of(*results)
 
 
 def work_is_reported(case: Case[Sampler]) -> Deviation:
     """The network evaluations of a block are not reported, or not as many as there were."""
-    task = problem()
+    task = SamplingProblem()
     positions = [0, 0]
+
+    def count(number: int, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        positions[number] += args[0].shape[1]
+
+    blocks = [block for block in task.stack if isinstance(block, AFBlock)]
     hooks = [
-        block.conditioner.register_forward_pre_hook(partial(_count, positions, number))
-        for number, block in enumerate(reversed([b for b in task.stack if isinstance(b, AFBlock)]))
+        block.conditioner.register_forward_pre_hook(partial(count, number))
+        for number, block in enumerate(reversed(blocks))
     ]
     sampler = case.build()
     task.solve(sampler, 1.5)  # a sampler may first have to find its schedule
@@ -108,15 +94,9 @@ def work_is_reported(case: Case[Sampler]) -> Deviation:
     return unmeasured("reported work")
 
 
-def _count(
-    positions: list[int], number: int, module: torch.nn.Module, args: tuple[Any, ...]
-) -> None:
-    positions[number] += args[0].shape[1]
-
-
 def inputs_are_not_modified(case: Case[Sampler]) -> Deviation:
     """The sampler writes into the noise it is given."""
-    task = problem()
+    task = SamplingProblem()
     before = task.z.clone()
     task.solve(case.build(), 1.5)
     return within(task.z, before, 0.0, "noise afterwards")
@@ -124,7 +104,7 @@ def inputs_are_not_modified(case: Case[Sampler]) -> Deviation:
 
 def inference_mode_changes_nothing(case: Case[Sampler]) -> Deviation:
     """Under inference mode the sampler fails or gives other samples."""
-    task = problem()
+    task = SamplingProblem()
     expected = task.solve(case.build(), 1.5).x
     with torch.inference_mode():
         actual = task.solve(case.build(), 1.5).x

@@ -6,9 +6,8 @@ import torch
 
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within
 from pretzel.testing.law_case import FP64, Case
-from pretzel.testing.laws.autoregressive import AnyBlock
+from pretzel.testing.laws.autoregressive import AnyBlock, stepped
 from pretzel.testing.laws.blocks import Bound, sample
-from pretzel.typing import Float, Tensor
 
 
 def temperature_acts_on_its_own_rows(case: Case[AnyBlock]) -> Deviation:
@@ -18,8 +17,8 @@ def temperature_acts_on_its_own_rows(case: Case[AnyBlock]) -> Deviation:
         return unmeasured(reason)
     x = sample(block)
     context = Bound(block).context(len(x))
-    without = _steps(block, x, context, None)
-    actual = _steps(block, x, context, [1.0, 2.0, 1.0])
+    without = stepped(block, x, context)
+    actual = stepped(block, x, context, temperature=x.new_tensor([1.0, 2.0, 1.0]))
     deviation = within(actual[::2], without[::2], FP64, "parameters of rows at temperature 1")
     if case.perturbed and x.shape[1] > 2:  # before the third position there may be a single key
         effect = float((actual[1] - without[1]).abs().max())
@@ -38,10 +37,10 @@ def temperature_divides_the_logits(case: Case[AnyBlock]) -> Deviation:
         return unmeasured(reason)
     x = sample(block, rows=1).expand(3, -1, -1)
     if not case.perturbed or x.shape[1] < 3:  # there may be no effect at all
-        what = "with perturbed parameters and three positions only"
-        return unmeasured(what)
+        return unmeasured("with perturbed parameters and three positions only")
     context = Bound(block, same=True).context(3)
-    near, nearer, uniform = _steps(block, x, context, [1e5, 1e6, 1e12])
+    temperature = x.new_tensor([1e5, 1e6, 1e12])
+    near, nearer, uniform = stepped(block, x, context, temperature=temperature)
     large, small = near - uniform, nearer - uniform
     size = float(small.abs().max())
     require(size > 1e-12, f"T = 1e6 differs from uniform attention, T = 1e12, by {size:.2g} only")
@@ -57,23 +56,12 @@ def evaluations_keep_the_temperature(case: Case[AnyBlock]) -> Deviation:
         return unmeasured(reason)
     x = sample(block)
     context = Bound(block).context(len(x))
-    temperature = [1.0, 3.0, 0.5]
+    temperature = x.new_tensor([1.0, 3.0, 0.5])
     with torch.no_grad():
-        cache = block.new_cache(len(x), **context, temperature=x.new_tensor(temperature))
+        cache = block.new_cache(len(x), **context, temperature=temperature)
         actual = block.evaluate(x, 0, x.shape[1], cache)
-    expected = _steps(block, x, context, temperature)
+    expected = stepped(block, x, context, temperature=temperature)
     return within(actual, expected, FP64, "parameters of all positions at their temperatures")
-
-
-def _steps(
-    block: AnyBlock, x: Tensor, context: dict[str, Tensor], temperature: list[float] | None
-) -> Float[Tensor, "b n p"]:
-    """Return the parameters of every position, one after the other."""
-    temperatures = {} if temperature is None else {"temperature": x.new_tensor(temperature)}
-    with torch.no_grad():
-        cache = block.new_cache(len(x), **context, **temperatures)
-        previous = [None, *x[:, :-1].unbind(1)]
-        return torch.stack([block.step(p, i, cache) for i, p in enumerate(previous)], dim=1)
 
 
 def _refusal(block: AnyBlock) -> str:

@@ -38,7 +38,7 @@ def inverse_undoes_forward(case: Case[Transform]) -> Deviation:
     z, _ = transform.forward(x, params)
     back = within(transform.inverse(z, params), x, FP64, "inverse(forward(x)) = x")
     again, _ = transform.forward(transform.inverse(x, params), params)
-    return worst_of([back, within(again, x, FP64, "forward(inverse(z)) = z")])
+    return worst_of(back, within(again, x, FP64, "forward(inverse(z)) = z"))
 
 
 def tails_invert(case: Case[Transform]) -> Deviation:
@@ -98,7 +98,7 @@ def zero_parameters_are_the_identity(case: Case[Transform]) -> Deviation:
     x, params = sample(transform)
     z, logdet = transform.forward(x, torch.zeros_like(params))
     same = within(z, x, FP64, "z of zero parameters = x")
-    return worst_of([same, within(logdet, torch.zeros_like(logdet), FP64, "logdet = 0")])
+    return worst_of(same, within(logdet, torch.zeros_like(logdet), FP64, "logdet = 0"))
 
 
 def inputs_are_not_modified(case: Case[Transform]) -> Deviation:
@@ -109,7 +109,7 @@ def inputs_are_not_modified(case: Case[Transform]) -> Deviation:
     transform.forward(*arguments)
     transform.inverse(*arguments)
     first = within(arguments[0], x, 0.0, "x afterwards")
-    return worst_of([first, within(arguments[1], params, 0.0, "parameters afterwards")])
+    return worst_of(first, within(arguments[1], params, 0.0, "parameters afterwards"))
 
 
 def extremes_stay_finite(case: Case[Transform]) -> Deviation:
@@ -136,7 +136,7 @@ def float32_is_close(case: Case[Transform]) -> Deviation:
     z, logdet = transform.forward(x.float(), params.float())
     _, expected = exact.forward(x, params)
     back = within(transform.inverse(z, params.float()).double(), x, FP32, "inverse in float32")
-    return worst_of([back, within(logdet.double(), expected, FP32, "logdet in float32")])
+    return worst_of(back, within(logdet.double(), expected, FP32, "logdet in float32"))
 
 
 def affine_is_standardisation(case: Case[Transform]) -> Deviation:
@@ -150,7 +150,7 @@ def affine_is_standardisation(case: Case[Transform]) -> Deviation:
     z, _ = transform.forward(x, params)
     forth = within(z, (x - mu) / sigma, FP64, "z = (x - mu) / sigma")
     return worst_of(
-        [forth, within(transform.inverse(x, params), x * sigma + mu, FP64, "x = z sigma + mu")]
+        forth, within(transform.inverse(x, params), x * sigma + mu, FP64, "x = z sigma + mu")
     )
 
 
