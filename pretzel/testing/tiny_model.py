@@ -8,14 +8,17 @@ from typing import Any
 import torch
 
 from pretzel.errors import UserError
-from pretzel.flow.af_block import AFBlock
+from pretzel.flow import (
+    MLP,
+    AFBlock,
+    AffineSoftplus,
+    CausalTransformer,
+    DeepStream,
+    ExplicitSplit,
+    Flip,
+    Raster,
+)
 from pretzel.flow.conditioner import ConditionerFactory
-from pretzel.flow.deep import DeepStream
-from pretzel.flow.layer_split import ExplicitSplit
-from pretzel.flow.mlp import MLP
-from pretzel.flow.permutations import Flip, Permutation, Raster
-from pretzel.flow.transformer import CausalTransformer
-from pretzel.flow.transforms import AffineSoftplus
 from pretzel.interleave.base import InterleavingFactory
 from pretzel.latent.pixels import Pixels
 from pretzel.model import Pretzel
@@ -50,28 +53,15 @@ def tiny_pretzel(
         UserError: If the interleaving takes none of these.
     """
     vlm = _shipped() if shipped else _small(image_size, patch_size)
-
-    def shallow(
-        channels: int, grid: tuple[int, ...], num_layers: int, permutation: Permutation
-    ) -> AFBlock:
-        return AFBlock(
-            channels, grid, num_layers, permutation,
-            transform=AffineSoftplus(), conditioner=transformer(width=16, head_dim=8),
-        )  # fmt: skip
-
-    def deep(channels: int, grid: tuple[int, ...], num_layers: int) -> DeepStream:
-        return DeepStream(
-            channels, grid, num_layers,
-            transform=AffineSoftplus(), conditioner=transformer(width=24, head_dim=12),
-        )  # fmt: skip
+    narrow, wide = transformer(width=16, head_dim=8), transformer(width=24, head_dim=12)
 
     def build(num_layers: int) -> Pretzel:
         return Pretzel(
             latent=Pixels(image_size=image_size, patch_size=patch_size, noise=0.1),
             split=ExplicitSplit(shallow=[1, 1], deep=num_layers),
             permutations=[Raster(), Flip()],
-            shallow=shallow,
-            deep=deep,
+            shallow=partial(AFBlock, transform=AffineSoftplus(), conditioner=narrow),
+            deep=partial(DeepStream, transform=AffineSoftplus(), conditioner=wide),
             vlm=copy.deepcopy(vlm),
             interleaving=interleaving,
         )

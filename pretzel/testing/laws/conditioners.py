@@ -1,5 +1,7 @@
 """The law of masks, which a conditioner is given in the deep stream but not in a block."""
 
+from itertools import pairwise
+
 import torch
 
 from pretzel.flow.af_block import AFBlock
@@ -33,15 +35,11 @@ def masks_hide_what_stands_before(case: Case[AFBlock]) -> Deviation:
             require("mask" in str(error), f"a mask is refused without naming it: {error}")
             return unmeasured("refuses a mask")
         cache = conditioner.new_cache(len(h), LENGTH)
-        chunks = [
-            conditioner(
-                h[:, start:stop],
-                _part(rotation, slice(None), slice(start, stop)),
-                mask[:, :, start:stop, :stop],
-                cache,
-            )
-            for start, stop in ((0, begin), *((i, i + 1) for i in range(begin, LENGTH)))
-        ]
+        chunks = []
+        for start, stop in pairwise([0, *range(begin, LENGTH + 1)]):
+            part = _part(rotation, slice(None), slice(start, stop))
+            seen = mask[:, :, start:stop, :stop]
+            chunks.append(conditioner(h[:, start:stop], part, seen, cache))
         alone = [
             conditioner(h[i : i + 1, pad:], _part(rotation, slice(i, i + 1), slice(pad, None)))[0]
             for i, pad in enumerate(PADDING)

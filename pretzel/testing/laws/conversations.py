@@ -34,14 +34,12 @@ WRITING = Writing(temperature=1.5, top_p=0.9)
 
 @dataclass
 class RecordedConversations:
-    """Conversations, and all that entered and left the streams while they were held.
+    """Conversations, and what entered and left the streams, chunk by chunk, while they were held.
 
     Attributes:
         state: Their state, all committed.
         images: Latents of each image.
         parts: Tokens of a text of every row, or None for an image, in order.
-        inputs: Inputs of the streams, chunk by chunk.
-        outputs: Their outputs.
     """
 
     state: GenerationState
@@ -62,10 +60,7 @@ def converse(
 ) -> RecordedConversations:
     """Hold the conversation, or as much of it as the interleaving models, with some of the rows.
 
-    Args:
-        model: The model.
-        rows: Rows of the whole conversation.
-        guidance: Of the images; None for that of :func:`guidance_for`.
+    Images are guided as :func:`guidance_for` says, where ``guidance`` does not.
     """
     conversations = ConversationBatch(
         model,
@@ -90,8 +85,9 @@ def converse(
         conversations.answer(MAX_TOKENS)
         end = model.vlm.special.end_of_text
         texts = [row[-1] for row in conversations.segments]
-        recorded.parts.append([[*model.packer.token_ids(text), end] for text in texts
-                               if isinstance(text, Text)])  # fmt: skip
+        recorded.parts.append(
+            [[*model.packer.token_ids(text), end] for text in texts if isinstance(text, Text)]
+        )
 
     def record(module: object, args: tuple[Any, ...], outputs: StreamOutputs) -> None:
         recorded.inputs.append(args[0])
@@ -121,28 +117,22 @@ def recomputed(
 ) -> tuple[PackedBatch, StreamOutputs]:
     """Return the sequences, packed anew, and their states from scratch, without caches.
 
-    Args:
-        model: The model.
-        recorded: The conversation.
-        null_of: Image whose null branch is asked for: nothing is attended before it.
+    Of the image ``null_of`` it is the null branch: nothing is attended before it.
     """
     vlm, grid, n = model.vlm, model.latent.grid, model.latent.num_positions
     packer = Packer(
         lambda words: [int(word) for word in words.split()],
         vlm.special, grid, vlm.image_index(grid),
     )  # fmt: skip
-    documents = []
-    for row in range(recorded.state.num_rows):
-        segments: list[Segment] = [
-            Image() if part is None else Text(content=" ".join(map(str, part[row])))
-            for part in recorded.parts
-        ]
-        documents.append(Document(key="", segments=tuple(segments)))
-    packed = packer(documents)
-    u, x = (
-        torch.stack([getattr(image, name) for image in recorded.images], dim=1).flatten(0, 1)
-        for name in ("u", "x")
-    )
+
+    def segments(row: int) -> Iterator[Segment]:
+        for part in recorded.parts:
+            yield Image() if part is None else Text(content=" ".join(map(str, part[row])))
+
+    rows = range(recorded.state.num_rows)
+    packed = packer([Document(key="", segments=tuple(segments(row))) for row in rows])
+    u = torch.stack([image.u for image in recorded.images], dim=1).flatten(0, 1)
+    x = torch.stack([image.x for image in recorded.images], dim=1).flatten(0, 1)
     if null_of is not None:
         valid = packed.is_valid.clone()
         for row, begin in enumerate(begins_of_image(packed, n, null_of)):

@@ -145,10 +145,8 @@ def positions_are_committed_once(case: Case[Pretzel]) -> Deviation:
         with torch.no_grad(), counted(model) as counts:
             (work,) = generate_u(state, z, guidance, sampler).work
         committing = work.evaluations - work.provisional
-        require(
-            committing == once[sampler],
-            f"{committing} evaluations are said to commit, not {once[sampler]}",
-        )
+        what = f"{committing} evaluations are said to commit, not {once[sampler]}"
+        require(committing == once[sampler], what)
         _require_counts(counts, state, width + n, prefix=width, lags=n)
     return unmeasured("each position once per stream")
 
@@ -165,10 +163,8 @@ def conversations_commit_positions_once(case: Case[Pretzel]) -> Deviation:
     columns = sum(max(len(row) for row in part) for part in texts) + images * (1 + n)
     # End-of-image waits for what follows it.
     columns += images if model.interleaving.answers else 0
-    require(
-        state.length == columns,
-        f"{columns} positions with padding were generated, the state has {state.length}",
-    )
+    what = f"{columns} positions with padding were generated, the state has {state.length}"
+    require(state.length == columns, what)
     _require_counts(counts, state, columns, prefix=columns - n, lags=0)
     for row in range(state.num_rows):
         positions = sum(len(part[row]) for part in texts) + images * (2 + n)
@@ -181,11 +177,11 @@ def conversations_commit_positions_once(case: Case[Pretzel]) -> Deviation:
 def _require_counts(
     counts: Counts, state: GenerationState, columns: int, *, prefix: int, lags: int
 ) -> None:
-    """Hold streams and caches to a number of columns.
+    """Hold streams and caches to a number of columns of the whole sequence.
 
     Args:
-        counts: What ran.
-        state: Afterwards.
+        counts: Columns that ran.
+        state: The state afterwards.
         columns: Columns of the whole sequence.
         prefix: Those before the image, where the VLM reads no more.
         lags: Those of an image that has not been ended, which the VLM may not yet have seen.
@@ -225,32 +221,25 @@ def conversations_equal_recomputation(case: Case[Pretzel]) -> Deviation:
         cached, length = deep[row][valid][None], int(valid.sum())
         expected = whole.deep[row : row + 1, :length]
         results.append(within(cached, expected, FP64, "states of the deep stream"))
-        before = packed.is_image[row : row + 1, 1:]
-        for name, one, other in zip(
-            ("mu", "sigma"),
-            _moments(model, cached[:, :-1][before[:, : length - 1]]),
-            _moments(model, expected[:, :-1][before[:, : length - 1]]),
-            strict=True,
-        ):
+        before = packed.is_image[row : row + 1, 1:length]
+        moments = (_moments(model, states[:, :-1][before]) for states in (cached, expected))
+        for name, one, other in zip(("mu", "sigma"), *moments, strict=True):
             results.append(within(one, other, FP64, name))
         if whole.text is None or not model.interleaving.answers:
             continue
         # Of an image that is not seen before it is complete, there are no states for text.
-        text = torch.cat(
-            [
-                outputs.deep.new_zeros(rows, outputs.deep.shape[1], whole.text.shape[-1])
-                if outputs.text is None
-                else outputs.text[:rows]
-                for outputs in recorded.outputs
-            ],
-            dim=1,
-        )
-        words = ~is_image[row][valid]
-        logits = [
-            model.interleaving.logits(states, model.vlm)
-            for states in (text[row][valid][words], whole.text[row, :length][words])
+        none = whole.text.new_zeros(rows, columns, whole.text.shape[-1])
+        texts = [
+            none[:, : outputs.deep.shape[1]] if outputs.text is None else outputs.text[:rows]
+            for outputs in recorded.outputs
         ]
-        results.append(within(logits[0], logits[1], FP64, "logits"))
+        text = torch.cat(texts, dim=1)
+        words = ~is_image[row][valid]
+        actual, expected = (
+            model.interleaving.logits(states[words], model.vlm)
+            for states in (text[row][valid], whole.text[row, :length])
+        )
+        results.append(within(actual, expected, FP64, "logits"))
     return worst_of(*results)
 
 
@@ -262,7 +251,9 @@ def null_branches_equal_recomputation(case: Case[Pretzel]) -> Deviation:
     if isinstance(guidance_for(model), NoGuidance):
         return unmeasured("not guided")
     n = model.latent.num_positions
-    guided = [outputs.deep[rows:, -1:] for outputs in recorded.outputs if len(outputs.deep) > rows]
+    chunks = zip(recorded.inputs, recorded.outputs, strict=True)
+    guided = [(inputs.u[:, -1], outputs.deep) for inputs, outputs in chunks
+              if len(outputs.deep) > rows]  # fmt: skip
     images = len(recorded.images)
     require(
         len(guided) == images * (1 + n),
@@ -271,16 +262,14 @@ def null_branches_equal_recomputation(case: Case[Pretzel]) -> Deviation:
     )
     results = []
     for image in range(images):
-        null = torch.cat(guided[image * (1 + n) : (image + 1) * (1 + n)], dim=1)
+        chunks_of_image = guided[image * (1 + n) : (image + 1) * (1 + n)]
+        null = torch.cat([deep[rows:, -1:] for _, deep in chunks_of_image], dim=1)
         packed, whole = recomputed(model, recorded, null_of=image)
         for row, begin in enumerate(begins_of_image(packed, n, image)):
             expected = whole.deep[row, begin : begin + 1 + n]
             results.append(within(null[row], expected, FP64, "states of the null branch"))
-            u = recorded.images[image].u[row]
-            for chunk in range(n):
-                number = [i for i, o in enumerate(recorded.outputs) if len(o.deep) > rows]
-                entered = recorded.inputs[number[image * (1 + n) + 1 + chunk]].u
-                results.append(within(entered[rows + row, -1], u[chunk], 0.0, "guided u_n"))
+            entered = torch.stack([u[rows + row] for u, _ in chunks_of_image[1:]])
+            results.append(within(entered, recorded.images[image].u[row], 0.0, "guided u_n"))
     return worst_of(*results)
 
 
@@ -288,15 +277,15 @@ def conversations_of_rows_are_independent(case: Case[Pretzel]) -> Deviation:
     """Images or text of a row depend on the rows beside it, or on their lengths."""
     model = case.build()
     together = converse(model)
-    results, row = [], 2  # the one with the most padding
+    row = 2  # the one with the most padding
     alone = converse(model, rows=(row,))
-    for part, one in zip(together.parts, alone.parts, strict=True):
-        own = None if one is None else one[0]
-        expected = None if part is None else part[row]
-        require(own == expected, f"row {row} alone is {own}, with others {expected}")
-    for images, one_image in zip(together.images, alone.images, strict=True):
-        results.append(within(one_image.u[0], images.u[row], FP64, "u of a row alone"))
-        results.append(within(one_image.x[0], images.x[row], FP64, "x of a row alone"))
+    own = [part and part[0] for part in alone.parts]
+    expected = [part and part[row] for part in together.parts]
+    require(own == expected, f"row {row} alone is {own}, with others {expected}")
+    results = []
+    for images, one in zip(together.images, alone.images, strict=True):
+        results.append(within(one.u[0], images.u[row], FP64, "u of a row alone"))
+        results.append(within(one.x[0], images.x[row], FP64, "x of a row alone"))
     return worst_of(*results)
 
 
@@ -328,12 +317,9 @@ def answers_equal_uncached_ones(case: Case[Pretzel]) -> Deviation:
 
 
 def _answer_uncached(
-    model: Pretzel,
-    u: Float[Tensor, "1 n d"],
-    x: Float[Tensor, "1 n d"],
-    question: str,
+    model: Pretzel, u: Float[Tensor, "1 n d"], x: Float[Tensor, "1 n d"], question: str,
     max_tokens: int,
-) -> str:
+) -> str:  # fmt: skip
     special = model.vlm.special
     ruled_out = {special.pad, special.begin_of_image, special.end_of_image} - {special.end_of_text}
     tokens: tuple[int, ...] = ()

@@ -33,11 +33,7 @@ def inputs_of(
 ) -> StreamInputs:
     """Return the inputs of both streams for documents, without caches, as in training.
 
-    Args:
-        model: The model.
-        docs: Documents.
-        u: Outputs of the shallow flow for their images.
-        x: Noised latents of their images, for a VLM that is shown more than u; None for those of u.
+    A VLM that is shown more than u sees the noised latents x; None for those of u.
     """
     vision_input = model.interleaving.vision_input
     vision = None
@@ -111,11 +107,14 @@ def means_see_only_the_past(case: Case[Pretzel]) -> Deviation:
         not_before = torch.ones(n, n, dtype=torch.bool).triu()[:, None, :, None]
         results.append(worst(full * not_before, FP64, "d theta_n / d u_m for m >= n"))
         past = (full * ~not_before).amax(dim=(1, 2, 3))[1:]
-        require(
-            not case.perturbed or bool((past > 0).all()),
-            "d theta_n / d u_m is zero for all m < n: the past is not seen",
-        )
+        is_seen = not case.perturbed or bool((past > 0).all())
+        require(is_seen, "d theta_n / d u_m is zero for all m < n: the past is not seen")
     return check(worst_of(*results))
+
+
+def _with_questions(document: Document) -> Document:
+    """Return a captioned image with questions behind it."""
+    return Document(key="", segments=(*document.segments, *documents()[3].segments[1:]))
 
 
 def text_sees_only_the_past(case: Case[Pretzel]) -> Deviation:
@@ -123,8 +122,7 @@ def text_sees_only_the_past(case: Case[Pretzel]) -> Deviation:
     model = case.build()
     if not model.interleaving.answers:
         return unmeasured("no text is predicted")
-    document = documents()[0]
-    document = Document(key="", segments=(*document.segments, *documents()[3].segments[1:]))
+    document = _with_questions(documents()[0])
     packed = model.pack([document])
     u = latents(model, 1, key="u")
     begin = int(packed.is_image[0].int().argmax())
@@ -223,10 +221,9 @@ def _skips(model: Pretzel) -> dict[str, SkipConnection]:
 
 def _is_exempt(model: Pretzel) -> Deviation | None:
     """Return a deviation that exempts a model with open skips from a law, or None."""
-    opened = [name for name, skip in _skips(model).items() if not skip.starts_at_zero]
-    if opened:
-        return unmeasured(f"{opened[0]} starts open")
-    return None
+    opened = (name for name, skip in _skips(model).items() if not skip.starts_at_zero)
+    name = next(opened, None)
+    return None if name is None else unmeasured(f"{name} starts open")
 
 
 AT_START = unmeasured("at initialisation only")
@@ -240,8 +237,7 @@ def text_starts_as_the_vlm(case: Case[Pretzel]) -> Deviation:
     exempt = _is_exempt(model)
     if exempt or not model.interleaving.answers:
         return exempt or unmeasured("no text is predicted")
-    document = documents()[1]
-    document = Document(key="", segments=(*document.segments, *documents()[3].segments[1:]))
+    document = _with_questions(documents()[1])
     u = latents(model, 1, key="u").float()
     inputs = inputs_of(model, [document], u)
     begin = int(inputs.is_image[0].int().argmax())
@@ -324,9 +320,8 @@ def skips_leave_zero(case: Case[Pretzel]) -> Deviation:
     if skips:
         loss = _joint_loss(model)
         for name, skip in skips.items():
-            gradients = torch.autograd.grad(
-                loss, list(skip.parameters()), retain_graph=True, allow_unused=True
-            )
+            own = list(skip.parameters())
+            gradients = torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True)
             moves = any(gradient is not None and bool(gradient.any()) for gradient in gradients)
             require(moves, f"gradient: {name} gets none in any of its parameters")
     return unmeasured("gradient")
