@@ -1,7 +1,7 @@
 """Errors that users see as one sentence."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
@@ -19,7 +19,7 @@ class NotApplicable(UserError):
     """
 
 
-def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Return ``; did you mean '...'?`` for the nearest candidate, or an empty string."""
+def did_you_mean(name: str, candidates: Iterable[str], shown: Callable[[str], str] = str) -> str:
+    """Return ``; did you mean '...'?`` for the nearest candidate as it is to be shown, or ""."""
     near = difflib.get_close_matches(name, sorted(set(candidates)), n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return f"; did you mean '{shown(near[0])}'?" if near else ""

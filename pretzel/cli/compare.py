@@ -29,17 +29,7 @@ def build_parser() -> Parser:
 
 
 def compare(args: list[str]) -> int:
-    """Run ``pretzel compare``: show the report and write it and HParams into the folder.
-
-    Args:
-        args: The output folder of a grid, and options.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
+    """Run ``pretzel compare``: show the report and write it and HParams into the folder."""
     options = build_parser().parse_args(args)
 
     from pretzel.ablation.report import terminal
@@ -67,11 +57,7 @@ def compare(args: list[str]) -> int:
 
 
 def _format_of_file(out: Path, form: str | None) -> str:
-    """Return the format of the file that ``--out`` names.
-
-    Raises:
-        UserError: If none is given and the name does not tell, or no file can be there.
-    """
+    """Return the format of the file that ``--out`` names, by its ending if none is given."""
     from pretzel.ablation.report.grid_report import FILES
 
     if form == "all":
@@ -79,9 +65,10 @@ def _format_of_file(out: Path, form: str | None) -> str:
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name a file, such as {out / 'compare.html'}")
     formats = {Path(name).suffix: one for one, name in FILES.items()}
-    if form is None and out.suffix not in formats:
+    form = form or formats.get(out.suffix)
+    if form is None:
         endings = ", ".join(formats)
         raise UserError(
             f"--out {out}: give a --format with it, or a name that ends in one of {endings}"
         )
-    return form or formats[out.suffix]
+    return form

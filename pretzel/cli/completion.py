@@ -18,10 +18,7 @@ _FILES = ("config", "ckpt_path", "prompts", "image", "turns", "weights")
 
 
 def completion(shell: str) -> str:
-    """Return a script that completes ``pretzel`` in a shell.
-
-    Args:
-        shell: ``bash`` or ``zsh``.
+    """Return a script that completes ``pretzel`` in a shell, ``bash`` or ``zsh``.
 
     Raises:
         UserError: If it is another.

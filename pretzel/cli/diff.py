@@ -19,17 +19,7 @@ def build_parser() -> Parser:
 
 
 def diff(args: list[str]) -> int:
-    """Run ``pretzel diff``: print what differs between two runs or arms.
-
-    Args:
-        args: Two folders, and options.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
+    """Run ``pretzel diff``: print what differs between two runs or arms."""
     options = build_parser().parse_args(args)
 
     from pretzel.ablation.diff import diff as diff_runs

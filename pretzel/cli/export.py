@@ -18,24 +18,13 @@ def build_parser() -> Parser:
 
 
 def export(args: list[str]) -> int:
-    """Run ``pretzel export``: a finished run as weights, configuration, metrics, environment.
-
-    Args:
-        args: The run's folder, and options.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
+    """Run ``pretzel export``: a finished run as weights, configuration, metrics, environment."""
     options = build_parser().parse_args(args)
 
     from pretzel.ablation.export import export as write_export
 
     write_export(options.run, options.out)
-    print(
-        f"{options.out}: weights.safetensors, config.yaml, metrics.json, environment.json, source"
-    )
-    print(f"Use it:  pretzel test -c {options.out}/config.yaml")
+    out = options.out
+    print(f"{out}: weights.safetensors, config.yaml, metrics.json, environment.json, source")
+    print(f"Use it:  pretzel test -c {out}/config.yaml")
     return 0

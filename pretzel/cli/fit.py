@@ -4,17 +4,6 @@ from pretzel.runs.cli import RunCLI
 
 
 def main(args: list[str]) -> int:
-    """Run a subcommand of LightningCLI.
-
-    Args:
-        args: The subcommand and its options.
-
-    Returns:
-        The exit code 0.
-
-    Raises:
-        UserError: For users' mistakes.
-        KeyboardInterrupt: After a graceful stop.
-    """
+    """Run a subcommand of LightningCLI."""
     RunCLI(args)
     return 0

@@ -1,47 +1,38 @@
 """The commands ``pretzel grid ...``."""
 
 import argparse
+import json
 from pathlib import Path
 
 from pretzel.ablation.engines.device_slots import num_cores
 from pretzel.ablation.engines.options import add_engine_options, engine_of
 from pretzel.ablation.gridfile.grid import Grid
+from pretzel.ablation.gridfile.reading import load
+from pretzel.ablation.gridfile.schema import grid_schema
 from pretzel.cli.failure_options import add_failure_options
 from pretzel.cli.parser import Parser
 from pretzel.errors import UserError
 
 
 def grid(args: list[str]) -> int:
-    """Run ``pretzel grid``.
-
-    Args:
-        args: A command, the grid file and options.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
+    """Run ``pretzel grid``."""
     options = build_parser().parse_args(args)
     if options.command == "board":
         return _board(options.grid, options.port)
     if options.command == "schema":
-        return _schema()
+        print(json.dumps(grid_schema(), indent=2))
+        return 0
+    grid = load(options.file)  # before torch: mistakes of the file are told at once
     if options.command == "status":
-        return _status(options.file, watch=options.watch)
+        return _status(grid, watch=options.watch)
     if options.command == "plan":
-        return _plan(options.file, probe=options.probe, as_json=options.json)
-
-    from pretzel.ablation.gridfile.reading import load
-
-    loaded = load(options.file)
+        return _plan(grid, probe=options.probe, as_json=options.json)
     if options.command in ("why", "adopt", "gc"):
         from pretzel.ablation.execution import commands
 
         command = {"why": commands.why, "adopt": commands.adopt, "gc": commands.gc}
-        return command[options.command](loaded, options)
-    return _run(loaded, options)
+        return command[options.command](grid, options)
+    return _run(grid, options)
 
 
 def build_parser() -> Parser:
@@ -95,8 +86,6 @@ def build_parser() -> Parser:
 def _board(grid: str, port: int | None) -> int:
     folder = Path(grid)
     if not folder.is_dir():
-        from pretzel.ablation.gridfile.reading import load
-
         folder = load(grid).output
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; start with: pretzel grid run {grid}")
@@ -107,18 +96,17 @@ def _board(grid: str, port: int | None) -> int:
     return 0
 
 
-def _status(file: str, *, watch: bool) -> int:
+def _status(grid: Grid, *, watch: bool) -> int:
     from rich.console import Console
 
     from pretzel.ablation.execution.live_view import follow, left
-    from pretzel.ablation.gridfile.reading import load
     from pretzel.ablation.status_table import StateTable, StatusRow, plan_title
     from pretzel.files.atomic import read_json
 
-    output = load(file).output
+    output = grid.output
     plan = read_json(output / "plan.json")
     if plan is None:
-        print(f"{output}: not started; start with: pretzel grid run {file}")
+        print(f"{output}: not started; start with: pretzel grid run {grid.file}")
         return 0
 
     if watch:
@@ -130,20 +118,7 @@ def _status(file: str, *, watch: bool) -> int:
     return 0
 
 
-def _schema() -> int:
-    import json
-
-    from pretzel.ablation.gridfile.schema import grid_schema
-
-    print(json.dumps(grid_schema(), indent=2))
-    return 0
-
-
-def _plan(file: str, *, probe: bool, as_json: bool) -> int:
-    from pretzel.ablation.gridfile.reading import load
-
-    grid = load(file)  # before torch: mistakes of the file are told at once
-
+def _plan(grid: Grid, *, probe: bool, as_json: bool) -> int:
     from pretzel.ablation.planning.grid_to_plan import plan_grid
     from pretzel.ablation.planning.print_plan import print_plan, print_plan_json
     from pretzel.ablation.planning.progress import planning_progress

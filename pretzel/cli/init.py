@@ -32,17 +32,7 @@ def build_parser() -> Parser:
 
 
 def init(args: list[str]) -> int:
-    """Run ``pretzel init``: write a project to start from.
-
-    Args:
-        args: The project's folder.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
+    """Run ``pretzel init``: write a project to start from."""
     folder = build_parser().parse_args(args).folder
     write_project(folder)
     print(f"{folder}: written; read its README.md, and start with:")
@@ -51,10 +41,7 @@ def init(args: list[str]) -> int:
 
 
 def write_project(folder: Path) -> None:
-    """Write a project whole, or nothing.
-
-    Args:
-        folder: Is made. Its name must be that of a package.
+    """Write a project whole, or nothing; the folder's name becomes that of its package.
 
     Raises:
         UserError: If the folder exists, cannot be written, or its name cannot be a package's.

@@ -10,9 +10,5 @@ class Parser(argparse.ArgumentParser):
     """A parser whose complaints are users' mistakes, printed as all others are."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the arguments.
-
-        Raises:
-            UserError: With the message, and where help is.
-        """
+        """Raise a ``UserError`` with the message, and where help is."""
         raise UserError(f"{message} (see {self.prog} --help)")

@@ -23,17 +23,7 @@ def build_parser() -> Parser:
 
 
 def reproduce(args: list[str]) -> int:
-    """Run ``pretzel reproduce``: one row of a table again, compared with the first time.
-
-    Args:
-        args: The table, the row, and options.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: For users' mistakes.
-    """
+    """Run ``pretzel reproduce``: one row of a table again, compared with the first time."""
     options = build_parser().parse_args(args)
 
     table, row, out = options.table, options.row, options.out

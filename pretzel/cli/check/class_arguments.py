@@ -61,7 +61,7 @@ def configure(
         part: The class.
         config: Its arguments, as YAML gives them.
         parent_parameters: Names of the parameters that a parent gives.
-        defaults: For parameters that are required and not in ``config``.
+        defaults: Classes for parameters that are required and not in ``config``.
 
     Raises:
         UserError: If an argument is unknown, missing, the parent's or of the wrong type.

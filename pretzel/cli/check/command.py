@@ -1,14 +1,12 @@
 """``pretzel check pkg.mod.Class``: tests any part by the laws of its kind, and prints each."""
 
-import difflib
 import inspect
-import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pretzel.cli.yaml_value import yaml_value
-from pretzel.errors import UserError
+from pretzel.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from pretzel.cli.check.trials import LawTrial
@@ -39,17 +37,7 @@ exit code: 0 all laws hold, 1 a law is broken, 2 a mistake in the command or in 
 
 
 def main(args: list[str]) -> int:
-    """Run ``pretzel check``.
-
-    Args:
-        args: The arguments behind ``check`` on the command line.
-
-    Returns:
-        0 if all laws hold, 1 if one is broken.
-
-    Raises:
-        UserError: If the class cannot be imported or built, or no laws are known for it.
-    """
+    """Run ``pretzel check``; 0 if all laws hold, 1 if one is broken."""
     if not args or any(argument in ("-h", "--help") for argument in args):
         print(_HELP)
         return 0
@@ -60,9 +48,6 @@ def main(args: list[str]) -> int:
 
 def find_class(name: str) -> type:
     """Import a concrete class by its dotted path.
-
-    Args:
-        name: For example ``my_package.blocks.MyBlock``.
 
     Raises:
         UserError: If there is none, it is not a class, or it is abstract.
@@ -106,9 +91,8 @@ def _attribute(owner: object, path: str, name: str) -> object:
         return getattr(owner, name)
     if not inspect.ismodule(owner):
         raise UserError(f"'{path}' has no attribute '{name}'")
-    near = difflib.get_close_matches(name, sorted(_classes(owner)), n=1)
-    meant = f"; did you mean '{path}.{near[0]}'?" if near else ""
-    raise UserError(f"module '{path}' has no class '{name}'{meant}")
+    near = did_you_mean(name, _classes(owner), lambda near: f"{path}.{near}")
+    raise UserError(f"module '{path}' has no class '{name}'{near}")
 
 
 def _classes(module: object) -> Iterator[str]:
@@ -125,8 +109,7 @@ def _by_last_name(name: str) -> str:
 
     paths = {part.__name__: f"{part.__module__}.{part.__qualname__}" for part in BUILTIN_PARTS}
     last = name.replace("/", ".").removesuffix(".py").rpartition(".")[2]
-    near = difflib.get_close_matches(last, paths, n=1, cutoff=0.7)
-    return f"; did you mean '{paths[near[0]]}'?" if near else ""
+    return did_you_mean(last, paths, paths.__getitem__)
 
 
 def _split(args: list[str]) -> tuple[str, list[tuple[str, Any]]]:
@@ -190,8 +173,7 @@ def _judge(part: type, trials: "list[LawTrial]") -> int:
     from pretzel.testing.suite import cases_of, laws_of, try_law
 
     began = time.monotonic()
-    failed: list[Outcome] = []
-    count, names = 0, set()
+    outcomes: list[Outcome] = []
     for number, trial in enumerate(trials, start=1):
         _say(f"{part.__name__}, trial {number} of {len(trials)}: {trial.label}".rstrip(": "))
         if trial.refused:
@@ -202,15 +184,14 @@ def _judge(part: type, trials: "list[LawTrial]") -> int:
         width = max(len(law.name) for law in laws)
         for law in laws:
             for case in cases:
-                outcome = try_law(law, case)
-                _say(_line(outcome, width))
-                count += 1
-                names.add(law.name)
-                if not outcome.passed:
-                    failed.append(outcome)
-    spent = f"{count} checks in {len(trials)} trials, {time.monotonic() - began:.0f} s"
-    spent = spent.replace("1 trials", "1 trial") if len(trials) == 1 else spent
+                outcomes.append(try_law(law, case))
+                _say(_line(outcomes[-1], width))
+    several = "trial" if len(trials) == 1 else "trials"
+    seconds = time.monotonic() - began
+    spent = f"{len(outcomes)} checks in {len(trials)} {several}, {seconds:.0f} s"
+    failed = [outcome for outcome in outcomes if not outcome.passed]
     if not failed:
+        names = {outcome.law.name for outcome in outcomes}
         _say(f"{part.__name__} obeys all {len(names)} laws ({spent})")
         return 0
     broken = ", ".join(dict.fromkeys(outcome.law.name for outcome in failed))
@@ -227,5 +208,4 @@ def _line(outcome: "Outcome", width: int) -> str:
 
 
 def _say(line: str) -> None:
-    print(line)
-    sys.stdout.flush()
+    print(line, flush=True)

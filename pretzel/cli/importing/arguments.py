@@ -87,15 +87,6 @@ _STARFLOW: _Options = {
 }
 
 
-def parse(args: list[str]) -> argparse.Namespace:
-    """Return the arguments of ``pretzel import``, with ``family`` tarflow or starflow.
-
-    Raises:
-        UserError: If they are wrong.
-    """
-    return build_parser().parse_args(args)
-
-
 def build_parser() -> Parser:
     """Return the parser of the command's arguments."""
     parser = Parser(
@@ -106,23 +97,19 @@ def build_parser() -> Parser:
         allow_abbrev=False,
     )
     families = parser.add_subparsers(dest="family", required=True, metavar="tarflow|starflow")
-    tarflow, starflow = (
-        families.add_parser(name, help=what, description=f"Import {what}.", allow_abbrev=False)
-        for name, what in (
-            ("tarflow", "a TarFlow (apple/ml-tarflow)"),
-            ("starflow", "an image model of STARFlow (apple/ml-starflow)"),
-        )
-    )
-    _add(tarflow, {**_OF_BOTH, **_TARFLOW})
-    _add(starflow, {**_OF_BOTH, **_STARFLOW})
+
+    def family(name: str, what: str, own: _Options) -> argparse.ArgumentParser:
+        text = f"Import {what}."
+        added = families.add_parser(name, help=what, description=text, allow_abbrev=False)
+        for option, settings in {**_OF_BOTH, **own}.items():
+            added.add_argument(option, **settings)
+        return added
+
+    family("tarflow", "a TarFlow (apple/ml-tarflow)", _TARFLOW)
+    starflow = family("starflow", "an image model of STARFlow (apple/ml-starflow)", _STARFLOW)
     scale = starflow.add_mutually_exclusive_group()
     scale.add_argument(
         "--softplus", action="store_true", default=True, help="scales by softplus (the default)"
     )
     scale.add_argument("--exp", action="store_false", dest="softplus", help="scales by exp")
     return parser
-
-
-def _add(parser: argparse.ArgumentParser, options: _Options) -> None:
-    for name, settings in options.items():
-        parser.add_argument(name, **settings)

@@ -3,23 +3,13 @@
 The help needs no torch; the modules that read and write are imported when they are needed.
 """
 
-from pretzel.cli.importing.arguments import parse
+from pretzel.cli.importing.arguments import build_parser
 from pretzel.errors import UserError
 
 
 def main(args: list[str]) -> int:
-    """Run ``pretzel import``.
-
-    Args:
-        args: The options.
-
-    Returns:
-        The exit code 0.
-
-    Raises:
-        UserError: For users' mistakes, before anything is written.
-    """
-    options = parse(args)
+    """Run ``pretzel import``."""
+    options = build_parser().parse_args(args)
     if not options.force:
         for name in ("config.yaml", "weights.safetensors"):
             if (options.out / name).exists():

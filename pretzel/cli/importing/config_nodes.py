@@ -3,9 +3,8 @@
 import argparse
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser
 
@@ -13,28 +12,19 @@ from pretzel.errors import UserError
 from pretzel.interop.imported_flow import ImportedFlow, Node, node
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.pixels import Pixels
+from pretzel.runs.config.nested import map_leaves
 from pretzel.runs.config.overlay import read
 
 
-@dataclass(frozen=True, kw_only=True)
-class Latent:
-    """A latent space with its configuration.
-
-    Attributes:
-        node: Its node in the configuration.
-        space: The latent space.
-    """
+class Latent(NamedTuple):
+    """A latent space with its node in the configuration."""
 
     node: Node
     space: LatentSpace
 
 
 def patch_of(channels: int, image_channels: int) -> int:
-    """Return the side of a patch, given the channels of a position and of an image.
-
-    Raises:
-        UserError: If no square patch has as many channels.
-    """
+    """Return the side of a patch, given the channels of a position and of an image."""
     side = math.isqrt(channels // max(image_channels, 1))
     if image_channels < 1 or side < 1 or side**2 * image_channels != channels:
         raise UserError(
@@ -45,16 +35,13 @@ def patch_of(channels: int, image_channels: int) -> int:
 
 
 def pixels(flow: ImportedFlow, patch: int, noise: float, rows: int) -> Latent:
-    """Return pixel patches as the latent space of a model.
+    """Return pixel patches as the latent space of a model, with the noise of its training.
 
     Args:
         flow: The model.
         patch: Side of a patch.
-        noise: Standard deviation of the training noise.
+        noise: Standard deviation.
         rows: Patches along a side.
-
-    Raises:
-        UserError: If its channels are not those of pixels.
     """
     if flow.channels != 3 * patch**2:
         raise UserError(
@@ -62,19 +49,11 @@ def pixels(flow: ImportedFlow, patch: int, noise: float, rows: int) -> Latent:
             f"of {patch} x {patch} pixels have {3 * patch**2}"
         )
     arguments: dict[str, Any] = {"image_size": rows * patch, "patch_size": patch, "noise": noise}
-    return Latent(node=node("latent.Pixels", **arguments), space=Pixels(**arguments))
+    return Latent(node("latent.Pixels", **arguments), Pixels(**arguments))
 
 
 def latent_from(path: Path, flow: ImportedFlow) -> Latent:
-    """Return the latent space that a file describes.
-
-    Args:
-        path: A YAML file with ``class_path`` and ``init_args``, perhaps under ``latent``.
-        flow: The model.
-
-    Raises:
-        UserError: If it describes no latent space, or one of other channels.
-    """
+    """Return the latent space that a file describes, if it has the channels of the model."""
     latent = read_node(path, "latent")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--latent", type=LatentSpace)
@@ -92,18 +71,13 @@ def latent_from(path: Path, flow: ImportedFlow) -> Latent:
             f"--latent {path} must have the {flow.channels} channels of the checkpoint's "
             f"positions, got {space.channels}"
         )
-    return Latent(node=latent, space=space)
+    return Latent(latent, space)
 
 
 def class_names(path: Path | None, num_classes: int) -> list[str] | None:
-    """Return the names of a model's classes; None for a model without.
+    """Return the names of a model's classes, one a line of a file; None for a model without.
 
-    Args:
-        path: A file with one name a line; None for their numbers as names.
-        num_classes: Classes of the model; 0 for none.
-
-    Raises:
-        UserError: If there are not as many names as classes.
+    Without a file their numbers are their names.
     """
     if path is None:
         return [str(label) for label in range(num_classes)] or None
@@ -122,23 +96,16 @@ def read_node(path: Path, section: str) -> Node:
     """Return the node of a class from a file, perhaps under the name of its section.
 
     Paths in it that exist are made absolute: the imported configuration is in another folder.
-
-    Raises:
-        UserError: If it cannot be read, or has no ``class_path``.
     """
     content = read(path).values
     part = content.get(section, content)
     if not isinstance(part, dict) or not isinstance(part.get("class_path"), str):
         raise UserError(f"--{section} {path} must have class_path and init_args, got {part!r:.80}")
-    absolute: Node = _absolute(part)
+    absolute: Node = map_leaves(lambda _, value: _absolute(value), part)
     return absolute
 
 
-def _absolute(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, dict):
-        return {key: _absolute(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_absolute(inner) for inner in value]
+def _absolute(value: object) -> object:
     if isinstance(value, str) and ("/" in value or Path(value).suffix) and os.path.exists(value):
         return os.path.abspath(value)
     return value

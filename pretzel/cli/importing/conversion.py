@@ -23,17 +23,7 @@ Conversion = tuple[ImportedFlow, RunParts, list[str]]
 
 
 def convert(options: argparse.Namespace) -> Conversion:
-    """Read the checkpoint that the options name.
-
-    Args:
-        options: Arguments of ``pretzel import``.
-
-    Returns:
-        The imported flow, the parts of its run, and notes for the user.
-
-    Raises:
-        UserError: If the checkpoint cannot be read, or the options do not fit it.
-    """
+    """Read the checkpoint that the options of ``pretzel import`` name, with notes for the user."""
     tensors = {
         key: value.float() if value.is_floating_point() else value
         for key, value in read_checkpoint(options.file).items()
@@ -110,10 +100,7 @@ def _starflow(options: argparse.Namespace, tensors: dict[str, Tensor]) -> Conver
 def _run_parts(options: argparse.Namespace, latent: Latent, noise: float) -> RunParts:
     """Return the parts of a run beside the blocks, for a model without a condition.
 
-    Args:
-        options: Arguments of ``pretzel import``.
-        latent: Latent space of the model.
-        noise: Standard deviation of the noise of its samples, which a denoiser removes; 0 for none.
+    A denoiser removes the noise of its samples, if its standard deviation is not 0.
     """
     return RunParts(
         latent=latent.node,

@@ -19,24 +19,14 @@ class _PlainDumper(yaml.SafeDumper):
     """Writes equal nodes out, without aliases: users change each by itself."""
 
     def ignore_aliases(self, data: object) -> bool:
-        """Return True."""
+        """Tell that no node gets one."""
         return True
 
 
 def write_import(
     flow: ImportedFlow, parts: RunParts, folder: Path, *, metadata: dict[str, str]
 ) -> None:
-    """Write ``config.yaml`` and ``weights.safetensors``, or nothing.
-
-    Args:
-        flow: The model.
-        parts: Parts of the run beside its blocks.
-        folder: Folder of the files, which is created.
-        metadata: Origin of the weights.
-
-    Raises:
-        UserError: If the weights do not fit the configuration, or cannot be written.
-    """
+    """Write ``config.yaml`` and ``weights.safetensors``, with their origin, or nothing."""
     weights, config = folder / "weights.safetensors", folder / "config.yaml"
     values = fit_config(flow, parts, weights=weights, name=folder.absolute().name)
     flow.check()

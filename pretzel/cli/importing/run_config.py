@@ -37,12 +37,7 @@ class RunParts:
 def fit_config(flow: ImportedFlow, parts: RunParts, *, weights: Path, name: str) -> Node:
     """Return a configuration of ``pretzel fit`` that starts from the imported weights.
 
-    Args:
-        flow: The imported model.
-        parts: Parts of the run beside its blocks.
-        weights: File of the weights; its absolute path is written, so that the configuration means
-            the same from every folder.
-        name: Name of the run.
+    Their absolute path is written, so that it means the same from every folder.
 
     Raises:
         UserError: If the blocks are not shallow ones alike and a deep one, each with layers.

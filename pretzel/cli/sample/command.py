@@ -47,18 +47,7 @@ example:
 
 
 def main(args: list[str]) -> int:
-    """Run ``pretzel sample``.
-
-    Args:
-        args: The options.
-
-    Returns:
-        The exit code 0.
-
-    Raises:
-        UserError: For users' mistakes, before anything is written.
-        KeyboardInterrupt: With how far it came; the images generated so far are whole.
-    """
+    """Run ``pretzel sample``; mistakes are found before anything is written."""
     parser = build_parser()
     options, rest = parser.parse_known_args(args)
     options.overrides = _overrides(rest, parser)

@@ -74,10 +74,6 @@ def write_conversations(conversations: Sequence[Conversation], folder: Path) -> 
     It receives the pictures, ``transcript.json`` (a list of conversations, each a list of turns),
     ``transcript.txt``, ``grid.png`` where there are pictures, and ``sampling.json``.
 
-    Args:
-        conversations: The conversations.
-        folder: Where to.
-
     Raises:
         UserError: If it cannot be written.
     """

@@ -56,15 +56,7 @@ def _step(step: Any, where: str, folder: Path) -> Turn:  # noqa: ANN401
 
 
 def question_scripts(image: Path, questions: Sequence[str]) -> list[list[Turn]]:
-    """Return a script for every question about an image: image, question, answer.
-
-    Args:
-        image: A picture.
-        questions: Questions; none to have it described.
-
-    Raises:
-        UserError: If the picture cannot be read.
-    """
+    """Return a script for every question about an image, or one that has it described."""
     first = Turn(kind="image", picture=_picture(image, "--image"))
     answer = Turn(kind="answer")
     return [[first, Turn(kind="say", text=text), answer] for text in questions] or [[first, answer]]
@@ -80,15 +72,10 @@ def _picture(path: Path, where: str) -> "Picture":
 
 
 def check_script(model: "Pretzel", steps: Sequence[Turn], max_tokens: int) -> int:
-    """Return the positions that a script needs at most.
-
-    Args:
-        model: The model, which may be without memory.
-        steps: The script.
-        max_tokens: Tokens of an answer at most.
+    """Return the positions that a script with answers of ``max_tokens`` needs at most.
 
     Raises:
-        UserError: If the model cannot do a step.
+        UserError: If the model, which may be without memory, cannot do a step.
     """
     from pretzel.generation.writing import require_answers
     from pretzel.sequence.document import Document, Image, Text

@@ -274,16 +274,15 @@ def _parameters(target: Any) -> tuple[str, ...]:  # noqa: ANN401
 
 def _near_class(name: str, config: Config) -> str:
     """Suggest the class that the user may have meant: by its last name, then by its whole path."""
-    last = name.rpartition(".")[2]
     by_name: dict[str, list[str]] = {}
     for path in [*_known_classes(name, config), *_lightning_classes()]:
         by_name.setdefault(path.rpartition(".")[2], []).append(path)
-    matches = difflib.get_close_matches(last, by_name, n=1, cutoff=0.6)
-    if not matches:
-        return ""
-    paths = by_name[matches[0]]
-    near = difflib.get_close_matches(name, paths, n=1, cutoff=0.0) if "." in name else paths
-    return f"; did you mean '{near[0]}'?"
+
+    def nearest(last: str) -> str:
+        paths = by_name[last]
+        return difflib.get_close_matches(name, paths, 1, cutoff=0.0)[0] if "." in name else paths[0]
+
+    return did_you_mean(name.rpartition(".")[2], by_name, nearest)
 
 
 def _known_classes(near: str, config: Config) -> Iterator[str]:
