@@ -161,10 +161,7 @@ class ExactFitLoop(_FitLoop):
 
 
 def make_exact(trainer: Trainer) -> ExactEpochLoop:
-    """Give a trainer the loops that can be continued exactly.
-
-    Args:
-        trainer: Has not run yet.
+    """Give a trainer that has not run yet the loops that can be continued exactly.
 
     Returns:
         Its loop over batches.

@@ -27,7 +27,7 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
 
     Args:
         trainer: The trainer that runs.
-        checkpoint: What it loads, for messages.
+        checkpoint: The checkpoint that it loads, for messages.
 
     Raises:
         UserError: For mistakes found only while running; a log folder made by a run that has not
@@ -150,10 +150,7 @@ def _remove_if_untrained(trainer: Trainer, new_folders: list[Path]) -> None:
 
 
 def check_writable(trainer: Namespace) -> None:
-    """Refuse folders that cannot be written, before anything is built.
-
-    Args:
-        trainer: The parsed arguments of the Trainer.
+    """Refuse folders of the parsed arguments of a Trainer that cannot be written.
 
     Raises:
         UserError: Naming the key and the folder.

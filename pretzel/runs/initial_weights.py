@@ -32,15 +32,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def built_by_name(build: Callable[[], M], seed: int) -> M:
-    """Build a module whose initial weights belong to the seed and their names.
+    """Build a module whose initial weights belong to the seed of the run and their names.
 
-    Args:
-        build: Builds it; called once.
-        seed: Seed of the run.
-
-    Returns:
-        The module. The global random states are left as they were; on the meta device it has no
-        weights to name.
+    The global random states are left as they were. On the meta device there are no weights to name.
     """
     with torch.random.fork_rng(devices=[]):
         draws = RecordedDraws(seed)
@@ -76,33 +70,28 @@ def _truncated_normal(
         return tensor.mul_(std * math.sqrt(2)).add_(mean).clamp_(a, b)
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(eq=False)
 class _Operation:
     """One call that drew random numbers or used what was drawn.
 
     Attributes:
-        function: The operator.
-        args: Its arguments.
-        kwargs: Its named arguments.
-        results: The tensors that it returned.
-        before: Tensors that it changed in place while nothing random was in them yet, with copies.
         draws: Whether it draws.
+        changed: Its arguments that are changed in place.
+        before: Those in which nothing random was yet, with copies.
+        results: The tensors that it returned.
     """
 
     function: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    results: list[Tensor]
+    draws: bool
+    changed: list[Tensor]
     before: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    draws: bool = False
-
-    def changed(self) -> list[Tensor]:
-        """Return the arguments that are changed in place."""
-        return _changed(self.function, self.args, self.kwargs)
+    results: list[Tensor] = field(default_factory=list)
 
     def filled(self) -> set[int]:
         """Return the memory that is drawn anew as a whole."""
-        whole = (t for t in self.changed() if t.nbytes == t.untyped_storage().nbytes())
+        whole = (t for t in self.changed if t.nbytes == t.untyped_storage().nbytes())
         return {_memory(t) for t in whole} if self.draws else set()
 
 
@@ -136,7 +125,7 @@ class RecordedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not draws and not any(_memory(t) in self._random for t in inputs):
             return func(*args, **kwargs)
         changed = _changed(func, args, kwargs)
-        operation = _Operation(function=func, args=args, kwargs=kwargs, results=[], draws=draws)
+        operation = _Operation(func, args, kwargs, draws, changed)
         known = self._random | operation.filled()
         operation.before = [(t, t.clone()) for t in changed if _memory(t) not in known]
         out = func(*args, **kwargs)
@@ -155,11 +144,7 @@ class RecordedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def redraw(self, module: nn.Module) -> None:
-        """Run everything again, each draw from the stream of the parameter that it ends in.
-
-        Args:
-            module: The module that was built meanwhile.
-        """
+        """Run all that has built a module again, each draw from the stream of its parameter."""
         names = self._names(module)
         own = {name: _memory(tensor) for name, tensor in _named(module)}
         counts: dict[str, int] = defaultdict(int)
@@ -183,7 +168,7 @@ class RecordedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
             inputs = {_memory(t) for t in _tensors((operation.args, operation.kwargs))}
             sources = {number} if operation.draws else set()
             sources |= set().union(*(ends[memory] for memory in inputs & ends.keys()))
-            for tensor in [*operation.changed(), *operation.results]:
+            for tensor in [*operation.changed, *operation.results]:
                 ends[_memory(tensor)] |= sources
         names: dict[int, str] = {}
         for name, tensor in _named(module):
@@ -199,7 +184,7 @@ def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _run_again(operation: _Operation) -> None:
     inputs = {_memory(t) for t in _tensors((operation.args, operation.kwargs))}
-    if not operation.changed() and all(_memory(t) in inputs for t in operation.results):
+    if not operation.changed and all(_memory(t) in inputs for t in operation.results):
         return  # a view, or a number
     results = list(_tensors(operation.function(*operation.args, **operation.kwargs)))
     for old, new in zip(operation.results, results, strict=True):

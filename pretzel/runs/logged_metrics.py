@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import (
     _Sync,
 )
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torchmetrics import Metric
 
 _VALUES = ("_callback_metrics", "_logged_metrics", "_progress_bar_metrics")
@@ -26,16 +27,12 @@ _SUMS = ("value", "cumulated_batch_size", "_forward_cache")
 
 
 def logged_state(trainer: Trainer) -> dict[str, Any]:
-    """Return the values that the training loop and the module have logged, in plain types.
-
-    Args:
-        trainer: Is fitting.
-    """
+    """Return the values that the training loop and the module have logged, in plain types."""
     connector = trainer._logger_connector
     results = trainer.fit_loop.epoch_loop._results
     module = trainer.lightning_module
     return {
-        "values": {name: _plain(getattr(connector, name)) for name in _VALUES},
+        "values": _moved({name: getattr(connector, name) for name in _VALUES}),
         "first": connector._first_loop_iter,
         "hook": connector._current_fx,
         "results": {key: _result_state(result) for key, result in results.items()},
@@ -44,16 +41,11 @@ def logged_state(trainer: Trainer) -> dict[str, Any]:
 
 
 def restore_logged(trainer: Trainer, state: dict[str, Any]) -> None:
-    """Put back what :func:`logged_state` returned.
-
-    Args:
-        trainer: Is about to continue the epoch.
-        state: The state.
-    """
+    """Put back what :func:`logged_state` returned, when the epoch is about to continue."""
     connector = trainer._logger_connector
     device = trainer.strategy.root_device
     for name in _VALUES:
-        setattr(connector, name, _plain(state["values"][name]))
+        setattr(connector, name, _moved(state["values"][name]))
     connector._first_loop_iter = state["first"]
     connector._current_fx = state["hook"]
     metrics = _metrics(trainer.lightning_module)
@@ -76,8 +68,9 @@ def restore_logged(trainer: Trainer, state: dict[str, Any]) -> None:
         results[key] = result.to(device)
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.detach().cpu() if isinstance(v, Tensor) else v for k, v in values.items()}
+def _moved(values: Any, device: torch.device | str = "cpu") -> Any:  # noqa: ANN401
+    """Return values in dictionaries and lists, tensors on a device and without their graph."""
+    return tree_map(lambda v: v.detach().to(device) if isinstance(v, Tensor) else v, values)
 
 
 def _result_state(result: _ResultMetric) -> dict[str, Any]:
@@ -88,7 +81,7 @@ def _result_state(result: _ResultMetric) -> dict[str, Any]:
         "reduce": meta.reduce_fx.__name__,
         "sync": [meta.sync.should, meta.sync.rank_zero_only],
         "is_tensor": result.is_tensor,
-        "sums": _plain({k: v for k, v in sums.items() if isinstance(v, Tensor)}),
+        "sums": _moved({k: v for k, v in sums.items() if isinstance(v, Tensor)}),
         "has_reset": result.has_reset,
         "updates": result._update_count,
     }
@@ -108,17 +101,12 @@ def _metrics(module: LightningModule) -> dict[str, Metric]:
 
 
 def _metric_state(metric: Metric) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name in metric._defaults:
-        value = getattr(metric, name)
-        is_list = isinstance(value, list)
-        values[name] = [x.detach().cpu() for x in value] if is_list else value.detach().cpu()
-    return {"values": values, "updates": metric._update_count}
+    values = {name: getattr(metric, name) for name in metric._defaults}
+    return {"values": _moved(values), "updates": metric._update_count}
 
 
 def _restore_metric(metric: Metric, saved: dict[str, Any], device: torch.device) -> None:
-    for name, value in saved["values"].items():
-        is_list = isinstance(value, list)
-        setattr(metric, name, [x.to(device) for x in value] if is_list else value.to(device))
+    for name, value in _moved(saved["values"], device).items():
+        setattr(metric, name, value)
     metric._update_count = saved["updates"]
     metric._computed = None

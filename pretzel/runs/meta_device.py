@@ -12,13 +12,9 @@ M = TypeVar("M", bound=LightningModule)
 
 
 def built_without_memory(build: Callable[[], M]) -> M | None:
-    """Return the module that ``build`` makes, on the meta device.
+    """Return the module that ``build`` makes on the meta device, or None if a part cannot be there.
 
-    Args:
-        build: Builds it; the state of the random numbers is not moved.
-
-    Returns:
-        The module; None if a part of it cannot be built there.
+    The state of the random numbers is not moved.
 
     Raises:
         UserError: If a constructor refuses its arguments.

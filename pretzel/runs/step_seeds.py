@@ -14,9 +14,6 @@ class SeededSteps(Callback):
     What a training step draws then depends on the seed and its number alone: not on how many
     numbers building the model, the steps before, or a validation have drawn, which arms of an
     ablation seldom share.
-
-    Args:
-        seed: Seed of the run.
     """
 
     def __init__(self, seed: int) -> None:

@@ -86,16 +86,9 @@ def _refuse_functions(node: object, config: Config, key: Key) -> None:
 
 
 def build_for_weights(config: Config, base: type[M]) -> M:
-    """Build a module whose weights are about to be replaced by those of a file.
+    """Build a module as :func:`build_module`, whose weights will be those of a file.
 
     The file that training would start from is not read, and the global random state stays.
-
-    Args:
-        config: As for :func:`build_module`.
-        base: As for :func:`build_module`.
-
-    Raises:
-        UserError: As :func:`build_module`.
     """
     if at(config.values, WEIGHTS) is not None:
         config = Config(values=replaced(config.values, WEIGHTS, None), sources=config.sources)
@@ -104,12 +97,7 @@ def build_for_weights(config: Config, base: type[M]) -> M:
 
 
 def config_of_checkpoint(checkpoint: dict[str, Any], path: Path, base: type) -> Config:
-    """Return the configuration that a checkpoint holds.
-
-    Args:
-        checkpoint: From :func:`.read_checkpoint`.
-        path: Its file.
-        base: The class that its module should be of.
+    """Return the configuration that a checkpoint holds of a module that should be a ``base``.
 
     Raises:
         UserError: If it holds none.
@@ -128,14 +116,8 @@ def load_checkpoint(
 ) -> None:
     """Load the weights of a checkpoint and what else its module has saved.
 
-    Args:
-        module: What it is loaded into.
-        checkpoint: From :func:`.read_checkpoint`.
-        what: Where it is from, the beginning of messages.
-        strict: Whether the checkpoint must have all weights and no others.
-
     Raises:
-        UserError: If it does not fit.
+        UserError: If it does not fit; ``what``, the place it is from, begins the message.
     """
     try:
         module.on_load_checkpoint(checkpoint)

@@ -9,11 +9,7 @@ _SHARED_BASES: frozenset[Any] = frozenset({object, Generic, Protocol})  # relate
 
 
 def import_name(path: str) -> Any | None:  # noqa: ANN401
-    """Return the object behind a dotted path, or None where there is none.
-
-    Args:
-        path: For example ``torch.optim.AdamW``; nested attributes are followed.
-    """
+    """Return the object behind a dotted path of modules and attributes, if there is one."""
     if "." not in path or not all(part.isidentifier() for part in path.split(".")):
         return None
     try:
@@ -38,10 +34,6 @@ def same_class(first: str, second: str) -> bool:
 
     Short names are resolved as the parser does it: among the loaded relatives of the class that
     the other value names in full.
-
-    Args:
-        first: A short name or a dotted path.
-        second: Another one.
 
     Raises:
         UserError: If a short name could be several classes.

@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from pretzel.errors import NotApplicable, UserError, did_you_mean
 from pretzel.runs.config.class_paths import import_name, same_class
+from pretzel.runs.config.nested import leaves
 from pretzel.runs.config.overlay import Config, at, locate
 from pretzel.runs.config.yaml_lines import Key
 
@@ -100,12 +101,7 @@ def _explained(message: str, config: Config, options: Iterable[str]) -> UserErro
 
 
 def _explained_construction(error: BaseException, config: Config) -> UserError:
-    """Name the part whose constructor refused its arguments.
-
-    Args:
-        error: The error that the constructor raised; its traceback tells which class it was.
-        config: The configuration that was instantiated.
-    """
+    """Name the part whose constructor refused its arguments: by the traceback of its error."""
     nodes = [*_class_nodes(config.values), (("trainer",), "lightning.pytorch.Trainer")]
     for cause in reversed(_chain(error)):  # the parser wraps what the constructor said
         reason = " ".join(str(cause).split()) or type(cause).__name__
@@ -132,13 +128,12 @@ def _of_part(config: Config, path: Key, inner: Key, name: str, reason: str) -> U
     return UserError(f"{_where(config, path)}{name}: {reason}")
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def _chain(error: BaseException | None) -> list[BaseException]:
     """Return an error and what it was raised from, the last one first raised."""
     chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
     return chain
 
 
@@ -184,16 +179,14 @@ def _sentence(
     if option := finding.get("option"):
         key = _argument(config, path, option)
         takes = parameters(owner) if owner else []
-        value = _value(config, key)
+        where, value = f"{_where(config, key)}{owner}", _value(config, key)
         if option in takes:  # a factory's
             return UserError(
-                f"{_where(config, key)}{owner} is given its '{option}' by the part that makes it, "
-                f"not by the configuration (value {value})"
+                f"{where} is given its '{option}' by the part that makes it, not by the "
+                f"configuration (value {value})"
             )
         near = did_you_mean(option, takes)
-        return UserError(
-            f"{_where(config, key)}{owner} has no parameter '{option}' (value {value}){near}"
-        )
+        return UserError(f"{where} has no parameter '{option}' (value {value}){near}")
     if unknown := finding.get("unknown"):
         key = tuple(unknown.split("."))
         near = did_you_mean(unknown, [*options, *(o.partition(".")[0] for o in options)])
@@ -202,18 +195,15 @@ def _sentence(
         names = [re.sub(r"^(fit|validate|test|predict)\.", "", n) for n in required.split(", ")]
         of = f"{owner} needs" if owner else "missing"
         return UserError(f"{_where(config, path)}{of} {', '.join(names)}")
-    if finding.get("module") or finding.get("attribute"):
-        name, absent = owner or finding.get("module") or "", finding.get("module")
+    is_node = isinstance(at(config.values, path), dict)
+    where = _where(config, (*path, "class_path") if is_node else path)
+    if finding.get("module") or finding.get("attribute") or finding.get("short"):
+        absent = finding.get("module")
+        name = finding.get("short") or owner or absent or ""
         if absent and not f"{name}.".startswith(f"{absent}."):
-            where = _where(config, _class_key(config, path))
             return UserError(f"{where}'{name}' cannot be imported: it needs module '{absent}'")
-        near = _near_class(name, config)
-        return UserError(f"{_where(config, _class_key(config, path))}no such class '{name}'{near}")
-    if short := finding.get("short"):
-        near = _near_class(short, config)
-        return UserError(f"{_where(config, _class_key(config, path))}no such class '{short}'{near}")
+        return UserError(f"{where}no such class '{name}'{_near_class(name, config)}")
     if wrong := finding.get("path"):
-        where = _where(config, _class_key(config, path))
         return UserError(f"{where}'{wrong}' is not a {finding.get('base')}")
     if kind := finding.get("kind"):
         value = _value(config, path)
@@ -239,10 +229,6 @@ def _path(config: Config, keys: tuple[str, ...], owner: str | None) -> Key:
 
 def _argument(config: Config, path: Key, option: str) -> Key:
     return (*path, "init_args", *option.split(".")) if path else tuple(option.split("."))
-
-
-def _class_key(config: Config, path: Key) -> Key:
-    return (*path, "class_path") if isinstance(at(config.values, path), dict) else path
 
 
 def _where(config: Config, path: Key) -> str:
@@ -316,13 +302,8 @@ def _constructed(traceback: TracebackType | None) -> list[object]:
     return instances
 
 
-def _class_nodes(node: object, path: Key = ()) -> Iterator[tuple[Key, str]]:
+def _class_nodes(node: object) -> Iterator[tuple[Key, str]]:
     """Yield the path and the class of every class node."""
-    if isinstance(node, dict):
-        if isinstance(node.get("class_path"), str):
-            yield path, node["class_path"]
-        for key, value in node.items():
-            yield from _class_nodes(value, (*path, str(key)))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _class_nodes(value, (*path, str(index)))
+    for path, value in leaves(node):
+        if path[-1:] == ("class_path",) and isinstance(value, str):
+            yield path[:-1], value
