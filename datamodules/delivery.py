@@ -42,7 +42,7 @@ class DeliveryStream(IterableDataset[Delivery], ABC):
 
 
 class BatchBuilder:
-    """Collects documents until a batch is full; it may be without images."""
+    """Collects documents until a batch, which may be without images, is full."""
 
     def __init__(self, batch_size: int, image_size: int) -> None:
         self._batch_size = batch_size
