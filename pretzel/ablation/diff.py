@@ -13,10 +13,7 @@ from pretzel.errors import UserError
 def diff(first: Path, second: Path, *, whole_patch: bool) -> str:
     """Return what differs between two runs or arms: configuration, code, versions, metrics.
 
-    Args:
-        first: Folder of a run or of an arm.
-        second: Another one, of the same grid or not.
-        whole_patch: Whether differing source code is shown as a patch.
+    Their folders may be of one grid or of two. Source code may be shown as a patch.
 
     Raises:
         UserError: If there are no runs in one of them.

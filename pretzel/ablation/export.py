@@ -27,10 +27,6 @@ def export(run: Path, out: Path) -> None:
     ``weights.safetensors`` (averaged ones, if averages were kept), ``config.yaml`` (resolved, and
     naming the weights beside it), ``metrics.json``, ``environment.json`` and ``source/``.
 
-    Args:
-        run: The run's folder.
-        out: A folder that does not exist yet.
-
     Raises:
         UserError: If the run is not finished, its module exports nothing, or ``out`` is there.
     """

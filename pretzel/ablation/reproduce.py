@@ -20,13 +20,8 @@ def reproduce(
 ) -> int:
     """Run the runs of a row again, with all that they need, and print what came out otherwise.
 
-    Args:
-        table: A grid's output folder, or a report in it.
-        row: An arm, or one of its runs.
-        out: Another folder; None for one beside the grid's.
-        engine: Where runs are executed.
-        retry: How often a run that fails is started again.
-        fail_fast: Whether the first that fails stops the others.
+    The table is a grid's output folder or a report in it, the row an arm or one of its runs; they
+    run in another folder, by default one beside the grid's.
 
     Returns:
         0 if every run ended and all metrics are bit-identical, 1 otherwise.

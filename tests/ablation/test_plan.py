@@ -9,7 +9,7 @@ from lab_files import BASE, write
 
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.identity.config_changes import changes
+from pretzel.ablation.identity.differences import changes
 from pretzel.ablation.planning.grid_to_plan import plan_grid
 from pretzel.errors import UserError
 

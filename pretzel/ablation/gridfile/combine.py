@@ -16,10 +16,7 @@ Names = tuple[str, ...]
 def combinations(axes: Sequence[Axis], content: GridFile, wrong: Wrong) -> tuple[Combination, ...]:
     """Return the combinations of a grid, the baseline first; none if that does not exist.
 
-    Args:
-        axes: Those of the content.
-        content: The grid file.
-        wrong: Called with the key and the text of each mistake.
+    ``wrong`` is called with the key and the text of each mistake.
     """
     baseline, combine = content.baseline, content.combine
     arms = {axis.name: {arm.name: arm for arm in axis.arms} for axis in axes}

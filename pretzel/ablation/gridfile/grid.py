@@ -1,6 +1,5 @@
 """A grid: a base, axes of named arms, seeds, a baseline and metrics."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,11 +74,10 @@ class Combination:
         """The name of the arm by axis."""
         return {axis: arm.name for axis, arm in self.arms}
 
-    def overrides(self, link: str) -> Iterator[Override]:
-        """Yield what the arms set in a link of the chain: for all links first."""
-        overrides = [override for _, arm in self.arms for override in arm.overrides]
-        yield from (override for override in overrides if override.link is None)
-        yield from (override for override in overrides if override.link == link)
+    def overrides(self, link: str) -> list[Override]:
+        """Return what the arms set in a link of the chain: for all links first."""
+        own = [one for _, arm in self.arms for one in arm.overrides if one.link in (None, link)]
+        return sorted(own, key=lambda one: one.link is not None)
 
 
 @dataclass(frozen=True, kw_only=True)

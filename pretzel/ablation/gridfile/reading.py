@@ -114,17 +114,12 @@ class _Reader:
         return {name: self.files((key, name), files) for name, files in named.items()}
 
     def axes(self, content: GridFile) -> tuple[Axis, ...]:
-        axes = tuple(
-            Axis(
-                name=axis,
-                arms=tuple(
-                    self.arm(("axes", axis, name), arm, content) for name, arm in arms.items()
-                ),
-            )
-            for axis, arms in content.axes.items()
-        )
+        axes = []
+        for axis, entries in content.axes.items():
+            arms = [self.arm(("axes", axis, n), entry, content) for n, entry in entries.items()]
+            axes.append(Axis(name=axis, arms=tuple(arms)))
         self.refuse_conflicts(axes)
-        return axes
+        return tuple(axes)
 
     def arm(self, at: Key, entry: ArmEntry, content: GridFile) -> Arm:
         set_keys = entry.model_extra or {}
@@ -138,9 +133,8 @@ class _Reader:
             if any(_is_inside(other, one) for other in overrides):
                 self.wrong((*at, "tune", one.key), "the arm sets it too; only tune it")
         if tune and content.tuning is None:
-            self.wrong(
-                (*at, "tune"), "the grid must say how: tuning: {metric: ..., direction: ...}"
-            )
+            example = "tuning: {metric: ..., direction: ...}"
+            self.wrong((*at, "tune"), f"the grid must say how: {example}")
         return Arm(name=at[-1], overrides=tuple(overrides), tune=tuple(tune))
 
     def override(self, at: Key, value: object, content: GridFile) -> Override:
@@ -153,7 +147,7 @@ class _Reader:
             self.wrong(at, f"must be null, which leaves {first} out, or a key in it, got {value!r}")
         return Override(link=first, key=rest, value=value, source=source)
 
-    def refuse_conflicts(self, axes: tuple[Axis, ...]) -> None:
+    def refuse_conflicts(self, axes: list[Axis]) -> None:
         """Refuse keys that two axes set: the later one would win in silence."""
         for first, second in itertools.combinations(axes, 2):
             for (_, one), (arm, other) in itertools.product(_settings(first), _settings(second)):
@@ -170,9 +164,8 @@ class _Reader:
         if not any(arm.tune for axis in axes for arm in axis.arms):
             self.wrong(("tuning",), "no arm has `tune: {key: [values]}`")
         if tuning.seed in seeds:
-            self.wrong(
-                ("tuning", "seed"), f"must be none of the compared, {seeds}, which it favours"
-            )
+            message = f"must be none of the compared, {seeds}, which it favours"
+            self.wrong(("tuning", "seed"), message)
         # none of the compared seeds: values chosen on a seed look better on it
         seed = max(seeds) + 1 if tuning.seed is None else tuning.seed
         return tuning.model_copy(update={"seed": seed})

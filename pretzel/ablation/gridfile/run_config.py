@@ -12,7 +12,7 @@ from pretzel.ablation.gridfile.grid import Override
 from pretzel.errors import UserError, did_you_mean
 from pretzel.runs.config.class_paths import import_name, subclasses
 from pretzel.runs.config.explain import parameters
-from pretzel.runs.config.nested import leaves, map_leaves
+from pretzel.runs.config.nested import map_leaves
 from pretzel.runs.config.overlay import Config, at, override, replaced
 from pretzel.runs.config.yaml_lines import Key, Source
 
@@ -46,11 +46,6 @@ def put(values: dict[str, Any], key: Key, value: object) -> dict[str, Any]:
     parent = at(values, key[:-1]) if key[:-1] else values
     has_value = isinstance(parent, dict) and key[-1] in parent
     return replaced(values, key, value) if has_value else values
-
-
-def paths_in(values: object, paths: set[str]) -> set[str]:
-    """Return those of the paths that a configuration names."""
-    return paths.intersection(value for _, value in leaves(values))
 
 
 def without(values: Any, paths: set[str]) -> Any:  # noqa: ANN401

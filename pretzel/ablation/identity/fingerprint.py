@@ -48,11 +48,8 @@ TEST_DATA = "test/"
 class Fingerprint:
     """Everything that can change a result.
 
-    Attributes:
-        config: The resolved configuration without the parts that change nothing.
-        code: Source code of the parts that train.
-        measuring_code: Source code of the parts that measure.
-        data: Content hashes of the data, by ``split/name``.
+    The configuration is resolved, without what changes nothing; the code is that of the parts that
+    train, and of those that measure; data are content hashes by ``split/name``.
     """
 
     config: dict[str, Any]
@@ -91,13 +88,9 @@ class Fingerprint:
 def fingerprint_of(
     resolved: Mapping[str, Any], named: Mapping[str, str], data: Mapping[str, str]
 ) -> Fingerprint:
-    """Return the fingerprint of a resolved configuration.
+    """Return the fingerprint of a resolved configuration, with all defaults, and of its data.
 
-    Args:
-        resolved: The parser's configuration with all defaults.
-        named: Replacements in its texts, such as the identity of a stage for the path of its
-            weights.
-        data: Content hashes of the data, by ``split/name``.
+    Names are replaced in its texts, such as the path of a stage's weights by the stage's identity.
     """
     kept = {key: value for key, value in resolved.items() if key not in _IGNORED}
     trainer = kept.get("trainer") or {}
@@ -147,11 +140,9 @@ def _is_content(text: str) -> bool:
 
 
 def measured_as(trained: Any, measured: Any) -> Any:  # noqa: ANN401
-    """Return a configuration that trains as one does and measures as another.
+    """Return a resolved configuration that trains as one does and measures as another.
 
-    Args:
-        trained: A resolved configuration; what it does not say is left to defaults.
-        measured: Another one; its parts that measure replace those of the first.
+    What the first one does not say is left to defaults.
     """
     if not (isinstance(trained, dict) and isinstance(measured, dict)):
         return trained

@@ -102,9 +102,8 @@ def _passed_on(module: str) -> dict[str, tuple[str, str]]:
 def _spec(name: str) -> importlib.machinery.ModuleSpec | None:
     loaded = sys.modules.get(name)
     if loaded is not None:
-        return loaded.__spec__ or importlib.machinery.ModuleSpec(
-            name, None, origin=getattr(loaded, "__file__", None)
-        )
+        file = getattr(loaded, "__file__", None)
+        return loaded.__spec__ or importlib.machinery.ModuleSpec(name, None, origin=file)
     parent = name.rpartition(".")[0]
     if parent and _spec(parent) is None:
         return None
@@ -168,7 +167,7 @@ def _read(path: Path, name: str, changed: int) -> _Module:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                above = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+                above = package.rsplit(".", node.level - 1)[0]
                 base = f"{above}.{base}" if base else above
             for alias in node.names:
                 taken[alias.asname or alias.name] = (base, alias.name)

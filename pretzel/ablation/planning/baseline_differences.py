@@ -1,6 +1,6 @@
 """Differences of a combination to the baseline, in lines."""
 
-from pretzel.ablation.identity.config_changes import changes
+from pretzel.ablation.identity.differences import changes
 from pretzel.ablation.planning.parsed_chains import Chain, ParsedLink
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.gridfile.run_config import WEIGHTS, placed, put, with_seed
-from pretzel.ablation.identity.fingerprint import Fingerprint, hashed
+from pretzel.ablation.identity.fingerprint import hashed
 from pretzel.ablation.planning.parsed_chains import Chain, ParsedConfig
 from pretzel.ablation.planning.plan import Candidate, PlannedRun
 from pretzel.ablation.planning.tuning import label, run_name
@@ -40,19 +40,18 @@ class RunMaker:
         started = [self._started(variant, seed, before) for variant in link.variants]
         tried = self._try(arm, chain, index) if len(link.variants) > 1 else []
         tuning = self.grid.tuning if tried else None
-        first = started[0][1]
+        first = started[0].fingerprint
         identity = first.training
         if tuning is not None:  # of all that it may choose, and of how it chooses
-            pairs = [
-                [run.identity, one.training] for run, (_, one) in zip(tried, started, strict=True)
-            ]
+            own = [one.fingerprint.training for one in started]
+            pairs = list(zip([run.identity for run in tried], own, strict=True))
             rule = [tuning.metric, tuning.direction]
             identity = hashed({"chosen by": rule, "candidates": pairs})
         name = f"{arm}/seed{seed}" if is_last else f"stages/{link.name}-seed{seed}-{identity[:8]}"
         # arms share the beginnings of their chains: the same identity is the same run
         if name in self.upstream:
             return self.upstream[name]
-        configs = [placed(resolved, self.grid.output / name) for resolved, _ in started]
+        configs = [placed(one.resolved, self.grid.output / name) for one in started]
         run = PlannedRun(
             name=name,
             arm=arm if is_last else link.name,
@@ -62,7 +61,7 @@ class RunMaker:
             record=first.record(),
             config=configs[0],
             export=not is_last,
-            needs=self._needs(configs, before, tried),
+            needs=self._needs(configs, before, *tried),
             family=link.hashes,
             candidates=tuple(
                 Candidate(run=run.name, label=label(variant.tried), config=config)
@@ -85,39 +84,36 @@ class RunMaker:
         before = self._run(arm, chain, index - 1, seed) if index else None
         runs = []
         for variant in link.variants:
-            resolved, fingerprint = self._started(variant, seed, before)
-            name = run_name(arm, variant.tried, fingerprint.training)
-            config = placed(resolved, self.grid.output / name)
+            started = self._started(variant, seed, before)
+            identity = started.fingerprint.training
+            name = run_name(arm, variant.tried, identity)
+            config = placed(started.resolved, self.grid.output / name)
             self.upstream[name] = PlannedRun(
                 name=name,
                 arm=arm,
                 seed=None,
-                identity=fingerprint.training,
-                record=fingerprint.record(),
+                identity=identity,
+                record=started.fingerprint.record(),
                 config=config,
-                needs=self._needs([config], before, []),
+                needs=self._needs([config], before),
                 family=variant.hashes,
             )
             runs.append(self.upstream[name])
         self._candidate_runs[arm, index] = runs
         return runs
 
-    def _started(
-        self, variant: ParsedConfig, seed: int, before: PlannedRun | None
-    ) -> tuple[dict[str, Any], Fingerprint]:
-        """Return a link's configuration and fingerprint, with a seed and the run before it."""
-        resolved = with_seed(variant.resolved, seed)
-        identity = with_seed(variant.fingerprint.config, seed)
+    def _started(self, parsed: ParsedConfig, seed: int, before: PlannedRun | None) -> ParsedConfig:
+        """Return a link's configuration with a seed and the run before it."""
+        resolved = with_seed(parsed.resolved, seed)
+        identity = with_seed(parsed.fingerprint.config, seed)
         if before is not None:
             weights = self.grid.output / before.name / "weights.safetensors"
             resolved = put(resolved, WEIGHTS, str(weights))
             # a path is no identity: the weights count by the run that they come from
             identity = put(identity, WEIGHTS, f"{before.arm} {before.identity}")
-        return resolved, replace(variant.fingerprint, config=identity)
+        fingerprint = replace(parsed.fingerprint, config=identity)
+        return replace(parsed, resolved=resolved, fingerprint=fingerprint)
 
-    def _needs(
-        self, configs: list[dict[str, Any]], before: PlannedRun | None, tried: list[PlannedRun]
-    ) -> tuple[str, ...]:
+    def _needs(self, configs: list[dict[str, Any]], *runs: PlannedRun | None) -> tuple[str, ...]:
         names = [name for config in configs for name in self.stages_in(config)]
-        names += [run.name for run in (*([before] if before else []), *tried)]
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys([*names, *(run.name for run in runs if run is not None)]))

@@ -127,14 +127,8 @@ def _differences(
 ) -> Iterator[tuple[Key, type, Any]]:
     """Yield the arguments in which two configurations differ, as deep as they can be parsed alone.
 
-    Each is its path, the class that takes it, and the value written for it.
-
-    Args:
-        old: A configuration, or the arguments of a class in it.
-        new: The same part of another one.
-        resolved: The old one, parsed.
-        owner: The class whose arguments these are; None for the whole configuration.
-        path: Their place.
+    Each is its path, the class that takes it, and the value written for it. Compared are whole
+    configurations, or the arguments in them of a class, the owner; the old one is parsed.
 
     Raises:
         _NotAlone: If something else differs too.

@@ -114,7 +114,8 @@ class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = _tensors((*args, *options.values()) if options else args)
         num_meta = sum([tensor.is_meta for tensor in tensors])
         if not num_meta:
-            if tensors and _is_whole(tensors[0].dtype) and _is_meta(options.get("device")):
+            is_for_meta = str(options.get("device")).startswith("meta")
+            if tensors and _is_whole(tensors[0].dtype) and is_for_meta:
                 options["device"] = torch.device("cpu")  # whole numbers keep their data
             return self._counted(func, args, options)[0]
         if options.get("device") is not None:
@@ -137,10 +138,7 @@ class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made  # the same tensors: they have no data that could be changed
 
     def _counted(
-        self,
-        func: Any,  # noqa: ANN401
-        args: tuple[Any, ...],
-        options: dict[str, Any],
+        self, func: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
     ) -> tuple[Any, int]:
         """Return what an operation makes, and its FLOPs."""
         if not _may_count(func):
@@ -153,7 +151,7 @@ class _WithoutMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @cache
-def _may_count(func: Any) -> bool:  # noqa: ANN401
+def _may_count(func: object) -> bool:
     """Tell whether an operation has FLOPs, or is made of operations that may have some."""
     if not isinstance(func, torch._ops.OpOverload):
         return True
@@ -183,10 +181,6 @@ def _visible(value: object) -> object:
     if isinstance(value, list | tuple):
         return tuple([_visible(one) for one in value])
     return type(value), value  # 1 is not 1.0
-
-
-def _is_meta(device: object) -> bool:
-    return device is not None and torch.device(str(device)).type == "meta"
 
 
 def _as_places(index: Tensor | None) -> list[Tensor | None]:

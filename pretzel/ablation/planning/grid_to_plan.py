@@ -7,7 +7,7 @@ from typing import Any
 
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.gridfile.reading import report
-from pretzel.ablation.gridfile.run_config import paths_in, placed, substitute, without
+from pretzel.ablation.gridfile.run_config import placed, substitute, without
 from pretzel.ablation.identity.fingerprint import fingerprint_of
 from pretzel.ablation.planning.baseline_differences import baseline_differences
 from pretzel.ablation.planning.chains_to_runs import RunMaker
@@ -17,6 +17,7 @@ from pretzel.ablation.planning.parsed_chains import Chain, ChainParser, ParsedCo
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.ablation.planning.size_matching import Matcher
 from pretzel.errors import UserError
+from pretzel.runs.config.nested import leaves
 from pretzel.runs.config.overlay import Config, at, fold, read
 
 Progress = Callable[[int, int], None]
@@ -45,7 +46,7 @@ class Planner:
         weights: Paths of stages' weights, by the name of the stage.
         weights_origins: Identity of the stage that writes weights, by their path.
         stages: Runs that others need.
-        used: Paths of weights that some configuration names.
+        used: Names of stages whose weights some configuration names.
     """
 
     grid: Grid
@@ -59,17 +60,13 @@ class Planner:
     used: set[str] = field(default_factory=set)
 
     def plan(self, progress: Progress | None = None) -> Plan:
-        """Return the plan.
-
-        Raises:
-            UserError: With all mistakes.
-        """
+        """Return the plan, or raise all mistakes in one error."""
         self.parse_stages()
         chains = self.chains(progress)
         self.refuse_equal_arms(chains)
         if not self.mistakes:  # an arm that is wrong may be the one that uses a stage
-            for name, weights in self.weights.items():
-                if weights not in self.used:
+            for name in self.weights:
+                if f"stages/{name}" not in self.used:
                     self.wrong(f"stages.{name}: nothing names {{stages.{name}}}")
         baseline = chains.get(self.grid.baseline_name)
         if baseline is not None and not baseline.links:
@@ -96,10 +93,8 @@ class Planner:
 
     def chains(self, progress: Progress | None) -> dict[str, Chain]:
         """Return the chains of all combinations that are not wrong."""
-        match = self.grid.match
-        matcher = None
-        if match is not None:
-            matcher = Matcher(match, f"{self.grid.file}: match", self.size, self.value)
+        match, name = self.grid.match, f"{self.grid.file}: match"
+        matcher = None if match is None else Matcher(match, name, self.size, self.value)
         parse_chain = ChainParser(self.grid, self.bases(), self.parse, matcher)
         combinations = self.grid.combinations
         chains: dict[str, Chain] = {}
@@ -159,8 +154,8 @@ class Planner:
 
     def named_stages(self, resolved: dict[str, Any]) -> tuple[str, ...]:
         """Return the stages whose weights a configuration names."""
-        paths = paths_in(resolved, set(self.weights.values()))
-        return tuple(f"stages/{name}" for name, path in self.weights.items() if path in paths)
+        named = {value for _, value in leaves(resolved)}
+        return tuple(f"stages/{name}" for name, path in self.weights.items() if path in named)
 
     def parse(self, config: Config, count: bool) -> ParsedConfig:
         """Parse a configuration, which may name stages, and build its model.
@@ -168,11 +163,12 @@ class Planner:
         Raises:
             UserError: If it is wrong, or a constructor refuses its arguments.
         """
-        config, weights = substitute(config, self.weights), set(self.weights.values())
-        self.used |= paths_in(config.values, weights)
+        config = substitute(config, self.weights)
+        self.used.update(self.named_stages(config.values))
         resolved = self.resolve(config)
         # a stage's weights are written later: the model is built and counted without them
-        bare = Config(values=without(config.values, weights), sources=config.sources)
+        values = without(config.values, set(self.weights.values()))
+        bare = Config(values=values, sources=config.sources)
         try:
             resolved_bare = self.resolve(bare)
         except UserError:  # a part takes no None in the place of a stage's weights

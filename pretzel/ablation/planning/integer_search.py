@@ -43,35 +43,33 @@ class _Search:
         self, size: Callable[[int], int | None], start: int, target: int, tolerance: float
     ) -> None:
         self.size, self.start, self.target, self.tolerance = size, start, target, tolerance
-        self.sizes: dict[int, int | None] = {}
+        self.sizes: dict[int, int] = {}
+        self.refused: set[int] = set()
         divisors = [d for d in range(1, start + 1) if start % d == 0]
         self.strides = [d for d in divisors if d >= _FIRST_STRIDE] or divisors[-1:]
 
     def left(self, value: int) -> float:
-        return self.at(value) / self.target - 1
+        return self.sizes[value] / self.target - 1
 
-    def at(self, value: int) -> int:
-        """Return the size for an integer that is known not to be refused."""
-        size = self.try_(value)
-        assert size is not None
-        return size
-
-    def try_(self, value: int) -> int | None:
-        if value < 1:
-            return None
-        if value not in self.sizes:
-            self.sizes[value] = self.size(value)
-        return self.sizes[value]
+    def is_allowed(self, value: int) -> bool:
+        """Tell whether an integer is not refused; its size is then known."""
+        if value >= 1 and value not in self.sizes and value not in self.refused:
+            size = self.size(value)
+            if size is None:
+                self.refused.add(value)
+            else:
+                self.sizes[value] = size
+        return value in self.sizes
 
     @property
     def best(self) -> int:
-        allowed = [value for value, size in self.sizes.items() if size is not None]
-        return min(allowed, key=lambda value: (abs(self.left(value)), abs(value - self.start)))
+        return min(self.sizes, key=lambda value: (abs(self.left(value)), abs(value - self.start)))
 
     def is_good(self, value: int) -> bool:
         return abs(self.left(value)) <= self.tolerance
 
     def run(self) -> int:
+        assert self.is_allowed(self.start)
         if self.is_good(self.start):
             return self.start
         other = self.across()
@@ -83,23 +81,23 @@ class _Search:
             if middle is None or self.is_good(middle):
                 return self.best
             # the bracket keeps its ends on either side of the target
-            is_same_side = (self.at(middle) < self.target) == (self.at(low) < self.target)
+            is_same_side = (self.sizes[middle] < self.target) == (self.sizes[low] < self.target)
             low, high = (middle, high) if is_same_side else (low, middle)
 
     def across(self) -> int | None:
         """Return an integer on the other side of the target; None if there is none."""
-        is_small = self.at(self.start) < self.target
+        is_small = self.sizes[self.start] < self.target
         for is_up in (is_small, not is_small):  # first as if sizes grow with the integer
             value, following = self.start, self.step(self.start, is_up=is_up)
-            while following is not None and (self.at(following) > self.at(value)) == is_small:
-                if (self.at(following) < self.target) != is_small or self.is_good(following):
+            while following is not None and (self.sizes[following] > self.sizes[value]) == is_small:
+                if (self.sizes[following] < self.target) != is_small or self.is_good(following):
                     return following
                 value, following = following, self.step(following, is_up=is_up)
         return None
 
     def step(self, value: int, *, is_up: bool) -> int | None:
         """Return an integer above or below one, by as much as the sizes differ or less."""
-        ratio = self.target / self.at(value)
+        ratio = self.target / self.sizes[value]
         factor = min(max(ratio, 1 / ratio, 1.25), 8)
         goal = math.ceil(value * factor) if is_up else int(value / factor)
         low, high = (value, 2 * goal) if is_up else (0, value)
@@ -113,7 +111,7 @@ class _Search:
 
     def between(self, low: int, high: int) -> Iterator[int]:
         """Yield integers inside a bracket, the most promising first, in the end all of them."""
-        first, last = self.at(low), self.at(high)
+        first, last = self.sizes[low], self.sizes[high]
         # a width's size follows a power law, so that its logarithm is nearly linear
         slope = math.log(last / first) / math.log(high / low)
         guess = round(low * (self.target / first) ** (1 / slope))
@@ -132,9 +130,10 @@ class _Search:
     def first(self, values: Iterable[int]) -> int | None:
         """Return the first integer that is not refused."""
         for value in values:
-            if len(self.sizes) > _MOST_TRIED and value not in self.sizes:
+            is_new = value not in self.sizes and value not in self.refused
+            if is_new and len(self.sizes) + len(self.refused) > _MOST_TRIED:
                 return None
-            if self.try_(value) is not None:
+            if self.is_allowed(value):
                 # smaller divisors were refused before
                 self.strides = [s for s in self.strides if value % s == 0] or self.strides
                 return value

@@ -25,12 +25,10 @@ _MAX_KEPT_PARTS = 64  # those of the first arms; what is tried in one arm alone 
 class PlanningCLI(ParseOnlyCLI):
     """The command line's parser, which notes the classes of what it builds."""
 
-    constructed: set[type]
-
     def __init__(self) -> None:
         super().__init__()
         self.instantiators = [(self._construct, object, True)]
-        self.constructed = set()
+        self.constructed: set[type] = set()
         self._parts: dict[tuple[type, str], bytes] = {}
         self._manifests: dict[str, dict[str, str]] = {}
         self._reuses = False
@@ -147,11 +145,10 @@ class Builder:
         module = built_without_memory(lambda: build("fit", resolved.namespace))
         if module is None:
             return None
-        sizes = {True: 0, False: 0}
-        for parameter in module.parameters():
-            sizes[parameter.requires_grad] += parameter.numel()
+        trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
         flops = forward_flops(module) if count else None
-        return Sizes(trainable=sizes[True], frozen=sizes[False], flops=flops)
+        return Sizes(trainable=trainable, frozen=frozen, flops=flops)
 
 
 def _classes(node: object) -> set[str]:

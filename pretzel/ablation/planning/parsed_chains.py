@@ -119,7 +119,6 @@ class ChainParser:
     """Parses the chains of a grid.
 
     Attributes:
-        grid: The grid.
         bases: The configuration under all arms, by link.
         parse: Parses and builds a configuration; counts FLOPs where it is asked to.
         matcher: None where the sizes of arms are left as they are.
@@ -207,7 +206,7 @@ class ChainParser:
         Raises:
             NotApplicable: If an arm leaves the link out.
         """
-        overrides = list(combination.overrides(name))
+        overrides = combination.overrides(name)
         for one in overrides:
             if not one.key:
                 raise NotApplicable(f"{one.source}: left out")

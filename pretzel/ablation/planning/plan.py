@@ -32,10 +32,8 @@ class PlannedRun:
         seed: None for runs that are not compared: stages, which cells may share, and tuning runs.
         identity: Hash of everything that can change its weights; of a tuned cell, of all its
             candidates and of the rule by which it chooses.
-        config: The resolved configuration of ``fit``, ready to run; that of the first candidate
-            where there are any.
-        record: The values behind the hashes, for people; of a tuned cell, those of its first
-            candidate.
+        config: The resolved configuration of ``fit``, ready to run (of the first candidate).
+        record: The values behind the hashes, for people (of the first candidate).
         evaluation: Hash of how it is measured; None if it is not.
         export: Whether its module exports weights after training (stages).
         needs: Names of the runs that must be done before: stages whose weights it starts from or

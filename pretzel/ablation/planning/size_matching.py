@@ -13,14 +13,10 @@ from pretzel.runs.config.yaml_lines import Key, Source
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """The integer that was solved for an arm.
+    """The integer at a key that an arm would have had, and the one that was solved for.
 
-    Attributes:
-        key: Dotted key of the integer.
-        before: The integer that the arm would have had.
-        after: The one it has.
-        by: The quantity that is made equal, ``parameters`` or ``flops``.
-        relative: Relative difference to the baseline that is left.
+    The quantity that is made equal is ``parameters`` or ``flops``; relative is the difference to
+    the baseline that is left.
     """
 
     key: str

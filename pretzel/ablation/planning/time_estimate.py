@@ -29,13 +29,7 @@ class TimeEstimate:
 def estimate_time(
     plan: Plan, states: Mapping[str, State], probed: Mapping[str, float] | None = None
 ) -> TimeEstimate:
-    """Estimate the time of the runs that are not done.
-
-    Args:
-        plan: The plan.
-        states: The state of each run, by name.
-        probed: Seconds of a run, by its family.
-    """
+    """Estimate the time of the runs that are not done; probes give seconds by family."""
     # those of a family take equally long; those that are tested too take longer
     measured: dict[tuple[str, bool], list[float]] = defaultdict(list)
     for run in plan.runs:

@@ -1,7 +1,6 @@
 """Estimates a run's time by a few steps in a fresh process (``python -m`` this module).
 
-The process reads a resolved configuration as JSON and prints, as JSON in its last line, the seconds
-until the first step, the seconds of a step and the number of steps.
+The process reads a resolved configuration as JSON and prints the seconds in its last line.
 """
 
 import json
@@ -17,25 +16,37 @@ from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.planning.plan import Plan, PlannedRun
-from pretzel.errors import UserError
 
 _STEPS = 10
 _WARM = 3  # the first ones are slower
 
 
-def probe(plan: Plan, run: PlannedRun) -> float:
-    """Return the seconds that a run's training takes, estimated by its first steps.
+def probe_all(plan: Plan, runs: Iterable[PlannedRun]) -> dict[str, float]:
+    """Return the seconds of a run's training by family, estimated by its first steps.
 
-    The stages that it starts from need not have run.
-
-    Raises:
-        UserError: If it fails within these steps.
+    One run of each family is tried, and that is said on standard error; those that fail are left
+    out. The stages that it starts from need not have run.
     """
-    from pretzel.ablation.gridfile.run_config import paths_in, without
+    one_each = {run.family: run for run in runs}
+    seconds: dict[str, float] = {}
+    for number, (family, run) in enumerate(one_each.items()):
+        print(f"probing {run.name} ({number + 1} of {len(one_each)})", file=sys.stderr, flush=True)
+        process = _first_steps(plan, run)
+        if process.returncode:
+            lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+            error = f"{run.name}: its first steps failed: {lines[-1]}"
+            print(error, file=sys.stderr, flush=True)
+        else:  # the module's own prints come first
+            seconds[family] = float(process.stdout.strip().splitlines()[-1])
+    return seconds
 
-    weights = {str(plan.grid.output / name / "weights.safetensors") for name in run.needs}
-    missing = {path for path in paths_in(run.config, weights) if not Path(path).exists()}
-    process = subprocess.run(
+
+def _first_steps(plan: Plan, run: PlannedRun) -> subprocess.CompletedProcess[str]:
+    from pretzel.ablation.gridfile.run_config import without
+
+    weights = [plan.grid.output / name / "weights.safetensors" for name in run.needs]
+    missing = {str(path) for path in weights if not path.exists()}
+    return subprocess.run(
         [sys.executable, "-m", "pretzel.ablation.planning.time_probe"],
         input=json.dumps(without(run.config, missing)),
         capture_output=True,
@@ -43,28 +54,10 @@ def probe(plan: Plan, run: PlannedRun) -> float:
         env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
         check=False,
     )
-    if process.returncode:
-        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-        raise UserError(f"{run.name}: its first steps failed: {lines[-1]}")
-    pace = json.loads(process.stdout.strip().splitlines()[-1])  # the module's own prints come first
-    return float(pace["start"] + pace["step"] * pace["steps"])
 
 
-def probe_all(plan: Plan, runs: Iterable[PlannedRun]) -> dict[str, float]:
-    """Return the seconds of a run by family, without those that fail; say so on standard error."""
-    one_each = {run.family: run for run in runs}
-    seconds: dict[str, float] = {}
-    for number, (family, run) in enumerate(one_each.items()):
-        print(f"probing {run.name} ({number + 1} of {len(one_each)})", file=sys.stderr, flush=True)
-        try:
-            seconds[family] = probe(plan, run)
-        except UserError as error:
-            print(error, file=sys.stderr, flush=True)
-    return seconds
-
-
-def measure_pace(config: dict[str, Any], started: float) -> dict[str, float]:
-    """Train a few steps of a resolved configuration, in a folder that is thrown away.
+def estimate(config: dict[str, Any], started: float) -> float:
+    """Return the seconds of a training; a few steps are run in a folder that is thrown away.
 
     The process has started at a time of :func:`time.monotonic`.
     """
@@ -103,9 +96,9 @@ def measure_pace(config: dict[str, Any], started: float) -> dict[str, float]:
         steps *= cli.trainer.accumulate_grad_batches  # batches, as the clock counts them
     warm = times[min(_WARM, len(times) - 2) :]
     step = statistics.median(after - before for before, after in pairwise(warm))
-    return {"start": times[0] - started, "step": step, "steps": steps}
+    return float(times[0] - started + step * steps)
 
 
 if __name__ == "__main__":
     began = time.monotonic()
-    print(json.dumps(measure_pace(json.load(sys.stdin), began)))
+    print(estimate(json.load(sys.stdin), began))
