@@ -122,8 +122,7 @@ def _plan(grid: Grid, *, probe: bool, as_json: bool) -> int:
     from pretzel.ablation.planning.grid_to_plan import plan_grid
     from pretzel.ablation.planning.print_plan import print_plan, print_plan_json
     from pretzel.ablation.planning.progress import planning_progress
-    from pretzel.ablation.planning.time_estimate import estimate_time
-    from pretzel.ablation.planning.time_probe import probe_all
+    from pretzel.ablation.planning.time_estimate import estimate_time, probe_all
 
     with planning_progress() as progress:
         plan = plan_grid(grid, progress)

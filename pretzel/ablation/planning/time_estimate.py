@@ -1,10 +1,15 @@
 """Estimate of the time that the rest of a grid takes, from finished runs or a probe."""
 
+import json
+import os
 import statistics
+import subprocess
+import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pretzel.ablation.gridfile.run_config import without
 from pretzel.ablation.ledger import State
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 
@@ -57,4 +62,37 @@ def estimate_time(
         total += max(seconds - spent, 0.0)
     return TimeEstimate(
         seconds=total, finished=num_finished, probed=num_probed, unknown=tuple(unknown)
+    )
+
+
+def probe_all(plan: Plan, runs: Iterable[PlannedRun]) -> dict[str, float]:
+    """Return the seconds of a run's training by family, estimated by its first steps.
+
+    One run of each family is tried, and that is said on standard error; those that fail are left
+    out. The stages that it starts from need not have run.
+    """
+    one_each = {run.family: run for run in runs}
+    seconds: dict[str, float] = {}
+    for number, (family, run) in enumerate(one_each.items()):
+        print(f"probing {run.name} ({number + 1} of {len(one_each)})", file=sys.stderr, flush=True)
+        process = _first_steps(plan, run)
+        if process.returncode:
+            lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+            error = f"{run.name}: its first steps failed: {lines[-1]}"
+            print(error, file=sys.stderr, flush=True)
+        else:  # the module's own prints come first
+            seconds[family] = float(process.stdout.strip().splitlines()[-1])
+    return seconds
+
+
+def _first_steps(plan: Plan, run: PlannedRun) -> subprocess.CompletedProcess[str]:
+    weights = [plan.grid.output / name / "weights.safetensors" for name in run.needs]
+    missing = {str(path) for path in weights if not path.exists()}
+    return subprocess.run(
+        [sys.executable, "-m", "pretzel.ablation.planning.time_probe"],
+        input=json.dumps(without(run.config, missing)),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+        check=False,
     )

@@ -1,59 +1,20 @@
 """Estimates a run's time by a few steps in a fresh process (``python -m`` this module).
 
-The process reads a resolved configuration as JSON and prints the seconds in its last line.
+The process reads a resolved configuration as JSON and prints the seconds in its last line. Its
+imports of torch and Lightning count too: they stand where the clock runs.
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.planning.plan import Plan, PlannedRun
-
 _STEPS = 10
 _WARM = 3  # the first ones are slower
-
-
-def probe_all(plan: Plan, runs: Iterable[PlannedRun]) -> dict[str, float]:
-    """Return the seconds of a run's training by family, estimated by its first steps.
-
-    One run of each family is tried, and that is said on standard error; those that fail are left
-    out. The stages that it starts from need not have run.
-    """
-    one_each = {run.family: run for run in runs}
-    seconds: dict[str, float] = {}
-    for number, (family, run) in enumerate(one_each.items()):
-        print(f"probing {run.name} ({number + 1} of {len(one_each)})", file=sys.stderr, flush=True)
-        process = _first_steps(plan, run)
-        if process.returncode:
-            lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-            error = f"{run.name}: its first steps failed: {lines[-1]}"
-            print(error, file=sys.stderr, flush=True)
-        else:  # the module's own prints come first
-            seconds[family] = float(process.stdout.strip().splitlines()[-1])
-    return seconds
-
-
-def _first_steps(plan: Plan, run: PlannedRun) -> subprocess.CompletedProcess[str]:
-    from pretzel.ablation.gridfile.run_config import without
-
-    weights = [plan.grid.output / name / "weights.safetensors" for name in run.needs]
-    missing = {str(path) for path in weights if not path.exists()}
-    return subprocess.run(
-        [sys.executable, "-m", "pretzel.ablation.planning.time_probe"],
-        input=json.dumps(without(run.config, missing)),
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
-        check=False,
-    )
 
 
 def estimate(config: dict[str, Any], started: float) -> float:
