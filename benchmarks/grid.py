@@ -38,7 +38,7 @@ from benchmarks import processes
 from benchmarks.grid_project import Project, pretzel
 from benchmarks.processes import Against, Cost, say
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.engines.device_slots import DeviceSlots
+from pretzel.ablation.engines.device_slots import device_slots
 from pretzel.ablation.engines.fork_server import Forks
 from pretzel.ablation.engines.processes import Processes
 from pretzel.ablation.execution.commands import planned
@@ -63,7 +63,7 @@ def overhead(folder: Path, steps: int, rounds: int, *, quick: bool) -> list[Agai
         AssertionError: If they end with different weights.
     """
     project = Project(folder=folder, steps=steps)
-    slot = DeviceSlots.of(1, [], 1)
+    slot = device_slots(1, [], 1)
     forks = Forks(slot)
     try:
         say("planning")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from lab_files import BASE
 
-from pretzel.ablation.engines.device_slots import DeviceSlots
+from pretzel.ablation.engines.device_slots import device_slots
 from pretzel.ablation.engines.fork_server import Forks
 from pretzel.ablation.engines.options import engine_of
 from pretzel.ablation.engines.processes import Processes
@@ -21,7 +21,7 @@ from pretzel.ablation.ledger import RunFolder
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 
-TWO = DeviceSlots(environments=({"PLACE": "first"}, {"PLACE": "second"}))
+TWO = [{"PLACE": "first"}, {"PLACE": "second"}]
 LEAK = {"class_path": "leaking.Leaks", "init_args": {}}
 LEAKING = '''
 import os
@@ -177,7 +177,7 @@ def test_the_server_has_one_thread_when_it_forks(project):
 )
 def test_slots_that_cannot_be(number, per_gpu, message):
     with pytest.raises(UserError, match=message):
-        DeviceSlots.of(number, None, per_gpu)
+        device_slots(number, None, per_gpu)
 
 
 def test_slots_over_gpus(monkeypatch):
@@ -185,7 +185,7 @@ def test_slots_over_gpus(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def seen(*args):
-        return [one["CUDA_VISIBLE_DEVICES"] for one in DeviceSlots.of(*args).environments]
+        return [one["CUDA_VISIBLE_DEVICES"] for one in device_slots(*args)]
 
     assert seen(None, None, 1) == ["0", "1"]
     assert seen(None, [[1]], 2) == ["1", "1"]
@@ -193,9 +193,9 @@ def test_slots_over_gpus(monkeypatch):
     assert seen(3, None, 2) == ["0", "1", "0"]
     assert seen(2, [], 1) == ["", ""]
     with pytest.raises(UserError, match="no GPU 2: there are 2"):
-        DeviceSlots.of(None, [[2]], 1)
+        device_slots(None, [[2]], 1)
     with pytest.raises(UserError, match="must name each GPU once, got 0 2 x"):
-        DeviceSlots.of(None, [[0, 1], [0]], 1)
+        device_slots(None, [[0, 1], [0]], 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     assert seen(None, [[1]], 1) == ["GPU-b"]
     assert seen(None, [[1, 0]], 1) == ["GPU-b,GPU-a"]
@@ -208,7 +208,7 @@ def test_gpus_as_a_user_writes_them(monkeypatch):
     def chosen(gpus):
         options = {"engine": "processes", "slots": None, "gpus": gpus, "per_gpu": 1, "slurm": []}
         engine = engine_of(argparse.Namespace(**options), Path("runs"))()
-        return [one["CUDA_VISIBLE_DEVICES"] for one in engine.slots.environments]
+        return [one["CUDA_VISIBLE_DEVICES"] for one in engine.slots]
 
     assert chosen(None) == ["0", "1", "2", "3"]
     assert chosen("2,3") == ["2", "3"]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from lab_files import BASE
 
-from pretzel.ablation.engines.device_slots import DeviceSlots
 from pretzel.ablation.engines.fork_server import Forks
 from pretzel.ablation.engines.processes import Processes
 from pretzel.ablation.ledger import RunFolder
@@ -86,7 +85,7 @@ def engine(project, monkeypatch, request):
     Path("ranks.py").write_text(RANKS)
     os.environ["PYTHONPATH"] += f":{project}"
     monkeypatch.setattr(sys, "path", [*sys.path, str(project)])
-    made = request.param(DeviceSlots(environments=({},)))
+    made = request.param([{}])
     yield made
     made.close()
 

@@ -12,13 +12,13 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import NoReturn
 
-from pretzel.ablation.engines.device_slots import DeviceSlots
 from pretzel.ablation.engines.local import LocalEngine, LocalRun, end_group
 from pretzel.ablation.worker import process as worker
 from pretzel.errors import UserError
@@ -34,10 +34,10 @@ class Forks(LocalEngine):
     notebook, and they may be edited meanwhile.
 
     Args:
-        slots: How many runs at a time, and the devices that each one sees.
+        slots: As those of a :class:`LocalEngine`.
     """
 
-    def __init__(self, slots: DeviceSlots) -> None:
+    def __init__(self, slots: Sequence[Mapping[str, str]]) -> None:
         super().__init__(slots)
         _CONTEXT.set_forkserver_preload(["pretzel.ablation.engines.preload"])
         forkserver.ensure_running()

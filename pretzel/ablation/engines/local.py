@@ -5,11 +5,10 @@ import os
 import signal
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pretzel.ablation.engines.base import Engine, StartedRun
-from pretzel.ablation.engines.device_slots import DeviceSlots
 
 _CLOSE_SECONDS = 10.0
 _SLURM_TASK = (
@@ -57,10 +56,10 @@ class LocalEngine(Engine):
     """Gives each run a free slot.
 
     Args:
-        slots: How many runs at a time, and the devices that each one sees.
+        slots: Variables that each adds to the environment of its run, such as the GPUs to see.
     """
 
-    def __init__(self, slots: DeviceSlots) -> None:
+    def __init__(self, slots: Sequence[Mapping[str, str]]) -> None:
         self.slots = slots
         self.running: dict[int, LocalRun] = {}  # by slot
 
@@ -81,21 +80,21 @@ class LocalEngine(Engine):
         """Start each run in a free slot."""
         started: list[StartedRun] = []
         for slot, folder in zip(self._free_slots(), folders, strict=False):
-            environment = worker_environment() | self.slots.environments[slot]
+            environment = {**worker_environment(), **self.slots[slot]}
             self.running[slot] = self.launch(folder.resolve(), environment)
             started.append(self.running[slot])
         return started
 
     def _free_slots(self) -> list[int]:
         self.running = {slot: run for slot, run in self.running.items() if run.poll() is None}
-        return [slot for slot in range(len(self.slots.environments)) if slot not in self.running]
+        return [slot for slot in range(len(self.slots)) if slot not in self.running]
 
     def close(self) -> None:
         """Kill what is still running, and wait until it has ended."""
         for run in self.running.values():
             run.kill()
         deadline = time.monotonic() + _CLOSE_SECONDS
-        while self.capacity() < len(self.slots.environments) and time.monotonic() < deadline:
+        while self.capacity() < len(self.slots) and time.monotonic() < deadline:
             time.sleep(0.01)
 
 

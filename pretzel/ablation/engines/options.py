@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from pretzel.ablation.engines.base import Engine
-from pretzel.ablation.engines.device_slots import DeviceSlots
+from pretzel.ablation.engines.device_slots import device_slots
 from pretzel.errors import UserError
 
 
@@ -59,7 +59,7 @@ def engine_of(args: argparse.Namespace, output: Path) -> Callable[[], Engine]:
         return partial(Slurm, output / "slurm", args.slots or 256, parameters)
     if parameters:
         raise UserError("--slurm is for --engine slurm")
-    slots = DeviceSlots.of(args.slots, _gpus(args.gpus), args.per_gpu)
+    slots = device_slots(args.slots, _gpus(args.gpus), args.per_gpu)
     if args.engine == "processes":
         from pretzel.ablation.engines.processes import Processes
 

@@ -9,11 +9,7 @@ from pretzel.ablation.engines.local import LocalEngine, LocalRun, end_group
 
 
 class Processes(LocalEngine):
-    """Starts ``python -m pretzel.ablation.worker.process FOLDER``.
-
-    Args:
-        slots: How many at a time, and the devices that each one sees.
-    """
+    """Starts ``python -m pretzel.ablation.worker.process FOLDER``."""
 
     def launch(self, folder: Path, environment: dict[str, str]) -> LocalRun:
         """Start a process in a session of its own."""

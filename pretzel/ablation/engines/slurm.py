@@ -39,12 +39,12 @@ class _Job(StartedRun):
     def interrupt(self) -> None:
         self.engine.stopped = True
         # the job itself ends as soon as the run has saved
-        _command("scancel", "--signal=INT", self.name, may_fail=True)
-        _command("scancel", "--state=PENDING", self.name, may_fail=True)
+        _command("scancel", "--signal=INT", self.name)
+        _command("scancel", "--state=PENDING", self.name)
 
     def kill(self) -> None:
         if self.code is None:
-            _command("scancel", self.name, may_fail=True)
+            _command("scancel", self.name)
 
 
 class Slurm(Engine):
@@ -108,7 +108,7 @@ class Slurm(Engine):
         if time.monotonic() - self.queried >= _QUERY_SECONDS:
             self.queried = time.monotonic()
             options = ["--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
-            listing = _command("squeue", *options, may_fail=True)
+            listing = _command("squeue", *options)
             if listing is not None:  # the controller may be restarting: query again later
                 self.names = set(listing.split())
         return name in self.names
@@ -119,11 +119,7 @@ class Slurm(Engine):
             job.kill()
 
 
-def _command(*words: str, may_fail: bool = False) -> str | None:
-    """Run a command of Slurm; return its output, or None if it failed and may."""
+def _command(*words: str) -> str | None:
+    """Run a command of Slurm; return its output, or None if it failed."""
     completed = subprocess.run(words, capture_output=True, text=True, check=False)
-    if completed.returncode == 0:
-        return completed.stdout
-    if may_fail:
-        return None
-    raise UserError(f"{' '.join(words)}: {completed.stderr.strip()}")
+    return completed.stdout if completed.returncode == 0 else None

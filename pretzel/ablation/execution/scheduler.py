@@ -17,7 +17,7 @@ from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.ablation.planning.tuning import best_candidate
 from pretzel.ablation.status_table import StatusRow
-from pretzel.ablation.worker.process import DONE, INTERRUPTED, TAKEN
+from pretzel.ablation.worker.process import DONE, INTERRUPTED, TAKEN, log_end
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 
@@ -289,9 +289,8 @@ class _Scheduler:
     def retries(self, run: PlannedRun, folder: RunFolder, code: int) -> bool:
         """Take note of a run that failed; return whether it is started again."""
         if folder.failure is None and code != INTERRUPTED:  # killed from outside
-            log = (folder.path / "log.txt").read_text(errors="replace").splitlines()[-30:]
             reason = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            failure = {"error": reason, "traceback": "", "log": log}
+            failure = {"error": reason, "traceback": "", "log": log_end(folder)}
             with contextlib.suppress(UserError):  # the disk may be what it failed of
                 write_json(folder.path / "failure.json", failure)
         tries = self.tries[run] = self.tries.get(run, 0) + 1

@@ -46,7 +46,7 @@ class Watchdog:
             was_stopped = now - self._looked > 5 * interval + 1
             self._looked = now
             frame = sys._current_frames().get(threading.main_thread().ident or 0)
-            place = _place(frame)
+            place = [(id(caller.f_code), line) for caller, line in traceback.walk_stack(frame)]
             if was_stopped or (place != self._place and not self.needs_batches()):
                 self.beat()
             self._place = place
@@ -61,11 +61,3 @@ class Watchdog:
             self.on_hang(message, "".join(traceback.format_stack(frame)))
         finally:
             os._exit(self.code)  # sys.exit would only end this thread
-
-
-def _place(frame: FrameType | None) -> list[tuple[int, int]]:
-    place = []
-    while frame is not None:
-        place.append((id(frame.f_code), frame.f_lineno))
-        frame = frame.f_back
-    return place

@@ -13,7 +13,6 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.worker.hang_watchdog import Watchdog
@@ -25,7 +24,7 @@ DONE, FAILED, TAKEN, INTERRUPTED = 0, 1, 75, 130
 
 _BEFORE_TIME_IS_UP = (signal.SIGUSR1, signal.SIGUSR2)  # Slurm sends it to all processes of a job
 _ORPHAN_SECONDS = 5.0
-_NUM_LOG_LINES = 30
+
 _ADVICE = "; when that is mended, the run continues from its last whole checkpoint"
 
 
@@ -54,8 +53,7 @@ class StopRequest:
     def follow_stdin(self, *, is_first: bool) -> None:
         """Make the request when our standard input ends: the scheduler holds its other end.
 
-        Args:
-            is_first: Whether we are the run's first process; the others end with it at the latest.
+        Processes other than the run's first end with that at the latest.
         """
 
         def wait() -> None:
@@ -73,10 +71,7 @@ class StopRequest:
 
 
 def main(path: Path) -> int:
-    """Train and test the run of a folder.
-
-    Args:
-        path: The folder with ``cell.json``.
+    """Train and test the run of a folder with ``cell.json``.
 
     Returns:
         0 done, 1 failed (``failure.json`` tells why, unless the disk could not take it), 75 another
@@ -145,7 +140,8 @@ def _train_and_test(folder: RunFolder, stop: StopRequest, *, is_first: bool) -> 
     spec = folder.spec
     assert spec is not None, "the scheduler writes cell.json first"
     if is_first:
-        _write_progress(folder, phase="start")
+        started = {**folder.progress, "phase": "start", "time": time.time()}
+        write_json(folder.path / "progress.json", started)
     watchdog = None
     if spec.get("hang_seconds"):
         watchdog = Watchdog(
@@ -167,29 +163,28 @@ def _train_and_test(folder: RunFolder, stop: StopRequest, *, is_first: bool) -> 
     Checkpoints(folder.path).clear()
 
 
-def _write_progress(folder: RunFolder, **values: Any) -> None:  # noqa: ANN401
-    write_json(folder.path / "progress.json", {**folder.progress, **values, "time": time.time()})
-
-
 def _write_failure(folder: RunFolder, error: Exception, stack: str) -> None:
     if folder.failure is not None:
         return  # of several processes, the first to fail knows why; the others miss it
-    try:
+    with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
-        lines = (folder.path / "log.txt").read_text(errors="replace").splitlines()[-_NUM_LOG_LINES:]
+    failure = {
+        "error": f"{type(error).__name__}: {error}",
+        "traceback": stack,
+        "log": log_end(folder),
+        "step": getattr(error, "step", folder.progress.get("step")),
+        "config": (folder.spec or {}).get("config"),
+    }
+    write_json(folder.path / "failure.json", failure)
+
+
+def log_end(folder: RunFolder) -> list[str]:
+    """Return the last 30 lines of a run's log, none where it cannot be read."""
+    try:
+        return (folder.path / "log.txt").read_text(errors="replace").splitlines()[-30:]
     except OSError:
-        lines = []
-    write_json(
-        folder.path / "failure.json",
-        {
-            "error": f"{type(error).__name__}: {error}",
-            "traceback": stack,
-            "log": lines,
-            "step": getattr(error, "step", folder.progress.get("step")),
-            "config": (folder.spec or {}).get("config"),
-        },
-    )
+        return []
 
 
 if __name__ == "__main__":

@@ -171,12 +171,6 @@ class RunMonitor(Checkpoint):
         if self.watchdog is not None:
             self.watchdog.beat()
 
-    def _rate(self, trainer: Trainer) -> float | None:
-        """Return the steps a second of this process, with all that it does between them."""
-        if self.first is None or trainer.global_step <= self.first[1]:
-            return None
-        return (trainer.global_step - self.first[1]) / (time.monotonic() - self.first[0])
-
     def report(self, trainer: Trainer, phase: str, *, force: bool = False) -> None:
         """Write ``progress.json``, at most twice a second.
 
@@ -187,21 +181,21 @@ class RunMonitor(Checkpoint):
         if not trainer.is_global_zero or (not force and now - self.reported < _REPORT_SECONDS):
             return
         self.reported = now
-        total, rate = _total_steps(trainer), self._rate(trainer)
-        left = None if total is None else max(total - trainer.global_step, 0)
-        write_json(
-            self.folder.path / "progress.json",
-            {
-                "phase": phase,
-                "step": trainer.global_step,
-                "total": total,
-                "seconds": self.seconds,
-                "rate": rate,
-                "left": None if rate is None or left is None else left / rate,
-                "metrics": logged_scalars(trainer),
-                "time": time.time(),
-            },
-        )
+        step, total, rate, left = trainer.global_step, _total_steps(trainer), None, None
+        if self.first is not None and step > self.first[1]:
+            rate = (step - self.first[1]) / (now - self.first[0])  # with all between the steps
+            left = None if total is None else max(total - step, 0) / rate
+        progress = {
+            "phase": phase,
+            "step": step,
+            "total": total,
+            "seconds": self.seconds,
+            "rate": rate,
+            "left": left,
+            "metrics": logged_scalars(trainer),
+            "time": time.time(),
+        }
+        write_json(self.folder.path / "progress.json", progress)
 
 
 def logged_scalars(trainer: Trainer) -> dict[str, float]:

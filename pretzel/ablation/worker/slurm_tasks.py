@@ -18,23 +18,21 @@ def cluster_plugins(plugins: object, devices: object) -> list[object]:
     Lightning starts the others. Lightning's own way to queue a job again, at SIGUSR1, is left out:
     the run saves, and the engine has it queued.
 
-    Args:
-        plugins: ``trainer.plugins``; what is chosen there stays.
-        devices: ``trainer.devices``.
+    What is chosen in ``trainer.plugins`` stays.
 
     Raises:
         UserError: If the job has several tasks, but not so many a node.
     """
-    configured = plugins if isinstance(plugins, list | tuple) else [plugins] if plugins else []
-    for plugin in configured:
-        if isinstance(plugin, SLURMEnvironment):
-            plugin.auto_requeue = False
-    if any(isinstance(plugin, ClusterEnvironment) for plugin in configured):
-        return [*configured]
+    configured = [*plugins] if isinstance(plugins, list | tuple) else [plugins] if plugins else []
+    environments = [plugin for plugin in configured if isinstance(plugin, ClusterEnvironment)]
+    for environment in environments:
+        if isinstance(environment, SLURMEnvironment):
+            environment.auto_requeue = False
     tasks = num_tasks()
-    if tasks == 0 or TorchElasticEnvironment.detect():
-        return [*configured]
-    if tasks == 1 and not _is_one(devices):
+    if environments or tasks == 0 or TorchElasticEnvironment.detect():
+        return configured
+    is_one = str(devices) == "1" or (isinstance(devices, list | tuple) and len(devices) == 1)
+    if tasks == 1 and not is_one:
         return [*configured, LightningEnvironment()]
     try:
         return [*configured, SLURMEnvironment(auto_requeue=False)]
@@ -63,7 +61,3 @@ def check_tasks(trainer: Trainer) -> None:
 def num_tasks() -> int:
     """Return how many processes Slurm has started for the run; 0 if it has not."""
     return int(os.environ.get("SLURM_NTASKS", "0"))
-
-
-def _is_one(devices: object) -> bool:
-    return str(devices) == "1" or (isinstance(devices, list | tuple) and len(devices) == 1)

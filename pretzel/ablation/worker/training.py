@@ -70,8 +70,8 @@ def train_and_test(
         watchdog: Is told of progress.
 
     Returns:
-        Metrics and facts about them, seconds, seconds a step (median, data included, validation
-        not), peak memory in bytes, numbers of parameters, and versions.
+        What ``result.json`` holds: times in seconds (of a step the median, data included,
+        validation not), peak memory in bytes.
 
     Raises:
         KeyboardInterrupt: After saving, when it must stop.
@@ -86,7 +86,7 @@ def train_and_test(
     seed = int(cli.config["fit"]["seed_everything"])
     loop = make_exact(trainer)
     monitor.follow(trainer, loop)
-    fitted = _fitted(folder.path)
+    fitted, final = _fitted(folder.path), folder.path / "final.ckpt"
     if fitted is None:
         if _all_stop(trainer, must_stop()):
             raise KeyboardInterrupt
@@ -99,15 +99,15 @@ def train_and_test(
             "step_seconds": statistics.median(loop.step_seconds) if loop.step_seconds else None,
             "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
             "facts": facts(trainer),
-            "sha256": save_final(trainer, folder.path / "final.ckpt"),
+            "sha256": save_final(trainer, final),
         }
         if trainer.is_global_zero:
             write_json(folder.path / "fit.json", fitted)
     else:  # trained by an earlier process: nothing has put its weights into this model yet
-        final = torch.load(folder.path / "final.ckpt", map_location="cpu", weights_only=True)
-        model.on_load_checkpoint(final)
-        model.load_state_dict(final["state_dict"])
-        trainer.fit_loop.load_state_dict(final["loops"]["fit_loop"])  # the step that figures are of
+        trained = torch.load(final, map_location="cpu", weights_only=True)
+        model.on_load_checkpoint(trained)
+        model.load_state_dict(trained["state_dict"])
+        trainer.fit_loop.load_state_dict(trained["loops"]["fit_loop"])  # the step of the figures
     if _all_stop(trainer, must_stop()):
         raise KeyboardInterrupt
     metrics = dict(fitted["metrics"])
@@ -115,11 +115,7 @@ def train_and_test(
         # seeded anew: the test is the same whether training has just ended or was resumed
         seed_everything(seed, workers=True, verbose=False)
         trainer.test(
-            model,
-            datamodule=cli.datamodule,
-            ckpt_path=folder.path / "final.ckpt",
-            weights_only=True,
-            verbose=False,
+            model, datamodule=cli.datamodule, ckpt_path=final, weights_only=True, verbose=False
         )
         metrics |= logged_scalars(trainer)
     # the engine kills what is still there when the first process ends
@@ -133,10 +129,8 @@ def train_and_test(
     return {
         "metrics": metrics,
         "facts": fitted["facts"] | facts(trainer),
-        "train_seconds": fitted["train_seconds"],
+        **{key: fitted[key] for key in ("train_seconds", "steps", "step_seconds")},
         "seconds": monitor.seconds,
-        "steps": fitted["steps"],
-        "step_seconds": fitted["step_seconds"],
         "peak_memory_bytes": peak,
         "parameters": {"trainable": sizes[True], "frozen": sizes[False]},
         "versions": versions(),
@@ -147,8 +141,7 @@ def train_and_test(
 class HasFacts(Protocol):
     """A callback that knows what values of its metrics must share to be comparable.
 
-    Attributes:
-        facts: By name of the metric, for example ``{"test/fid": {"extractor": "Inception"}}``.
+    By name of the metric, for example ``{"test/fid": {"extractor": "Inception"}}``.
     """
 
     facts: dict[str, dict[str, Any]]
