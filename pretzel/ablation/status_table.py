@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +32,15 @@ _NOTES = {
 
 @dataclass(frozen=True, kw_only=True)
 class StatusRow:
-    """One line of the state table.
-
-    Attributes:
-        name: The run.
-        state: Its state.
-        step: Its step, and of how many.
-        note: Phase and last metrics; of one that failed the error.
-        rate: Steps a second.
-        seconds: Time that it has taken so far.
-        seconds_left: Time until it is trained; None where that is not known.
-    """
+    """One line of the state table: a run."""
 
     name: str
     state: State
-    step: str = ""
-    note: str = ""
-    rate: str = ""
-    seconds: float = field(default=0.0, compare=False)
-    seconds_left: float | None = field(default=None, compare=False)
+    step: str = ""  # and of how many
+    note: str = ""  # phase and last metrics; of one that failed the error
+    rate: str = ""  # steps a second
+    seconds: float = field(default=0.0, compare=False)  # that it has taken so far
+    seconds_left: float | None = field(default=None, compare=False)  # until it is trained, if known
 
     @property
     def left(self) -> str:
@@ -80,58 +70,38 @@ class StatusRow:
             return cls(name=name, state=state)
         if state is State.DONE:  # most runs of a large grid: one file, and not that of progress
             result = folder.result or {}
-            return cls(
-                name=name,
-                state=state,
-                step=f"{result.get('steps', '?')}/{result.get('steps', '?')}",
-                note=_metrics_text(result.get("metrics", {}), metrics),
-                seconds=float(result.get("seconds") or 0.0),
+            steps, note = (
+                result.get("steps", "?"),
+                _metrics_text(result.get("metrics", {}), metrics),
             )
-        progress = folder.progress
+            seconds = float(result.get("seconds") or 0.0)
+            return cls(name=name, state=state, step=f"{steps}/{steps}", note=note, seconds=seconds)
+        progress, note, rate, left = folder.progress, _NOTES.get(state, ""), None, None
+        if state is State.FAILED:
+            note = (folder.failure or {}).get("error", "").split("\n")[0]
+        elif state is State.RUNNING:
+            rate, left = progress.get("rate"), progress.get("left")
+            note = _running_note(progress, metrics)
         has_step = progress.get("step") is not None
-        row = cls(
+        return cls(
             name=name,
             state=state,
             step=f"{progress['step']}/{progress.get('total') or '?'}" if has_step else "",
-            note=_NOTES.get(state, ""),
-            seconds=float(progress.get("seconds") or 0.0),
-        )
-        if state is State.FAILED:
-            return replace(row, note=(folder.failure or {}).get("error", "").split("\n")[0])
-        if state is not State.RUNNING:
-            return row
-        phase, logged = progress.get("phase", "start"), progress.get("metrics", {})
-        note = f"{phase} {_metrics_text(logged, _training_metrics(logged, metrics))}"
-        silent = time.time() - (progress.get("time") or math.inf)
-        if silent > _SILENT_SECONDS:
-            note += f" (no news for {duration(silent)})"
-        left = progress.get("left")
-        return replace(
-            row,
             note=note,
-            rate=f"{progress['rate']:.3g}" if progress.get("rate") else "",
-            seconds_left=None if left is None else float(left),
+            rate=f"{rate:.3g}" if rate else "",
+            seconds=float(progress.get("seconds") or 0.0),
+            seconds_left=left,
         )
 
     @classmethod
     def of_plan(cls, output: Path, plan: Mapping[str, Any]) -> list["StatusRow"]:
-        """Read the states of all runs of a plan.
-
-        Args:
-            output: The grid's folder.
-            plan: The values of its ``plan.json``.
-        """
-        metrics = [*plan["metrics"]]
-        return [
-            cls.of(
-                run["name"],
-                RunFolder(path=output / run["name"]),
-                run["identity"],
-                run.get("evaluation"),
-                metrics,
-            )
-            for run in plan["cells"]
-        ]
+        """Read the states of all runs of a grid's folder with that ``plan.json``."""
+        metrics, rows = [*plan["metrics"]], []
+        for run in plan["cells"]:
+            folder = RunFolder(path=output / run["name"])
+            identity, evaluation = run["identity"], run.get("evaluation")
+            rows.append(cls.of(run["name"], folder, identity, evaluation, metrics))
+        return rows
 
 
 def plan_title(output: Path, plan: Mapping[str, Any]) -> str:
@@ -145,19 +115,14 @@ def plan_title(output: Path, plan: Mapping[str, Any]) -> str:
 class StateTable:
     """Rows as a table for a rich console; rich's own takes a second for 1,000 rows.
 
-    Attributes:
-        rows: The rows.
-        title: A line above.
-        whole: Whether lines may be longer than the console is wide, for files and pipes.
-        most: The most rows; those first that run or need the user, and those last that are done.
-        left: Follows the numbers of runs below, for the time that is left.
+    Of too many rows, those are shown first that run or need the user, and those last that are done.
     """
 
     rows: Sequence[StatusRow]
-    title: str = ""
-    whole: bool = False
-    most: int | None = None
-    left: str = ""
+    title: str = ""  # a line above
+    whole: bool = False  # whether lines may be longer than the console is wide, for files and pipes
+    most: int | None = None  # rows
+    left: str = ""  # follows the numbers of runs below, for the time that is left
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         box, rows = HEAVY_HEAD.substitute(options), self._visible_rows()
@@ -231,13 +196,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _training_metrics(logged: Mapping[str, float], table: Sequence[str]) -> list[str]:
-    """Return the metrics that tell how training goes, the loss and the table's in validation."""
+def _running_note(progress: Mapping[str, Any], table: Sequence[str]) -> str:
+    """Return the phase of a run, and metrics that tell how it goes: loss, table's in validation."""
+    logged = progress.get("metrics", {})
     losses = [name for name in logged if name.startswith("train") and "loss" in name]
     ends = [name.rpartition("/")[2] for name in table]
     validated = [name for name in logged if name.startswith("val")]
     validated.sort(key=lambda name: (name.rpartition("/")[2] not in ends, "loss" not in name))
-    return [*sorted(losses, key=len)[:1], *(n for n in table if n in logged), *validated]
+    first = [*sorted(losses, key=len)[:1], *(n for n in table if n in logged), *validated]
+    note = f"{progress.get('phase', 'start')} {_metrics_text(logged, first)}"
+    silent = time.time() - (progress.get("time") or math.inf)
+    return note + (f" (no news for {duration(silent)})" if silent > _SILENT_SECONDS else "")
 
 
 def _metrics_text(values: Mapping[str, float], first: Sequence[str], most: int = 4) -> str:
