@@ -70,11 +70,8 @@ class StatusRow:
             return cls(name=name, state=state)
         if state is State.DONE:  # most runs of a large grid: one file, and not that of progress
             result = folder.result or {}
-            steps, note = (
-                result.get("steps", "?"),
-                _metrics_text(result.get("metrics", {}), metrics),
-            )
-            seconds = float(result.get("seconds") or 0.0)
+            steps, logged = result.get("steps", "?"), result.get("metrics", {})
+            note, seconds = _metrics_text(logged, metrics), float(result.get("seconds") or 0.0)
             return cls(name=name, state=state, step=f"{steps}/{steps}", note=note, seconds=seconds)
         progress, note, rate, left = folder.progress, _NOTES.get(state, ""), None, None
         if state is State.FAILED:

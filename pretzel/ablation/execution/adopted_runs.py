@@ -12,15 +12,8 @@ def adopted_training(folder: RunFolder, run: PlannedRun) -> dict[str, Any] | Non
     """Return the entries of ``cell.json`` that stay as the run was trained, not as the grid says.
 
     Its record stays that of its training, so that ``why`` and ``diff`` tell what it is; only what
-    measures is that of the grid.
-
-    Args:
-        folder: Its folder.
-        run: As the grid wants it now.
-
-    Returns:
-        Identity, configuration, record and what was tuned; None if it was trained as the grid wants
-        it, or nobody has accepted how it was.
+    measures is that of the grid. None if it was trained as the grid wants it, or nobody has
+    accepted how it was.
     """
     result, spec = folder.result, folder.spec
     if result is None or spec is None:

@@ -27,13 +27,7 @@ def planned(grid: Grid) -> Plan:
 
 
 def run_grid(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
-    """Train and measure what is not done.
-
-    Args:
-        grid: The grid.
-        args: ``only``, ``retry`` and ``fail_fast``.
-        engine: Where runs are executed; it prepares itself while the grid is planned.
-    """
+    """Train and measure what is not done; the engine prepares itself while the grid is planned."""
     plan, patterns = planned(grid), args.only or []
     selection = Selection(
         only=set(with_needs(plan, [run.name for run in named(plan, patterns)])) or None,
@@ -132,19 +126,16 @@ def named(plan: Plan, patterns: Iterable[str]) -> list[PlannedRun]:
     Raises:
         UserError: If one names no run.
     """
-    by_name: dict[str, PlannedRun] = {}
+    named_runs: dict[PlannedRun, None] = {}
     for pattern in patterns:
-        matches = [
-            run
-            for run in plan.runs
-            if fnmatchcase(run.name, pattern) or run.name.startswith(f"{pattern}/")
-        ]
+        matches = [run for run in plan.runs if fnmatchcase(run.name, pattern)]
+        matches += [run for run in plan.runs if run.name.startswith(f"{pattern}/")]
         if not matches:
             names = [name for run in plan.runs for name in (run.arm, run.name)]
             near = did_you_mean(pattern, names)
             raise UserError(f"{plan.grid.file}: no such run '{pattern}'{near}")
-        by_name |= {run.name: run for run in matches}
-    return list(by_name.values())
+        named_runs |= dict.fromkeys(matches)
+    return list(named_runs)
 
 
 def _run_again(grid: Grid, patterns: Iterable[str]) -> list[str]:

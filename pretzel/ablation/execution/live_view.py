@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -19,23 +20,16 @@ _FIRST_SECONDS, _LAST_SECONDS = 10.0, 60.0
 _NUM_FRAME_LINES = 6
 """Lines of the live table that are no rows."""
 _MAX_LINES = 16
-_UPSTREAM = ("stages", "tuning")
 _TODO = (State.RUNNING, State.PENDING, State.INTERRUPTED)
 
 
 class LiveView:
-    """Shows how far a grid is, and prints what happens in it.
-
-    Args:
-        output: The grid's folder.
-        console: Where; standard output if None.
-    """
-
-    live: Live | None
+    """Shows how far a grid is, and prints what happens in it, by default on standard output."""
 
     def __init__(self, output: Path, console: Console | None = None) -> None:
         self.output, self.console = output, console or Console()
-        self.live, self.last_shown, self.pause = None, time.monotonic(), _FIRST_SECONDS
+        self.live: Live | None = None
+        self.last_shown, self.pause = time.monotonic(), _FIRST_SECONDS
 
     def say(self, line: str) -> None:
         """Print one event."""
@@ -43,11 +37,7 @@ class LiveView:
         sys.stdout.flush()
 
     def show(self, read: Callable[[], Sequence[StatusRow]]) -> None:
-        """Show the state of all runs, when it is time to.
-
-        Args:
-            read: Reads where they stand, which takes longer the more they are.
-        """
+        """Show the state of all runs when it is time to; only then they are read."""
         passed = time.monotonic() - self.last_shown
         if not self.console.is_terminal:
             if passed >= self.pause:
@@ -88,13 +78,7 @@ def lines(rows: Sequence[StatusRow]) -> list[str]:
 def follow(
     output: Path, read: Callable[[], list[StatusRow]], console: Console | None = None
 ) -> None:
-    """Show the state of all runs until nothing is left to run, or the user has seen enough.
-
-    Args:
-        output: The grid's folder.
-        read: Reads where they stand.
-        console: Where; standard output if None.
-    """
+    """Show the state of all runs until nothing is left to run, or the user has seen enough."""
     view = LiveView(output, console)
     with contextlib.suppress(KeyboardInterrupt):
         rows = read()
@@ -119,37 +103,29 @@ def left(rows: Sequence[StatusRow]) -> str:
 def seconds_left(rows: Sequence[StatusRow]) -> float | None:
     """Return the seconds that a grid still takes, with as many runs at a time as now.
 
-    A run that does not tell takes as long as those of its kind that are done, or as those that
-    are running will have taken.
-
-    Args:
-        rows: Its runs.
+    From the files alone; :func:`pretzel.ablation.planning.time_estimate.estimate_time` knows the
+    plan. A run takes as long as those of its kind that are done, or else as those that are running
+    will have taken, but not less than it says itself; one of an unknown kind as long as any.
 
     Returns:
         The seconds; None where nothing tells how long a run takes, or nothing is left.
     """
-    by_kind: dict[str, list[float]] = {}
+    known: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row.state is State.DONE and row.seconds:
-            by_kind.setdefault(_kind(row), []).append(row.seconds)
-    done = set(by_kind)
+            known[_kind(row)].append(row.seconds)
+    done = set(known)
     for row in rows:
-        kind = _kind(row)
-        if row.state is State.RUNNING and row.seconds_left is not None and kind not in by_kind:
-            by_kind[kind] = [row.seconds + row.seconds_left]
-    everything = [seconds for durations in by_kind.values() for seconds in durations]
-    remaining = []
-    for row in rows:
-        if row.state not in _TODO:
-            continue
-        if row.seconds_left is None and not everything:
-            return None
-        seconds = row.seconds_left or 0.0  # of training; what is done has been measured as well
-        if everything and (row.seconds_left is None or _kind(row) in done):
-            seconds = max(fmean(by_kind.get(_kind(row), everything)) - row.seconds, seconds)
-        remaining.append(seconds)
-    if not remaining:
+        if row.state is State.RUNNING and row.seconds_left is not None and _kind(row) not in done:
+            known[_kind(row)].append(row.seconds + row.seconds_left)
+    todo = [row for row in rows if row.state in _TODO]
+    if not (known and todo):
         return None
+    any_kind = fmean(seconds for times in known.values() for seconds in times)
+    likely = {kind: fmean(times) for kind, times in known.items()}
+    remaining = [
+        max(likely.get(_kind(row), any_kind) - row.seconds, row.seconds_left or 0.0) for row in todo
+    ]
     at_a_time = max(sum(row.state is State.RUNNING for row in rows), 1)
     return max(sum(remaining) / at_a_time, *remaining)
 
@@ -157,6 +133,4 @@ def seconds_left(rows: Sequence[StatusRow]) -> float | None:
 def _kind(row: StatusRow) -> str:
     """Return the kind of a run: one that is compared, a stage (each takes its time), a trial."""
     first, _, name = row.name.partition("/")
-    if first not in _UPSTREAM:
-        return "cell"
-    return first if first == "tuning" else name.partition("-seed")[0]
+    return {"stages": name.partition("-seed")[0], "tuning": first}.get(first, "cell")

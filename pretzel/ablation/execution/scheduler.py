@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 from pretzel.ablation.engines.base import Engine, StartedRun
@@ -27,35 +26,18 @@ _STOP_SECONDS = 60  # for runs to save and stop after Ctrl-C
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which runs are executed, and what happens when one fails.
+    """Which runs are executed, and what happens when one fails."""
 
-    Attributes:
-        only: Names of the runs to execute, what they need among them; None for all.
-        rerun: Names of runs to train again from the beginning, whatever their state.
-        train: Whether runs are trained; otherwise those that are trained are measured.
-        retry: How often a run that fails is started again.
-        fail_fast: Whether the first run that fails for good stops the others.
-        again: Words behind ``pretzel`` that continue it after Ctrl-C; empty for ``grid run FILE``.
-    """
-
-    only: Collection[str] | None = None
-    rerun: Collection[str] = ()
-    train: bool = True
-    retry: int = 0
-    fail_fast: bool = False
-    again: Sequence[str] = ()
+    only: Collection[str] | None = None  # names, those of what they need among them; None for all
+    rerun: Collection[str] = ()  # names of runs to train from the beginning, whatever their state
+    train: bool = True  # whether runs are trained; otherwise those that are trained are measured
+    retry: int = 0  # how often a run that fails is started again
+    fail_fast: bool = False  # whether the first run that fails for good stops the others
+    again: Sequence[str] = ()  # command that continues after Ctrl-C; empty for grid run FILE
 
 
 def execute(plan: Plan, engine: Engine, selection: Selection) -> int:
-    """Train and test what is not done.
-
-    Args:
-        plan: The parsed grid.
-        engine: Where runs are executed.
-        selection: Which ones, and what happens when one fails.
-
-    Returns:
-        0 if every selected run is done, 1 if some failed.
+    """Train and test what is not done; return 0 if every selected run is done, 1 if some failed.
 
     Raises:
         UserError: If finished runs are stale and are not among those to run again, or the folder
@@ -76,8 +58,8 @@ def execute(plan: Plan, engine: Engine, selection: Selection) -> int:
                     raise UserError(f"{run.name}: is running; stop it first")
                 plan.folder(run).clear()
     view = LiveView(plan.grid.output)
-    with _signals() as stop:
-        scheduler = _Scheduler(plan, runs, engine, selection, view, stop)
+    with _stop_signals() as stops:
+        scheduler = _Scheduler(plan, runs, engine, selection, view, stops)
         return int(bool(scheduler.execute()))
 
 
@@ -92,22 +74,17 @@ def _refuse_stale(plan: Plan, runs: list[PlannedRun]) -> None:
         )
 
 
-@dataclass
-class _StopSignals:
-    """Counts how often the user wants to stop."""
-
-    count: int = 0
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
-
-
 @contextlib.contextmanager
-def _signals() -> Iterator[_StopSignals]:
-    stop = _StopSignals()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect the signals by which the user wants to stop, in place of their handlers."""
+    received: list[int] = []
+
+    def receive(number: int, frame: object) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -122,7 +99,7 @@ class _Scheduler:
     engine: Engine
     selection: Selection
     view: LiveView
-    stop: _StopSignals
+    stops: list[int]  # signals received
     started: dict[PlannedRun, StartedRun] = field(default_factory=dict)
     failed: list[PlannedRun] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
@@ -143,7 +120,7 @@ class _Scheduler:
         self.retried = {run for run in waiting if self.plan.state(run) is State.FAILED}
         try:
             while waiting or self.started:
-                if self.stop.count:
+                if self.stops:
                     self.stop_all()
                     again = self.selection.again or ("grid", "run", str(self.plan.grid.file))
                     raise KeyboardInterrupt(f"stopped; to continue: pretzel {shlex.join(again)}")
@@ -153,7 +130,7 @@ class _Scheduler:
                     break
                 waiting = self.start_ready(waiting)
                 waiting += self.collect_ended()
-                self.view.show(self.rows)
+                self.view.show(lambda: [self.row(run) for run in self.runs])
                 time.sleep(_POLL_SECONDS)
         finally:
             self.view.close()
@@ -171,8 +148,7 @@ class _Scheduler:
             failed = {other.name for other in self.failed}
             broken = sorted(failed.intersection(run.needs) - candidates)
             if broken:
-                self.view.say(f"{run.name}: not run, {broken[0]} failed")
-                self.failed.append(run)
+                self.give_up(run, f"not run, {broken[0]} failed")
                 continue
             if not (self.done | (failed & candidates)).issuperset(run.needs):
                 waiting.append(run)
@@ -182,13 +158,15 @@ class _Scheduler:
                 self.done.add(run.name)
                 self.view.say(f"{run.name}: done by another runner")
             elif state is State.FAILED and run not in self.retried:
-                self.give_up(run, self.plan.folder(run), "FAILED under another runner")
+                folder = self.plan.folder(run)
+                reason = f"{_error(folder)} (see {folder.path}/failure.json)"
+                self.give_up(run, f"FAILED under another runner: {reason}")
             elif state is State.STALE:  # refused at the start, so it has come since then
-                self.view.say(
-                    f"{run.name}: not run: another runner has finished it with another "
-                    "configuration, code or data; give one of the two grids another `output`"
+                self.give_up(
+                    run,
+                    "not run: another runner has finished it with another configuration, code or "
+                    "data; give one of the two grids another `output`",
                 )
-                self.failed.append(run)
             elif state is State.RUNNING or len(ready) >= capacity:
                 waiting.append(run)
             else:
@@ -204,8 +182,7 @@ class _Scheduler:
             try:
                 spec = self.spec(run, folder)
             except UserError as error:
-                self.view.say(f"{run.name}: not run: {error}")
-                self.failed.append(run)
+                self.give_up(run, f"not run: {error}")
                 continue
             with folder.lease() as acquired:
                 # between our look at the run and now, another runner may have had it
@@ -229,9 +206,8 @@ class _Scheduler:
     def may_start(self, run: PlannedRun) -> bool:
         """Tell whether a run that nobody executes is still to be executed."""
         state = self.plan.folder(run).state_of_rest(run.identity, run.evaluation)
-        if state in (State.DONE, State.STALE):
-            return False
-        return state is not State.FAILED or run in self.retried
+        is_over = state in (State.DONE, State.STALE, State.FAILED)
+        return not is_over or (state is State.FAILED and run in self.retried)
 
     def spec(self, run: PlannedRun, folder: RunFolder) -> dict[str, Any]:
         """Return what ``cell.json`` tells the run's process.
@@ -239,8 +215,13 @@ class _Scheduler:
         Raises:
             UserError: If nothing can be chosen for a tuned run.
         """
-        adopted = adopted_training(folder, run)
-        config, tuned = self.configuration(run) if adopted is None else (run.config, None)
+        adopted, config, tuned = adopted_training(folder, run), run.config, None
+        if run.candidates and adopted is None:
+            output = self.plan.grid.output
+            runs = [candidate.run for candidate in run.candidates]
+            results = {name: RunFolder(path=output / name).result for name in runs}
+            best, tuned = best_candidate(run, results)
+            config = best.config
         spec = {
             "name": run.name,
             "identity": run.identity,
@@ -254,16 +235,6 @@ class _Scheduler:
             "fingerprint": run.record,
         }
         return spec | (adopted or {})
-
-    def configuration(self, run: PlannedRun) -> tuple[dict[str, Any], str | None]:
-        """Return the configuration of a run, and how it was chosen where it was tuned."""
-        if not run.candidates:
-            return run.config, None
-        output = self.plan.grid.output
-        names = [candidate.run for candidate in run.candidates]
-        results = {name: RunFolder(path=output / name).result for name in names}
-        best, note = best_candidate(run, results)
-        return best.config, note
 
     def collect_ended(self) -> list[PlannedRun]:
         """Take note of the runs that have ended; return those to start again."""
@@ -295,15 +266,15 @@ class _Scheduler:
                 write_json(folder.path / "failure.json", failure)
         tries = self.tries[run] = self.tries.get(run, 0) + 1
         if tries > self.selection.retry:
-            self.give_up(run, folder, "FAILED")
+            self.give_up(run, f"FAILED: {_error(folder)} (see {folder.path}/failure.json)")
             return False
         again = f"started again: {tries} of {self.selection.retry}"
         self.view.say(f"{run.name}: failed ({_error(folder)}), {again}")
         self.retried.add(run)
         return True
 
-    def give_up(self, run: PlannedRun, folder: RunFolder, how: str) -> None:
-        self.view.say(f"{run.name}: {how}: {_error(folder)} (see {folder.path}/failure.json)")
+    def give_up(self, run: PlannedRun, why: str) -> None:
+        self.view.say(f"{run.name}: {why}")
         self.failed.append(run)
 
     def stop_all(self) -> None:
@@ -314,12 +285,9 @@ class _Scheduler:
         deadline = time.monotonic() + _STOP_SECONDS
         # a list: every one is polled, else those behind the first would not be noticed
         while any([started.poll() is None for started in self.started.values()]):
-            if self.stop.count > 1 or time.monotonic() > deadline:
+            if len(self.stops) > 1 or time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
-
-    def rows(self) -> list[StatusRow]:
-        return [self.row(run) for run in self.runs]
 
     def row(self, run: PlannedRun) -> StatusRow:
         folder, names = self.plan.folder(run), [m.name for m in self.plan.grid.metrics]
