@@ -24,12 +24,7 @@ from pretzel.flow.permutations import (
     Permutation,
     Raster,
 )
-from pretzel.flow.positions import (
-    AxialPositions,
-    LearnedPositions,
-    Positions,
-    StarflowPositions,
-)
+from pretzel.flow.positions import AxialPositions, LearnedPositions, Positions, StarflowPositions
 from pretzel.flow.start_token import LatentStart, Start, StartToken, ZeroShift
 from pretzel.flow.transformer import CausalTransformer
 from pretzel.flow.transforms import (

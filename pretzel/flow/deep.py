@@ -1,6 +1,7 @@
 """The deep stream: a causal TarFlow transformer over the interleaved sequence."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -132,25 +133,20 @@ class DeepStream(nn.Module):
         return with_free_params(self.free, self.head(before), start)
 
 
+@dataclass
 class DeepRun:
     """A pass of new positions through the deep stream, some layers at a time."""
 
-    def __init__(
-        self,
-        conditioner: LayeredConditioner[Any],
-        rotation: Rotation | None,
-        mask: Mask | None,
-        cache: ConditionerCache | None,
-    ) -> None:
-        self.conditioner = conditioner
-        self.arguments = (rotation, mask, cache)
-        self.cache = cache
-        self.done = 0
+    conditioner: LayeredConditioner[Any]
+    rotation: Rotation | None
+    mask: Mask | None
+    cache: ConditionerCache | None
+    done: int = 0
 
     def advance(self, h: Float[Tensor, "b l w"], num_layers: int) -> Float[Tensor, "b l w"]:
         """Run the next ``num_layers`` layers."""
         start, self.done = self.done, self.done + num_layers
-        return self.conditioner.run(h, start, self.done, *self.arguments)
+        return self.conditioner.run(h, start, self.done, self.rotation, self.mask, self.cache)
 
     def finish(self, h: Float[Tensor, "b l w"]) -> Float[Tensor, "b l w"]:
         """Return y_D once all layers have run; commit the positions to the cache."""

@@ -82,11 +82,7 @@ class CheckpointKeys:
         return any(re.fullmatch(pattern, key) for key in self._tensors)
 
     def take(self, key: str, shape: tuple[int, ...], name: str) -> Tensor:
-        """Return a tensor and count it as used, under its name in our model.
-
-        Raises:
-            UserError: If it is missing or has another shape.
-        """
+        """Return a tensor, which must have the shape; count it as used by its name in our model."""
         if key not in self._tensors:
             raise UserError(f"{self.source}: key {key} must have shape {shape}, found no key")
         value = self._tensors[key]
@@ -113,11 +109,7 @@ class CheckpointKeys:
                 self._unused[key] = reason
 
     def report(self) -> KeyReport:
-        """Return the account of all keys.
-
-        Raises:
-            UserError: If a key is neither used nor left.
-        """
+        """Return the account of all keys; refuse one that is neither used nor left."""
         unknown = [key for key in self._tensors if key not in self._used | self._unused]
         if unknown:
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""

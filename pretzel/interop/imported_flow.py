@@ -92,11 +92,7 @@ class ImportedFlow:
         return stack
 
     def check(self, grid: tuple[int, ...] | None = None) -> None:
-        """Check names and shapes of the weights without allocating a model.
-
-        Raises:
-            UserError: If they do not fit.
-        """
+        """Refuse weights that do not fit, by names and shapes, without allocating a model."""
         with torch.device("meta"):
             state = self._build(grid).state_dict()
         check_architecture(state, self.tensors, "weights")
@@ -117,11 +113,7 @@ def block_factory(block: Node) -> BlockFactory:
 
 
 def side_of(positions: int, name: str) -> int:
-    """Return the side of a square grid.
-
-    Raises:
-        UserError: If the number of positions is no square.
-    """
+    """Return the side of a square grid; refuse a number of positions that is no square."""
     side = math.isqrt(positions)
     if side * side != positions:
         raise UserError(f"{name} must have a square number of positions, got {positions}")

@@ -118,10 +118,8 @@ def flow_of(
 def _text_length(keys: CheckpointKeys, prefix: str, side: int) -> int:
     """Infer the length of the text from the mask, which is over text and positions."""
     mask = f"{prefix}attn_mask"
-    if mask in keys:
-        length = keys.size(mask, 0) - side**2
-        if length >= 0:
-            return length
+    if mask in keys and keys.size(mask, 0) >= side**2:
+        return keys.size(mask, 0) - side**2
     if f"{prefix}proj_txt.weight" in keys:
         raise UserError(
             f"{keys.source}: key {mask} must tell the length of the text, at least "

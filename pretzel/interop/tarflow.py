@@ -41,7 +41,8 @@ def read_tarflow(
     ]
     positions = blocks[0].tensors["positions.vectors"].shape[0]
     channels = blocks[0].tensors["input.weight"].shape[1]
-    if _preserves_volume(blocks[-1]):
+    transform: str = blocks[-1].node["init_args"]["transform"]["class_path"]
+    if transform.endswith(".VolumePreserving"):
         blocks[-1] = _with_prior(keys, blocks[-1], positions, channels)
     elif "var" in keys and not bool((keys.value("var") == 1).all()):
         low, high = keys.value("var").aminmax()
@@ -107,11 +108,6 @@ def read_block(
         vector = node("flow.ClassVector", num_classes=classes)
         parts["context"] = node("flow.AddedContext", vector=vector)
     return block.af_block(number=number, flips=flips, num_layers=num_layers, parts=parts)
-
-
-def _preserves_volume(block: ImportedBlock) -> bool:
-    name: str = block.node["init_args"]["transform"]["class_path"]
-    return name.endswith(".VolumePreserving")
 
 
 def _with_prior(

@@ -61,10 +61,6 @@ class LatentSpace(nn.Module, ABC):
 
 
 def check_noise(noise: float) -> None:
-    """Refuse a standard deviation of the training noise that is out of range.
-
-    Raises:
-        UserError: If it is negative or not finite.
-    """
+    """Refuse a standard deviation of the training noise that is negative or not finite."""
     if not 0 <= noise < math.inf:
         raise UserError(f"noise must be 0 or positive, and finite, got {noise}")

@@ -42,14 +42,10 @@ def scale_pixels(
 
 
 def as_pixels(images: Sequence[ImageInput], size: int) -> Float[Tensor, "n 3 size size"]:
-    """Return images of any size as the datamodules give them to the model, in [-1, 1].
+    """Return one or more images of any size as the datamodules give them to the model, in [-1, 1].
 
     A float tensor that has the right size already is taken as it is; every other image is rounded
     to 8 bits, as a file would be, and then cropped and resized.
-
-    Args:
-        images: At least one image.
-        size: Height and width that the model takes.
 
     Raises:
         UserError: If a file cannot be read as an image, a tensor is no image in [-1, 1], or it is

@@ -64,11 +64,7 @@ class Branches:
 
 
 def check_guidance(guidance: Guidance, transform: Transform) -> None:
-    """Refuse guidance of conditionals that are not Gaussian.
-
-    Raises:
-        UserError: Naming both.
-    """
+    """Refuse guidance of conditionals that are not Gaussian."""
     if guidance.weight != 0 and not transform.is_affine:
         raise UserError(
             f"{type(guidance).__name__} needs an affine transform, got {type(transform).__name__}"
@@ -79,9 +75,6 @@ def check_guided(model: GenerativeModel, guidance: Guidance) -> None:
     """Refuse guidance that would have to mix conditionals of a model that are not Gaussian.
 
     Guidance that has no null branch there does nothing and is let be.
-
-    Raises:
-        UserError: Naming the guidance and the transform.
     """
     if guidance.has_null_branch(model.reads_text):
         for transform in model.guided_transforms:
@@ -180,11 +173,7 @@ class BlockInversion(Inversion):
 
     @property
     def x(self) -> Float[Tensor, "b n d"]:
-        """The estimate, raster order.
-
-        Raises:
-            UserError: If it is not finite.
-        """
+        """The estimate, raster order; refused if it is not finite."""
         x = self.estimate
         self.block.check_finite("x", x)
         return x

@@ -162,11 +162,10 @@ class SelectiveJacobi(Sampler):
             raise UserError(f"num_sequential must be 0 or positive, got {num_sequential}")
         self.jacobi = jacobi
         self.num_sequential = num_sequential
-        self.sequential = Sequential()
 
     def solve(self, inversion: Inversion, block: int) -> Work:
         """Choose by the number of the block."""
-        chosen = self.sequential if block < self.num_sequential else self.jacobi
+        chosen = Sequential() if block < self.num_sequential else self.jacobi
         return chosen.solve(inversion, block)
 
 
@@ -204,7 +203,6 @@ class GaussSeidelJacobi(Sampler):
         if schedule is not None and min(schedule, default=0) < 1:
             raise UserError(f"schedule must hold positive numbers of segments, got {schedule}")
         self.jacobi = Jacobi(tolerance=tolerance)
-        self.tolerance = tolerance
         self.num_samples = num_samples
         self.overhead = overhead
         self.is_given = schedule is not None

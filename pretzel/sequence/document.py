@@ -130,12 +130,8 @@ def question_segments(pairs: Sequence[tuple[str, str]]) -> list[Text]:
 def without_past(document: Document, image: int) -> Document:
     """Return a document with everything before one of its images dropped.
 
-    This is the null context of guidance, for the first image and for any later one: begin-of-image
-    attends to itself alone, at its absolute position.
-
-    Args:
-        document: The document.
-        image: Number of the image in the document, from 0.
+    This is the null context of guidance, for the first image (number 0) and for any later one:
+    begin-of-image attends to itself alone, at its absolute position.
 
     Raises:
         UserError: If the document has no such image.

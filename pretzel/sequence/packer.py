@@ -31,12 +31,8 @@ from pretzel.sequence.special_tokens import SpecialTokens
 class Packer:
     """Packs documents into sequences for one tokenizer and one latent grid.
 
-    Args:
-        encode_text: Token ids of a text.
-        special: Special tokens.
-        grid: Latent grid of an image.
-        image_index: Offset of the absolute index at each position of an image, and how far the
-            index has advanced behind it; None to advance by one a position.
+    ``image_index`` is the offset of the absolute index at each position of an image, and how far
+    the index has advanced behind it; by default it advances by one a position.
     """
 
     def __init__(
@@ -59,12 +55,9 @@ class Packer:
         pad: Literal["left", "right"] = "right",
         open_image: bool = False,
     ) -> PackedBatch:
-        """Pack documents, one a row.
+        """Pack documents, one a row, padded on the right to train, on the left to go on generating.
 
-        Args:
-            documents: At least one document.
-            pad: Side of the padding: right to train, left to go on generating.
-            open_image: End every row with a begin-of-image.
+        With ``open_image`` every row ends with a begin-of-image.
 
         Raises:
             UserError: If there are no documents, or one has no positions.
@@ -72,12 +65,9 @@ class Packer:
         return padded(self._rows(documents, open_image), pad, self.special.pad)
 
     def fill(self, documents: Sequence[Document], max_length: int) -> PackedBatch:
-        """Pack several documents into each row, first-fit decreasing.
+        """Pack several documents into each row of ``max_length`` positions, first-fit decreasing.
 
-        Args:
-            documents: At least one document.
-            max_length: Positions of a row that holds several documents. A longer document has a
-                row of its own.
+        A longer document has a row of its own.
 
         Raises:
             UserError: If there are no documents, or one has no positions, or ``max_length`` is

@@ -30,11 +30,7 @@ def first_fit(lengths: Sequence[int], max_length: int) -> list[list[int]]:
 
 
 class RowBuilder:
-    """Builds one sequence: lists with an entry for each position.
-
-    Args:
-        num_axes: Axes of a position: the text axis and those of the grid.
-    """
+    """Builds one sequence: lists with an entry for each position (text axis, then the grid's)."""
 
     def __init__(self, num_axes: int) -> None:
         self.tokens: list[int] = []

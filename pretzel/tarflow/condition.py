@@ -88,11 +88,7 @@ class ClassNames(Condition):
         return f"classes:{','.join(self.labels)}"
 
     def check(self, block: FlowBlock) -> None:
-        """Refuse a block with fewer classes than there are names.
-
-        Raises:
-            UserError: Naming both numbers.
-        """
+        """Refuse a block with fewer classes than there are names."""
         for part in block.modules():
             if isinstance(part, ClassVector) and part.num_classes < len(self.labels):
                 raise UserError(

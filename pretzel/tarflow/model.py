@@ -68,14 +68,11 @@ class TarFlow(GenerativeModel):
         self.reads_text = condition.reads_text
         self.answers = False
         if self.reads_text != any(block.reads_context for block in blocks):
-            raise UserError(
-                f"condition {type(condition).__name__} and the blocks must agree: "
-                + (
-                    "no block has a context to read it"
-                    if self.reads_text
-                    else "a block has a context and would be given none"
-                )
-            )
+            clash = "a block has a context and would be given none"
+            if self.reads_text:
+                clash = "no block has a context to read it"
+            name = type(condition).__name__
+            raise UserError(f"condition {name} and the blocks must agree: {clash}")
         for block in blocks:
             condition.check(block)
 

@@ -5,11 +5,4 @@ from pretzel.flow.block.base import BlockFactory, FlowBlock, Flowed
 from pretzel.flow.block.identity import Identity
 from pretzel.flow.block.stack import FlowStack
 
-__all__ = [
-    "AutoregressiveBlock",
-    "BlockFactory",
-    "FlowBlock",
-    "FlowStack",
-    "Flowed",
-    "Identity",
-]
+__all__ = ["AutoregressiveBlock", "BlockFactory", "FlowBlock", "FlowStack", "Flowed", "Identity"]

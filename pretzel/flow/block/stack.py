@@ -10,11 +10,7 @@ from pretzel.typing import Float, Tensor
 
 
 class FlowStack(nn.Module):
-    """Blocks applied one after the other: a shallow flow f_S, or a whole TarFlow.
-
-    Args:
-        blocks: First block first (data side).
-    """
+    """Blocks applied one after another, data side first: a shallow flow f_S, or a whole TarFlow."""
 
     def __init__(self, blocks: list[FlowBlock]) -> None:
         super().__init__()

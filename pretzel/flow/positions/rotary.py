@@ -90,11 +90,7 @@ class AxialRotary(Frequencies):
 
 
 def check_theta(theta: float) -> None:
-    """Refuse a base without powers.
-
-    Raises:
-        UserError: If it is not positive and finite.
-    """
+    """Refuse a base without powers: it must be positive and finite."""
     if not 0 < theta < math.inf:
         raise UserError(f"theta must be positive and finite, got {theta}")
 

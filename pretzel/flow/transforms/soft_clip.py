@@ -40,11 +40,7 @@ class SoftClip(Transform):
         return self.transform.inverse(z, self._clip(params))
 
     def location_and_scale(self, params: Params) -> tuple[Values, Values]:
-        """Return mu and sigma of the wrapped transform.
-
-        Raises:
-            UserError: If it is not affine.
-        """
+        """Return mu and sigma of the wrapped transform, if it is affine."""
         return self.transform.location_and_scale(self._clip(params))
 
     def _clip(self, params: Params) -> Params:

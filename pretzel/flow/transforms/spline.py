@@ -46,11 +46,7 @@ class Spline(Transform):
     """
 
     def __init__(
-        self,
-        num_bins: int = 8,
-        bound: float = 4.0,
-        min_bin: float = 1e-3,
-        min_slope: float = 1e-3,
+        self, num_bins: int = 8, bound: float = 4.0, min_bin: float = 1e-3, min_slope: float = 1e-3
     ) -> None:
         if num_bins < 2:
             raise UserError(f"num_bins must be 2 or more, got {num_bins}")
