@@ -15,25 +15,20 @@ class KVCache(ConditionerCache):
     All rows share one write position: rows of different lengths are padded on the left and hidden
     by a mask. Keys are stored rotated, so a step costs nothing for the positions before it.
 
+    The shape is that of the keys: layers, rows, key-value heads, positions that fit, head width.
     ``reference`` is a weight that gives device and dtype; under autocast the dtype is the one that
     keys and values are computed in. ``temperature`` divides the attention logits of each row.
     """
 
     def __init__(
         self,
-        *,
-        num_layers: int,
-        batch_size: int,
-        num_heads: int,
-        max_length: int,
-        head_dim: int,
+        shape: tuple[int, int, int, int, int],
         reference: Tensor,
         temperature: Float[Tensor, " b"] | None = None,
     ) -> None:
-        shape = (num_layers, batch_size, num_heads, max_length, head_dim)
         self.keys = torch.empty(shape, dtype=linear_dtype(reference), device=reference.device)
         self.values = torch.empty_like(self.keys)
-        self.max_length = max_length
+        self.max_length = shape[-2]
         self.length = 0
         self.dtype = reference.dtype
         self.query_scale: Float[Tensor, "b 1 1 1"] | None = None

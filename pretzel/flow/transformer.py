@@ -280,12 +280,5 @@ class CausalTransformer(LayeredConditioner[KVCache]):
         self, batch_size: int, max_length: int, temperature: Float[Tensor, " b"] | None = None
     ) -> KVCache:
         """Return an empty cache for this transformer."""
-        return KVCache(
-            num_layers=len(self.layers),
-            batch_size=batch_size,
-            num_heads=self.num_kv_heads,
-            max_length=max_length,
-            head_dim=self.head_dim,
-            reference=next(self.parameters()),
-            temperature=temperature,
-        )
+        shape = (len(self.layers), batch_size, self.num_kv_heads, max_length, self.head_dim)
+        return KVCache(shape, next(self.parameters()), temperature)

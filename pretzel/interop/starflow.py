@@ -12,11 +12,6 @@ from pretzel.interop.checkpoint import CheckpointKeys
 from pretzel.interop.imported_flow import ImportedBlock, ImportedFlow, Node, node, side_of
 from pretzel.typing import Tensor
 
-_MASK = "the causal mask, which is never materialised here"
-_PRIOR = "the published sampling does not use it"
-_ROTARY = "a table that the published code does not use"
-_DENOISER = "a denoiser beside the flow, which is not read"
-
 
 @dataclass(frozen=True, kw_only=True)
 class StarflowOptions:
@@ -100,10 +95,10 @@ def flow_of(
     keys: CheckpointKeys, blocks: list[ImportedBlock], side: int, text_length: int
 ) -> ImportedFlow:
     """Return blocks of which all keys have been read as a model."""
-    keys.leave(r"(blocks?\.(\d+\.)?)attn_mask", _MASK)
-    keys.leave(r"feat_rope(_gen)?\.freqs_(cos|sin)", _ROTARY)
-    keys.leave(r"learnable_self_denoiser\..*", _DENOISER)
-    keys.leave("var", _PRIOR)
+    keys.leave(r"(blocks?\.(\d+\.)?)attn_mask", "the causal mask, which is never materialised here")
+    keys.leave(r"feat_rope(_gen)?\.freqs_(cos|sin)", "a table that the published code does not use")
+    keys.leave(r"learnable_self_denoiser\..*", "a denoiser beside the flow, which is not read")
+    keys.leave("var", "the published sampling does not use it")
     text = blocks[-1].tensors.get("context.linear.weight")
     return ImportedFlow(
         channels=blocks[-1].tensors["input.weight"].shape[1],

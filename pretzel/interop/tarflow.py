@@ -11,9 +11,6 @@ from pretzel.interop.checkpoint import CheckpointKeys
 from pretzel.interop.imported_flow import ImportedBlock, ImportedFlow, Node, node, side_of
 from pretzel.typing import Tensor
 
-_MASK = "the causal mask, which is never materialised here"
-_NO_PRIOR = "the prior is the standard normal where scales depend on the data"
-
 
 def read_tarflow(
     tensors: Mapping[str, Tensor], *, head_dim: int = 64, source: str = "tensors"
@@ -57,8 +54,8 @@ def flow_of(
     keys: CheckpointKeys, blocks: list[ImportedBlock], grid: tuple[int, ...]
 ) -> ImportedFlow:
     """Return blocks of which all keys have been read as a model."""
-    keys.leave(r"(blocks\.\d+\.)?attn_mask", _MASK)
-    keys.leave("var", _NO_PRIOR)
+    keys.leave(r"(blocks\.\d+\.)?attn_mask", "the causal mask, which is never materialised here")
+    keys.leave("var", "the prior is the standard normal where scales depend on the data")
     classes = blocks[0].tensors.get("context.vector.vectors")
     return ImportedFlow(
         channels=blocks[0].tensors["input.weight"].shape[1],

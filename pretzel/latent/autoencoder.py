@@ -139,12 +139,8 @@ class ConvAutoencoder(nn.Module):
 
         Equal weights give equal bytes. The file appears under its name only when it is complete.
         """
-        config = {
-            "image_size": self.image_size,
-            "channels": self.channels,
-            "widths": self.widths,
-            "num_blocks": self.num_blocks,
-        }
+        arguments = ("image_size", "channels", "widths", "num_blocks")
+        config = {name: getattr(self, name) for name in arguments}
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
         data = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(config, sort_keys=True)})
         with whole_file(path) as partial:

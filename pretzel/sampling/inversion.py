@@ -51,11 +51,11 @@ class Branches:
             return self.transform.inverse(z, params)
         mu, sigma = self.transform.location_and_scale(params)
         b = self.num_rows
-        mixed = self.guidance.mix(
+        conditional, null = (
             Gaussian(mu=mu[:b], sigma=sigma[:b]),
             Gaussian(mu=mu[b:], sigma=sigma[b:]),
-            self.weights[start:stop],
         )
+        mixed = self.guidance.mix(conditional, null, self.weights[start:stop])
         return mixed.mu + mixed.sigma * z
 
     def write(self, start: int, stop: int, x: Float[Tensor, "b k d"]) -> None:

@@ -35,9 +35,12 @@ def document_mask(document: Int[Tensor, "b l"]) -> Mask:
 
         rows, length = document.shape
         return create_block_mask(may_attend, rows, None, length, length, device=document.device)
-    length = document.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=document.device).tril_()
-    return ((document[:, :, None] == document[:, None]) & causal)[:, None]
+    return same_document(document) & causal_mask(document.shape[1], 0, document.device)
+
+
+def same_document(document: Int[Tensor, "b l"]) -> Tensor:
+    """Return which positions belong to one document, [b, 1, l, l]."""
+    return document[:, None, :, None] == document[:, None, None, :]
 
 
 def causal_mask(length: int, before: int, device: torch.device) -> Tensor:

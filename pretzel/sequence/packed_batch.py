@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pretzel.sequence.masks import Mask, document_mask
+from pretzel.sequence.masks import Mask, causal_mask, document_mask, same_document
 from pretzel.typing import Bool, Int, Tensor
 
 IGNORE = -100  # what F.cross_entropy ignores
@@ -54,15 +54,12 @@ class PackedBatch:
 
         Padding attends to itself alone.
         """
-        length = self.tokens.shape[1]
-        device = self.tokens.device
-        may_attend = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        may_attend = may_attend & self.is_valid[:, None, :]
+        length, device = self.tokens.shape[1], self.tokens.device
+        may_attend = causal_mask(length, 0, device) & self.is_valid[:, None, None, :]
         if self.document is not None:
-            may_attend = may_attend & (self.document[:, :, None] == self.document[:, None])
+            may_attend &= same_document(self.document)
         # A softmax over no key at all would be NaN, so padding attends to itself.
-        diagonal = torch.eye(length, dtype=torch.bool, device=device)
-        return (may_attend | diagonal)[:, None]
+        return may_attend | torch.eye(length, dtype=torch.bool, device=device)
 
     @property
     def block_mask(self) -> Mask | None:

@@ -47,11 +47,7 @@ class NoCondition(Condition):
     """No condition: the model is unconditional."""
 
     reads_text = False
-
-    @property
-    def identity(self) -> str:
-        """A name."""
-        return "none"
+    identity = "none"
 
     def __call__(self, texts: Sequence[str | None], device: torch.device) -> Context | None:
         """Return None."""

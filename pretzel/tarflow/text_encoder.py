@@ -76,10 +76,9 @@ class TextEncoder(Condition):
 
         try:
             config = transformers.AutoConfig.from_pretrained(self.name)
-            # Of an encoder-decoder only the encoder is loaded.
-            has_encoder_class = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
             auto_class: Any = transformers.AutoModel
-            if has_encoder_class:
+            # Of an encoder-decoder only the encoder is loaded.
+            if type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:
                 auto_class = transformers.AutoModelForTextEncoding
             encoder = auto_class.from_pretrained(self.name, config=config)
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.name)

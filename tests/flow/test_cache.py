@@ -6,10 +6,7 @@ from pretzel.testing.law_case import normal
 
 
 def cache(batch_size=2, max_length=4):
-    return KVCache(
-        num_layers=2, batch_size=batch_size, num_heads=3, max_length=max_length, head_dim=5,
-        reference=torch.zeros((), dtype=torch.float64),
-    )  # fmt: skip
+    return KVCache((2, batch_size, 3, max_length, 5), torch.zeros((), dtype=torch.float64))
 
 
 def test_layers_see_all_positions_so_far():
@@ -65,9 +62,9 @@ def test_a_full_cache_says_so():
     ("dtype", "stored"), [(torch.float32, torch.bfloat16), (torch.float64, torch.float64)]
 )
 def test_keys_have_the_dtype_they_are_computed_in(dtype, stored):
-    sizes = {"num_layers": 1, "batch_size": 1, "num_heads": 1, "max_length": 1, "head_dim": 2}
+    shape = (1, 1, 1, 1, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        made = KVCache(**sizes, reference=torch.zeros((), dtype=dtype))
+        made = KVCache(shape, torch.zeros((), dtype=dtype))
     assert (made.keys.dtype, made.values.dtype) == (stored, stored)  # no autocast of float64
-    assert KVCache(**sizes, reference=torch.zeros((), dtype=dtype)).keys.dtype == dtype
-    assert KVCache(**sizes, reference=torch.zeros((), device="meta")).keys.is_meta
+    assert KVCache(shape, torch.zeros((), dtype=dtype)).keys.dtype == dtype
+    assert KVCache(shape, torch.zeros((), device="meta")).keys.is_meta
