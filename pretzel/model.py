@@ -191,11 +191,7 @@ class Pretzel(GenerativeModel):
     def vision_features(
         self, u: Float[Tensor, "m n d"], x: Float[Tensor, "m n d"]
     ) -> Float[Tensor, "m n s"] | None:
-        """Return the features of whole images that the VLM is shown in the place of u.
-
-        Returns:
-            One vector for each image position; None where the VLM is shown u, or no image.
-        """
+        """Return the features that the VLM is shown in the place of u; None if u or no image."""
         vision_input = self.interleaving.vision_input
         if vision_input is None or vision_input.is_causal:
             return None

@@ -1,7 +1,7 @@
 """Chunks of text and images as both streams take them, for rows of different lengths."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -10,7 +10,8 @@ from pretzel.model import Pretzel
 from pretzel.typing import Bool, Float, Int, Tensor
 
 
-class TextColumns(NamedTuple):
+@dataclass(frozen=True)
+class TextColumns:
     """Columns of text of all rows.
 
     Attributes:
@@ -38,11 +39,12 @@ class TextColumns(NamedTuple):
         """Return blocks of columns, at least one, side by side."""
         if len(blocks) == 1:
             return blocks[0]
-        return cls(*(torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True)))
+        columns = zip(*(vars(block).values() for block in blocks), strict=True)
+        return cls(*(torch.cat(parts, dim=1) for parts in columns))
 
     def select(self, rows: Int[Tensor, " k"]) -> "TextColumns":
         """Return the columns of the given rows."""
-        return TextColumns(*(values[rows] for values in self))
+        return TextColumns(*(values[rows] for values in vars(self).values()))
 
 
 def text_inputs(
@@ -88,7 +90,8 @@ def image_inputs(
     )
 
 
-class OpenImage(NamedTuple):
+@dataclass(frozen=True)
+class OpenImage:
     """An image that has been begun: its positions, and what each may attend of valid columns.
 
     Both are the same at every step but for u, and are made once.

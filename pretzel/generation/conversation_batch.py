@@ -80,12 +80,7 @@ class ConversationBatch:
         self.segments: list[list[Segment]] = [[] for _ in keys]
 
     def select(self, rows: Int[Tensor, " k"], keys: Sequence[str]) -> "ConversationBatch":
-        """Return conversations that go on from the given ones; nothing is read again.
-
-        Args:
-            rows: Which ones, repeats allowed.
-            keys: Names of the new ones.
-        """
+        """Return conversations that go on from rows, repeats allowed; nothing is read again."""
         selected = copy.copy(self)
         with torch.inference_mode():
             if self.model.interleaving.feeds_vlm:

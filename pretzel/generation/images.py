@@ -1,7 +1,7 @@
 """Images from latents, and one image for each of several prompts."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -14,7 +14,8 @@ from pretzel.sequence.document import Document, caption_document
 from pretzel.typing import Float, Tensor
 
 
-class GeneratedImages(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class GeneratedImages:
     """Images, clipped to [-1, 1], and the work of each block of the flow, in order of sampling."""
 
     pixels: Float[Tensor, "m 3 height width"]

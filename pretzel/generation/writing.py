@@ -43,11 +43,9 @@ class Writing:
     def choose(
         self, logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"] | None = None
     ) -> Int[Tensor, " b"]:
-        """Return a token for each row.
+        """Return a token for each row, of logits that are -inf where it is ruled out.
 
-        Args:
-            logits: Of the next token; -inf where it is ruled out.
-            uniform: A uniform random number in [0, 1) for each row; not needed at temperature 0.
+        ``uniform`` are random numbers in [0, 1), not needed at temperature 0.
 
         Raises:
             UserError: If the logits of a row are not numbers, or leave no token.
@@ -99,16 +97,9 @@ def write_tokens(
     """Write text, a token for each row at a time.
 
     A row stops at end-of-text, or at begin-of-image where an image may be begun, which is left to
-    whoever generates it; what follows there is padding. Nothing is run beyond the tokens asked for.
-
-    Args:
-        state: What stands before the text.
-        max_tokens: Tokens of a row at most, the one that ends it included.
-        writing: How tokens are chosen.
-        keys: Names of the rows: random numbers depend on them and the seed, not on the rows
-            beside. None for their numbers.
-        seed: Seed of the random numbers.
-        may_begin_image: Whether begin-of-image may be written.
+    whoever generates it; what follows there is padding. Nothing is run beyond ``max_tokens`` of a
+    row, the one that ends it included. Random numbers depend on the seed and the row's key (None
+    for its number), not on the rows beside.
 
     Yields:
         The next token of each row; end-of-text in rows that have stopped.

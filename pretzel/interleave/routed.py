@@ -23,11 +23,7 @@ Map = Callable[[Tensor], Tensor]
 
 
 def routable(root: nn.Module) -> list[nn.Module]:
-    """Return the modules under a root that have weights of their own.
-
-    Raises:
-        UserError: If one of them is neither a Linear nor a norm.
-    """
+    """Return the modules under a root that have weights; a UserError but for Linears and norms."""
     modules = []
     for name, module in root.named_modules():
         own = list(module.parameters(recurse=False))
@@ -44,12 +40,10 @@ def routable(root: nn.Module) -> list[nn.Module]:
 
 
 def own_copy(module: nn.Module, *, random: bool) -> nn.Module:
-    """Return a trainable copy of a Linear or a norm, in float32 at least.
+    """Return a trainable copy of a frozen Linear or norm, in float32 at least.
 
-    Args:
-        module: A frozen one.
-        random: Whether to draw new weights: normal of std 0.5 / sqrt(fan-in) and no bias, as the
-            flow's own layers start; a norm's gain is 1.
+    Random weights are normal of std 0.5 / sqrt(fan-in) and no bias, as the flow's own layers
+    start; a norm's gain is 1.
     """
     weights = copy.deepcopy(module)
     for parameter in weights.parameters():

@@ -131,12 +131,7 @@ class Tiled(VisionInterleaving):
 
 
 class _Flow:
-    """The deep stream of one call, on its way between the layers of the VLM.
-
-    Attributes:
-        state: Its residual stream.
-        open_at: Where skips are open; None for everywhere.
-    """
+    """The deep stream of one call, its residual stream on its way between the layers of the VLM."""
 
     def __init__(
         self,
@@ -149,6 +144,7 @@ class _Flow:
         self.is_image = is_image
         self.state = at_image
         self.run = run
+        # Where skips are open; None for everywhere
         self.open_at = None if tiled.vision_input.is_causal else ~is_image
 
     def after_layer(self, number: int, h: Float[Tensor, "b l h"]) -> Float[Tensor, "b l h"]:

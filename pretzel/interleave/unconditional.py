@@ -1,5 +1,7 @@
 """Unconditional: the flow alone."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -28,10 +30,8 @@ class Unconditional(Interleaving):
 
     def view(self, document: Document) -> Document:
         """Return the first image of the document."""
-        return Document(
-            key=document.key,
-            segments=tuple(s for s in document.segments if isinstance(s, Image))[:1],
-        )
+        images = tuple(s for s in document.segments if isinstance(s, Image))
+        return replace(document, segments=images[:1])
 
     def forward(
         self, inputs: StreamInputs, vlm: VLMStream, deep: DeepStream, caches: Caches = None

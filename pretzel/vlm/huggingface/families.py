@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from typing_extensions import override
 
 from pretzel.errors import UserError
@@ -37,17 +36,9 @@ class Family:
     special: Mapping[str, str] = {}
     special_ids: Mapping[str, str] = {}
 
-    def decoder(self, model: nn.Module) -> nn.Module:
-        """Return the inner text model: embeddings, decoder layers, final norm."""
-        return model.get_submodule(self.decoder_name)
-
 
 class VisionFamily(Family, ABC):
-    """A family whose models have a vision tower.
-
-    Attributes:
-        preprocessing: Of its images, where a folder says nothing.
-    """
+    """A family whose models have a vision tower; its preprocessing, where a folder says nothing."""
 
     decoder_name = "model.language_model"
     preprocessing = Preprocessing(mean=CLIP_MEAN, std=CLIP_STD)

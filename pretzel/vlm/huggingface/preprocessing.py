@@ -17,12 +17,9 @@ LONGEST = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Size and colours of the images that a tower takes.
+    """Mean and standard deviation of each colour in [0, 1], and the size that a tower takes.
 
-    Attributes:
-        mean: Of each colour, in [0, 1].
-        std: Standard deviation of each colour.
-        pixels: Least and most that a resized image has; None where the tower has one size.
+    ``pixels`` are the least and most that a resized image has; None where the tower has one size.
     """
 
     mean: Colours

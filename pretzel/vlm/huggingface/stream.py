@@ -158,7 +158,8 @@ class HuggingFaceVLM(VLMStream):
     @property
     def decoder(self) -> nn.Module:
         """Its inner text model: embeddings, ``layers``, final norm."""
-        return self.family.decoder(self.model)
+        decoder: nn.Module = self.model.get_submodule(self.family.decoder_name)
+        return decoder
 
     @property
     def _weight(self) -> Tensor:
