@@ -7,8 +7,8 @@ read back, and the model is run on no image position at all.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -125,14 +125,12 @@ class TextStates:
         if self._store is not None:
             self._store.flush()
 
-    @contextmanager
-    def serving(self, model: GenerativeModel) -> Iterator[None]:
+    def serving(self, model: GenerativeModel) -> AbstractContextManager[None]:
         """Give the interleaving kept text states in the place of the VLM's, for whole sequences."""
         assert isinstance(model, Pretzel)
         assert self._store is not None, "start has not been called"
         part = model.interleaving
-        with replaced_forwards({part: partial(self._serve, part, part.forward)}):
-            yield
+        return replaced_forwards({part: partial(self._serve, part, part.forward)})
 
     def _serve(
         self,
@@ -179,29 +177,26 @@ class TextStates:
         dtype = torch.get_autocast_dtype(device) if is_cast else embeddings.dtype
         keys = [self._key(tokens, index, dtype) for tokens, index in texts]
         states_by_key = {key: self._store.get(key) for key in keys}
-        missing = {
-            key: text for key, text in zip(keys, texts, strict=True)
-            if states_by_key[key] is None and text[0]
-        }  # fmt: skip
-        self.num_computed += len(missing)
         self.num_read += sum(states is not None for states in states_by_key.values())
         axes = inputs.positions.shape[-1] - 1
-        for key, text in missing.items():
+        for key, text in zip(keys, texts, strict=True):
+            if states_by_key[key] is not None or not text[0]:
+                continue
             # each by itself: what it is computed beside would show in its last digits, and a run
             # that is continued computes other texts together than one that was not interrupted
-            row, index = (inputs.tokens.new_tensor([numbers]) for numbers in text)
-            coordinates = inputs.positions.new_zeros(*row.shape, axes)
+            tokens, index = (inputs.tokens.new_tensor([numbers]) for numbers in text)
+            coordinates = inputs.positions.new_zeros(*tokens.shape, axes)
             with torch.no_grad():
-                new: Tensor = vlm(module.embed(row, vlm), index, coordinates=coordinates)
-            states_by_key[key] = new[0].cpu()
-            self._store.put(key, new[0].cpu())
-        found = [states.dtype for states in states_by_key.values() if states is not None]
-        kind = found[0] if found else dtype
+                computed: Tensor = vlm(module.embed(tokens, vlm), index, coordinates=coordinates)
+            states_by_key[key] = new = computed[0].cpu()
+            self._store.put(key, new)
+            self.num_computed += 1
+        rows = [states_by_key[key] for key in keys]
+        kind = next((states.dtype for states in rows if states is not None), dtype)
         dense = torch.zeros(*inputs.tokens.shape, vlm.hidden_size, dtype=kind)
-        for row_number, key in enumerate(keys):
-            states = states_by_key[key]
+        for row, states in zip(dense, rows, strict=True):
             if states is not None:
-                dense[row_number, : len(states)] = states
+                row[: len(states)] = states
         return dense.to(embeddings.device)
 
     def _key(self, tokens: list[int], index: list[int], dtype: torch.dtype) -> bytes:

@@ -29,16 +29,18 @@ class Family:
         counts_axes: Whether rotary positions have three axes: time, row and column of an image.
         special: Strings of special tokens by role, where its vocabulary has them.
         special_ids: The same roles as names of ids in its configuration.
+        preprocessing: Of its images, where a folder says nothing; None without a tower.
     """
 
     decoder_name = "model"
     counts_axes = False
     special: Mapping[str, str] = {}
     special_ids: Mapping[str, str] = {}
+    preprocessing: Preprocessing | None = None
 
 
 class VisionFamily(Family, ABC):
-    """A family whose models have a vision tower; its preprocessing, where a folder says nothing."""
+    """A family whose models have a vision tower."""
 
     decoder_name = "model.language_model"
     preprocessing = Preprocessing(mean=CLIP_MEAN, std=CLIP_STD)

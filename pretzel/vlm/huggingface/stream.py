@@ -107,8 +107,8 @@ class HuggingFaceVLM(VLMStream):
         self.special = special_tokens(
             dict(zip(ROLES, tokens, strict=True)), self.family, loaded, self.vocab_size, vocabulary
         )
-        self.has_tower = isinstance(self.family, VisionFamily)
-        default = self.family.preprocessing if isinstance(self.family, VisionFamily) else None
+        default = self.family.preprocessing
+        self.has_tower = default is not None
         takes_any_size = default is not None and default.pixels is not None
         if (min_pixels, max_pixels) != (None, None) and not takes_any_size:
             raise UserError(
