@@ -1,13 +1,4 @@
-"""Conversations of text and images with one model, side by side, each in one sequence.
-
-Example::
-
-    conversations = ConversationBatch(model, keys=["a", "b"], guidance=GaussianMixing(weight=2.0))
-    conversations.say(["a red circle", "a blue square"])
-    pixels = conversations.generate()
-    conversations.say(["what shape is it?", "what color is it?"])
-    print(conversations.answer())
-"""
+"""Conversations of text and images with one model, side by side, each in one sequence."""
 
 import copy
 from collections.abc import Iterator, Sequence

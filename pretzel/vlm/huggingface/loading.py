@@ -149,11 +149,7 @@ def _read(auto: Model, name: str, config: Config, options: dict[str, Any]) -> Mo
 
 
 def load_tokenizer(source: str) -> TextTokenizer:
-    """Return a tokenizer whose special tokens no text can spell.
-
-    Raises:
-        UserError: If it cannot be loaded from the hub id or local folder.
-    """
+    """Return a tokenizer whose special tokens no text can spell, of a hub id or local folder."""
     from transformers import AutoTokenizer
 
     auto: Any = AutoTokenizer
