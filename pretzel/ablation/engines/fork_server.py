@@ -32,9 +32,6 @@ class Forks(LocalEngine):
 
     Modules of users are not imported by it, but by each run: the server outlives a grid in a
     notebook, and they may be edited meanwhile.
-
-    Args:
-        slots: As those of a :class:`LocalEngine`.
     """
 
     def __init__(self, slots: Sequence[Mapping[str, str]]) -> None:

@@ -18,12 +18,10 @@ _SLURM_TASK = (
 
 
 class LocalRun(StartedRun):
-    """A run on this machine.
+    """A run on this machine, by the process that leads its group.
 
-    Args:
-        pid: The process that leads its group.
-        exit_code: Returns the exit code of that process, None before it has ended; ends with it
-            what the process has left behind.
+    ``exit_code`` returns that of the process, None before it has ended; ends with it what the
+    process has left behind.
     """
 
     def __init__(self, pid: int, exit_code: Callable[[], int | None]) -> None:
@@ -65,12 +63,7 @@ class LocalEngine(Engine):
 
     @abstractmethod
     def launch(self, folder: Path, environment: dict[str, str]) -> LocalRun:
-        """Start the process of a run, as the leader of a group.
-
-        Args:
-            folder: Holds ``cell.json``; standard output and error go into ``log.txt`` there.
-            environment: The environment of the process.
-        """
+        """Start the process of a run as the leader of a group; its output goes into ``log.txt``."""
 
     def capacity(self) -> int:
         """Return the number of free slots."""
@@ -109,10 +102,6 @@ def worker_environment() -> dict[str, str]:
 
 
 def end_group(leader: int) -> None:
-    """Kill what a process has started and left behind, such as ranks and readers of data.
-
-    Args:
-        leader: Its id; it has ended just now, or is about to.
-    """
+    """Kill the group of a process that has ended, or is about to: ranks, readers of data."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing; on macOS, a zombie
         os.killpg(leader, signal.SIGKILL)

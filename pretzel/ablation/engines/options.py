@@ -41,14 +41,10 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def engine_of(args: argparse.Namespace, output: Path) -> Callable[[], Engine]:
-    """Return the constructor of the engine, its arguments bound.
-
-    Args:
-        args: ``engine``, ``slots``, ``gpus``, ``per_gpu`` and ``slurm``, as the user gave them.
-        output: The grid's folder.
+    """Return the constructor of the engine for a grid's folder, its arguments bound.
 
     Raises:
-        UserError: If they are wrong.
+        UserError: If the options of :func:`add_engine_options` are wrong.
     """
     parameters = dict(map(_parameter, args.slurm))
     if args.engine == "slurm":

@@ -90,15 +90,14 @@ def adopt(grid: Grid, args: argparse.Namespace) -> int:
     """Accept the results of runs as they are, and record what differs."""
     plan = planned(grid)
     for run in named(plan, args.runs):
-        state, since = plan.state(run), _differences(plan, run)
+        folder, state, since = plan.folder(run), plan.state(run), _differences(plan, run)
         if state not in (State.STALE, State.TRAINED) or since is None:
             print(f"{run.name}: {state.value}, nothing to adopt")
             continue
-        plan.folder(run).adopt(
-            run.identity, run.evaluation, differences=since.lines(), because=args.because
-        )
-        print(f"{run.name}: adopted in spite of {len(since.lines())} differences, recorded in")
-        print(f"  {plan.folder(run).path / 'adopted.json'}")
+        changes = since.lines()
+        folder.adopt(run.identity, run.evaluation, differences=changes, because=args.because)
+        print(f"{run.name}: adopted in spite of {len(changes)} differences, recorded in")
+        print(f"  {folder.path / 'adopted.json'}")
     return 0
 
 

@@ -105,10 +105,8 @@ def seconds_left(rows: Sequence[StatusRow]) -> float | None:
 
     From the files alone; :func:`pretzel.ablation.planning.time_estimate.estimate_time` knows the
     plan. A run takes as long as those of its kind that are done, or else as those that are running
-    will have taken, but not less than it says itself; one of an unknown kind as long as any.
-
-    Returns:
-        The seconds; None where nothing tells how long a run takes, or nothing is left.
+    will have taken, but not less than it says itself; one of an unknown kind as long as any. None
+    where nothing tells how long a run takes, or nothing is left.
     """
     known: dict[str, list[float]] = defaultdict(list)
     for row in rows:

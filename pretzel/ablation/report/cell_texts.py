@@ -31,12 +31,8 @@ def mean_lines(
 ) -> list[list[str]]:
     """Return the table of means in a format's markup, its head first.
 
-    Args:
-        table: The table.
-        escape: Makes text that is shown as it is.
-        best: Marks the best mean, which is escaped already.
-        baseline: Marks the name of the baseline, likewise.
-        significant: Stands after a significant mean.
+    ``escape`` makes text that is shown as it is; ``best`` and ``baseline`` mark a mean and a name
+    that are escaped already; ``significant`` stands after a mean.
     """
     heads = ["arm", "n", *map(metric_head, table.columns), *COST_HEADS]
     lines = [[escape(head) for head in heads]]

@@ -85,23 +85,20 @@ def dots(column: MetricColumn, rows: Sequence[ArmRow]) -> str:
             if entry.own:
                 seeds = "; ".join(f"seed {s}: {value:.6g}" for s, value in entry.values.items())
                 tooltips[index] = f"{row.arm}: {mean_text(entry.own, row.done)} ({seeds})"
-        label = f"{name}: every seed, mean and interval of each arm"
-        return _inline(figure, label, tooltips)
+        return _inline(figure, f"{name}: every seed, mean and interval of each arm", tooltips)
 
 
 def _plot_arm(axes: Axes, index: int, entry: Entry) -> None:
-    finite = _finite(entry)
-    low, high = sorted(axes.get_xlim())
+    finite, (low, high) = _finite(entry), sorted(axes.get_xlim())
     style: dict[str, Any] = {"color": _HUE.format(hue(index)), "gid": f"arm-{index}"}
+    dot: dict[str, Any] = {"marker": "o", "linestyle": "none", "markeredgewidth": 0, **style}
     if (interval := _interval(entry)) is not None:
         ends = np.clip(interval, low, high)
         axes.plot(ends, [index, index], linewidth=1.4, linestyle=_line_style(index), **style)
         for end, cut, arrow in zip(ends, interval, "<>", strict=True):
             marker = "|" if end == cut else arrow
             axes.plot(end, index, marker, markersize=6, clip_on=False, **style)
-    axes.plot(
-        finite, [index] * len(finite), "o", markersize=5, markeredgewidth=0, alpha=0.4, **style
-    )
+    axes.plot(finite, [index] * len(finite), markersize=5, alpha=0.4, **dot)
     if entry.own is None or not math.isfinite(entry.own.mean):
         reason = entry.absence if entry.own is None else "mean: not a number"
         right = bool(finite) and float(np.mean(finite)) < (low + high) / 2  # beside the dots
@@ -113,7 +110,7 @@ def _plot_arm(axes: Axes, index: int, entry: Entry) -> None:
             verticalalignment="center",
         )
     else:
-        axes.plot(entry.own.mean, index, "o", markersize=7, markeredgewidth=0, **style)
+        axes.plot(entry.own.mean, index, markersize=7, **dot)
 
 
 def _range_of_dots(values: Sequence[float], entries: Sequence[Entry]) -> tuple[float, float]:

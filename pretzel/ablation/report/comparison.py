@@ -127,7 +127,7 @@ def _read(output: Path, run: dict[str, Any], planned: dict[str, dict[str, Any]])
         trainable_parameters=size.get("trainable", 0),
         frozen_parameters=size.get("frozen", 0),
         train_seconds=float(result.get("train_seconds", 0.0) + in_stages),
-        step_seconds=None if (step := result.get("step_seconds")) is None else float(step),
+        step_seconds=result.get("step_seconds"),
         peak_memory_bytes=result.get("peak_memory_bytes"),
         versions=result.get("versions", {}),
         trouble=trouble,

@@ -31,11 +31,9 @@ SUMMARY = "compare_summary.csv"
 
 
 class Report:
-    """The report of a grid.
+    """The report of a grid's output folder.
 
-    Args:
-        folder: The grid's output folder.
-        command: The command that makes it, for the page; ``pretzel compare FOLDER`` if empty.
+    The page names the command that makes it, ``pretzel compare FOLDER`` if empty.
 
     Raises:
         UserError: If no grid has been run there.

@@ -71,12 +71,10 @@ def _tags(comparison: Comparison, events: Mapping[str, Events]) -> list[str]:
 
 
 def band(curves: Sequence[Mapping[int, float]], points: int = POINTS) -> Band | None:
-    """Put the curves of several seeds together; None where no seed has two values.
+    """Put curves of several seeds, value by step, together; None where no seed has two values.
 
-    Args:
-        curves: Value by step, one for each seed; values that are not finite are left out.
-        points: Most points of the result; with more steps than that, those between two points are
-            averaged. A seed counts between its own first and last step.
+    Values that are not finite are left out; with more steps than points, those between two points
+    are averaged. A seed counts between its own first and last step.
     """
     columns = {seed: pd.Series(curve, dtype=float) for seed, curve in enumerate(curves)}
     frame = pd.DataFrame(columns).replace([np.inf, -np.inf], np.nan)

@@ -45,13 +45,11 @@ class Difference:
         return self.can_be_significant and self.p_holm is not None and self.p_holm <= ALPHA
 
 
-def seed_mean(values: Sequence[float]) -> SeedMean | None:
-    """Return mean and t interval; None without values.
+def seed_mean(values: Sequence[float]) -> SeedMean:
+    """Return mean and t interval of at least one value.
 
     The interval is mean ± t_{0.975, n-1} s / sqrt(n), with s the sample standard deviation.
     """
-    if not values:
-        return None
     data = np.asarray(values, dtype=np.float64)
     n = len(data)
     sd = half = None
@@ -73,18 +71,17 @@ def compare(differences: Mapping[str, Sequence[float]]) -> dict[str, Difference]
     corrected = holm({arm: p for arm, p in ps.items() if p is not None}, family=len(arms))
     # Holm's correction grows with every p, so that of the smallest p is the smallest.
     floors = holm({arm: smallest_p(len(values)) for arm, values in arms.items()})
-    compared = {}
-    for arm, values in arms.items():
-        mean = seed_mean(values)
-        assert mean is not None, "arms without values are left out"
-        compared[arm] = Difference(
+    means = {arm: seed_mean(values) for arm, values in arms.items()}
+    return {
+        arm: Difference(
             mean=mean,
             p=ps[arm],
             p_holm=corrected.get(arm),
             smallest_p=floors[arm],
             detectable=None if mean.sd is None else detectable(mean.sd, mean.n),
         )
-    return compared
+        for arm, mean in means.items()
+    }
 
 
 def sign_flip_p(differences: Sequence[float]) -> float | None:

@@ -107,7 +107,9 @@ def _column(
     }
     differences = statistics.compare(pairs)
     values = {arm: comparison.values(arm, name) for arm in comparison.arms}
-    means = {arm: statistics.seed_mean([*values[arm].values()]) for arm in comparison.arms}
+    means = {
+        arm: statistics.seed_mean([*own.values()]) if own else None for arm, own in values.items()
+    }
     best = _best(comparison, metric, means) if scale.everywhere else set()
     num_pairs = max((difference.mean.n for difference in differences.values()), default=0)
     column = MetricColumn(metric=metric, scale=scale, compared=len(differences), pairs=num_pairs)

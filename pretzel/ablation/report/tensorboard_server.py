@@ -11,11 +11,9 @@ from pretzel.errors import UserError
 
 
 def serve(folder: Path, port: int | None) -> None:
-    """Run TensorBoard until Ctrl-C or SIGTERM.
+    """Run TensorBoard until Ctrl-C or SIGTERM; HParams and changes of a grid are written before.
 
-    Args:
-        folder: What it shows; a grid's has its HParams and changes written anew before.
-        port: Where it listens on 127.0.0.1; None for 6006 or the next that is free, 0 for any.
+    It listens on a port of 127.0.0.1: None for 6006 or the next that is free, 0 for any.
 
     Raises:
         UserError: If it cannot listen there.

@@ -12,14 +12,11 @@ from pretzel.files.atomic import read_json, write_json
 
 
 class Checkpoints:
-    """``last.ckpt`` and ``previous.ckpt`` of a folder, told apart from damaged ones by content.
+    """``last.ckpt`` and ``previous.ckpt`` of a run, told apart from damaged ones by content.
 
     A new checkpoint is written beside them, its SHA-256 put on record, and then both get their
     names by renaming: whenever the process dies, one whole checkpoint with a known checksum is
     there. No clock decides which one is newer.
-
-    Args:
-        folder: The run's folder.
     """
 
     def __init__(self, folder: Path) -> None:

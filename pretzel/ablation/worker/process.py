@@ -24,7 +24,6 @@ DONE, FAILED, TAKEN, INTERRUPTED = 0, 1, 75, 130
 
 _BEFORE_TIME_IS_UP = (signal.SIGUSR1, signal.SIGUSR2)  # Slurm sends it to all processes of a job
 _ORPHAN_SECONDS = 5.0
-
 _ADVICE = "; when that is mended, the run continues from its last whole checkpoint"
 
 
@@ -32,6 +31,7 @@ class StopRequest:
     """Whether the run was asked to stop; a second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
+        self.is_first = is_first_process()
         self.is_made = False
         self._interrupts = 0
         self._parent = os.getppid()
@@ -50,7 +50,7 @@ class StopRequest:
         """Whether the process that has started us is gone."""
         return os.getppid() != self._parent
 
-    def follow_stdin(self, *, is_first: bool) -> None:
+    def follow_stdin(self) -> None:
         """Make the request when our standard input ends: the scheduler holds its other end.
 
         Processes other than the run's first end with that at the latest.
@@ -60,7 +60,7 @@ class StopRequest:
             while os.read(0, 1):  # not sys.stdin, whose lock we would hold at our own exit
                 pass
             self.is_made = True
-            if is_first:
+            if self.is_first:
                 return
             while not self.is_orphan:
                 time.sleep(0.2)
@@ -78,11 +78,10 @@ def main(path: Path) -> int:
         process has it, 130 interrupted: by SIGINT, SIGTERM or the end of the scheduler.
     """
     folder = RunFolder(path=path)
-    is_first = is_first_process()
     stop = StopRequest()
-    stop.follow_stdin(is_first=is_first)
-    if not is_first:
-        return _attempt(folder, stop, is_first=False)
+    stop.follow_stdin()
+    if not stop.is_first:
+        return _attempt(folder, stop)
     try:
         with folder.lease() as acquired:
             if not acquired:
@@ -91,7 +90,7 @@ def main(path: Path) -> int:
                 return DONE  # another scheduler was quicker
             if folder.failure is not None:
                 return FAILED  # so it was, and what failed is not tried twice
-            return _attempt(folder, stop, is_first=True)
+            return _attempt(folder, stop)
     except OSError as error:  # the lease
         explained = storage_error(error, path, _ADVICE)
         if explained is None:
@@ -108,11 +107,11 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_PROCID"))
 
 
-def _attempt(folder: RunFolder, stop: StopRequest, *, is_first: bool) -> int:
+def _attempt(folder: RunFolder, stop: StopRequest) -> int:
     # Lightning kills the first process as soon as another one ends badly: it may still be saving
-    interrupted = INTERRUPTED if is_first else DONE
+    interrupted = INTERRUPTED if stop.is_first else DONE
     try:
-        _train_and_test(folder, stop, is_first=is_first)
+        _train_and_test(folder, stop)
     except KeyboardInterrupt:
         return interrupted
     except SystemExit:
@@ -120,7 +119,7 @@ def _attempt(folder: RunFolder, stop: StopRequest, *, is_first: bool) -> int:
             return interrupted
         raise
     except Exception as error:
-        if not is_first and (stop.is_made or stop.is_orphan):  # the first has gone already
+        if not stop.is_first and (stop.is_made or stop.is_orphan):  # the first has gone already
             return interrupted
         explained = storage_error(error, folder.path, _ADVICE) or error
         stack = traceback.format_exc()
@@ -136,10 +135,10 @@ def _log(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _train_and_test(folder: RunFolder, stop: StopRequest, *, is_first: bool) -> None:
+def _train_and_test(folder: RunFolder, stop: StopRequest) -> None:
     spec = folder.spec
     assert spec is not None, "the scheduler writes cell.json first"
-    if is_first:
+    if stop.is_first:
         started = {**folder.progress, "phase": "start", "time": time.time()}
         write_json(folder.path / "progress.json", started)
     watchdog = None
@@ -156,7 +155,7 @@ def _train_and_test(folder: RunFolder, stop: StopRequest, *, is_first: bool) -> 
     from pretzel.ablation.worker.training import train_and_test
 
     result = train_and_test(folder, spec, lambda: stop.is_made, watchdog)
-    if not is_first:
+    if not stop.is_first:
         return
     hashes = {key: spec.get(key) for key in ("identity", "evaluation", "tuned")}
     write_json(folder.path / "result.json", {**hashes, **result})

@@ -25,11 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory of this process so far in bytes: on a GPU there, else in all.
-
-    Args:
-        device: Where the model was.
-    """
+    """Return the most memory of this process so far in bytes: on the model's GPU, else in all."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:  # getrusage also counts what the parent had when it started this process

@@ -40,12 +40,8 @@ class RunMonitor(Checkpoint):
     """Report progress, keep checkpoints to continue from, and stop on request.
 
     A ``Checkpoint`` because Lightning calls these last: averaged weights are up to date by then.
-
-    Args:
-        folder: The run's folder.
-        every: Seconds between checkpoints.
-        must_stop: Returns whether to save and stop at the end of this batch.
-        watchdog: Is told of every batch.
+    It saves ``every`` so many seconds, and saves and stops at the end of a batch if ``must_stop``;
+    the watchdog is told of every batch.
 
     Raises:
         Diverged: If the training loss is not finite.

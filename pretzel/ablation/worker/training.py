@@ -63,11 +63,8 @@ def train_and_test(
 ) -> dict[str, Any]:
     """Fit from the last checkpoint, if there is one, then test with the final weights.
 
-    Args:
-        folder: Holds checkpoints or ``final.ckpt`` of an earlier process, if there was one.
-        spec: The run's configuration and which results it must have, from ``cell.json``.
-        must_stop: Returns whether to stop at the next batch.
-        watchdog: Is told of progress.
+    The folder holds checkpoints or ``final.ckpt`` of an earlier process, if there was one; ``spec``
+    is its ``cell.json``. ``must_stop`` tells at each batch whether to stop.
 
     Returns:
         What ``result.json`` holds: times in seconds (of a step the median, data included,
