@@ -11,16 +11,12 @@ from types import FrameType
 
 
 class Watchdog:
-    """End the process when it has made no progress for some time.
+    """End the process with an exit code when it has made no progress for so many seconds.
 
     Progress is a finished batch (:meth:`beat`). Where there are no batches (start, metrics at the
     end of a validation, saving) it is also that the main thread is at another line than before. A
-    process that was itself stopped meanwhile has not hung.
-
-    Args:
-        seconds: Time without progress.
-        on_hang: Called with a sentence and the main thread's stack before the process ends.
-        code: Its exit code.
+    process that was itself stopped meanwhile has not hung. Before the end, ``on_hang`` is called
+    with a sentence and the main thread's stack.
     """
 
     def __init__(self, seconds: float, on_hang: Callable[[str, str], None], code: int) -> None:
