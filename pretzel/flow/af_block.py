@@ -205,6 +205,7 @@ class AFBlock(AutoregressiveBlock[AFCache]):
     def _first(self, num_rows: int) -> Tensor:
         """Return the input before the first position; of no positions where outputs are shifted."""
         if self.start.shifts_outputs:
+            # By the linear map, whose outputs autocast may give another dtype
             first: Tensor = self.input(self.head.weight.new_empty(num_rows, 0, self.channels))
         else:
             first = self.start(self.input).expand(num_rows, 1, -1)

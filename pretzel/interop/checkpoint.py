@@ -59,7 +59,7 @@ class CheckpointKeys:
         """Return a size that several tensors share: the size that most of them have.
 
         A tensor that is missing or has the wrong shape is then the one that :meth:`take` refuses,
-        and not the others, which disagree with it. Those are given by patterns of keys, with axes.
+        and not the others (patterns of keys, each with its axis), which disagree with it.
 
         Raises:
             UserError: If there is none of them.

@@ -51,10 +51,8 @@ class Branches:
             return self.transform.inverse(z, params)
         mu, sigma = self.transform.location_and_scale(params)
         b = self.num_rows
-        conditional, null = (
-            Gaussian(mu=mu[:b], sigma=sigma[:b]),
-            Gaussian(mu=mu[b:], sigma=sigma[b:]),
-        )
+        conditional = Gaussian(mu=mu[:b], sigma=sigma[:b])
+        null = Gaussian(mu=mu[b:], sigma=sigma[b:])
         mixed = self.guidance.mix(conditional, null, self.weights[start:stop])
         return mixed.mu + mixed.sigma * z
 

@@ -39,7 +39,7 @@ def document_mask(document: Int[Tensor, "b l"]) -> Mask:
 
 
 def same_document(document: Int[Tensor, "b l"]) -> Tensor:
-    """Return which positions belong to one document, [b, 1, l, l]."""
+    """Return which pairs of positions belong to the same document, [b, 1, l, l]."""
     return document[:, None, :, None] == document[:, None, None, :]
 
 

@@ -30,7 +30,7 @@ def first_fit(lengths: Sequence[int], max_length: int) -> list[list[int]]:
 
 
 class RowBuilder:
-    """Builds one sequence: lists with an entry for each position (text axis, then the grid's)."""
+    """Builds one sequence: lists with an entry for each position, which has ``num_axes``."""
 
     def __init__(self, num_axes: int) -> None:
         self.tokens: list[int] = []
