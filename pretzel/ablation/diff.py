@@ -49,8 +49,7 @@ def _runs(folder: Path) -> list[RunFolder]:
 
 
 def _fingerprint(run: RunFolder) -> dict[str, Any]:
-    fingerprint: dict[str, Any] = (run.spec or {}).get("fingerprint", {})
-    return fingerprint
+    return dict((run.spec or {}).get("fingerprint", {}))
 
 
 def _grid_folder(folder: Path) -> Path:

@@ -51,10 +51,8 @@ def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out:
     cli = ParseOnlyCLI()
     model = cli.build_model("fit", cli.parse("fit", Config(values=config)))
     if not isinstance(model, Exports):
-        raise UserError(
-            f"{folder.path}: {type(model).__name__} cannot be exported: it has no method "
-            "export(path)"
-        )
+        name = type(model).__name__
+        raise UserError(f"{folder.path}: {name} cannot be exported: it has no method export(path)")
     final = folder.path / "final.ckpt"
     load_checkpoint(model, read_checkpoint(final), str(final))
     model.export(out / "weights.safetensors")

@@ -138,10 +138,8 @@ def _differing(
 
 
 def _lines(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    differing = _differing(old, new).items()
-    return [
-        f"{name}: {before or 'none'} -> {after or 'none'}" for name, (before, after) in differing
-    ]
+    pairs = _differing(old, new).items()
+    return [f"{name}: {before or 'none'} -> {after or 'none'}" for name, (before, after) in pairs]
 
 
 def _how(old: str | None, new: str | None) -> str:

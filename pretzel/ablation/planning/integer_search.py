@@ -69,8 +69,7 @@ class _Search:
         return abs(self.left(value)) <= self.tolerance
 
     def run(self) -> int:
-        assert self.is_allowed(self.start)
-        if self.is_good(self.start):
+        if self.is_allowed(self.start) and self.is_good(self.start):
             return self.start
         other = self.across()
         if other is None or self.is_good(self.best):

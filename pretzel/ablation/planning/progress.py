@@ -18,11 +18,7 @@ _LINE_SECONDS = 5.0
 
 @contextmanager
 def planning_progress(console: Console | None = None) -> Iterator[Progress]:
-    """Yield the function that :func:`pretzel.ablation.planning.grid_to_plan.plan_grid` reports to.
-
-    Args:
-        console: Where progress is shown; standard error if None.
-    """
+    """Yield the function that ``plan_grid`` reports to; by default it writes on standard error."""
     console = console or Console(stderr=True)
     columns = (TextColumn("parsing arms"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     last_line = time.monotonic()
