@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import shtab
 
@@ -11,8 +12,10 @@ from pretzel.cli.parser import Parser
 from pretzel.cli.sample import command as sample
 from pretzel.errors import UserError
 
+if TYPE_CHECKING:
+    from pretzel.runs.cli import Subcommand
+
 SHELLS = ("bash", "zsh")
-_RUNS = ("fit", "validate", "test", "predict")
 _FILES = ("config", "ckpt_path", "prompts", "image", "turns", "weights")
 """Options that take a file without having the type of one."""
 
@@ -31,7 +34,10 @@ def completion(shell: str) -> str:
     commands = parser.add_subparsers()
     parsers = {
         "init": init.build_parser(),
-        **{name: _of_run(name) for name in _RUNS},
+        "fit": _of_run("fit"),
+        "validate": _of_run("validate"),
+        "test": _of_run("test"),
+        "predict": _of_run("predict"),
         "grid": grid.build_parser(),
         "compare": compare.build_parser(),
         "diff": diff.build_parser(),
@@ -48,13 +54,13 @@ def completion(shell: str) -> str:
     return str(shtab.complete(parser, shell))
 
 
-def _of_run(command: str) -> Parser:
+def _of_run(command: "Subcommand") -> Parser:
     """Return the options of ``fit`` and the like, but for those of classes chosen in YAML."""
     from pretzel.runs.cli import ParseOnlyCLI
 
     description = f"{command} a configuration".capitalize()
     parser = Parser(prog=f"pretzel {command}", description=description, add_help=False)
-    for action in ParseOnlyCLI()._subcommand_parsers[command]._actions:
+    for action in ParseOnlyCLI(command)._subcommand_parsers[command]._actions:
         if action.option_strings:
             text = (action.help or "").partition("\n")[0].partition(" (type:")[0]
             parser.add_argument(*action.option_strings, dest=action.dest, help=_plain(text))

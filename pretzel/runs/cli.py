@@ -17,11 +17,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import lightning
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+)
 from typing_extensions import override
 
 from pretzel.errors import UserError
@@ -65,27 +70,25 @@ def import_parts(packages: tuple[str, ...] = PACKAGES) -> None:
                 importlib.import_module(module.name)
 
 
-class SaveConfig(SaveConfigCallback):
-    """Save the resolved configuration beside the logs; a resumed run overwrites its own."""
+class SaveConfig(Callback):
+    """Save the resolved configuration beside the logs; a resumed run overwrites its own.
+
+    Args:
+        values: The configuration.
+    """
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self.already_saved:
-            return
         log_dir = trainer.log_dir  # asks all ranks
-        if log_dir is None:
+        if log_dir is None or not trainer.is_global_zero:
             return
-        if trainer.is_global_zero:
-            folder = Path(log_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            self.parser.save(
-                self.config,
-                folder / "config.yaml",
-                skip_unset=False,
-                overwrite=True,
-                multifile=False,
-            )
-        self.already_saved = True
+        Path(log_dir).mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(self.values, sort_keys=False)
+        header = f"# lightning.pytorch=={lightning.__version__}\n"
+        (Path(log_dir) / "config.yaml").write_text(header + text)
 
 
 class RunCLI(LightningCLI):
@@ -107,13 +110,14 @@ class RunCLI(LightningCLI):
     def __init__(self, args: ArgsType = None) -> None:
         import_parts()
         self.user_config = Config(values={})
+        self._chosen = _subcommand_name(args)
         parser_kwargs = {"exit_on_error": False}
         super().__init__(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=SaveConfig,
+            save_config_callback=None,
             seed_everything_default=0,
             parser_kwargs={
                 **parser_kwargs,
@@ -129,10 +133,18 @@ class RunCLI(LightningCLI):
         return {name: skip | {"weights_only"} for name, skip in LightningCLI.subcommands().items()}
 
     @override
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        # the arguments of a subcommand take 0.1 s; those of the others would not be looked at
+        if subcommand != self._chosen:
+            return self.init_parser(**kwargs)
+        return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+
+    @override
     def parse_arguments(self, parser: Any, args: ArgsType) -> None:
         if isinstance(args, dict | Namespace):
-            name = args["subcommand"]
-            self.config = self.parse(name, Config(values=args[name]))
+            self.config = self.parse(args["subcommand"], Config(values=args[args["subcommand"]]))
             return
         name, *rest = sys.argv[1:] if args is None else args
         files, rest = _split_config_files(rest)
@@ -140,7 +152,11 @@ class RunCLI(LightningCLI):
         self.user_config = _over(folded, rest)
         text = ["--config", yaml.safe_dump(folded.values, sort_keys=False)] if files else []
         with self._explained(name, self.user_config):
-            self.config = parser.parse_args([name, *text, *rest])
+            own = self._subcommand_parsers.get(name)
+            if own is None or any(option.startswith("--print_config") for option in rest):
+                self.config = parser.parse_args([name, *text, *rest])
+            else:
+                self.config = _under(name, own.parse_args([*text, *rest]))
 
     def parse(self, subcommand: str, config: Config) -> Namespace:
         """Parse a folded configuration without instantiating anything.
@@ -157,9 +173,7 @@ class RunCLI(LightningCLI):
         """
         self.user_config = config
         with self._explained(subcommand, config):
-            values = {"subcommand": subcommand, subcommand: config.values}
-            namespace: Namespace = self.parser.parse_object(values)
-            return namespace
+            return _under(subcommand, self._parser(subcommand).parse_object(config.values))
 
     def build_model(self, subcommand: str, namespace: Namespace) -> LightningModule:
         """Build the model of a parsed configuration, and nothing else.
@@ -184,7 +198,9 @@ class RunCLI(LightningCLI):
 
     def resolved(self, subcommand: str, namespace: Namespace) -> dict[str, Any]:
         """Return a parsed configuration as plain values, defaults included."""
-        text = self._parser(subcommand).dump(namespace[subcommand], skip_unset=False)
+        text = self._parser(subcommand).dump(  # validated when it was parsed
+            namespace[subcommand], skip_unset=False, skip_validation=True
+        )
         values: dict[str, Any] = yaml.safe_load(text)
         _keep_whole_numbers(values["trainer"], self.user_config)
         return values
@@ -234,6 +250,8 @@ class RunCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, AtomicCheckpointIO()]
+        if not config.get("fast_dev_run"):
+            callbacks = [*callbacks, SaveConfig(self.config_dump)]
         trainer = super()._instantiate_trainer(config, callbacks)
         make_exact(trainer)
         if self.seed is not None:
@@ -253,7 +271,14 @@ class RunCLI(LightningCLI):
 
 
 class ParseOnlyCLI(RunCLI):
-    """The same parser, for planning: nothing is seeded, instantiated or run."""
+    """The same parser, for planning: nothing is seeded, instantiated or run.
+
+    Args:
+        subcommand: The only one whose configurations can be parsed.
+    """
+
+    def __init__(self, subcommand: Subcommand = "fit") -> None:
+        super().__init__({"subcommand": subcommand})
 
     @override
     def parse_arguments(self, parser: Any, args: ArgsType) -> None:
@@ -266,6 +291,17 @@ class ParseOnlyCLI(RunCLI):
     @override
     def instantiate_classes(self) -> None:
         """Build nothing."""
+
+
+def _under(subcommand: str, namespace: Namespace) -> Namespace:
+    # what the parser above would return, which validates everything once more
+    return Namespace({"subcommand": subcommand, subcommand: namespace})  # type: ignore[no-untyped-call]
+
+
+def _subcommand_name(args: ArgsType) -> str | None:
+    if isinstance(args, dict | Namespace):
+        return str(args["subcommand"])
+    return next(iter(sys.argv[1:] if args is None else args), None)
 
 
 def _split_config_files(args: list[str]) -> tuple[list[str], list[str]]:

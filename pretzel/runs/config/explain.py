@@ -23,7 +23,7 @@ from pretzel.runs.config.yaml_lines import Key
 # The parser's findings, the most telling first: a union reports one finding for each member.
 _FINDINGS = (
     re.compile(r"Option '(?P<option>[^']+)' is not accepted"),
-    re.compile(r"does not accept option '(?P<unknown>[^']+)'"),
+    re.compile(r"(Group '(?P<group>[^']+)' )?does not accept option '(?P<unknown>[^']+)'"),
     re.compile(r"No module named '(?P<module>[^']+)'"),
     re.compile(r"module '(?P<owner>[^']+)' has no attribute '(?P<attribute>[^']+)'"),
     re.compile(r"the following arguments are required: (?P<required>.+)"),
@@ -176,8 +176,9 @@ def _sentence(
     if owner == "":
         node = at(config.values, path)
         owner = str(node.get("class_path")) if isinstance(node, dict) else str(node)
-    if option := finding.get("option"):
-        key = _argument(config, path, option)
+    option = finding.get("option")
+    if option and path:
+        key = (*path, "init_args", *option.split("."))
         takes = parameters(owner) if owner else []
         where, value = f"{_where(config, key)}{owner}", _value(config, key)
         if option in takes:  # a factory's
@@ -187,7 +188,8 @@ def _sentence(
             )
         near = did_you_mean(option, takes)
         return UserError(f"{where} has no parameter '{option}' (value {value}){near}")
-    if unknown := finding.get("unknown"):
+    if unknown := finding.get("unknown") or option:
+        unknown = ".".join(filter(None, (finding.get("group"), unknown)))
         key = tuple(unknown.split("."))
         near = did_you_mean(unknown, [*options, *(o.partition(".")[0] for o in options)])
         return UserError(f"{_where(config, key)}unknown key (value {_value(config, key)}){near}")
@@ -225,10 +227,6 @@ def _path(config: Config, keys: tuple[str, ...], owner: str | None) -> Key:
             if isinstance(item, dict) and same_class(str(item.get("class_path")), owner):
                 return (*path, str(items.index(item)))
     return path
-
-
-def _argument(config: Config, path: Key, option: str) -> Key:
-    return (*path, "init_args", *option.split(".")) if path else tuple(option.split("."))
 
 
 def _where(config: Config, path: Key) -> str:
