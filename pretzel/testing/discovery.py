@@ -3,7 +3,8 @@
 import importlib
 import inspect
 import pkgutil
-from types import ModuleType, TracebackType
+import traceback
+from types import ModuleType
 from typing import TypeVar
 
 from pretzel.errors import UserError
@@ -15,10 +16,7 @@ _LIBRARIES = ("beartype", "importlib", "jaxtyping", "jsonargparse", "torch")
 
 
 def import_all(package: str) -> None:
-    """Import every module of a package, but those that run when imported as a program.
-
-    Args:
-        package: Dotted name of a package or of a single module.
+    """Import a module, or all of a package but what runs when imported as a program.
 
     Raises:
         UserError: If one cannot be imported; the message names it.
@@ -63,16 +61,12 @@ def concrete_classes(base: type[T], package: str) -> list[type[T]]:
         UserError: If a module of it cannot be imported.
     """
     import_all(package)
-    classes: set[type[T]] = set()
-    waiting = [base]
-    while waiting:
-        for child in waiting.pop().__subclasses__():
-            if child not in classes:
-                classes.add(child)
-                waiting.append(child)
+    classes = [base]
+    for parent in classes:  # which grows meanwhile
+        classes += [child for child in parent.__subclasses__() if child not in classes]
     in_package = (
         c
-        for c in classes
+        for c in classes[1:]
         if f"{c.__module__}.".startswith(f"{package}.") and not inspect.isabstract(c)
     )
     return sorted(in_package, key=lambda c: f"{c.__module__}.{c.__qualname__}")
@@ -86,12 +80,9 @@ def one_line(error: BaseException) -> str:
 def raised_at(error: BaseException) -> str:
     """Return ``" (file:line)"`` of the innermost line outside of libraries, or nothing."""
     place = ""
-    traceback: TracebackType | None = error.__traceback__
-    while traceback is not None:
-        frame = traceback.tb_frame
+    for frame, line in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
         is_library = module.partition(".")[0] in _LIBRARIES or module == __name__
         if not is_library and not frame.f_code.co_filename.startswith("<"):
-            place = f" ({frame.f_code.co_filename}:{traceback.tb_lineno})"
-        traceback = traceback.tb_next
+            place = f" ({frame.f_code.co_filename}:{line})"
     return place

@@ -23,17 +23,12 @@ class PackageLaws(pytest.Collector):
 
     @override
     def collect(self) -> Iterator[pytest.Collector]:
-        """Yield the classes, kind by kind.
-
-        Raises:
-            CollectError: If a module of the package cannot be imported, or a ``conftest.py``
-                returns something else than cases.
-        """
+        """Yield the classes, kind by kind."""
         cases = all_cases(self.config)
         try:
             parts: list[type] = []
             for kind in KINDS:
-                parts.extend(concrete_classes(kind, self.name))
+                parts += concrete_classes(kind, self.name)
         except UserError as error:
             raise self.CollectError(f"--laws {self.name}: {error}") from error
         for part in dict.fromkeys(parts):
@@ -45,13 +40,7 @@ class PackageLaws(pytest.Collector):
 
 
 class ClassLaws(pytest.Collector):
-    """Collects the laws of one class.
-
-    Args:
-        part: The class.
-        cases: Functions that build it.
-        node: Arguments of a pytest node.
-    """
+    """Collects the laws of one class, for each function that builds it."""
 
     def __init__(self, *, part: type, cases: Sequence[Factory], **node: Any) -> None:  # noqa: ANN401
         super().__init__(**node)
@@ -85,12 +74,7 @@ class ClassLaws(pytest.Collector):
 
 
 class LawItem(pytest.Item):
-    """A test of one class.
-
-    Args:
-        test: Raises ``LawBroken``, or a ``UserError`` where there is nothing to test.
-        node: Arguments of a pytest node.
-    """
+    """A test of one class, which raises ``LawBroken``, or a ``UserError`` if it has no case."""
 
     def __init__(self, *, test: Callable[[], None], **node: Any) -> None:  # noqa: ANN401
         super().__init__(**node)
@@ -115,11 +99,7 @@ class LawItem(pytest.Item):
 
 
 def _try(name: str, law: Law, case: Case[Any]) -> None:
-    """Try a law on a class of a name.
-
-    Raises:
-        LawBroken: With the meaning of the law, the worst error and where it is.
-    """
+    """Raise ``LawBroken`` with the meaning of a law, the worst error and where it is."""
     outcome = try_law(law, case)
     if not outcome.passed:
         built = describe(case.factory)
@@ -135,11 +115,7 @@ def _refuse(reason: str) -> None:
 
 
 def all_cases(config: pytest.Config) -> dict[type, Sequence[Factory]]:
-    """Return Pretzel's own cases, replaced by those of every ``conftest.py`` for its classes.
-
-    Raises:
-        CollectError: If one of them is no mapping of classes to lists of functions.
-    """
+    """Return Pretzel's own cases, replaced by those of every ``conftest.py`` for its classes."""
     merged: dict[type, Sequence[Factory]] = dict(BUILTIN_PARTS)
     # The hook's first answer is that of the conftest.py that was loaded last: the deepest.
     for cases in reversed(config.hook.pytest_law_cases()):

@@ -145,12 +145,10 @@ def try_laws(factory: Callable[[], object]) -> list[Outcome]:
 
 
 def cases_of(part: object, factory: Callable[[], object]) -> list[Case[Any]]:
-    """Return a part at initialisation and perturbed, to be tried by all laws.
+    """Return a part that a factory has built at initialisation and perturbed, for all laws.
 
-    Args:
-        part: A part that the factory has built.
-        factory: Builds it anew for every law; flow blocks, which no law of theirs changes, only
-            once: building them takes as long as the laws.
+    The factory builds it anew for every law; flow blocks, which no law of theirs changes, only
+    once: building them takes as long as the laws.
     """
     is_shared = isinstance(part, FlowBlock)
     return [
@@ -192,7 +190,6 @@ def run_laws(factory: Callable[[], object]) -> list[Outcome]:
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if failed:
         lines = "\n".join(f"  {outcome}" for outcome in failed)
-        raise LawBroken(f"{len(failed)} of {len(outcomes)} laws are broken:\n{lines}") from failed[
-            0
-        ].cause
+        message = f"{len(failed)} of {len(outcomes)} laws are broken:\n{lines}"
+        raise LawBroken(message) from failed[0].cause
     return outcomes

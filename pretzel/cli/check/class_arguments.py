@@ -2,6 +2,7 @@
 
 import inspect
 import typing
+from argparse import Action
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -67,7 +68,10 @@ def configure(
         UserError: If an argument is unknown, missing, the parent's or of the wrong type.
     """
     name = f"{part.__module__}.{part.__qualname__}"
-    accepts = _accepts(part, name)
+    try:
+        accepts = frozenset(explain.parameters(name))
+    except ValueError as error:
+        raise UserError(f"the constructor of {name} cannot be read: {one_line(error)}") from error
     for key in config.values:
         if key in parent_parameters:
             raise UserError(
@@ -85,52 +89,33 @@ def configure(
                 f"{config.source((key,))}: {name} has no parameter '{key}' "
                 f"(value {config.values[key]!r}){near}"
             )
-    required = [a.dest for a in parser._actions if a.required and a.dest not in config.values]
+    required = {a.dest: a for a in parser._actions if a.required and a.dest not in config.values}
     chosen = {key: defaults[key] for key in required if key in defaults}
-    if missing := [key for key in required if key not in chosen]:
-        examples = " ".join(f"--init-args.{key} {_example(part, key)}" for key in missing)
+    if missing := {key: action for key, action in required.items() if key not in chosen}:
+        examples = " ".join(f"--init-args.{key} {_example(missing[key])}" for key in missing)
         raise UserError(f"{name} needs {', '.join(missing)}: for example {examples}")
     with explain.parsing(config, lambda: options):
         parsed = parser.parse_object({**chosen, **config.values})
     return ConfiguredPart(part=part, accepts=accepts, parser=parser, parsed=parsed, chosen=chosen)
 
 
-def _accepts(part: type, name: str) -> frozenset[str]:
-    """Return the names of the constructor's parameters, those it hands to its bases included."""
-    scratch = ArgumentParser(exit_on_error=False)
-    try:
-        return frozenset(scratch.add_class_arguments(part, None, fail_untyped=False))
-    except ValueError as error:
-        raise UserError(f"the constructor of {name} cannot be read: {one_line(error)}") from error
-
-
-def _example(part: type, parameter: str) -> str:
+def _example(action: Action) -> str:
     """Return a value that a parameter could take: a number, a class, or its name in capitals."""
-    annotation: object = None
-    for base in part.__mro__:
-        if "__init__" in vars(base):
-            try:
-                annotation = typing.get_type_hints(vars(base)["__init__"]).get(parameter)
-            except (NameError, TypeError):
-                continue
-            if annotation is not None:
-                break
-    if isinstance(annotation, type):
-        if annotation in _EXAMPLES:
-            return _EXAMPLES[annotation]
-        if getattr(annotation, "_is_protocol", False):  # a factory: an example of what it makes
-            annotation = typing.get_type_hints(vars(annotation)["__call__"]).get("return")
-        if concrete := _a_concrete(annotation):
-            return f"{concrete.__module__}.{concrete.__qualname__}"
-    return parameter.upper()
+    annotation = getattr(action, "_typehint", None)
+    if annotation in _EXAMPLES:
+        return _EXAMPLES[annotation]
+    if getattr(annotation, "_is_protocol", False):  # a factory: an example of what it makes
+        annotation = typing.get_type_hints(vars(annotation)["__call__"]).get("return")
+    if concrete := _a_concrete(annotation):
+        return f"{concrete.__module__}.{concrete.__qualname__}"
+    return action.dest.upper()
 
 
 def _a_concrete(base: object) -> type | None:
     """Return the first loaded class under an abstract one that can be instantiated."""
     base = typing.get_origin(base) or base
     waiting = [base] if isinstance(base, type) and base.__module__ != "builtins" else []
-    while waiting:
-        candidate = waiting.pop(0)
+    for candidate in waiting:  # which grows meanwhile
         if not inspect.isabstract(candidate):
             return candidate
         waiting.extend(candidate.__subclasses__())

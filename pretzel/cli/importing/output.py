@@ -7,6 +7,7 @@ from safetensors import SafetensorError
 
 from pretzel.cli.importing.run_config import RunParts, fit_config
 from pretzel.errors import UserError
+from pretzel.files.atomic import whole_file
 from pretzel.files.weights import save_tensors
 from pretzel.interop.imported_flow import ImportedFlow
 
@@ -33,18 +34,13 @@ def write_import(
     text = _HEADER + yaml.dump(values, Dumper=_PlainDumper, sort_keys=False, width=100)
     tensors = {_IN_MODULE + name: value.contiguous() for name, value in flow.tensors.items()}
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
-    partial = {path: path.with_name(f"{path.name}.partial") for path in (weights, config)}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(tensors, partial[weights], metadata)
-        partial[config].write_text(text, encoding="utf-8")
-        for path, temporary in partial.items():
-            temporary.replace(path)
+        with whole_file(config) as partial_config, whole_file(weights) as partial_weights:
+            save_tensors(tensors, partial_weights, metadata)
+            partial_config.write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise UserError(f"--out: {folder}: cannot be written ({error})") from error
     finally:
-        for temporary in partial.values():
-            temporary.unlink(missing_ok=True)
         for path in new_folders:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from types import TracebackType
@@ -289,15 +290,13 @@ def _lightning_classes() -> Iterator[str]:
                 yield f"{name}.{attribute}"
 
 
-def _constructed(traceback: TracebackType | None) -> list[object]:
+def _constructed(raised: TracebackType | None) -> list[object]:
     """Return the objects under construction when an error was raised, the outermost first."""
-    instances: list[object] = []
-    while traceback is not None:
-        frame = traceback.tb_frame
-        if frame.f_code.co_name == "__init__" and "self" in frame.f_locals:
-            instances.append(frame.f_locals["self"])
-        traceback = traceback.tb_next
-    return instances
+    return [
+        frame.f_locals["self"]
+        for frame, _ in traceback.walk_tb(raised)
+        if frame.f_code.co_name == "__init__" and "self" in frame.f_locals
+    ]
 
 
 def _class_nodes(node: object) -> Iterator[tuple[Key, str]]:
