@@ -133,12 +133,7 @@ def _log_folders(trainer: Trainer) -> list[Path]:
 
 def _first_missing(folder: Path) -> Path | None:
     """Return the outermost part of a path that does not exist yet."""
-    missing = None
-    for part in (folder, *folder.parents):
-        if part.exists():
-            break
-        missing = part
-    return missing
+    return next((part for part in reversed((folder, *folder.parents)) if not part.exists()), None)
 
 
 def _remove_if_untrained(trainer: Trainer, new_folders: list[Path]) -> None:

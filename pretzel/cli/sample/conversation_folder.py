@@ -1,13 +1,12 @@
 """A folder of conversations: pictures, the turns in JSON and as text, a sheet, how sampled."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image as Picture
 
-from pretzel.cli.sample.image_folder import COLUMNS
+from pretzel.cli.sample.image_folder import COLUMNS, write_readable
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json, write_text
 from pretzel.generation.conversation import Conversation
@@ -32,15 +31,15 @@ def follow_scripts(
     conversations = []
     behind_image: dict[int, Conversation] = {}
     for script in scripts:
-        first, steps = script[0], script
-        if first.picture is None:
+        picture, steps = script[0].picture, script
+        if picture is None:
             conversation = begin.fork()
         else:
-            if id(first.picture) not in behind_image:
-                behind_image[id(first.picture)] = begin.fork()
-                behind_image[id(first.picture)].show(first.picture)
+            if id(picture) not in behind_image:
+                behind_image[id(picture)] = begin.fork()
+                behind_image[id(picture)].show(picture)
             text = "".join(step.text for step in script)
-            conversation, steps = behind_image[id(first.picture)].fork(text), script[1:]
+            conversation, steps = behind_image[id(picture)].fork(text), script[1:]
             echo("image\n")
         for step in steps:
             _take(conversation, step, max_tokens, echo)
@@ -99,8 +98,7 @@ def write_conversations(conversations: Sequence[Conversation], folder: Path) -> 
                     labels.append(text_before if turn.kind == "generate" else turn.kind)
                 turns.append({turn.kind: name})
             transcripts.append(turns)
-        text = json.dumps(transcripts, indent=1, ensure_ascii=False)
-        write_text(folder / "transcript.json", f"{text}\n")
+        write_readable(folder / "transcript.json", transcripts)
         lines = [
             "".join(f"{kind}: {value}\n" for turn in turns for kind, value in turn.items())
             for turns in transcripts

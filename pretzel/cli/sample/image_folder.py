@@ -1,9 +1,10 @@
 """A folder of generated images, whole at every moment: pictures, prompts, how sampled, a sheet."""
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,7 @@ COLUMNS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class RequestedImage:
-    """One line of ``prompts.json``.
-
-    Attributes:
-        file: Name of the picture.
-        prompt: Its caption.
-        seed: Seed of the noise.
-        draw: Which draw of this prompt it is, from 0.
-    """
+    """One line of ``prompts.json``; ``draw`` counts the draws of a prompt from 0."""
 
     file: str
     prompt: str
@@ -42,14 +36,12 @@ class RequestedImage:
 
 def requested_images(prompts: Sequence[str], num: int, seed: int) -> list[RequestedImage]:
     """Return ``num`` images of every prompt, one prompt after the other."""
-    draws: Counter[str] = Counter()
-    images: list[RequestedImage] = []
-    for prompt in prompts:
-        for _ in range(num):
-            file = f"{len(images):05d}.png"
-            images.append(RequestedImage(file=file, prompt=prompt, seed=seed, draw=draws[prompt]))
-            draws[prompt] += 1
-    return images
+    draws: defaultdict[str, Iterator[int]] = defaultdict(count)
+    wanted = [prompt for prompt in prompts for _ in range(num)]
+    return [
+        RequestedImage(file=f"{i:05d}.png", prompt=prompt, seed=seed, draw=next(draws[prompt]))
+        for i, prompt in enumerate(wanted)
+    ]
 
 
 def write_images(
@@ -62,14 +54,9 @@ def write_images(
 ) -> None:
     """Generate images and write them into a folder, which is made once the first ones are there.
 
-    Args:
-        module: The generator.
-        images: Images to generate, from :func:`requested_images`.
-        folder: Receives the pictures, ``prompts.json``, ``grid.png``, and ``sampling.json``: how
-            the module sampled, the seed, and the images and network evaluations per block of
-            every batch.
-        batch_size: Images generated at a time.
-        columns: Pictures in a row of the sheet.
+    Beside the pictures it receives ``prompts.json``, ``grid.png`` of so many columns, and
+    ``sampling.json``: how the module sampled, the seed, and the images and network evaluations per
+    block of every batch.
 
     Raises:
         UserError: If the folder cannot be written, or the device's memory does not suffice.
@@ -78,14 +65,9 @@ def write_images(
     on_sheet: list[Image.Image] = []
     done: list[RequestedImage] = []
     batches: list[dict[str, Any]] = []
-    progress_columns = (
-        TextColumn("generating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    bar = TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
-        with Progress(*progress_columns, console=Console(stderr=True)) as progress:
+        with Progress(*bar, console=Console(stderr=True)) as progress:
             task = progress.add_task("generating", total=len(images))
             for start in range(0, len(images), batch_size):
                 batch = images[start : start + batch_size]
@@ -126,5 +108,9 @@ def _generate(module: PretzelModule, batch: Sequence[RequestedImage]) -> list[Im
 
 
 def _write_prompts(done: Sequence[RequestedImage], folder: Path) -> None:
-    text = json.dumps([asdict(image) for image in done], indent=1, ensure_ascii=False)
-    write_text(folder / "prompts.json", f"{text}\n")
+    write_readable(folder / "prompts.json", [asdict(image) for image in done])
+
+
+def write_readable(path: Path, values: object) -> None:
+    """Write a JSON file whole or not at all, in which all letters stand as they are."""
+    write_text(path, f"{json.dumps(values, indent=1, ensure_ascii=False)}\n")

@@ -15,6 +15,13 @@ from pretzel.typing import Float, Tensor
 AnyBlock = AutoregressiveBlock[Any]
 
 
+def built(case: Case[AnyBlock]) -> tuple[AnyBlock, Float[Tensor, "b n d"], dict[str, Tensor]]:
+    """Return the block with positions for it, and the context of their rows as an argument."""
+    block = case.build()
+    x = sample(block)
+    return block, x, Bound(block).context(len(x))
+
+
 def stepped(
     block: AnyBlock,
     x: Float[Tensor, "b n d"],
@@ -59,9 +66,7 @@ def conditioner_is_strictly_causal(case: Case[AnyBlock]) -> Deviation:
 
 def cached_steps_equal_condition(case: Case[AnyBlock]) -> Deviation:
     """One position after the other with the cache gives other parameters than all at once."""
-    block = case.build()
-    x = sample(block)
-    context = Bound(block).context(len(x))
+    block, x, context = built(case)
     steps = stepped(block, x, context)
     with torch.no_grad():
         expected = block.condition(x, **context)
@@ -70,9 +75,7 @@ def cached_steps_equal_condition(case: Case[AnyBlock]) -> Deviation:
 
 def evaluations_behind_the_cache_equal_condition(case: Case[AnyBlock]) -> Deviation:
     """Several positions at a time behind the cache give other parameters than all at once."""
-    block = case.build()
-    x = sample(block)
-    context = Bound(block).context(len(x))
+    block, x, context = built(case)
     n = x.shape[1]
     edges = sorted({0, 1, (n + 1) // 2, n})
     with torch.no_grad():
@@ -136,10 +139,9 @@ def fixed_point_iteration_inverts(case: Case[AnyBlock]) -> Deviation:
 
 def parameters_have_the_right_shape(case: Case[AnyBlock]) -> Deviation:
     """The conditioner does not give one set of parameters for each position."""
-    block = case.build()
-    x = sample(block)
+    block, x, context = built(case)
     with torch.no_grad():
-        shape = tuple(block.condition(x, **Bound(block).context(len(x))).shape)
+        shape = tuple(block.condition(x, **context).shape)
     expected = (*x.shape[:2], block.num_params)
     require(shape == expected, f"condition(x) has shape {shape} instead of {expected}")
     return unmeasured("shape of the parameters")

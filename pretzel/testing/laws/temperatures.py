@@ -6,17 +6,15 @@ import torch
 
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within
 from pretzel.testing.law_case import FP64, Case
-from pretzel.testing.laws.autoregressive import AnyBlock, stepped
+from pretzel.testing.laws.autoregressive import AnyBlock, built, stepped
 from pretzel.testing.laws.blocks import Bound, sample
 
 
 def temperature_acts_on_its_own_rows(case: Case[AnyBlock]) -> Deviation:
     """A row's attention temperature is ignored, or acts on other rows, or 1 is not neutral."""
-    block = case.build()
+    block, x, context = built(case)
     if reason := _refusal(block):
         return unmeasured(reason)
-    x = sample(block)
-    context = Bound(block).context(len(x))
     without = stepped(block, x, context)
     actual = stepped(block, x, context, temperature=x.new_tensor([1.0, 2.0, 1.0]))
     deviation = within(actual[::2], without[::2], FP64, "parameters of rows at temperature 1")
@@ -51,11 +49,9 @@ def temperature_divides_the_logits(case: Case[AnyBlock]) -> Deviation:
 
 def evaluations_keep_the_temperature(case: Case[AnyBlock]) -> Deviation:
     """Several positions at a time are evaluated at another temperature than one by one."""
-    block = case.build()
+    block, x, context = built(case)
     if reason := _refusal(block):
         return unmeasured(reason)
-    x = sample(block)
-    context = Bound(block).context(len(x))
     temperature = x.new_tensor([1.0, 3.0, 0.5])
     with torch.no_grad():
         cache = block.new_cache(len(x), **context, temperature=temperature)

@@ -10,12 +10,13 @@ from pretzel.typing import Float, Tensor
 CHANNELS = 5
 
 
-def sample(
-    transform: Transform, spread: float = 1.0
-) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n p"]]:
-    """Return positions and raw parameters, float64."""
+def built(
+    case: Case[Transform], dtype: torch.dtype = torch.float64, spread: float = 1.0
+) -> tuple[Transform, Float[Tensor, "b n d"], Float[Tensor, "b n p"]]:
+    """Return the transform, with positions and raw parameters for it in float64."""
+    transform = case.build(dtype=dtype)
     params = spread * normal(3, 4, CHANNELS * transform.params_per_channel, key="params")
-    return normal(3, 4, CHANNELS), params
+    return transform, normal(3, 4, CHANNELS), params
 
 
 def raw_parameters_are_counted(case: Case[Transform]) -> Deviation:
@@ -33,8 +34,7 @@ def raw_parameters_are_counted(case: Case[Transform]) -> Deviation:
 
 def inverse_undoes_forward(case: Case[Transform]) -> Deviation:
     """The inverse does not undo the forward map, or the other way round."""
-    transform = case.build()
-    x, params = sample(transform)
+    transform, x, params = built(case)
     z, _ = transform.forward(x, params)
     back = within(transform.inverse(z, params), x, FP64, "inverse(forward(x)) = x")
     again, _ = transform.forward(transform.inverse(x, params), params)
@@ -43,8 +43,7 @@ def inverse_undoes_forward(case: Case[Transform]) -> Deviation:
 
 def tails_invert(case: Case[Transform]) -> Deviation:
     """Far from the data, at x of size 50, the inverse does not undo the forward map."""
-    transform = case.build()
-    x, params = sample(transform)
+    transform, x, params = built(case)
     x = 50 * x.sign() + x
     z, logdet = transform.forward(x, params)
     require(bool(logdet.isfinite().all()), "logdet is not finite at x of size 50")
@@ -53,8 +52,7 @@ def tails_invert(case: Case[Transform]) -> Deviation:
 
 def nan_stays_nan(case: Case[Transform]) -> Deviation:
     """NaN in a channel gives a finite number, or spoils other channels."""
-    transform = case.build()
-    x, params = sample(transform)
+    transform, x, params = built(case)
     spoilt = x.clone()
     spoilt[:, 1, 2] = torch.nan
     for name, clean, result in (
@@ -69,8 +67,7 @@ def nan_stays_nan(case: Case[Transform]) -> Deviation:
 
 def logdet_is_that_of_the_derivative(case: Case[Transform]) -> Deviation:
     """The reported log-determinant is not log dz/dx, or the map is not increasing."""
-    transform = case.build()
-    x, params = sample(transform)
+    transform, x, params = built(case)
     x.requires_grad_()
     z, logdet = transform.forward(x, params)
     (slope,) = torch.autograd.grad(z.sum(), x)
@@ -80,8 +77,7 @@ def logdet_is_that_of_the_derivative(case: Case[Transform]) -> Deviation:
 
 def channels_are_independent(case: Case[Transform]) -> Deviation:
     """A channel's result depends on x of another channel or position."""
-    transform = case.build()
-    x, params = sample(transform)
+    transform, x, params = built(case)
     changed = x.clone()
     changed[:, 1, 2] += 1.0
     z, _ = transform.forward(x, params)
@@ -94,8 +90,7 @@ def zero_parameters_are_the_identity(case: Case[Transform]) -> Deviation:
     """All-zero parameters are not the identity, so that a flow does not start as one."""
     if case.perturbed:
         return unmeasured("at initialisation only")
-    transform = case.build()
-    x, params = sample(transform)
+    transform, x, params = built(case)
     z, logdet = transform.forward(x, torch.zeros_like(params))
     same = within(z, x, FP64, "z of zero parameters = x")
     return worst_of(same, within(logdet, torch.zeros_like(logdet), FP64, "logdet = 0"))
@@ -103,8 +98,7 @@ def zero_parameters_are_the_identity(case: Case[Transform]) -> Deviation:
 
 def inputs_are_not_modified(case: Case[Transform]) -> Deviation:
     """The transform writes into the tensors it is given."""
-    transform = case.build()
-    x, params = sample(transform)
+    transform, x, params = built(case)
     arguments = x.clone(), params.clone()
     transform.forward(*arguments)
     transform.inverse(*arguments)
@@ -114,8 +108,7 @@ def inputs_are_not_modified(case: Case[Transform]) -> Deviation:
 
 def extremes_stay_finite(case: Case[Transform]) -> Deviation:
     """Raw parameters of size 10 give values or gradients that are not finite in float32."""
-    transform = case.build(dtype=torch.float32)
-    x, params = sample(transform, spread=10.0)
+    transform, x, params = built(case, torch.float32, spread=10.0)
     x = x.float().requires_grad_()
     params = params.float().clamp(-10, 10).requires_grad_()
     z, logdet = transform.forward(x, params)
@@ -131,20 +124,18 @@ def extremes_stay_finite(case: Case[Transform]) -> Deviation:
 
 def float32_is_close(case: Case[Transform]) -> Deviation:
     """In float32 the inverse or the log-determinant is off by more than 1e-4."""
-    transform, exact = case.build(dtype=torch.float32), case.build()
-    x, params = sample(transform)
+    transform, x, params = built(case, torch.float32)
     z, logdet = transform.forward(x.float(), params.float())
-    _, expected = exact.forward(x, params)
+    _, expected = case.build().forward(x, params)
     back = within(transform.inverse(z, params.float()).double(), x, FP32, "inverse in float32")
     return worst_of(back, within(logdet.double(), expected, FP32, "logdet in float32"))
 
 
 def affine_is_standardisation(case: Case[Transform]) -> Deviation:
     """An affine transform is not z = (x - mu) / sigma with its own mu and sigma > 0."""
-    transform = case.build()
+    transform, x, params = built(case)
     if not transform.is_affine:
         return unmeasured("not affine")
-    x, params = sample(transform)
     mu, sigma = transform.location_and_scale(params)
     require(bool((sigma > 0).all()), f"sigma must be positive, got {float(sigma.min()):.3g}")
     z, _ = transform.forward(x, params)
@@ -156,8 +147,7 @@ def affine_is_standardisation(case: Case[Transform]) -> Deviation:
 
 def only_affine_has_a_location_and_scale(case: Case[Transform]) -> Deviation:
     """A transform that is not affine gives a location and scale instead of a ValueError."""
-    transform = case.build()
-    _, params = sample(transform)
+    transform, _, params = built(case)
     if not transform.is_affine:
         try:
             transform.location_and_scale(params)
