@@ -25,17 +25,14 @@ from pretzel.files.weights import read_checkpoint
 def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
     """Run a Trainer's method so that mistakes are short and leave nothing behind.
 
-    Args:
-        trainer: The trainer that runs.
-        checkpoint: The checkpoint that it loads, for messages.
-
     Raises:
         UserError: For mistakes found only while running; a log folder made by a run that has not
             taken a step is removed again.
         KeyboardInterrupt: After Lightning's graceful stop, with how far the run came.
     """
-    folders = map(_first_missing, _log_folders(trainer))
-    new_folders = [path for path in folders if path is not None]
+    log_folders = _log_folders(trainer)  # not trainer.log_dir, which asks ranks that may be gone
+    folder = next(iter(log_folders), trainer.default_root_dir)
+    new_folders = [path for path in map(_first_missing, log_folders) if path is not None]
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
     try:
@@ -43,8 +40,6 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
     except SystemExit as stop:
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise
-        # not trainer.log_dir, which asks ranks that may be gone
-        folder = next(iter(_log_folders(trainer)), trainer.default_root_dir)
         raise KeyboardInterrupt(
             f"interrupted at step {trainer.global_step}; continue with --ckpt_path and the last "
             f"checkpoint in {folder}"
@@ -53,7 +48,6 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
         _remove_if_untrained(trainer, new_folders)
         raise UserError(_one_sentence(error)) from error
     except OSError as error:
-        folder = next(iter(_log_folders(trainer)), trainer.default_root_dir)
         advice = (
             f", stopped at step {trainer.global_step}; checkpoints written before are whole, in "
             f"{folder}"

@@ -14,10 +14,7 @@ _STEP = re.compile(r"step=(\d+)")
 
 
 def weights_of(path: Path) -> tuple[Path, Path | None]:
-    """Return the newest weights of a run or an export, and the configuration beside them.
-
-    Args:
-        path: A folder, a checkpoint or a file of exported weights.
+    """Return the newest weights in a folder, or in a file, and the configuration beside them.
 
     Raises:
         UserError: If there is no such path, or it is no run, with where runs are.

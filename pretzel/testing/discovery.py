@@ -35,19 +35,16 @@ def import_module(name: str) -> ModuleType:
     """
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and f"{name}.".startswith(f"{error.name}."):
-            raise UserError(
-                f"no module '{error.name}': it is neither installed nor in the current folder"
-            ) from error
-        raise UserError(
-            f"module '{name}' cannot be imported: it needs module '{error.name}'{raised_at(error)}"
-        ) from error
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(
-            f"module '{name}' cannot be imported: {reason}{raised_at(error)}"
-        ) from error
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            reason = f"it needs module '{error.name}'"
+            if f"{name}.".startswith(f"{error.name}."):
+                raise UserError(
+                    f"no module '{error.name}': it is neither installed nor in the current folder"
+                ) from error
+        what = f"module '{name}' cannot be imported: {reason}{raised_at(error)}"
+        raise UserError(what) from error
 
 
 def concrete_classes(base: type[T], package: str) -> list[type[T]]:

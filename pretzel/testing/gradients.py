@@ -34,13 +34,9 @@ def jacobian(
 def check_gradients(module: nn.Module, loss: Float[Tensor, ""], *, nonzero: bool) -> Deviation:
     """Differentiate a loss that uses the whole module.
 
-    Args:
-        module: Its trainable parameters must all get a finite gradient.
-        loss: A scalar.
-        nonzero: Whether the gradients must also differ from zero.
-
     Raises:
-        LawBroken: Naming the first parameter that gets none.
+        LawBroken: Naming the first trainable parameter whose gradient is missing or not finite, or
+            is zero and must not be.
     """
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if named:

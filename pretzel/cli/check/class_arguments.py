@@ -56,13 +56,9 @@ class ConfiguredPart:
 def configure(
     part: type, config: Config, parent_parameters: frozenset[str], defaults: Mapping[str, str]
 ) -> ConfiguredPart:
-    """Parse the arguments of a class.
+    """Parse the arguments of a class, those apart that a parent gives.
 
-    Args:
-        part: The class.
-        config: Its arguments, as YAML gives them.
-        parent_parameters: Names of the parameters that a parent gives.
-        defaults: Classes for parameters that are required and not in ``config``.
+    ``defaults`` are classes for parameters that are required and not in ``config``.
 
     Raises:
         UserError: If an argument is unknown, missing, the parent's or of the wrong type.

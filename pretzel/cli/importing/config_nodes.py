@@ -35,13 +35,9 @@ def patch_of(channels: int, image_channels: int) -> int:
 
 
 def pixels(flow: ImportedFlow, patch: int, noise: float, rows: int) -> Latent:
-    """Return pixel patches as the latent space of a model, with the noise of its training.
+    """Return patches of pixels as the latent space of a model, so many rows along a side.
 
-    Args:
-        flow: The model.
-        patch: Side of a patch.
-        noise: Standard deviation.
-        rows: Patches along a side.
+    ``noise`` is the standard deviation of its training noise.
     """
     if flow.channels != 3 * patch**2:
         raise UserError(

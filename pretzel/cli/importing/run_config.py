@@ -13,16 +13,12 @@ _TEMPLATE = Path(__file__).with_name("template.yaml")
 
 @dataclass(frozen=True, kw_only=True)
 class RunParts:
-    """Parts of a run beside the imported blocks.
+    """Nodes of the parts of a run beside the imported blocks.
 
     Attributes:
-        latent: Node of the latent space.
-        image_size: Side of its images in pixels.
-        condition: Node of the condition of the blocks.
-        guidance: Node of the guidance.
-        denoiser: Node of the denoiser.
+        image_size: Side of the images of the latent space in pixels.
         prompts: Prompts of sample sheets; None for captions of the data.
-        data: Node of the data; None for the embedded easy-VQA.
+        data: None for the embedded easy-VQA.
     """
 
     latent: Node

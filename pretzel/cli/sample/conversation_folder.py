@@ -22,11 +22,8 @@ def follow_scripts(
 ) -> list[Conversation]:
     """Hold a conversation by each script; those that begin with one image read it once.
 
-    Args:
-        begin: A conversation that has not begun.
-        scripts: Steps of each conversation.
-        max_tokens: Tokens of an answer at most.
-        echo: Receives the transcript in pieces, text as it comes.
+    Each is a fork of ``begin``, which has not begun. ``echo`` receives the transcript in pieces,
+    text as it comes.
     """
     conversations = []
     behind_image: dict[int, Conversation] = {}

@@ -45,11 +45,7 @@ _FRAME = re.compile(
 
 @contextlib.contextmanager
 def parsing(config: Config, options: Callable[[], Iterable[str]]) -> Iterator[None]:
-    """Turn the report of a parser into one sentence.
-
-    Args:
-        config: The configuration that is parsed, with the source of each key.
-        options: Returns the dotted options that the parser knows.
+    """Turn the report of a parser, which knows dotted options, into one sentence.
 
     Raises:
         UserError: If the configuration is wrong.
@@ -66,9 +62,6 @@ def parsing(config: Config, options: Callable[[], Iterable[str]]) -> Iterator[No
 @contextlib.contextmanager
 def construction(config: Config) -> Iterator[None]:
     """Turn the refusal of a constructor into one sentence that names the part.
-
-    Args:
-        config: The configuration that is instantiated, with the source of each key.
 
     Raises:
         UserError: If a constructor refuses its arguments.

@@ -28,12 +28,7 @@ def sample(block: FlowBlock, rows: int = 3, key: str = "x") -> Float[Tensor, "b 
 
 
 class Bound:
-    """A block with its context filled in, where it reads one.
-
-    Args:
-        block: The block.
-        same: Whether all rows get the same context, or different ones.
-    """
+    """A block with its context filled in, where it reads one: in all rows the ``same``, or not."""
 
     def __init__(self, block: FlowBlock, *, same: bool = False) -> None:
         self.block = block

@@ -93,22 +93,18 @@ def converse(
         recorded.inputs.append(args[0])
         recorded.outputs.append(outputs)
 
-    hook = model.interleaving.register_forward_hook(record)
-    try:
-        with torch.inference_mode():
-            if model.reads_text:
-                say(FIRST)
-            generate("z0")
-            if model.interleaving.answers:
-                say(THEN[0])
-                answer()
-                say(THEN[1])
-                generate("z1")
-                say(THEN[2])
-                answer()
-                state.flush()
-    finally:
-        hook.remove()
+    with model.interleaving.register_forward_hook(record), torch.inference_mode():
+        if model.reads_text:
+            say(FIRST)
+        generate("z0")
+        if model.interleaving.answers:
+            say(THEN[0])
+            answer()
+            say(THEN[1])
+            generate("z1")
+            say(THEN[2])
+            answer()
+            state.flush()
     return recorded
 
 
@@ -189,11 +185,7 @@ def counted(model: Pretzel) -> Iterator[Counts]:
         rewind(caches, num_positions)
 
     rewind = StreamCaches.rewind
-    setattr(conditioner, name, run)
-    hook = model.vlm.register_forward_pre_hook(enters)
-    try:
-        with patch.object(StreamCaches, "rewind", counting):
-            yield counts
-    finally:
-        delattr(conditioner, name)
-        hook.remove()
+    caches = patch.object(StreamCaches, "rewind", counting)
+    deep = patch.object(conditioner, name, run)
+    with caches, deep, model.vlm.register_forward_pre_hook(enters):
+        yield counts

@@ -300,9 +300,8 @@ def vision_starts_as_the_plain_flow(case: Case[Pretzel]) -> Deviation:
     with torch.no_grad():
         expected = parameters_of_u(model, [documents()[1]], u)
         offset = normal(model.vlm.hidden_size, key="shown")
-        hook = model.interleaving.adapter.register_forward_hook(lambda *args: args[-1] + offset)
-        actual = parameters_of_u(model, [documents()[1]], u)
-        hook.remove()
+        with model.interleaving.adapter.register_forward_hook(lambda *args: args[-1] + offset):
+            actual = parameters_of_u(model, [documents()[1]], u)
     return within(actual, expected, 0.0, "parameters of u")
 
 

@@ -27,13 +27,7 @@ SAMPLING = 1e-9
 
 
 class SamplingProblem:
-    """Sampling of three classes with guidance, by two blocks of which the deeper reads the class.
-
-    Attributes:
-        stack: The blocks, float64.
-        z: Noise.
-        context: Classes.
-    """
+    """Guided sampling of three classes, by two blocks of which the deeper reads the class."""
 
     def __init__(self) -> None:
         plain = partial(
@@ -78,16 +72,11 @@ def work_is_reported(case: Case[Sampler]) -> Deviation:
         positions[number] += args[0].shape[1]
 
     blocks = [block for block in task.stack if isinstance(block, AFBlock)]
-    hooks = [
-        block.conditioner.register_forward_pre_hook(partial(count, number))
-        for number, block in enumerate(reversed(blocks))
-    ]
     sampler = case.build()
     task.solve(sampler, 1.5)  # a sampler may first have to find its schedule
-    positions[:] = [0, 0]
+    for number, block in enumerate(reversed(blocks)):
+        block.conditioner.register_forward_pre_hook(partial(count, number))
     sampled = task.solve(sampler, 1.5)
-    for hook in hooks:
-        hook.remove()
     reported = [work.positions for work in sampled.work]
     require(reported == positions, f"{reported} positions are reported, {positions} were run")
     require(all(w.evaluations > 0 for w in sampled.work), f"evaluations: {sampled.work}")
