@@ -85,7 +85,7 @@ def overhead(folder: Path, steps: int, rounds: int, *, quick: bool) -> list[Agai
         costs = processes.in_turn(arms, rounds)
     finally:
         forks.close()
-    _same_weights(folder / "fit", folder / "cell" / plan.cells[0].name)
+    _same_weights(folder / "fit", folder / "cell" / plan.compared[0].name)
     return [
         Against(work=name, other="pretzel fit", costs=costs[name], others=costs["pretzel fit"],
                 goal=_OVERHEAD)

@@ -104,7 +104,7 @@ class Project:
             seeds: Number of seeds.
         """
         small = plan_grid(load(self.grid(name, [1e-5], [0])), lambda done, total: None)
-        like = small.cells[0]
+        like = small.compared[0]
         rates = [1e-5 * (n + 1) for n in range(arms)]
         grid = load(self.grid(name, rates, range(seeds)))
         cells = tuple(
@@ -115,12 +115,12 @@ class Project:
         names = [f"arm{arm}" for arm in range(arms)]
         arm = small.arms["arm0"]
         planned = {name: replace(arm, choices={"rate": name}) for name in names}
-        plan = replace(small, grid=grid, cells=cells, arms=planned)
+        plan = replace(small, grid=grid, compared=cells, arms=planned)
         plan.save()
         marks = {"identity": like.identity, "evaluation": like.evaluation}
         metrics = {f"test/metric{n}": n / 7 for n in range(12)}
         step = {"step": self.steps, "total": self.steps, "seconds": 60.0, "metrics": metrics}
-        for cell in plan.cells:
+        for cell in plan.compared:
             folder = RunFolder(path=grid.output / cell.name)
             with folder.lease():
                 folder.prepare({**marks, "config": cell.config, "fingerprint": cell.record})

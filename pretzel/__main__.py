@@ -25,7 +25,7 @@ one run (every part in YAML by class_path; see `pretzel fit --help`):
                       pretzel fit -c base.yaml -c change.yaml --trainer.max_steps 100
 
 an ablation (see `pretzel grid --help`):
-  grid plan FILE      parse every cell and show what each arm changes
+  grid plan FILE      parse every run and show what each arm changes
   grid run FILE       train and test what is not done yet; the same command continues
   grid status FILE    what is done, running, failed; grid board FILE: TensorBoard
   compare DIR         the report: means, intervals, paired differences, curves, pictures
@@ -70,7 +70,7 @@ def main(args: list[str] | None = None) -> int:
         args: The command and its options; ``sys.argv[1:]`` if None.
 
     Returns:
-        The exit code: 0 done, 1 a cell failed or a law is broken, 2 the user's mistake (told in
+        The exit code: 0 done, 1 a run failed or a law is broken, 2 the user's mistake (told in
         one sentence on stderr), 130 interrupted.
     """
     try:

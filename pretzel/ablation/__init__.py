@@ -1,1 +1,1 @@
-"""The instrument: grids of cells that differ only where their YAML says so."""
+"""The instrument: grids of runs that differ only where their YAML says so."""

@@ -37,9 +37,9 @@ def diff(first: Path, second: Path, *, whole_patch: bool) -> str:
 
 def _runs(folder: Path) -> list[RunFolder]:
     """Return the run of a folder, or the runs of an arm's folder by seed."""
-    if (folder / "cell.json").is_file():
+    if (folder / "run.json").is_file():
         return [RunFolder(path=folder)]
-    runs = [RunFolder(path=spec.parent) for spec in sorted(folder.glob("*/cell.json"))]
+    runs = [RunFolder(path=spec.parent) for spec in sorted(folder.glob("*/run.json"))]
     if not runs:
         raise UserError(
             f"{folder}: no run there; name the folder of a run (runs/GRID/ARM/seed0) or of an "

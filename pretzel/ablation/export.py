@@ -33,7 +33,7 @@ def export(run: Path, out: Path) -> None:
     folder = RunFolder(path=run)
     spec, result = folder.spec, folder.result
     if spec is None or result is None or not (run / "final.ckpt").is_file():
-        raise UserError(f"{run}: no finished run of a grid there (cell.json, result.json)")
+        raise UserError(f"{run}: no finished run of a grid there (run.json, result.json)")
     if out.exists():
         raise UserError(f"--out must not exist yet, got {out}")
     partial = out.with_name(f".{out.name}.partial")

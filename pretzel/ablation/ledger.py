@@ -1,6 +1,6 @@
 """The folder of a run: its state in files, each written whole or not at all.
 
-Files: ``cell.json`` (its specification), ``lease`` (locked by the process that runs it),
+Files: ``run.json`` (its specification), ``lease`` (locked by the process that runs it),
 ``progress.json``, ``last.ckpt`` (from which a killed run continues), ``fit.json`` and
 ``final.ckpt`` (trained, not yet tested), ``result.json`` (done), ``adopted.json`` (differences that
 the user accepts), ``failure.json``, ``log.txt``.
@@ -58,7 +58,7 @@ class RunFolder:
     @property
     def spec(self) -> dict[str, Any] | None:
         """The specification of the run, as the runner wrote it."""
-        return read_json(self.path / "cell.json")
+        return read_json(self.path / "run.json")
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -168,7 +168,7 @@ class RunFolder:
         if self.path.exists() and (old is None or old.get("identity") != spec["identity"]):
             self.clear()
         (self.path / "failure.json").unlink(missing_ok=True)
-        write_json(self.path / "cell.json", spec)
+        write_json(self.path / "run.json", spec)
 
     def clear(self) -> None:
         """Remove everything but the lease."""

@@ -94,7 +94,7 @@ class StatusRow:
     def of_plan(cls, output: Path, plan: Mapping[str, Any]) -> list["StatusRow"]:
         """Read the states of all runs of a grid's folder with that ``plan.json``."""
         metrics, rows = [*plan["metrics"]], []
-        for run in plan["cells"]:
+        for run in plan["runs"]:
             folder = RunFolder(path=output / run["name"])
             identity, evaluation = run["identity"], run.get("evaluation")
             rows.append(cls.of(run["name"], folder, identity, evaluation, metrics))
@@ -103,8 +103,8 @@ class StatusRow:
 
 def plan_title(output: Path, plan: Mapping[str, Any]) -> str:
     """Return the title of a plan's table: its folder and how many runs it has."""
-    candidates = {run for cell in plan["cells"] for run in cell.get("candidates") or {}}
-    title = f"{output}: {len(plan['cells'])} runs"
+    candidates = {name for run in plan["runs"] for name in run.get("candidates") or {}}
+    title = f"{output}: {len(plan['runs'])} runs"
     return f"{title}, {len(candidates)} of them candidate runs" if candidates else title
 
 
@@ -124,7 +124,7 @@ class StateTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         box, rows = HEAVY_HEAD.substitute(options), self._visible_rows()
         columns = {
-            "cell": [row.name for row in rows],
+            "run": [row.name for row in rows],
             "state": [row.state.value for row in rows],
             "step": [row.step for row in rows],
             "steps/s": [row.rate for row in rows],

@@ -41,7 +41,7 @@ def start(folder: Path, *patches: str, log: Path | None = None) -> multiprocessi
     """Start a cell as its runner does.
 
     Args:
-        folder: Holds cell.json.
+        folder: Holds run.json.
         patches: Names of functions of :mod:`moments` that are called in the process before.
         log: Where it writes; log.txt in the folder by default.
     """
@@ -80,7 +80,7 @@ def write_cell(folder: Path, config: dict, **spec) -> Path:
     """Write what the runner writes."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {"identity": "x", "export": False, "tests": True, "checkpoint_seconds": 0.05}
-    (folder / "cell.json").write_text(json.dumps(values | {"config": config} | spec))
+    (folder / "run.json").write_text(json.dumps(values | {"config": config} | spec))
     return folder
 
 

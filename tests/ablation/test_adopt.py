@@ -83,10 +83,10 @@ def plan(steps):
 
 
 def test_a_tuned_cell_keeps_what_it_was_trained_with(project):
-    old, new = (next(c for c in plan(steps).cells if c.candidates) for steps in (5, 6))
+    old, new = (next(c for c in plan(steps).compared if c.candidates) for steps in (5, 6))
     folder = RunFolder(path=project / "cell")
     config = old.candidates[1].config
-    write_json(folder.path / "cell.json", {"config": config, "fingerprint": old.record})
+    write_json(folder.path / "run.json", {"config": config, "fingerprint": old.record})
     done = {"identity": old.identity, "evaluation": old.evaluation, "tuned": "model.lr=1, the best"}
     assert adopted_training(folder, new) is None
     write_json(folder.path / "result.json", done)

@@ -106,7 +106,7 @@ def test_what_an_arm_lacks_is_told(files, capsys):
         ({"axes": {"arm": {**ARMS, "odd": {"first": 3}}}},
          r"must be null, which leaves first out, or a key in it, got 3"),
         ({"axes": {"arm": {**ARMS, "odd": {"last.model.lrr": 3}}}},
-         r"no parameter 'lrr' \(value 3\); did you mean 'lr'\? \(cell odd\)"),
+         r"no parameter 'lrr' \(value 3\); did you mean 'lr'\? \(arm odd\)"),
         ({"axes": {"arm": {**ARMS, "same": {"first.model.lr": 0.01}}}},
          r"same changes nothing against the baseline"),
         ({"baseline": {"arm": "nothing"}}, r"the baseline is not applicable: .*no features"),

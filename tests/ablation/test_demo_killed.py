@@ -78,7 +78,7 @@ def family(process):
 
 def started(folder):
     """Return the moment at which the first cell was started; None before."""
-    written = [path.stat().st_mtime for path in folder.glob("runs/quickstart/*/*/cell.json")]
+    written = [path.stat().st_mtime for path in folder.glob("runs/quickstart/*/*/run.json")]
     return min(written, default=None)
 
 

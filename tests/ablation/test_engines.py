@@ -64,7 +64,7 @@ def cell(name, *, delay=0.0, steps=4):
     config["model"]["init_args"]["delay"] = delay
     config["seed_everything"] = 3
     write_json(
-        path / "cell.json",
+        path / "run.json",
         {"name": name, "identity": "i", "export": False, "checkpoint_seconds": 5, "config": config},
     )
     return path

@@ -98,7 +98,7 @@ def test_a_loss_that_is_not_finite_is_a_failure_with_its_step(tmp_path):
     assert found["step"] == 7  # two batches a step
     assert "on_before_backward" in found["traceback"]
     assert any("not finite" in line for line in found["log"])
-    assert found["config"] == json.loads((folder / "cell.json").read_text())["config"]
+    assert found["config"] == json.loads((folder / "run.json").read_text())["config"]
 
 
 def test_a_metric_that_is_not_a_number_is_none(tmp_path):

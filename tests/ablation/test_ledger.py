@@ -74,7 +74,7 @@ def test_another_configuration_starts_from_nothing(tmp_path):
     folder.prepare({"identity": "old"})
     assert (tmp_path / "last.ckpt").exists()  # the same one continues
     folder.prepare({"identity": "new"})
-    assert [p.name for p in tmp_path.iterdir()] == ["cell.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_figures_stay_until_new_ones_are_there(tmp_path):

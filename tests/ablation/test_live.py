@@ -33,7 +33,7 @@ def read(tmp_path):
     write_json(tmp_path / CELLS[1] / "progress.json", progress)
     write_json(tmp_path / CELLS[2] / "progress.json", {"phase": "start", "time": time.time()})
     for name in CELLS[1:4]:
-        write_json(tmp_path / name / "cell.json", marks)
+        write_json(tmp_path / name / "run.json", marks)
     write_json(tmp_path / CELLS[3] / "failure.json", {"error": "ValueError: bad\nmore"})
     folders = {name: RunFolder(path=tmp_path / name) for name in CELLS}
     with folders[CELLS[1]].lease(), folders[CELLS[2]].lease():
@@ -131,7 +131,7 @@ def test_the_time_that_is_left(rows, expected):
 
 def test_a_cell_without_news_says_so(tmp_path):
     folder = RunFolder(path=tmp_path)
-    write_json(tmp_path / "cell.json", {"identity": "x"})
+    write_json(tmp_path / "run.json", {"identity": "x"})
     told = {"phase": "test", "step": 9, "total": 9, "left": 0.0, "time": time.time() - 200}
     write_json(tmp_path / "progress.json", told)
     with folder.lease():
@@ -145,7 +145,7 @@ def test_a_cell_without_news_says_so(tmp_path):
 ])  # fmt: skip
 def test_no_time_is_told_of_a_test(tmp_path, done, next_run):
     """Only training tells how long it takes."""
-    write_json(tmp_path / "cell.json", {"identity": "x"})
+    write_json(tmp_path / "run.json", {"identity": "x"})
     progress = {"phase": "test", "step": 9, "total": 9, "seconds": 60.0, "left": 0.0, "rate": 2.0}
     write_json(tmp_path / "progress.json", progress | {"time": time.time()})
     folder = RunFolder(path=tmp_path)
@@ -181,7 +181,7 @@ def test_status_tells_the_time_that_is_left(read, tmp_path, monkeypatch, capsys)
                         "baseline": {"arm": "a"}, "metrics": {"test/loss": "min"},
                         "output": "."})  # fmt: skip
     cells = [{"name": name, "identity": "x"} for name in CELLS]
-    write_json(tmp_path / "plan.json", {"cells": cells, "metrics": {"test/loss": "min"}})
+    write_json(tmp_path / "plan.json", {"runs": cells, "metrics": {"test/loss": "min"}})
     assert main(["grid", "status", "grid.yaml"]) == 0
     shown = capsys.readouterr().out
     assert "2 pending, 2 running, 1 done, 1 failed; about 3 min left" in shown

@@ -64,19 +64,19 @@ def test_every_kind_of_mistake_is_in_one_report_and_nothing_is_started(project, 
     }
     expected = [
         r"model\.init_args\.lrr: lab\.LeastSquares has no parameter 'lrr' \(value 1\); did you "
-        r"mean 'lr'\? \(cell key\)",
+        r"mean 'lr'\? \(arm key\)",
         r"trainer\.max_stepz: unknown key \(value 1\); did you mean 'trainer\.max_steps'\? "
-        r"\(cell trainer\)",
-        r"modle\.lr: unknown key \(value 1\); did you mean 'model'\? \(cell group\)",
-        r"model\.init_args\.lr: expected float, got 'fast' \(cell type\)",
-        r"model\.init_args\.features\.init_args\.scale: expected float, got \[1\] \(cell deep\)",
+        r"\(arm trainer\)",
+        r"modle\.lr: unknown key \(value 1\); did you mean 'model'\? \(arm group\)",
+        r"model\.init_args\.lr: expected float, got 'fast' \(arm type\)",
+        r"model\.init_args\.features\.init_args\.scale: expected float, got \[1\] \(arm deep\)",
         r"model\.init_args\.features: no such class 'lab\.Cubci'; did you mean 'lab\.Cubic'\? "
-        r"\(cell class\)",
-        r"features\.class_path: no such class 'Cubci'; did you mean 'lab\.Cubic'\? \(cell short\)",
-        r"features\.class_path: 'lab\.Line' is not a .*Features.* \(cell kind\)",
-        r"features: must be the class_path of a Features, got 3 \(cell number\)",
-        r"features\.init_args\.power: Cubic: power must be at least 1, got 0 \(cell refused\)",
-        r"offset: lab\.Cubic has no parameter 'offset' \(value 1\).* \(cell leftover\)",
+        r"\(arm class\)",
+        r"features\.class_path: no such class 'Cubci'; did you mean 'lab\.Cubic'\? \(arm short\)",
+        r"features\.class_path: 'lab\.Line' is not a .*Features.* \(arm kind\)",
+        r"features: must be the class_path of a Features, got 3 \(arm number\)",
+        r"features\.init_args\.power: Cubic: power must be at least 1, got 0 \(arm refused\)",
+        r"offset: lab\.Cubic has no parameter 'offset' \(value 1\).* \(arm leftover\)",
     ]
     grid(arms)
     for command in ("plan", "run"):
@@ -89,7 +89,7 @@ def test_every_kind_of_mistake_is_in_one_report_and_nothing_is_started(project, 
                 rf"  - grid\.yaml:(\d+): {'.*' if message[0] in 'fo' else ''}{message}", said
             )
             assert found, message
-            cell = re.search(r"\(cell (\w+)", message.replace("\\", ""))
+            cell = re.search(r"\(arm (\w+)", message.replace("\\", ""))
             # the line is the arm's, not that of what stands around it
             above = [line for line in lines[: int(found[1])] if re.match(r" {4}\w", line)]
             assert above[-1].strip(" :") == cell[1]
@@ -112,7 +112,7 @@ def test_an_optimizer_that_is_swapped_leaves_nothing_behind(project, where):
 
     plan = plan_grid(load(grid({"sgd": {where: SGD}, "class": {f"{where}.class_path": "SGD"}},
                           base="network.yaml")))  # fmt: skip
-    by_arm = {cell.arm: swapped(cell) for cell in plan.cells}
+    by_arm = {cell.arm: swapped(cell) for cell in plan.compared}
     assert by_arm["base"]["init_args"]["betas"] == [0.8, 0.9]
     for arm, rate in (("sgd", 0.1), ("class", 0.001)):  # not AdamW's 0.3, but SGD's own
         assert by_arm[arm]["class_path"] == "torch.optim.SGD"
@@ -148,7 +148,7 @@ def test_own_parts_are_swapped_whole(project):
     }
     plan = plan_grid(load(grid(arms, base="mixture.yaml")))
     found = {}
-    for cell in plan.cells:
+    for cell in plan.compared:
         shallow = cell.config["model"]["init_args"]["pretzel"]["init_args"]["shallow"]
         found[cell.arm] = shallow["init_args"]["transform"]
     assert found["base"]["init_args"]["num_components"] == 3
@@ -161,13 +161,11 @@ def test_own_parts_are_swapped_whole(project):
          "given": {f"{SHALLOW}.channels": 3}},
         base="mixture.yaml",
     )  # fmt: skip
-    assert re.search(
-        r"Spline has no parameter 'num_components' \(value 3\).* \(cell spline\)", said
-    )
+    assert re.search(r"Spline has no parameter 'num_components' \(value 3\).* \(arm spline\)", said)
     assert re.search(
         r"grid\.yaml:\d+: \S+\.conditioner\.init_args\.widht: "
         r"pretzel\.flow\.CausalTransformer has no parameter 'widht' \(value 3\); "
-        r"did you mean 'width'\? \(cell width\)",
+        r"did you mean 'width'\? \(arm width\)",
         said,
     )
     # a size that the parent gives

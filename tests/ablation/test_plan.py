@@ -38,7 +38,7 @@ def refused(**changed):
 
 def test_cells_differ_only_where_the_arms_say(project):
     plan = plan_grid(grid())
-    assert [cell.name for cell in plan.cells[:4]] == [
+    assert [cell.name for cell in plan.compared[:4]] == [
         "linear+slow/seed3", "linear+fast/seed3", "cubic+slow/seed3", "cubic+fast/seed3",
     ]  # fmt: skip
     assert {name: arm.changes for name, arm in plan.arms.items()} == {
@@ -47,10 +47,10 @@ def test_cells_differ_only_where_the_arms_say(project):
         "cubic+slow": ["model.features: Linear -> Cubic"],
         "cubic+fast": ["model.features: Linear -> Cubic", "model.lr: 0.01 -> 0.1"],
     }
-    cubic = next(cell for cell in plan.cells if cell.arm == "cubic+slow")
+    cubic = next(cell for cell in plan.compared if cell.arm == "cubic+slow")
     # Linear's scale 3 must not have leaked into Cubic's
     assert cubic.config["model"]["init_args"]["features"]["init_args"] == {"scale": 1.0, "power": 3}
-    for cell in plan.cells:  # the same data and noise for all arms of a seed
+    for cell in plan.compared:  # the same data and noise for all arms of a seed
         config = cell.config
         seeds = [
             config["seed_everything"],
@@ -58,28 +58,28 @@ def test_cells_differ_only_where_the_arms_say(project):
         ]
         assert seeds == [cell.seed] * 3
         assert config["trainer"]["default_root_dir"] == f"runs/grid/{cell.name}"
-    assert len({cell.identity for cell in plan.cells}) == 8
+    assert len({cell.identity for cell in plan.compared}) == 8
     assert sorted(p.name for p in project.iterdir()) == ["base.yaml", "grid.yaml"]
 
 
 def test_cells_start_seed_by_seed_or_arm_by_arm(project):
     def starts(**changed):
-        return [cell.name for cell in plan_grid(grid(**changed)).cells[:3]]
+        return [cell.name for cell in plan_grid(grid(**changed)).compared[:3]]
 
     assert starts()[1] == starts(order="seeds")[1] == "linear+fast/seed3"
     assert starts(order="arms") == ["linear+slow/seed3", "linear+slow/seed5", "linear+fast/seed3"]
 
 
 def test_identity_ignores_paths_and_loggers_and_nothing_else(project):
-    one, again = (plan_grid(grid(seeds=[3])).cells[0] for _ in range(2))
+    one, again = (plan_grid(grid(seeds=[3])).compared[0] for _ in range(2))
     assert one.identity == again.identity
-    moved = plan_grid(grid(seeds=[3], output="elsewhere")).cells[0]
+    moved = plan_grid(grid(seeds=[3], output="elsewhere")).compared[0]
     assert moved.identity == one.identity
     assert moved.config != one.config
     write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "log_every_n_steps": 7}})
-    assert plan_grid(grid(seeds=[3])).cells[0].identity == one.identity
+    assert plan_grid(grid(seeds=[3])).compared[0].identity == one.identity
     write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "gradient_clip_val": 1.0}})
-    assert plan_grid(grid(seeds=[3])).cells[0].identity != one.identity
+    assert plan_grid(grid(seeds=[3])).compared[0].identity != one.identity
 
 
 def test_a_stage_is_part_of_the_identity_of_the_cells_that_use_it(project):
@@ -95,12 +95,12 @@ def test_a_stage_is_part_of_the_identity_of_the_cells_that_use_it(project):
             )
         )
         assert plan.stages[0].export
-        warm = next(cell for cell in plan.cells if cell.arm == "warm")
+        warm = next(cell for cell in plan.compared if cell.arm == "warm")
         assert (
             warm.config["model"]["init_args"]["weights"]
             == "runs/grid/stages/warm/weights.safetensors"
         )
-        return {cell.name: cell.identity for cell in plan.cells}
+        return {cell.name: cell.identity for cell in plan.compared}
 
     before = identities(BASE)
     after = identities({**BASE, "trainer": {**BASE["trainer"], "max_steps": 7}})
@@ -133,10 +133,10 @@ def test_all_mistakes_in_one_report(project, capsys):
         assert "5 mistakes in grid.yaml, nothing was started" in said
         for expected in (
             r"grid\.yaml:\d+: model\.init_args\.lrr: .*no parameter 'lrr' \(value 1\)"
-            r"; did you mean 'lr'\? \(cell typo\)",
-            r"grid\.yaml:\d+: model\.init_args\.lr: expected float, got 'fast' \(cell type\)",
-            r"no such class 'lab\.Cubci'; did you mean 'lab\.Cubic'\? \(cell class\)",
-            r"no such stage 'wram'; did you mean 'warm'\? \(cell stage\)",
+            r"; did you mean 'lr'\? \(arm typo\)",
+            r"grid\.yaml:\d+: model\.init_args\.lr: expected float, got 'fast' \(arm type\)",
+            r"no such class 'lab\.Cubci'; did you mean 'lab\.Cubic'\? \(arm class\)",
+            r"no such stage 'wram'; did you mean 'warm'\? \(arm stage\)",
             r"same changes nothing against the baseline linear",
         ):
             assert re.search(expected, said), expected
@@ -221,4 +221,4 @@ def test_what_cannot_go_together_is_refused_with_its_cell_also_behind_a_stage(tm
     file.write_text(yaml.safe_dump(values))
     with pytest.raises(ValueError, match="needs an affine transform, got MixtureCDF") as caught:
         plan_grid(load(file))
-    assert str(caught.value).endswith("(cell mixed)")
+    assert str(caught.value).endswith("(arm mixed)")

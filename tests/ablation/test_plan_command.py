@@ -64,7 +64,7 @@ def test_as_json(plan, capsys):
     finish(plan, "small/seed3", 30.0)
     assert main(["grid", "plan", "grid.yaml", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert {cell["name"]: cell["state"] for cell in printed["cells"]} == {
+    assert {cell["name"]: cell["state"] for cell in printed["runs"]} == {
         "small/seed3": "done", "large/seed3": "pending",
         "small/seed5": "pending", "large/seed5": "pending",
     }  # fmt: skip
@@ -93,7 +93,7 @@ def test_a_probe_fills_what_is_unknown(plan):
     time = estimate_time(plan, stands)
     assert (time.seconds, len(time.unknown)) == (0.0, 4)
     assert time_line(time, 2) == "Time: 4 runs: run with --probe for an estimate."
-    (family,) = {cell.family for cell in plan.cells if cell.arm == "small"}
+    (family,) = {cell.family for cell in plan.compared if cell.arm == "small"}
     time = estimate_time(plan, stands, {family: 7.0})
     assert (time.seconds, time.probed, len(time.unknown)) == (14.0, 2, 2)
     assert time_line(time, 2) == (

@@ -116,11 +116,11 @@ def test_stopped_before_training_and_in_the_test(straight, tmp_path):
 def test_two_processes_of_one_cell(tmp_path):
     def cell(name):
         folder = noisy_cell(tmp_path / name, 0.03)
-        spec = json.loads((folder / "cell.json").read_text())
+        spec = json.loads((folder / "run.json").read_text())
         # as many batches a process as one process has; they differ in what they draw
         two = {"strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
         spec["config"]["trainer"] |= two
-        (folder / "cell.json").write_text(json.dumps(spec))
+        (folder / "run.json").write_text(json.dumps(spec))
         return folder
 
     straight, killed = cell("straight"), cell("killed")

@@ -133,12 +133,14 @@ def test_arms_are_matched(project, by):
         "square": [],
         "pair": ["model.layers: Square -> Pair", told],
     }
-    for cell in plan.cells:
+    for cell in plan.compared:
         width = cell.config["model"]["init_args"]["layers"]["init_args"]["width"]
         assert width == (92 if cell.arm == "pair" else 128)
     unmatched = planned(seeds=[0, 1])
-    same = [a.identity == b.identity for a, b in zip(plan.cells, unmatched.cells, strict=True)]
-    assert same == [cell.arm == "square" for cell in plan.cells]
+    same = [
+        a.identity == b.identity for a, b in zip(plan.compared, unmatched.compared, strict=True)
+    ]
+    assert same == [cell.arm == "square" for cell in plan.compared]
     matched = plan.as_json()["arms"]["pair"]["matched"]
     assert (matched["before"], matched["after"], matched["by"]) == (128, 92, by)
 
@@ -173,23 +175,23 @@ WIDE = {"model.layers": layers("Wide")}
     [
         ({"match": {**MATCH, "tolerance": 0.01}},
          r"grid\.yaml: match: parameters cannot be matched within 1 %: the nearest is 92, "
-         r"\+3\.3 % \(cell pair\)"),
+         r"\+3\.3 % \(arm pair\)"),
         ({"match": {**MATCH, "via": "model.layers.heads"}},
          r"match: parameters cannot be matched within 5 %: the nearest is 4, \+100\.0 %"),
         ({"match": {**MATCH, "via": "model.layers.widht"}},
          r"match: model\.layers\.widht must be an integer, it is None"),
         ({"match": MATCH, "axes": {"layers": {"square": {}, "wide": WIDE}}},
          r"match: model\.init_args\.layers\.init_args\.width must be an integer, it is None "
-         r"\(cell wide\)"),
+         r"\(arm wide\)"),
         ({"match": MATCH, "axes": {"layers": {"square": {}, "pair": {"model.layers.width": 64}}}},
          r"grid\.yaml:\d+: model\.\S+width: is solved for \(grid\.yaml: match\), so no arm may "
-         r"set it \(cell pair\)"),
+         r"set it \(arm pair\)"),
         ({"match": MATCH,
           "axes": {"layers": {"square": {}, "pair": {"model.layers": {"width": 128, "heads": 2}}}}},
          r"is solved for \(grid\.yaml: match\), so no arm may set it"),
         ({"match": MATCH,
           "axes": {"layers": {"square": {}, "pair": {"model.layers": layers("Pair", heads=3)}}}},
-         r"Pair needs width \(cell pair\)"),
+         r"Pair needs width \(arm pair\)"),
     ],
 )  # fmt: skip
 def test_mistakes(project, changed, expected):

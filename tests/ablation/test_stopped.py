@@ -63,11 +63,11 @@ def test_the_hint_continues_what_was_stopped(project, monkeypatch, capsys, comma
     write("grid.yaml", {**grid, "seeds": [0]})
     plan = planned(load("grid.yaml"))
     plan.save()
-    trained = {"--stale": "other", "evaluate": plan.cells[1].identity, "reproduce": "other"}
+    trained = {"--stale": "other", "evaluate": plan.compared[1].identity, "reproduce": "other"}
     for word, identity in trained.items():
         if word in command:
             write_json(
-                plan.folder(plan.cells[1]).path / "result.json",
+                plan.folder(plan.compared[1]).path / "result.json",
                 {"identity": identity, "evaluation": "other", "metrics": {}},
             )
     assert main(command.split()) == 130

@@ -31,7 +31,7 @@ def spec(project):
     """What the runner writes for a cell with averaged weights."""
     write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "callbacks": [EMA]}})
     grid = {"base": "base.yaml", "axes": {"a": {"x": {}}}, "baseline": {"a": "x"}, "metrics": {}}
-    cell = plan_grid(load(write("grid.yaml", grid))).cells[0]
+    cell = plan_grid(load(write("grid.yaml", grid))).compared[0]
     handler = signal.getsignal(signal.SIGINT)
     own = {"export": False, "tests": True, "checkpoint_seconds": 1000.0, "identity": "x"}
     yield own | {"config": cell.config}

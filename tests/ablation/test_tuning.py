@@ -37,11 +37,11 @@ def lr(config):
 
 def test_an_arm_is_tried_with_a_seed_that_is_not_compared(project):
     plan = planned()
-    assert {cell.name: len(cell.candidates) for cell in plan.cells if cell.seed == 3} == {
+    assert {cell.name: len(cell.candidates) for cell in plan.compared if cell.seed == 3} == {
         "linear+three/seed3": 0, "linear+four/seed3": 0,
         "cubic+three/seed3": 3, "cubic+four/seed3": 3,
     }  # fmt: skip
-    cell = next(cell for cell in plan.cells if cell.name == "cubic+four/seed5")
+    cell = next(cell for cell in plan.compared if cell.name == "cubic+four/seed5")
     names = [candidate.run for candidate in cell.candidates]
     assert [re.sub(r"-\w{8}$", "", name) for name in names] == [
         f"tuning/cubic+four-lr={rate}" for rate in ("0.01", "0.1", "1")
@@ -55,7 +55,7 @@ def test_an_arm_is_tried_with_a_seed_that_is_not_compared(project):
         assert run.config["trainer"]["default_root_dir"] == f"runs/grid/{run.name}"
         assert candidate.config["seed_everything"] == 5
         assert candidate.config["trainer"]["default_root_dir"] == f"runs/grid/{cell.name}"
-    other = next(cell for cell in plan.cells if cell.name == "cubic+four/seed3")
+    other = next(cell for cell in plan.compared if cell.name == "cubic+four/seed3")
     assert [candidate.run for candidate in other.candidates] == names  # once for all seeds
     assert len(plan.runs) == 8 + 2 * 3
     assert plan.runs.index(tried[-1]) < plan.runs.index(cell)
@@ -68,7 +68,7 @@ def test_it_is_told(project):
     assert told["tuning"] == {**TUNING, "seed": 6}
     assert told["arms"]["cubic+three"]["tuned"] == {"model.lr": [0.01, 0.1, 1]}
     assert told["arms"]["linear+three"]["tuned"] == {}
-    cell = next(cell for cell in told["cells"] if cell["name"] == "cubic+three/seed3")
+    cell = next(cell for cell in told["runs"] if cell["name"] == "cubic+three/seed3")
     assert list(cell["candidates"].values()) == ["model.lr=0.01", "model.lr=0.1", "model.lr=1"]
     assert plan.arms["cubic+three"].changes == [
         "model.features: Linear -> Cubic",
@@ -101,7 +101,7 @@ def test_several_keys_are_a_product(project):
     plan = planned(
         axes={"features": {"linear": {}, "tuned": {"tune": tune}}}, baseline={"features": "linear"}
     )
-    cell = plan.cells[1]
+    cell = plan.compared[1]
     assert [candidate.label for candidate in cell.candidates] == [
         "model.lr=0.1, model.features=Cubic", "model.lr=0.1, model.features=Cubic(power=2)",
         "model.lr=1, model.features=Cubic", "model.lr=1, model.features=Cubic(power=2)",
@@ -111,7 +111,7 @@ def test_several_keys_are_a_product(project):
 
 def test_the_identity_is_that_of_all_candidates_and_of_the_rule(project):
     def identities(**changed):
-        cells = planned(**changed).cells
+        cells = planned(**changed).compared
         return {cell.name: cell.identity for cell in cells}
 
     def tuned(*rates):
@@ -181,7 +181,7 @@ def test_a_named_link_is_tuned_and_passed_on(project):
 
 @pytest.fixture
 def cell(project):
-    return planned().cells[2]
+    return planned().compared[2]
 
 
 def results(cell, *scores):
@@ -233,12 +233,12 @@ def axes(**arms):
         (axes(a={"tune": [1]}), r"tune: must be a mapping of dotted keys to lists of values"),
         (axes(a={"model.lr": 1, "tune": {"model.lr": [1, 2]}}), r"the arm sets it too; "),
         (axes(a={"tune": {"model.lrr": [1, 2]}}),
-         r"grid\.yaml:\d+: model\.init_args\.lrr: .*did you mean 'lr'\? \(cell a\)"),
+         r"grid\.yaml:\d+: model\.init_args\.lrr: .*did you mean 'lr'\? \(arm a\)"),
         (axes(a={"tune": {"model.features": [CUBIC, {**CUBIC, "init_args": {"power": 0}}]}}),
-         r"power must be at least 1, got 0 \(cell a\)"),
+         r"power must be at least 1, got 0 \(arm a\)"),
         ({"match": {"by": "parameters", "via": "model.size", "tolerance": 1},
           **axes(a={"tune": {"model.size": [3, 5]}})},
-         r"model\.size: is solved for \(grid\.yaml: match\), so it cannot be tuned \(cell a\)"),
+         r"model\.size: is solved for \(grid\.yaml: match\), so it cannot be tuned \(arm a\)"),
         ({"axes": {"features": {"linear": {}, "cubic": RATES},
                    "size": {"three": {}, "four": {"model.lr": 4}}}},
          r"axis features sets model\.lr too; two axes may not set one key"),

@@ -48,7 +48,7 @@ def two_processes(name, *, delay):
     config["model"]["init_args"]["delay"] = delay
     config["seed_everything"] = 3
     spec = {"name": name, "identity": "i", "export": False, "checkpoint_seconds": 0.2}
-    write_json(path / "cell.json", spec | {"config": config})
+    write_json(path / "run.json", spec | {"config": config})
     return RunFolder(path=path)
 
 

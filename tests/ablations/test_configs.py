@@ -188,7 +188,7 @@ def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     plan = planned(path)
     by_name = {run.name: run for run in plan.runs}
-    wanted = [cell.name for cell in plan.cells if cell.seed == plan.grid.seeds[0]]
+    wanted = [cell.name for cell in plan.compared if cell.seed == plan.grid.seeds[0]]
     for run in wanted:  # grows while it is read
         wanted += [need for need in by_name[run].needs if need not in wanted]
     for run in plan.runs:
@@ -210,6 +210,6 @@ def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch
 
 def test_the_seeds_of_all_arms_see_the_same_data_and_noise():
     for path in GRIDS:
-        for cell in planned(path).cells:
+        for cell in planned(path).compared:
             assert cell.config["data"]["init_args"]["seed"] == cell.seed, cell.name
             assert cell.config["model"]["init_args"]["seed"] == cell.seed, cell.name

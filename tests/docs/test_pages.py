@@ -208,7 +208,7 @@ def test_yaml_parses_and_resolves(where, there):
     path = there / "ablations" / "of_a_page.yaml"
     path.write_text(YAML[where].text)
     if "axes" in values:
-        assert plan_grid(load(path)).cells
+        assert plan_grid(load(path)).compared
     else:
         config = fold([read(there / "ablations/base/easy_vqa.yaml"), read(path)])
         assert isinstance(config, Config)

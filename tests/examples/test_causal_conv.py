@@ -34,10 +34,10 @@ def test_its_grid_plans_and_its_arm_builds_and_trains():
     from pretzel.testing.tiny_model import documents
 
     plan = plan_grid(load(EXAMPLE / "convolution_or_attention.yaml"))
-    assert [cell.name for cell in plan.cells] == [
+    assert [cell.name for cell in plan.compared] == [
         "attention/seed0", "convolution/seed0", "attention/seed1", "convolution/seed1",
     ]  # fmt: skip
-    cell = next(cell for cell in plan.cells if cell.arm == "convolution")
+    cell = next(cell for cell in plan.compared if cell.arm == "convolution")
     shallow = cell.config["model"]["init_args"]["pretzel"]["init_args"]["shallow"]
     assert shallow["class_path"] == "pretzel_causal_conv.CausalConvBlock"
     # the whole node was replaced: nothing of the attention block's arguments is left

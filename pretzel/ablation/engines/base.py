@@ -33,7 +33,7 @@ class Engine(ABC):
         """Start runs.
 
         Args:
-            folders: Their folders, with ``cell.json``; at most :meth:`capacity`.
+            folders: Their folders, with ``run.json``; at most :meth:`capacity`.
 
         Raises:
             UserError: If they cannot be started.

@@ -9,7 +9,7 @@ from pretzel.ablation.planning.plan import PlannedRun
 
 
 def adopted_training(folder: RunFolder, run: PlannedRun) -> dict[str, Any] | None:
-    """Return the entries of ``cell.json`` that stay as the run was trained, not as the grid says.
+    """Return the entries of ``run.json`` that stay as the run was trained, not as the grid says.
 
     Its record stays that of its training, so that ``why`` and ``diff`` tell what it is; only what
     measures is that of the grid. None if it was trained as the grid wants it, or nobody has

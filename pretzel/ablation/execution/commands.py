@@ -61,7 +61,7 @@ def rerun(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
 def evaluate(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
     """Measure trained runs by the metrics that are asked for now; nothing is trained."""
     plan = planned(grid)
-    stale = [run.name for run in plan.cells if plan.state(run) is State.STALE]
+    stale = [run.name for run in plan.compared if plan.state(run) is State.STALE]
     if stale:
         print(f"not measured, since they were trained otherwise: {', '.join(stale)}")
     again = ["grid", "evaluate", str(grid.file)]
@@ -166,7 +166,7 @@ def with_needs(plan: Plan, names: Iterable[str]) -> Iterator[str]:
 def _garbage(plan: Plan) -> Iterator[tuple[Path, str]]:
     output = plan.grid.output
     planned_folders = {output / run.name for run in plan.runs}
-    for spec in sorted(output.glob("**/cell.json")):
+    for spec in sorted(output.glob("**/run.json")):
         folder = RunFolder(path=spec.parent)
         if folder.locked():
             continue

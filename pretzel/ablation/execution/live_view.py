@@ -131,4 +131,4 @@ def seconds_left(rows: Sequence[StatusRow]) -> float | None:
 def _kind(row: StatusRow) -> str:
     """Return the kind of a run: one that is compared, a stage (each takes its time), a trial."""
     first, _, name = row.name.partition("/")
-    return {"stages": name.partition("-seed")[0], "tuning": first}.get(first, "cell")
+    return {"stages": name.partition("-seed")[0], "tuning": first}.get(first, "run")

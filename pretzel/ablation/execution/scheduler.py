@@ -174,7 +174,7 @@ class _Scheduler:
         return waiting + self.launch(ready)
 
     def launch(self, runs: list[PlannedRun]) -> list[PlannedRun]:
-        """Write ``cell.json`` and hand runs to the engine; return what another runner has."""
+        """Write ``run.json`` and hand runs to the engine; return what another runner has."""
         taken: list[PlannedRun] = []
         launched: list[PlannedRun] = []
         for run in runs:
@@ -210,7 +210,7 @@ class _Scheduler:
         return not is_over or (state is State.FAILED and run in self.retried)
 
     def spec(self, run: PlannedRun, folder: RunFolder) -> dict[str, Any]:
-        """Return what ``cell.json`` tells the run's process.
+        """Return what ``run.json`` tells the run's process.
 
         Raises:
             UserError: If nothing can be chosen for a tuned run.

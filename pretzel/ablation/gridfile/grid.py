@@ -39,7 +39,7 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A question that the grid asks: named arms of which each cell takes one."""
+    """A question that the grid asks: named arms of which each combination takes one."""
 
     name: str
     arms: tuple[Arm, ...]
@@ -82,7 +82,7 @@ class Combination:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A grid file, read and checked as far as that goes without parsing the cells.
+    """A grid file, read and checked as far as that goes without parsing the arms.
 
     The fields are those of :class:`.schema.GridFile`, with paths relative to the working directory
     and defaults filled in; ``combinations`` has the baseline first, and ``tuning`` names its seed.

@@ -140,10 +140,10 @@ Arms = Annotated[
 
 
 class GridFile(_Strict):
-    """A grid of cells that differ only where it says so."""
+    """A grid of runs that differ only where it says so."""
 
     base: FileNames
-    """The configuration under every cell; of several files the last one is on top. Files are
+    """The configuration under every run; of several files the last one is on top. Files are
     relative to this one. Must be a file or a list of files."""
 
     axes: dict[Name, Arms] = Field(min_length=1, json_schema_extra=_ONLY_THESE_NAMES)
@@ -162,7 +162,7 @@ class GridFile(_Strict):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_all_differ)] = Field(
         [0], min_length=1, json_schema_extra={"uniqueItems": True}
     )
-    """One cell for each combination and seed. Must be a list of different integers from 0."""
+    """One run for each combination and seed. Must be a list of different integers from 0."""
 
     baseline: dict[str, str] = Field(min_length=1)
     """The arm of each axis that differences are taken to. Must be a mapping of each axis to an
@@ -173,11 +173,11 @@ class GridFile(_Strict):
     max or min."""
 
     stages: dict[Name, Files] = Field({}, json_schema_extra=_ONLY_THESE_NAMES)
-    """Upstream runs that cells share, and whose weights they may name as `{stages.NAME}`. Must be
-    a mapping of stages to files."""
+    """Upstream runs that the compared ones share, and whose weights they may name as
+    `{stages.NAME}`. Must be a mapping of stages to files."""
 
     chain: dict[LinkName, Files] = Field({}, json_schema_extra=_ONLY_THESE_NAMES)
-    """The runs of every cell, each from the weights of the one before. Must be a mapping of links
+    """The runs of every arm, each from the weights of the one before. Must be a mapping of links
     to files."""
 
     match: Match | None = None
@@ -192,16 +192,16 @@ class GridFile(_Strict):
     """The folder of all runs; by default `runs/` and the name of the file. Must be a folder."""
 
     checkpoint_seconds: Seconds = 20.0
-    """Time between the checkpoints from which a killed cell continues. Must be a positive
+    """Time between the checkpoints from which a killed run continues. Must be a positive
     number."""
 
     hang_seconds: Seconds | None = None
-    """Time without progress after which a cell counts as failed; null for no limit. Must be a
+    """Time without progress after which a run counts as failed; null for no limit. Must be a
     positive number or null."""
 
     order: Order = "seeds"
-    """The order in which cells start: `seeds`, seed by seed, so that a grid that is stopped has
-    whole rows; `arms`, arm by arm, so that cells of equal length run side by side."""
+    """The order in which runs start: `seeds`, seed by seed, so that a grid that is stopped has
+    whole rows; `arms`, arm by arm, so that runs of equal length run side by side."""
 
 
 def grid_schema() -> dict[str, Any]:

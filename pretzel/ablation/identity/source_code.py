@@ -3,7 +3,7 @@
 From the classes that a configuration names, ``import`` statements are followed as far as the code
 is somebody's own: not in the standard library and not in an installed distribution. Those count by
 their version. Through an ``__init__`` that only passes names on, nothing but the named module is
-followed: a new part beside those that a cell uses leaves the cell as it is.
+followed: a new part beside those that a run uses leaves the run as it is.
 """
 
 import ast

@@ -26,8 +26,8 @@ class RunMaker:
     upstream: dict[str, PlannedRun]
     _candidate_runs: dict[tuple[str, int], list[PlannedRun]] = field(default_factory=dict)
 
-    def cell(self, arm: str, chain: Chain, seed: int) -> PlannedRun:
-        """Return the cell at the end of a combination's chain; upstream runs join the others.
+    def compared(self, arm: str, chain: Chain, seed: int) -> PlannedRun:
+        """Return the run at the end of a combination's chain; upstream runs join the others.
 
         Two chains with the same beginning share it: its name is its identity.
         """
@@ -79,7 +79,7 @@ class RunMaker:
             return self._candidate_runs[arm, index]
         assert self.grid.tuning is not None, "the grid file says how arms are tuned"
         assert self.grid.tuning.seed is not None, "and where it does not say the seed, its reader"
-        # one seed for all: the candidates are tried once, and every cell chooses among them
+        # one seed for all: the candidates are tried once, and every run chooses among them
         seed, link = self.grid.tuning.seed, chain.links[index]
         before = self._run(arm, chain, index - 1, seed) if index else None
         runs = []

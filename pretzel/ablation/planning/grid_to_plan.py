@@ -1,4 +1,4 @@
-"""Parses every cell with the real parser before anything trains; reports all mistakes at once."""
+"""Parses every arm with the real parser before anything trains; reports all mistakes at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,10 +25,10 @@ Progress = Callable[[int, int], None]
 
 
 def plan_grid(grid: Grid, progress: Progress | None = None) -> Plan:
-    """Parse all cells of a grid and build their models without memory; nothing is written.
+    """Parse all arms of a grid and build their models without memory; nothing is written.
 
     Raises:
-        UserError: With all mistakes of all cells in one report.
+        UserError: With the mistakes of all arms in one report.
     """
     return Planner(grid).plan(progress)
 
@@ -84,8 +84,10 @@ class Planner:
         if self.grid.order == "arms":
             order = [(arm, seed) for arm in measured for seed in self.grid.seeds]
         maker = RunMaker(self.grid, self.named_stages, self.stages)
-        cells = tuple(maker.cell(arm, chains[arm], seed) for arm, seed in order)
-        return Plan(grid=self.grid, stages=tuple(self.stages.values()), cells=cells, arms=arms)
+        compared = tuple(maker.compared(arm, chains[arm], seed) for arm, seed in order)
+        return Plan(
+            grid=self.grid, stages=tuple(self.stages.values()), compared=compared, arms=arms
+        )
 
     def wrong(self, message: str) -> None:
         """Note a mistake of the grid file."""
@@ -107,9 +109,9 @@ class Planner:
             if progress is not None:
                 progress(number + 1, len(combinations))
         for message, names in wrong.items():
-            # a mistake of every cell is that of the base, not of an arm
+            # a mistake of every arm is that of the base, not of an arm
             of_all = len(names) == len(combinations) > 1
-            self.mistakes += [message] if of_all else [f"{message} (cell {n})" for n in names]
+            self.mistakes += [message] if of_all else [f"{message} (arm {n})" for n in names]
         return chains
 
     def bases(self) -> dict[str, Config]:
@@ -124,7 +126,7 @@ class Planner:
             raise report([*self.mistakes, str(error)], self.grid.file) from error
 
     def parse_stages(self) -> None:
-        """Parse the upstream runs that all cells share."""
+        """Parse the upstream runs that all arms share."""
         for stage, configs in self.grid.stages.items():
             name = f"stages/{stage}"
             path = self.grid.output / name

@@ -201,7 +201,7 @@ class ChainParser:
                 raise UserError(f"{one.source}: {one.key}: {why}")
 
     def _config(self, combination: Combination, name: str) -> Config:
-        """Return a link's configuration with the seed of the first cell.
+        """Return a link's configuration with the seed of the first run.
 
         Raises:
             NotApplicable: If an arm leaves the link out.

@@ -12,7 +12,7 @@ from pretzel.files.atomic import write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One of the configurations that a tuned cell chooses from, and the run that tries it.
+    """One of the configurations that a tuned run chooses from, and the run that tries it.
 
     Its label names the values that are tried, for example ``model.lr=0.01``.
     """
@@ -24,13 +24,13 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedRun:
-    """One run of the grid: a cell (an arm at one seed), or a run that cells need.
+    """One run of the grid: a compared one (an arm at one seed), or one that others need.
 
     Attributes:
         name: ``arm/seed0``, ``stages/name`` or ``tuning/name``; its folder under the output.
         arm: The combination; the stage's name for a stage.
-        seed: None for runs that are not compared: stages, which cells may share, and tuning runs.
-        identity: Hash of everything that can change its weights; of a tuned cell, of all its
+        seed: None for runs that are not compared: stages, which others may share, and tuning runs.
+        identity: Hash of everything that can change its weights; of a tuned run, of all its
             candidates and of the rule by which it chooses.
         config: The resolved configuration of ``fit``, ready to run (of the first candidate).
         record: The values behind the hashes, for people (of the first candidate).
@@ -59,7 +59,7 @@ class PlannedRun:
 
     @property
     def tests(self) -> bool:
-        """Whether it is tested after training (cells)."""
+        """Whether it is tested after training (compared runs)."""
         return self.seed is not None
 
     def as_json(self) -> dict[str, Any]:
@@ -78,18 +78,18 @@ class Plan:
 
     Attributes:
         stages: Upstream runs and tuning runs, each before those that need it.
-        cells: The compared runs, in the order in which they start.
+        compared: The compared runs, in the order in which they start.
         arms: The combinations of arms by name, the baseline first: rows of the table.
     """
 
     grid: Grid
     stages: tuple[PlannedRun, ...]
-    cells: tuple[PlannedRun, ...]
+    compared: tuple[PlannedRun, ...]
     arms: dict[str, Chain]
 
     @property
     def runs(self) -> tuple[PlannedRun, ...]:
-        """Every run, in the order in which they may start: each stage before its first cell."""
+        """Every run, in an order in which they may start: each stage before those that need it."""
         by_name = {stage.name: stage for stage in self.stages}
         ordered: dict[str, PlannedRun] = {}
 
@@ -98,9 +98,9 @@ class Plan:
                 add(by_name[name])
             ordered.setdefault(run.name, run)
 
-        # in the order of the cells, so that the first cells do not wait for stages of the last
-        for cell in self.cells:
-            add(cell)
+        # in the order of the compared runs, so that the first do not wait for stages of the last
+        for run in self.compared:
+            add(run)
         return tuple(ordered.values())
 
     def folder(self, run: PlannedRun) -> RunFolder:
@@ -127,5 +127,5 @@ class Plan:
             "match": None if grid.match is None else grid.match.model_dump(),
             "tuning": None if grid.tuning is None else grid.tuning.model_dump(),
             "arms": {name: arm.as_json() for name, arm in self.arms.items()},
-            "cells": [run.as_json() for run in self.runs],
+            "runs": [run.as_json() for run in self.runs],
         }

@@ -25,8 +25,8 @@ def print_plan(plan: Plan, states: Mapping[str, State], time: TimeEstimate, slot
 def print_plan_json(plan: Plan, states: Mapping[str, State], time: TimeEstimate) -> None:
     """Print a plan and the states of its runs as JSON."""
     values = plan.as_json()
-    for cell in values["cells"]:
-        cell["state"] = states[cell["name"]].value
+    for run in values["runs"]:
+        run["state"] = states[run["name"]].value
     values["estimate"] = {
         "seconds": time.seconds,
         "by_finished": time.finished,
@@ -77,7 +77,7 @@ def _arms_table(plan: Plan, states: Mapping[str, State]) -> Table:
     for column in ("done", "trainable", "frozen", "FLOPs a sample"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, arm in plan.arms.items():
-        own = [states[cell.name] for cell in plan.cells if cell.arm == name]
+        own = [states[run.name] for run in plan.compared if run.arm == name]
         done = f"{own.count(State.DONE)}/{len(own)}" if own else "n/a"
         sizes = arm.sizes
         counts = (None,) * 3 if sizes is None else (sizes.trainable, sizes.frozen, sizes.flops)

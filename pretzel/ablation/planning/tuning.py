@@ -13,9 +13,9 @@ _MAX_NAME_LENGTH = 60
 
 
 def candidate_runs(plan: Plan, arm: str) -> set[str]:
-    """Return the names of the runs that try candidates of an arm, in its cells or before them."""
+    """Return the names of the runs that try candidates of an arm, in its runs or before them."""
     runs = {run.name: run for run in plan.runs}
-    names = [cell.name for cell in plan.cells if cell.arm == arm]
+    names = [run.name for run in plan.compared if run.arm == arm]
     for name in names:  # grows while it is read
         names += [need for need in runs[name].needs if need not in names]
     return {candidate.run for name in names for candidate in runs[name].candidates}
@@ -35,19 +35,19 @@ def run_name(arm: str, overrides: tuple[Override, ...], identity: str) -> str:
 
 
 def best_candidate(
-    cell: PlannedRun, results: Mapping[str, Mapping[str, Any] | None]
+    run: PlannedRun, results: Mapping[str, Mapping[str, Any] | None]
 ) -> tuple[Candidate, str]:
-    """Return the candidate of a tuned cell that is best on validation, and a sentence about it.
+    """Return the candidate of a tuned run that is best on validation, and a sentence about it.
 
     Of equals it is the first. A run without a result has failed, and lost.
 
     Raises:
         UserError: If all candidates failed, or one has not logged the metric.
     """
-    tuning = cell.tuning
-    assert tuning is not None, "only tuned cells choose"
+    tuning = run.tuning
+    assert tuning is not None, "only tuned runs choose"
     scores: list[tuple[float, Candidate]] = []
-    for candidate in cell.candidates:
+    for candidate in run.candidates:
         result = results[candidate.run]
         if result is None:
             continue
@@ -62,11 +62,11 @@ def best_candidate(
         if not math.isnan(score):
             scores.append((score, candidate))
     if not scores:
-        raise UserError(f"{cell.name}: all {len(cell.candidates)} candidates of its tuning failed")
+        raise UserError(f"{run.name}: all {len(run.candidates)} candidates of its tuning failed")
     choose = max if tuning.direction == "max" else min
     score, best = choose(scores, key=lambda pair: pair[0])
-    note = f"{best.label}, the best of {len(cell.candidates)} by {tuning.metric} ({score:.4g})"
-    num_failed = len(cell.candidates) - len(scores)
+    note = f"{best.label}, the best of {len(run.candidates)} by {tuning.metric} ({score:.4g})"
+    num_failed = len(run.candidates) - len(scores)
     return best, note + (f"; {num_failed} of them failed" if num_failed else "")
 
 

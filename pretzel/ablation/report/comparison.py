@@ -82,8 +82,8 @@ def load(output: str | Path) -> Comparison:
     plan = read_json(output / "plan.json")
     if plan is None:
         raise UserError(f"{output}: no plan.json there; name the output folder of a grid that ran")
-    planned = {run["name"]: run for run in plan["cells"]}
-    compared = [run for run in plan["cells"] if run["seed"] is not None]  # no stage, no candidate
+    planned = {run["name"]: run for run in plan["runs"]}
+    compared = [run for run in plan["runs"] if run["seed"] is not None]  # no stage, no candidate
     arms = plan["arms"]
     return Comparison(
         output=output,

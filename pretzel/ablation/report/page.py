@@ -30,8 +30,8 @@ def page(table: ResultTable, command: str) -> str:
     }
     curves, curves_left_out = learning_curves(comparison, events, MOST_CURVES)
     differences: dict[str, list[list[str]]] = {}
-    for metric, *cells in cell_texts.difference_lines(table)[1:]:
-        differences.setdefault(metric, []).append(cells)
+    for metric, *texts in cell_texts.difference_lines(table)[1:]:
+        differences.setdefault(metric, []).append(texts)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -63,7 +63,7 @@ def _lead(comparison: Comparison) -> str:
     seeds = "1 seed" if len(comparison.seeds) == 1 else f"{len(comparison.seeds)} seeds"
     arms = "1 arm" if len(comparison.arms) == 1 else f"{len(comparison.arms)} arms"
     states = [run.state for run in comparison.runs]
-    lead = f"{arms}, {seeds}; {states.count(State.DONE)} of {len(states)} cells done"
+    lead = f"{arms}, {seeds}; {states.count(State.DONE)} of {len(states)} runs done"
     failed = states.count(State.FAILED)
     return f"{lead}, {failed} failed." if failed else f"{lead}."
 

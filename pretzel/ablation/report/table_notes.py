@@ -21,7 +21,7 @@ def reading(table: ResultTable) -> list[str]:
         "spread of the differences.",
     ]
     if table.comparison.has_stages:
-        notes.append("Train time counts the stages that a cell starts from, also shared ones.")
+        notes.append("Train time counts the stages that a run starts from, also shared ones.")
     return notes
 
 
@@ -121,7 +121,7 @@ def _unlogged(comparison: Comparison) -> list[str]:
     done = [run for run in comparison.runs if run.state is State.DONE]
     logged = {name for run in done for name in run.metrics}
     return [
-        f"No cell logged {metric.name}{did_you_mean(metric.name, logged)}"
+        f"No run logged {metric.name}{did_you_mean(metric.name, logged)}"
         for metric in comparison.metrics
         if done and metric.name not in logged
     ]

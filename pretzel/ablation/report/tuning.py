@@ -67,11 +67,11 @@ class ArmTuning:
 
 def tunings(output: Path, plan: Mapping[str, Any]) -> dict[str, tuple[ArmTuning, ...]]:
     """Return what was tuned, by arm, in a folder with that ``plan.json``; other arms left out."""
-    runs = {run["name"]: run for run in plan["cells"]}
+    runs = {run["name"]: run for run in plan["runs"]}
     rule = plan.get("tuning") or {}
     metric = rule.get("metric", "")
     by_arm: dict[str, dict[tuple[str, ...], ArmTuning]] = {}
-    for compared in plan["cells"]:
+    for compared in plan["runs"]:
         if compared["seed"] is None:
             continue
         for name in (compared["name"], *upstream(compared, runs)):

@@ -71,7 +71,7 @@ class StopRequest:
 
 
 def main(path: Path) -> int:
-    """Train and test the run of a folder with ``cell.json``.
+    """Train and test the run of a folder with ``run.json``.
 
     Returns:
         0 done, 1 failed (``failure.json`` tells why, unless the disk could not take it), 75 another
@@ -137,7 +137,7 @@ def _log(text: str) -> None:
 
 def _train_and_test(folder: RunFolder, stop: StopRequest) -> None:
     spec = folder.spec
-    assert spec is not None, "the scheduler writes cell.json first"
+    assert spec is not None, "the scheduler writes run.json first"
     if stop.is_first:
         started = {**folder.progress, "phase": "start", "time": time.time()}
         write_json(folder.path / "progress.json", started)

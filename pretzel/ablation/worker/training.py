@@ -64,7 +64,7 @@ def train_and_test(
     """Fit from the last checkpoint, if there is one, then test with the final weights.
 
     The folder holds checkpoints or ``final.ckpt`` of an earlier process, if there was one; ``spec``
-    is its ``cell.json``. ``must_stop`` tells at each batch whether to stop.
+    is its ``run.json``. ``must_stop`` tells at each batch whether to stop.
 
     Returns:
         What ``result.json`` holds: times in seconds (of a step the median, data included,

@@ -182,7 +182,7 @@ def build_parser() -> Parser:
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--ckpt_path", type=Path, metavar="FILE",
-        help="a checkpoint of pretzel fit or of a grid's cell; averaged weights where it has them",
+        help="a checkpoint of pretzel fit or of a grid's run; averaged weights where it has them",
     )  # fmt: skip
     start.add_argument(
         "--weights", type=Path, metavar="FILE", help="exported safetensors, or a checkpoint"

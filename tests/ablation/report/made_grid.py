@@ -36,7 +36,7 @@ def write_plan(folder, arms, *, metrics, seeds, axes=None, choices=None, absent=
                 }
                 for arm, changes in arms.items()
             },
-            "cells": more.pop("stages", []) + [cell | more for cell in cells],
+            "runs": more.pop("stages", []) + [cell | more for cell in cells],
         },
     )
 
@@ -57,12 +57,12 @@ def write_result(folder, arm, seed, metrics, **more):
 
 def write_config(folder, arm, seed, **config):
     """Write what a cell was asked to run."""
-    write_json(folder / arm / f"seed{seed}" / "cell.json", {"identity": "x", "config": config})
+    write_json(folder / arm / f"seed{seed}" / "run.json", {"identity": "x", "config": config})
 
 
 def write_failure(folder, arm, seed, error):
     """Write the failure of a cell."""
-    write_json(folder / arm / f"seed{seed}" / "cell.json", {"identity": "x"})
+    write_json(folder / arm / f"seed{seed}" / "run.json", {"identity": "x"})
     write_json(folder / arm / f"seed{seed}" / "failure.json", {"error": error})
 
 

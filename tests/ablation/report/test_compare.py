@@ -130,7 +130,7 @@ def test_cells_behind_a_failed_stage_say_so(tmp_path):
         tmp_path, {"a": [], "b": ["model.x: 1 -> 2"]}, metrics={"acc": "max"}, seeds=[0],
         stages=[stage], needs=["stages/s1"],
     )  # fmt: skip
-    write_json(tmp_path / "stages" / "s1" / "cell.json", {"identity": "y"})
+    write_json(tmp_path / "stages" / "s1" / "run.json", {"identity": "y"})
     write_json(tmp_path / "stages" / "s1" / "failure.json", {"error": "OSError: no shard"})
     text = Report(tmp_path, "").text("markdown")
     assert "a/seed0 (pending): needs stages/s1, which failed: OSError: no shard" in text

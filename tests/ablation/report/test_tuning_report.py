@@ -24,18 +24,18 @@ def folder(tmp_path):
     write_plan(tmp_path, arms, metrics={"acc": "max"}, seeds=[0, 1, 2])
     plan = read_json(tmp_path / "plan.json")
     plan["tuning"] = {"metric": "val/loss", "direction": "min", "seed": 3}
-    for cell in plan["cells"]:
+    for cell in plan["runs"]:
         if cell["arm"] == "b":
             cell |= {"needs": ["stages/s1", *RATES], "candidates": RATES}
     run = {"arm": "b", "seed": None, "identity": "y", "needs": []}
-    plan["cells"] = [{**run, "name": name} for name in ("stages/s1", *RATES)] + plan["cells"]
+    plan["runs"] = [{**run, "name": name} for name in ("stages/s1", *RATES)] + plan["runs"]
     write_json(tmp_path / "plan.json", plan)
     done = {"identity": "y", "train_seconds": 1000.0}
     write_json(tmp_path / "stages/s1/result.json", {**done, "metrics": {}})
     for name, score in zip(RATES, (2.25, 1.5), strict=False):
         write_json(tmp_path / name / "result.json", {**done, "metrics": {"val/loss": score}})
     failed = tmp_path / [*RATES][-1]
-    write_json(failed / "cell.json", {"identity": "y"})
+    write_json(failed / "run.json", {"identity": "y"})
     write_json(failed / "failure.json", {"error": "it exploded"})
     for seed in range(3):
         write_result(tmp_path, "a", seed, {"acc": 0.1})
@@ -94,7 +94,7 @@ def test_what_is_not_chosen_yet(folder):
     assert "b: not chosen yet, the best of 3 candidate runs" in text(folder, "markdown")
     for name in RATES:
         (folder / name / "result.json").unlink(missing_ok=True)
-        write_json(folder / name / "cell.json", {"identity": "y"})
+        write_json(folder / name / "run.json", {"identity": "y"})
         write_json(folder / name / "failure.json", {"error": "it exploded"})
     shown = text(folder, "markdown")
     assert "b/seed0, seed1, seed2 (pending): all 3 candidates of its tuning failed" in shown
@@ -108,7 +108,7 @@ def test_what_was_chosen_with_another_setup_is_not_shown(folder):
 
 def test_a_stage_that_was_tuned_is_told_with_its_name(folder):
     plan = read_json(folder / "plan.json")
-    for cell in plan["cells"]:
+    for cell in plan["runs"]:
         if cell["seed"] is not None:
             cell |= {"needs": ["stages/s1"], "candidates": {}}
         if cell["name"] == "stages/s1":
