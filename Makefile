@@ -7,11 +7,12 @@ export TOKENIZERS_PARALLELISM := false
 # Test processes side by side: many wait for processes of their own.
 WORKERS ?= 3
 
-.PHONY: help demo test test-slow check docs bench board clean
+.PHONY: help demo test test-slow coverage check docs bench board clean
 
 help:
 	@echo "make demo    install, run the quickstart ablation on embedded real data, show its table"
 	@echo "make test    install, run the tests"
+	@echo "make coverage  which lines of the product the tests run"
 	@echo "make check   lint, format and types"
 	@echo "make docs    these pages, with the notebooks run, into docs/_build/html"
 	@echo "make bench   speed and memory, side by side with a plain reference"
@@ -31,6 +32,11 @@ test: .venv/.installed
 
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+coverage: .venv/.installed
+	$(BIN)/python -m coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --timeout 1800
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 check: .venv/.installed
 	$(BIN)/ruff check .

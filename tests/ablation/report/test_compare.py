@@ -64,7 +64,7 @@ def test_table(output, capsys):
     assert changes["acc ↑", "d"][2] == "—"
     assert "c/seed0 (failed): NonFiniteError: loss is nan at step 7" in shown
     assert "d/seed0, seed1, seed2 (pending)" in shown
-    assert "No cell logged acuracy; did you mean 'acc'?" in shown
+    assert "No run logged acuracy; did you mean 'acc'?" in shown
     assert "- b: model.lr: 1 -> 2" in shown
     assert "smallest p is 0.25, after Holm's correction over 2 arms 0.5: no difference" in shown
     assert "That takes 7 seeds." in shown

@@ -137,7 +137,7 @@ def test_many_large_pictures_are_compressed(output, monkeypatch):
 def test_a_grid_in_which_nothing_has_run(tmp_path):
     write_plan(tmp_path, {"a": [], "b": ["x: 1 -> 2"]}, metrics={"acc": "max"}, seeds=[0])
     _, found = page(tmp_path)
-    assert "0 of 2 cells done" in found.words
+    assert "0 of 2 runs done" in found.words
     assert "No scalar was logged more than once." in found.words
 
 
