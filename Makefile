@@ -10,13 +10,13 @@ WORKERS ?= 3
 .PHONY: help demo test test-slow coverage check docs bench board clean
 
 help:
-	@echo "make demo    install, run the quickstart ablation on embedded real data, show its table"
-	@echo "make test    install, run the tests"
+	@echo "make demo      install, run the quickstart ablation on embedded real data, show its table"
+	@echo "make test      install, run the tests"
 	@echo "make coverage  which lines of the product the tests run"
-	@echo "make check   lint, format and types"
-	@echo "make docs    these pages, with the notebooks run, into docs/_build/html"
-	@echo "make bench   speed and memory, side by side with a plain reference"
-	@echo "make board   TensorBoard on loopback over runs/"
+	@echo "make check     lint, format and types"
+	@echo "make docs      these pages, with the notebooks run, into docs/_build/html"
+	@echo "make bench     speed and memory, side by side with a plain reference"
+	@echo "make board     TensorBoard on loopback over runs/"
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, $(PYTHON) is %d.%d; choose one with make PYTHON=..." % sys.version_info[:2])'

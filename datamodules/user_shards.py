@@ -36,10 +36,10 @@ class Shards(ShardSource):
         caption_field: str = "caption",
         allow_pipe: bool = False,
     ) -> None:
-        given: dict[Split, str | list[str] | None] = {"train": train, "val": val, "test": test}
+        by_split: dict[Split, str | list[str] | None] = {"train": train, "val": val, "test": test}
         self._patterns = {
             split: [patterns] if isinstance(patterns, str) else patterns or []
-            for split, patterns in given.items()
+            for split, patterns in by_split.items()
         }
         self.caption_field = caption_field
         self._allow_pipe = allow_pipe

@@ -68,8 +68,8 @@ class _WholeNumbersOnCPU(TorchFunctionMode):
                 return filled  # on the meta device random numbers are slow
         elif func in _FACTORIES and options.get("device") is None:
             made = func(*args, **options)
-            given = _tensors((*args, *options.values()))
-            if not _is_whole(made.dtype) or any(tensor.is_meta for tensor in given):
+            inputs = _tensors((*args, *options.values()))
+            if not _is_whole(made.dtype) or any(tensor.is_meta for tensor in inputs):
                 return made
             options["device"] = "cpu"
         return func(*args, **options)

@@ -43,9 +43,9 @@ class ConfiguredPart:
         Raises:
             UserError: If the constructor raises anything, from that exception, in one sentence.
         """
-        given = {name: value for name, value in arguments.items() if name in self.accepts}
+        of_parent = {name: value for name, value in arguments.items() if name in self.accepts}
         try:
-            return self.part(**given, **vars(self.parser.instantiate(self.parsed)))
+            return self.part(**of_parent, **vars(self.parser.instantiate(self.parsed)))
         except (Exception, SystemExit) as error:
             reason = one_line(error)
             if not isinstance(error, UserError):
