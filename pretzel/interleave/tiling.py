@@ -46,8 +46,8 @@ def check_layers(word: str, num_vlm_layers: int, num_flow_layers: int) -> None:
         return
     message = (
         f"word {word!r} over {num_vlm_layers} layers of the VLM must find {needed} in the deep "
+        f"stream, got {num_flow_layers}; give it {needed}"
     )
-    message += f"deep stream, got {num_flow_layers}; give it {needed}"
     times = math.gcd(num_vlm_layers, num_flow_layers)
     if times:
         fitting = "V" * (num_vlm_layers // times) + "F" * (num_flow_layers // times)
