@@ -13,7 +13,7 @@ every part of a package.
 
 from pretzel.testing.deviation import Deviation, LawBroken
 from pretzel.testing.discovery import concrete_classes
-from pretzel.testing.law_case import Case, perturb
+from pretzel.testing.law_case import Case, State, perturb
 from pretzel.testing.suite import Law, Outcome, laws_of, run_laws, try_laws
 from pretzel.testing.tiny_model import tiny_pretzel
 
@@ -23,6 +23,7 @@ __all__ = [
     "Law",
     "LawBroken",
     "Outcome",
+    "State",
     "concrete_classes",
     "laws_of",
     "perturb",

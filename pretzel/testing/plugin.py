@@ -13,7 +13,7 @@ from pretzel.testing.builtin_parts import BUILTIN_PARTS
 from pretzel.testing.deviation import LawBroken
 from pretzel.testing.discovery import concrete_classes, one_line, raised_at
 from pretzel.testing.law_case import Case, describe
-from pretzel.testing.suite import KINDS, Law, laws_of, state_name, try_law
+from pretzel.testing.suite import KINDS, Law, cases_of, try_law
 
 Factory = Callable[[], object]
 
@@ -57,20 +57,18 @@ class ClassLaws(pytest.Collector):
         for number, factory in enumerate(self.cases):
             label = f"case {number}" if len(self.cases) > 1 else "case"
             try:
-                laws = laws_of(factory())
+                cases = cases_of(factory)
             except Exception as error:
                 raised = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
                 reason = f"{self.name}, {label}: {raised}{one_line(error)}{raised_at(error)}"
                 test = partial(_refuse, reason)
                 yield LawItem.from_parent(self, name=f"{label} can be built", test=test)
                 continue
-            for law in laws:
-                for perturbed in (False, True):
-                    case = Case[Any](factory=factory, perturbed=perturbed)
-                    # Brackets would be parameters to pytest 9: --last-failed would not find the id.
-                    name = f"{law.name} ({state_name(perturbed)}, {label})"
-                    test = partial(_try, self.name, law, case)
-                    yield LawItem.from_parent(self, name=name, test=test)
+            for law, case in cases:
+                # Brackets would be parameters to pytest 9: --last-failed would not find the id.
+                name = f"{law.name} ({case.state}, {label})"
+                test = partial(_try, self.name, law, case)
+                yield LawItem.from_parent(self, name=name, test=test)
 
 
 class LawItem(pytest.Item):
@@ -105,7 +103,8 @@ def _try(name: str, law: Law, case: Case[Any]) -> None:
         built = describe(case.factory)
         raise LawBroken(
             f"{name}{f', built as {built}' if built else ''}\nbreaks {law.name}"
-            f" ({'every parameter perturbed' if case.perturbed else 'at initialisation'}):"
+            f" ({'every parameter perturbed' if case.perturbed else 'at initialisation'}"
+            f"{', in evaluation mode' if case.evaluation else ''}):"
             f"\n  {law.meaning}\n  {outcome.detail}"
         ) from outcome.cause
 

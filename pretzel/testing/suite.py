@@ -1,10 +1,13 @@
 """The laws of every kind of part, and one call that tries them all."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
+
+from torch import nn
 
 from pretzel.errors import UserError
 from pretzel.flow import (
@@ -20,7 +23,7 @@ from pretzel.model import Pretzel
 from pretzel.sampling import Denoiser, Guidance, Sampler
 from pretzel.testing.deviation import Deviation, LawBroken
 from pretzel.testing.discovery import raised_at
-from pretzel.testing.law_case import Case
+from pretzel.testing.law_case import ALL_STATES, INITIAL, PERTURBED, Case, State
 from pretzel.testing.laws import (
     autoregressive,
     blocks,
@@ -30,6 +33,7 @@ from pretzel.testing.laws import (
     guidance,
     models,
     permutations,
+    randomness,
     samplers,
     temperatures,
     transforms,
@@ -46,11 +50,16 @@ class Law:
         name: Module and function.
         meaning: One sentence: what a part that breaks it does wrong.
         function: Returns the worst error; raises an ``AssertionError`` beyond the tolerance.
+        states: States of a part in which it is tried.
+        holds_under_dropout: Whether it is also tried, in training mode, on a part that draws random
+            numbers there.
     """
 
     name: str
     meaning: str
     function: LawFunction
+    states: tuple[State, ...]
+    holds_under_dropout: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,40 +68,35 @@ class Outcome:
 
     Attributes:
         law: The law.
-        perturbed: Whether it was tried with every parameter perturbed, or at initialisation.
+        state: State of the part in which it was tried.
         passed: Whether it holds.
         detail: The worst error and where it is, or the exception and the line that raised it.
         cause: The exception.
     """
 
     law: Law
-    perturbed: bool
+    state: State
     passed: bool
     detail: str
     cause: Exception | None = None
-
-    @property
-    def state(self) -> str:
-        """The state of the parameters: "initial" or "perturbed"."""
-        return state_name(self.perturbed)
 
     def __str__(self) -> str:
         verdict = "pass" if self.passed else f"FAIL  {self.law.meaning}"
         return f"{self.law.name} [{self.state}]: {verdict}  ({self.detail})"
 
 
-def state_name(perturbed: bool) -> str:
-    """Return the name of a state of the parameters."""
-    return "perturbed" if perturbed else "initial"
+def _laws(module: ModuleType, states: tuple[State, ...] = ALL_STATES) -> list[Law]:
+    """Return the public functions of a module that take a case and return a deviation.
 
-
-def _laws(module: ModuleType) -> list[Law]:
-    """Return the public functions of a module that take a case and return a deviation."""
+    They are tried in ``states``, but for those that say otherwise.
+    """
     return [
         Law(
             name=f"{module.__name__.rsplit('.', 1)[-1]}.{name}",
             meaning=(inspect.getdoc(function) or "").split("\n\n")[0],
             function=function,
+            states=vars(function).get("states", states),
+            holds_under_dropout="holds_under_dropout" in vars(function),
         )
         for name, function in vars(module).items()
         if inspect.isfunction(function)
@@ -107,6 +111,9 @@ KINDS: tuple[type, ...] = (
 )  # fmt: skip
 """Contracts that have laws; a conditioner is tested in a block, an interleaving in a model."""
 
+LAWS_OF_ALL = _laws(randomness, (INITIAL,))
+"""Laws of every part, whatever its contract."""
+
 LAWS: dict[type, list[Law]] = {
     FlowBlock: _laws(blocks),
     AutoregressiveBlock: [*_laws(autoregressive), *_laws(temperatures)],
@@ -116,8 +123,12 @@ LAWS: dict[type, list[Law]] = {
     Guidance: _laws(guidance),
     Denoiser: _laws(denoisers),
     Sampler: _laws(samplers),
-    Pretzel: [*_laws(models), *_laws(generation)],
+    Pretzel: [*_laws(models, (INITIAL, PERTURBED)), *_laws(generation, (INITIAL, PERTURBED))],
 }
+
+LARGE = 30
+"""Positions from which a flow block is tried with perturbed parameters alone: there errors of size
+show, and time is spent."""
 
 
 def laws_of(part: object) -> list[Law]:
@@ -130,30 +141,49 @@ def laws_of(part: object) -> list[Law]:
     if not part_laws:
         kinds = ", ".join(kind.__name__ for kind in LAWS)
         raise UserError(f"laws exist for {kinds} (an interleaving: in a Pretzel), got {part!r}")
-    return part_laws
+    return [*part_laws, *LAWS_OF_ALL]
 
 
 def try_laws(factory: Callable[[], object]) -> list[Outcome]:
-    """Try every law of a part, at initialisation and with every parameter perturbed.
+    """Try every law of a part, in every state in which it says something.
 
     Args:
         factory: Builds the part; called again whenever a law may find it changed.
     """
-    part = factory()
-    cases = cases_of(part, factory)
-    return [try_law(law, case) for law in laws_of(part) for case in cases]
+    return [try_law(law, case) for law, case in cases_of(factory)]
 
 
-def cases_of(part: object, factory: Callable[[], object]) -> list[Case[Any]]:
-    """Return a part that a factory has built at initialisation and perturbed, for all laws.
+def cases_of(factory: Callable[[], object]) -> list[tuple[Law, Case[Any]]]:
+    """Return the laws of the part that a factory builds, each with the case of every state.
 
-    The factory builds it anew for every law; flow blocks, which no law of theirs changes, only
-    once: building them takes as long as the laws.
+    A part without parameters has one state. The factory builds a part anew for every law; flow
+    blocks, which no law of theirs changes, only once: building them takes as long as the laws.
+
+    Raises:
+        UserError: If no laws are known for the part.
     """
-    is_shared = isinstance(part, FlowBlock)
+    part = factory()
+    laws = laws_of(part)
+    block = part if isinstance(part, FlowBlock) else None
+    states: tuple[State, ...] = ALL_STATES if isinstance(part, nn.Module) else (INITIAL,)
+    if block is not None and math.prod(block.grid) >= LARGE:
+        states = tuple(state for state in states if state.perturbed)
+    draws = block is not None and blocks.draws_in_training(block)
+    shared: dict[bool, dict[Any, Any]] = {False: {}, True: {}}
+    cases = [
+        Case[Any](
+            factory=factory,
+            **state._asdict(),
+            draws=draws,
+            built=None if block is None else shared[state.perturbed],
+        )
+        for state in states
+    ]
     return [
-        Case(factory=factory, perturbed=perturbed, built={} if is_shared else None)
-        for perturbed in (False, True)
+        (law, case)
+        for law in laws
+        for case in cases
+        if len(states) == 1 or case.state in law.states
     ]
 
 
@@ -161,16 +191,17 @@ def try_law(law: Law, case: Case[Any]) -> Outcome:
     """Try one law; a part that cannot even be run breaks it."""
     cause: Exception | None = None
     try:
-        detail = str(law.function(case))
+        if case.draws and not (case.evaluation or law.holds_under_dropout):
+            detail = "draws random numbers in training: judged in evaluation mode"
+        else:
+            detail = str(law.function(case))
     except LawBroken as error:
         detail, cause = str(error), error
     except Exception as error:
         detail, cause = f"{type(error).__name__}: {error}{raised_at(error)}", error
     if cause is not None and case.built is not None:
         case.built.clear()  # a broken part may be in any state
-    return Outcome(
-        law=law, perturbed=case.perturbed, passed=cause is None, detail=detail, cause=cause
-    )
+    return Outcome(law=law, state=case.state, passed=cause is None, detail=detail, cause=cause)
 
 
 def run_laws(factory: Callable[[], object]) -> list[Outcome]:

@@ -99,8 +99,7 @@ def test_our_parts_pass_without_arguments(capsys):
     assert code == 0
     assert "trial 2 of 2: min_scale=0.1" in out
     law = [line for line in out.splitlines() if "logdet_is_that_of_the_derivative" in line]
-    states = [["pass", state] for state in ("initial", "perturbed")]
-    assert [line.split()[:3:2] for line in law] == 2 * states
+    assert [line.split()[:3:2] for line in law] == 2 * [["pass", "initial"]]
     assert "FAIL" not in out
     assert "obeys all" in out.splitlines()[-1]
 
@@ -125,7 +124,7 @@ def test_a_broken_law_is_named_with_meaning_error_and_place(capsys, lab):
     code, out, _ = run(capsys, "check_lab.WrongSign")
     assert code == 1
     lines = out.splitlines()
-    (number,) = (i for i, text in enumerate(lines) if "FAIL" in text and "perturbed" in text)
+    (number,) = (i for i, text in enumerate(lines) if "FAIL" in text)
     line, meaning = lines[number : number + 2]
     assert "transforms.logdet_is_that_of_the_derivative" in line
     assert "worst error 2 at [" in line
@@ -143,7 +142,7 @@ def test_a_crash_is_a_broken_law_with_its_line(capsys, lab):
 def test_sizes_that_a_block_has_not_or_refuses_are_left_out(capsys, lab):
     mapping = "{gain: 5e-1, even: true}"
     _, out, _ = run(capsys, "check_lab.Scale", "--init-args", mapping)
-    assert out.count("pass  blocks.inverse_undoes_forward") == 2 * 2
+    assert out.count("pass  blocks.inverse_undoes_forward") == 2 * 4
     assert "trial 2 of 4: channels=2, grid=(3, 3)\n" in out
     assert "skipped: Scale cannot be built: ValueError: channels must be even, got 3" in out
 

@@ -29,7 +29,7 @@ class Backwards(Flip):
     pass
 """
 NUMBERS = count()
-PERMUTATION, TRANSFORM = (2 * len(laws_of(part)) for part in (Flip(), AffineSoftplus()))
+PERMUTATION, TRANSFORM = (len(laws_of(part)) for part in (Flip(), AffineSoftplus()))
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +73,16 @@ def test_passing_and_failing_classes(pytester, lab):
     pytester.makeconftest(cases(lab))
     pytester.makepyfile("def test_own(): pass")
     result = laws(pytester, "--laws", lab.name, "-v")
-    result.assert_outcomes(passed=1 + 2 * PERMUTATION + TRANSFORM - 2, failed=2)
+    result.assert_outcomes(passed=1 + 2 * PERMUTATION + TRANSFORM - 1, failed=1)
     result.stdout.fnmatch_lines(
         [
             f"{lab.name}.parts.Backwards::permutations.*(initial, case 0) PASSED*",
-            f"{lab.name}.parts.Backwards::permutations.*(perturbed, case 1) PASSED*",
+            f"{lab.name}.parts.Backwards::permutations.*(initial, case 1) PASSED*",
         ]
     )
     result.stdout.fnmatch_lines_random(
         [
-            "breaks transforms.logdet_is_that_of_the_derivative (every parameter perturbed):",
+            "breaks transforms.logdet_is_that_of_the_derivative (at initialisation):",
             "  The reported log-determinant is not log dz/dx, or the map is not increasing.",
             "  logdet = log dz/dx: worst error 2 at [[]*",
             f"FAILED {lab.name}.parts.WrongSign::transforms.logdet_is_that_of_the_derivative*",
@@ -96,7 +96,7 @@ def test_failures_are_run_again(pytester, lab):
     pytester.makeconftest(cases(lab, "{WrongSign: [AffineSoftplus], Backwards: [lambda: None]}"))
     cache = pytester.mkdir(".pytest_cache") / "v" / "cache"
     cache.mkdir(parents=True)
-    law = "transforms.float32_is_close (perturbed, case)"
+    law = "transforms.float32_is_close (initial, case)"
     failed = {f"{lab.name}.parts.WrongSign::{law}": True}
     (cache / "lastfailed").write_text(json.dumps(failed))
     result = pytester.runpytest("-p", "pytest_pretzel", "--laws", lab.name, "--lf")
@@ -122,8 +122,8 @@ def test_the_ini_file_names_packages_and_tests_are_chosen_as_others(
     pytester.makeconftest(cases(lab))
     pytester.makeini(f"[pytest]\nlaws = {lab.name}\naddopts = --strict-markers")
     pytester.makepyfile("def test_own(): pass")
-    passed = 2 * PERMUTATION + TRANSFORM - 2
-    laws(pytester, flag, expression).assert_outcomes(passed=passed, failed=2, deselected=1)
+    passed = 2 * PERMUTATION + TRANSFORM - 1
+    laws(pytester, flag, expression).assert_outcomes(passed=passed, failed=1, deselected=1)
 
 
 def test_a_package_that_cannot_be_imported_is_named(pytester, lab):

@@ -18,7 +18,8 @@ usage: pretzel check CLASS [--init-args YAML | --init-args.NAME VALUE ...]
 
 Hold a part to the mathematical laws of its kind: a flow block, a conditioner, a transform, a
 permutation, a sampler, a guidance, a denoiser, an interleaving. Every law is tried in small sizes,
-in float64, with the parameters at initialisation and again with all of them perturbed.
+in float64, with the parameters at initialisation and again with all of them perturbed, in training
+and in evaluation mode.
 
   CLASS                    dotted path; the current folder is importable
   --init-args YAML         its arguments, as under init_args in a YAML file
@@ -170,7 +171,7 @@ def _trials(part: type, options: list[tuple[str, Any]]) -> "list[LawTrial]":
 
 def _judge(part: type, trials: "list[LawTrial]") -> int:
     """Try all laws on all trials, and print each as it is done."""
-    from pretzel.testing.suite import cases_of, laws_of, try_law
+    from pretzel.testing.suite import cases_of, try_law
 
     began = time.monotonic()
     outcomes: list[Outcome] = []
@@ -179,13 +180,11 @@ def _judge(part: type, trials: "list[LawTrial]") -> int:
         if trial.refused:
             _say(f"  skipped: {trial.refused}")
             continue
-        built = trial.factory()
-        laws, cases = laws_of(built), cases_of(built, trial.factory)
-        width = max(len(law.name) for law in laws)
-        for law in laws:
-            for case in cases:
-                outcomes.append(try_law(law, case))
-                _say(_line(outcomes[-1], width))
+        cases = cases_of(trial.factory)
+        width = max(len(law.name) for law, _ in cases)
+        for law, case in cases:
+            outcomes.append(try_law(law, case))
+            _say(_line(outcomes[-1], width))
     several = "trial" if len(trials) == 1 else "trials"
     seconds = time.monotonic() - began
     spent = f"{len(outcomes)} checks in {len(trials)} {several}, {seconds:.0f} s"
@@ -203,7 +202,7 @@ def _line(outcome: "Outcome", width: int) -> str:
     detail = " ".join(outcome.detail.split())
     detail = detail if len(detail) <= 400 else f"{detail[:400]}..."
     verdict = "pass" if outcome.passed else "FAIL"
-    line = f"  {verdict}  {outcome.law.name:{width}}  {outcome.state:9}  {detail}"
+    line = f"  {verdict}  {outcome.law.name:{width}}  {outcome.state!s:15}  {detail}"
     return line if outcome.passed else f"{line}\n        {' '.join(outcome.law.meaning.split())}"
 
 

@@ -8,7 +8,7 @@ import torch
 from pretzel.flow import AutoregressiveBlock
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within, worst, worst_of
 from pretzel.testing.gradients import jacobian
-from pretzel.testing.law_case import FP64, Case
+from pretzel.testing.law_case import FP64, Case, holds_under_dropout
 from pretzel.testing.laws.blocks import Bound, sample
 from pretzel.typing import Float, Tensor
 
@@ -137,6 +137,7 @@ def fixed_point_iteration_inverts(case: Case[AnyBlock]) -> Deviation:
         return within(x[:, block.rank], bound.inverse(z), FP64, "Jacobi = sequential")
 
 
+@holds_under_dropout
 def parameters_have_the_right_shape(case: Case[AnyBlock]) -> Deviation:
     """The conditioner does not give one set of parameters for each position."""
     block, x, context = built(case)

@@ -8,6 +8,7 @@ import math
 import torch
 
 from pretzel.flow.block import FlowBlock, Flowed
+from pretzel.rng import global_states
 from pretzel.testing.deviation import (
     Deviation,
     LawBroken,
@@ -17,8 +18,9 @@ from pretzel.testing.deviation import (
     within,
     worst_of,
 )
+from pretzel.testing.global_state import changed_states, seeded
 from pretzel.testing.gradients import check_gradients, jacobian
-from pretzel.testing.law_case import BF16, FP32, FP64, Case, normal
+from pretzel.testing.law_case import BF16, FP32, FP64, Case, holds_under_dropout, normal
 from pretzel.typing import Float, Tensor
 
 
@@ -50,6 +52,18 @@ class Bound:
     def inverse(self, z: Float[Tensor, "b n d"], first: int = 0) -> Float[Tensor, "b n d"]:
         """Map noise towards data."""
         return self.block.inverse(z, **self.context(len(z), first))
+
+
+def draws_in_training(block: FlowBlock) -> bool:
+    """Tell whether a block draws from a global random state in training mode, as dropout does."""
+    block.double().train()
+    with seeded("draws"), torch.no_grad():
+        before = global_states()
+        try:
+            Bound(block)(sample(block))
+        except Exception:  # which a law will find, and name
+            return False
+        return bool(changed_states(before, global_states()))
 
 
 def inverse_undoes_forward(case: Case[FlowBlock]) -> Deviation:
@@ -87,6 +101,7 @@ def rows_are_independent(case: Case[FlowBlock]) -> Deviation:
     )
 
 
+@holds_under_dropout
 def inputs_are_not_modified(case: Case[FlowBlock]) -> Deviation:
     """The block writes into the tensors it is given."""
     block = Bound(case.build())
@@ -99,6 +114,7 @@ def inputs_are_not_modified(case: Case[FlowBlock]) -> Deviation:
     return deviation
 
 
+@holds_under_dropout
 def every_parameter_is_trained(case: Case[FlowBlock]) -> Deviation:
     """A trainable parameter gets no gradient, or one that is not finite."""
     block = case.build()
@@ -121,6 +137,7 @@ def state_dict_holds_everything(case: Case[FlowBlock]) -> Deviation:
     )
 
 
+@holds_under_dropout
 def wrong_shapes_are_refused(case: Case[FlowBlock]) -> Deviation:
     """An input with a position or a channel too many is not refused by a ValueError."""
     block = case.build()
@@ -135,6 +152,7 @@ def wrong_shapes_are_refused(case: Case[FlowBlock]) -> Deviation:
     return unmeasured("wrong shapes refused")
 
 
+@holds_under_dropout
 def what_is_not_finite_is_refused(case: Case[FlowBlock]) -> Deviation:
     """A NaN inside the input is not refused by a ValueError that names the block."""
     block = case.build()

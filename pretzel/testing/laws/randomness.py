@@ -1,0 +1,46 @@
+"""The laws of global random states, for every part.
+
+Who seeds them in a constructor gives all arms and all seeds of an ablation the same weights, and
+every error bar is then false. Drawing from them is what an initialiser does.
+"""
+
+import torch
+from torch import nn
+
+from pretzel.rng import global_states
+from pretzel.testing.deviation import Deviation, require, unmeasured
+from pretzel.testing.global_state import changed_states, seeded
+from pretzel.testing.law_case import Case
+
+_DISTINCT = 8
+"""A tensor of more distinct numbers than these is no pattern such as zeros, ones or an identity."""
+
+
+def building_seeds_nothing(case: Case[object]) -> Deviation:
+    """Building the part seeds a global random state, so that all seeds of a run are the same."""
+    after = []
+    for seed in (0, 1):
+        with seeded("building", seed):
+            case.factory()
+            after.append(global_states())
+    differing = changed_states(*after)
+    for name in after[0]:
+        require(
+            name in differing,
+            f"after building, the global random state of {name} is the same whatever it was before",
+        )
+    return unmeasured("global random states after building")
+
+
+def initial_weights_follow_the_seed(case: Case[object]) -> Deviation:
+    """The initial weights are the same under every seed of a run."""
+    weights = []
+    for seed in (0, 1):
+        part = case.build(seed=seed)
+        named = part.named_parameters() if isinstance(part, nn.Module) else ()
+        weights.append({name: p for name, p in named if p.requires_grad})
+    random = [name for name, p in weights[0].items() if torch.unique(p).numel() > _DISTINCT]
+    if random:
+        differs = any(not weights[0][name].equal(weights[1][name]) for name in random)
+        require(differs, f"equal under seeds 0 and 1: {', '.join(random)}")
+    return unmeasured("initial weights of two seeds")
