@@ -40,6 +40,7 @@ from pretzel.runs.exact_resume import make_exact
 from pretzel.runs.guards import check_checkpoint, check_writable, guarded
 from pretzel.runs.import_path import PACKAGES, add_working_directory, check_packages
 from pretzel.runs.initial_weights import built_by_name
+from pretzel.runs.seeding_guard import SeedingGuard, built_without_seeding
 from pretzel.runs.step_seeds import SeededSteps
 from pretzel.runs.stored_module import KeepsConfiguration
 
@@ -226,7 +227,7 @@ class RunCLI(LightningCLI):
             chosen["weights"] = None  # the checkpoint replaces them: they need not be there
         with explain.construction(self.user_config):
             if self.seed is None:
-                self._instantiated()
+                built_without_seeding(self._instantiated)
             else:
                 built_by_name(self._instantiated, self.seed)
 
@@ -254,8 +255,10 @@ class RunCLI(LightningCLI):
             callbacks = [*callbacks, SaveConfig(self.config_dump)]
         trainer = super()._instantiate_trainer(config, callbacks)
         make_exact(trainer)
+        first: list[Callback] = [SeedingGuard()]
         if self.seed is not None:
-            trainer.callbacks.insert(0, SeededSteps(self.seed))  # type: ignore[attr-defined]
+            first = [SeededSteps(self.seed), *first]
+        trainer.callbacks[:0] = first  # type: ignore[attr-defined]
         return trainer
 
     @override

@@ -7,7 +7,8 @@ written down. Then the same operations run again, each draw from a stream of its
 to the name of the parameter that it ends in. So the distributions are the constructors', whatever
 class they are of, and parameters that agree in name and shape begin equal.
 
-Draws that a constructor has seeded itself, or takes from a generator of its own, stay as they are.
+Draws that a constructor takes from a generator of its own, or has seeded itself inside of
+``torch.random.fork_rng``, stay as they are (without the latter it is refused).
 Operations run again as often as the first time, so an initialisation that draws until it likes
 what it has drawn is not followed. torch's truncated normal does that, and is replaced.
 """
@@ -27,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
 from pretzel.rng import stream
+from pretzel.runs.seeding_guard import built_without_seeding
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -34,12 +36,16 @@ M = TypeVar("M", bound=nn.Module)
 def built_by_name(build: Callable[[], M], seed: int) -> M:
     """Build a module whose initial weights belong to the seed of the run and their names.
 
-    The global random states are left as they were. On the meta device there are no weights to name.
+    The global random state of torch is left as it was. On the meta device there are no weights to
+    name.
+
+    Raises:
+        UserError: If a constructor seeds the global random states.
     """
     with torch.random.fork_rng(devices=[]):
         draws = RecordedDraws(seed)
         with draws, _without_loops():
-            module = build()
+            module = built_without_seeding(build)
         draws.redraw(module)
     return module
 

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from pretzel.errors import UserError
+from pretzel.runs.seeding_guard import built_without_seeding
 
 M = TypeVar("M", bound=LightningModule)
 
@@ -17,11 +18,11 @@ def built_without_memory(build: Callable[[], M]) -> M | None:
     The state of the random numbers is not moved.
 
     Raises:
-        UserError: If a constructor refuses its arguments.
+        UserError: If a constructor refuses its arguments, or seeds the global random states.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            return build()
+            return built_without_seeding(build)
     except (UserError, RuntimeError) as error:
         cause: BaseException | None = error
         while cause is not None:  # the parser wraps what a constructor raised
