@@ -48,8 +48,10 @@ class CLIPScore(GenerationMetric):
 
     def _load(self) -> None:
         try:
-            model = AutoModel.from_pretrained(self.model)
-            processor = AutoProcessor.from_pretrained(self.model)  # type: ignore[no-untyped-call]
+            model = AutoModel.from_pretrained(self.model, trust_remote_code=False)
+            processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+                self.model, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(

@@ -129,7 +129,7 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
         (changed(model__init_args__features__class_path="Cubci"),
          r"features\.class_path: no such class 'Cubci'"),
         (changed(model__init_args__features__class_path="lab.Line"),
-         r"features\.class_path: 'lab\.Line' is not a Features"),
+         r"features\.class_path: 'lab\.Line' is no Features"),
         (changed(model__init_args__lr="fast"),
          r"x\.yaml:\d+: model\.init_args\.lr: expected float, got 'fast'"),
         (changed(trainer__max_steps="many"),

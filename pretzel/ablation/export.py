@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from pretzel.ablation.gridfile.run_config import WEIGHTS, put
-from pretzel.ablation.identity.differences import SNAPSHOTS, modules_of
+from pretzel.ablation.identity.differences import SNAPSHOTS, kept_source, modules_of
 from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.protocols import Exports
 from pretzel.errors import UserError
@@ -19,6 +19,7 @@ from pretzel.runs.config.overlay import Config
 from pretzel.runs.stored_module import load_checkpoint
 
 _PLACES = ("logger", "default_root_dir")  # in the configuration of the trainer
+_RECORDED = ("modules", "measuring_modules", "data")
 
 
 def export(run: Path, out: Path) -> None:
@@ -42,12 +43,15 @@ def export(run: Path, out: Path) -> None:
         partial.mkdir(parents=True)
         _write(folder, spec, result, partial)
         partial.replace(out)
+    except OSError as error:
+        raise UserError(f"--out: {out}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out: Path) -> None:
-    config = put(spec["config"], WEIGHTS, None)  # the run's own weights come in their place
+    config, fingerprint = _checked(spec, folder.path / "run.json")
+    config = put(config, WEIGHTS, None)  # the run's own weights come in their place
     cli = ParseOnlyCLI()
     model = cli.build_model("fit", cli.parse("fit", Config(values=config)))
     if not isinstance(model, Exports):
@@ -56,13 +60,13 @@ def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out:
     final = folder.path / "final.ckpt"
     load_checkpoint(model, read_checkpoint(final), str(final))
     model.export(out / "weights.safetensors")
-    trainer = {key: value for key, value in config["trainer"].items() if key not in _PLACES}
+    trainer = config.get("trainer") or {}
+    trainer = {key: value for key, value in trainer.items() if key not in _PLACES}
     config = put(config | {"trainer": trainer}, WEIGHTS, "weights.safetensors")
     write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    write_json(out / "metrics.json", result["metrics"])
-    fingerprint = spec.get("fingerprint", {})
+    write_json(out / "metrics.json", result.get("metrics", {}))
     environment = {
-        "run": spec["name"],
+        "run": spec.get("name"),
         "training": result.get("identity"),
         "evaluation": result.get("evaluation"),
         "versions": result.get("versions", {}),
@@ -74,12 +78,27 @@ def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out:
     _copy_source(folder.path, environment["modules"], out / "source")
 
 
+def _checked(spec: dict[str, Any], file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the configuration and the record of a run that may be a stranger's."""
+    record = spec.get("fingerprint", {})
+    mappings = {"config": spec.get("config"), "fingerprint": record}
+    if isinstance(record, dict):
+        mappings |= {f"fingerprint.{key}": record.get(key, {}) for key in _RECORDED}
+    for key, value in mappings.items():
+        if not isinstance(value, dict):
+            raise UserError(f"{file}: {key} must be a mapping, got {value!r:.60}")
+    return spec["config"], record
+
+
 def _copy_source(run: Path, modules: dict[str, str], out: Path) -> None:
     """Copy the code that ran, as far as the grid has kept it."""
-    snapshots = [up / SNAPSHOTS for up in run.resolve().parents if (up / SNAPSHOTS).is_dir()][:1]
-    for name, digest in modules.items() if snapshots else ():
-        kept = snapshots[0] / f"{digest}.py"
-        if kept.is_file():
+    grids = (up for up in run.resolve().parents if (up / SNAPSHOTS).is_dir())
+    grid = next(grids, None)
+    for name, digest in modules.items():
+        kept = None if grid is None else kept_source(grid, digest)
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise UserError(f"{run / 'run.json'}: modules must be dotted names, got {name!r}")
+        if kept is not None:
             target = out / f"{name.replace('.', '/')}.py"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(kept, target)

@@ -1,8 +1,7 @@
 """Files of weights: read without code, refused in one sentence where they do not fit."""
 
 import hashlib
-import pickle
-import zipfile
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pretzel.errors import UserError
+from pretzel.files.torch_file import is_archive, read_torch
 from pretzel.typing import Tensor
+
+_DIGEST = "sha256"  # its name among the metadata
 
 
 def read_exported(
@@ -23,7 +25,8 @@ def read_exported(
     With ``shapes_only`` names and shapes alone are read; the tensors are on the meta device.
 
     Raises:
-        UserError: If there is no such file, or it is no safetensors file.
+        UserError: If there is no such file, it is no safetensors file, or its content is not that
+            of the hash in it, if there is one.
     """
     if not path.is_file():
         raise UserError(f"weights must name a file that export wrote, got {path}: no such file")
@@ -35,11 +38,15 @@ def read_exported(
                 state = {name: torch.empty(shapes[name], device="meta") for name in names}
             else:
                 state = {name: file.get_tensor(name) for name in names}
-            return state, file.metadata() or {}
+            metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"weights must name a file that export wrote, got {path}: {error}"
         ) from error
+    recorded = metadata.pop(_DIGEST, None)
+    if recorded is not None and not shapes_only and recorded != _digest(state, metadata):
+        raise UserError(f"{path}: damaged: its content does not have the hash on record")
+    return state, metadata
 
 
 def read_checkpoint(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
@@ -57,21 +64,24 @@ def read_checkpoint(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
         )
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    device = "meta" if shapes_only else "cpu"
-    if not zipfile.is_zipfile(path):
+    if not is_archive(path):
         raise UserError(f"{path}: not a weights-only checkpoint (not a file of torch.save)")
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: not a weights-only checkpoint (more than tensors and plain types is in it)"
-        ) from error
-    except Exception as error:  # torch raises half a dozen types, one for each kind of damage
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{path}: not a weights-only checkpoint ({reason})") from error
+    checkpoint = read_torch(path, "meta" if shapes_only else "cpu")
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path}: a checkpoint must hold a state_dict, this one does not")
+    _check_state(checkpoint["state_dict"], path)
     return checkpoint
+
+
+def _check_state(state: object, path: Path) -> None:
+    if not isinstance(state, dict):
+        kind = type(state).__name__
+        raise UserError(f"{path}: state_dict must hold tensors by name, got a {kind}")
+    for name, value in state.items():
+        # a module may keep a state of its own kind under the second
+        if not (isinstance(value, Tensor) or str(name).endswith("_extra_state")):
+            kind = type(value).__name__
+            raise UserError(f"{path}: state_dict must hold tensors by name, got a {kind} as {name}")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
@@ -85,6 +95,20 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     """
     save_file(dict(tensors), path, metadata=dict(metadata))
     path.chmod(path.parent.stat().st_mode & 0o666)
+
+
+def save_exported(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write weights for :func:`read_exported`: as :func:`save_tensors`, with a hash of all of it.
+
+    Raises:
+        OSError, SafetensorError: If it cannot be written.
+    """
+    save_tensors(tensors, path, {**metadata, _DIGEST: _digest(tensors, metadata)})
+
+
+def _digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    text = json.dumps([content_hash(state), dict(metadata)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_architecture(own: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:

@@ -1,19 +1,17 @@
 """Reads published checkpoints without running code, and accounts for every key."""
 
-import pickle
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pretzel.errors import UserError
+from pretzel.files.torch_file import read_torch
 from pretzel.typing import Tensor
 
 # Where training scripts put the weights, and what wrappers put before their names.
@@ -134,6 +132,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: must hold a state dict, found {type(content).__name__}")
     while True:
         nest = next((n for n in _NESTS if isinstance(content.get(n), Mapping)), None)
         if nest is None:
@@ -159,24 +159,9 @@ def _safetensors(path: Path) -> Mapping[str, Any]:
         raise UserError(f"{path}: must be a safetensors file ({error})") from error
 
 
-def _torch(path: Path) -> Mapping[str, Any]:
+def _torch(path: Path) -> Any:  # noqa: ANN401
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: must be a safetensors file, or a torch file that holds tensors alone, since "
-            f"code in a checkpoint is never run; save its state_dict() by itself "
-            f"({_reason(str(error))})"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: must hold a state dict, found {type(content).__name__}")
-    return content
-
-
-def _reason(message: str) -> str:
-    """Return the reason of torch's refusal, without its advice to load the file all the same."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    reasons = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
-    return (reasons or lines or ["unreadable"])[0].removeprefix("WeightsUnpickler error:").strip()
+        return read_torch(path)
+    except UserError as error:
+        advice = "give a safetensors file, or one of its state_dict() alone"
+        raise UserError(f"{error}; {advice}") from error

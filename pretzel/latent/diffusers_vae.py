@@ -103,7 +103,7 @@ class DiffusersVAE(LatentSpace):
             ) from error
         try:
             kind: Any = diffusers.AutoencoderKL
-            vae = kind.from_pretrained(self.name, use_safetensors=True)
+            vae = kind.from_pretrained(self.name, use_safetensors=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise UserError(
                 "name must be a hub id that can be reached, or a local folder, of an "

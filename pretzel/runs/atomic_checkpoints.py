@@ -1,7 +1,8 @@
-"""Checkpoints that are whole or not there.
+"""Checkpoints that are whole or not there, and refused where they were damaged later.
 
 Lightning writes to the system's temporary folder and then copies where that is another file system:
-a disk that fills up meanwhile leaves half a file where the last good checkpoint was.
+a disk that fills up meanwhile leaves half a file where the last good checkpoint was. And torch
+reads the bytes of a tensor as they are, whatever the checksum beside them says.
 """
 
 import io
@@ -13,10 +14,26 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
 
 from pretzel.files.atomic import whole_file
+from pretzel.files.torch_file import read_torch
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write beside the target, then rename over it; remote paths are Lightning's."""
+    """Write beside the target, then rename over it; check before reading.
+
+    Remote paths and folders are Lightning's.
+    """
+
+    @override
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any | None = lambda storage, loc: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        if weights_only and Path(path).is_file():
+            checkpoint: dict[str, Any] = read_torch(Path(path), map_location, mmap=False)
+            return checkpoint
+        return super().load_checkpoint(path, map_location, weights_only)
 
     @override
     def save_checkpoint(

@@ -35,6 +35,7 @@ from pretzel.runs.config import explain
 from pretzel.runs.config.class_paths import same_class
 from pretzel.runs.config.overlay import Config, at, fold, locate, read
 from pretzel.runs.config.overlay import override as lay_over
+from pretzel.runs.config.typed_parser import TypedParser
 from pretzel.runs.config.yaml_lines import Source
 from pretzel.runs.exact_resume import make_exact
 from pretzel.runs.guards import check_checkpoint, check_writable, guarded
@@ -120,6 +121,7 @@ class RunCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=None,
             seed_everything_default=0,
+            parser_class=TypedParser,
             parser_kwargs={
                 **parser_kwargs,
                 **{name: dict(parser_kwargs) for name in self.subcommands()},

@@ -1,10 +1,11 @@
 """Where the weights of a run lie: of ``pretzel fit``, of a grid, of an export."""
 
 import re
-import zipfile
+import stat
 from pathlib import Path
 
 from pretzel.errors import UserError
+from pretzel.files.torch_file import is_archive
 
 EXPORT = "weights.safetensors"
 _IN_ORDER = (EXPORT, "final.ckpt", "last.ckpt", "previous.ckpt")
@@ -19,10 +20,14 @@ def weights_of(path: Path) -> tuple[Path, Path | None]:
     Raises:
         UserError: If there is no such path, or it is no run, with where runs are.
     """
-    if path.is_file():
+    try:
+        kind = path.stat().st_mode
+    except OSError as error:  # a name that is too long, too
+        raise UserError(f"{path}: no such run, export or checkpoint ({error.strerror})") from error
+    if stat.S_ISREG(kind):
         return path, _config(path.parent)
-    if not path.is_dir():
-        raise UserError(f"{path}: no such run, export or checkpoint")
+    if not stat.S_ISDIR(kind):
+        raise UserError(f"{path}: no such run, export or checkpoint (it is a device)")
     if (path / ".metadata").exists():
         return path, None  # a sharded checkpoint
     for name in _IN_ORDER:
@@ -36,7 +41,7 @@ def weights_of(path: Path) -> tuple[Path, Path | None]:
 
 def is_checkpoint(path: Path) -> bool:
     """Tell a checkpoint of Lightning, whole or sharded, from exported weights."""
-    return path.is_dir() or zipfile.is_zipfile(path) or path.suffix == ".ckpt"
+    return path.is_dir() or is_archive(path) or path.suffix == ".ckpt"
 
 
 def _config(folder: Path) -> Path | None:

@@ -6,13 +6,13 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule
 
 from pretzel.errors import UserError
 from pretzel.runs.config import explain
-from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.overlay import Config, at, replaced
+from pretzel.runs.config.typed_parser import TypedParser
 from pretzel.runs.config.yaml_lines import Key, Source
 from pretzel.runs.import_path import add_working_directory
 
@@ -50,8 +50,7 @@ def build_module(config: Config, base: type[M]) -> M:
         UserError: If the configuration is wrong, or a constructor refuses its arguments.
     """
     add_working_directory()  # users' parts are where training has found them
-    _refuse_functions(config.values["model"], config, ("model",))
-    parser = ArgumentParser(exit_on_error=False)
+    parser = TypedParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "model", fail_untyped=False, required=True)
     with explain.parsing(config, lambda: ["model"]):
         # a copy: the parser works on what is in lists
@@ -62,27 +61,6 @@ def build_module(config: Config, base: type[M]) -> M:
         text = parser.dump(namespace, skip_unset=False)
         module.configuration = yaml.safe_load(text)["model"]
     return module
-
-
-def _refuse_functions(node: object, config: Config, key: Key) -> None:
-    """Refuse what the parser would call in a slot for factories: any function, such as os.system.
-
-    A function may stand there if it is annotated to return an object of some class of its own.
-    """
-    if isinstance(node, list):
-        node = {str(i): value for i, value in enumerate(node)}
-    if not isinstance(node, dict):
-        return
-    target = import_name(str(node.get("class_path")))
-    if target is not None and not isinstance(target, type):
-        made = getattr(target, "__annotations__", {}).get("return")
-        if not isinstance(made, type) or made.__module__ == "builtins":
-            raise UserError(
-                f"{config.source(key)}: {'.'.join(key)}: class_path must name a class, or a "
-                f"function annotated to return one, got {node['class_path']}"
-            )
-    for name, value in node.items():
-        _refuse_functions(value, config, (*key, str(name)))
 
 
 def build_for_weights(config: Config, base: type[M]) -> M:

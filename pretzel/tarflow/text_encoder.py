@@ -75,13 +75,15 @@ class TextEncoder(Condition):
         import transformers
 
         try:
-            config = transformers.AutoConfig.from_pretrained(self.name)
+            config = transformers.AutoConfig.from_pretrained(self.name, trust_remote_code=False)
             auto_class: Any = transformers.AutoModel
             # Of an encoder-decoder only the encoder is loaded.
             if type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING:
                 auto_class = transformers.AutoModelForTextEncoding
-            encoder = auto_class.from_pretrained(self.name, config=config)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self.name)
+            encoder = auto_class.from_pretrained(self.name, config=config, trust_remote_code=False)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self.name, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(

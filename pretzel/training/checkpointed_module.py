@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from pretzel.errors import UserError
-from pretzel.files.weights import check_architecture, check_frozen, read_checkpoint, save_tensors
+from pretzel.files.weights import check_architecture, check_frozen, read_checkpoint, save_exported
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.interleave.skips import SkipConnection
 from pretzel.model import Pretzel
@@ -265,7 +265,7 @@ class CheckpointedModule(LightningModule):
             SAMPLER: json.dumps(self.sampler.state()),
             UNTRAINED: json.dumps(self._untrained()),
         }
-        save_tensors(tensors, path, metadata)
+        save_exported(tensors, path, metadata)
 
 
 def _part_named(name: str) -> str:

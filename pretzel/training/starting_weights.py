@@ -1,13 +1,13 @@
 """Weights that a stage of training starts from."""
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pretzel.errors import UserError
+from pretzel.files.torch_file import is_archive
 from pretzel.files.weights import read_checkpoint, read_exported
 from pretzel.typing import Tensor
 
@@ -76,7 +76,7 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> StartingWeights:
             f"weights must name a file that export wrote, or the checkpoint of the stage before, "
             f"got {path}: no such file"
         )
-    if zipfile.is_zipfile(path):
+    if is_archive(path):
         try:
             content = read_checkpoint(path, shapes_only=shapes_only)
         except UserError as error:

@@ -104,14 +104,18 @@ def _expand(gguf: Path, folder: Path) -> None:
 
     models: Any = AutoModelForCausalLM
     tokenizers: Any = AutoTokenizer
-    quantised = models.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    options: dict[str, Any] = {"gguf_file": gguf.name}
+    quantised = models.from_pretrained(
+        gguf.parent, **options, dtype=torch.float32, trust_remote_code=False
+    )
     config = quantised.config
     # The loader has expanded the weights; without this, saving would mark them as quantised
     del config.quantization_config
     config.name_or_path = ""
     with torch.device("meta"):
-        plain = models.from_config(config)
+        plain = models.from_config(config, trust_remote_code=False)
     plain.load_state_dict(quantised.state_dict(), assign=True)
     plain.tie_weights()
     plain.save_pretrained(folder)
-    tokenizers.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    tokenizer = tokenizers.from_pretrained(gguf.parent, **options, trust_remote_code=False)
+    tokenizer.save_pretrained(folder)

@@ -234,4 +234,4 @@ def test_exported_weights_hold_no_frozen_part(tmp_path):
     with safe_open(tmp_path / "weights.safetensors", framework="pt") as file:
         assert set(file.keys()) == set(trained.state_dict())
         expected = {**trained.frozen_identities(), "sampler": "{}", "untrained": "[]"}
-        assert file.metadata() == expected
+        assert file.metadata().items() > expected.items()

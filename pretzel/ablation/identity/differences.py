@@ -1,12 +1,14 @@
 """Differences between two runs, from the records in their folders."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.identity.source_code import file_of
+from pretzel.errors import UserError
 from pretzel.files.atomic import write_text
 
 SNAPSHOTS = "source"
@@ -108,6 +110,24 @@ def snapshot(record: Mapping[str, Any], folder: Path) -> None:
             write_text(kept, path.read_text(encoding="utf-8"))
 
 
+def kept_source(folder: Path, digest: str) -> Path | None:
+    """Return a source file that a grid's output folder has kept, if it has.
+
+    The folder may be a stranger's, and the hash from one of its files.
+
+    Raises:
+        UserError: If it is no hash, or the file is a link to elsewhere.
+    """
+    if not re.fullmatch(r"[0-9a-f]{1,64}", str(digest)):
+        raise UserError(f"{folder}: a hash of source code must be hexadecimal, got {digest!r}")
+    kept = folder / SNAPSHOTS / f"{digest}.py"
+    if not kept.is_file():
+        return None
+    if kept.resolve().parent != folder.resolve() / SNAPSHOTS:
+        raise UserError(f"{kept}: source code must lie in the grid's folder, this is a link")
+    return kept
+
+
 def patch(differences: Differences, old: Path, new: Path | None) -> Iterator[str]:
     """Yield the source that differs as a unified diff.
 
@@ -115,8 +135,8 @@ def patch(differences: Differences, old: Path, new: Path | None) -> Iterator[str
     it is now is compared.
     """
     for name, (before, after) in differences.modules.items():
-        path = file_of(name) if new is None else new / SNAPSHOTS / f"{after}.py"
-        first = _text(old / SNAPSHOTS / f"{before}.py" if before else None)
+        path = file_of(name) if new is None or after is None else kept_source(new, after)
+        first = _text(kept_source(old, before) if before else None)
         second = _text(path if after else None)
         file = name.replace(".", "/") + ".py"
         yield from difflib.unified_diff(

@@ -15,13 +15,14 @@ from functools import cache
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import parameters
 from pretzel.runs.config.overlay import Config, replaced
+from pretzel.runs.config.typed_parser import TypedParser
 from pretzel.runs.config.yaml_lines import Key
 
 _ABSENT: Any = object()
@@ -111,8 +112,8 @@ class Resolver:
 
 
 @cache
-def _parser_of(owner: type, name: str) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
+def _parser_of(owner: type, name: str) -> TypedParser:
+    parser = TypedParser(exit_on_error=False)
     others = set(parameters(f"{owner.__module__}.{owner.__qualname__}")) - {name}
     parser.add_class_arguments(owner, skip=set(others), fail_untyped=False, sub_configs=True)
     return parser

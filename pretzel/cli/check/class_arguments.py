@@ -6,11 +6,12 @@ from argparse import Action
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from pretzel.errors import UserError, did_you_mean
 from pretzel.runs.config import explain
 from pretzel.runs.config.overlay import Config
+from pretzel.runs.config.typed_parser import TypedParser
 from pretzel.testing.discovery import one_line, raised_at
 
 _EXAMPLES = {int: "8", float: "0.5", bool: "true", str: "text"}
@@ -30,7 +31,7 @@ class ConfiguredPart:
 
     part: type
     accepts: frozenset[str]
-    parser: ArgumentParser
+    parser: TypedParser
     parsed: Namespace
     chosen: dict[str, str]
 
@@ -74,7 +75,7 @@ def configure(
                 f"{config.source((key,))}: {key} is not for YAML to give: the parent of {name} "
                 "does, here this check"
             )
-    parser = ArgumentParser(exit_on_error=False)
+    parser = TypedParser(exit_on_error=False)
     options = parser.add_class_arguments(
         part, None, fail_untyped=False, skip=set(parent_parameters & accepts), instantiate=False
     )

@@ -6,14 +6,13 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jsonargparse import ArgumentParser
-
 from pretzel.errors import UserError
 from pretzel.interop.imported_flow import ImportedFlow, Node, node
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.pixels import Pixels
 from pretzel.runs.config.nested import map_leaves
 from pretzel.runs.config.overlay import read
+from pretzel.runs.config.typed_parser import TypedParser
 
 
 class Latent(NamedTuple):
@@ -51,7 +50,7 @@ def pixels(flow: ImportedFlow, patch: int, noise: float, rows: int) -> Latent:
 def latent_from(path: Path, flow: ImportedFlow) -> Latent:
     """Return the latent space that a file describes, if it has the channels of the model."""
     latent = read_node(path, "latent")
-    parser = ArgumentParser(exit_on_error=False)
+    parser = TypedParser(exit_on_error=False)
     parser.add_argument("--latent", type=LatentSpace)
     try:
         space = parser.instantiate(parser.parse_object({"latent": latent})).latent

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from pretzel.cli.importing.run_config import RunParts, fit_config
 from pretzel.errors import UserError
 from pretzel.files.atomic import whole_file
-from pretzel.files.weights import save_tensors
+from pretzel.files.weights import save_exported
 from pretzel.interop.imported_flow import ImportedFlow
 
 _HEADER = "# Imported by pretzel. Every part may be changed; `weights` are where it starts from.\n"
@@ -36,7 +36,7 @@ def write_import(
     new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with whole_file(config) as partial_config, whole_file(weights) as partial_weights:
-            save_tensors(tensors, partial_weights, metadata)
+            save_exported(tensors, partial_weights, metadata)
             partial_config.write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise UserError(f"--out: {folder}: cannot be written ({error})") from error

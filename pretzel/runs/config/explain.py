@@ -28,7 +28,13 @@ _FINDINGS = (
     re.compile(r"No module named '(?P<module>[^']+)'"),
     re.compile(r"module '(?P<owner>[^']+)' has no attribute '(?P<attribute>[^']+)'"),
     re.compile(r"the following arguments are required: (?P<required>.+)"),
-    re.compile(r"Import path (?P<path>\S+) does not correspond to a subclass of (?P<base>.+)"),
+    re.compile(
+        r"Import path (?P<path>\S+) does not correspond to a subclass of (?P<base>.+?)"
+        r"(?:\. Got value: .*)?$"
+    ),
+    re.compile(
+        r"Expected '(?P<path>[^']+)' to be a .*(subclass of|that returns) (?P<base>.+?)\.?$"
+    ),
     re.compile(r"Expected a dot import path string: (?P<short>.+)"),
     re.compile(r"Not a valid subclass of (?P<kind>\w+)\. Got value"),
     re.compile(r"unrecognized arguments: (?P<arguments>.+)"),
@@ -200,7 +206,7 @@ def _sentence(
             return UserError(f"{where}'{name}' cannot be imported: it needs module '{absent}'")
         return UserError(f"{where}no such class '{name}'{_near_class(name, config)}")
     if wrong := finding.get("path"):
-        return UserError(f"{where}'{wrong}' is not a {finding.get('base')}")
+        return UserError(f"{where}'{wrong}' is no {finding.get('base')}")
     if kind := finding.get("kind"):
         value = _value(config, path)
         return UserError(f"{_where(config, path)}must be the class_path of a {kind}, got {value}")

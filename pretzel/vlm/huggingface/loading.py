@@ -110,12 +110,12 @@ def build_model(
     device = torch.get_default_device()
     with _refused("config cannot be built", f"attention={attention} cannot be used"):
         if device.type == "meta":
-            return auto.from_config(config, **options)
+            return auto.from_config(config, trust_remote_code=False, **options)
         # Random weights come from the CPU: the same on every machine
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             if name is None:
-                model = auto.from_config(config, **options)
+                model = auto.from_config(config, trust_remote_code=False, **options)
             else:
                 model = _read(auto, name, config, options)
     return model.to(device)
