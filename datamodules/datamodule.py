@@ -166,6 +166,14 @@ class WebDatasetDataModule(LightningDataModule):
         samples = self.source.samples(split, self.image_size, upscale=self.upscale)
         return islice(samples, limit)
 
+    def split_files(self) -> dict[str, tuple[str, ...]]:
+        """Return the shards of each split.
+
+        Raises:
+            UserError: If a local shard does not exist.
+        """
+        return {split: self.source.shards(split) for split in get_args(Split)}
+
     def manifest(self) -> dict[str, str]:
         """Return the content hash of each shard, by ``split/place``.
 
@@ -176,8 +184,8 @@ class WebDatasetDataModule(LightningDataModule):
         """
         return {
             f"{split}/{index}": shard if is_pipe(shard) else file_hash(Path(shard))
-            for split in get_args(Split)
-            for index, shard in enumerate(self.source.shards(split))
+            for split, shards in self.split_files().items()
+            for index, shard in enumerate(shards)
         }
 
     def state_dict(self) -> dict[str, Any]:

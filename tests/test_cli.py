@@ -142,6 +142,8 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
         (changed(model__init_args__features={"class_path": "lab.Cubic", "init_args": {"power": 0}}),
          r"x\.yaml:\d+: model\.init_args\.features\.init_args\.power: Cubic: "
          r"power must be at least 1, got 0"),
+        (changed(trainer__accumulate_grad_batches=2),
+         r"x\.yaml:\d+: trainer\.accumulate_grad_batches must be 1 for LeastSquares, got 2: "),
         (changed(trainer__val_check_interval=1.5),
          r"x\.yaml:\d+: trainer\.val_check_interval: Trainer: .*1\.5"),
         (changed(data__init_args__shards="a.tar"), r"shards: a\.tar: no such shard"),
@@ -182,6 +184,33 @@ def test_checkpoint_of_another_architecture(folder, capsys):
     torch.save({"state_dict": {"foreign": torch.zeros(3)}}, "other.ckpt")
     said = refused(capsys, folder, "fit", "-c", "base.yaml", "--ckpt_path", "other.ckpt")
     assert "it holds foreign, which LeastSquares does not have" in said
+
+
+STOPPING = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}
+BEST = {"class_path": "ModelCheckpoint", "init_args": {"monitor": "val/loss", "dirpath": "best"}}
+
+
+@pytest.mark.parametrize("callback", [STOPPING, BEST])
+def test_selection_on_files_of_test_is_refused(folder, capsys, monkeypatch, callback):
+    import lab
+
+    (folder / "shards").mkdir()
+    for name, content in (("val", "a"), ("test", "b"), ("copy", "a")):
+        (folder / "shards" / name).write_text(content)
+    files = {"train": ["train"], "val": ["shards/val"], "test": ["shards/test", "shards/copy"]}
+    monkeypatch.setattr(lab.Line, "split_files", lambda self: files, raising=False)
+    write("x.yaml", changed(trainer__callbacks=[callback]))
+    name = callback["class_path"]
+    assert re.search(
+        rf"x\.yaml:\d+: trainer\.callbacks\.0\.init_args\.monitor: {name} by val/loss would select "
+        r"on test data: data reads val for val and for test; give val files of its own$",
+        refused(capsys, folder, "fit", "-c", "x.yaml"),
+    )
+    for harmless in ({"monitor": "train/loss"}, {"save_top_k": 0}):
+        if harmless.keys() <= callback["init_args"].keys() or callback is BEST:
+            chosen = {**callback, "init_args": callback["init_args"] | harmless}
+            write("x.yaml", changed(trainer__callbacks=[chosen]))
+            assert main(["fit", "-c", "x.yaml"]) == 0
 
 
 def test_a_full_disk_loses_no_checkpoint(folder, capsys, monkeypatch):

@@ -60,12 +60,12 @@ class JudgeTraining(ExportingStage):
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         images = self._augment(batch.images)
         losses = [
-            cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum")
+            cross_entropy(logits, truth, ignore_index=IGNORED, reduction="none")
             for logits, truth in zip(self.judge(images), labels(batch), strict=True)
         ]
         # by images, so that batches of partial captions weigh less
-        loss = torch.stack(losses).sum() / len(images)
-        self.log("train/loss", loss, batch_size=len(images))
+        loss, _ = self.global_mean(torch.stack(losses).sum(0))
+        self.log("train/loss", loss.detach(), batch_size=len(images), sync_dist=True)
         return loss
 
     @override

@@ -11,6 +11,9 @@ Nothing is downloaded here. Fetch and unpack the packages first::
 
 The easy-VQA images are copied as they are. The emoji are decoded, resized and encoded again, so
 their bytes depend on Pillow, zlib and libwebp; README.md names the versions.
+
+With ``--val-one-in 10`` about every tenth training sample, chosen by a hash of its key, becomes a
+validation sample. The shipped shards were made without: they have no validation split.
 """
 
 import argparse
@@ -21,11 +24,12 @@ import json
 import sys
 import tarfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from datamodules.checks import check_at_least
 from datamodules.data import DATA_DIR
 from datamodules.data.captions import caption_of
 from pretzel.errors import UserError
@@ -34,32 +38,49 @@ EMOJI_SIZE = 64
 _FLAGS_GROUP = 9
 _SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
 
+_NUM_SHARDS = {"train": 4, "val": 1, "test": 2}
+
 Members = dict[str, bytes]
 """Files of one sample: the image, then its annotation."""
 
 
-def easy_vqa_samples(package: Path, split: str) -> list[Members]:
-    """Return the samples of one split of easy-VQA, in the order of their numbers."""
+def is_held_out(key: str, one_in: int | None) -> bool:
+    """Tell whether a training sample belongs to validation, by a hash of its key; None: none do."""
+    # other digits than those that choose the emojis of the test
+    return one_in is not None and int(_digest(key)[8:16], 16) % one_in == 0
+
+
+def easy_vqa_samples(package: Path, val_one_in: int | None = None) -> dict[str, list[Members]]:
+    """Return the samples of easy-VQA by split, in the order of their numbers.
+
+    The package has no validation split: one in ``val_one_in`` training samples goes there.
+    """
+    splits: dict[str, list[Members]] = {split: [] for split in _NUM_SHARDS}
+    for split in ("train", "test"):
+        for key, members in _easy_vqa_samples(package, split):
+            held_out = split == "train" and is_held_out(key, val_one_in)
+            splits["val" if held_out else split].append(members)
+    return splits
+
+
+def _easy_vqa_samples(package: Path, split: str) -> Iterator[tuple[str, Members]]:
     folder = package / "easy_vqa" / "data" / split
     questions: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for question, answer, number in json.loads(_read(folder / "questions.json")):
         questions[number].append((question, answer))
-    return [
-        _members(
-            f"easy_vqa_{split}_{number:04d}",
-            "png",
-            _read(folder / "images" / f"{number}.png"),
-            {"caption": caption_of(pairs), "questions": pairs},
-        )
-        for number, pairs in sorted(questions.items())
-    ]
+    for number, pairs in sorted(questions.items()):
+        key, image = f"easy_vqa_{split}_{number:04d}", _read(folder / "images" / f"{number}.png")
+        yield key, _members(key, "png", image, {"caption": caption_of(pairs), "questions": pairs})
 
 
-def fluent_emoji_samples(package: Path, labels: Path) -> dict[str, list[Members]]:
+def fluent_emoji_samples(
+    package: Path, labels: Path, val_one_in: int | None = None
+) -> dict[str, list[Members]]:
     """Return the samples of Fluent Emoji by split, in the order of a hash of their code points.
 
-    Skin-tone variants and the flags group are left out. One emoji in eight is a test sample. Two
-    emojis have two pictures each; both go to the same split.
+    Skin-tone variants and the flags group are left out. One emoji in eight is a test sample, of the
+    others one in ``val_one_in`` a validation sample. Two emojis have two pictures each; both go to
+    the same split.
     """
     entries = json.loads(_read(labels / "en" / "data.json"))
     emojis = {_code(e["hexcode"]): e for e in entries if e.get("group") not in (_FLAGS_GROUP, None)}
@@ -67,26 +88,40 @@ def fluent_emoji_samples(package: Path, labels: Path) -> dict[str, list[Members]
     for path in (package / "assets").glob("*.webp"):
         code = _code(path.stem)
         if code in emojis and not _SKIN_TONES & set(code.split("-")):
-            pictures.append((hashlib.sha256(code.encode()).hexdigest(), path.stem, path, code))
-    splits: dict[str, list[Members]] = {"train": [], "test": []}
+            pictures.append((_digest(code), path.stem, path, code))
+    splits: dict[str, list[Members]] = {split: [] for split in _NUM_SHARDS}
     for digest, name, path, code in sorted(pictures):
         annotation = {"caption": emojis[code]["label"], "tags": emojis[code]["tags"]}
         members = _members(f"fluent_emoji_{name}", "webp", _on_white(path), annotation)
-        splits["test" if int(digest[:8], 16) % 8 == 0 else "train"].append(members)
+        held_out = "val" if is_held_out(code, val_one_in) else "train"
+        splits["test" if int(digest[:8], 16) % 8 == 0 else held_out].append(members)
     return splits
 
 
-def build(easy_vqa: Path, fluent_emoji: Path, emojibase: Path, output: Path) -> list[Path]:
-    """Write all shards and ``SHA256SUMS`` from the folders of the packages; return the shards."""
+def build(
+    easy_vqa: Path,
+    fluent_emoji: Path,
+    emojibase: Path,
+    output: Path,
+    val_one_in: int | None = None,
+) -> list[Path]:
+    """Write all shards and ``SHA256SUMS`` from the folders of the packages; return the shards.
+
+    One in ``val_one_in`` training samples goes into a validation shard; with None there is none.
+
+    Raises:
+        UserError: If a file of a package cannot be read, or ``val_one_in`` is below 2.
+    """
+    check_at_least(2, val_one_in=val_one_in)
     sets = {
-        "easy_vqa": {split: easy_vqa_samples(easy_vqa, split) for split in ("train", "test")},
-        "fluent_emoji": fluent_emoji_samples(fluent_emoji, emojibase),
+        "easy_vqa": easy_vqa_samples(easy_vqa, val_one_in),
+        "fluent_emoji": fluent_emoji_samples(fluent_emoji, emojibase, val_one_in),
     }
     sums = {}
     for name, splits in sets.items():
         (output / name).mkdir(parents=True, exist_ok=True)
-        for split, count in (("train", 4), ("test", 2)):
-            samples = splits[split]
+        for split, samples in splits.items():
+            count = _NUM_SHARDS[split] if samples else 0
             for i in range(count):
                 first, last = i * len(samples) // count, (i + 1) * len(samples) // count
                 shard = archive(samples[first:last])
@@ -117,6 +152,10 @@ def archive(samples: Sequence[Members]) -> bytes:
 def _members(key: str, suffix: str, image: bytes, annotation: dict[str, object]) -> Members:
     text = json.dumps(annotation, ensure_ascii=False, separators=(",", ":"))
     return {f"{key}.{suffix}": image, f"{key}.json": text.encode()}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _code(hexcode: str) -> str:
@@ -151,6 +190,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--fluent-emoji", type=Path, required=True, help="unpacked npm package")
     parser.add_argument("--emojibase", type=Path, required=True, help="unpacked npm package")
     parser.add_argument("--output", type=Path, default=DATA_DIR, help="default: in place")
+    parser.add_argument("--val-one-in", type=int, metavar="N", help="default: no validation split")
     try:
         paths = build(**vars(parser.parse_args(args)))
     except UserError as error:

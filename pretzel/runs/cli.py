@@ -30,9 +30,10 @@ from lightning.pytorch.cli import (
 from typing_extensions import override
 
 from pretzel.errors import UserError
+from pretzel.runs.accumulation import check_accumulation
 from pretzel.runs.atomic_checkpoints import AtomicCheckpointIO
 from pretzel.runs.config import explain
-from pretzel.runs.config.class_paths import same_class
+from pretzel.runs.config.class_paths import import_name, same_class
 from pretzel.runs.config.overlay import Config, at, fold, locate, read
 from pretzel.runs.config.overlay import override as lay_over
 from pretzel.runs.config.typed_parser import TypedParser
@@ -42,6 +43,7 @@ from pretzel.runs.guards import check_checkpoint, check_writable, guarded
 from pretzel.runs.import_path import PACKAGES, add_working_directory, check_packages
 from pretzel.runs.initial_weights import built_by_name
 from pretzel.runs.seeding_guard import SeedingGuard, built_without_seeding
+from pretzel.runs.selection import check_selection
 from pretzel.runs.step_seeds import SeededSteps
 from pretzel.runs.stored_module import KeepsConfiguration
 
@@ -223,8 +225,12 @@ class RunCLI(LightningCLI):
 
     @override
     def instantiate_classes(self) -> None:
-        check_writable(self._get(self.config, "trainer"))
-        chosen = self._get(self.config, "model").get("init_args") or {}
+        trainer, model = self._get(self.config, "trainer"), self._get(self.config, "model")
+        check_writable(trainer)
+        if self.subcommand == "fit":
+            module = import_name(model["class_path"])
+            check_accumulation(module, trainer.accumulate_grad_batches, self.user_config)
+        chosen = model.get("init_args") or {}
         if self._get(self.config, "ckpt_path") is not None and chosen.get("weights"):
             chosen["weights"] = None  # the checkpoint replaces them: they need not be there
         with explain.construction(self.user_config):
@@ -271,6 +277,8 @@ class RunCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         path = self._get(self.config, "ckpt_path")
         check_checkpoint(path, self.model)
+        if subcommand == "fit":
+            check_selection(self.config_dump, self.datamodule, self.user_config)
         with guarded(self.trainer, path):
             super()._run_subcommand(subcommand)
 

@@ -7,7 +7,7 @@ from typing import final
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch.nn.functional import l1_loss, mse_loss
+from torch.nn import SyncBatchNorm
 
 from pretzel import rng
 from pretzel.errors import UserError
@@ -48,7 +48,9 @@ class AutoencoderTraining(ExportingStage):
             :class:`pretzel.latent.Autoencoder`; none writes only Lightning's checkpoints.
 
     Raises:
-        UserError: If ``max_noise`` is negative or ``export_to`` cannot be written.
+        UserError: If ``max_noise`` is negative or ``export_to`` cannot be written; when it is to be
+            fitted, if the Trainer accumulates batches, or several processes would each normalise
+            latents by a batch of their own.
     """
 
     def __init__(
@@ -73,8 +75,17 @@ class AutoencoderTraining(ExportingStage):
         """Return the optimizer, with the schedule stepped each step."""
         return with_schedule(self.optimizer_factory(self.parameters()), self.schedule, self.trainer)
 
+    def on_fit_start(self) -> None:
+        """Raise a UserError if latents would not be normalised over the global batch."""
+        world = self.trainer.world_size
+        if world > 1 and not isinstance(self.autoencoder.normalize, SyncBatchNorm):
+            raise UserError(
+                f"trainer.sync_batchnorm must be true with {world} processes, got false: the "
+                "latents are normalised over the whole batch of a step"
+            )
+
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
-        """Return the reconstruction loss of one batch."""
+        """Return the reconstruction loss of the global batch."""
         images = _images(batch)
         maps = self.autoencoder.encode(images)
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
@@ -82,9 +93,9 @@ class AutoencoderTraining(ExportingStage):
         # One strength for each image, up to the level that the flow will leave in its samples
         sigma = self.max_noise * torch.rand(len(maps), 1, 1, 1, generator=generator)
         noise = sigma * torch.randn(maps.shape, generator=generator)
-        decoded = self.autoencoder.decode(maps + noise.to(maps))
-        loss = l1_loss(decoded, images) + mse_loss(decoded, images)
-        self.log("train/loss", loss, prog_bar=True)
+        error = self.autoencoder.decode(maps + noise.to(maps)) - images
+        loss, _ = self.global_mean((error.abs() + error.square()).mean(dim=(1, 2, 3)))
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images), sync_dist=True)
         return loss
 
     def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
@@ -24,13 +23,14 @@ from pretzel.runs.stored_module import (
 )
 from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
 from pretzel.sampling.samplers import Sampler
+from pretzel.training.global_batch import GlobalBatchModule
 from pretzel.training.starting_weights import SAMPLER, UNTRAINED, StartingWeights, read_weights
 from pretzel.typing import Tensor
 
 S = TypeVar("S", bound="CheckpointedModule")  # not Self, which the shape checks of the tests refuse
 
 
-class CheckpointedModule(LightningModule):
+class CheckpointedModule(GlobalBatchModule):
     """A model with its denoiser and sampler: states, checkpoints and starting weights.
 
     A state holds what is not frozen for good, parameters of the denoiser included. Checkpoints and
@@ -187,6 +187,7 @@ class CheckpointedModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the hashes of the frozen parts while they are whole: a strategy may shard them."""
+        super().setup(stage)
         if not self._is_meta:
             self.frozen_identities()
 

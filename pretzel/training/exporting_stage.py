@@ -4,12 +4,11 @@ import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from lightning.pytorch import LightningModule
-
 from pretzel.errors import UserError
+from pretzel.training.global_batch import GlobalBatchModule
 
 
-class ExportingStage(LightningModule, ABC):
+class ExportingStage(GlobalBatchModule, ABC):
     """A stage that exports weights to a file, if any, when training ends."""
 
     def __init__(self, export_to: str | None) -> None:
@@ -30,9 +29,11 @@ class ExportingStage(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Raise a UserError before anything trains if the export cannot be written."""
-        if stage != "fit" or self.export_to is None:
-            return
-        path = Path(self.export_to).absolute()
+        if stage == "fit" and self.export_to is not None:
+            self._check_export(Path(self.export_to).absolute())
+        super().setup(stage)
+
+    def _check_export(self, path: Path) -> None:
         folder = next(parent for parent in path.parents if parent.exists())
         if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
             raise UserError(f"export_to must name a file that can be written, got {self.export_to}")

@@ -10,7 +10,7 @@ from pretzel.flow.precision import at_least_float32
 from pretzel.model import Pretzel
 from pretzel.typing import Tensor
 
-GlobalMean = Callable[[Tensor], tuple[Tensor, int]]
+GlobalMean = Callable[[Tensor], tuple[Tensor, float]]
 """Maps values [k] of this process to its share in their mean over the global batch, and count."""
 
 

@@ -2,10 +2,10 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -15,6 +15,7 @@ from torch.optim.optimizer import Optimizer
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 from pretzel.flow.generative_model import GenerativeModel, ImageLikelihood, Scores
+from pretzel.flow.sizes import check_sizes
 from pretzel.generation.answers import answer_by_key
 from pretzel.generation.images import sample_images
 from pretzel.generation.sampling_record import sampling_record, work_record
@@ -28,6 +29,7 @@ from pretzel.sequence.document import Document, DocumentBatch
 from pretzel.training.checkpointed_module import CheckpointedModule
 from pretzel.training.example_forward import run_example
 from pretzel.training.loss import Loss
+from pretzel.training.micro_batches import in_parts, scored_in_parts
 from pretzel.training.schedule import Schedule, with_schedule
 from pretzel.training.text_states import TextStates
 from pretzel.training.trainable import checked_scales, scaled_groups, train_only
@@ -37,9 +39,10 @@ from pretzel.typing import Float, Tensor
 class PretzelModule(CheckpointedModule):
     """Trains a :class:`.GenerativeModel` with L = w L_NF + lambda L_NTP.
 
-    :class:`pretzel.training.Loss` is a mean over the global batch, so that it does not depend on
-    how rows are dealt out to processes. A denoiser that is trained adds its own loss, whose
-    gradient stays within it: the flow trains as it would without one.
+    :class:`pretzel.training.Loss` is a mean over the global batch of an optimizer step, so that it
+    does not depend on how rows are dealt out to processes or micro-batches. A denoiser that is
+    trained adds its own loss, whose gradient stays within it: the flow trains as it would without
+    one.
 
     A stage (STARFlow2's S1, S2, S3) is what trains, which losses count and where it starts from:
     ``trains``, ``flow_weight``, ``text_weight`` and ``weights``.
@@ -66,16 +69,25 @@ class PretzelModule(CheckpointedModule):
             checkpoints.
         text_states: Keeps the text states of the vision-language model, for a stage in which it is
             a text encoder and no more.
+        micro_batch_size: Documents of a batch that are run at a time; None for all. The memory of a
+            step is that of a micro-batch, its gradient that of the batch; it takes one more forward
+            pass.
 
     Raises:
-        UserError: If a weight is negative, or both losses are off; if guidance cannot mix the
-            model's transforms; if a name in ``learning_rate_scales`` or ``trains`` begins none of
-            the trainable parameters and does not end in ``?``, or nothing trains; if L_NF is off
-            and the model has no image-to-text; if ``weights`` cannot be read, are those of another
-            architecture, or were trained around other frozen parts; if ``text_states`` would not
-            do; when it is to be fitted, if a skip does not train although it is on from the start
-            and no stage before has trained it.
+        UserError: If a weight is negative, or both losses are off; if ``micro_batch_size`` is below
+            1; if guidance cannot mix the model's transforms; if a name in ``learning_rate_scales``
+            or ``trains`` begins none of the trainable parameters and does not end in ``?``, or
+            nothing trains; if L_NF is off and the model has no image-to-text; if ``weights`` cannot
+            be read, are those of another architecture, or were trained around other frozen parts;
+            if ``text_states`` would not do; when it is to be fitted, if the Trainer accumulates
+            batches, or a skip does not train although it is on from the start and no stage before
+            has trained it.
     """
+
+    instead_of_accumulation: ClassVar[str] = (
+        "set data.init_args.batch_size to the documents of a whole step, and "
+        "model.init_args.micro_batch_size to those that fit into memory"
+    )
 
     def __init__(
         self,
@@ -93,7 +105,10 @@ class PretzelModule(CheckpointedModule):
         flow_weight: float = 1.0,
         trains: list[str] | None = None,
         text_states: TextStates | None = None,
+        micro_batch_size: int | None = None,
     ) -> None:
+        if micro_batch_size is not None:
+            check_sizes(micro_batch_size=micro_batch_size)
         loss = Loss(
             flow_weight=flow_weight,
             text_weight=text_weight,
@@ -105,6 +120,7 @@ class PretzelModule(CheckpointedModule):
         self.loss = loss
         self.optimizer_factory = optimizer
         self.schedule = schedule
+        self.micro_batch_size = micro_batch_size
         self.guidance = guidance
         self._last_sampling: dict[str, Any] = {}
         self._text_is_alone = False  # whether the loss depends on nothing of the deep stream
@@ -134,27 +150,26 @@ class PretzelModule(CheckpointedModule):
         """Return the loss of a batch."""
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
         noise = self.pretzel.noise(len(batch.images), self.seed, "noise", self.global_rank, number)
-        x = self.pretzel.encode(batch.images, noise)
-        states = self.text_states
-        with states.serving(self.pretzel) if states is not None else contextlib.nullcontext():
-            output = self._score(batch.documents, x)
-        loss, parts = self.loss(output, self.pretzel.latent.dims, self._global_mean)
+        size = self.micro_batch_size
+        x = in_parts(self.pretzel.encode, size, batch.images, noise)
+        output = scored_in_parts(self._score, size, batch.documents, x)
+        loss, parts = self.loss(output, self.pretzel.latent.dims, self.global_mean)
         if not self.loss.reaches_all(output, self.pretzel):
-            # Every process must take part in every gradient, whatever its rows hold (DDP).
-            loss = loss + 0.0 * sum(p.sum() for p in self._trainable().values())
+            loss = self.touching_all(loss)
         denoiser = self._trained_denoiser()
         if denoiser is not None:
             sigma = self.pretzel.latent.noise
-            error, num_images = self._global_mean(
-                denoiser.loss(x, x - sigma * noise, sigma) if len(x) else x.new_zeros(0)
+            error, num_images = self.global_mean(
+                in_parts(partial(denoiser.loss, sigma=sigma), size, x, x - sigma * noise)
+                if len(x)
+                else x.new_zeros(0)
             )
             loss = loss + error
             if num_images:
                 parts["denoise"] = error
-        size = len(batch)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size, sync_dist=True)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch), sync_dist=True)
         for name, value in parts.items():
-            self.log(f"train/{name}", value.detach(), batch_size=size, sync_dist=True)
+            self.log(f"train/{name}", value.detach(), batch_size=len(batch), sync_dist=True)
         return loss
 
     def _score(self, documents: Sequence[Document], x: Float[Tensor, "m n d"]) -> Scores:
@@ -162,16 +177,9 @@ class PretzelModule(CheckpointedModule):
         if self._text_is_alone:
             assert isinstance(self.pretzel, Pretzel)
             return self.pretzel.score_text(documents, x)
-        return self.pretzel.score(documents, x)
-
-    def _global_mean(self, values: Float[Tensor, " k"]) -> tuple[Tensor, int]:
-        """Return the share of this process in the mean over the global batch, and the count."""
-        count = torch.tensor(float(len(values)), device=values.device)
-        world = self.trainer.world_size
-        if world > 1:
-            count = self.trainer.strategy.reduce(count, reduce_op="sum")
-        # Lightning averages gradients over processes, hence the factor of their number.
-        return values.sum() * world / count.clamp(min=1), int(count)
+        states = self.text_states
+        with states.serving(self.pretzel) if states is not None else contextlib.nullcontext():
+            return self.pretzel.score(documents, x)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over trainable parameters, with the schedule stepped each step."""

@@ -104,12 +104,13 @@ class TinyVLMPretraining(ExportingStage):
         return with_schedule(self.optimizer(self.parameters()), self.schedule, self.trainer)
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
-        """Return the mean negative log-likelihood of the batch's text, in nats per token."""
+        """Return the mean negative log-likelihood of the global batch's text, in nats per token."""
         generator = stream(self.seed, "vlm-noise", self.global_step, self.global_rank)
         images = self._noised(batch.images, generator)
-        nll, weights = self._nll_by_images(batch.documents, images)
-        loss = nll @ weights / weights.sum()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch))
+        loss, _ = self.global_mean(*self._nll_by_images(batch.documents, images))
+        if not len(images):
+            loss = self.touching_all(loss)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
 
     def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:

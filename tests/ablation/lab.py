@@ -62,6 +62,8 @@ class Nothing(Features):
 
 
 class LeastSquares(LightningModule):
+    instead_of_accumulation = "set data.init_args.rows"
+
     def __init__(
         self,
         features: Features,

@@ -61,6 +61,7 @@ def test_every_kind_of_mistake_is_in_one_report_and_nothing_is_started(project, 
         "cubic": {"model.features": CUBIC},
         "again": {"model.features.class_path": "lab.Cubic"},
         "nothing": {"model.lr": 0.01},
+        "accumulated": {"trainer.accumulate_grad_batches": 2},
     }
     expected = [
         r"model\.init_args\.lrr: lab\.LeastSquares has no parameter 'lrr' \(value 1\); did you "
@@ -77,12 +78,14 @@ def test_every_kind_of_mistake_is_in_one_report_and_nothing_is_started(project, 
         r"features: must be the class_path of a Features, got 3 \(arm number\)",
         r"features\.init_args\.power: Cubic: power must be at least 1, got 0 \(arm refused\)",
         r"offset: lab\.Cubic has no parameter 'offset' \(value 1\).* \(arm leftover\)",
+        r"trainer\.accumulate_grad_batches must be 1 for LeastSquares, got 2: .*; "
+        r"set data\.init_args\.rows \(arm accumulated\)",
     ]
     grid(arms)
     for command in ("plan", "run"):
         assert main(["grid", command, "grid.yaml"]) == 2
         said = capsys.readouterr().err
-        assert "13 mistakes in grid.yaml, nothing was started:" in said
+        assert "14 mistakes in grid.yaml, nothing was started:" in said
         lines = Path("grid.yaml").read_text().splitlines()
         for message in expected:
             found = re.search(

@@ -8,7 +8,8 @@ import tarfile
 import pytest
 from PIL import Image
 
-from datamodules.data.build import build, fluent_emoji_samples, main
+from datamodules.data.build import build, easy_vqa_samples, fluent_emoji_samples, main
+from pretzel.errors import UserError
 
 
 @pytest.fixture
@@ -39,16 +40,16 @@ def packages(tmp_path, encoded):
     return tmp_path
 
 
-def build_into(packages, name):
+def build_into(packages, name, val_one_in=None):
     output = packages / name
-    build(packages / "easy", packages / "fluent", packages / "labels", output)
+    build(packages / "easy", packages / "fluent", packages / "labels", output, val_one_in)
     return output
 
 
 def test_two_builds_give_the_same_bytes(packages):
-    first, second = build_into(packages, "a"), build_into(packages, "b")
+    first, second = build_into(packages, "a", 2), build_into(packages, "b", 2)
     names = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
-    assert len(names) == 13
+    assert len(names) == 15
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
@@ -76,6 +77,23 @@ def test_missing_package_is_named(packages, capsys):
     message = capsys.readouterr().err
     assert "nowhere" in message
     assert len(message.splitlines()) == 1
+    assert not (packages / "out").exists()
+
+
+def test_validation_is_held_out_of_training_alone_by_the_key(packages):
+    arguments = [(packages / "easy",), (packages / "fluent", packages / "labels")]
+    for samples, where in zip((easy_vqa_samples, fluent_emoji_samples), arguments, strict=True):
+        whole, split = samples(*where), samples(*where, val_one_in=2)
+        names = lambda members: [name for sample in members for name in sample]  # noqa: E731
+        assert split["test"] == whole["test"]
+        assert not whole["val"]
+        assert split["val"]
+        assert split["train"]
+        assert not set(names(split["val"])) & set(names(split["train"]))
+        both = names(split["val"]) + names(split["train"])
+        assert sorted(both) == sorted(names(whole["train"]))
+    with pytest.raises(UserError, match="val_one_in must be at least 2, not 1"):
+        build(*arguments[0], *arguments[1], packages / "out", val_one_in=1)
     assert not (packages / "out").exists()
 
 

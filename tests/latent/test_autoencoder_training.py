@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,6 +84,17 @@ def trained(
     module = training(tiny(), export_to=path)
     trainer(200).fit(module, batches(images), batches(images))
     return module, path
+
+
+def test_several_processes_must_share_the_statistics_of_a_batch(tiny: Build):
+    module = training(tiny())
+    module._trainer = SimpleNamespace(world_size=2)
+    with pytest.raises(
+        UserError, match=r"trainer\.sync_batchnorm must be true with 2 processes, got"
+    ):
+        module.on_fit_start()
+    module.autoencoder.normalize = torch.nn.SyncBatchNorm(4)
+    module.on_fit_start()
 
 
 def test_psnr_is_that_of_the_formula():

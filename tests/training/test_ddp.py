@@ -1,11 +1,15 @@
-"""Two processes do what one does with the joined batch."""
+"""A step is the same from one batch, from micro-batches and from two processes."""
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
+from ddp_step import MODULES, pretzel_module, step, uneven
+from tiny import joined
 
 from pretzel.training import PretzelModule
 
@@ -13,26 +17,44 @@ ROOT = Path(__file__).parents[2]
 BASE = ROOT / "ablations" / "base" / "easy_vqa.yaml"
 SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
 SCRIPT = Path(__file__).with_name("ddp_step.py")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
+]
 
 
-def step(devices: int, output: Path) -> dict:
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory) -> dict:
+    """Return the steps of all modules on two processes."""
+    output = tmp_path_factory.mktemp("ddp") / "steps.pt"
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(devices), str(output)],
-        capture_output=True,
-        text=True,
-        timeout=240,
+        [sys.executable, str(SCRIPT), str(output)], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return torch.load(output, weights_only=True)
 
 
-def test_a_step_of_two_processes_is_the_step_of_one_on_the_joined_batch(tmp_path):
+def assert_same(one: dict, other: dict) -> None:
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_two_processes_take_the_step_of_one_on_the_joined_batch(of_two_processes, name):
     # One process has images and targets, the other neither images nor as many targets: averaging
     # means of processes instead of the global sums would be off by far more than rounding.
-    one, two = step(1, tmp_path / "one.pt"), step(2, tmp_path / "two.pt")
-    assert (one["world"], two["world"]) == (1, 2)
-    for name, value in one["state"].items():
-        torch.testing.assert_close(two["state"][name], value, rtol=1e-4, atol=1e-6, msg=name)
+    module, batches = MODULES[name]
+    assert_same(step(module, [joined(*batches())], 1), of_two_processes[name])
+
+
+@pytest.mark.parametrize("pack_length", [None, 40])
+def test_micro_batches_take_the_step_of_the_whole_batch(of_two_processes, pack_length):
+    # three documents, three and one; on two processes three and two, and two
+    make = partial(pretzel_module, pack_length=pack_length)
+    batch = [joined(*uneven())]
+    whole = step(make, batch, 1, gradient_clip_val=0.5)
+    assert_same(whole, step(partial(make, micro_batch_size=3), batch, 1, gradient_clip_val=0.5))
+    assert_same(whole, of_two_processes["micro"])
 
 
 def test_the_command_line_trains_and_tests_with_two_processes(tmp_path):

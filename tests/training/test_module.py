@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from safetensors.torch import save_file
 from tiny import (
     caption_batch,
@@ -145,6 +146,17 @@ def test_more_images_than_the_documents_hold_are_refused():
     one = type(batch)(documents=batch.documents[:1], images=batch.images)
     with pytest.raises(UserError, match="these documents hold 1 images, got the latents of 2"):
         tiny_pretzel()(one, torch.zeros(2, 4, 48))
+
+
+def test_a_trainer_that_accumulates_batches_is_refused(tmp_path):
+    scheduler = GradientAccumulationScheduler({1: 4})
+    for settings, number in (({"accumulate_grad_batches": 2}, 2), ({"callbacks": [scheduler]}, 4)):
+        with pytest.raises(UserError, match=r"^trainer\.accumulate_grad_batches must") as caught:
+            fit(tiny_module(), tmp_path, 1, settings=settings)
+        assert f"be 1 for PretzelModule, got {number}: " in str(caught.value)
+        assert "and model.init_args.micro_batch_size to those that fit" in str(caught.value)
+    with pytest.raises(UserError, match="micro_batch_size must be positive, got 0"):
+        tiny_module(micro_batch_size=0)
 
 
 # Starting from exported weights

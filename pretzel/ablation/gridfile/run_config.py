@@ -12,7 +12,7 @@ from pretzel.ablation.gridfile.grid import Override
 from pretzel.errors import UserError, did_you_mean
 from pretzel.runs.config.class_paths import import_name, subclasses
 from pretzel.runs.config.explain import parameters
-from pretzel.runs.config.nested import map_leaves
+from pretzel.runs.config.nested import listed, map_leaves
 from pretzel.runs.config.overlay import Config, at, override, replaced
 from pretzel.runs.config.yaml_lines import Key, Source
 
@@ -119,8 +119,3 @@ def _keeps_checkpoints(trainer: dict[str, Any]) -> bool:
     callbacks = [one for one in listed(trainer.get("callbacks")) if isinstance(one, dict)]
     kinds = [import_name(callback["class_path"]) for callback in callbacks]
     return any(isinstance(kind, type) and issubclass(kind, Checkpoint) for kind in kinds)
-
-
-def listed(callbacks: Any) -> list[Any]:  # noqa: ANN401
-    """Return the callbacks of a trainer's configuration, which may be none, one or a list."""
-    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []

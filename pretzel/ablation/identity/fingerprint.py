@@ -24,11 +24,10 @@ from lightning.pytorch.callbacks import (
     ProgressBar,
 )
 
-from pretzel.ablation.gridfile.run_config import listed
 from pretzel.ablation.identity.source_code import SourceCode, code_behind
 from pretzel.files.content_hash import file_hash
 from pretzel.runs.config.class_paths import import_name
-from pretzel.runs.config.nested import leaves
+from pretzel.runs.config.nested import leaves, listed
 
 # where things are written and how they are shown changes no result
 _TRAINER_IGNORED = {

@@ -17,8 +17,11 @@ from pretzel.ablation.planning.parsed_chains import Chain, ChainParser, ParsedCo
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.ablation.planning.size_matching import Matcher
 from pretzel.errors import UserError
+from pretzel.runs.accumulation import check_accumulation
+from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.nested import leaves
 from pretzel.runs.config.overlay import Config, at, fold, read
+from pretzel.runs.selection import check_selection, why_test_data
 
 Progress = Callable[[int, int], None]
 """Called after each combination with the number of those that are parsed, and of all."""
@@ -168,6 +171,11 @@ class Planner:
         config = substitute(config, self.weights)
         self.used.update(self.named_stages(config.values))
         resolved = self.resolve(config)
+        check_accumulation(
+            import_name(resolved.values["model"]["class_path"]),
+            resolved.values["trainer"]["accumulate_grad_batches"],
+            config,
+        )
         # a stage's weights are written later: the model is built and counted without them
         values = without(config.values, set(self.weights.values()))
         bare = Config(values=values, sources=config.sources)
@@ -177,10 +185,13 @@ class Planner:
             sizes = None
         else:
             sizes = self.build(bare, resolved_bare, count=count)
-        data = self.cli.manifest(config, resolved)
+        manifest = self.cli.manifest(config, resolved)
+        data = self.cli.data(config, resolved)
+        check_selection(resolved.values, data, config)
         return ParsedConfig(
             resolved=resolved.values,
-            fingerprint=fingerprint_of(resolved.values, self.weights_origins, data),
+            fingerprint=fingerprint_of(resolved.values, self.weights_origins, manifest),
+            why_test_data=why_test_data(data),
             sizes=sizes,
         )
 

@@ -30,6 +30,7 @@ class PlanningCLI(ParseOnlyCLI):
         self.instantiators = [(self._construct, object, True)]
         self.constructed: set[type] = set()
         self._parts: dict[tuple[type, str], bytes] = {}
+        self._data: dict[str, object] = {}
         self._manifests: dict[str, dict[str, str]] = {}
         self._reuses = False
 
@@ -57,12 +58,24 @@ class PlanningCLI(ParseOnlyCLI):
         """
         text = as_text(resolved.values.get("data"))
         if text not in self._manifests:
-            self.user_config = config
-            has_data = resolved.namespace.fit.get("data") is not None
-            data = self.build_group("data", "fit", resolved.namespace) if has_data else None
+            data = self.data(config, resolved)
             with construction(config):
                 self._manifests[text] = data.manifest() if isinstance(data, Manifested) else {}
         return self._manifests[text]
+
+    def data(self, config: Config, resolved: Resolved) -> object:
+        """Return the data module of a configuration, None where it names none.
+
+        Raises:
+            UserError: If a constructor refuses its arguments.
+        """
+        text = as_text(resolved.values.get("data"))
+        if text not in self._data:
+            self.user_config = config
+            has_data = resolved.namespace.fit.get("data") is not None
+            data = self.build_group("data", "fit", resolved.namespace) if has_data else None
+            self._data[text] = data
+        return self._data[text]
 
     def _construct(self, class_type: type, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self.constructed.add(class_type)

@@ -27,12 +27,14 @@ class ParsedConfig:
         resolved: Plain values, defaults included; shared, never modified.
         fingerprint: Everything in it that can change a result.
         sizes: None where the model cannot be built without memory.
+        why_test_data: Why its validation is on test data; None where it is not.
         tried: The candidate's overrides; empty where nothing is tuned.
     """
 
     resolved: dict[str, Any]
     fingerprint: Fingerprint
     sizes: Sizes | None
+    why_test_data: str | None
     tried: tuple[Override, ...] = ()
 
     @cached_property
@@ -177,6 +179,10 @@ class ChainParser:
             self._refuse_tuned_and_matched(tried, config)
             # FLOPs are shown for an arm, not for its candidates
             parsed = self.parse(varied, name == self._last and not variants)
+            if tried and parsed.why_test_data:
+                one = tried[0]
+                why = f"tune would choose on test data: {parsed.why_test_data}"
+                raise UserError(f"{one.source}: {one.key}: {why}")
             if name != self._last:
                 must_export(parsed.resolved, varied)
             variants.append(replace(parsed, tried=tried))

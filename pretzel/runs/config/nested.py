@@ -25,3 +25,8 @@ def map_leaves(function: Callable[[Key, Any], Any], node: Any, path: Key = ()) -
     if isinstance(node, list):
         return [map_leaves(function, value, (*path, str(i))) for i, value in enumerate(node)]
     return function(path, node)
+
+
+def listed(callbacks: Any) -> list[Any]:  # noqa: ANN401
+    """Return the callbacks of a trainer's configuration, which may be none, one or a list."""
+    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
