@@ -130,6 +130,15 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
          r"features\.class_path: no such class 'Cubci'"),
         (changed(model__init_args__features__class_path="lab.Line"),
          r"features\.class_path: 'lab\.Line' is no Features"),
+        (changed(model__init_args__features__class_path="os.system"),
+         r"x\.yaml:\d+: model\.init_args\.features\.class_path: 'os\.system' is no Features"),
+        (changed(model__init_args__features={
+            "class_path": "shutil.rmtree", "init_args": {"path": "."}}),
+         r"x\.yaml:\d+: model\.init_args\.features\.class_path: 'shutil\.rmtree' is no Features"),
+        (changed(trainer__callbacks=[{
+            "class_path": "LambdaCallback", "init_args": {"on_train_start": {
+                "class_path": "os.system", "init_args": {"command": "touch executed"}}}}]),
+         r"x\.yaml:\d+: trainer\.callbacks\..*on_train_start.*: 'os\.system' is no part that goes"),
         (changed(model__init_args__lr="fast"),
          r"x\.yaml:\d+: model\.init_args\.lr: expected float, got 'fast'"),
         (changed(trainer__max_steps="many"),

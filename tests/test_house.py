@@ -49,6 +49,15 @@ def test_nothing_is_unpickled_or_evaluated(call: str):
                 assert safe, f"{path}: {call}"
 
 
+def test_no_model_or_tokenizer_comes_with_code_of_its_own():
+    calls = {"from_pretrained", "from_config", "pipeline", "load_dataset"}
+    for path in python_files(*PACKAGES):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in calls:
+                options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert options.get("trust_remote_code") == "False", f"{path}:{node.lineno}"
+
+
 def test_no_file_is_larger_than_three_megabytes():
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -26,15 +26,22 @@ def export(run: Path, out: Path) -> None:
     """Write a finished run of a grid into a folder of its own.
 
     ``weights.safetensors`` (averaged ones, if averages were kept), ``config.yaml`` (resolved, and
-    naming the weights beside it), ``metrics.json``, ``environment.json`` and ``source/``.
+    naming the weights beside it), ``metrics.json``, ``environment.json`` and ``source/``. The run
+    may be a stranger's: nothing is written outside of ``out``, or copied from outside of its grid.
 
     Raises:
-        UserError: If the run is not finished, its module exports nothing, or ``out`` is there.
+        UserError: If the run is not finished or damaged, its module exports nothing, or ``out`` is
+            there or cannot be written.
     """
     folder = RunFolder(path=run)
     spec, result = folder.spec, folder.result
     if spec is None or result is None or not (run / "final.ckpt").is_file():
         raise UserError(f"{run}: no finished run of a grid there (run.json, result.json)")
+    for name in ("run.json", "result.json", "final.ckpt"):
+        if (run / name).resolve().parent != run.resolve():
+            raise UserError(
+                f"{run / name}: a file of the run must lie in its folder, this is a link"
+            )
     if out.exists():
         raise UserError(f"--out must not exist yet, got {out}")
     partial = out.with_name(f".{out.name}.partial")

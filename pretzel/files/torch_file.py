@@ -1,6 +1,5 @@
 """Files of ``torch.save``: read without code, and refused where they are damaged."""
 
-import pickle
 import re
 import zipfile
 import zlib
@@ -72,6 +71,6 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if code := re.search(r"GLOBAL (\S+)", text):
         return f"it names {code[1]}, and code in a checkpoint is never run"
-    if isinstance(error, pickle.UnpicklingError):
-        return "not a file of torch.save, or more than tensors and plain types is in it"
-    return " ".join(text.split("\n", 1)[0].split()) or type(error).__name__
+    if isinstance(error, RuntimeError):
+        return " ".join(text.split("\n", 1)[0].split())
+    return "not a file of torch.save, or more than tensors and plain types is in it"

@@ -10,6 +10,7 @@ import torch
 from pretzel.errors import UserError
 from pretzel.files.torch_file import read_torch
 from pretzel.files.weights import read_checkpoint, read_exported, save_exported
+from pretzel.runs.atomic_checkpoints import AtomicCheckpointIO
 
 STATE = {"a": torch.arange(40.0), "b": torch.tensor([1, 2])}
 
@@ -56,7 +57,7 @@ def test_an_altered_byte_is_found_or_changes_nothing(tmp_path):
 def test_an_altered_byte_of_exported_weights_is_found(tmp_path):
     path = tmp_path / "x.safetensors"
     save_exported(STATE, path, {"vlm": "tiny:1"})
-    for _ in flipped(path, range(len(path.read_bytes()))):
+    for _ in flipped(path, range(0, len(path.read_bytes()), 3)):
         with contextlib.suppress(UserError):
             state, metadata = read_exported(path)
             assert equal(state)  # the name of the hash is altered, and nothing else
@@ -64,6 +65,16 @@ def test_an_altered_byte_of_exported_weights_is_found(tmp_path):
     state, metadata = read_exported(path)
     assert equal(state)
     assert metadata == {"vlm": "tiny:1"}
+
+
+def test_a_damaged_checkpoint_is_not_resumed_from_whatever_named_it(tmp_path):
+    path = tmp_path / "last.ckpt"  # as --ckpt_path last finds it
+    AtomicCheckpointIO().save_checkpoint({"state_dict": STATE}, path)
+    assert equal(AtomicCheckpointIO().load_checkpoint(path, weights_only=True)["state_dict"])
+    place = path.read_bytes().index(STATE["a"].numpy().tobytes())
+    for _ in flipped(path, [place]):
+        with pytest.raises(UserError, match=r"last\.ckpt: damaged: archive/data/0 in it"):
+            AtomicCheckpointIO().load_checkpoint(path, weights_only=True)
 
 
 @pytest.mark.parametrize(
