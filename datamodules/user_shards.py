@@ -26,6 +26,9 @@ class Shards(ShardSource):
         caption_field: Field of ``key.json`` that holds the caption.
         allow_pipe: Whether ``pipe:COMMAND`` is run. A command can do anything, so a configuration
             of somebody else must not run one by itself.
+
+    Raises:
+        UserError: If there are no training shards.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class Shards(ShardSource):
         caption_field: str = "caption",
         allow_pipe: bool = False,
     ) -> None:
+        if not train:
+            raise UserError(f"train must name at least one shard, got {train!r}")
         by_split: dict[Split, str | list[str] | None] = {"train": train, "val": val, "test": test}
         self._patterns = {
             split: [patterns] if isinstance(patterns, str) else patterns or []

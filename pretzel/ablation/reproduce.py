@@ -10,9 +10,9 @@ from pretzel.ablation.execution.scheduler import Selection, execute
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.differences import differences
 from pretzel.ablation.ledger import RunFolder
+from pretzel.ablation.plan_file import read_plan
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.errors import UserError, did_you_mean
-from pretzel.files.atomic import read_json
 
 
 def reproduce(
@@ -30,7 +30,7 @@ def reproduce(
         UserError: If there is no such table or row, or nothing was finished there.
     """
     folder = table if table.is_dir() else table.parent
-    written = read_json(folder / "plan.json")
+    written = read_plan(folder)
     if written is None:
         raise UserError(f"{table}: no table of a grid; name its output folder")
     if row not in written["arms"] and not (folder / row / "result.json").is_file():

@@ -100,11 +100,11 @@ def _status(grid: Grid, *, watch: bool) -> int:
     from rich.console import Console
 
     from pretzel.ablation.execution.live_view import follow, left
+    from pretzel.ablation.plan_file import read_plan
     from pretzel.ablation.status_table import StateTable, StatusRow, plan_title
-    from pretzel.files.atomic import read_json
 
     output = grid.output
-    plan = read_json(output / "plan.json")
+    plan = read_plan(output)
     if plan is None:
         print(f"{output}: not started; start with: pretzel grid run {grid.file}")
         return 0

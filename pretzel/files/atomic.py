@@ -53,6 +53,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return the values of a JSON file; None if it is missing or damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None

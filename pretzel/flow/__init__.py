@@ -14,8 +14,8 @@ from pretzel.flow.context import (
 )
 from pretzel.flow.deep import DeepStream
 from pretzel.flow.layer_split import ExplicitSplit, FractionSplit, ParameterSplit, Split
-from pretzel.flow.mlp import GEGLU, MLP, SwiGLU
-from pretzel.flow.norms import LayerNorm, RMSNorm
+from pretzel.flow.mlp import GEGLU, MLP, FeedForward, SwiGLU
+from pretzel.flow.norms import LayerNorm, Norm, RMSNorm
 from pretzel.flow.permutations import (
     ColumnMajor,
     FixedRandom,
@@ -58,6 +58,7 @@ __all__ = [
     "ContextVector",
     "DeepStream",
     "ExplicitSplit",
+    "FeedForward",
     "FixedRandom",
     "Flip",
     "FlipWithinFrame",
@@ -70,6 +71,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "MixtureCDF",
+    "Norm",
     "ParameterSplit",
     "Permutation",
     "PooledText",

@@ -1,6 +1,7 @@
 """MLPs: the position-wise branch of a transformer layer."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -19,7 +20,17 @@ def _hidden_size(width: int, ratio: float) -> int:
     return int(width * ratio)
 
 
-class MLP(nn.Module):
+class FeedForward(nn.Module, ABC):
+    """Position-wise branch of a transformer layer; its last linear map is called ``down``."""
+
+    down: nn.Linear
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
+        """Map the last axis."""
+
+
+class MLP(FeedForward):
     """Two linear maps with a GELU between: down(GELU(up(x))).
 
     Args:
@@ -40,7 +51,7 @@ class MLP(nn.Module):
         return out
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(FeedForward):
     """down(activation(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
     def __init__(
@@ -89,5 +100,5 @@ class GEGLU(GatedMLP):
 class MLPFactory(Protocol):
     """Makes the position-wise branch for sizes that its parent owns."""
 
-    def __call__(self, width: int, bias: bool) -> nn.Module:
-        """Return a map of the last axis; its last linear map is called ``down``."""
+    def __call__(self, width: int, bias: bool) -> FeedForward:
+        """Return a map of the last axis."""

@@ -1,5 +1,6 @@
 """Norms over the channels of a residual stream."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol, TypeGuard, runtime_checkable
 
 import torch
@@ -10,7 +11,15 @@ from pretzel.flow.precision import at_least_float32
 from pretzel.typing import Float, Tensor
 
 
-class RMSNorm(nn.Module):
+class Norm(nn.Module, ABC):
+    """Normalises the channels of each position."""
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
+        """Normalise the last axis."""
+
+
+class RMSNorm(Norm):
     """Root-mean-square norm with a learned gain (arXiv 1910.07467), at least in float32.
 
     Args:
@@ -29,7 +38,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.to(wide), self.weight.shape, self.weight.to(wide), self.eps).to(x.dtype)
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Norm):
     """Layer norm with a learned gain and offset (arXiv 1607.06450), at least in float32.
 
     Args:
@@ -54,7 +63,7 @@ class LayerNorm(nn.Module):
 class NormFactory(Protocol):
     """Makes a norm for the width of its stream."""
 
-    def __call__(self, width: int) -> nn.Module:
+    def __call__(self, width: int) -> Norm:
         """Return a norm over the last axis."""
 
 

@@ -7,12 +7,14 @@ command line come last.
 
 import argparse
 import importlib
+import itertools
 import os
 import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +36,11 @@ from pretzel.runs.accumulation import check_accumulation
 from pretzel.runs.atomic_checkpoints import AtomicCheckpointIO
 from pretzel.runs.config import explain
 from pretzel.runs.config.class_paths import import_name, same_class
+from pretzel.runs.config.nested import APPENDS
 from pretzel.runs.config.overlay import Config, at, fold, locate, read
 from pretzel.runs.config.overlay import override as lay_over
+from pretzel.runs.config.own_optimizer import refuse_optimizers
+from pretzel.runs.config.slots import slot_classes
 from pretzel.runs.config.typed_parser import TypedParser
 from pretzel.runs.config.yaml_lines import Source
 from pretzel.runs.exact_resume import make_exact
@@ -49,6 +54,9 @@ from pretzel.runs.stored_module import KeepsConfiguration
 
 # Lightning 2.6 calls jsonargparse by names that the latter has since deprecated
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
+# Some of Lightning's defaults are texts and enums at once, such as the interval of a Timer
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, one: dumper.represent_data(one.value))
 
 Subcommand = Literal["fit", "validate", "test", "predict"]
 
@@ -154,7 +162,8 @@ class RunCLI(LightningCLI):
         name, *rest = sys.argv[1:] if args is None else args
         files, rest = _split_config_files(rest)
         folded = fold([read(file) for file in files])
-        self.user_config = _over(folded, rest)
+        folded, self.user_config, rest = _over(folded, rest)
+        refuse_optimizers(self.user_config)
         text = ["--config", yaml.safe_dump(folded.values, sort_keys=False)] if files else []
         with self._explained(name, self.user_config):
             own = self._subcommand_parsers.get(name)
@@ -177,6 +186,7 @@ class RunCLI(LightningCLI):
             UserError: If the configuration is wrong.
         """
         self.user_config = config
+        refuse_optimizers(config)
         with self._explained(subcommand, config):
             return _under(subcommand, self._parser(subcommand).parse_object(config.values))
 
@@ -276,7 +286,7 @@ class RunCLI(LightningCLI):
     @override
     def _run_subcommand(self, subcommand: str) -> None:
         path = self._get(self.config, "ckpt_path")
-        check_checkpoint(path, self.model)
+        check_checkpoint(path, self.model, resumes=subcommand == "fit")
         if subcommand == "fit":
             check_selection(self.config_dump, self.datamodule, self.user_config)
         with guarded(self.trainer, path):
@@ -327,26 +337,53 @@ def _split_config_files(args: list[str]) -> tuple[list[str], list[str]]:
     return known.config, rest
 
 
-def _over(config: Config, args: list[str]) -> Config:
-    """Lay command-line arguments over the files; refuse class swaps that would keep arguments."""
-    tokens = iter(args)
+def _over(files: Config, args: list[str]) -> tuple[Config, Config, list[str]]:
+    """Lay command-line arguments over the files.
+
+    Returns:
+        The files, with the items of their lists that arguments number; all of it; the other
+        arguments, which are the parser's.
+
+    Raises:
+        UserError: If a class swap would keep arguments, or a list has no such item.
+    """
+    config, rest, tokens = files, [], iter(args)
     for token in tokens:
-        if not token.startswith("--") or token == "--print_config":
-            continue
         name, equals, text = token[2:].partition("=")
-        if not equals:
-            text = next(tokens, "")
-        if not name or name.startswith("print_config") or name == "help":
+        is_flag = not token.startswith("--") or name.startswith("print_config")
+        if is_flag or name in ("", "help"):
+            rest.append(token)
             continue
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        key = name.rstrip("+")
-        _refuse_swap(config, key, value)
-        if name == key:
-            config = lay_over(config, key, value, _COMMAND_LINE)
-    return config
+        both = [token] if equals else [token, *itertools.islice(tokens, 1)]
+        value = _value(name, text if equals else "".join(both[1:]))
+        if not name.endswith(APPENDS):
+            _refuse_swap(config, name, value)
+        if any(part.isdecimal() for part in name.split(".")):  # which the parser cannot do
+            files = lay_over(files, name, value, _COMMAND_LINE)
+        else:
+            rest += both
+        config = lay_over(config, _in_last_item(config, name), value, _COMMAND_LINE)
+    return files, config, rest
+
+
+def _value(name: str, text: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    except RecursionError:
+        raise UserError(f"command line: --{name}: nested too deeply") from None
+
+
+def _in_last_item(config: Config, name: str) -> str:
+    """Return a key as the parser takes one that reaches into a list: its last item is meant."""
+    path: list[str] = []
+    for part in name.split("."):
+        node = at(config.values, locate(config.values, ".".join(path))) if path else None
+        if isinstance(node, list) and not part.isdecimal():
+            path.append(str(len(node) - 1))
+        path.append(part)
+    return ".".join(path)
 
 
 def _refuse_swap(config: Config, key: str, value: object) -> None:
@@ -355,7 +392,8 @@ def _refuse_swap(config: Config, key: str, value: object) -> None:
     if not isinstance(node, dict) or not node.get("init_args") or "class_path" not in node:
         return
     new = value.get("class_path") if isinstance(value, dict) else value
-    if isinstance(new, str) and not same_class(str(node["class_path"]), new):
+    slot = slot_classes(config.values, path[:-1] if path[-1] == "class_path" else path)
+    if isinstance(new, str) and not same_class(str(node["class_path"]), new, slot):
         kept = ", ".join(node["init_args"])
         raise UserError(
             f"command line: --{key} {new} swaps {node['class_path']}, whose init_args ({kept}) "

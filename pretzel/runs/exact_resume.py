@@ -28,6 +28,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from typing_extensions import override
 
+from pretzel.errors import UserError
 from pretzel.rng import global_states, set_global_states
 from pretzel.runs.logged_metrics import logged_state, restore_logged
 
@@ -158,6 +159,19 @@ class ExactFitLoop(_FitLoop):
         loop = self.epoch_loop
         owes = isinstance(loop, ExactEpochLoop) and loop.owed is not None
         return not owes and super().done
+
+    @override
+    def setup_data(self) -> None:
+        try:
+            super().setup_data()
+        except ValueError as error:
+            if "val_check_interval" not in str(error):
+                raise
+            raise UserError(
+                f"trainer.val_check_interval: must be at most the {self.max_batches:g} batches of "
+                "an epoch, or count over epochs, by trainer.check_val_every_n_epoch: null, got "
+                f"{self.trainer.val_check_interval}"
+            ) from error
 
 
 def make_exact(trainer: Trainer) -> ExactEpochLoop:

@@ -19,6 +19,10 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from pretzel.errors import UserError
 from pretzel.files.storage import storage_error
 from pretzel.files.weights import read_checkpoint
+from pretzel.runs.run_folder import weights_of
+
+_SHARDED = (".metadata", "meta.pt")
+"""Files of a checkpoint that is a folder."""
 
 
 @contextlib.contextmanager
@@ -77,24 +81,38 @@ class ChecksState(Protocol):
         ...
 
 
-def check_checkpoint(path: str | None, model: LightningModule) -> None:
+def check_checkpoint(path: str | None, model: LightningModule, *, resumes: bool) -> None:
     """Refuse a checkpoint that cannot be read or is of another architecture.
 
     Args:
-        path: A file; None and Lightning's words (``last``, ``best``, ``hpc``) are left to it.
+        path: A file; None and two of Lightning's words (``last``, ``hpc``) are left to it.
         model: What it will be loaded into.
+        resumes: Whether training goes on from it.
 
     Raises:
         UserError: Naming the file, and the first tensor that does not fit.
     """
-    if path is None or path in ("last", "best", "hpc") or "://" in str(path):
+    if path is None or path in ("last", "hpc") or "://" in str(path):
         return
+    if path == "best":
+        raise UserError("ckpt_path: best is known to the process that trained alone: name the file")
     if Path(path).is_dir():
-        return  # a sharded checkpoint; its strategy reads it
+        if any((Path(path) / name).exists() for name in _SHARDED):
+            return  # its strategy reads it
+        raise UserError(f"ckpt_path: {_newest(Path(path))}")
     try:
-        saved = read_checkpoint(Path(path))["state_dict"]
+        checkpoint = read_checkpoint(Path(path))
     except UserError as error:
         raise UserError(f"ckpt_path: {error}") from error
+    _check_fits(path, checkpoint["state_dict"], model)
+    if resumes and "optimizer_states" not in checkpoint:
+        raise UserError(
+            f"ckpt_path: {path}: holds weights without the state of the optimizer, so that no "
+            "training can go on from it; name a checkpoint of the training, such as last.ckpt"
+        )
+
+
+def _check_fits(path: str, saved: Mapping[str, torch.Tensor], model: LightningModule) -> None:
     if isinstance(model, ChecksState):
         model.check_state(saved, f"ckpt_path: {path}")
         return
@@ -111,6 +129,15 @@ def check_checkpoint(path: str | None, model: LightningModule) -> None:
             f"ckpt_path: {path}: of another architecture: it holds {foreign[0]}, which "
             f"{type(model).__name__} does not have ({len(foreign)} such tensors)"
         )
+
+
+def _newest(folder: Path) -> str:
+    """Return that a folder is no checkpoint, and the newest one in it."""
+    try:
+        file, _ = weights_of(folder)
+    except UserError as error:
+        return str(error)
+    return f"{folder}: is a folder; did you mean {file}?"
 
 
 def _one_sentence(error: Exception) -> str:
@@ -153,8 +180,11 @@ def check_writable(trainer: Namespace) -> None:
         if folder is None or "://" in str(folder):
             continue
         target = Path(folder).absolute()
-        existing = next(part for part in (target, *target.parents) if part.exists())
+        parts = (target, *target.parents)
+        existing = next(part for part in parts if part.exists() or part.is_symlink())
         try:
+            if not existing.exists():
+                raise NotADirectoryError(f"{existing} is a link to nothing")
             if not existing.is_dir():
                 raise NotADirectoryError(f"{existing} is a file")
             with tempfile.TemporaryFile(dir=existing):

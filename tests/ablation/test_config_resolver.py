@@ -75,7 +75,7 @@ def test_the_cells_of_real_grids(cli, name):
         {"model": {"class_path": "lab.LeastSquares", "init_args": {"features": LINEAR, "size": 4}}},
         {"data.rows": 5, "data.shards": "x"},
         {"data": {"class_path": "lab.Line"}},
-        {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1}}},
+        {"trainer.callbacks+": {"class_path": "LearningRateMonitor"}},
         {"seed_everything": 3},
     ],
     ids=str,

@@ -101,21 +101,13 @@ def test_every_kind_of_mistake_is_in_one_report_and_nothing_is_started(project, 
     assert sorted(path.name for path in project.iterdir()) == ["base.yaml", "grid.yaml"]
 
 
-@pytest.mark.parametrize("where", ["model.make_optimizer", "optimizer"])
-def test_an_optimizer_that_is_swapped_leaves_nothing_behind(project, where):
-    write("network.yaml", {**NETWORK, "optimizer": ADAMW})
-
-    def swapped(cell):
-        config = cell.config
-        return (
-            config["optimizer"]
-            if where == "optimizer"
-            else (config["model"]["init_args"]["make_optimizer"])
-        )
-
+def test_an_optimizer_that_is_swapped_leaves_nothing_behind(project):
+    write("network.yaml", NETWORK)
+    where = "model.make_optimizer"
     plan = plan_grid(load(grid({"sgd": {where: SGD}, "class": {f"{where}.class_path": "SGD"}},
                           base="network.yaml")))  # fmt: skip
-    by_arm = {cell.arm: swapped(cell) for cell in plan.compared}
+    made = {cell.arm: cell.config["model"]["init_args"] for cell in plan.compared}
+    by_arm = {arm: arguments["make_optimizer"] for arm, arguments in made.items()}
     assert by_arm["base"]["init_args"]["betas"] == [0.8, 0.9]
     for arm, rate in (("sgd", 0.1), ("class", 0.001)):  # not AdamW's 0.3, but SGD's own
         assert by_arm[arm]["class_path"] == "torch.optim.SGD"

@@ -3,6 +3,7 @@
 import copy
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from jsonargparse import ArgumentParser
 from torch.optim import Optimizer
 
 from pretzel.errors import UserError
-from pretzel.runs.config.overlay import Config, fold, override, read
+from pretzel.runs.config.overlay import Config, at, fold, override, read
 from pretzel.runs.config.yaml_lines import Source
 
 HERE = Path(__file__).parent
@@ -98,6 +99,87 @@ def test_lists_and_scalars_replace_and_null_clears():
     assert folded(base, {"a": [3], "b": None, "c": None}) == {"a": [3], "b": None, "c": None}
 
 
+A, B, C = ({"class_path": f"x.{name}"} for name in "ABC")
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([{"a": [1]}, {"a+": [2, 3]}, {"a+": 4}], {"a": [1, 2, 3, 4]}),
+        ([{"a": None}, {"a+": 1}], {"a": [1]}),
+        ([{"a": A}, {"a+": B}], {"a": [A, B]}),  # one in the place of a list of one
+        ([{"p": {"a": [A]}}, {"p.a+": [B]}, {"p": {"a+": C}}], {"p": {"a": [A, B, C]}}),
+        ([{"p": {**A, "init_args": {"a": [1]}}}, {"p.a+": 2}],
+         {"p": {**A, "init_args": {"a": [1, 2]}}}),
+        # of another class nothing is left to append to: its default, which the parser knows
+        ([{"p": {**A, "init_args": {"a": [1]}}}, {"p": {**B, "init_args": {"a+": 2}}}],
+         {"p": {**B, "init_args": {"a+": [2]}}}),
+        ([{"a+": 1}, {"a+": 2}], {"a+": [1, 2]}),
+        ([{"a+": 1}, {"a": [2]}], {"a": [2]}),
+        ([{"a": [A, B]}, {"a.1.k": 3}], {"a": [A, {**B, "init_args": {"k": 3}}]}),
+        ([{"a": [A, B]}, {"a": {0: "x.C"}}], {"a": ["x.C", B]}),
+        ([{"a": [{**A, "init_args": {"k": 1}}]}, {"a.0": B, "a+": C}, {"a.1.k": 2}],
+         {"a": [B, {**C, "init_args": {"k": 2}}]}),
+        ([{"a": [A, B]}, {"a": C}], {"a": C}),
+        ([{"p": {"k": 1}}, {"p": {}}], {"p": {}}),
+        ([{"p": {**A, "init_args": {"k": 1}}}, {"p": {}}], {"p": {**A, "init_args": {}}}),
+        ([{"p": {**A, "init_args": {"k": 1}}}, {"p.init_args": {}, "p.j": 2}],
+         {"p": {**A, "init_args": {"j": 2}}}),
+        ([{"p": {"k": 1}}, {}], {"p": {"k": 1}}),
+        ([{"trainer": None}, {"trainer.k": 1}], {"trainer": {"k": 1}}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_lists_are_appended_to_and_mappings_cleared(layers, expected):
+    before = copy.deepcopy(layers)
+    assert folded(*layers) == expected
+    assert layers == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n+: 3", r"b\.yaml:1: n\+: appends to a list, and n is 1 \(a\.yaml:2\)"),
+        ("part: {k+: 3}", r"b\.yaml:1: part\.k\+: appends to a list, and k is 3 \(a\.yaml:5\)"),
+        ("list+:", r"b\.yaml:1: list\+: must be an item to append or a list of them, got None"),
+        (
+            "\nlist.2.k: 1",
+            r"b\.yaml:2: list\.2: no such item: list is a list of 2 items, .* \(a\.yaml:3\)",
+        ),
+        ("list: {k: 1}", r"b\.yaml:1: list\.k: no such item: list is a list of 2 items"),
+        ("trainer.callbacks.0.k: 1", r"b\.yaml:1: trainer\.callbacks\.0: no such item: .* 0 items"),
+        (
+            "model:",
+            r"b\.yaml:1: model: is empty over keys that are set \(a\.yaml:7\): leave it out",
+        ),
+    ],
+)
+def test_what_can_be_no_list_is_refused_with_both_lines(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("\nn: 1\nlist: [1, 2]\npart:\n  k: 3\n\nmodel: {k: 1}\n")
+    Path("b.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        fold([read("a.yaml"), read("b.yaml")])
+
+
+def test_each_item_of_a_list_keeps_the_line_where_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("trainer:\n  callbacks:\n    class_path: x.A\n")
+    Path("b.yaml").write_text(
+        "trainer:\n  callbacks+:\n  - class_path: x.B\n    init_args:\n      k: 1\n"
+    )
+    Path("c.yaml").write_text("\n\ntrainer.callbacks.0.k: 1\n")
+    config = fold([read(f"{name}.yaml") for name in "abc"])
+    lines = {"0.class_path": "a.yaml:3", "0.init_args.k": "c.yaml:3", "1": "b.yaml:3",
+             "1.init_args.k": "b.yaml:5"}  # fmt: skip
+    for key, line in lines.items():
+        assert str(config.source(("trainer", "callbacks", *key.split(".")))) == line
+    # what is still to be appended is found as the parser will name it
+    default = fold([read("b.yaml")])
+    assert str(default.source(("trainer", "callbacks", "0", "init_args", "k"))) == "b.yaml:5"
+    assert at(default.values, ("trainer", "callbacks", "0", "init_args", "k")) == 1
+
+
 def test_bare_class_names():
     assert folded({"o": ADAMW}, {"o": "torch.optim.AdamW"}) == {"o": ADAMW}
     assert folded({"o": ADAMW}, {"o": "torch.optim.SGD"}) == {"o": "torch.optim.SGD"}
@@ -174,6 +256,7 @@ def test_paths_beside_the_file_that_names_them(tmp_path, monkeypatch):
         ("a: 1\nb: 2\na: 3\n", r"bad\.yaml:3: key 'a' is given twice"),
         ("a: [1\n", r"bad\.yaml:2: not valid YAML"),
         ("- 1\n", r"bad\.yaml: must hold a mapping"),
+        ("a: [1]\na+: 2\n", r"bad\.yaml:2: key 'a' is both given and appended to"),
     ],
 )
 def test_bad_files_are_refused(tmp_path, monkeypatch, text, message):
@@ -188,13 +271,16 @@ def test_bad_files_are_refused(tmp_path, monkeypatch, text, message):
     [
         ("a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
          + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)),
-         "more than 100000 keys and items, aliases followed"),
-        (f"a: {'[' * 3000}{']' * 3000}", "nested too deeply"),
-        ("a: &a [*a]", "nested too deeply"),
+         r"a\.yaml:1: more than 50000 keys and items, aliases followed"),
+        (f'{{"a": {"[" * 99999}{"]" * 99999}}}', r"a\.yaml:1: nested deeper than 100 levels"),
+        ("\na: &a [*a, *a]", r"a\.yaml:2: nested deeper than 100 levels"),
+        (f"a: &a {'x' * 50000}\nb: [{'*a, ' * 999}]", "more than 10000000 characters, aliases"),
     ],
-    ids=["aliases", "depth", "circle"],
+    ids=["aliases", "depth", "circle", "text"],
 )  # fmt: skip
-def test_a_file_that_would_fill_the_memory_is_refused(tmp_path, text, message):
+def test_a_file_that_would_fill_the_memory_is_refused_at_once(tmp_path, text, message):
     (tmp_path / "a.yaml").write_text(text)
+    start = time.process_time()
     with pytest.raises(UserError, match=message):
         read(tmp_path / "a.yaml")
+    assert time.process_time() - start < 1

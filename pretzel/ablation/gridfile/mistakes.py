@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pretzel.ablation.gridfile.run_names import shortened
 from pretzel.ablation.gridfile.schema import grid_schema
 from pretzel.errors import did_you_mean
 from pretzel.runs.config.overlay import at
@@ -34,7 +35,7 @@ def mistakes(error: ValidationError, values: dict[str, Any]) -> Iterator[tuple[K
         if kind == "invalid_key" or (is_key and kind == "string_type"):
             yield path, f"a key must be a text, got {value!r}: write it in quotes"
         elif is_key:
-            yield path, f"must be {_must_be(parent['propertyNames'])}, got {value!r}"
+            yield path, f"must be {_must_be(parent['propertyNames'])}, got {shortened(repr(value))}"
         elif kind == "extra_forbidden":
             yield path, f"unknown key{did_you_mean(path[-1], parent['properties'])}"
         elif kind == "missing":
@@ -43,7 +44,7 @@ def mistakes(error: ValidationError, values: dict[str, Any]) -> Iterator[tuple[K
             key, node = _follow(path, schema)
             value = value if key == path else at(values, key)
             near = did_you_mean(value, node.get("enum", ())) if isinstance(value, str) else ""
-            yield key, f"must be {_must_be(node)}, got {value!r}{near}"
+            yield key, f"must be {_must_be(node)}, got {shortened(repr(value))}{near}"
 
 
 def _follow(path: Key, schema: Node) -> tuple[Key, Node]:

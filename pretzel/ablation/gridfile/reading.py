@@ -9,8 +9,10 @@ from pydantic import ValidationError
 from pretzel.ablation.gridfile.combine import combinations
 from pretzel.ablation.gridfile.grid import Arm, Axis, Grid, Metric, Override
 from pretzel.ablation.gridfile.mistakes import mistakes
+from pretzel.ablation.gridfile.run_names import name_mistakes, shortened
 from pretzel.ablation.gridfile.schema import DOTTED_KEY, ArmEntry, GridFile, Tuning
 from pretzel.errors import UserError
+from pretzel.runs.config.nested import APPENDS
 from pretzel.runs.config.overlay import Config, at
 from pretzel.runs.config.yaml_lines import Key, Source, read_mapping
 
@@ -52,7 +54,8 @@ class _Reader:
 
     def wrong(self, key: Key, message: str) -> None:
         """Note a mistake."""
-        self.mistakes.append(f"{self.source(key)}: {'.'.join(key)}: {message}")
+        path = ".".join(shortened(part) for part in key)
+        self.mistakes.append(f"{self.source(key)}: {path}: {message}")
 
     def content(self) -> GridFile | None:
         """Return the content of the file, without what is wrong; None if too little is left."""
@@ -85,7 +88,7 @@ class _Reader:
     def grid(self, content: GridFile) -> Grid:
         """Return the grid, after checks that types cannot do: of files, and names that must be."""
         axes = self.axes(content)
-        return Grid(
+        grid = Grid(
             file=self.file,
             base=self.files(("base",), content.base),
             axes=axes,
@@ -101,6 +104,9 @@ class _Reader:
             hang_seconds=content.hang_seconds,
             order=content.order,
         )
+        for key, message in name_mistakes(grid):
+            self.wrong(key, message)
+        return grid
 
     def files(self, key: Key, names: str | list[str]) -> tuple[Path, ...]:
         # relative to the grid file, so that a grid may be run from any folder
@@ -180,4 +186,12 @@ def _is_inside(one: Override, other: Override) -> bool:
     """Tell whether one override sets what another one sets too, or a part of it."""
     if one.link is not None and other.link is not None and one.link != other.link:
         return False
-    return one.key == other.key or one.key.startswith(f"{other.key}.")
+    if other.key.endswith(APPENDS):
+        return False  # what it is appended to stays
+    first, second = _plain(one.key), _plain(other.key)
+    return first == second or first.startswith(f"{second}.")
+
+
+def _plain(key: str) -> str:
+    parts = key.removesuffix(APPENDS).split(".")
+    return ".".join(part for part in parts if part != "init_args")

@@ -14,7 +14,10 @@ Combine = Literal["product", "zip", "one_at_a_time"]
 
 OVERRIDE_GROUPS = "model, data, trainer, optimizer, lr_scheduler, seed_everything, ckpt_path"
 """The first words of an override's key, which no link of a chain may be called."""
-DOTTED_KEY = r"^[^.\s]+(\.[^.\s]+)*$"
+_END = r"$(?!\n)"  # to Python, "$" matches before a newline at the end too
+DOTTED_KEY = rf"^[^.\s+]+(\.[^.\s+]+)*\+?{_END}"
+MAX_NAME_BYTES = 255
+"""Longest name of a file or folder that the usual file systems take."""
 
 # beside the schema's patternProperties, which alone would allow any other name too
 _ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
@@ -35,14 +38,17 @@ DottedKey = Annotated[
 Name = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Must be letters, digits, '.', '_' and '-' (a name becomes a folder).",
+        pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]*{_END}",
+        max_length=MAX_NAME_BYTES,
+        description="Must be letters, digits, '.', '_' and '-', at most 255 of them (a name "
+        "becomes a folder).",
     ),
 ]
 LinkName = Annotated[
     str,
     Field(
-        pattern=rf"^(?!(?:{OVERRIDE_GROUPS.replace(', ', '|')})$)[A-Za-z0-9][A-Za-z0-9_-]*$",
+        pattern=rf"^(?!(?:{OVERRIDE_GROUPS.replace(', ', '|')})$)[A-Za-z0-9][A-Za-z0-9_-]*{_END}",
+        max_length=MAX_NAME_BYTES,
         description=f"Must be letters, digits, '_' and '-', without '.', and none of "
         f"{OVERRIDE_GROUPS}.",
     ),
@@ -113,7 +119,7 @@ class Match(_Strict):
 class Tuning(_Strict):
     """The rule by which arms with `tune` choose their values before the comparison."""
 
-    metric: Annotated[str, Field(pattern=r"^(?!test[/_])\S+$")]
+    metric: Annotated[str, Field(pattern=rf"^(?!test[/_])\S+{_END}")]
     """The metric as it is logged. Must be a metric of validation, not of the test."""
 
     direction: Direction

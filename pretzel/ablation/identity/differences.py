@@ -63,6 +63,12 @@ def modules_of(record: Mapping[str, Any]) -> dict[str, str]:
 def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Return what differs between two configurations, one line each: ``key: old -> new``."""
     old, new = _flatten(dict(base)), _flatten(dict(other))
+    for key in old.keys() & new.keys():
+        if old[key] != new[key] and _classes(old[key]) == _classes(new[key]) != []:
+            # lists of the same classes: told item by item
+            for values in (old, new):
+                for number, item in enumerate(values.pop(key)):
+                    values |= _flatten(item, f"{key}.{number}")
     swapped = [
         key.removesuffix(".class_path")
         for key in old.keys() | new.keys()
@@ -75,8 +81,16 @@ def changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         is_equal = key in old and key in new and old[key] == new[key]
         # a class in the place of null is told with its class_path
         is_told = node in swapped and key == node
-        if not (is_equal or is_inside or is_told):
-            lines.append(f"{node}: {_short(old.get(key))} -> {_short(new.get(key))}")
+        if is_equal or is_inside or is_told:
+            continue
+        before, after = old.get(key), new.get(key)
+        appended = (
+            after[len(before) :] if isinstance(before, list) and isinstance(after, list) else []
+        )
+        if before and appended and after == before + appended:
+            lines.append(f"{node}: {_short(appended)} appended")
+        else:
+            lines.append(f"{node}: {_short(before)} -> {_short(after)}")
     return lines
 
 
@@ -91,9 +105,16 @@ def _flatten(values: object, at: str = "") -> dict[str, Any]:
     return {at: values}
 
 
+def _classes(value: object) -> list[str]:
+    """Return the classes of a list of class nodes; none of anything else."""
+    items = value if isinstance(value, list) else []
+    names = [item.get("class_path") for item in items if isinstance(item, dict)]
+    return [str(name) for name in names] if all(names) and len(names) == len(items) else []
+
+
 def _short(value: object) -> str:
-    if isinstance(value, list) and all(isinstance(v, dict) and "class_path" in v for v in value):
-        return f"[{', '.join(v['class_path'].rpartition('.')[2] for v in value)}]"
+    if value == [] or _classes(value):
+        return f"[{', '.join(name.rpartition('.')[2] for name in _classes(value))}]"
     text = value.rpartition(".")[2] if isinstance(value, str) and "/" not in value else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

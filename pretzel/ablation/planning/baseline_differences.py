@@ -2,6 +2,7 @@
 
 from pretzel.ablation.identity.differences import changes
 from pretzel.ablation.planning.parsed_chains import Chain, ParsedLink
+from pretzel.runs.config.nested import APPENDS
 
 
 def baseline_differences(baseline: Chain, chain: Chain) -> list[str]:
@@ -42,4 +43,5 @@ def _is_of(line: str, key: str) -> bool:
 
 
 def _plain(key: str) -> str:
-    return ".".join(part for part in key.split(".") if part not in ("init_args", "class_path"))
+    parts = key.removesuffix(APPENDS).split(".")
+    return ".".join(part for part in parts if part not in ("init_args", "class_path"))

@@ -6,6 +6,7 @@ from typing import Any
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.gridfile.schema import Tuning
 from pretzel.ablation.ledger import RunFolder, State
+from pretzel.ablation.plan_file import PLAN
 from pretzel.ablation.planning.parsed_chains import Chain
 from pretzel.files.atomic import write_json
 
@@ -112,8 +113,8 @@ class Plan:
         return self.folder(run).state(run.identity, run.evaluation)
 
     def save(self) -> None:
-        """Write what the light commands need to ``plan.json`` in the output folder."""
-        write_json(self.grid.output / "plan.json", self.as_json())
+        """Write what the light commands need into the output folder."""
+        write_json(self.grid.output / PLAN, self.as_json())
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan in plain values, without the configurations."""

@@ -8,6 +8,7 @@ from pretzel.ablation.planning.integer_search import solve
 from pretzel.errors import NotApplicable, UserError
 from pretzel.runs.config.class_paths import same_class
 from pretzel.runs.config.overlay import Config, at, locate, override
+from pretzel.runs.config.slots import slot_classes
 from pretzel.runs.config.yaml_lines import Key, Source
 
 
@@ -111,7 +112,10 @@ class Matcher:
         if at(config.values, path) is not None and written != base.source(path):
             owner = (*path[:-2], "class_path")
             classes = [at(one.values, owner) for one in (base, config)]
-            if all(isinstance(name, str) for name in classes) and same_class(*map(str, classes)):
+            slot = slot_classes(config.values, owner[:-1])
+            if all(isinstance(name, str) for name in classes) and same_class(
+                str(classes[0]), str(classes[1]), slot
+            ):
                 raise UserError(
                     f"{written}: {self.rule.via}: is solved for ({self.name}), so no arm may set it"
                 )

@@ -7,9 +7,9 @@ from typing import Any
 
 from pretzel.ablation.gridfile.grid import Metric
 from pretzel.ablation.ledger import RunFolder, State
+from pretzel.ablation.plan_file import read_plan
 from pretzel.ablation.report.tuning import ArmTuning, state_and_result, tunings, upstream
 from pretzel.errors import UserError
-from pretzel.files.atomic import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def load(output: str | Path) -> Comparison:
         UserError: If no grid has been run there.
     """
     output = Path(output)
-    plan = read_json(output / "plan.json")
+    plan = read_plan(output)
     if plan is None:
         raise UserError(f"{output}: no plan.json there; name the output folder of a grid that ran")
     planned = {run["name"]: run for run in plan["runs"]}

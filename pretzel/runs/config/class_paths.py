@@ -29,11 +29,31 @@ def subclasses(root: type) -> set[type]:
     return classes
 
 
-def same_class(first: str, second: str) -> bool:
+def named_class(name: str, slot: tuple[type, ...]) -> Any | None:  # noqa: ANN401
+    """Return what a ``class_path`` names; a short name as the parser does, in the slot's classes.
+
+    Raises:
+        UserError: If a short name could be several classes.
+    """
+    from jsonargparse._typehints import resolve_class_path_by_name
+
+    paths = (resolve_class_path_by_name(base, name) for base in slot)
+    try:
+        return import_name(next((path for path in paths if "." in path), name))
+    except ValueError as error:  # its message lists them
+        several = str(error).rpartition(": ")[2].rstrip(".")
+        message = f"class_path '{name}' could be any of {several}: write the full path"
+        raise UserError(message) from error
+
+
+def same_class(first: str, second: str, slot: tuple[type, ...] = ()) -> bool:
     """Tell whether two ``class_path`` values name one class.
 
-    Short names are resolved as the parser does it: among the loaded relatives of the class that
-    the other value names in full.
+    Args:
+        first: A full path, or a short name.
+        second: Another one.
+        slot: The classes among whose subclasses the parser looks for short names; if they are not
+            known, all bases of the class that the other value names in full.
 
     Raises:
         UserError: If a short name could be several classes.
@@ -46,21 +66,10 @@ def same_class(first: str, second: str) -> bool:
     target = import_name(full)
     if target is None:
         return False  # the parser will say that it does not exist
-    if "." in short:
-        return import_name(short) is target
-    if not isinstance(target, type):
-        return False  # functions have no short names
-    # as the parser does: it searches below the slot's type, which is one of these bases
-    roots = [
-        base
-        for base in target.__mro__
-        if base not in _SHARED_BASES and all(up in _SHARED_BASES for up in base.__mro__[1:])
-    ]
-    candidates = {c for root in roots for c in subclasses(root) if c.__name__ == short}
-    if len(candidates) > 1:
-        paths = ", ".join(sorted(f"{c.__module__}.{c.__qualname__}" for c in candidates))
-        raise UserError(
-            f"class_path '{short}' is laid over by '{full}', and could be any of {paths}: "
-            "write the full path"
+    if isinstance(target, type) and not slot:
+        slot = tuple(
+            base
+            for base in target.__mro__
+            if base not in _SHARED_BASES and all(up in _SHARED_BASES for up in base.__mro__[1:])
         )
-    return candidates == {target}
+    return named_class(short, slot) is target

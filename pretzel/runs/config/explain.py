@@ -19,6 +19,7 @@ from pretzel.errors import NotApplicable, UserError, did_you_mean
 from pretzel.runs.config.class_paths import import_name, same_class
 from pretzel.runs.config.nested import leaves
 from pretzel.runs.config.overlay import Config, at, locate
+from pretzel.runs.config.slots import slot_classes
 from pretzel.runs.config.yaml_lines import Key
 
 # The parser's findings, the most telling first: a union reports one finding for each member.
@@ -223,9 +224,11 @@ def _path(config: Config, keys: tuple[str, ...], owner: str | None) -> Key:
         path = (*path, *locate(node if isinstance(node, dict) else {}, key))
     items = at(config.values, path)
     if owner and isinstance(items, list):
-        for item in items:
-            if isinstance(item, dict) and same_class(str(item.get("class_path")), owner):
-                return (*path, str(items.index(item)))
+        slot = slot_classes(config.values, path)
+        for number, item in enumerate(items):
+            name = item.get("class_path") if isinstance(item, dict) else item
+            if isinstance(name, str) and same_class(name, owner, slot):
+                return (*path, str(number))
     return path
 
 

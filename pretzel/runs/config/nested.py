@@ -5,6 +5,18 @@ from typing import Any
 
 from pretzel.runs.config.yaml_lines import Key
 
+APPENDS = "+"
+"""Ends a key whose value is appended to a list, in place of replacing it."""
+
+
+def inside(node: object, part: str) -> Any:  # noqa: ANN401
+    """Return the value of a key, what is appended to its default, or an item of a list; or None."""
+    if isinstance(node, dict):
+        return node.get(part, node.get(part + APPENDS))
+    if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
+        return node[int(part)]
+    return None
+
 
 def leaves(node: object, path: Key = ()) -> Iterator[tuple[Key, object]]:
     """Yield every value that is neither a mapping nor a list, after its path."""

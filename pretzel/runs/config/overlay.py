@@ -8,6 +8,9 @@ parser sees them.
 The rules:
 
 - mappings merge; numbers, strings and lists replace; ``null`` replaces;
+- ``{}`` clears a mapping; an empty section (``trainer:``) is an empty mapping, too, but over one
+  that holds something it is refused: it might be a leftover;
+- ``key+`` appends an item, or a list of them; ``key.0`` is the first item of a list;
 - a mapping with another ``class_path`` (or a bare class name) replaces the node;
 - one class under two names (``AdamW``, ``torch.optim.AdamW``) is no change;
 - ``{k: 1}`` or a dotted key ``part.k`` over a class node means its ``init_args``;
@@ -17,17 +20,13 @@ The rules:
 
 import os
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pretzel.errors import UserError
-from pretzel.runs.config.class_paths import same_class
+from pretzel.runs.config.layer import CLASS_KEYS, SECTIONS, Layer, is_class_node
+from pretzel.runs.config.nested import APPENDS, inside
 from pretzel.runs.config.yaml_lines import Key, Source, read_mapping
-
-CLASS_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
-_FILES_TAKEN_IN = ("trainer", "model", "data", "optimizer", "lr_scheduler")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class Config:
     """A configuration and where each of its keys was written.
 
     Attributes:
-        values: Nested plain values, as YAML gives them.
+        values: Nested plain values, as YAML gives them; of one file, as it stands there.
         sources: Where a key was written, by its path.
     """
 
@@ -44,35 +43,36 @@ class Config:
 
     def source(self, key: Key) -> Source | None:
         """Return where a key was written, or the nearest mapping that holds it."""
+        # what is appended to a default is still written as it was
+        plain = {tuple(part.removesuffix(APPENDS) for part in at): at for at in self.sources}
         for length in range(len(key), 0, -1):
-            if key[:length] in self.sources:
-                return self.sources[key[:length]]
+            if key[:length] in plain:
+                return self.sources[plain[key[:length]]]
         return None
 
 
 def read(path: str | Path) -> Config:
-    """Read one configuration file; its relative paths and dotted keys are resolved.
+    """Read one configuration file; its relative paths are resolved.
 
     Args:
         path: A YAML or JSON file.
+
+    Returns:
+        The keys as they are written; :func:`fold` lays them over others.
 
     Raises:
         UserError: If it cannot be read or is not a mapping.
     """
     values, sources = read_mapping(path)
     folder = Path(path).parent
-    values = {key: _beside(value, folder) for key, value in values.items()}
-    for group in _FILES_TAKEN_IN:
+    values = {str(key): _beside(value, folder) for key, value in values.items()}
+    for group in SECTIONS:
         value = values.get(group)
         if isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")):
-            inner = read(value)
+            inner = fold([read(value)])
             values[group] = inner.values
             sources |= {(group, *key): source for key, source in inner.sources.items()}
-    config = Config(values={}, sources={})
-    for key, value in values.items():
-        inner_sources = {at[1:]: source for at, source in sources.items() if at[0] == key}
-        config = _put(config, tuple(key.split(".")), value, inner_sources)
-    return config
+    return Config(values=values, sources=sources)
 
 
 def fold(configs: Sequence[Config]) -> Config:
@@ -83,12 +83,18 @@ def fold(configs: Sequence[Config]) -> Config:
 
     Returns:
         The folded configuration, with the source of every key kept.
+
+    Raises:
+        UserError: If a list or an empty section is laid over what it cannot be laid over, or a
+            short class name could be several classes.
     """
-    values: dict[str, Any] = {}
-    sources: dict[Key, Source] = {}
+    folded = Config(values={})
     for config in configs:
-        values = _merge(values, config.values, (), sources, config.sources)
-    return Config(values=values, sources=sources)
+        # key by key: a dotted one may reach into what stands above it
+        for key, value in config.values.items():
+            inner = {at[1:]: source for at, source in config.sources.items() if at[:1] == (key,)}
+            folded = _put(folded, locate(folded.values, str(key)), value, inner)
+    return folded
 
 
 def override(config: Config, key: str, value: Any, source: Source) -> Config:  # noqa: ANN401
@@ -108,11 +114,11 @@ def locate(values: dict[str, Any], key: str) -> Key:
     node: Any = values
     path: list[str] = []
     for part in key.split("."):
-        if part not in CLASS_KEYS and _is_class_node(node):
+        if part not in CLASS_KEYS and is_class_node(node):
             path.append("init_args")
-            node = node.get("init_args") if isinstance(node, dict) else None
+            node = inside(node, "init_args")
         path.append(part)
-        node = node.get(part) if isinstance(node, dict) else None
+        node = inside(node, part)
     return tuple(path)
 
 
@@ -120,12 +126,7 @@ def at(values: dict[str, Any], key: Key) -> Any | None:  # noqa: ANN401
     """Return what stands at a path, or None."""
     node: Any = values
     for part in key:
-        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        elif isinstance(node, dict) and part in node:
-            node = node[part]
-        else:
-            return None
+        node = inside(node, part)
     return node
 
 
@@ -139,77 +140,9 @@ def _put(config: Config, key: Key, value: Any, inner: dict[Key, Source]) -> Conf
     nested = value
     for part in reversed(key):
         nested = {part: nested}
-    sources = {(*key, *path): source for path, source in inner.items()}
-    return fold([config, Config(values=nested, sources=sources)])
-
-
-def _is_class_node(node: object) -> bool:
-    return isinstance(node, str) or (isinstance(node, dict) and "class_path" in node)
-
-
-def _merge(
-    base: Any,  # noqa: ANN401
-    over: Any,  # noqa: ANN401
-    path: Key,
-    sources: dict[Key, Source],
-    over_sources: dict[Key, Source],
-) -> Any:  # noqa: ANN401
-    """Return ``over`` laid over ``base``; ``sources`` is brought up to date in place."""
-    # a bare class name: it replaces the node, unless it names the class that stands there
-    if isinstance(over, str) and _class_of(base) is not None and isinstance(base, dict):
-        if _same(str(_class_of(base)), over, path, over_sources):
-            return base
-    elif isinstance(over, dict):
-        if isinstance(base, str) and over.keys() & CLASS_KEYS:
-            base = {"class_path": base}
-        elif isinstance(base, dict) and "class_path" in base and not over.keys() & CLASS_KEYS:
-            over = {"init_args": over} if over else {}
-            over_sources = _into_init_args(over_sources, path)
-        if isinstance(base, dict) and not _replaces(base, over, path, over_sources):
-            if path in over_sources:
-                sources[path] = over_sources[path]
-            merged = dict(base)
-            for key, value in over.items():
-                inner = (*path, key)
-                merged[key] = _merge(merged.get(key), value, inner, sources, over_sources)
-            return merged
-    # a replaced node takes its lines along: messages would point at what no longer counts
-    for key in [key for key in sources if key[: len(path)] == path]:
-        del sources[key]
-    sources.update({k: s for k, s in over_sources.items() if k[: len(path)] == path})
-    return deepcopy(over)
-
-
-def _into_init_args(sources: dict[Key, Source], path: Key) -> dict[Key, Source]:
-    """Move the sources below ``path`` one level down, into ``init_args``."""
-    size = len(path)
-    return {
-        (*path, "init_args", *key[size:]) if key[:size] == path and len(key) > size else key: source
-        for key, source in sources.items()
-    }
-
-
-def _replaces(base: dict[str, Any], over: dict[str, Any], path: Key, sources: Any) -> bool:  # noqa: ANN401
-    """Tell whether a mapping replaces the node it is laid over instead of merging with it."""
-    name = _class_of(over)
-    if name is None:
-        return False
-    old = _class_of(base)
-    return bool(base) and (old is None or not _same(old, name, path, sources))
-
-
-def _same(old: str, new: str, path: Key, sources: dict[Key, Source]) -> bool:
-    try:
-        return same_class(old, new)
-    except UserError as error:
-        where = sources.get((*path, "class_path")) or sources.get(path)
-        raise UserError(f"{where}: {'.'.join(path)}: {error}") from error
-
-
-def _class_of(node: object) -> str | None:
-    if isinstance(node, dict) and isinstance(node.get("class_path"), str):
-        return str(node["class_path"])
-    return None
+    written = {(*key, *path): source for path, source in inner.items()}
+    layer = Layer(root=config.values, written=written, sources=dict(config.sources))
+    return Config(values=layer.over(config.values, nested, ()), sources=layer.sources)
 
 
 def _beside(value: Any, folder: Path) -> Any:  # noqa: ANN401

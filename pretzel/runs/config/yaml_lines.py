@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from typing_extensions import override
 
 from pretzel.errors import UserError
 
 Key = tuple[str, ...]
 
-_MAX_KEYS = 100_000  # a few aliases of aliases can stand for billions
+_MAX_KEYS = 50_000  # a few aliases of aliases can stand for billions
+_MAX_LEVELS = 100  # an alias inside itself has no end
+_MAX_CHARACTERS = 10_000_000  # an alias may stand for a long text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,18 @@ class Source:
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 without its two traps: ``1e-3`` is a number, and dates are not made of strings."""
+
+    levels = 0
+
+    @override
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.levels += 1
+        if self.levels > _MAX_LEVELS:  # before far more text is read, which takes a second
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise _too_large(mark, f"nested deeper than {_MAX_LEVELS} levels")
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -71,12 +86,13 @@ def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Key, Source]]:
         raise UserError(f"{path}: cannot be read ({error})") from error
     try:
         loader = _Loader(text)
+        loader.name = str(path)
         try:
             node = loader.get_single_node()
             if node is None:
                 return {}, {}
-            sources: dict[Key, Source] = {}
-            _collect_lines(node, (), str(path), sources)
+            lines = _Lines()
+            lines.collect(node, ())
             values = loader.construct_document(node)
         finally:
             loader.dispose()
@@ -85,27 +101,46 @@ def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Key, Source]]:
         raise UserError(f"{path}{line}: not valid YAML, {error.problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({error})") from error
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold a mapping of keys to values, got {values!r}")
-    return values, sources
+    return values, lines.sources
 
 
-def _collect_lines(node: yaml.Node, at: Key, name: str, sources: dict[Key, Source]) -> None:
-    """Add the line of every key and list item under a node; refuse repeated keys."""
-    children: list[tuple[str, yaml.Node, yaml.Node]] = []
-    if isinstance(node, yaml.SequenceNode):
-        children = [(str(index), item, item) for index, item in enumerate(node.value)]
-    elif isinstance(node, yaml.MappingNode):
-        children = [(str(key.value), key, value) for key, value in node.value]
-    seen: set[str] = set()
-    for key, marked, value in children:
-        source = Source(name=name, line=marked.start_mark.line + 1)
-        if key in seen and key != "<<":  # merge keys may stand several times
-            raise UserError(f"{source}: key '{key}' is given twice in the same mapping")
-        if len(sources) >= _MAX_KEYS:
-            raise UserError(f"{source}: more than {_MAX_KEYS} keys and items, aliases followed")
-        seen.add(key)
-        sources[(*at, key)] = source
-        _collect_lines(value, (*at, key), name, sources)
+class _Lines:
+    """The line of every key and list item of a file; refuses repeated keys, and too many."""
+
+    def __init__(self) -> None:
+        self.sources: dict[Key, Source] = {}
+        self.characters = 0
+
+    def collect(self, node: yaml.Node, at: Key) -> None:
+        """Add what is under a node, aliases followed."""
+        if len(at) > _MAX_LEVELS:
+            raise _too_large(node.start_mark, f"nested deeper than {_MAX_LEVELS} levels")
+        children: list[tuple[str, yaml.Node, yaml.Node]] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = [(str(index), item, item) for index, item in enumerate(node.value)]
+        elif isinstance(node, yaml.MappingNode):
+            children = [(str(key.value), key, value) for key, value in node.value]
+        else:
+            self.characters += len(node.value)
+        seen: set[str] = set()
+        for key, marked, value in children:
+            mark, plain = marked.start_mark, key.removesuffix("+")
+            source = Source(name=mark.name, line=mark.line + 1)
+            if key in seen and key != "<<":  # merge keys may stand several times
+                raise UserError(f"{source}: key '{key}' is given twice in the same mapping")
+            if f"{key}+" in seen or (plain != key and plain in seen):
+                why = "is both given and appended to in the same mapping; write the list whole"
+                raise UserError(f"{source}: key '{plain}' {why}")
+            if len(self.sources) >= _MAX_KEYS:
+                raise _too_large(mark, f"more than {_MAX_KEYS} keys and items, aliases followed")
+            if self.characters > _MAX_CHARACTERS:
+                raise _too_large(mark, f"more than {_MAX_CHARACTERS} characters, aliases followed")
+            seen.add(key)
+            self.sources[(*at, key)] = source
+            self.collect(value, (*at, key))
+
+
+def _too_large(mark: yaml.Mark, why: str) -> UserError:
+    return UserError(f"{mark.name}:{mark.line + 1}: {why}")
