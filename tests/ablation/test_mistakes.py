@@ -74,7 +74,7 @@ def test_every_kind_of_mistake_is_in_one_report_and_nothing_is_started(project, 
         r"model\.init_args\.features: no such class 'lab\.Cubci'; did you mean 'lab\.Cubic'\? "
         r"\(arm class\)",
         r"features\.class_path: no such class 'Cubci'; did you mean 'lab\.Cubic'\? \(arm short\)",
-        r"features\.class_path: 'lab\.Line' is not a .*Features.* \(arm kind\)",
+        r"features\.class_path: 'lab\.Line' is no .*Features.* \(arm kind\)",
         r"features: must be the class_path of a Features, got 3 \(arm number\)",
         r"features\.init_args\.power: Cubic: power must be at least 1, got 0 \(arm refused\)",
         r"offset: lab\.Cubic has no parameter 'offset' \(value 1\).* \(arm leftover\)",

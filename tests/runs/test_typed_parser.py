@@ -16,11 +16,11 @@ import lightning.pytorch as lightning
 import pytest
 import torch
 from lightning.pytorch.strategies import Strategy
-from torch import nn
 
 from pretzel.flow import AffineExp, Transform
 from pretzel.flow.block import BlockFactory
-from pretzel.flow.norms import NormFactory
+from pretzel.flow.mlp import MLPFactory
+from pretzel.flow.norms import Norm, NormFactory, RMSNorm
 from pretzel.runs.cli import import_parts
 from pretzel.runs.config.typed_parser import TypedParser
 
@@ -111,8 +111,8 @@ def test_nothing_but_parts_is_taken_in_any_argument_of_any_class(classes, tmp_pa
     assert arguments.keys() > {BlockFactory, Transform} or arguments.keys() > {Any, Strategies}
 
 
-def linear(width: int) -> nn.Module:
-    return nn.Linear(width, width)
+def narrow(width: int) -> Norm:
+    return RMSNorm(width)
 
 
 def flat(scale: float) -> AffineExp:
@@ -142,8 +142,9 @@ class Activation:
         (Transform | None, {"class_path": "pretzel.flow.AffineExp"}, AffineExp),
         (Transform, {"class_path": f"{__name__}.flat", "init_args": {"scale": 1.0}}, AffineExp),
         (Transform, {"class_path": f"{__name__}.lazily", "init_args": {"scale": 1.0}}, AffineExp),
-        (NormFactory, f"{__name__}.linear", FunctionType),
-        (NormFactory, {"class_path": "pretzel.flow.LayerNorm"}, partial),
+        (NormFactory, f"{__name__}.narrow", FunctionType),
+        (NormFactory, {"class_path": "LayerNorm"}, partial),  # torch has one too
+        (MLPFactory, {"class_path": "MLP"}, partial),
         (list[Transform], [{"class_path": "AffineExp"}], list),
         (Callable, {"class_path": f"{__name__}.Activation", "init_args": {"slope": 2}}, Activation),
         (Callable[..., Any], "torch.nn.functional.gelu", BuiltinFunctionType),
@@ -164,7 +165,7 @@ def test_what_an_argument_asks_for_is_built(hint, value, built):
             {"class_path": f"{__name__}.untyped", "init_args": {"scale": 1.0}},
             "Transform",
         ),
-        (NormFactory, {"class_path": "pretzel.flow.AffineExp"}, "Module"),
+        (NormFactory, {"class_path": "torch.nn.LayerNorm"}, "Norm"),
         (Any, {"class_path": "pretzel.flow.AffineExp"}, "the type of this argument, Any, is no"),
         (object, [{"class_path": "pretzel.flow.AffineExp"}], "the type of this argument, object"),
         (dict[str, Any], {"a": {"class_path": "pretzel.flow.AffineExp"}}, "is no class"),
@@ -184,5 +185,5 @@ def test_no_other_parser_builds_what_a_configuration_names():
     others = {
         path.stem for path, text in texts.items() if re.search(r"\bArgumentParser\(exit", text)
     }
-    # the first instantiates nothing; the second what we have written ourselves
-    assert others == {"explain", "imported_flow"}
+    # the first two instantiate nothing; the last one what we have written ourselves
+    assert others == {"explain", "slots", "imported_flow"}
