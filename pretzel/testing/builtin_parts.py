@@ -58,13 +58,12 @@ def af_block(
     permutation: Permutation,
     transform: Transform,
     num_layers: int = 1,
+    channels: int = 3,
     **options: Any,  # noqa: ANN401
 ) -> AFBlock:
-    """Return a small block of three channels."""
-    conditioner = options.pop("conditioner", transformer(width=16, head_dim=8))
-    return AFBlock(
-        3, grid, num_layers, permutation, transform=transform, conditioner=conditioner, **options
-    )
+    """Return a small block."""
+    options.setdefault("conditioner", transformer(width=16, head_dim=8))
+    return AFBlock(channels, grid, num_layers, permutation, transform=transform, **options)
 
 
 def block_factory(transform: Transform | None = None, **options: Any) -> Factory:  # noqa: ANN401
@@ -128,9 +127,10 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
     AFBlock: [
         partial(af_block, (2, 3), Flip(), AffineSoftplus(), num_layers=2),
         partial(af_block, (2, 1, 2), ColumnMajor(flip=True), AffineSoftplus(min_scale=0.0)),
-        partial(af_block, (2, 1, 2), FlipWithinFrame(), MixtureCDF(num_components=2)),
+        partial(af_block, (2, 2, 2), FlipWithinFrame(), MixtureCDF(num_components=2)),
         partial(af_block, (2, 2), FixedRandom(seed=1), SoftClip(Spline(num_bins=4))),
         partial(af_block, (3,), Raster(), VolumePreserving()),
+        partial(af_block, (3, 23), FixedRandom(seed=2), AffineExp(), channels=1),
         *BLOCKS,
     ],
     CausalTransformer: BLOCKS,

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
+
 from pretzel.rng import global_states, seed_global, set_global_states
 
 
@@ -20,8 +22,13 @@ def seeded(*key: int | str) -> Iterator[None]:
 
 def changed_states(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return whose global random states differ: "python", "numpy", "torch"."""
-    return [
-        name
-        for name in before
-        if not (before[name].equal(after[name]) if name == "torch" else before[name] == after[name])
-    ]
+    return [name for name in before if not _equal(before[name], after[name])]
+
+
+def has_drawn(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Tell whether numbers of numpy or torch were drawn; of Python's, checkers of types draw."""
+    return bool(set(changed_states(before, after)) - {"python"})
+
+
+def _equal(before: Any, after: Any) -> bool:  # noqa: ANN401
+    return before.equal(after) if isinstance(before, Tensor) else bool(before == after)

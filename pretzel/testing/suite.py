@@ -28,13 +28,17 @@ from pretzel.testing.laws import (
     autoregressive,
     blocks,
     conditioners,
+    contexts,
     denoisers,
     generation,
+    gradients,
     guidance,
     models,
     permutations,
+    positions,
     randomness,
     samplers,
+    state,
     temperatures,
     transforms,
 )
@@ -115,9 +119,9 @@ LAWS_OF_ALL = _laws(randomness, (INITIAL,))
 """Laws of every part, whatever its contract."""
 
 LAWS: dict[type, list[Law]] = {
-    FlowBlock: _laws(blocks),
+    FlowBlock: [*_laws(blocks), *_laws(gradients), *_laws(state), *_laws(contexts)],
     AutoregressiveBlock: [*_laws(autoregressive), *_laws(temperatures)],
-    AFBlock: _laws(conditioners),
+    AFBlock: [*_laws(conditioners), *_laws(positions)],
     Transform: _laws(transforms),
     Permutation: _laws(permutations),
     Guidance: _laws(guidance),

@@ -227,8 +227,8 @@ BROKEN = [
     (block(CacheOffByOne), "blocks.inverse_undoes_forward"),
     (block(CacheKept), "blocks.inverse_undoes_forward"),
     (block(WritesIntoInput), "blocks.inputs_are_not_modified"),
-    (block(UnusedParameter), "blocks.every_parameter_is_trained"),
-    (block(NotSaved), "blocks.state_dict_holds_everything"),
+    (block(UnusedParameter), "gradients.every_parameter_is_trained"),
+    (block(NotSaved), "state.state_dict_holds_everything"),
     (block(RoundsToFloat32), "autoregressive.cached_steps_equal_condition"),
     (block(MixesRows), "blocks.rows_are_independent"),
     (block(MeanLogdet), "blocks.logdet_is_that_of_the_jacobian"),
@@ -294,5 +294,5 @@ def test_parts_without_laws_are_refused():
 
 
 def test_gradient_law_names_the_parameter():
-    o = outcome(block(UnusedParameter), "blocks.every_parameter_is_trained", perturbed=True)
+    o = outcome(block(UnusedParameter), "gradients.every_parameter_is_trained", perturbed=True)
     assert "extra.weight is unused" in o.detail

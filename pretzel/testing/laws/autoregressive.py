@@ -1,5 +1,7 @@
 """The further laws of autoregressive blocks: order, causality, caches, fixed-point iteration."""
 
+import copy
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -7,9 +9,11 @@ import torch
 
 from pretzel.flow import AutoregressiveBlock
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within, worst, worst_of
-from pretzel.testing.gradients import jacobian
-from pretzel.testing.law_case import FP64, Case, holds_under_dropout
-from pretzel.testing.laws.blocks import Bound, sample
+from pretzel.testing.global_state import seeded
+from pretzel.testing.gradients import jacobian, trainable
+from pretzel.testing.law_case import FP64, PERTURBED_EVAL, Case, holds_under_dropout, tried_in
+from pretzel.testing.laws.blocks import Bound, sample, sample_of_scales
+from pretzel.testing.laws.transforms import within_condition
 from pretzel.typing import Float, Tensor
 
 AnyBlock = AutoregressiveBlock[Any]
@@ -33,6 +37,23 @@ def stepped(
         cache = block.new_cache(len(x), **context, **temperature)
         previous = [None, *x[:, :-1].unbind(1)]
         return torch.stack([block.step(p, i, cache) for i, p in enumerate(previous)], dim=1)
+
+
+def chunked(
+    block: AnyBlock, x: Float[Tensor, "b n d"], context: dict[str, Tensor]
+) -> Float[Tensor, "b n p"]:
+    """Return the parameters of every position, several at a time behind the cache."""
+    n = x.shape[1]
+    edges = sorted({0, 1, (n + 1) // 2, n})
+    with torch.no_grad():
+        cache = block.new_cache(len(x), **context)
+        parts = []
+        for start, stop in pairwise(edges):
+            # A provisional evaluation of an estimate that is wrong must leave no trace.
+            block.evaluate(torch.cat([x[:, :start], x[:, start:] + 1], dim=1), start, stop, cache)
+            block.rewind(start, stop, cache)
+            parts.append(block.evaluate(x, start, stop, cache))
+    return torch.cat(parts, dim=1)
 
 
 def jacobian_is_triangular(case: Case[AnyBlock]) -> Deviation:
@@ -64,30 +85,66 @@ def conditioner_is_strictly_causal(case: Case[AnyBlock]) -> Deviation:
     return check(worst(full.abs() * not_before, FP64, "d theta_n / d x_m for m >= n"))
 
 
+@holds_under_dropout
+def later_positions_change_nothing(case: Case[AnyBlock]) -> Deviation:
+    """The parameters of a position change with itself or a later one, where gradients show none."""
+    block = case.build()
+    bound = Bound(block, same=True)
+    x = sample_of_scales(block)[0]
+    n = len(x)
+    rows = x.expand(n, -1, -1).clone()
+    is_changed = torch.ones(
+        n, n, dtype=torch.bool
+    ).triu()  # row m differs at positions m, m + 1, ..
+    rows[is_changed] = 10 * sample(block, rows=n, key="other")[is_changed]
+    results = []
+    for inputs in (x.expand(n, -1, -1), rows):
+        with torch.no_grad(), seeded("later positions"):
+            results.append(block.condition(inputs, **bound.context(n)))
+    error = (results[1] - results[0]).abs() * is_changed.T[..., None]
+    return check(worst(error.nan_to_num(nan=math.inf), FP64, "theta_n after a change at m >= n"))
+
+
 def cached_steps_equal_condition(case: Case[AnyBlock]) -> Deviation:
     """One position after the other with the cache gives other parameters than all at once."""
-    block, x, context = built(case)
-    steps = stepped(block, x, context)
+    block = case.build()
+    x = sample_of_scales(block)
+    context = Bound(block).context(len(x))
     with torch.no_grad():
         expected = block.condition(x, **context)
-    return within(steps, expected, FP64, "cached parameters = uncached")
+    return within(stepped(block, x, context), expected, FP64, "cached parameters = uncached")
 
 
 def evaluations_behind_the_cache_equal_condition(case: Case[AnyBlock]) -> Deviation:
     """Several positions at a time behind the cache give other parameters than all at once."""
     block, x, context = built(case)
-    n = x.shape[1]
-    edges = sorted({0, 1, (n + 1) // 2, n})
     with torch.no_grad():
-        cache = block.new_cache(len(x), **context)
-        parts = []
-        for start, stop in pairwise(edges):
-            # A provisional evaluation of an estimate that is wrong must leave no trace.
-            block.evaluate(torch.cat([x[:, :start], x[:, start:] + 1], dim=1), start, stop, cache)
-            block.rewind(start, stop, cache)
-            parts.append(block.evaluate(x, start, stop, cache))
         expected = block.condition(x, **context)
-    return within(torch.cat(parts, dim=1), expected, FP64, "parameters behind the cache")
+    return within(chunked(block, x, context), expected, FP64, "parameters behind the cache")
+
+
+@tried_in(PERTURBED_EVAL)
+def extreme_parameters_are_inverted(case: Case[AnyBlock]) -> Deviation:
+    """With raw parameters of size 8 the cache or the transform of the inverse is another one."""
+    block = copy.deepcopy(case.build())
+    x = sample_of_scales(block)
+    context = Bound(block).context(len(x))
+    with torch.no_grad():
+        for _ in range(8):
+            params = block.condition(x, **context)
+            if not params.numel() or params.abs().max() >= 8:
+                break
+            for parameter in trainable(block).values():
+                parameter.mul_(1.5)
+        steps = stepped(block, x, context)
+        same = within(steps, params, FP64, "cached parameters = uncached")
+        z = block(x, **context).z[:, block.order]
+        ordered = x[:, block.order]
+        params = block.condition(ordered, **context)
+        # Each position given those before it: errors of the inverse would grow from one to the next
+        back = block.transform.inverse(z, block.complete(stepped(block, ordered, context)))
+        _, logdet = block.transform.forward(ordered, block.complete(params))
+    return worst_of(same, within_condition(back, ordered, z, logdet))
 
 
 def caches_share_nothing(case: Case[AnyBlock]) -> Deviation:

@@ -10,12 +10,13 @@ from torch import nn
 from pretzel.rng import global_states
 from pretzel.testing.deviation import Deviation, require, unmeasured
 from pretzel.testing.global_state import changed_states, seeded
-from pretzel.testing.law_case import Case
+from pretzel.testing.law_case import Case, holds_under_dropout
 
 _DISTINCT = 8
 """A tensor of more distinct numbers than these is no pattern such as zeros, ones or an identity."""
 
 
+@holds_under_dropout
 def building_seeds_nothing(case: Case[object]) -> Deviation:
     """Building the part seeds a global random state, so that all seeds of a run are the same."""
     after = []
@@ -32,6 +33,7 @@ def building_seeds_nothing(case: Case[object]) -> Deviation:
     return unmeasured("global random states after building")
 
 
+@holds_under_dropout
 def initial_weights_follow_the_seed(case: Case[object]) -> Deviation:
     """The initial weights are the same under every seed of a run."""
     weights = []

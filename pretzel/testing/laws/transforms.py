@@ -1,9 +1,24 @@
 """The laws of elementwise transforms."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 
 from pretzel.flow.transforms import Transform
-from pretzel.testing.deviation import Deviation, LawBroken, require, unmeasured, within, worst_of
+from pretzel.rng import global_states
+from pretzel.testing.deviation import (
+    Deviation,
+    LawBroken,
+    check,
+    require,
+    unmeasured,
+    within,
+    worst,
+    worst_of,
+)
+from pretzel.testing.global_state import has_drawn, seeded
+from pretzel.testing.gradients import check_finite_differences
 from pretzel.testing.law_case import FP32, FP64, Case, normal
 from pretzel.typing import Float, Tensor
 
@@ -32,6 +47,32 @@ def raw_parameters_are_counted(case: Case[Transform]) -> Deviation:
     return unmeasured("raw parameters counted")
 
 
+def extremes(transform: Transform) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n p"]]:
+    """Return positions at scales from 0.1 to 30, with raw parameters up to 8 in size, in float64.
+
+    The scales stand along the positions, and the size of the parameters along the rows.
+    """
+    x = normal(6, 5, CHANNELS, key="wide") * torch.tensor([0.1, 1, 3, 10, 30])[:, None].double()
+    params = normal(6, 5, CHANNELS * transform.params_per_channel, key="raw")
+    sizes = torch.tensor([0.1, 1, 2, 4, 8, 8]).double()[:, None, None]
+    return x, (params * sizes).clamp(-8, 8)
+
+
+def within_condition(
+    back: Float[Tensor, "*b d"],
+    x: Float[Tensor, "*b d"],
+    z: Float[Tensor, "*b d"],
+    logdet: Float[Tensor, "*b d"],
+) -> Deviation:
+    """Compare the inverse of z with x, where z has enough digits to tell x.
+
+    Rounding of z moves x by as much as z'(x) is small.
+    """
+    room = 1 + x.abs() + 1e-4 * (1 + z.abs()) * torch.exp(-logdet)
+    errors = ((back - x).abs() / room).nan_to_num(nan=math.inf)
+    return check(worst(errors, FP64, "inverse at raw parameters up to 8"))
+
+
 def inverse_undoes_forward(case: Case[Transform]) -> Deviation:
     """The inverse does not undo the forward map, or the other way round."""
     transform, x, params = built(case)
@@ -41,13 +82,16 @@ def inverse_undoes_forward(case: Case[Transform]) -> Deviation:
     return worst_of(back, within(again, x, FP64, "forward(inverse(z)) = z"))
 
 
-def tails_invert(case: Case[Transform]) -> Deviation:
-    """Far from the data, at x of size 50, the inverse does not undo the forward map."""
+def extremes_invert(case: Case[Transform]) -> Deviation:
+    """Far from the data, or at raw parameters of up to 8 in size, the inverse is another map."""
     transform, x, params = built(case)
     x = 50 * x.sign() + x
     z, logdet = transform.forward(x, params)
     require(bool(logdet.isfinite().all()), "logdet is not finite at x of size 50")
-    return within(transform.inverse(z, params), x, FP64, "inverse(forward(x)) = x at size 50")
+    tails = within(transform.inverse(z, params), x, FP64, "inverse(forward(x)) = x at size 50")
+    x, params = extremes(transform)
+    z, logdet = transform.forward(x, params)
+    return worst_of(tails, within_condition(transform.inverse(z, params), x, z, logdet))
 
 
 def nan_stays_nan(case: Case[Transform]) -> Deviation:
@@ -72,7 +116,56 @@ def logdet_is_that_of_the_derivative(case: Case[Transform]) -> Deviation:
     z, logdet = transform.forward(x, params)
     (slope,) = torch.autograd.grad(z.sum(), x)
     require(bool((slope > 0).all()), f"dz/dx must be positive, got {float(slope.min()):.3g}")
-    return within(logdet, slope.log(), FP64, "logdet = log dz/dx")
+    usual = within(logdet, slope.log(), FP64, "logdet = log dz/dx")
+    x, params = extremes(transform)
+    z, logdet = transform.forward(x.requires_grad_(), params)
+    (slope,) = torch.autograd.grad(z.sum(), x)
+    steep = slope > 1e-100  # below, the slope itself has lost its digits
+    what = "logdet = log dz/dx at raw parameters up to 8"
+    return worst_of(usual, within(logdet[steep], slope[steep].log(), 1e-8, what))
+
+
+def gradients_are_those_of_finite_differences(case: Case[Transform]) -> Deviation:
+    """A gradient of z or of the log-determinant is not that of its values: a term is detached."""
+    transform, x, params = built(case)
+    weights = normal(*x.shape, key="weights")
+
+    def values() -> dict[str, Tensor]:
+        z, logdet = transform.forward(x, params)
+        return {"z": (weights * z).sum(), "the log-determinant": (weights * logdet).sum()}
+
+    points: dict[str, Sequence[Tensor]] = {
+        "x": [x.requires_grad_()], "the raw parameters": [params.requires_grad_()]
+    }  # fmt: skip
+    return check_finite_differences(values, points)
+
+
+def positions_are_independent(case: Case[Transform]) -> Deviation:
+    """A position by itself, [b, d], is mapped otherwise than among others, [b, n, d]."""
+    transform = case.build()
+    x, params = extremes(transform)
+    together = (*transform.forward(x, params), transform.inverse(x, params))
+    deviations = []
+    for i in range(x.shape[1]):
+        at = x[:2, i], params[:2, i]
+        alone = (*transform.forward(*at), transform.inverse(*at))
+        for name, one, all_of_them in zip(("z", "logdet", "x"), alone, together, strict=True):
+            deviations.append(within(one, all_of_them[:2, i], FP64, f"{name} of one position"))
+    return worst_of(*deviations)
+
+
+def calls_leave_no_trace(case: Case[Transform]) -> Deviation:
+    """A result depends on earlier calls, or a call touches a global random state."""
+    transform, x, params = built(case)
+    results = []
+    for seed in (0, 1):
+        with seeded("transform", seed):
+            before = global_states()
+            results.append((*transform.forward(x, params), transform.inverse(x, params)))
+            require(not has_drawn(before, global_states()), "the call draws random numbers")
+        transform.inverse(*extremes(transform))
+    named = zip(("z", "logdet", "x"), *results, strict=True)
+    return worst_of(*(within(b, a, 0.0, f"{name} of a second call") for name, a, b in named))
 
 
 def channels_are_independent(case: Case[Transform]) -> Deviation:
@@ -133,9 +226,10 @@ def float32_is_close(case: Case[Transform]) -> Deviation:
 
 def affine_is_standardisation(case: Case[Transform]) -> Deviation:
     """An affine transform is not z = (x - mu) / sigma with its own mu and sigma > 0."""
-    transform, x, params = built(case)
+    transform = case.build()
     if not transform.is_affine:
         return unmeasured("not affine")
+    x, params = extremes(transform)
     mu, sigma = transform.location_and_scale(params)
     require(bool((sigma > 0).all()), f"sigma must be positive, got {float(sigma.min()):.3g}")
     z, _ = transform.forward(x, params)
