@@ -1,5 +1,6 @@
 """Users' shards, in the layout of img2dataset, or of interleaved documents."""
 
+import os
 from pathlib import Path
 from typing import final
 
@@ -9,6 +10,9 @@ from datamodules.shard_reader import is_pipe
 from datamodules.source import ShardSource, Split
 from pretzel.errors import UserError
 
+ALLOW_PIPE = "PRETZEL_ALLOW_PIPE"
+"""Environment variable by which a user allows commands: a configuration may be somebody else's."""
+
 
 @final
 class Shards(ShardSource):
@@ -17,15 +21,14 @@ class Shards(ShardSource):
     A ``key.json`` may hold the caption in ``caption_field`` (where there is no ``key.txt``) and
     ``questions``: a list of ``[question, answer]``. Or it holds an interleaved document in
     ``segments`` (:mod:`datamodules.segments`), whose images are ``key.0.jpg``, ``key.1.jpg``, or
-    whatever it names. Other members are not read.
+    whatever it names. Other members are not read. ``pipe:COMMAND`` is run only where the
+    environment says ``PRETZEL_ALLOW_PIPE=1``.
 
     Args:
         train: Training shards: paths with braces to expand, such as ``cc/{00000..00099}.tar``.
         val: Validation shards, if any.
         test: Test shards, if any.
         caption_field: Field of ``key.json`` that holds the caption.
-        allow_pipe: Whether ``pipe:COMMAND`` is run. A command can do anything, so a configuration
-            of somebody else must not run one by itself.
 
     Raises:
         UserError: If there are no training shards.
@@ -37,7 +40,6 @@ class Shards(ShardSource):
         val: str | list[str] | None = None,
         test: str | list[str] | None = None,
         caption_field: str = "caption",
-        allow_pipe: bool = False,
     ) -> None:
         if not train:
             raise UserError(f"train must name at least one shard, got {train!r}")
@@ -47,7 +49,6 @@ class Shards(ShardSource):
             for split, patterns in by_split.items()
         }
         self.caption_field = caption_field
-        self._allow_pipe = allow_pipe
 
     def shards(self, split: Split) -> tuple[str, ...]:
         """Return the shards of a split in the order of its patterns.
@@ -67,14 +68,15 @@ class Shards(ShardSource):
 
     def _check(self, split: Split, shard: str) -> None:
         if is_pipe(shard):
-            if not self._allow_pipe:
+            if os.environ.get(ALLOW_PIPE) != "1":
                 raise UserError(
-                    f"{split} shard {shard!r} would run a command: set allow_pipe: true to allow it"
+                    f"{split} shard {shard!r} would run a command, which no configuration allows "
+                    f"by itself: set {ALLOW_PIPE}=1 in the environment if you know the command"
                 )
         elif "://" in shard:
             raise UserError(
                 f"{split} shard {shard!r} is neither a local path nor a pipe: address; "
-                f"use 'pipe:curl -s {shard}' with allow_pipe: true"
+                f"use 'pipe:curl -s {shard}' with {ALLOW_PIPE}=1 in the environment"
             )
         elif not Path(shard).is_file():
             raise UserError(f"{split} shard {shard!r} does not exist")

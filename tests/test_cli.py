@@ -139,6 +139,7 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
             "class_path": "LambdaCallback", "init_args": {"on_train_start": {
                 "class_path": "os.system", "init_args": {"command": "touch executed"}}}}]),
          r"x\.yaml:\d+: trainer\.callbacks\..*on_train_start.*: 'os\.system' is no part that goes"),
+        (changed(config="base.yaml"), r"x\.yaml:\d+: config: a configuration takes no other in"),
         (changed(model__init_args__lr="fast"),
          r"x\.yaml:\d+: model\.init_args\.lr: expected float, got 'fast'"),
         (changed(trainer__max_steps="many"),
@@ -163,6 +164,14 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
 def test_mistakes_in_a_file(folder, capsys, values, expected):
     write("x.yaml", values)
     assert re.search(expected, refused(capsys, folder, "fit", "-c", "x.yaml"))
+
+
+def test_a_configuration_names_no_sharded_checkpoint(folder, capsys):
+    (folder / "sharded").mkdir()
+    (folder / "sharded" / ".metadata").touch()
+    write("x.yaml", changed(ckpt_path="sharded"))
+    said = refused(capsys, folder, "fit", "-c", "x.yaml")
+    assert re.search(r"x\.yaml:\d+: ckpt_path: sharded is a sharded checkpoint, which torch", said)
 
 
 @pytest.mark.parametrize(

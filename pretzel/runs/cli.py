@@ -221,6 +221,9 @@ class RunCLI(LightningCLI):
         return values
 
     def _explained(self, subcommand: str, config: Config) -> AbstractContextManager[None]:
+        if config.values.get("config") is not None:  # the parser would read it, unseen by all else
+            where = config.source(("config",))
+            raise UserError(f"{where}: config: a configuration takes no other in; add it with -c")
         parser = self._subcommand_parsers.get(subcommand)
         return explain.parsing(config, lambda: parser.get_defaults().keys() if parser else ())
 
@@ -287,6 +290,12 @@ class RunCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         path = self._get(self.config, "ckpt_path")
         check_checkpoint(path, self.model, resumes=subcommand == "fit")
+        written = self.user_config.source(("ckpt_path",))
+        if path is not None and Path(path).is_dir() and written not in (None, _COMMAND_LINE):
+            raise UserError(
+                f"{written}: ckpt_path: {path} is a sharded checkpoint, which torch unpickles: "
+                "name it on the command line, by --ckpt_path, if it is your own"
+            )
         if subcommand == "fit":
             check_selection(self.config_dump, self.datamodule, self.user_config)
         with guarded(self.trainer, path):

@@ -159,12 +159,13 @@ def test_small_image_is_named_unless_upscale(write_shard, encoded):
     assert batch.images.shape == (2, 3, 16, 16)
 
 
-def test_pipe_is_refused_unless_allowed(shard_pattern, tmp_path):
+def test_pipe_is_refused_unless_allowed(shard_pattern, tmp_path, monkeypatch):
     command = f"pipe:cat {tmp_path}/00000.tar"
     with pytest.raises(UserError) as error:
         module(Shards(command)).setup("fit")
-    check_message(error, command, "allow_pipe")
-    samples = Shards(command, allow_pipe=True).samples("train", 16)
+    check_message(error, command, "PRETZEL_ALLOW_PIPE=1")
+    monkeypatch.setenv("PRETZEL_ALLOW_PIPE", "1")
+    samples = Shards(command).samples("train", 16)
     assert [sample.key for sample in samples] == [f"00_{i:03d}" for i in range(10)]
 
 
