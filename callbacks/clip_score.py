@@ -71,6 +71,10 @@ class CLIPScore(GenerationMetric):
         return length
 
     @override
+    def names(self) -> set[str]:
+        return {self.name, f"{self.name}_n", f"{self.name}_truncated"}
+
+    @override
     def describe(self) -> str:
         assert self._clip is not None, "prepare() comes first"
         return f"{self.name}: {self.model}, state {fingerprint(self._clip)}, its processor"

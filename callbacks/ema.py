@@ -60,6 +60,10 @@ class EMAWeightAveraging(Callback):
         # Whether module and averages are exchanged: the module then holds the averages
         self._is_swapped = False
 
+    def metric_names(self) -> set[str]:
+        """Return nothing: it logs no metric."""
+        return set()
+
     @override
     def state_dict(self) -> dict[str, Any]:
         return {"latest_update_step": self._last_step}

@@ -34,6 +34,8 @@ class Evaluation(Callback, ABC):
     """
 
     evaluation_only: ClassVar[bool] = True
+    sample_digest: str | None = None
+    """Hash of the results of all samples of the last test, where there are such."""
 
     def __init__(self, every_n_validations: int) -> None:
         check_counts(self, every_n_validations=every_n_validations)
@@ -79,6 +81,8 @@ class BatchEvaluation(Callback, ABC):
     """A callback that follows the batches of validation and test alike."""
 
     evaluation_only: ClassVar[bool] = True
+    sample_digest: str | None = None
+    """Hash of the results of all samples of the last test, where there are such."""
 
     @abstractmethod
     def begin_epoch(self) -> None:

@@ -42,6 +42,10 @@ class _FeatureDistance(ReferenceMetric, ABC, Generic[M]):
         return {self.name: {"extractor": self.extractor.describe()}}
 
     @override
+    def names(self) -> set[str]:
+        return {self.name, f"{self.name}_n", f"{self.name}_n_real"}
+
+    @override
     def describe(self) -> str:
         return f"{self.name}: {self.extractor.describe()}"
 
@@ -130,6 +134,10 @@ class KID(_FeatureDistance[KernelInceptionDistance]):
             raise UserError(f"KID: subset_size must be at least 2, got {subset_size}")
         super().__init__("kid", extractor)
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
+
+    @override
+    def names(self) -> set[str]:
+        return super().names() | {f"{self.name}_std"}
 
     @override
     def _build(self, images: Float[Tensor, "n 3 height width"]) -> KernelInceptionDistance:

@@ -1,5 +1,6 @@
 """Generate images once per evaluation, and let every metric look at them."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -15,7 +16,7 @@ from typing_extensions import override
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.protocols import Generator, Split, evaluation_samples, generator_of
-from callbacks.reporting import Stage, gather, log_values, tensorboards
+from callbacks.reporting import Stage, digest, gather, log_values, logged_names, tensorboards
 from pretzel.errors import UserError
 from pretzel.generation.pictures import to_uint8
 
@@ -72,6 +73,12 @@ class Generation(Evaluation):
         self._real_split: Split | None = None
         self._real_size: tuple[int, ...] | None = None
 
+    def metric_names(self) -> set[str] | None:
+        """Return the names of all metrics and of the time; None if a metric's are unknown."""
+        names = [metric.names() for metric in self.metrics]
+        known = {name for own in names if own is not None for name in own}
+        return None if None in names else logged_names(*known, "seconds_per_image")
+
     @property
     @override
     def state_key(self) -> str:
@@ -113,12 +120,16 @@ class Generation(Evaluation):
             for metric in self.metrics:
                 metric.reset()
         seconds = 0.0
+        hashes: list[str] = []
         for images, texts, elapsed in self._generate(trainer, module, prompts):
             seconds += elapsed
             if trainer.is_global_zero:
                 self._check_size(images)
+                hashes += [*texts, _hash(images)]
                 for metric in self.metrics:
                     metric.update(images, texts)
+        if stage == "test":
+            self.sample_digest = digest(hashes)
         values: dict[str, float] = {}
         if trainer.is_global_zero:
             for metric in self.metrics:
@@ -170,3 +181,7 @@ class Generation(Evaluation):
                 "Generation: real and generated images must have one size to be compared, got "
                 f"{self._real_size} and {tuple(images.shape[2:])}"
             )
+
+
+def _hash(images: Tensor) -> str:
+    return hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest()

@@ -41,6 +41,10 @@ class GenerationMetric(ABC):
     def update(self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]) -> None:
         """Take in generated images in [-1, 1] and the prompts they were made from."""
 
+    def names(self) -> set[str] | None:
+        """Return every name that :meth:`compute` may give a value; None if that is unknown."""
+        return None
+
     @abstractmethod
     def compute(self) -> dict[str, float]:
         """Return the values by name, with the number of images they come from."""

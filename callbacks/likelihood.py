@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from callbacks.evaluation import BatchEvaluation
 from callbacks.protocols import HasLikelihood, HasPixelLikelihood, Likelihoods, lacks
-from callbacks.reporting import Stage, log_values, means
+from callbacks.reporting import Stage, digest, gather, log_values, logged_names, means
 from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence.document import DocumentBatch
@@ -45,6 +45,12 @@ class Likelihood(BatchEvaluation):
     def __init__(self, dequantised: bool = False) -> None:
         self.dequantised = dequantised
         self._sums: dict[str, tuple[float, float]] = {}
+        self._samples: list[float] = []
+
+    def metric_names(self) -> set[str]:
+        """Return the names of the means that are asked for, and of their counts."""
+        names = ["nll_excess_bits_per_dim", "bits_per_dim_dequantised"][: 1 + self.dequantised]
+        return logged_names(*names, *(f"{name}_n" for name in names))
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -56,7 +62,7 @@ class Likelihood(BatchEvaluation):
 
     @override
     def begin_epoch(self) -> None:
-        self._sums = {}
+        self._sums, self._samples = {}, []
 
     @override
     def end_batch(self, pl_module: LightningModule, outputs: object, batch: object) -> None:
@@ -78,6 +84,7 @@ class Likelihood(BatchEvaluation):
     def _add(self, name: str, values: Float[Tensor, " m"]) -> None:
         total, n = self._sums.get(name, (0.0, 0.0))
         self._sums[name] = total + float(values.double().sum()), n + len(values)
+        self._samples += values.tolist()
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         for name, (mean, n) in means(trainer, self._sums).items():
@@ -90,6 +97,7 @@ class Likelihood(BatchEvaluation):
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, pl_module, "test")
+        self.sample_digest = digest(gather(trainer, self._samples))
 
 
 def dequantised_bits_per_dim(

@@ -26,6 +26,10 @@ class NonFiniteGuard(Callback):
         check_counts(self, every_n_batches=every_n_batches)
         self.every_n_batches = every_n_batches
 
+    def metric_names(self) -> set[str]:
+        """Return nothing: it logs no metric."""
+        return set()
+
     @override
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor

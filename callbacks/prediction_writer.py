@@ -31,6 +31,10 @@ class PredictionWriter(Callback):
         self.folder = folder
         self._folder = Path()
 
+    def metric_names(self) -> set[str]:
+        """Return nothing: it logs no metric."""
+        return set()
+
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # log_dir is an exchange of all ranks; of batches some may have fewer than others

@@ -4,10 +4,11 @@ Every rank takes part in every exchange, then logs the same value. A checkpoint 
 therefore monitor any metric on any rank, and no rank waits for one that has left.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -46,6 +47,16 @@ def means(
         if count:
             values[name] = total / count, count
     return values
+
+
+def logged_names(*names: str) -> set[str]:
+    """Return the names under which :func:`log_values` logs values of these names."""
+    return {f"{stage}/{name}" for stage in get_args(Stage) for name in names}
+
+
+def digest(samples: object) -> str:
+    """Return a hash of plain values, or of dataclasses and lists of them, bit by bit."""
+    return hashlib.sha256(repr(samples).encode()).hexdigest()
 
 
 def local_batches(trainer: Trainer, items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

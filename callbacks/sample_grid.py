@@ -45,6 +45,10 @@ class SampleGrid(Evaluation):
     def state_key(self) -> str:
         return self._generate_state_key(prompts=self.prompts, num_images=self.num_images)
 
+    def metric_names(self) -> set[str]:
+        """Return nothing: it logs no metric."""
+        return set()
+
     @override
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
         generator_of(pl_module, "SampleGrid")

@@ -13,7 +13,7 @@ from typing_extensions import override
 from callbacks.analysis_helpers import analysed_model, before_text, question_batches, run_hooked
 from callbacks.evaluation import BatchEvaluation, Evaluation, check_counts
 from callbacks.protocols import HasEvaluationSamples, Split, datamodule_of
-from callbacks.reporting import Stage, means
+from callbacks.reporting import Stage, digest, gather, means
 from pretzel.errors import UserError
 from pretzel.flow.precision import at_least_float32
 from pretzel.interleave.skips import SkipConnection
@@ -22,6 +22,7 @@ from pretzel.sequence.document import DocumentBatch
 from pretzel.sequence.packed_batch import PackedBatch
 
 _COLUMNS = ("ratio", "alignment")
+_KINDS = ("image", "text", "answer", "all")
 _Kinds = Mapping[str, Bool[Tensor, "b l"]]
 
 
@@ -67,6 +68,15 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
         self._handles: list[RemovableHandle] = []
         # Sums over positions of a batch, left on the device until the end of the evaluation.
         self._sums: dict[str, list[Float[Tensor, "2 2"]]] = {}
+
+    def metric_names(self) -> set[str]:
+        """Return the names of ratios and alignments; ``*`` stands for the skip."""
+        return {
+            f"{prefix}analysis/*/{kind}_{column}"
+            for prefix in ("", "test/")
+            for kind in _KINDS
+            for column in _COLUMNS
+        }
 
     @override
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
@@ -122,6 +132,8 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
             totals = torch.stack(sums).cpu().double().sum(dim=0).tolist()
             for column, (total, count) in zip(_COLUMNS, totals, strict=True):
                 own[f"{key}_{column}"] = total, count
+        if stage == "test":
+            self.sample_digest = digest(gather(trainer, own))
         self._sums = {}
         prefix = "" if stage == "val" else f"{stage}/"
         for name, (mean, _) in means(trainer, own).items():

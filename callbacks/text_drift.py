@@ -12,7 +12,7 @@ from typing_extensions import override
 from callbacks.analysis_helpers import analysed_model, before_text, question_batches, run_hooked
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.protocols import Split, require_questions
-from callbacks.reporting import Stage, gather, log_values
+from callbacks.reporting import Stage, digest, gather, log_values, logged_names
 from pretzel.interleave.base import Interleaving, StreamInputs, StreamOutputs
 from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel
@@ -57,6 +57,12 @@ class TextDrift(Evaluation):
         self.batch_size = batch_size
         self._model: Pretzel | None = None
 
+    def metric_names(self) -> set[str]:
+        """Return the names of divergence, perplexities and the number of tokens."""
+        return logged_names(
+            "text_drift", "text_perplexity", "text_perplexity_change", "text_drift_n"
+        )
+
     @override
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
         self._model = None
@@ -81,6 +87,8 @@ class TextDrift(Evaluation):
         batches = question_batches(trainer, pl_module, stage, self.num_samples, self.batch_size)
         sums = [_compared(self._model, pl_module, batch) for batch in batches]
         own = torch.stack(sums).cpu().double().sum(dim=0).tolist() if sums else [0.0] * 4
+        if stage == "test":
+            self.sample_digest = digest(gather(trainer, [batch.tolist() for batch in sums]))
         parts = gather(trainer, own)
         kl, nll, frozen_nll, count = (math.fsum(values) for values in zip(*parts, strict=True))
         if not count:

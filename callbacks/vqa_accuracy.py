@@ -19,10 +19,19 @@ from callbacks.protocols import (
     lacks,
     require_questions,
 )
-from callbacks.reporting import Stage, evenly, gather, log_values, show_table
+from callbacks.reporting import (
+    Stage,
+    digest,
+    evenly,
+    gather,
+    log_values,
+    logged_names,
+    show_table,
+)
 from pretzel.errors import UserError
 
 YES_NO = ("yes", "no")
+_GROUPS = ("", "_yes_no", "_open")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +77,11 @@ def accuracies(answered: Sequence[AnsweredQuestion], prefix: str) -> dict[str, f
     A question is a yes/no question when its true answer is yes or no. Groups without questions
     are left out.
     """
-    groups = {
-        prefix: list(answered),
-        f"{prefix}_yes_no": [a for a in answered if a.truth in YES_NO],
-        f"{prefix}_open": [a for a in answered if a.truth not in YES_NO],
-    }
+    yes_no = [a for a in answered if a.truth in YES_NO]
+    groups = (answered, yes_no, [a for a in answered if a.truth not in YES_NO])
     return {
-        name: sum(a.answer == a.truth for a in group) / len(group)
-        for name, group in groups.items()
+        f"{prefix}{name}": sum(a.answer == a.truth for a in group) / len(group)
+        for name, group in zip(_GROUPS, groups, strict=True)
         if group
     }
 
@@ -126,6 +132,12 @@ class VQAAccuracy(Evaluation):
         self.blind_baseline = blind_baseline
         self._blind: BlindBaseline | None = None
 
+    def metric_names(self) -> set[str]:
+        """Return the names of accuracies, of the blind ones if asked for, and of the number."""
+        prefixes = ["vqa", "vqa_blind"][: 1 + self.blind_baseline]
+        groups = [f"{prefix}{group}" for prefix in prefixes for group in _GROUPS]
+        return logged_names("vqa_n", *groups)
+
     @override
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
         if not isinstance(pl_module, Answerer):
@@ -147,6 +159,8 @@ class VQAAccuracy(Evaluation):
         of_rank = chosen[trainer.global_rank :: trainer.world_size]
         own = [answer for batch in self._batches(of_rank) for answer in _ask(pl_module, batch)]
         answered = [answer for share in gather(trainer, own) for answer in share]
+        if stage == "test":
+            self.sample_digest = digest(answered)
         values = accuracies(answered, "vqa") | {"vqa_n": float(len(answered))}
         if self.blind_baseline:
             if self._blind is None:

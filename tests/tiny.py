@@ -109,4 +109,5 @@ def fit(module, tmp_path, steps, given=None, settings=None, **kwargs):
     # One batch, again and again: which batch comes next after a resume is the datamodule's to say.
     loader = torch.utils.data.DataLoader(given or batches(1), batch_size=None)
     trainer.fit(module, loader, weights_only=True, **kwargs)
+    assert {name for name in trainer.callback_metrics if "train" in name} <= module.metric_names()
     return trainer

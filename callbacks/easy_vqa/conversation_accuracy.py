@@ -19,7 +19,15 @@ from callbacks.easy_vqa.judged_images import (
     image_generator,
 )
 from callbacks.evaluation import check_counts
-from callbacks.reporting import Stage, gather, local_batches, log_values, show_sheet
+from callbacks.reporting import (
+    Stage,
+    digest,
+    gather,
+    local_batches,
+    log_values,
+    logged_names,
+    show_sheet,
+)
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.pictures import pictures, sheet, to_uint8
 
@@ -108,6 +116,12 @@ class ConversationAccuracy(JudgedImages):
         self.num_images = num_images
         self.batch_size = batch_size
 
+    def metric_names(self) -> set[str]:
+        """Return the names of each turn's accuracies, and of the number of conversations."""
+        turns = range(1, self.num_images + 1)
+        names = [f"turn{t}_{what}" for t in turns for what in ("right", "vqa", "copied")]
+        return logged_names("conversations_n", *names) - logged_names("turn1_copied")
+
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         module = image_generator(pl_module, "ConversationAccuracy")
@@ -132,7 +146,10 @@ class ConversationAccuracy(JudgedImages):
         for rank_turns, rank_images in gather(trainer, (turns, images)):
             turns |= rank_turns
             images |= rank_images
-        log_values(pl_module, stage, turn_values([turns[i] for i in range(count)]))
+        judged_turns = [turns[i] for i in range(count)]
+        if stage == "test":
+            self.sample_digest = digest(judged_turns)
+        log_values(pl_module, stage, turn_values(judged_turns))
         first = sorted(images)
         picture = sheet(
             [one for i in first for one in pictures(torch.stack(images[i]) / 127.5 - 1)],

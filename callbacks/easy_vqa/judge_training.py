@@ -52,6 +52,10 @@ class JudgeTraining(ExportingStage):
         self.noise, self.blur = noise, blur
         self.judge = Judge()
 
+    def metric_names(self) -> set[str]:
+        """Return the names of the loss and of the accuracy, which tests log as well."""
+        return {"train/loss", "val/right"}
+
     @override
     def export(self, path: Path) -> None:
         save_judge(self.judge.state_dict(), path)

@@ -18,7 +18,15 @@ from callbacks.easy_vqa.judged_images import (
 )
 from callbacks.evaluation import check_counts
 from callbacks.protocols import EvaluationSample
-from callbacks.reporting import Stage, gather, local_batches, log_values, show_table
+from callbacks.reporting import (
+    Stage,
+    digest,
+    gather,
+    local_batches,
+    log_values,
+    logged_names,
+    show_table,
+)
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.conversation_batch import ConversationBatch
 from pretzel.generation.pictures import to_uint8
@@ -128,6 +136,12 @@ class OwnImages(JudgedImages):
         self.num_images = num_images
         self.batch_size = batch_size
 
+    def metric_names(self) -> set[str]:
+        """Return the names of all agreements, whole and by attribute, and of their counts."""
+        suffixes = ("", "_n", *(f"_{attribute}" for attribute in QUESTIONS))
+        truths = ("caption", "judge", "contradicted")
+        return logged_names(*(f"drawn_vqa_{t}{suffix}" for t in truths for suffix in suffixes))
+
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         module = image_generator(pl_module, "OwnImages")
@@ -138,6 +152,8 @@ class OwnImages(JudgedImages):
         batches = local_batches(trainer, spread, self.batch_size)
         local = [question for batch in batches for question in self._ask(module, batch)]
         answered = [question for rank in gather(trainer, local) for question in rank]
+        if stage == "test":
+            self.sample_digest = digest(answered)
         log_values(pl_module, stage, agreements(answered))
         other = [a for a in answered if a.answer != a.seen]
         show_table(

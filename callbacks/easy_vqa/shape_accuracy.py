@@ -30,6 +30,7 @@ LARGEST = 0.4
 The largest real shape covers 0.28 of the image. Without this rule noise, all of it foreground and
 connected, would count as one shape.
 """
+_VALUES = ("right", "right_colour", "right_shape", "one_shape", "right_and_one_shape")
 
 
 class ShapeAccuracy(GenerationMetric):
@@ -63,6 +64,10 @@ class ShapeAccuracy(GenerationMetric):
         )
 
     @override
+    def names(self) -> set[str]:
+        return {*_VALUES, "shape_n"}
+
+    @override
     def accepts(self, prompt: str) -> bool:
         return all(read_caption(prompt))
 
@@ -88,14 +93,8 @@ class ShapeAccuracy(GenerationMetric):
             return {"shape_n": n}
         colour, shape, single = np.array(self._hits).T
         right = colour & shape
-        values = {
-            "right": right,
-            "right_colour": colour,
-            "right_shape": shape,
-            "one_shape": single,
-            "right_and_one_shape": right & single,
-        }
-        return {name: float(value.mean()) for name, value in values.items()} | {"shape_n": n}
+        values = zip(_VALUES, (right, colour, shape, single, right & single), strict=True)
+        return {name: float(value.mean()) for name, value in values} | {"shape_n": n}
 
 
 def count_shapes(images: Float[Tensor, "n 3 height width"]) -> list[int]:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pretzel.ablation.result_file import read_result
 from pretzel.files.atomic import read_json, write_json
 
 _IDENTITIES = ("identity", "evaluation")
@@ -63,7 +64,12 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """Metrics, time and parameters of a finished run."""
-        return read_json(self.path / "result.json")
+        return read_result(self.path)[0]
+
+    @property
+    def result_fault(self) -> str:
+        """What is wrong with the file of the result, in a clause; empty where nothing is."""
+        return read_result(self.path)[1]
 
     @property
     def progress(self) -> dict[str, Any]:

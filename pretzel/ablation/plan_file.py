@@ -31,6 +31,7 @@ class _Run(_Read):
     evaluation: str | None = None
     needs: list[str] = []
     candidates: dict[str, str] = {}
+    trained_by: str | None = None
 
 
 class _Arm(_Read):
@@ -45,6 +46,12 @@ class _Rule(_Read):
     seed: int | None = None
 
 
+class _Code(_Read):
+    modules: dict[str, str]
+    trains: list[str]
+    measures: list[str]
+
+
 class _Plan(_Read):
     """What the commands look at; the file has more, for people."""
 
@@ -56,6 +63,8 @@ class _Plan(_Read):
     tuning: _Rule | None = None
     arms: dict[str, _Arm]
     runs: list[_Run]
+    files: dict[str, str] = {}
+    code: list[_Code] = []
 
     @model_validator(mode="after")
     def _check_names(self) -> "_Plan":
@@ -67,13 +76,13 @@ class _Plan(_Read):
         return self
 
 
-def read_plan(output: Path) -> dict[str, Any] | None:
-    """Return the plan in the output folder of a grid; None if there is none.
+def read_plan(output: Path, name: str = PLAN) -> dict[str, Any] | None:
+    """Return the plan in a file of the output folder of a grid; None if there is none.
 
     Raises:
         UserError: If it cannot be read, or is not what a grid writes.
     """
-    path = output / PLAN
+    path = output / name
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

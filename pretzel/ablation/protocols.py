@@ -1,7 +1,8 @@
 """Protocols that a grid asks of modules, data and parts; to implement one needs no import."""
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 
 @runtime_checkable
@@ -43,3 +44,39 @@ class EvaluationOnly(Protocol):
     """
 
     evaluation_only: ClassVar[bool]
+
+
+@runtime_checkable
+class NamesMetrics(Protocol):
+    """A module or callback that says which metrics it logs, so that a grid's can be checked.
+
+    A class says it for itself: a subclass with methods of its own says it again, or its names are
+    unknown.
+    """
+
+    def metric_names(self) -> Collection[str] | None:
+        """Return every name under which it may log, such as ``test/right``; None if unknown.
+
+        ``*`` in a name stands for any text.
+        """
+
+
+@runtime_checkable
+class HasFacts(Protocol):
+    """A callback that knows what values of its metrics must share to be comparable.
+
+    By name of the metric, for example ``{"test/fid": {"extractor": "Inception"}}``.
+    """
+
+    facts: dict[str, dict[str, Any]]
+
+
+@runtime_checkable
+class KeepsSamples(Protocol):
+    """A module or callback that knows the result of every sample of a test.
+
+    Arms whose digests are equal measure the same thing, whatever they claim to differ in.
+    """
+
+    sample_digest: str | None
+    """Digest of all results of the last test, bit by bit; None before it."""

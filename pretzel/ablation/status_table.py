@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
+from pretzel.ablation.identity.changed_code import changed_runs
 from pretzel.ablation.ledger import RunFolder, State
+from pretzel.ablation.twins import Traces, twin_sentences
 
 _SILENT_SECONDS = 60.0
 _COLOURS = {
@@ -41,6 +43,7 @@ class StatusRow:
     rate: str = ""  # steps a second
     seconds: float = field(default=0.0, compare=False)  # that it has taken so far
     seconds_left: float | None = field(default=None, compare=False)  # until it is trained, if known
+    traces: Traces = field(default_factory=Traces, compare=False)
 
     @property
     def left(self) -> str:
@@ -65,20 +68,28 @@ class StatusRow:
             evaluation: How it is to be measured.
             metrics: The metrics to show first.
         """
-        state = folder.state(identity, evaluation)
+        state, fault = folder.state(identity, evaluation), folder.result_fault
         if state is State.PENDING:
-            return cls(name=name, state=state)
+            return cls(name=name, state=state, note=fault)
         if state is State.DONE:  # most runs of a large grid: one file, and not that of progress
             result = folder.result or {}
             steps, logged = result.get("steps", "?"), result.get("metrics", {})
-            note, seconds = _metrics_text(logged, metrics), float(result.get("seconds") or 0.0)
-            return cls(name=name, state=state, step=f"{steps}/{steps}", note=note, seconds=seconds)
+            values = _metrics_text(logged, metrics)
+            return cls(
+                name=name,
+                state=state,
+                step=f"{steps}/{steps}",
+                note=f"{values} ({fault})" if fault else values,
+                seconds=float(result.get("seconds") or 0.0),
+                traces=Traces.of(result),
+            )
         progress, note, rate, left = folder.progress, _NOTES.get(state, ""), None, None
         if state is State.FAILED:
             note = (folder.failure or {}).get("error", "").split("\n")[0]
         elif state is State.RUNNING:
             rate, left = progress.get("rate"), progress.get("left")
             note = _running_note(progress, metrics)
+        note = "; ".join(part for part in (note, fault) if part)
         has_step = progress.get("step") is not None
         return cls(
             name=name,
@@ -88,17 +99,35 @@ class StatusRow:
             rate=f"{rate:.3g}" if rate else "",
             seconds=float(progress.get("seconds") or 0.0),
             seconds_left=left,
+            traces=Traces.read(folder, state, identity),
         )
 
     @classmethod
     def of_plan(cls, output: Path, plan: Mapping[str, Any]) -> list["StatusRow"]:
-        """Read the states of all runs of a grid's folder with that ``plan.json``."""
+        """Read the states of all runs of a grid's folder with that ``plan.json``.
+
+        What was finished before its code changed is stale, or to be measured again.
+        """
         metrics, rows = [*plan["metrics"]], []
+        trained_by_other, measured_by_other = changed_runs(plan, output)
         for run in plan["runs"]:
             folder = RunFolder(path=output / run["name"])
             identity, evaluation = run["identity"], run.get("evaluation")
-            rows.append(cls.of(run["name"], folder, identity, evaluation, metrics))
+            row = cls.of(run["name"], folder, identity, evaluation, metrics)
+            state = row.state
+            if state in (State.DONE, State.TRAINED) and row.name in trained_by_other:
+                state = State.STALE
+            elif state is State.DONE and row.name in measured_by_other:
+                state = State.TRAINED
+            if state is not row.state:
+                row = replace(row, state=state, note=_NOTES[state], traces=Traces())
+            rows.append(row)
         return rows
+
+
+def twins(plan: Mapping[str, Any], rows: Iterable[StatusRow]) -> list[str]:
+    """Return which runs of a plan train or measure the same thing, by the rows of its table."""
+    return twin_sentences(plan, {row.name: row.traces for row in rows})
 
 
 def plan_title(output: Path, plan: Mapping[str, Any]) -> str:
@@ -120,6 +149,7 @@ class StateTable:
     whole: bool = False  # whether lines may be longer than the console is wide, for files and pipes
     most: int | None = None  # rows
     left: str = ""  # follows the numbers of runs below, for the time that is left
+    remarks: Sequence[str] = ()  # lines below
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         box, rows = HEAVY_HEAD.substitute(options), self._visible_rows()
@@ -150,6 +180,8 @@ class StateTable:
             yield from _line(texts, widths, box.mid_left, box.mid_vertical, styles)
         yield Segment(f"{box.get_bottom(frame)}\n")
         yield Segment(f"{counts(self.rows)}{self.left}\n")
+        for remark in self.remarks:
+            yield Segment(f"{_printable(remark)}\n", Style(color="yellow"))
 
     def _visible_rows(self) -> Sequence[StatusRow]:
         if self.most is None or len(self.rows) <= self.most:

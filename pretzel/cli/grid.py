@@ -99,12 +99,12 @@ def _board(grid: str, port: int | None) -> int:
 def _status(grid: Grid, *, watch: bool) -> int:
     from rich.console import Console
 
+    from pretzel.ablation.current_plan import current_plan
     from pretzel.ablation.execution.live_view import follow, left
-    from pretzel.ablation.plan_file import read_plan
-    from pretzel.ablation.status_table import StateTable, StatusRow, plan_title
+    from pretzel.ablation.status_table import StateTable, StatusRow, plan_title, twins
 
     output = grid.output
-    plan = read_plan(output)
+    plan, remark = current_plan(grid)
     if plan is None:
         print(f"{output}: not started; start with: pretzel grid run {grid.file}")
         return 0
@@ -113,7 +113,8 @@ def _status(grid: Grid, *, watch: bool) -> int:
         follow(output, lambda: StatusRow.of_plan(output, plan))
     rows, console = StatusRow.of_plan(output, plan), Console()
     whole = not console.is_terminal  # output in a pipe is for grep
-    table = StateTable(rows, plan_title(output, plan), whole=whole, left=left(rows))
+    title, remarks = plan_title(output, plan), [*([remark] if remark else []), *twins(plan, rows)]
+    table = StateTable(rows, title, whole=whole, left=left(rows), remarks=remarks)
     console.print(table, end="", crop=not whole)
     return 0
 

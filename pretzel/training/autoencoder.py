@@ -71,6 +71,10 @@ class AutoencoderTraining(ExportingStage):
         self.max_noise = max_noise
         self.seed = seed
 
+    def metric_names(self) -> set[str]:
+        """Return the names of the loss and of the qualities."""
+        return {"train/loss", "val/psnr", "val/psnr_noised"}
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, with the schedule stepped each step."""
         return with_schedule(self.optimizer_factory(self.parameters()), self.schedule, self.trainer)

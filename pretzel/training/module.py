@@ -144,6 +144,12 @@ class PretzelModule(CheckpointedModule):
         """Run the model on one made-up sample, so that its cost can be counted without memory."""
         run_example(self.pretzel, has_images=bool(self.loss.flow_weight))
 
+    def metric_names(self) -> set[str]:
+        """Return the names of the loss and its parts; what is evaluated callbacks log."""
+        parts = {"train/loss", "train/nll_flow"}
+        parts |= {"train/nll_text"} if self.can_answer else set()
+        return parts | ({"train/denoise"} if self._trained_denoiser() is not None else set())
+
     # Training
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:

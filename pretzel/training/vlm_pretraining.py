@@ -99,6 +99,10 @@ class TinyVLMPretraining(ExportingStage):
         self.context_weight = context_weight
         self.max_noise = max_noise
 
+    def metric_names(self) -> set[str]:
+        """Return the names of the losses."""
+        return {"train/loss", "val/loss"}
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, with the schedule stepped each step."""
         return with_schedule(self.optimizer(self.parameters()), self.schedule, self.trainer)

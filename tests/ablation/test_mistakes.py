@@ -141,7 +141,7 @@ def test_own_parts_are_swapped_whole(project):
         "spline": {f"{SHALLOW}.transform": {"class_path": "pretzel.flow.Spline"}},
         "other": {f"{SHALLOW}.transform.num_components": 2},
     }
-    plan = plan_grid(load(grid(arms, base="mixture.yaml")))
+    plan = plan_grid(load(grid(arms, base="mixture.yaml", metrics={"train/loss": "min"})))
     found = {}
     for cell in plan.compared:
         shallow = cell.config["model"]["init_args"]["pretzel"]["init_args"]["shallow"]

@@ -8,6 +8,7 @@ import torch
 from lab_files import BASE, write
 from safetensors.torch import load_file
 
+from pretzel.ablation.execution.shared_training import take_training
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.grid_to_plan import plan_grid
@@ -60,7 +61,10 @@ def test_stops_with_a_checkpoint_and_continues(project, spec):
     assert saved["global_step"] == 2
     assert RunFolder(path=path).progress["step"] == 2
     assert not (path / "final.ckpt").exists()
-    assert run(path, spec)["steps"] == STEPS
+    assert not RunFolder(path=path).progress["weights"]
+    result = run(path, spec)
+    assert result["steps"] == STEPS
+    assert result["weights"]["step"] == 4
 
 
 def test_stopped_at_the_very_last_step_the_averaged_weights_are_tested(project, spec):
@@ -68,7 +72,11 @@ def test_stopped_at_the_very_last_step_the_averaged_weights_are_tested(project, 
     straight = run(project / "straight", spec)
     with pytest.raises(SystemExit):
         run(project / "stopped", spec, stop_at=STEPS)
+    assert RunFolder(path=project / "stopped").progress["weights"] == {
+        name: straight["weights"][name] for name in ("step", "first")
+    }
     resumed = run(project / "stopped", spec)
+    assert resumed["weights"] == straight["weights"]  # recorded before it was stopped
     raw = torch.load(project / "stopped" / "last.ckpt", weights_only=True)["current_model_state"]
     assert not torch.equal(raw["weight"], weight(project / "straight"))
     assert torch.equal(weight(project / "stopped"), weight(project / "straight"))
@@ -86,6 +94,7 @@ def test_trained_but_not_tested_is_only_tested(project, spec):
     again = run(path, spec)
     assert again["steps"] == STEPS
     assert again["metrics"]["test/loss"] != result["metrics"]["test/loss"]  # of the saved weights
+    assert again["weights"] == result["weights"]
 
 
 def test_trained_but_not_exported_the_trained_weights_are_exported(project, spec):
@@ -112,3 +121,28 @@ def test_what_callbacks_know_of_their_metrics_is_kept_over_a_restart(project, sp
     first = run(project / "cell", spec)
     again = run(project / "cell", spec)  # trained, and only tested anew
     assert first["facts"] == again["facts"] == {"test/loss": {"n": 32}, "train/loss": {"n": 6}}
+
+
+def test_arms_that_differ_in_evaluation_alone_share_one_training(project, spec):
+    norm = {"trainer.callbacks": [EMA, {"class_path": "lab.TestNorm"}]}
+    values = {"base": "base.yaml", "axes": {"a": {"x": {}, "y": norm}}, "baseline": {"a": "x"}}
+
+    def compared(metric):
+        return plan_grid(load(write("grid.yaml", values | {"metrics": {metric: "min"}}))).compared
+
+    trainer, sharer = compared("test/loss")
+    assert (trainer.trained_by, sharer.trained_by) == (None, trainer.name)
+    assert compared("val/loss")[1].trained_by is None  # validation is a part of training
+    folders = [RunFolder(path=project / name) for name in ("trained", "shared")]
+    assert not take_training(folders[1], folders[0], "x")
+    folders[0].prepare(spec)
+    first = run(folders[0].path, spec | {"config": trainer.config})
+    folders[1].prepare(spec)
+    assert not take_training(folders[1], folders[0], "of another training")
+    assert take_training(folders[1], folders[0], "x")
+    second = run(folders[1].path, spec | {"config": sharer.config})
+    assert second["train_seconds"] == first["train_seconds"]
+    assert second["weights"] == first["weights"]
+    assert second["metrics"].items() - first["metrics"].items() == {
+        ("test/norm", second["metrics"]["test/norm"])
+    }

@@ -187,6 +187,7 @@ def planned(path: Path) -> Plan:
 def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = planned(path)
+    assert plan.warnings == ()  # every part says which metrics it logs
     by_name = {run.name: run for run in plan.runs}
     wanted = [cell.name for cell in plan.compared if cell.seed == plan.grid.seeds[0]]
     for run in wanted:  # grows while it is read

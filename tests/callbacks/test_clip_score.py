@@ -107,6 +107,7 @@ def test_says_when_prompts_are_truncated_and_keeps_their_end_token(folder: Path)
     with pytest.warns(UserWarning, match="1 of 2 prompts are longer than the 12 tokens"):
         values = metric.compute()
     name = "clip_score_tiny-clip"
+    assert values.keys() == metric.names()
     assert values[f"{name}_truncated"] == 0.5
     expected = 100 * cosines(folder, images, prompts)
     assert values[name] == pytest.approx(max(float(expected.mean()), 0), rel=1e-4)

@@ -11,7 +11,7 @@ from test_likelihood import Dense
 from test_own_images import ASKED, Keep, perturbed, results, small
 from tiny import tiny_module
 from torch import Tensor
-from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
+from world import Known, KnownData, Recaller, draw, known_samples, make_trainer, names_at_test
 
 from callbacks import ConversationAccuracy
 from callbacks.easy_vqa.conversation_accuracy import JudgedTurn, turn_values
@@ -57,7 +57,9 @@ def test_known_pictures_and_known_answers_give_known_numbers(tmp_path: Path) -> 
     ]
     module = forced([draw(*look) for look in painted], RedCircle)
     metric = ConversationAccuracy(batch_size=3)
-    assert results(tmp_path, module, metric, KnownData(samples=samples)) == pytest.approx(
+    found = results(tmp_path, module, metric, KnownData(samples=samples))
+    assert found.keys() == names_at_test(metric)
+    assert found == pytest.approx(
         {
             "conversations_n": 4,
             "turn1_right": 3 / 4,
@@ -120,9 +122,11 @@ def test_values_do_not_depend_on_batches_ranks_or_repetition(tmp_path: Path) -> 
     def metric(batch_size: int) -> ConversationAccuracy:
         return ConversationAccuracy(num_conversations=5, batch_size=batch_size)
 
-    one = results(tmp_path / "one", perturbed(), metric(5), data, board=True)
+    metrics = [metric(5), metric(2)]
+    one = results(tmp_path / "one", perturbed(), metrics[0], data, board=True)
     assert one["conversations_n"] == 5
-    assert results(tmp_path / "some", perturbed(), metric(2), data) == one
+    assert results(tmp_path / "some", perturbed(), metrics[1], data) == one
+    assert metrics[0].sample_digest == metrics[1].sample_digest
     sheet = next(tmp_path.rglob("conversations/test-step-00000000.png"))
     with PILImage.open(sheet) as picture:
         assert picture.width > 2 * picture.height  # two rows of four conversations of two pictures

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
-from world import KnownData, Recaller, evaluate, known_samples, make_trainer
+from world import KnownData, Recaller, evaluate, known_samples, make_trainer, names_at_test
 
 from callbacks import (
     FID,
@@ -68,6 +68,7 @@ def test_real_images_as_generated_ones_are_right_and_noise_is_not(tmp_path: Path
     generation = Generation(metrics(), num_images=24, batch_size=7)
     right = evaluate(tmp_path, Recaller(), [generation])
     wrong = evaluate(tmp_path, Recaller(noise=True), [Generation(metrics(), num_images=24)])
+    assert right.keys() == names_at_test(generation)
     assert right["right"] == right["one_shape"] == right["right_and_one_shape"] == 1
     assert wrong["right"] < 0.3
     assert wrong["one_shape"] == 0
@@ -82,7 +83,9 @@ def test_real_images_as_generated_ones_are_right_and_noise_is_not(tmp_path: Path
 def test_prompts_are_accepted_captions_in_order_repeated(tmp_path: Path) -> None:
     captions = [s.caption for s in known_samples()]
     witness, refused = Witness(refuse="a red triangle"), "a red triangle"
-    evaluate(tmp_path, Recaller(), [Generation([witness], num_images=30, batch_size=8)])
+    generation = Generation([witness], num_images=30, batch_size=8)
+    assert generation.metric_names() is None  # the witness does not say its own
+    evaluate(tmp_path, Recaller(), [generation])
     expected = [c for c in captions if c != refused]
     assert witness.prompts == (expected + expected)[:30]
     truth = {s.caption: s.image for s in known_samples()}
@@ -99,12 +102,15 @@ def test_given_prompts_need_no_captions(tmp_path: Path) -> None:
 
 def test_noise_is_the_same_at_every_evaluation(tmp_path: Path) -> None:
     witness, module = Witness(), Recaller(noise=True)
-    trainer = make_trainer(tmp_path, [Generation([witness], num_images=10, batch_size=4)])
-    actual = []
+    generation = Generation([witness], num_images=10, batch_size=4)
+    trainer = make_trainer(tmp_path, [generation])
+    actual, digests = [], []
     for _ in range(2):
-        trainer.validate(module, datamodule=KnownData(), verbose=False)
+        trainer.test(module, datamodule=KnownData(), verbose=False)
         actual.append(torch.stack(witness.images))
+        digests.append(generation.sample_digest)
     assert torch.equal(*actual)
+    assert digests[0] == digests[1]
     assert not torch.equal(actual[0][:4], actual[0][4:8])
     assert module.keys == [("generation", i) for i in (0, 1, 2)] * 2
     assert module.modes == {False}

@@ -44,7 +44,9 @@ def train(folder: Path, steps: int) -> tuple[JudgeTraining, float]:
     module = JudgeTraining(**settings | {"export_to": str(folder / "judge.safetensors")})
     trainer = make_trainer(folder, [], max_steps=steps, limit_val_batches=2)
     trainer.fit(module, datamodule=real_data())
+    logged = set(trainer.callback_metrics)
     trainer.validate(module, datamodule=real_data(), verbose=False)
+    assert logged | trainer.callback_metrics.keys() == module.metric_names()
     return module, float(trainer.callback_metrics["val/right"])
 
 

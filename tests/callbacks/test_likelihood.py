@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from world import KnownData, Recaller, evaluate, make_trainer
+from world import KnownData, Recaller, evaluate, make_trainer, names_at_test
 
 from callbacks import Likelihood
 from pretzel.errors import UserError
@@ -56,10 +56,15 @@ EXCESS = 0.25 + 3 * sum(range(8)) / 25
 
 
 def test_excess_is_the_mean_over_images_in_bits_above_the_floor(tmp_path: Path) -> None:
-    values = evaluate(tmp_path, Dense(), [Likelihood()])
+    first, second = Likelihood(), Likelihood()
+    values = evaluate(tmp_path, Dense(), [first])
     assert values["nll_excess_bits_per_dim"] == pytest.approx(EXCESS, rel=1e-5)
     assert values["nll_excess_bits_per_dim_n"] == 25
-    assert "bits_per_dim_dequantised" not in values
+    assert values.keys() == names_at_test(first)
+    module = Dense()
+    module.floor += 1e-6  # each sample differs, if by a little
+    evaluate(tmp_path, module, [second])
+    assert first.sample_digest != second.sample_digest
 
 
 def test_uses_what_the_evaluation_step_returned(tmp_path: Path) -> None:
@@ -80,7 +85,9 @@ def test_uses_what_the_evaluation_step_returned(tmp_path: Path) -> None:
 
 
 def test_uniform_over_the_grid_costs_eight_bits(tmp_path: Path) -> None:
-    values = evaluate(tmp_path, Grid(), [Likelihood(dequantised=True)])
+    likelihood = Likelihood(dequantised=True)
+    values = evaluate(tmp_path, Grid(), [likelihood])
+    assert values.keys() == names_at_test(likelihood)
     assert values["bits_per_dim_dequantised"] == pytest.approx(8, abs=1e-5)
     assert values["bits_per_dim_dequantised_n"] == 25
 

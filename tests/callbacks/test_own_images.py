@@ -15,7 +15,7 @@ from test_likelihood import Dense
 from tiny import perturb, tiny_module
 from torch import Tensor
 from torch.nn.functional import interpolate
-from world import Known, KnownData, Recaller, draw, known_samples, make_trainer
+from world import Known, KnownData, Recaller, draw, known_samples, make_trainer, names_at_test
 
 from callbacks import OwnImages
 from callbacks.easy_vqa.judge import COLOURS, SHAPES, read_caption
@@ -152,6 +152,7 @@ def test_known_images_and_known_answers_give_known_numbers(tmp_path: Path) -> No
     module = forced([draw(*look) for look in painted], Says)
     metric = OwnImages(batch_size=3)
     found = results(tmp_path, module, metric, KnownData(samples=samples))
+    assert found.keys() == names_at_test(metric)
     assert module.denoiser.painted == []  # nothing is asked for where a caption names nothing
     assert found == pytest.approx(
         {

@@ -55,8 +55,10 @@ def drift_by_hand(module) -> dict[str, float]:
 
 def test_drift_is_that_computed_by_hand(tmp_path: Path) -> None:
     module = moved()
-    actual = analysed(tmp_path, module, TextDrift(batch_size=2))
+    drift = TextDrift(batch_size=2)
+    actual = analysed(tmp_path, module, drift)
     expected = drift_by_hand(module)
+    assert expected.keys() == {name for name in drift.metric_names() if name.startswith("val/")}
     assert expected["val/text_drift"] > 1e-3
     assert actual == pytest.approx(expected, rel=1e-3)
     assert no_hooks(module)

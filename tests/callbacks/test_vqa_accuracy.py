@@ -5,7 +5,16 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from world import Known, KnownData, Recaller, draw, evaluate, known_samples, make_trainer
+from world import (
+    Known,
+    KnownData,
+    Recaller,
+    draw,
+    evaluate,
+    known_samples,
+    make_trainer,
+    names_at_test,
+)
 
 from callbacks import VQAAccuracy
 from callbacks.vqa_accuracy import AnsweredQuestion, BlindBaseline, accuracies, choose_questions
@@ -14,8 +23,11 @@ from pretzel.errors import UserError
 
 
 def test_truth_is_all_right_and_nonsense_is_all_wrong(tmp_path: Path) -> None:
-    right = evaluate(tmp_path, Recaller(), [VQAAccuracy()])
-    wrong = evaluate(tmp_path, Recaller(noise=True), [VQAAccuracy()])
+    accuracy, other = VQAAccuracy(), VQAAccuracy()
+    right = evaluate(tmp_path, Recaller(), [accuracy])
+    wrong = evaluate(tmp_path, Recaller(noise=True), [other])
+    assert right.keys() == names_at_test(accuracy)
+    assert accuracy.sample_digest != other.sample_digest
     for name in ("vqa", "vqa_yes_no", "vqa_open"):
         assert (right[name], wrong[name]) == (1, 0)
     assert right["vqa_n"] == wrong["vqa_n"] == 72
@@ -60,8 +72,9 @@ def test_groups_by_the_true_answer() -> None:
 
 
 def test_not_applicable_without_image_to_text(tmp_path: Path) -> None:
-    module = Recaller(can_answer=False)
-    assert evaluate(tmp_path, module, [VQAAccuracy()]) == {}
+    module, accuracy = Recaller(can_answer=False), VQAAccuracy()
+    assert evaluate(tmp_path, module, [accuracy]) == {}
+    assert accuracy.sample_digest is None
     assert module.asked == []
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 
 import callbacks
 from callbacks import FID, FeatureExtractor, Generation, GenerationMetric, ReferenceMetric
+from pretzel.ablation.planning.metric_names import MetricNames
 
 TEXT = """
 callbacks:
@@ -67,6 +68,9 @@ def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:
         if issubclass(getattr(callbacks, name), Callback)
     ]
     assert sorted(names) == sorted(kind.__name__ for kind in public)
+    for callback in built:
+        said = MetricNames.of(type(callback), lambda callback=callback: callback)
+        assert not said.silent
     generation = built[-1]
     assert isinstance(generation, Generation)
     kinds = {type(metric) for metric in generation.metrics}

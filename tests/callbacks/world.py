@@ -173,6 +173,17 @@ def evaluate(
     """Return what testing logs, by name without the stage."""
     trainer = make_trainer(folder, callbacks, **settings)
     trainer.test(module, datamodule=KnownData(), verbose=False)
-    return {
+    values = {
         name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()
     }
+    named = [names_at_test(callback) for callback in callbacks]
+    assert None in named or values.keys() <= set().union(*named)
+    return values
+
+
+def names_at_test(callback: Callback) -> set[str] | None:
+    """Return the names that a callback says it logs at test, without the stage."""
+    said = callback.metric_names()
+    if said is None:
+        return None
+    return {name.removeprefix("test/") for name in said if name.startswith("test/")}

@@ -82,7 +82,9 @@ def trained(
     """A module after 200 steps, and the file it wrote when its training ended."""
     path = tmp_path_factory.mktemp("trained") / "new" / "autoencoder.safetensors"
     module = training(tiny(), export_to=path)
-    trainer(200).fit(module, batches(images), batches(images))
+    run = trainer(200)
+    run.fit(module, batches(images), batches(images))
+    assert run.callback_metrics.keys() == {"train/loss"}
     return module, path
 
 
@@ -170,6 +172,7 @@ def test_validation_tells_clean_from_noised(
 ):
     module = trained[0]
     (logged,) = trainer(1).validate(module, batches(images), verbose=False)
+    assert logged.keys() | {"train/loss"} == module.metric_names()
     assert logged["val/psnr"] == pytest.approx(noised_psnr(module.autoencoder, images, 0.0))
     noised = noised_psnr(module.autoencoder, images, module.max_noise)
     assert logged["val/psnr_noised"] == pytest.approx(noised, abs=0.5)

@@ -57,6 +57,7 @@ def test_its_loss_is_the_mean_square_error_of_the_noised_batch(tmp_path):
     estimate = module.denoiser(clean + 0.05 * noise, 0.05, lambda x: x)
     expected = (estimate - clean).square().mean()
     actual = fit(module, tmp_path, 1).callback_metrics
+    assert actual.keys() == module.metric_names()
     assert actual["train/denoise"].item() == pytest.approx(expected.item(), rel=1e-4)
     parts = actual["train/nll_flow"] + 0.5 * actual["train/nll_text"] + actual["train/denoise"]
     torch.testing.assert_close(actual["train/loss"], parts)

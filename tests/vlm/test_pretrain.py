@@ -68,6 +68,7 @@ def train(module: TinyVLMPretraining, steps: int, folder: str) -> dict[str, torc
         torch.utils.data.DataLoader(data, batch_size=None) for data in ([batch()] * steps, [told])
     ]
     trainer.fit(module, *loaders)
+    assert trainer.callback_metrics.keys() == module.metric_names()
     return trainer.callback_metrics
 
 

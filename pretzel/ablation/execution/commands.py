@@ -29,6 +29,8 @@ def planned(grid: Grid) -> Plan:
 def run_grid(grid: Grid, args: argparse.Namespace, engine: Engine) -> int:
     """Train and measure what is not done; the engine prepares itself while the grid is planned."""
     plan, patterns = planned(grid), args.only or []
+    for warning in plan.warnings:
+        print(warning)
     selection = Selection(
         only=set(with_needs(plan, [run.name for run in named(plan, patterns)])) or None,
         retry=args.retry,

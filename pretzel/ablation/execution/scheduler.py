@@ -11,11 +11,13 @@ from typing import Any
 from pretzel.ablation.engines.base import Engine, StartedRun
 from pretzel.ablation.execution.adopted_runs import adopted_training
 from pretzel.ablation.execution.live_view import LiveView
+from pretzel.ablation.execution.shared_training import take_training
 from pretzel.ablation.identity.differences import snapshot
 from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.ablation.planning.tuning import best_candidate
 from pretzel.ablation.status_table import StatusRow
+from pretzel.ablation.twins import Traces, twin_sentences
 from pretzel.ablation.worker.process import DONE, INTERRUPTED, TAKEN, log_end
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
@@ -105,6 +107,9 @@ class _Scheduler:
     done: set[str] = field(default_factory=set)
     retried: set[PlannedRun] = field(default_factory=set)
     tries: dict[PlannedRun, int] = field(default_factory=dict)
+    traces: dict[str, Traces] = field(default_factory=dict)  # by run, up to now
+    compared: dict[str, Traces] = field(default_factory=dict)  # the same when last looked at
+    told: set[str] = field(default_factory=set)  # sentences
 
     def execute(self) -> list[PlannedRun]:
         """Go on until every run is done or failed; return the failed ones."""
@@ -118,6 +123,9 @@ class _Scheduler:
         # what was never selected cannot be waited for
         self.done |= {run.name for run in self.plan.runs} - {run.name for run in self.runs}
         self.retried = {run for run in waiting if self.plan.state(run) is State.FAILED}
+        for run in self.plan.runs:
+            self.trace(run)
+        self.tell_twins()
         try:
             while waiting or self.started:
                 if self.stops:
@@ -130,6 +138,7 @@ class _Scheduler:
                     break
                 waiting = self.start_ready(waiting)
                 waiting += self.collect_ended()
+                self.tell_twins()
                 self.view.show(lambda: [self.row(run) for run in self.runs])
                 time.sleep(_POLL_SECONDS)
         finally:
@@ -144,13 +153,17 @@ class _Scheduler:
         ready: list[PlannedRun] = []
         capacity = self.engine.capacity()
         for run in runs:
-            candidates = {candidate.run for candidate in run.candidates}  # some may fail
             failed = {other.name for other in self.failed}
-            broken = sorted(failed.intersection(run.needs) - candidates)
+            may_fail = {candidate.run for candidate in run.candidates}
+            needs = set(run.needs)
+            if run.trained_by is not None:  # without its weights the run trains its own
+                needs.add(run.trained_by)
+                may_fail.add(run.trained_by)
+            broken = sorted(failed & needs - may_fail)
             if broken:
                 self.give_up(run, f"not run, {broken[0]} failed")
                 continue
-            if not (self.done | (failed & candidates)).issuperset(run.needs):
+            if not (self.done | (failed & may_fail)).issuperset(needs):
                 waiting.append(run)
                 continue
             state = self.plan.state(run)
@@ -190,18 +203,32 @@ class _Scheduler:
                     taken.append(run)
                     continue
                 folder.prepare(spec)
+                is_trained = self.take_training(run)
             # the source code that it is about to run, which may be edited meanwhile
             snapshot(run.record, self.plan.grid.output)
             if spec["tuned"]:
                 self.view.say(f"{run.name}: {spec['tuned']}")
             step = folder.progress.get("step")
-            self.view.say(f"{run.name}: " + (f"continues from step {step}" if step else "starts"))
+            how = f"continues from step {step}" if step else "starts"
+            how = f"measures the weights of {run.trained_by}" if is_trained else how
+            self.view.say(f"{run.name}: {how}")
             self.retried.discard(run)
             launched.append(run)
         paths = [self.plan.folder(run).path for run in launched]
         if paths:  # at once: a cluster takes them as one array
             self.started |= zip(launched, self.engine.start(paths), strict=True)
         return taken
+
+    def take_training(self, run: PlannedRun) -> bool:
+        """Give a run the weights that another one has trained, unless it is to train itself."""
+        again = self.selection.rerun
+        if run.trained_by is None or (run.name in again and run.trained_by not in again):
+            return False
+        folder = self.plan.folder(run)
+        if (folder.path / "fit.json").exists():
+            return False  # it has them
+        trained = RunFolder(path=self.plan.grid.output / run.trained_by)
+        return take_training(folder, trained, run.identity)
 
     def may_start(self, run: PlannedRun) -> bool:
         """Tell whether a run that nobody executes is still to be executed."""
@@ -244,6 +271,7 @@ class _Scheduler:
             if code is None:
                 continue
             del self.started[run]
+            self.trace(run)
             folder = self.plan.folder(run)
             if code == TAKEN:
                 self.view.say(f"{run.name}: another runner has it")
@@ -256,6 +284,24 @@ class _Scheduler:
             elif self.retries(run, folder, code):
                 again.append(run)
         return again
+
+    def trace(self, run: PlannedRun) -> None:
+        """Take note of what a run that is over has trained and measured."""
+        folder, state = self.plan.folder(run), self.plan.state(run)
+        self.traces[run.name] = Traces.read(folder, state, run.identity)
+
+    def tell_twins(self) -> None:
+        """Say which runs train or measure the same thing, as soon as that is known."""
+        for run in self.started:
+            if self.traces[run.name].first is None:
+                self.traces[run.name] = Traces.of(self.plan.folder(run).progress)
+        if self.traces == self.compared:
+            return
+        self.compared = dict(self.traces)
+        for sentence in twin_sentences(self.plan.as_json(), self.traces):
+            if sentence not in self.told:
+                self.told.add(sentence)
+                self.view.say(sentence)
 
     def retries(self, run: PlannedRun, folder: RunFolder, code: int) -> bool:
         """Take note of a run that failed; return whether it is started again."""

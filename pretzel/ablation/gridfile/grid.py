@@ -51,6 +51,7 @@ class Metric:
 
     name: str
     direction: Direction
+    source: Source | None = None  # where it is written, if in a grid file
 
     @property
     def arrow(self) -> str:

@@ -94,7 +94,10 @@ class _Reader:
             axes=axes,
             combinations=combinations(axes, content, self.wrong),
             seeds=tuple(content.seeds),
-            metrics=tuple(Metric(name=n, direction=d) for n, d in content.metrics.items()),
+            metrics=tuple(
+                Metric(name=name, direction=direction, source=self.source(("metrics", name)))
+                for name, direction in content.metrics.items()
+            ),
             stages=self.stages("stages", content.stages),
             chain=self.stages("chain", content.chain),
             match=content.match,

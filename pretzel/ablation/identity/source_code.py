@@ -155,8 +155,7 @@ class _Module:
 @cache
 def _read(path: Path, name: str, changed: int) -> _Module:
     """Read a module; the time when its file was changed last is for the cache."""
-    tree = ast.parse(path.read_bytes())
-    _drop_docstrings(tree)
+    tree = _code(path.read_bytes())
     is_package = path.name == "__init__.py"
     package = name if is_package else name.rpartition(".")[0]
     imported: set[str] = set()
@@ -172,12 +171,31 @@ def _read(path: Path, name: str, changed: int) -> _Module:
             for alias in node.names:
                 taken[alias.asname or alias.name] = (base, alias.name)
     return _Module(
-        digest=hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16],
+        digest=_hash(tree),
         imported=imported,
         taken=taken,
         passes_on=is_package
         and all(isinstance(line, ast.ImportFrom | ast.Pass) or _is_all(line) for line in tree.body),
     )
+
+
+def code_digest(source: bytes) -> str:
+    """Return the hash of a module's source without comments and docstrings.
+
+    Raises:
+        SyntaxError: If it is no Python.
+    """
+    return _hash(_code(source))
+
+
+def _hash(tree: ast.Module) -> str:
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def _code(source: bytes) -> ast.Module:
+    tree = ast.parse(source)
+    _drop_docstrings(tree)
+    return tree
 
 
 def _is_all(line: ast.stmt) -> bool:

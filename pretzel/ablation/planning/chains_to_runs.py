@@ -25,6 +25,7 @@ class RunMaker:
     stages_in: Callable[[dict[str, Any]], tuple[str, ...]]
     upstream: dict[str, PlannedRun]
     _candidate_runs: dict[tuple[str, int], list[PlannedRun]] = field(default_factory=dict)
+    _trainers: dict[str, str] = field(default_factory=dict)  # names of compared runs, by identity
 
     def compared(self, arm: str, chain: Chain, seed: int) -> PlannedRun:
         """Return the run at the end of a combination's chain; upstream runs join the others.
@@ -68,10 +69,21 @@ class RunMaker:
                 for run, variant, config in zip(tried, link.variants, configs, strict=bool(tried))
             ),
             tuning=tuning,
+            trained_by=self._trainer(identity) if is_last else None,
         )
         if not is_last:
             self.upstream[name] = run
+        elif run.trained_by is None:
+            self._trainers[identity] = name
         return run
+
+    def _trainer(self, identity: str) -> str | None:
+        """Return the compared run that trains what another one only measures in another way.
+
+        Validation is a part of training: where the table has its metrics, each run has its own.
+        """
+        is_of_test = all(metric.name.startswith("test") for metric in self.grid.metrics)
+        return self._trainers.get(identity) if is_of_test else None
 
     def _try(self, arm: str, chain: Chain, index: int) -> list[PlannedRun]:
         """Return the runs that try the candidates of a link, with a seed of their own."""

@@ -1,8 +1,9 @@
 """Parses every arm with the real parser before anything trains; reports all mistakes at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.gridfile.grid import Grid
@@ -12,11 +13,14 @@ from pretzel.ablation.identity.fingerprint import fingerprint_of
 from pretzel.ablation.planning.baseline_differences import baseline_differences
 from pretzel.ablation.planning.chains_to_runs import RunMaker
 from pretzel.ablation.planning.config_resolver import Resolver
+from pretzel.ablation.planning.metric_check import check_metrics
+from pretzel.ablation.planning.metric_names import MetricNames
 from pretzel.ablation.planning.model_builder import Builder, PlanningCLI
 from pretzel.ablation.planning.parsed_chains import Chain, ChainParser, ParsedConfig, must_export
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.ablation.planning.size_matching import Matcher
 from pretzel.errors import UserError
+from pretzel.files.content_hash import file_hash
 from pretzel.runs.accumulation import check_accumulation
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.nested import leaves
@@ -50,6 +54,7 @@ class Planner:
         weights_origins: Identity of the stage that writes weights, by their path.
         stages: Runs that others need.
         used: Names of stages whose weights some configuration names.
+        files: Files of the configuration.
     """
 
     grid: Grid
@@ -61,12 +66,15 @@ class Planner:
     weights_origins: dict[str, str] = field(default_factory=dict)
     stages: dict[str, PlannedRun] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    files: set[Path] = field(default_factory=set)
 
     def plan(self, progress: Progress | None = None) -> Plan:
         """Return the plan, or raise all mistakes in one error."""
         self.parse_stages()
         chains = self.chains(progress)
         self.refuse_equal_arms(chains)
+        mistakes, warnings = check_metrics(self.grid, chains)
+        self.mistakes += mistakes
         if not self.mistakes:  # an arm that is wrong may be the one that uses a stage
             for name in self.weights:
                 if f"stages/{name}" not in self.used:
@@ -89,7 +97,12 @@ class Planner:
         maker = RunMaker(self.grid, self.named_stages, self.stages)
         compared = tuple(maker.compared(arm, chains[arm], seed) for arm, seed in order)
         return Plan(
-            grid=self.grid, stages=tuple(self.stages.values()), compared=compared, arms=arms
+            grid=self.grid,
+            stages=tuple(self.stages.values()),
+            compared=compared,
+            arms=arms,
+            files={str(path): file_hash(path) for path in sorted(self.files)},
+            warnings=tuple(warnings),
         )
 
     def wrong(self, message: str) -> None:
@@ -121,12 +134,16 @@ class Planner:
         """Return the configuration under all arms, by link of the chain."""
         links = self.grid.chain or {"": ()}
         try:
-            return {
-                name: fold([read(file) for file in (*self.grid.base, *configs)])
-                for name, configs in links.items()
-            }
+            return {name: self.read((*self.grid.base, *configs)) for name, configs in links.items()}
         except UserError as error:
             raise report([*self.mistakes, str(error)], self.grid.file) from error
+
+    def read(self, files: Sequence[Path]) -> Config:
+        """Read files and fold them; take note of them, and of those that they take in."""
+        configs = [read(file) for file in files]
+        inner = {source.name for config in configs for source in config.sources.values()}
+        self.files.update({self.grid.file, *files, *map(Path, inner)})
+        return fold(configs)
 
     def parse_stages(self) -> None:
         """Parse the upstream runs that all arms share."""
@@ -135,7 +152,7 @@ class Planner:
             path = self.grid.output / name
             identity = "unknown"
             try:
-                config = fold([read(file) for file in configs])
+                config = self.read(configs)
                 parsed = self.parse(config, count=False)
                 must_export(parsed.resolved, config)
             except UserError as error:
@@ -182,9 +199,11 @@ class Planner:
         try:
             resolved_bare = self.resolve(bare)
         except UserError:  # a part takes no None in the place of a stage's weights
-            sizes = None
+            model, callbacks = None, MetricNames()
         else:
-            sizes = self.build(bare, resolved_bare, count=count)
+            model = self.build(bare, resolved_bare, count=count)
+            callbacks = self.cli.callback_names(bare, resolved_bare)
+        module = MetricNames(silent=frozenset({resolved.values["model"]["class_path"]}))
         manifest = self.cli.manifest(config, resolved)
         data = self.cli.data(config, resolved)
         check_selection(resolved.values, data, config)
@@ -192,17 +211,18 @@ class Planner:
             resolved=resolved.values,
             fingerprint=fingerprint_of(resolved.values, self.weights_origins, manifest),
             why_test_data=why_test_data(data),
-            sizes=sizes,
+            model=model,
+            metrics=callbacks | (module if model is None else model.metrics),
         )
 
     def size(self, config: Config) -> int | None:
         """Return the size that arms are matched by."""
         match = self.grid.match
         assert match is not None, "only a grid that matches asks"
-        sizes = self.parse(config, count=match.by == "flops").sizes
-        if sizes is None:
+        model = self.parse(config, count=match.by == "flops").model
+        if model is None:
             return None
-        return sizes.flops if match.by == "flops" else sizes.trainable
+        return model.flops if match.by == "flops" else model.trainable
 
     def value(self, config: Config, path: tuple[str, ...]) -> object:
         """Return the value at a path of a configuration, defaults included."""

@@ -2,20 +2,23 @@
 
 import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
-from jsonargparse import Namespace
-from lightning.pytorch import LightningModule
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
 from pretzel.ablation.planning.config_resolver import Resolved, as_text
 from pretzel.ablation.planning.flops import forward_flops, shapes_alone
+from pretzel.ablation.planning.metric_names import MetricNames
 from pretzel.ablation.protocols import Manifested
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import construction
-from pretzel.runs.config.nested import leaves
+from pretzel.runs.config.nested import leaves, listed
 from pretzel.runs.config.overlay import Config
 from pretzel.runs.meta_device import built_without_memory
 
@@ -32,6 +35,7 @@ class PlanningCLI(ParseOnlyCLI):
         self._parts: dict[tuple[type, str], bytes] = {}
         self._data: dict[str, object] = {}
         self._manifests: dict[str, dict[str, str]] = {}
+        self._callback_names: dict[str, MetricNames] = {}
         self._reuses = False
 
     def build_shapes(self, subcommand: str, namespace: Namespace) -> LightningModule:
@@ -77,6 +81,23 @@ class PlanningCLI(ParseOnlyCLI):
             self._data[text] = data
         return self._data[text]
 
+    def callback_names(self, config: Config, resolved: Resolved) -> MetricNames:
+        """Return the names of what the callbacks of a parsed configuration log.
+
+        Raises:
+            UserError: If a constructor refuses its arguments.
+        """
+        names = MetricNames()
+        for node in listed(resolved.values["trainer"].get("callbacks")):
+            text = as_text(node)
+            if text not in self._callback_names:
+                kind = import_name(node["class_path"])
+                assert isinstance(kind, type), "the parser has found it"
+                with construction(config):
+                    self._callback_names[text] = MetricNames.of(kind, partial(_callback, node))
+            names |= self._callback_names[text]
+        return names
+
     def _construct(self, class_type: type, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         self.constructed.add(class_type)
         is_part = self._reuses and issubclass(class_type, nn.Module)
@@ -89,6 +110,20 @@ class PlanningCLI(ParseOnlyCLI):
         if key not in self._parts and len(self._parts) < _MAX_KEPT_PARTS:
             self._parts[key] = _pickled(part)
         return part
+
+
+@cache
+def _callback_parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--callback", type=Callback)
+    return parser
+
+
+def _callback(node: object) -> Callback:
+    parser = _callback_parser()
+    chosen = parser.parse_object({"callback": deepcopy(node)})  # which it modifies
+    callback: Callback = parser.instantiate(chosen)["callback"]
+    return callback
 
 
 def _pickled(part: nn.Module) -> bytes:
@@ -106,12 +141,20 @@ def _is_plain(value: object) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Numbers of parameters; FLOPs of a training step's forward on one sample, None if unknown."""
+class BuiltModel:
+    """What a model says of itself that was built without memory.
+
+    Attributes:
+        trainable: Number of parameters that train.
+        frozen: Number of those that do not.
+        flops: FLOPs of a training step's forward on one sample; None if unknown.
+        metrics: Names of what its module logs.
+    """
 
     trainable: int
     frozen: int
     flops: int | None
+    metrics: MetricNames
 
 
 class Builder:
@@ -125,11 +168,11 @@ class Builder:
         self.cli = cli
         self.builds = 0
         # by the classes that were never made, then by the rest of the configuration as text:
-        # the sizes, and whether FLOPs were counted
-        self._sizes: dict[frozenset[str], dict[str, tuple[Sizes | None, bool]]] = {}
+        # the model, and whether FLOPs were counted
+        self._built: dict[frozenset[str], dict[str, tuple[BuiltModel | None, bool]]] = {}
 
-    def __call__(self, config: Config, resolved: Resolved, *, count: bool) -> Sizes | None:
-        """Return the sizes of a configuration's model; None if it cannot be built without memory.
+    def __call__(self, config: Config, resolved: Resolved, *, count: bool) -> BuiltModel | None:
+        """Return the model of a configuration; None if it cannot be built without memory.
 
         FLOPs are counted only on demand: that takes longer than building.
 
@@ -137,23 +180,23 @@ class Builder:
             UserError: If a constructor refuses its arguments.
         """
         chosen = resolved.values["model"]
-        for unmade, known in self._sizes.items():
-            sizes, counted = known.get(as_text(_without(chosen, unmade)), (None, None))
+        for unmade, known in self._built.items():
+            model, counted = known.get(as_text(_without(chosen, unmade)), (None, None))
             if counted or counted is count:
-                return sizes
+                return model
         self.cli.user_config, self.cli.constructed = config, set()
-        sizes = self._build(self.cli.build_shapes, resolved, count)
-        if sizes is None:  # whole numbers on the CPU may have met others in a constructor
-            sizes = self._build(self.cli.build_model, resolved, False)
+        model = self._build(self.cli.build_shapes, resolved, count)
+        if model is None:  # whole numbers on the CPU may have met others in a constructor
+            model = self._build(self.cli.build_model, resolved, False)
         made = self.cli.constructed
         unmade = frozenset(name for name in _classes(chosen) if import_name(name) not in made)
         text = as_text(_without(chosen, unmade))
-        self._sizes.setdefault(unmade, {})[text] = sizes, count
-        return sizes
+        self._built.setdefault(unmade, {})[text] = model, count
+        return model
 
     def _build(
         self, build: Callable[..., LightningModule], resolved: Resolved, count: bool
-    ) -> Sizes | None:
+    ) -> BuiltModel | None:
         self.builds += 1
         module = built_without_memory(lambda: build("fit", resolved.namespace))
         if module is None:
@@ -161,7 +204,8 @@ class Builder:
         trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
         frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
         flops = forward_flops(module) if count else None
-        return Sizes(trainable=trainable, frozen=frozen, flops=flops)
+        metrics = MetricNames.of(type(module), lambda: module)
+        return BuiltModel(trainable=trainable, frozen=frozen, flops=flops, metrics=metrics)
 
 
 def _classes(node: object) -> set[str]:

@@ -9,7 +9,8 @@ from typing import Any
 from pretzel.ablation.gridfile.grid import Combination, Grid, Override
 from pretzel.ablation.gridfile.run_config import WEIGHTS, overridden, seeded
 from pretzel.ablation.identity.fingerprint import Fingerprint
-from pretzel.ablation.planning.model_builder import Sizes
+from pretzel.ablation.planning.metric_names import MetricNames
+from pretzel.ablation.planning.model_builder import BuiltModel
 from pretzel.ablation.planning.size_matching import Matched, Matcher
 from pretzel.ablation.protocols import Exports
 from pretzel.errors import NotApplicable, UserError
@@ -26,15 +27,17 @@ class ParsedConfig:
     Attributes:
         resolved: Plain values, defaults included; shared, never modified.
         fingerprint: Everything in it that can change a result.
-        sizes: None where the model cannot be built without memory.
         why_test_data: Why its validation is on test data; None where it is not.
+        model: None where it cannot be built without memory.
+        metrics: Names of what its module and callbacks log.
         tried: The candidate's overrides; empty where nothing is tuned.
     """
 
     resolved: dict[str, Any]
     fingerprint: Fingerprint
-    sizes: Sizes | None
     why_test_data: str | None
+    model: BuiltModel | None
+    metrics: MetricNames
     tried: tuple[Override, ...] = ()
 
     @cached_property
@@ -93,9 +96,9 @@ class Chain:
         return " ".join(f"{link.name}:{link.hashes}" for link in self.links)
 
     @property
-    def sizes(self) -> Sizes | None:
-        """The sizes of the model that is measured."""
-        return self.links[-1].variants[0].sizes if self.links else None
+    def model(self) -> BuiltModel | None:
+        """The model that is measured."""
+        return self.links[-1].variants[0].model if self.links else None
 
     @property
     def tuned(self) -> dict[str, list[Any]]:
@@ -108,11 +111,10 @@ class Chain:
 
     def as_json(self) -> dict[str, Any]:
         """Return it in plain values, without the configurations."""
-        sizes = asdict(self.sizes) if self.sizes else None
-        flops = sizes and sizes.pop("flops")
-        matched = asdict(self.matched) if self.matched else None
+        model, matched = self.model, asdict(self.matched) if self.matched else None
         own = {name: getattr(self, name) for name in ("choices", "changes", "absent")}
-        costs = {"parameters": sizes, "flops": flops}
+        parameters = model and {"trainable": model.trainable, "frozen": model.frozen}
+        costs = {"parameters": parameters, "flops": model and model.flops}
         return {**own, "matched": matched, "tuned": self.tuned, **costs}
 
 

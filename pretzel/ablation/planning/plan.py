@@ -1,5 +1,6 @@
 """The plan of a grid: its parsed runs, what each needs, and how the arms differ."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,8 @@ class PlannedRun:
         candidates: The configurations it chooses from when those have run
             (:func:`pretzel.ablation.planning.tuning.best_candidate`).
         tuning: How it chooses.
+        trained_by: Name of the run whose weights it measures in another way; None if it trains
+            its own.
     """
 
     name: str
@@ -57,6 +60,7 @@ class PlannedRun:
     family: str = ""
     candidates: tuple[Candidate, ...] = ()
     tuning: Tuning | None = None
+    trained_by: str | None = None
 
     @property
     def tests(self) -> bool:
@@ -65,7 +69,7 @@ class PlannedRun:
 
     def as_json(self) -> dict[str, Any]:
         """Return it in plain values, without the configuration."""
-        names = ("name", "arm", "seed", "identity", "evaluation")
+        names = ("name", "arm", "seed", "identity", "evaluation", "trained_by")
         return {
             **{name: getattr(self, name) for name in names},
             "needs": list(self.needs),
@@ -81,12 +85,16 @@ class Plan:
         stages: Upstream runs and tuning runs, each before those that need it.
         compared: The compared runs, in the order in which they start.
         arms: The combinations of arms by name, the baseline first: rows of the table.
+        files: Hashes of the configuration files, by path.
+        warnings: Sentences on metrics that could not be checked.
     """
 
     grid: Grid
     stages: tuple[PlannedRun, ...]
     compared: tuple[PlannedRun, ...]
     arms: dict[str, Chain]
+    files: dict[str, str]
+    warnings: tuple[str, ...] = ()
 
     @property
     def runs(self) -> tuple[PlannedRun, ...]:
@@ -114,7 +122,21 @@ class Plan:
 
     def save(self) -> None:
         """Write what the light commands need into the output folder."""
-        write_json(self.grid.output / PLAN, self.as_json())
+        write_json(self.grid.output / PLAN, self.record())
+
+    def record(self) -> dict[str, Any]:
+        """Return the plan in plain values, with hashes of the files and the code it is made of."""
+        return self.as_json() | {"files": self.files, "code": self._code()}
+
+    def _code(self) -> list[dict[str, Any]]:
+        """Return the modules of runs with their hashes, each set of them once."""
+        groups: dict[str, dict[str, Any]] = {}
+        for run in self.runs:
+            for key, role in (("modules", "trains"), ("measuring_modules", "measures")):
+                modules = run.record.get(key, {})
+                new = {"modules": modules, "trains": [], "measures": []}
+                groups.setdefault(json.dumps(modules), new)[role].append(run.name)
+        return list(groups.values())
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan in plain values, without the configurations."""

@@ -10,15 +10,16 @@ from pretzel.ablation.ledger import State
 from pretzel.ablation.planning.plan import Plan
 from pretzel.ablation.planning.time_estimate import TimeEstimate
 from pretzel.ablation.planning.tuning import candidate_runs
-from pretzel.ablation.status_table import StateTable, StatusRow, duration, plan_title
+from pretzel.ablation.status_table import StateTable, StatusRow, duration, plan_title, twins
 
 
 def print_plan(plan: Plan, states: Mapping[str, State], time: TimeEstimate, slots: int) -> None:
     """Print a plan, the states of its runs by name, and the time it takes with slots to run in."""
     console, output, values = Console(), plan.grid.output, plan.as_json()
-    console.print(StateTable(StatusRow.of_plan(output, values), plan_title(output, values)))
+    rows = StatusRow.of_plan(output, values)
+    console.print(StateTable(rows, plan_title(output, values), remarks=twins(values, rows)))
     console.print(_arms_table(plan, states))
-    for line in (*arm_lines(plan), time_line(time, slots)):
+    for line in (*arm_lines(plan), *plan.warnings, time_line(time, slots)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -48,6 +49,9 @@ def arm_lines(plan: Plan) -> list[str]:
             arrow = "↑" if tuning.direction == "max" else "↓"
             count = len(candidate_runs(plan, name))
             lines.append(f"{name}: {count} candidate runs, chosen by {tuning.metric} {arrow}")
+        trainers = {run.trained_by for run in plan.compared if run.arm == name} - {None}
+        for trainer in sorted({str(one).rpartition("/")[0] for one in trainers}):
+            lines.append(f"{name}: shares the training of {trainer}")
         for link, reason in arm.absent.items():
             lines.append(f"{name}: {link or 'all of it'}: n/a: {reason}")
     return lines
@@ -79,8 +83,8 @@ def _arms_table(plan: Plan, states: Mapping[str, State]) -> Table:
     for name, arm in plan.arms.items():
         own = [states[run.name] for run in plan.compared if run.arm == name]
         done = f"{own.count(State.DONE)}/{len(own)}" if own else "n/a"
-        sizes = arm.sizes
-        counts = (None,) * 3 if sizes is None else (sizes.trainable, sizes.frozen, sizes.flops)
+        model = arm.model
+        counts = (None,) * 3 if model is None else (model.trainable, model.frozen, model.flops)
         table.add_row(name, done, *map(short_count, counts))
     return table
 

@@ -43,10 +43,17 @@ def estimate_time(
             measured[run.family, False].append(seconds)
             if run.tests:
                 measured[run.family, True].append(float(result.get("seconds", seconds)))
+    by_name = {run.name: run for run in plan.runs}
     total, num_finished, num_probed = 0.0, 0, 0
     unknown = []
     for run in plan.runs:
         if states[run.name] is State.DONE:
+            continue
+        trainer = by_name.get(run.trained_by or "")
+        if trainer is not None and (trainer.family, True) in measured:  # it is only tested
+            both = (statistics.mean(measured[trainer.family, tests]) for tests in (True, False))
+            total += max(next(both) - next(both), 0.0)
+            num_finished += 1
             continue
         if (run.family, run.tests) in measured:
             seconds = statistics.mean(measured[run.family, run.tests])
@@ -71,7 +78,7 @@ def probe_all(plan: Plan, runs: Iterable[PlannedRun]) -> dict[str, float]:
     One run of each family is tried, and that is said on standard error; those that fail are left
     out. The stages that it starts from need not have run.
     """
-    one_each = {run.family: run for run in runs}
+    one_each = {run.family: run for run in runs if run.trained_by is None}
     seconds: dict[str, float] = {}
     for number, (family, run) in enumerate(one_each.items()):
         print(f"probing {run.name} ({number + 1} of {len(one_each)})", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from pretzel.ablation.gridfile.grid import Metric
 from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.plan_file import read_plan
 from pretzel.ablation.report.tuning import ArmTuning, state_and_result, tunings, upstream
+from pretzel.ablation.twins import Traces, twin_sentences
 from pretzel.errors import UserError
 
 
@@ -30,6 +31,7 @@ class RunResult:
     versions: dict[str, str]  # of the libraries that trained it
     trouble: str  # why it is not done, in one line
     adopted: str  # what the user has accepted although it differs, in one line; mostly empty
+    fault: str  # what is wrong with the file of its results, in a clause; mostly empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class Comparison:
     tunings: dict[str, tuple[ArmTuning, ...]]  # by arm, those without any left out
     has_stages: bool  # whether compared runs start from runs that they share
     runs: tuple[RunResult, ...]  # one for each arm and seed, done or not
+    twins: tuple[str, ...]  # which runs train or measure the same thing, stages among them
 
     @cached_property
     def by_arm(self) -> dict[str, tuple[RunResult, ...]]:
@@ -85,6 +88,11 @@ def load(output: str | Path) -> Comparison:
     planned = {run["name"]: run for run in plan["runs"]}
     compared = [run for run in plan["runs"] if run["seed"] is not None]  # no stage, no candidate
     arms = plan["arms"]
+    folders = {name: RunFolder(path=output / name) for name in planned}
+    traces = {
+        name: Traces.read(folders[name], state_and_result(output, run)[0], run["identity"])
+        for name, run in planned.items()
+    }
     return Comparison(
         output=output,
         grid=plan.get("grid", ""),
@@ -98,6 +106,7 @@ def load(output: str | Path) -> Comparison:
         tunings=tunings(output, plan),
         has_stages=any(upstream(run, planned) for run in compared),
         runs=tuple(_read(output, run, planned) for run in compared),
+        twins=tuple(twin_sentences(plan, traces)),
     )
 
 
@@ -132,6 +141,7 @@ def _read(output: Path, run: dict[str, Any], planned: dict[str, dict[str, Any]])
         versions=result.get("versions", {}),
         trouble=trouble,
         adopted=_adopted(folder, run) if state is State.DONE else "",
+        fault=folder.result_fault,
     )
 
 

@@ -13,8 +13,8 @@ def values(table: ResultTable) -> str:
     """Return one row for each arm, seed and metric of the table (``compare.csv``).
 
     Columns: arm, one for each axis with the arm's choice, seed, metric, direction, state (``n/a``
-    where a finished run, or the whole arm, does not have the metric), value, the trouble of a
-    run that is not done, and what was chosen for it before the comparison.
+    where a finished run, or the whole arm, does not have the metric), value, the trouble with a
+    run that is not done or whose result was edited, and what was chosen before the comparison.
     """
     c = table.comparison
     records: list[dict[str, Any]] = []
@@ -33,7 +33,7 @@ def values(table: ResultTable) -> str:
                 records.append(
                     record
                     | {"seed": run.seed, "state": NOT_APPLICABLE if is_absent else run.state.value}
-                    | {"value": run.metrics.get(name), "trouble": run.trouble}
+                    | {"value": run.metrics.get(name), "trouble": run.trouble or run.fault}
                     | {"tuned": "; ".join(tuning.chosen.get(run.seed, "") for tuning in tunings)}
                 )
     return _csv(records)

@@ -42,7 +42,7 @@ def latex(table: ResultTable) -> str:
         baseline=lambda name: f"{name} (baseline)",
         significant=escaped(cell_texts.SIGNIFICANT),
     )
-    exceptions = [*notes.incomparable(table), *notes.missing(c), *notes.tuned(c)]
+    exceptions = [*notes.warnings(table), *notes.missing(c), *notes.tuned(c)]
     exceptions = [note if note.endswith((".", "?")) else f"{note}." for note in exceptions]
     differences, before = [], ""
     for metric, *cells in cell_texts.difference_lines(table):

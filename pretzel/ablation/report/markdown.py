@@ -20,7 +20,7 @@ def markdown(table: ResultTable) -> str:
         significant=f" {_escaped(cell_texts.SIGNIFICANT)}",
     )
     parts = [*_table(means), "", *_paragraphs(notes.reading(table))]
-    parts += _paragraphs(notes.incomparable(table))
+    parts += _paragraphs(notes.warnings(table))
     parts += _items([*notes.missing(c), *notes.tuned(c)])
     if any(column.compared for column in table.columns):
         lines = [[_escaped(cell) for cell in line] for line in cell_texts.difference_lines(table)]

@@ -52,14 +52,16 @@ def _reach(columns: list[MetricColumn], *, alone: bool) -> str:
     )
 
 
-def incomparable(table: ResultTable) -> list[str]:
-    """Say which metrics may not be compared across all arms, and why."""
-    return [
-        f"{INCOMPARABLE} {column.metric.name} must not be compared across these arms, and is not "
-        f"ranked: they differ in {column.scale.reason}."
-        for column in table.columns
-        if not column.scale.everywhere
-    ]
+def warnings(table: ResultTable) -> list[str]:
+    """Say which runs are the same though they claim not to be, and what may not be compared."""
+    notes = [f"Twins: {sentence}." for sentence in table.comparison.twins]
+    for column in table.columns:
+        if not column.scale.everywhere:
+            notes.append(
+                f"{INCOMPARABLE} {column.metric.name} must not be compared across these arms, and "
+                f"is not ranked: they differ in {column.scale.reason}."
+            )
+    return notes
 
 
 def tuned(comparison: Comparison) -> list[str]:
@@ -101,7 +103,10 @@ def missing(comparison: Comparison) -> list[str]:
     # Seeds of an arm that have the same to say share a line.
     undone: dict[tuple[str, State, str], list[str]] = {}
     adopted: dict[tuple[str, str], list[str]] = {}
+    faults: dict[tuple[str, str], list[str]] = {}
     for run in comparison.runs:
+        if run.fault:
+            faults.setdefault((run.arm, run.fault), []).append(f"seed{run.seed}")
         if run.state is not State.DONE:
             undone.setdefault((run.arm, run.state, run.trouble), []).append(f"seed{run.seed}")
         if run.adopted:
@@ -113,6 +118,7 @@ def missing(comparison: Comparison) -> list[str]:
         notes.append(
             f"In the table although it differs: {arm}/{', '.join(seeds)} (adopted): {what}"
         )
+    notes += [f"{arm}/{', '.join(seeds)}: {fault}" for (arm, fault), seeds in faults.items()]
     return notes + _unlogged(comparison)
 
 

@@ -17,7 +17,7 @@ def show(results: ResultTable, console: Console | None = None) -> None:
     parts: list[RenderableType] = [_arms(results), *_lines(table_notes.missing(c), "red")]
     parts += _metrics(results, wide=console.width >= 100)
     parts += _lines(table_notes.tuned(c), "cyan")
-    parts += _lines(table_notes.incomparable(results), "yellow")
+    parts += _lines(table_notes.warnings(results), "yellow")
     parts += _lines(table_notes.reach(results), "bold")
     parts += _lines(table_notes.reading(results), "dim")
     if sources := table_notes.provenance(results):

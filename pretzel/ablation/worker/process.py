@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 
 from pretzel.ablation.ledger import RunFolder
+from pretzel.ablation.result_file import write_result
 from pretzel.ablation.worker.hang_watchdog import Watchdog
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
@@ -158,7 +159,7 @@ def _train_and_test(folder: RunFolder, stop: StopRequest) -> None:
     if not stop.is_first:
         return
     hashes = {key: spec.get(key) for key in ("identity", "evaluation", "tuned")}
-    write_json(folder.path / "result.json", {**hashes, **result})
+    write_result(folder.path, {**hashes, **result})
     Checkpoints(folder.path).clear()
 
 

@@ -19,8 +19,13 @@ from pretzel.ablation.worker.hang_watchdog import Watchdog
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 from pretzel.runs.exact_resume import ExactEpochLoop
+from pretzel.runs.weights_hash import trained_weights_hash
 
 _REPORT_SECONDS = 0.5
+_FIRST_STEPS = 4
+"""Steps after which the weights are hashed, in every run: at the first one, parts behind a factor
+that starts at zero (outputs of conditioners, skips) have no gradient, behind two of them they have
+none at the second, and a warm-up may begin with a learning rate of zero."""
 _VALIDATION_SHARE = 20
 """A checkpoint before each validation, unless that took more than a 20th of the time."""
 
@@ -62,6 +67,8 @@ class RunMonitor(Checkpoint):
         self.before = float(folder.progress.get("seconds", 0.0))
         self.within_step = False
         self.first: tuple[float, int] | None = None
+        # of the first process of the run that came so far, whatever a later one starts from
+        self.weights: dict[str, Any] = folder.progress.get("weights") or {}
         self.diverged: Tensor | None = None
         self.on_sigterm = signal.getsignal(signal.SIGTERM)
 
@@ -96,6 +103,10 @@ class RunMonitor(Checkpoint):
         self.within_step = loop.accumulates
         if self.within_step:
             return  # gradients are in no checkpoint
+        if not self.weights and trainer.global_step >= _FIRST_STEPS and trainer.is_global_zero:
+            first = trained_weights_hash(trainer.lightning_module)
+            self.weights = {"step": trainer.global_step, "first": first}
+            self.report(trainer, "fit", force=True)  # before any checkpoint behind these steps
         now = time.monotonic()
         self.first = self.first or (now, trainer.global_step)
         # Who is stopped or killed in a validation continues from its beginning.
@@ -189,6 +200,7 @@ class RunMonitor(Checkpoint):
             "rate": rate,
             "left": left,
             "metrics": logged_scalars(trainer),
+            "weights": self.weights,
             "time": time.time(),
         }
         write_json(self.folder.path / "progress.json", progress)

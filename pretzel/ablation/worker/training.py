@@ -4,7 +4,7 @@ import copy
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import yaml
@@ -16,8 +16,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from safetensors import SafetensorError
 from typing_extensions import override
 
+from pretzel.ablation.identity.fingerprint import hashed
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.protocols import Exports
+from pretzel.ablation.protocols import Exports, HasFacts, KeepsSamples
 from pretzel.ablation.worker.checkpoints import Checkpoints, digest, save_final
 from pretzel.ablation.worker.hang_watchdog import Watchdog
 from pretzel.ablation.worker.provenance import peak_memory, versions
@@ -27,6 +28,7 @@ from pretzel.errors import UserError
 from pretzel.files.atomic import read_json, whole_file, write_json, write_text
 from pretzel.runs.cli import RunCLI
 from pretzel.runs.exact_resume import make_exact
+from pretzel.runs.weights_hash import trained_weights_hash
 
 
 class WorkerCLI(RunCLI):
@@ -96,6 +98,7 @@ def train_and_test(
             "step_seconds": statistics.median(loop.step_seconds) if loop.step_seconds else None,
             "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
             "facts": facts(trainer),
+            "weights": monitor.weights | {"final": trained_weights_hash(model)},
             "sha256": save_final(trainer, final),
         }
         if trainer.is_global_zero:
@@ -108,7 +111,8 @@ def train_and_test(
     if _all_stop(trainer, must_stop()):
         raise KeyboardInterrupt
     metrics = dict(fitted["metrics"])
-    if spec.get("tests", not spec["export"]) and is_overridden("test_step", model):
+    is_tested = spec.get("tests", not spec["export"]) and is_overridden("test_step", model)
+    if is_tested:
         # seeded anew: the test is the same whether training has just ended or was resumed
         seed_everything(seed, workers=True, verbose=False)
         trainer.test(
@@ -127,21 +131,13 @@ def train_and_test(
         "metrics": metrics,
         "facts": fitted["facts"] | facts(trainer),
         **{key: fitted[key] for key in ("train_seconds", "steps", "step_seconds")},
+        "weights": fitted.get("weights"),  # runs of earlier versions have none
+        "measured": test_digest(trainer) if is_tested else None,
         "seconds": monitor.seconds,
         "peak_memory_bytes": peak,
         "parameters": {"trainable": sizes[True], "frozen": sizes[False]},
         "versions": versions(),
     }
-
-
-@runtime_checkable
-class HasFacts(Protocol):
-    """A callback that knows what values of its metrics must share to be comparable.
-
-    By name of the metric, for example ``{"test/fid": {"extractor": "Inception"}}``.
-    """
-
-    facts: dict[str, dict[str, Any]]
 
 
 def facts(trainer: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401
@@ -152,6 +148,17 @@ def facts(trainer: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401
             for name, values in callback.facts.items():
                 by_metric[name] = by_metric.get(name, {}) | values
     return by_metric
+
+
+def test_digest(trainer: Any) -> str | None:  # noqa: ANN401
+    """Return a digest of what a test has measured, times aside: metrics, and every sample's result.
+
+    None where no part keeps the results of samples: metrics may be equal by chance.
+    """
+    parts = [trainer.lightning_module, *trainer.callbacks]
+    samples = sorted(d for p in parts if isinstance(p, KeepsSamples) and (d := p.sample_digest))
+    values = {k: v for k, v in logged_scalars(trainer).items() if "seconds" not in k}
+    return hashed([samples, values]) if samples else None
 
 
 def _all_stop(trainer: Trainer, must_stop: bool) -> bool:

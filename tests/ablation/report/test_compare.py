@@ -18,7 +18,7 @@ from pretzel.ablation.report.grid_report import FILES, Report
 from pretzel.ablation.report.latex import escaped
 from pretzel.ablation.report.statistics import compare, seed_mean
 from pretzel.ablation.report.table import result_table
-from pretzel.files.atomic import write_json
+from pretzel.files.atomic import read_json, write_json
 
 
 def rows_of(text, first):
@@ -137,18 +137,28 @@ def test_cells_behind_a_failed_stage_say_so(tmp_path):
     assert "Train time counts the stages" in text
 
 
-def test_arms_that_do_not_exist_say_why(tmp_path):
+def test_arms_that_do_not_exist_twins_and_edited_results_are_told(tmp_path):
     write_plan(
-        tmp_path, {"a": [], "b": ["no s2"]}, metrics={"acc": "max"}, seeds=[0],
+        tmp_path, {"a": [], "b": ["no s2"], "c": ["x: 1 -> 2"]}, metrics={"acc": "max"}, seeds=[0],
         absent={"b": {"": "grid.yaml:3: no such thing"}},
     )  # fmt: skip
-    write_result(tmp_path, "a", 0, {"acc": 0.5}, step_seconds=0.0123, peak_memory_bytes=3 << 29)
+    plan = read_json(tmp_path / "plan.json")
+    plan["runs"][1]["identity"] = "y"
+    write_json(tmp_path / "plan.json", plan)
+    twins = {"weights": {"step": 4, "first": "f", "final": "z"}}
+    costs = {"step_seconds": 0.0123, "peak_memory_bytes": 3 << 29}
+    write_result(tmp_path, "a", 0, {"acc": 0.5}, digest="of other values", **twins, **costs)
+    write_result(tmp_path, "c", 0, {"acc": 0.5}, identity="y", **twins)
     report = Report(tmp_path, "")
     rows = {row[0]: row for row in rows_of(report.text("markdown"), "arm")}
     assert rows["b"][1:] == ["n/a"] * 6
     assert rows["**a** (baseline)"][3:6] == ["1.70 M", "12.3 ms", "1.50 GiB"]
     for form in ("markdown", "latex", "csv", "html", "terminal"):
-        assert "no such thing" in report.text(form), form
+        text = " ".join(report.text(form).split())
+        assert "no such thing" in text, form
+        assert "result.json was edited after the run had written it" in text, form
+        told = "a and c (seed0) train the same thing: their weights are equal bit for bit, after 4 "
+        assert told in text or form == "csv", form
 
 
 @pytest.mark.parametrize("form", ["terminal", "markdown", "latex", "csv", "html"])
