@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
@@ -20,6 +20,7 @@ from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import construction
 from pretzel.runs.config.nested import leaves, listed
 from pretzel.runs.config.overlay import Config
+from pretzel.runs.config.typed_parser import TypedParser
 from pretzel.runs.meta_device import built_without_memory
 
 _MAX_KEPT_PARTS = 64  # those of the first arms; what is tried in one arm alone is not worth keeping
@@ -113,8 +114,8 @@ class PlanningCLI(ParseOnlyCLI):
 
 
 @cache
-def _callback_parser() -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
+def _callback_parser() -> TypedParser:
+    parser = TypedParser(exit_on_error=False)
     parser.add_argument("--callback", type=Callback)
     return parser
 
