@@ -28,10 +28,10 @@ from pretzel.vlm.tiny import TinyVLM
 TRANSFORMER = partial(CausalTransformer, width=16, head_dim=8)
 
 
-def tiny_pretzel(interleaving=Stacked, noise=0.05) -> Pretzel:
+def tiny_pretzel(interleaving=Stacked, noise=0.05, deep=1) -> Pretzel:
     return Pretzel(
         latent=Pixels(image_size=8, patch_size=4, noise=noise),
-        split=ExplicitSplit(shallow=[1, 1], deep=1),
+        split=ExplicitSplit(shallow=[1, 1], deep=deep),
         permutations=[Raster(), Flip()],
         shallow=partial(AFBlock, transform=AffineSoftplus(), conditioner=TRANSFORMER),
         deep=partial(DeepStream, transform=AffineSoftplus(), conditioner=TRANSFORMER),

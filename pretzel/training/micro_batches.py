@@ -1,4 +1,4 @@
-"""Micro-batches: a batch run in parts, with the memory of one part and the gradient of the whole.
+"""Micro-batches: a batch run in parts, with the activations of one and the gradient of the whole.
 
 A mean over the batch has counts that are known only when all parts have been run. So each part is
 run without keeping what its gradient needs, the loss is taken over all of them, and its one

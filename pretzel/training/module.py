@@ -69,9 +69,9 @@ class PretzelModule(CheckpointedModule):
             checkpoints.
         text_states: Keeps the text states of the vision-language model, for a stage in which it is
             a text encoder and no more.
-        micro_batch_size: Documents of a batch that are run at a time; None for all. The memory of a
-            step is that of a micro-batch, its gradient that of the batch; it takes one more forward
-            pass.
+        micro_batch_size: Documents of a batch that are run at a time; None for all. A step keeps
+            the activations of a micro-batch, and its gradient is that of the batch; it takes one
+            more forward pass.
 
     Raises:
         UserError: If a weight is negative, or both losses are off; if ``micro_batch_size`` is below
