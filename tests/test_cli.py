@@ -216,8 +216,8 @@ def test_selection_on_files_of_test_is_refused(folder, capsys, monkeypatch, call
     for name, content in (("val", "a"), ("test", "b"), ("copy", "a")):
         (folder / "shards" / name).write_text(content)
     files = {"train": ["train"], "val": ["shards/val"], "test": ["shards/test", "shards/copy"]}
-    monkeypatch.setattr(lab.Line, "split_files", lambda self: files, raising=False)
-    write("x.yaml", changed(trainer__callbacks=[callback]))
+    monkeypatch.setattr(lab.Filed, "files", files)
+    write("x.yaml", changed(trainer__callbacks=[callback], data__class_path="lab.Filed"))
     name = callback["class_path"]
     assert re.search(
         rf"x\.yaml:\d+: trainer\.callbacks\.0\.init_args\.monitor: {name} by val/loss would select "
@@ -227,7 +227,7 @@ def test_selection_on_files_of_test_is_refused(folder, capsys, monkeypatch, call
     for harmless in ({"monitor": "train/loss"}, {"save_top_k": 0}):
         if harmless.keys() <= callback["init_args"].keys() or callback is BEST:
             chosen = {**callback, "init_args": callback["init_args"] | harmless}
-            write("x.yaml", changed(trainer__callbacks=[chosen]))
+            write("x.yaml", changed(trainer__callbacks=[chosen], data__class_path="lab.Filed"))
             assert main(["fit", "-c", "x.yaml"]) == 0
 
 

@@ -6,6 +6,7 @@ The tests' plug-in: imported by ``class_path`` like any user's module.
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
@@ -137,3 +138,12 @@ class Line(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return self._loader("test")
+
+
+class Filed(Line):
+    """The same, said to be read from files."""
+
+    files: ClassVar[dict[str, list[str]]] = {"val": ["val.tar", "pipe:x"], "test": ["pipe:x"]}
+
+    def split_files(self) -> dict[str, list[str]]:
+        return self.files

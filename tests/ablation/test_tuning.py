@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from grids import planning
-from lab_files import write
+from lab_files import BASE, write
 
 from pretzel.__main__ import main
 from pretzel.ablation.planning.tuning import best_candidate
@@ -61,15 +61,12 @@ def test_an_arm_is_tried_with_a_seed_that_is_not_compared(project):
     assert plan.runs.index(tried[-1]) < plan.runs.index(cell)
 
 
-def test_it_does_not_choose_on_files_of_the_test(project, monkeypatch):
-    import lab
-
-    files = {"val": ["pipe:x"], "test": ["pipe:x"]}
-    monkeypatch.setattr(lab.Line, "split_files", lambda self: files, raising=False)
+def test_it_does_not_choose_on_files_of_the_test(project):
+    write("filed.yaml", {**BASE, "data": {"class_path": "lab.Filed"}})
     assert re.search(
         r"grid\.yaml:\d+: model\.lr: tune would choose on test data: data reads pipe:x for val "
         r"and for test; give val files of its own \(arms? cubic",
-        refused(),
+        refused(base="filed.yaml"),
     )
 
 

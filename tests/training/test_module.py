@@ -28,7 +28,10 @@ QUESTION = ("what color is the shape?", "red")
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
-    make = lambda: (torch.manual_seed(0), tiny_module(optimizer=torch.optim.AdamW))[1]  # noqa: E731
+    def make():
+        torch.manual_seed(0)
+        return tiny_module(optimizer=torch.optim.AdamW, micro_batch_size=2)
+
     whole = make()
     fit(whole, tmp_path, 4)
     half = make()
