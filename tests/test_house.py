@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,16 @@ def test_data_and_callbacks_do_not_know_each_other():
         assert "datamodules" not in imported_roots(path), path
 
 
+@cache
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
 @pytest.mark.parametrize("call", ["pickle.load", "torch.load", "eval", "exec"])
 def test_nothing_is_unpickled_or_evaluated(call: str):
     for path in python_files(*PACKAGES):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == call:
+        for node in calls(path):
+            if _name(node) == call:
                 safe = any(
                     keyword.arg == "weights_only" and ast.unparse(keyword.value) == "True"
                     for keyword in node.keywords
@@ -49,11 +55,19 @@ def test_nothing_is_unpickled_or_evaluated(call: str):
                 assert safe, f"{path}: {call}"
 
 
+def _name(call: ast.Call) -> str:
+    """Return the dotted name of what is called; it begins with a dot where a call is called on."""
+    names, at = [], call.func
+    while isinstance(at, ast.Attribute):
+        names, at = [at.attr, *names], at.value
+    return ".".join([at.id if isinstance(at, ast.Name) else "", *names])
+
+
 def test_no_model_or_tokenizer_comes_with_code_of_its_own():
-    calls = {"from_pretrained", "from_config", "pipeline", "load_dataset"}
+    asks = {"from_pretrained", "from_config", "pipeline", "load_dataset"}
     for path in python_files(*PACKAGES):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in calls:
+        for node in calls(path):
+            if _name(node).rpartition(".")[2] in asks:
                 options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert options.get("trust_remote_code") == "False", f"{path}:{node.lineno}"
 

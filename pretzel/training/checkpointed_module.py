@@ -24,7 +24,13 @@ from pretzel.runs.stored_module import (
 from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
 from pretzel.sampling.samplers import Sampler
 from pretzel.training.global_batch import GlobalBatchModule
-from pretzel.training.starting_weights import SAMPLER, UNTRAINED, StartingWeights, read_weights
+from pretzel.training.starting_weights import (
+    SAMPLER,
+    UNTRAINED,
+    StartingWeights,
+    check_record,
+    read_weights,
+)
 from pretzel.typing import Tensor
 
 S = TypeVar("S", bound="CheckpointedModule")  # not Self, which the shape checks of the tests refuse
@@ -201,6 +207,7 @@ class CheckpointedModule(GlobalBatchModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raise a UserError if the checkpoint was trained around other frozen parts."""
+        check_record(checkpoint, "checkpoint")
         check_frozen(self.frozen_identities(), checkpoint.get("frozen", {}), "checkpoint")
         self.sampler.load_state(checkpoint.get(SAMPLER, {}))
         self._as_configured = set(checkpoint.get(UNTRAINED, ()))

@@ -83,16 +83,38 @@ def read_weights(path: Path, *, shapes_only: bool = False) -> StartingWeights:
             raise UserError(f"weights {error}") from error
     else:
         state, frozen = read_exported(path, shapes_only=shapes_only)
-        own = {
-            name: json.loads(frozen.pop(name)) for name in (SAMPLER, UNTRAINED) if name in frozen
-        }
+        try:
+            own = {n: json.loads(frozen.pop(n)) for n in (SAMPLER, UNTRAINED) if n in frozen}
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"weights {path}: its metadata is not what export wrote") from error
         content = {"state_dict": state, "frozen": frozen, **own}
+    check_record(content, f"weights {path}")
     return StartingWeights(
         state=content["state_dict"],
         frozen=content.get("frozen", {}),
         sampler=content.get(SAMPLER, {}),
         untrained=frozenset(content[UNTRAINED]) if UNTRAINED in content else None,
     )
+
+
+def check_record(checkpoint: Mapping[str, Any], what: str) -> None:
+    """Refuse a checkpoint in which something beside the weights is of another kind than is written.
+
+    Raises:
+        UserError: Naming it; ``what`` begins the message.
+    """
+    frozen, untrained = checkpoint.get("frozen", {}), checkpoint.get(UNTRAINED, [])
+    is_right = {
+        "frozen": isinstance(frozen, dict) and _are_texts([*frozen, *frozen.values()]),
+        SAMPLER: isinstance(checkpoint.get(SAMPLER, {}), dict),
+        UNTRAINED: isinstance(untrained, list) and _are_texts(untrained),
+    }
+    for name in [name for name, right in is_right.items() if not right]:
+        raise UserError(f"{what}: {name} is not what a run saves, got {checkpoint[name]!r:.60}")
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _part(name: str) -> str:

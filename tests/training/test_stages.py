@@ -221,6 +221,13 @@ def test_weights_that_are_no_checkpoint_of_this_model_are_refused(tmp_path):
     torch.save({"epoch": 1}, path)
     with pytest.raises(UserError, match="must hold a state_dict, this one does not"):
         tiny_module(weights=path)
+    odd: tuple[tuple[str, object], ...] = (
+        ("frozen", ["vlm"]), ("frozen", {"vlm": 1}), ("sampler", None), ("untrained", [1]),
+    )  # fmt: skip
+    for name, value in odd:
+        torch.save({"state_dict": {}, name: value}, path)
+        with pytest.raises(UserError, match=rf"x\.ckpt: {name} is not what a run saves, got"):
+            read_weights(path)
     missing = r"or the checkpoint of the stage before, got .*y\.ckpt: no such file"
     with pytest.raises(UserError, match=missing):
         tiny_module(weights=tmp_path / "y.ckpt")
