@@ -72,10 +72,13 @@ def test_fit_then_test_with_its_checkpoint(folder, capsys):
         "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
         "init_args": {"save_dir": str(folder), "version": 0},
     }
-    write("same.yaml", {"trainer": {"logger": logger, "max_steps": 8}})
+    timer = {"class_path": "Timer", "init_args": {"duration": "00:00:10:00"}}
+    write("same.yaml", {"trainer": {"logger": logger, "max_steps": 8, "callbacks+": timer}})
     more = ["-c", "same.yaml", "--ckpt_path", str(checkpoint)]
     assert main(["fit", "-c", "base.yaml", *more]) == 0
-    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 8
+    trainer = yaml.safe_load((run / "config.yaml").read_text())["trainer"]
+    assert trainer["max_steps"] == 8
+    assert trainer["callbacks"][0]["init_args"]["interval"] == "step"  # a text and an enum at once
     assert not (folder / "lightning_logs" / "version_1").exists()
     assert main(["test", "-c", "base.yaml", "--ckpt_path", str(checkpoint)]) == 0
     assert "test/loss" in capsys.readouterr().out
@@ -90,6 +93,23 @@ def test_files_are_folded_before_parsing(folder, capsys):
         "class_path": "lab.Cubic",
         "init_args": {"scale": 1.0, "power": 3},
     }
+
+
+def test_lists_are_appended_to_by_files_and_arguments(folder, capsys):
+    monitor = {"class_path": "LearningRateMonitor"}
+    write("one.yaml", {"trainer": {"callbacks": [monitor]}})
+    write("two.yaml", {"trainer.callbacks+": monitor, "trainer.callbacks.0.log_momentum": True})
+    more = ["--trainer.callbacks+=Timer", "--trainer.callbacks.verbose=false",
+            "--trainer.callbacks.1.log_weight_decay", "true"]  # fmt: skip
+    files = [word for name in ("base", "one", "two") for word in ("-c", f"{name}.yaml")]
+    assert main(["fit", *files, *more, "--print_config"]) == 0
+    first, second, timer = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
+    settings = [
+        (one["init_args"]["log_momentum"], one["init_args"]["log_weight_decay"])
+        for one in (first, second)
+    ]
+    assert settings == [(True, False), (False, True)]
+    assert timer["init_args"]["verbose"] is False
 
 
 @pytest.mark.parametrize(
@@ -156,6 +176,12 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
          r"x\.yaml:\d+: trainer\.accumulate_grad_batches must be 1 for LeastSquares, got 2: "),
         (changed(trainer__val_check_interval=1.5),
          r"x\.yaml:\d+: trainer\.val_check_interval: Trainer: .*1\.5"),
+        (changed(trainer__val_check_interval=5),
+         r"trainer\.val_check_interval: must be at most the 4 batches of an epoch, .*, got 5$"),
+        (changed(trainer__val_check_interval=2, trainer__overfit_batches=1),
+         r"trainer\.val_check_interval: must be at most the 1 batches of an epoch, .*, got 2$"),
+        (changed(optimizer={"class_path": "SGD"}),
+         r"x\.yaml:\d+: optimizer: LeastSquares makes its own, and takes no argument for it"),
         (changed(data__init_args__shards="a.tar"), r"shards: a\.tar: no such shard"),
         (changed(trainer__default_root_dir="base.yaml/runs"),
          r"trainer\.default_root_dir: base\.yaml/runs: cannot be written"),
@@ -187,6 +213,14 @@ def test_a_configuration_names_no_sharded_checkpoint(folder, capsys):
         (["test", "-c", "base.yaml", "--ckpt_path", "none.ckpt"], r"none\.ckpt: no such file"),
         (["test", "-c", "base.yaml", "--ckpt_path", "base.yaml"],
          r"base\.yaml: not a weights-only checkpoint"),
+        (["test", "-c", "base.yaml", "--ckpt_path", "best"],
+         r"ckpt_path: best is known to the process that trained alone: name the file"),
+        (["test", "-c", "base.yaml", "--ckpt_path", "."],
+         r"ckpt_path: \.: neither a run nor an export"),
+        (["fit", "-c", "base.yaml", "--lr_scheduler=ConstantLR"],
+         r"command line: lr_scheduler: LeastSquares makes its own, and takes no argument for it"),
+        (["fit", "-c", "base.yaml", "--trainer.callbacks.2.verbose", "1"],
+         r"command line: trainer\.callbacks\.2: no such item"),
         (["fit", "-c", "base.yaml", "--trainer.default_root_dir", "/proc/pretzel"],
          r"default_root_dir: /proc/pretzel: cannot be written"),
     ],
@@ -202,6 +236,17 @@ def test_checkpoint_of_another_architecture(folder, capsys):
     torch.save({"state_dict": {"foreign": torch.zeros(3)}}, "other.ckpt")
     said = refused(capsys, folder, "fit", "-c", "base.yaml", "--ckpt_path", "other.ckpt")
     assert "it holds foreign, which LeastSquares does not have" in said
+    torch.save({"state_dict": {"weight": torch.zeros(3)}}, "other.ckpt")
+    said = refused(capsys, folder, "fit", "-c", "base.yaml", "--ckpt_path", "other.ckpt")
+    assert "other.ckpt: holds weights without the state of the optimizer" in said
+
+
+def test_a_link_to_nothing_is_no_folder(folder, capsys):
+    Path("link").symlink_to("nowhere")
+    said = refused(capsys, folder, "fit", "-c", "base.yaml", "--trainer.default_root_dir", "link/x")
+    assert re.search(
+        r"default_root_dir: link/x: cannot be written \(.*link is a link to nothing", said
+    )
 
 
 STOPPING = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}

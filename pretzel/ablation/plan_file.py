@@ -96,7 +96,10 @@ def read_plan(output: Path, name: str = PLAN) -> dict[str, Any] | None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+        reason = reason.replace("Field required", "is missing")
+        if first["type"] == "model_type":
+            reason = "must be a mapping"
         raise _damaged(path, f"{where}: {reason}" if where else reason) from error
     return dict(values)
 

@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from pretzel.errors import UserError
 from pretzel.files.storage import storage_error
 from pretzel.files.weights import read_checkpoint
+from pretzel.runs.rank_deaths import exit_with, ranks_observed
 from pretzel.runs.run_folder import weights_of
 
 _SHARDED = (".metadata", "meta.pt")
@@ -40,7 +41,8 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if in_main_thread else None
     try:
-        yield
+        with ranks_observed(trainer, "above", exit_with):
+            yield
     except SystemExit as stop:
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise

@@ -31,6 +31,9 @@ def name_mistakes(grid: Grid) -> Iterator[tuple[Key, str]]:
     for link in grid.chain:
         if len(link) + _LINK_BYTES + len(str(max(grid.seeds))) > MAX_NAME_BYTES:
             yield ("chain", link), "must be shorter: its runs are folders named LINK-seedN-HASH"
+    for folder in (grid.output, *grid.output.parents):
+        if folder.is_symlink() and not folder.exists():
+            yield ("output",), f"must be a folder, and {folder} is a link to nothing"
     longest = max(grid.combinations, key=_folder_bytes, default=None)
     if longest is None:
         return
@@ -47,7 +50,8 @@ def name_mistakes(grid: Grid) -> Iterator[tuple[Key, str]]:
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """Return a text that may be very long, for a message."""
+    """Return a text that may be long, or hold a newline, for a message."""
+    text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

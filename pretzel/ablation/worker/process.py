@@ -155,7 +155,13 @@ def _train_and_test(folder: RunFolder, stop: StopRequest) -> None:
     from pretzel.ablation.worker.checkpoints import Checkpoints
     from pretzel.ablation.worker.training import train_and_test
 
-    result = train_and_test(folder, spec, lambda: stop.is_made, watchdog)
+    def end(death: UserError) -> None:
+        _log(str(death))
+        with contextlib.suppress(UserError):
+            _write_failure(folder, death, "")
+        os._exit(FAILED)
+
+    result = train_and_test(folder, spec, lambda: stop.is_made, watchdog, end)
     if not stop.is_first:
         return
     hashes = {key: spec.get(key) for key in ("identity", "evaluation", "tuned")}
@@ -169,8 +175,9 @@ def _write_failure(folder: RunFolder, error: Exception, stack: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
+    rank = "" if is_first_process() else f"rank {os.environ.get('LOCAL_RANK', '?')}: "
     failure = {
-        "error": f"{type(error).__name__}: {error}",
+        "error": f"{rank}{type(error).__name__}: {error}",
         "traceback": stack,
         "log": log_end(folder),
         "step": getattr(error, "step", folder.progress.get("step")),

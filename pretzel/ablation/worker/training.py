@@ -28,6 +28,7 @@ from pretzel.errors import UserError
 from pretzel.files.atomic import read_json, whole_file, write_json, write_text
 from pretzel.runs.cli import RunCLI
 from pretzel.runs.exact_resume import make_exact
+from pretzel.runs.rank_deaths import exit_with, ranks_observed
 from pretzel.runs.weights_hash import trained_weights_hash
 
 
@@ -62,11 +63,13 @@ def train_and_test(
     spec: dict[str, Any],
     must_stop: Callable[[], bool],
     watchdog: Watchdog | None = None,
+    end: Callable[[UserError], None] = exit_with,
 ) -> dict[str, Any]:
     """Fit from the last checkpoint, if there is one, then test with the final weights.
 
     The folder holds checkpoints or ``final.ckpt`` of an earlier process, if there was one; ``spec``
-    is its ``run.json``. ``must_stop`` tells at each batch whether to stop.
+    is its ``run.json``. ``must_stop`` tells at each batch whether to stop; ``end`` ends the process
+    where another one of the run has died.
 
     Returns:
         What ``result.json`` holds: times in seconds (of a step the median, data included,
@@ -74,7 +77,8 @@ def train_and_test(
 
     Raises:
         KeyboardInterrupt: After saving, when it must stop.
-        UserError: If the training loss is not finite, or a stage's module exports nothing.
+        UserError: If the training loss is not finite, a stage's module exports nothing, or another
+            process of the run has died.
     """
     monitor = RunMonitor(folder, float(spec["checkpoint_seconds"]), must_stop, watchdog)
     cli = WorkerCLI(Namespace({"subcommand": "fit", "fit": spec["config"]}))  # type: ignore[no-untyped-call]
@@ -82,9 +86,20 @@ def train_and_test(
     trainer, model = cli.trainer, cli.model
     if spec["export"] and hasattr(model, "export_to"):
         model.export_to = None  # the stage's file lies in its folder, and nowhere else
+    monitor.follow(trainer, make_exact(trainer))
+    with ranks_observed(trainer, f"in {folder.path / 'log.txt'}", end):
+        return _results(cli, folder, spec, must_stop, monitor)
+
+
+def _results(
+    cli: WorkerCLI,
+    folder: RunFolder,
+    spec: dict[str, Any],
+    must_stop: Callable[[], bool],
+    monitor: RunMonitor,
+) -> dict[str, Any]:
+    trainer, model, loop = cli.trainer, cli.model, make_exact(cli.trainer)
     seed = int(cli.config["fit"]["seed_everything"])
-    loop = make_exact(trainer)
-    monitor.follow(trainer, loop)
     fitted, final = _fitted(folder.path), folder.path / "final.ckpt"
     if fitted is None:
         if _all_stop(trainer, must_stop()):

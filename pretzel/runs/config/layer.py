@@ -73,12 +73,14 @@ class Layer:
             if str(key).endswith(APPENDS):
                 self.append(merged, str(key), inner, path)
                 continue
-            appended = f"{key}{APPENDS}"
-            if appended in merged:
-                if isinstance(inner, dict) and "class_path" not in inner:
-                    raise self.wrong((*path, str(key)), "names items of a list that no file begins")
+            place, appended = (*path, str(key)), f"{key}{APPENDS}"
+            if appended in merged and isinstance(inner, dict) and "class_path" not in inner:
+                key = appended  # the items known are those that are appended
+                self.written = _moved(self.written, place, (*path, appended))
+                place = (*path, appended)
+            elif appended in merged:
                 self.replace(merged.pop(appended), {}, (*path, appended))
-            merged[key] = self.over(merged.get(key), inner, (*path, str(key)))
+            merged[key] = self.over(merged.get(key), inner, place)
         return merged
 
     def over_items(self, base: list[Any], value: dict[Any, Any], path: Key) -> list[Any]:
