@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,12 @@ class GenerationMetric(ABC):
     :class:`callbacks.generation.Generation` drives it on rank zero: :meth:`prepare` once before
     training, then for each evaluation :meth:`reset`, :meth:`update` batch by batch and
     :meth:`compute`.
+
+    Attributes:
+        laws: Module of the laws of all metrics.
     """
+
+    laws: ClassVar[str] = "callbacks.laws"
 
     @abstractmethod
     def prepare(self, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -14,7 +14,13 @@ from pretzel.sequence.document import Document, caption_document, question_docum
 
 
 class Recipe(ABC):
-    """Turns samples into training documents."""
+    """Turns samples into training documents.
+
+    Attributes:
+        laws: Module of the laws of all recipes.
+    """
+
+    laws: ClassVar[str] = "datamodules.laws"
 
     @abstractmethod
     def accepts(self, sample: AnySample) -> bool:

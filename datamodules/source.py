@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from datamodules.decoder import SampleDecoder
 from datamodules.sample import AnySample, CorruptSample, Sample
@@ -20,7 +20,10 @@ class ShardSource(ABC):
     Attributes:
         caption_field: Field of ``key.json`` that holds the caption where there is no ``key.txt``.
         resident: Whether the data is small enough to stay in memory once read.
+        laws: Module of the laws of all sources.
     """
+
+    laws: ClassVar[str] = "datamodules.laws"
 
     caption_field: str = "caption"
     resident: bool = False

@@ -29,7 +29,7 @@ class Adapter(nn.Module, ABC):
         return
 
 
-class _Matched(Adapter):
+class _Matched(Adapter, ABC):
     """Linear maps with GELU between them, through layers of the given widths.
 
     The output starts as large as the embeddings of text, in root mean square: the last layer is

@@ -43,7 +43,7 @@ class SkipConnection(nn.Module, ABC):
         return target + (added if where is None else torch.where(where[..., None], added, 0.0))
 
 
-class _LinearSkip(SkipConnection):
+class _LinearSkip(SkipConnection, ABC):
     def __init__(self, source: int, target: int) -> None:
         super().__init__()
         self.linear = nn.Linear(source, target, bias=False)

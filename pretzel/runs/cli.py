@@ -78,7 +78,7 @@ def import_parts(packages: tuple[str, ...] = PACKAGES) -> None:
     for package in packages:
         root = importlib.import_module(package)
         for module in pkgutil.walk_packages(root.__path__, f"{package}."):
-            if not module.name.startswith(_NOT_PARTS):
+            if not (module.name.startswith(_NOT_PARTS) or ".laws" in module.name):
                 importlib.import_module(module.name)
 
 

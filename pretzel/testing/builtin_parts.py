@@ -1,12 +1,15 @@
 """Configurations in which the laws test each of Pretzel's own parts."""
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 from pretzel.flow.af_block import AFBlock
 from pretzel.flow.block import Identity
 from pretzel.flow.context import AdaLN, AddedContext, ClassVector, PooledText, PrefixContext
+from pretzel.flow.layer_split import ExplicitSplit, FractionSplit, ParameterSplit
 from pretzel.flow.mlp import GEGLU, SwiGLU
 from pretzel.flow.norms import LayerNorm
 from pretzel.flow.permutations import (
@@ -29,15 +32,16 @@ from pretzel.flow.transforms import (
     Transform,
     VolumePreserving,
 )
-from pretzel.interleave.adapter import MLPAdapter, NoAdapter
+from pretzel.interleave.adapter import LinearAdapter, MLPAdapter, NoAdapter
 from pretzel.interleave.base import Interleaving
 from pretzel.interleave.mixture import MixtureOfTransformers
-from pretzel.interleave.skips import GatedSkip, RandomSkip
+from pretzel.interleave.skips import GatedSkip, RandomSkip, ZeroSkip
 from pretzel.interleave.stacked import Stacked
 from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.tiled import Tiled
 from pretzel.interleave.unconditional import Unconditional
-from pretzel.interleave.vision_input import LatentInput, TowerInput
+from pretzel.interleave.vision_input import FlowInput, LatentInput, TowerInput
+from pretzel.latent import Autoencoder, DiffusersVAE, Pixels
 from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import (
     AttentionTemperature,
@@ -47,8 +51,14 @@ from pretzel.sampling.guidance import (
 )
 from pretzel.sampling.learned_denoiser import LearnedDenoiser
 from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, SelectiveJacobi, Sequential
+from pretzel.tarflow.condition import ClassNames, NoCondition
+from pretzel.tarflow.text_encoder import TextEncoder
+from pretzel.testing.laws.adapters import FEATURES
 from pretzel.testing.laws.denoisers import CHANNELS
+from pretzel.testing.laws.skips import SOURCE, TARGET
+from pretzel.testing.suite import laws_module
 from pretzel.testing.tiny_model import tiny_pretzel, transformer
+from pretzel.vlm.base import VLMStream
 
 Factory = Callable[[], object]
 
@@ -197,4 +207,43 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
     ],
     TextPrefix: [in_model(TextPrefix)],
     Unconditional: [in_model(Unconditional)],
+    **{skip: [partial(skip, SOURCE, TARGET)] for skip in (ZeroSkip, RandomSkip, GatedSkip)},
+    LinearAdapter: [partial(LinearAdapter, FEATURES, FEATURES)],
+    MLPAdapter: [partial(MLPAdapter, FEATURES, FEATURES, width=8, num_hidden=2)],
+    NoAdapter: [partial(NoAdapter, FEATURES, FEATURES)],
+    **{vision_input: [vision_input] for vision_input in (FlowInput, LatentInput, TowerInput)},
+    ExplicitSplit: [partial(ExplicitSplit, [2, 1], 4), partial(ExplicitSplit, [], 2)],
+    FractionSplit: [partial(FractionSplit, 10, 0.4, 2)],
+    ParameterSplit: [partial(ParameterSplit, 10**6, 0.4, 2)],
+    Pixels: [partial(Pixels, 8, 2, 0.1), partial(Pixels, 5, 1, 0.0)],
+    Autoencoder: [partial(Autoencoder, 2, 0.3)],
+    NoCondition: [NoCondition],
+    ClassNames: [partial(ClassNames, ["circle", "square", "triangle"])],
 }
+
+
+def shipped_cases(part: type) -> Sequence[Factory]:
+    """Return the configurations in which one of our own parts is tested; none for another part."""
+    module = _module_of_cases(part)
+    cases: Mapping[type, Sequence[Factory]] = BUILTIN_PARTS if module is None else module.CASES
+    return cases.get(part, ())
+
+
+def why_without_case(part: type) -> str:
+    """Return why one of our own parts has no case, or nothing."""
+    module = _module_of_cases(part)
+    reasons: Mapping[type, str] = WITHOUT_CASE if module is None else module.WITHOUT_CASE
+    return reasons.get(part, "")
+
+
+def _module_of_cases(part: type) -> ModuleType | None:
+    if issubclass(part, VLMStream):
+        return importlib.import_module("pretzel.testing.vlm_parts")
+    return laws_module(part)
+
+
+WITHOUT_CASE: dict[type, str] = {
+    TextEncoder: "its weights are not shipped: check it with --init-args.name",
+    DiffusersVAE: "its weights are not shipped: check it with --init-args.name",
+}
+"""Parts of ours without a case, and why."""

@@ -3,7 +3,9 @@
 import importlib
 import inspect
 import pkgutil
+import sys
 import traceback
+from abc import ABC
 from types import ModuleType
 from typing import TypeVar
 
@@ -64,9 +66,19 @@ def concrete_classes(base: type[T], package: str) -> list[type[T]]:
     in_package = (
         c
         for c in classes[1:]
-        if f"{c.__module__}.".startswith(f"{package}.") and not inspect.isabstract(c)
+        if f"{c.__module__}.".startswith(f"{package}.")
+        and not (inspect.isabstract(c) or ABC in c.__bases__)
     )
     return sorted(in_package, key=lambda c: f"{c.__module__}.{c.__qualname__}")
+
+
+def contracts_outside(package: str) -> list[type]:
+    """Return the contracts that name a module of laws, of classes of an imported package."""
+    modules = [module for name, module in sys.modules.items() if f"{name}.".startswith(package)]
+    values = [value for module in modules for value in vars(module).values()]
+    classes = [value for value in values if isinstance(value, type)]
+    bases = {base for part in classes for base in part.__mro__ if "laws" in vars(base)}
+    return sorted(bases, key=lambda c: f"{c.__module__}.{c.__qualname__}")
 
 
 def one_line(error: BaseException) -> str:

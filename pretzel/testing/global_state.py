@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pretzel.rng import global_states, seed_global, set_global_states
+from pretzel.rng import StateWatch, global_states, seed_global, set_global_states
+from pretzel.testing.deviation import require
 
 
 @contextmanager
@@ -32,3 +33,15 @@ def has_drawn(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 def _equal(before: Any, after: Any) -> bool:  # noqa: ANN401
     return before.equal(after) if isinstance(before, Tensor) else bool(before == after)
+
+
+@contextmanager
+def untouched(action: str) -> Iterator[None]:
+    """Raise ``LawBroken`` if the global random states change, or Python's is seeded.
+
+    From Python's may be drawn: whatever checks the types of arguments does that too.
+    """
+    before, watch = global_states(), StateWatch()
+    yield
+    changed = {*changed_states(before, global_states())} - {"python"} | {*watch.reset()}
+    require(not changed, f"{action} changes the global random states of {sorted(changed)}")

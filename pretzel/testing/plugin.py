@@ -9,11 +9,11 @@ import pytest
 from typing_extensions import override
 
 from pretzel.errors import UserError
-from pretzel.testing.builtin_parts import BUILTIN_PARTS
+from pretzel.testing.builtin_parts import BUILTIN_PARTS, shipped_cases, why_without_case
 from pretzel.testing.deviation import LawBroken
-from pretzel.testing.discovery import concrete_classes, one_line, raised_at
+from pretzel.testing.discovery import one_line, raised_at
 from pretzel.testing.law_case import Case, describe
-from pretzel.testing.suite import KINDS, Law, cases_of, try_law
+from pretzel.testing.suite import Law, cases_of, parts_of, try_law
 
 Factory = Callable[[], object]
 
@@ -26,17 +26,14 @@ class PackageLaws(pytest.Collector):
         """Yield the classes, kind by kind."""
         cases = all_cases(self.config)
         try:
-            parts: list[type] = []
-            for kind in KINDS:
-                parts += concrete_classes(kind, self.name)
+            parts = parts_of(self.name)
         except UserError as error:
             raise self.CollectError(f"--laws {self.name}: {error}") from error
-        for part in dict.fromkeys(parts):
+        for part in parts:
             name = f"{part.__module__}.{part.__qualname__}".replace("::", ".")
             # The class starts the ids of its tests: `--dist loadfile` keeps them together.
-            yield ClassLaws.from_parent(
-                self, name=name, nodeid=name, part=part, cases=cases.get(part, ())
-            )
+            own = cases.get(part) or shipped_cases(part)
+            yield ClassLaws.from_parent(self, name=name, nodeid=name, part=part, cases=own)
 
 
 class ClassLaws(pytest.Collector):
@@ -52,7 +49,9 @@ class ClassLaws(pytest.Collector):
     def collect(self) -> Iterator[pytest.Item]:
         """Yield one test for each law, state and case."""
         if not self.cases:
-            test = partial(_refuse, _how_to_add_a_case(self.part))
+            reason = why_without_case(self.part)
+            skipped: Callable[[], None] = partial(pytest.skip, reason)
+            test = skipped if reason else partial(_refuse, _how_to_add_a_case(self.part))
             yield LawItem.from_parent(self, name="has a case", test=test)
         for number, factory in enumerate(self.cases):
             label = f"case {number}" if len(self.cases) > 1 else "case"

@@ -1,5 +1,6 @@
 """The laws of every kind of part, and one call that tries them all."""
 
+import importlib
 import inspect
 import math
 from collections.abc import Callable
@@ -18,30 +19,49 @@ from pretzel.flow import (
     Permutation,
     Transform,
 )
-from pretzel.interleave import Interleaving
+from pretzel.flow.layer_split import Split
+from pretzel.interleave import Adapter, Interleaving, SkipConnection, VisionInput
+from pretzel.latent import LatentSpace
 from pretzel.model import Pretzel
 from pretzel.sampling import Denoiser, Guidance, Sampler
+from pretzel.tarflow.condition import Condition
 from pretzel.testing.deviation import Deviation, LawBroken
-from pretzel.testing.discovery import raised_at
-from pretzel.testing.law_case import ALL_STATES, INITIAL, PERTURBED, Case, State
+from pretzel.testing.discovery import concrete_classes, contracts_outside, import_all, raised_at
+from pretzel.testing.law_case import (
+    ALL_STATES,
+    INITIAL,
+    INITIAL_EVAL,
+    PERTURBED,
+    PERTURBED_EVAL,
+    Case,
+    State,
+)
 from pretzel.testing.laws import (
+    adapters,
     autoregressive,
     blocks,
     conditioners,
+    conditions,
     contexts,
     denoisers,
     generation,
     gradients,
     guidance,
+    latents,
     models,
     permutations,
     positions,
     randomness,
     samplers,
+    skips,
+    splits,
     state,
     temperatures,
     transforms,
+    vision_inputs,
+    vlm_streams,
 )
+from pretzel.vlm.base import VLMStream
 
 LawFunction = Callable[[Case[Any]], Deviation]
 
@@ -89,7 +109,7 @@ class Outcome:
         return f"{self.law.name} [{self.state}]: {verdict}  ({self.detail})"
 
 
-def _laws(module: ModuleType, states: tuple[State, ...] = ALL_STATES) -> list[Law]:
+def laws_in(module: ModuleType, states: tuple[State, ...] = ALL_STATES) -> list[Law]:
     """Return the public functions of a module that take a case and return a deviation.
 
     They are tried in ``states``, but for those that say otherwise.
@@ -112,27 +132,66 @@ def _laws(module: ModuleType, states: tuple[State, ...] = ALL_STATES) -> list[La
 
 KINDS: tuple[type, ...] = (
     FlowBlock, Conditioner, Transform, Permutation, Guidance, Denoiser, Sampler, Interleaving,
+    Split, LatentSpace, VLMStream, SkipConnection, Adapter, VisionInput, Condition,
 )  # fmt: skip
-"""Contracts that have laws; a conditioner is tested in a block, an interleaving in a model."""
+"""Contracts of the model library; a conditioner is tested in a block, an interleaving in a model.
 
-LAWS_OF_ALL = _laws(randomness, (INITIAL,))
+A contract outside of it names a module in a class attribute ``laws``: that has the laws of its kind
+(``LAWS``) and the cases of the parts that are shipped (``CASES``).
+"""
+
+LAWS_OF_ALL = laws_in(randomness, (INITIAL,))
 """Laws of every part, whatever its contract."""
 
+GENERATING = (INITIAL_EVAL, PERTURBED_EVAL)
+"""Nothing is generated in training mode."""
+
 LAWS: dict[type, list[Law]] = {
-    FlowBlock: [*_laws(blocks), *_laws(gradients), *_laws(state), *_laws(contexts)],
-    AutoregressiveBlock: [*_laws(autoregressive), *_laws(temperatures)],
-    AFBlock: [*_laws(conditioners), *_laws(positions)],
-    Transform: _laws(transforms),
-    Permutation: _laws(permutations),
-    Guidance: _laws(guidance),
-    Denoiser: _laws(denoisers),
-    Sampler: _laws(samplers),
-    Pretzel: [*_laws(models, (INITIAL, PERTURBED)), *_laws(generation, (INITIAL, PERTURBED))],
+    FlowBlock: [*laws_in(blocks), *laws_in(gradients), *laws_in(state), *laws_in(contexts)],
+    AutoregressiveBlock: [*laws_in(autoregressive), *laws_in(temperatures)],
+    AFBlock: [*laws_in(conditioners), *laws_in(positions)],
+    Transform: laws_in(transforms),
+    Permutation: laws_in(permutations),
+    Guidance: laws_in(guidance),
+    Denoiser: laws_in(denoisers),
+    Sampler: laws_in(samplers),
+    Pretzel: [*laws_in(models, (INITIAL, PERTURBED)), *laws_in(generation, GENERATING)],
+    Split: laws_in(splits),
+    LatentSpace: laws_in(latents, (INITIAL,)),  # nothing of a frozen part can be perturbed
+    VLMStream: laws_in(vlm_streams, (INITIAL,)),
+    SkipConnection: laws_in(skips),
+    Adapter: laws_in(adapters),
+    VisionInput: laws_in(vision_inputs),
+    Condition: laws_in(conditions),
 }
 
 LARGE = 30
 """Positions from which a flow block is tried with perturbed parameters alone: there errors of size
 show, and time is spent."""
+
+
+def laws_module(part: type) -> ModuleType | None:
+    """Return the module of laws that a contract of the class names; None for the library's own."""
+    names = [vars(base)["laws"] for base in part.__mro__ if "laws" in vars(base)]
+    return importlib.import_module(names[0]) if names else None
+
+
+def has_laws(part: type) -> bool:
+    """Return whether laws are known for a class."""
+    return issubclass(part, KINDS) or laws_module(part) is not None
+
+
+def parts_of(package: str) -> list[type]:
+    """Return every concrete class of a package that has laws, kind by kind.
+
+    Raises:
+        UserError: If a module of the package cannot be imported.
+    """
+    parts: list[type] = []
+    import_all(package)
+    for kind in (*KINDS, *contracts_outside(f"{package}.")):
+        parts += concrete_classes(kind, package)
+    return [*dict.fromkeys(parts)]
 
 
 def laws_of(part: object) -> list[Law]:
@@ -141,7 +200,9 @@ def laws_of(part: object) -> list[Law]:
     Raises:
         UserError: If no laws are known for it.
     """
-    part_laws = [law for kind, laws in LAWS.items() if isinstance(part, kind) for law in laws]
+    module = laws_module(type(part))
+    laws = LAWS if module is None else module.LAWS
+    part_laws = [law for kind, own in laws.items() if isinstance(part, kind) for law in own]
     if not part_laws:
         kinds = ", ".join(kind.__name__ for kind in LAWS)
         raise UserError(f"laws exist for {kinds} (an interleaving: in a Pretzel), got {part!r}")

@@ -26,7 +26,12 @@ from pretzel.sequence.document import Document, DocumentBatch, caption_document,
 from pretzel.testing.law_case import normal
 from pretzel.vlm.base import VLMStream
 
-PROMPTS = ("a red circle", "a shape", "a very small blue triangle, perhaps")
+PROMPTS = (
+    "a red circle",
+    "a shape",
+    "a very small blue triangle, not red, not green, and perhaps a circle or a rectangle",
+)
+"""Shorter and longer than an image, the last longer than the first size that a cache may have."""
 PAIRS = (("what color is the shape?", "red"), ("is it a circle?", "yes"))
 
 
@@ -82,6 +87,11 @@ def transformer(**options: Any) -> ConditionerFactory:  # noqa: ANN401
     return partial(CausalTransformer, mlp=partial(MLP, ratio=2.0), **options)
 
 
+def small_vlm(image_size: int = 4, patch_size: int = 2) -> VLMStream:
+    """Return a small frozen model of random weights, with a vision tower for such images."""
+    return copy.deepcopy(_small(image_size, patch_size))
+
+
 @cache
 def _shipped() -> VLMStream:
     from pretzel.vlm.tiny import TinyVLM  # imports transformers, which most parts do without
@@ -122,6 +132,12 @@ def documents() -> tuple[Document, ...]:
         caption_document(PROMPTS[0], key="dropped", dropped=True),
         question_document(PAIRS, key="questions"),
     )
+
+
+def six_documents() -> tuple[Document, ...]:
+    """Return documents of one image each, and text of different lengths."""
+    one = question_document(PAIRS[1:], key="one question")
+    return (*documents(), caption_document("a blue circle", key="other caption"), one)
 
 
 def batch(model: Pretzel, dtype: torch.dtype = torch.float64) -> DocumentBatch:

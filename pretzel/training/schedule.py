@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -12,7 +13,13 @@ from pretzel.errors import UserError
 
 
 class Schedule(ABC):
-    """A factor on the learning rate of every parameter group."""
+    """A factor on the learning rate of every parameter group.
+
+    Attributes:
+        laws: Module of the laws of all schedules.
+    """
+
+    laws: ClassVar[str] = "pretzel.training.laws"
 
     @abstractmethod
     def factor(self, step: int, total_steps: int) -> float:

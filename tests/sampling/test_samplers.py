@@ -139,9 +139,9 @@ def test_a_schedule_depends_on_the_model_and_not_on_the_batch():
 
 
 def trials(stack, num):
-    z = trial_noise(num, 8, 2)
+    z = trial_noise(num, 9, 2)
     null = torch.full((num,), -1)
-    sampler = GaussSeidelJacobi(tolerance=1e-12, schedule=[4, 4])
+    sampler = GaussSeidelJacobi(tolerance=1e-12, schedule=[8, 8])
     with torch.no_grad():
         return invert_stack(stack, z, sampler, context=null, null_context=null).x
 

@@ -9,9 +9,9 @@ import pytest
 
 from pretzel.__main__ import main
 from pretzel.cli.check import command as check
-from pretzel.testing.builtin_parts import BUILTIN_PARTS
-from pretzel.testing.discovery import concrete_classes
-from pretzel.testing.suite import KINDS
+from pretzel.runs.import_path import PACKAGES
+from pretzel.testing.builtin_parts import shipped_cases, why_without_case
+from pretzel.testing.suite import parts_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pretzel_causal_conv"
 LAB = '''
@@ -105,9 +105,10 @@ def test_our_parts_pass_without_arguments(capsys):
 
 
 def test_every_part_of_ours_is_of_a_kind_and_has_a_case():
-    parts = [part for kind in KINDS for part in concrete_classes(kind, "pretzel")]
-    assert len(parts) >= 14
-    assert [part for part in parts if not BUILTIN_PARTS.get(part)] == []
+    parts = [part for package in PACKAGES for part in parts_of(package)]
+    assert len(parts) >= 50
+    assert [p for p in parts if not (shipped_cases(p) or why_without_case(p))] == []
+    assert [p for p in parts if shipped_cases(p) and why_without_case(p)] == []
     assert [check.find_class(f"{part.__module__}.{part.__name__}") for part in parts] == parts
 
 

@@ -98,10 +98,10 @@ def _attribute(owner: object, path: str, name: str) -> object:
 
 def _classes(module: object) -> Iterator[str]:
     """Yield the names of the classes of a module that have laws, and of all if none has."""
-    from pretzel.testing.suite import KINDS
+    from pretzel.testing.suite import has_laws
 
     named = {name: value for name, value in vars(module).items() if isinstance(value, type)}
-    lawful = [name for name, value in named.items() if issubclass(value, KINDS)]
+    lawful = [name for name, value in named.items() if has_laws(value)]
     yield from lawful or [name for name in named if not name.startswith("_")]
 
 
@@ -157,12 +157,12 @@ def _trials(part: type, options: list[tuple[str, Any]]) -> "list[LawTrial]":
     """Return the cases of one of Pretzel's own parts, or trials with the user's arguments."""
     from pretzel.cli.check.class_arguments import configure
     from pretzel.cli.check.trials import LawTrial, kind_of
-    from pretzel.testing.builtin_parts import BUILTIN_PARTS
+    from pretzel.testing.builtin_parts import shipped_cases
     from pretzel.testing.law_case import describe
 
     kind = kind_of(part)
-    if not options and BUILTIN_PARTS.get(part):
-        return [LawTrial(describe(factory), factory) for factory in BUILTIN_PARTS[part]]
+    if not options and (shipped := shipped_cases(part)):
+        return [LawTrial(describe(factory), factory) for factory in shipped]
     make = configure(part, _config(options), kind.parent_parameters, kind.defaults)
     for name, value in make.chosen.items():
         _say(f"{name}: {value}, as --init-args.{name} is not given")

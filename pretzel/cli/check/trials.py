@@ -25,12 +25,22 @@ from pretzel.flow import (
 )
 from pretzel.flow.block import BlockFactory
 from pretzel.flow.conditioner import ConditionerFactory
+from pretzel.flow.layer_split import Split
+from pretzel.interleave import Adapter, SkipConnection, Stacked, VisionInput
+from pretzel.interleave.adapter import AdapterFactory
 from pretzel.interleave.base import Interleaving, InterleavingFactory
+from pretzel.interleave.skips import SkipFactory
+from pretzel.latent import LatentSpace
 from pretzel.sampling import Denoiser, Guidance, Sampler
+from pretzel.tarflow.condition import Condition
 from pretzel.testing.discovery import one_line, raised_at
 from pretzel.testing.law_case import short
+from pretzel.testing.laws.adapters import FEATURES
 from pretzel.testing.laws.denoisers import CHANNELS, POSITIONS
+from pretzel.testing.laws.skips import SOURCE, TARGET
+from pretzel.testing.suite import laws_module
 from pretzel.testing.tiny_model import tiny_pretzel
+from pretzel.vlm.base import VLMStream
 
 
 class LawTrial(NamedTuple):
@@ -147,6 +157,51 @@ def denoisers(make: ConfiguredPart) -> list[LawTrial]:
     ]
 
 
+def skips(make: ConfiguredPart) -> list[LawTrial]:
+    """Return a trial of a skip connection by itself, and one between the streams of a model."""
+
+    def skip(source: int, target: int) -> SkipConnection:
+        built = make(source=source, target=target)
+        assert isinstance(built, SkipConnection)
+        return built
+
+    by_itself = partial(skip, SOURCE, TARGET)
+    return [built_trial(make, "by itself", by_itself), in_stacked(make, skips=skip)]
+
+
+def adapters(make: ConfiguredPart) -> list[LawTrial]:
+    """Return a trial of an adapter by itself, and one in a model if it fits into that."""
+
+    def adapter(features: int, hidden_size: int) -> Adapter:
+        built = make(features=features, hidden_size=hidden_size)
+        assert isinstance(built, Adapter)
+        return built
+
+    by_itself = built_trial(make, "by itself", partial(adapter, FEATURES, FEATURES))
+    return [by_itself, in_stacked(make, adapter=adapter)]
+
+
+def vision_inputs(make: ConfiguredPart) -> list[LawTrial]:
+    """Return a trial of a vision input by itself, and one in a model."""
+
+    def interleaving(channels: int, hidden_size: int, width: int) -> Interleaving:
+        vision_input = make()
+        assert isinstance(vision_input, VisionInput)
+        return Stacked(channels, hidden_size, width, vision_input=vision_input)
+
+    in_model = built_trial(make, "in a tiny Pretzel", partial(tiny_pretzel, interleaving))
+    return [built_trial(make, "by itself", make), in_model]
+
+
+def in_stacked(make: ConfiguredPart, **parts: Any) -> LawTrial:  # noqa: ANN401
+    """Return a trial of a part in the smallest real model; refused where it does not fit in."""
+    factory = partial(tiny_pretzel, partial(Stacked, **parts))
+    try:
+        return built_trial(make, "in a tiny Pretzel", factory)
+    except UserError as error:
+        return LawTrial("in a tiny Pretzel", factory, str(error))
+
+
 def interleavings(make: ConfiguredPart) -> list[LawTrial]:
     """Return one trial inside the smallest real model."""
 
@@ -183,6 +238,10 @@ KINDS: dict[type, PartKind] = {
     Denoiser: PartKind(denoisers),
     Sampler: PartKind(alone),
     Interleaving: PartKind(interleavings, InterleavingFactory),
+    SkipConnection: PartKind(skips, SkipFactory),
+    Adapter: PartKind(adapters, AdapterFactory),
+    VisionInput: PartKind(vision_inputs),
+    **dict.fromkeys((Split, LatentSpace, VLMStream, Condition), PartKind(alone)),
 }
 
 
@@ -192,6 +251,8 @@ def kind_of(part: type) -> PartKind:
     Raises:
         UserError: If no laws are known for it.
     """
+    if laws_module(part) is not None:
+        return PartKind(alone)
     for base, kind in KINDS.items():
         if issubclass(part, base):
             return kind

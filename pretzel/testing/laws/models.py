@@ -14,9 +14,20 @@ from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sequence.document import Document, Image, Text
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within, worst, worst_of
+from pretzel.testing.global_state import untouched
 from pretzel.testing.gradients import check_gradients, jacobian
-from pretzel.testing.law_case import FP32, FP64, Case, normal, perturb
-from pretzel.testing.tiny_model import batch, documents
+from pretzel.testing.law_case import (
+    FP32,
+    FP64,
+    INITIAL,
+    PERTURBED,
+    PERTURBED_EVAL,
+    Case,
+    normal,
+    perturb,
+    tried_in,
+)
+from pretzel.testing.tiny_model import batch, documents, six_documents
 from pretzel.typing import Float, Tensor
 
 
@@ -69,6 +80,7 @@ def parameters_of_u(
     return model.deep.params(before.view(*u.shape[:2], before.shape[-1]))
 
 
+@tried_in(PERTURBED, PERTURBED_EVAL)
 def likelihood_is_exact(case: Case[Pretzel]) -> Deviation:
     """log_prob is not log N(z; 0, 1) + log|det dz/dx| with the Jacobian of the whole model."""
     model = case.build()
@@ -88,11 +100,12 @@ def likelihood_is_exact(case: Case[Pretzel]) -> Deviation:
     return worst_of(*results)
 
 
+@tried_in(PERTURBED, PERTURBED_EVAL)
 def means_see_only_the_past(case: Case[Pretzel]) -> Deviation:
     """The parameters of u_n depend on u_m with m >= n, through the flow or through the VLM."""
     model = case.build()
     results = []
-    for document in documents():
+    for document in documents()[1:]:
         u = latents(model, 1, key="u")[0]
 
         def params(rows: Tensor, document: Document = document) -> Tensor:
@@ -112,11 +125,33 @@ def means_see_only_the_past(case: Case[Pretzel]) -> Deviation:
     return check(worst_of(*results))
 
 
+@tried_in(PERTURBED)
+def text_conditions_images(case: Case[Pretzel]) -> Deviation:
+    """The text before an image has no effect on it, another's or none has the same; or it is read.
+
+    The last where the interleaving says that it reads no text.
+    """
+    model = case.build()
+    docs = six_documents()[:5]
+    u = latents(model, 1, key="u")
+    with torch.no_grad():
+        params = [parameters_of_u(model, [document], u)[0] for document in docs]
+    if not model.interleaving.reads_text:
+        return within(torch.stack(params[1:]), torch.stack(params[:-1]), FP64, "without text")
+    for i, j in ((0, 4), (0, 2), (1, 4)):  # two of one length, a dropped one, a long one
+        distance = (params[i] - params[j]).abs().amax(dim=1)
+        names = f"{docs[i].key!r} and {docs[j].key!r}"
+        seen = bool((distance > FP64).all())
+        require(seen, f"the parameters of an image are the same under {names}")
+    return unmeasured("text conditions images")
+
+
 def _with_questions(document: Document) -> Document:
     """Return a captioned image with questions behind it."""
     return Document(key="", segments=(*document.segments, *documents()[3].segments[1:]))
 
 
+@tried_in(PERTURBED, PERTURBED_EVAL)
 def text_sees_only_the_past(case: Case[Pretzel]) -> Deviation:
     """The prediction of a token depends on later positions of the sequence."""
     model = case.build()
@@ -136,10 +171,12 @@ def text_sees_only_the_past(case: Case[Pretzel]) -> Deviation:
     return within(changed[:, :begin], states[:, :begin], FP64, "text states before the image")
 
 
+@tried_in(PERTURBED, PERTURBED_EVAL)
 def rows_are_independent(case: Case[Pretzel]) -> Deviation:
     """A document's likelihoods depend on the other documents, or on their lengths."""
     model = case.build()
-    docs, x = documents(), latents(model, 4)
+    docs = six_documents()
+    x = latents(model, len(docs))
     with torch.no_grad():
         together = model.score(docs, x)
         alone = [model.score([document], x[i : i + 1]) for i, document in enumerate(docs)]
@@ -177,19 +214,86 @@ def _joint_loss(model: Pretzel) -> Float[Tensor, ""]:
     return -output.log_prob.sum() + output.token_nll.sum()
 
 
-def state_dict_holds_everything(case: Case[Pretzel]) -> Deviation:
-    """A model with the same state dict computes something else: part of its state is not saved."""
-    model, other = case.build(), case.build(seed=1)
-    other.load_state_dict(model.state_dict())
-    x = latents(model, 4)
+@tried_in(PERTURBED)
+def gradients_are_those_of_finite_differences(case: Case[Pretzel]) -> Deviation:
+    """The gradient of the joint loss is not its derivative: a term is detached or clamped.
+
+    Along a random direction in all parameters, by central differences. Of an interleaving that
+    detaches u on purpose, the shallow blocks are left out.
+    """
+    model = case.build()
+    detached = getattr(model.interleaving, "detach_u", False)
+    named = {
+        name: p
+        for name, p in model.named_parameters()
+        if p.requires_grad and not (detached and name.startswith("shallow."))
+    }
+    parameters = list(named.values())
+    gradients = torch.autograd.grad(_joint_loss(model), parameters, allow_unused=True)
+    directions = [normal(*p.shape, key=f"direction of {name}") for name, p in named.items()]
+    slope = sum(
+        (gradient * direction).sum()
+        for gradient, direction in zip(gradients, directions, strict=True)
+        if gradient is not None
+    )
+    step = 1e-5
+    values = []
     with torch.no_grad():
-        first, second = model.score(documents(), x), other.score(documents(), x)
+        for signed in (step, -2 * step, step):  # the last puts the parameters back
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.add_(direction, alpha=signed)
+            values.append(_joint_loss(model))
+    difference = (values[0] - values[1]) / (2 * step)
+    return within(torch.as_tensor(slope), difference, 1e-6, "slope of the joint loss")
+
+
+def state_dict_holds_everything(case: Case[Pretzel]) -> Deviation:
+    """A model with the same state dict computes something else: part of its state is not saved.
+
+    The one that is saved has been used before, on other documents.
+    """
+    model, other = case.build(), case.build(seed=1)
+    docs, x = documents(), latents(model, 4)
+    with torch.no_grad():
+        model.score(docs[::-1], latents(model, 4, key="other") + 1)
+        other.load_state_dict(model.state_dict())
+        first, second = model.score(docs, x), other.score(docs, x)
     return worst_of(
         within(second.log_prob, first.log_prob, 0.0, "log_prob after loading"),
         within(second.token_nll, first.token_nll, 0.0, "token likelihoods after loading"),
     )
 
 
+@tried_in(PERTURBED, PERTURBED_EVAL)
+def calls_leave_no_trace(case: Case[Pretzel]) -> Deviation:
+    """Likelihoods depend on what was scored before, or scoring touches the random states."""
+    model = case.build()
+    docs, x = six_documents()[2:5], latents(model, 3)
+    with torch.no_grad(), untouched("scoring"):
+        first = model.score(docs, x)
+    with torch.no_grad():
+        model.score(six_documents(), latents(model, 6, key="other") + 1)
+        again = model.score(docs, x)
+    return worst_of(
+        within(again.log_prob, first.log_prob, 0.0, "log_prob once more"),
+        within(again.token_nll, first.token_nll, 0.0, "token likelihoods once more"),
+    )
+
+
+@tried_in(PERTURBED)
+def evaluation_computes_what_was_trained(case: Case[Pretzel]) -> Deviation:
+    """Likelihoods are others in evaluation mode than in training, though nothing is drawn."""
+    model, docs = case.build(), documents()
+    x = latents(model, 4)
+    with torch.no_grad():
+        trained, evaluated = (model.train(mode).score(docs, x) for mode in (True, False))
+    return worst_of(
+        within(evaluated.log_prob, trained.log_prob, FP64, "log_prob in evaluation mode"),
+        within(evaluated.token_nll, trained.token_nll, FP64, "token likelihoods in it"),
+    )
+
+
+@tried_in(PERTURBED)
 def unfinished_images_are_not_seen(case: Case[Pretzel]) -> Deviation:
     """States inside an image depend on features of the whole image that the VLM is shown."""
     model = case.build()
@@ -226,13 +330,9 @@ def _is_exempt(model: Pretzel) -> Deviation | None:
     return None if name is None else unmeasured(f"{name} starts open")
 
 
-AT_START = unmeasured("at initialisation only")
-
-
+@tried_in(INITIAL)
 def text_starts_as_the_vlm(case: Case[Pretzel]) -> Deviation:
     """At initialisation the predictions of text differ from those of the VLM on the same input."""
-    if case.perturbed:
-        return AT_START
     model = case.build(dtype=torch.float32)
     exempt = _is_exempt(model)
     if exempt or not model.interleaving.answers:
@@ -259,10 +359,9 @@ def text_starts_as_the_vlm(case: Case[Pretzel]) -> Deviation:
     return worst_of(*results)
 
 
+@tried_in(INITIAL)
 def text_alone_is_the_same(case: Case[Pretzel]) -> Deviation:
     """While skips to text are zero, text is scored differently without the deep stream."""
-    if case.perturbed:
-        return AT_START
     model = case.build(dtype=torch.float32)
     skips = model.interleaving.skips_to_text()
     if skips is None or not all(skip.starts_at_zero for skip in skips):
@@ -286,10 +385,9 @@ def text_alone_is_the_same(case: Case[Pretzel]) -> Deviation:
     return worst_of(*results)
 
 
+@tried_in(INITIAL)
 def vision_starts_as_the_plain_flow(case: Case[Pretzel]) -> Deviation:
     """At initialisation the VLM's states of an image change the flow's parameters."""
-    if case.perturbed:
-        return AT_START
     model = case.build()
     exempt = _is_exempt(model)
     if exempt or not isinstance(model.interleaving, VisionInterleaving):
@@ -305,10 +403,9 @@ def vision_starts_as_the_plain_flow(case: Case[Pretzel]) -> Deviation:
     return within(actual, expected, 0.0, "parameters of u")
 
 
+@tried_in(INITIAL)
 def skips_leave_zero(case: Case[Pretzel]) -> Deviation:
     """A skip that starts at zero gets no gradient there, and stays zero."""
-    if case.perturbed:
-        return AT_START
     model = case.build()
     skips = _skips(model)
     for skip in skips.values():
@@ -326,6 +423,7 @@ def skips_leave_zero(case: Case[Pretzel]) -> Deviation:
     return unmeasured("gradient")
 
 
+@tried_in(PERTURBED)
 def float32_is_close(case: Case[Pretzel]) -> Deviation:
     """In float32 a likelihood is off by more than 1e-4 of its size."""
     model, exact = case.build(dtype=torch.float32), case.build()

@@ -1,0 +1,38 @@
+"""The laws of metrics of generated images, and the cases of those that are shipped."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from callbacks.clip_score import CLIPScore
+from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
+from callbacks.feature_extractors import FeatureExtractor, ModuleFeatures
+from callbacks.fid_kid import FID, KID
+from callbacks.generation_metric import GenerationMetric
+from callbacks.laws import metrics
+from pretzel.testing.suite import Law, laws_in
+
+LAWS: dict[type, list[Law]] = {GenerationMetric: laws_in(metrics)}
+
+
+def features() -> FeatureExtractor:
+    """Return an extractor of sixteen features without weights of its own."""
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d((2, 2)), nn.Flatten())
+    return ModuleFeatures(pool.to(torch.float64), "pooled")
+
+
+def distance(kind: Callable[..., GenerationMetric], **options: int) -> GenerationMetric:
+    """Return a distance between features."""
+    return kind(features(), **options)
+
+
+CASES: dict[type, list[Callable[[], object]]] = {
+    FID: [partial(distance, FID)],
+    KID: [partial(distance, KID, subsets=3, subset_size=4)],
+    ShapeAccuracy: [ShapeAccuracy],
+}
+WITHOUT_CASE: dict[type, str] = {
+    CLIPScore: "no CLIP is shipped: check it with --init-args.model FOLDER",
+}

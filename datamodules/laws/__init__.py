@@ -1,0 +1,46 @@
+"""The laws of shard sources and of recipes, and the cases of those that are shipped."""
+
+from collections.abc import Callable
+from functools import partial
+
+from datamodules.data import DATA_DIR
+from datamodules.embedded import EasyVQA, FluentEmoji
+from datamodules.interleaved import AsWritten, Conversations
+from datamodules.laws import recipes, sources
+from datamodules.recipe import Captions, Mixture, Questions, Recipe
+from datamodules.source import ShardSource
+from datamodules.user_shards import Shards
+from datamodules.vlm_recipes import CaptionQuestions, Descriptions
+from pretzel.testing.suite import Law, laws_in
+
+LAWS: dict[type, list[Law]] = {ShardSource: laws_in(sources), Recipe: laws_in(recipes)}
+
+_EMOJI = DATA_DIR / "fluent_emoji"
+
+
+def mixture() -> Mixture:
+    """Return a mixture of recipes for all kinds of samples."""
+    return Mixture(
+        [Captions(0.5), Conversations(drop=0.5, shown=0.5), AsWritten(0.5)], [1.0, 2.0, 3.0]
+    )
+
+
+CASES: dict[type, list[Callable[[], object]]] = {
+    EasyVQA: [EasyVQA],
+    FluentEmoji: [FluentEmoji],
+    Shards: [
+        partial(
+            Shards,
+            train=str(_EMOJI / "train-{00000..00001}.tar.gz"),
+            test=str(_EMOJI / "test-00000.tar.gz"),
+        )
+    ],
+    Captions: [partial(Captions, drop=0.5)],
+    Questions: [partial(Questions, per_image=2)],
+    Mixture: [mixture],
+    AsWritten: [partial(AsWritten, drop=0.5)],
+    Conversations: [partial(Conversations, num_turns=3, drop=0.5, shown=0.5)],
+    Descriptions: [Descriptions],
+    CaptionQuestions: [CaptionQuestions],
+}
+WITHOUT_CASE: dict[type, str] = {}

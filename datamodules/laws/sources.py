@@ -1,0 +1,92 @@
+"""The laws of shard sources, tried on the first samples of each split."""
+
+import hashlib
+from itertools import chain, islice
+from typing import get_args
+
+from datamodules.sample import CorruptSample
+from datamodules.shard_reader import RawSample
+from datamodules.source import ShardSource, Split
+from pretzel.testing.deviation import Deviation, require, unmeasured
+from pretzel.testing.global_state import untouched
+from pretzel.testing.law_case import Case
+
+MOST = 3000
+"""Samples of a split that are read; a larger one is judged by its beginning."""
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def raw_samples(source: ShardSource, split: Split) -> list[RawSample | CorruptSample]:
+    """Return the first samples of a split, one more than are judged if there are more."""
+    shards = (source.read(shard) for shard in source.shards(split))
+    return list(islice(chain.from_iterable(shards), MOST + 1))
+
+
+def fingerprints(source: ShardSource, split: Split) -> list[tuple[str, str]]:
+    """Return key and content hash of samples."""
+    found = []
+    for sample in raw_samples(source, split):
+        require(isinstance(sample, RawSample), f"{split} holds an unreadable sample: {sample}")
+        assert isinstance(sample, RawSample)
+        digest = hashlib.sha256()
+        for suffix, data in sorted(sample.members.items()):
+            digest.update(suffix.encode() + data)
+        found.append((sample.key, digest.hexdigest()))
+    return found
+
+
+def splits_share_no_sample(case: Case[ShardSource]) -> Deviation:
+    """A sample of training is in another split, or two others share some of theirs.
+
+    A source without validation data of its own may give the test split for it, as a whole.
+    """
+    source = case.build()
+    by_split = {split: fingerprints(source, split) for split in SPLITS}
+    train, val, test = (set(by_split[split]) for split in ("train", "val", "test"))
+    for name, shared in (("val", train & val), ("test", train & test)):
+        first = min(shared, default=("",))[0]
+        require(not shared, f"{len(shared)} samples of train are in {name}, first {first}")
+    partly = val & test and val != test
+    require(not partly, f"{len(val & test)} samples are in both val and test, which differ")
+    return unmeasured("splits share no sample")
+
+
+def samples_are_counted(case: Case[ShardSource]) -> Deviation:
+    """The number of samples is not that which is read, or training has none."""
+    source = case.build()
+    for split in SPLITS:
+        stated, count = source.num_samples(split), len(raw_samples(source, split))
+        require(count > 0 or split != "train", "train has no sample")
+        agrees = stated is None or stated == count or (count > MOST and stated > MOST)
+        require(agrees, f"{split} is said to have {stated} samples, {count} are read")
+    return unmeasured("samples counted")
+
+
+def reading_again_gives_the_same(case: Case[ShardSource]) -> Deviation:
+    """Samples or their order differ when they are read again, or reading draws random numbers."""
+    source, other = case.build(), case.build(seed=1)
+    for split in SPLITS:
+        require(source.shards(split) == other.shards(split), f"the shards of {split} differ")
+        for shard in source.shards(split)[:1]:
+            with untouched("reading a shard"):
+                first = list(islice(source.read(shard), MOST))
+            same = first == list(islice(source.read(shard), MOST))
+            require(same, f"{shard} is read otherwise the second time")
+    return unmeasured("samples once more")
+
+
+def samples_are_decoded_to_size(case: Case[ShardSource]) -> Deviation:
+    """None of the first samples can be decoded, or pictures are of another size than asked for."""
+    source, size = case.build(), 16
+    for split in SPLITS:
+        decode = source.decoder(size, upscale=True)
+        raws = [raw for raw in raw_samples(source, split)[:20] if isinstance(raw, RawSample)]
+        decoded = [sample for raw in raws if not isinstance(sample := decode(raw), CorruptSample)]
+        require(bool(decoded) or not raws, f"none of the first samples of {split} can be decoded")
+        for sample in decoded:
+            pictures = sample.images if hasattr(sample, "images") else (sample.pixels,)
+            shapes = {picture.shape for picture in pictures} - {(size, size, 3)}
+            require(not shapes, f"{sample.key} has pictures of shapes {shapes}")
+            require(bool(sample.key), f"a sample of {split} has no key")
+    return unmeasured("decoded samples")

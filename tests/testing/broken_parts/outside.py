@@ -1,0 +1,170 @@
+"""Schedules, recipes, sources and metrics that are wrong in one place."""
+
+from functools import partial
+
+import torch
+
+from broken_parts import Broken
+from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
+from callbacks.fid_kid import FID, KID
+from callbacks.laws import distance
+from datamodules.embedded import FluentEmoji
+from datamodules.illustrated import Illustrated
+from datamodules.recipe import Captions
+from pretzel.flow import FractionSplit, ParameterSplit
+from pretzel.tarflow.condition import ClassNames
+from pretzel.training.schedule import WarmupCosine
+
+
+class CountsItsCalls(WarmupCosine):
+    """Right as long as every step is asked for once, in order, from the first on."""
+
+    def __init__(self):
+        super().__init__(warmup_steps=10)
+        self.calls = 0
+
+    def factor(self, step, total_steps):
+        self.calls += 1
+        return super().factor(min(step, self.calls), total_steps)
+
+
+class BelowZero(WarmupCosine):
+    """Goes on falling behind the last step."""
+
+    def factor(self, step, total_steps):
+        return super().factor(step, total_steps) - step / (50 * total_steps)
+
+
+class DrawsFromTheGlobalState(Captions):
+    """Drops by a number that depends on all that was drawn before."""
+
+    def documents(self, sample, generator):
+        (document,) = super().documents(sample, generator)
+        keep = torch.rand(()).item() > 0.0
+        return (document,) if keep else ()
+
+
+class FirstEpochOnly(Captions):
+    """Never drops a caption that it has not seen before."""
+
+    def __init__(self, drop):
+        super().__init__(drop)
+        self.seen = set()
+
+    def draw(self, sample, following, generator):
+        drop, self.drop = self.drop, self.drop if sample.key in self.seen else 0.0
+        documents = super().draw(sample, following, generator)
+        self.drop = drop
+        self.seen.add(sample.key)
+        return documents
+
+
+class ForgetsThePicture(Captions):
+    """Dropped captions take their image with them, by mistake."""
+
+    def draw(self, sample, following, generator):
+        (illustrated,) = super().draw(sample, following, generator)
+        dropped = illustrated.document.segments[0].role == "dropped"
+        return (Illustrated(document=illustrated.document, pixels=()) if dropped else illustrated,)
+
+
+class TestsOnTraining(FluentEmoji):
+    """The last training shard serves as validation data."""
+
+    def shards(self, split):
+        return super().shards("train")[-1:] if split == "val" else super().shards(split)
+
+    def num_samples(self, split):
+        return None
+
+
+class MeanOfBatches(ShapeAccuracy):
+    """Averages over batches, of which the last is smaller."""
+
+    def reset(self):
+        super().reset()
+        self.means = []
+
+    def update(self, images, prompts):
+        self._hits = []
+        super().update(images, prompts)
+        self.means.append(super().compute())
+
+    def compute(self):
+        n = sum(mean["shape_n"] for mean in self.means)
+        means = {k: sum(m[k] for m in self.means) / len(self.means) for k in self.means[0]}
+        return means | {"shape_n": n}
+
+
+class KeepsImages(FID):
+    """Averages over all evaluations so far, as a running metric does."""
+
+    def reset(self):
+        pass
+
+
+class MovesTheSeed(KID):
+    """Draws its subsets from the state that dropout draws from."""
+
+    def compute(self):
+        n = sum(map(len, self._metric.fake_features))
+        mean, _ = self._metric.compute()
+        return {self.name: float(mean), f"{self.name}_n": float(n)}
+
+
+class DearIsDeep(ParameterSplit):
+    """Multiplies by the ratio of costs where it should divide."""
+
+    def layers(self, costs):
+        layers = super().layers(costs)
+        ratio = costs().deep // costs().shallow
+        return type(layers)(shallow=layers.shallow, deep=layers.deep * ratio**2)
+
+
+class Halves(FractionSplit):
+    """Divides without rounding."""
+
+    def layers(self, costs):
+        layers = super().layers(costs)
+        return type(layers)(shallow=tuple(n / 1 for n in layers.shallow), deep=layers.deep)
+
+
+class NullIsTheFirst(ClassNames):
+    """The null context is class 0, whose images guidance then avoids."""
+
+    def __call__(self, texts, device):
+        return super().__call__(texts, device).clamp(min=0)
+
+
+CAPTIONS = partial(Captions, drop=0.5)
+NAMES = ["circle", "square", "triangle"]
+BROKEN = [
+    Broken(CountsItsCalls, WarmupCosine, "laws.factors_follow_from_the_step"),
+    Broken(BelowZero, WarmupCosine, "laws.factors_are_numbers"),
+    Broken(partial(DrawsFromTheGlobalState, 0.5), CAPTIONS, "recipes.choices_belong_to_the_place"),
+    Broken(partial(FirstEpochOnly, 0.99), CAPTIONS, "recipes.choices_belong_to_the_place"),
+    Broken(partial(ForgetsThePicture, 0.5), CAPTIONS, "recipes.images_have_their_pixels"),
+    Broken(TestsOnTraining, FluentEmoji, "sources.splits_share_no_sample"),
+    Broken(MeanOfBatches, ShapeAccuracy, "metrics.batches_do_not_matter"),
+    Broken(partial(distance, KeepsImages), partial(distance, FID), "metrics.resetting_forgets"),
+    Broken(
+        partial(distance, MovesTheSeed, subsets=3, subset_size=4),
+        partial(distance, KID, subsets=3, subset_size=4),
+        "metrics.measuring_touches_nothing",
+    ),
+    Broken(
+        partial(DearIsDeep, 10**6, 0.4, 2),
+        partial(ParameterSplit, 10**6, 0.4, 2),
+        "splits.dearer_layers_are_not_more",
+    ),
+    Broken(
+        partial(Halves, 10, 0.4, 2),
+        partial(FractionSplit, 10, 0.4, 2),
+        "splits.layers_are_whole_numbers",
+    ),
+    Broken(
+        partial(NullIsTheFirst, NAMES),
+        partial(ClassNames, NAMES),
+        "conditions.every_text_has_its_own_context",
+    ),
+]
