@@ -1,5 +1,6 @@
 """Planning: every cell parsed by the real parser, every mistake in one report, nothing written."""
 
+import json
 import re
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from lab_files import BASE, write
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.differences import changes
+from pretzel.ablation.plan_file import read_plan
 from pretzel.ablation.planning.grid_to_plan import plan_grid
 from pretzel.errors import UserError
 
+CALLBACK = {"class_path": "lab.TestNorm"}
 CUBIC = {"model.features": {"class_path": "lab.Cubic"}}
 GRID = {
     "base": "base.yaml",
@@ -143,6 +146,46 @@ def test_all_mistakes_in_one_report(project, capsys):
     assert not Path("runs").exists()
 
 
+def test_what_arms_append_is_in_all_that_is_run_hashed_and_shown(project):
+    stopping = {"class_path": "EarlyStopping", "init_args": {"monitor": "train/loss"}}
+    write("base.yaml", {**BASE, "trainer": {**BASE["trainer"], "callbacks": CALLBACK}})
+    write("end.yaml", {"trainer": {"callbacks+": [stopping]}})  # a file appends as an arm does
+    timer = {"class_path": "Timer", "init_args": {"verbose": False}}
+    axes = {
+        "first": {"none": {}, "more": {"trainer": {"callbacks+": timer}}},
+        "second": {
+            "plain": {},
+            "patient": {"trainer.callbacks.1.patience": 9},
+            "link": {"end.trainer.callbacks+": [{"class_path": "Timer"}]},
+        },
+    }
+    plan = plan_grid(
+        grid(
+            chain={"end": "end.yaml"},
+            axes=axes,
+            combine="one_at_a_time",
+            include=[{"first": "more", "second": "link"}],
+            baseline={"first": "none", "second": "plain"},
+            seeds=[3],
+        )
+    )
+    assert {name: arm.changes for name, arm in plan.arms.items()} == {
+        "none+plain": [],
+        "more+plain": ["trainer.callbacks: [Timer] appended"],
+        "none+patient": ["trainer.callbacks.1.patience: 3 -> 9"],
+        "none+link": ["trainer.callbacks: [Timer] appended"],
+        "more+link": ["trainer.callbacks: [Timer, Timer] appended"],
+    }
+    whole = [CALLBACK, stopping, timer, {"class_path": "lightning.pytorch.callbacks.Timer"}]
+    axes = {"first": {"none": {}, "all": {"trainer.callbacks": whole}}}
+    (_, written) = plan_grid(grid(axes=axes, baseline={"first": "none"}, seeds=[3])).compared
+    appended = plan.compared[-1]
+    callbacks = [run.config["trainer"]["callbacks"] for run in (appended, written)]
+    assert callbacks[0] == callbacks[1]
+    assert len(callbacks[0]) == 4
+    assert (appended.identity, appended.evaluation) == (written.identity, written.evaluation)
+
+
 def test_duplicate_arms_are_refused(project):
     axes = {
         "features": {
@@ -170,6 +213,28 @@ def test_duplicate_arms_are_refused(project):
         ({"order": "rows"}, r"order: must be seeds or arms, got 'rows'"),
         ({"base": "bsae.yaml"}, r"base: bsae\.yaml: no such file"),
         ({"axes": {"a/b": {"x": {}}}, "baseline": {"a/b": "x"}}, r"a name becomes a folder"),
+        ({"axes": {"a": {"x\n": {}}}, "baseline": {"a": "x\n"}},
+         r"axes\.a\.x\\n: must be letters, digits"),
+        ({"axes": {"a\n": {"x": {}}}, "baseline": {"a\n": "x"}},
+         r"axes\.a\\n: must be letters, digits"),
+        ({"axes": {"a": {"x": {}, "Plan.json": {}}}, "baseline": {"a": "x"}},
+         r"grid\.yaml:\d+: axes\.a\.Plan\.json: is a file or folder of the grid itself"),
+        ({"axes": {"a": {"x" * 256: {}}}, "baseline": {"a": "x"}}, r"at most 255 of them"),
+        ({"axes": {"a": {"x" * 200: {}}, "b": {"y" * 55: {}}},
+          "baseline": {"a": "x" * 200, "b": "y" * 55}},
+         r"axes: x+\.\.\.\+y+ needs a folder name of 256 bytes, and 255 is the most"),
+        ({"axes": {"a": {"x" * 200: {"tune": {"model.lr": [1, 2]}}}},
+          "baseline": {"a": "x" * 200}, "tuning": {"metric": "v", "direction": "min"}},
+         r"needs a folder name of 271 bytes"),
+        ({"chain": {"x" * 245: "base.yaml"}}, r"its runs are folders named LINK-seedN-HASH"),
+        ({"output": "a/" * 2000}, r"output: must be a path of at most 3896 bytes"),
+        ({"axes": {"features": {"linear": {}, "more": {"trainer.callbacks+": CALLBACK}},
+                   "rate": {"slow": {}, "none": {"trainer.callbacks": []}}}},
+         r"axes\.rate\.none\.trainer\.callbacks: axis features sets trainer\.callbacks\+ too"),
+        ({"axes": {"features": {"linear": {}, "more": {"trainer.max_steps+": 3}}},
+          "baseline": {"features": "linear"}},
+         r"grid\.yaml:\d+: trainer\.max_steps\+: appends to a list, and max_steps is 6 "
+         r"\(base\.yaml:2\) \(arm more\)"),
         ({"axes": {"features": {"linear": {"model.lr": 1}},
                    "rate": {"slow": {}, "fast": {"model.lr": 2}}}},
          r"axis features sets model\.lr too; two axes may not set one key"),
@@ -177,6 +242,41 @@ def test_duplicate_arms_are_refused(project):
 )  # fmt: skip
 def test_mistakes_of_the_grid_file(project, changed, expected):
     assert re.search(expected, refused(**changed))
+
+
+def test_an_odd_plan_is_refused_in_a_sentence(project, capsys):
+    plan_grid(grid(seeds=[3])).save()
+    file = Path("runs/grid/plan.json")
+    text = file.read_text()
+    assert read_plan(file.parent) == json.loads(text)
+
+    def changed(change):
+        values = json.loads(text)
+        change(values)
+        return json.dumps(values)
+
+    odd = {
+        "{not json": "not JSON",
+        "[" * 99999: "nested too deeply",
+        "[]": "must be a mapping",
+        changed(lambda plan: plan["runs"][1].pop("identity")): r"runs\.1\.identity: is missing",
+        changed(
+            lambda plan: plan["runs"][0].update(seed="x")
+        ): r"runs\.0\.seed: must be a valid int",
+        changed(lambda plan: plan["runs"][0].update(needs=["x"])): r"it names x, and does not say",
+        changed(lambda plan: plan["runs"][0].update(name="../x")): r"name: must be a folder inside",
+        changed(lambda plan: plan["metrics"].update(a="up")): r"metrics\.a: must be 'max' or 'min'",
+        changed(lambda plan: plan.update(arms=None)): r"arms: must be a valid dictionary",
+        changed(lambda plan: plan["arms"].pop("linear+slow")): r"it names linear\+slow",
+    }
+    for content, expected in odd.items():
+        file.write_text(content)
+        for command in (["compare", "runs/grid"], ["grid", "status", "grid.yaml"]):
+            assert main(command) == 2
+            said = capsys.readouterr().err
+            assert re.fullmatch(
+                rf"pretzel: error: runs/grid/plan\.json: no plan of a grid: .*{expected}.*\n", said
+            )
 
 
 def test_a_stage_that_nothing_uses_is_refused(project):

@@ -22,6 +22,7 @@ from pretzel.ablation.engines.base import Engine
 from pretzel.ablation.execution.commands import planned
 from pretzel.ablation.execution.scheduler import Selection, execute
 from pretzel.ablation.gridfile.reading import load
+from pretzel.ablation.gridfile.run_names import EVENT_FILES, GRID_FILES
 from pretzel.ablation.ledger import RunFolder, State
 
 STEPS = 30
@@ -272,3 +273,6 @@ def test_diff(story, capsys):
     assert "test/cubic: none -> 1" in said
     assert main(["diff", "runs/grid/linear", "runs/nowhere"]) == 2
     assert "runs/nowhere: no run there" in capsys.readouterr().err
+    # what no arm may be called is all that a grid writes beside the arms
+    names = {path.name for path in Path("runs/grid").iterdir()} - {"linear", "cubic", "broken"}
+    assert {name for name in names if not name.startswith(EVENT_FILES)} <= GRID_FILES

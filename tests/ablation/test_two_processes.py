@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -134,12 +135,23 @@ def test_none_is_left_over(engine):
 
     (started,) = engine.start([cell.path])
     wait(lambda: processes(3) is not None, cell)
+    os.kill(processes(3)[1], signal.SIGKILL)
+    wait(lambda: started.poll() is not None, cell)
+    gone(processes(3), cell)
+    expected = (
+        rf"rank 1 of 2 .* ended by signal 9; its messages are in {cell.path.resolve()}/log.txt"
+    )
+    assert re.search(expected, cell.failure["error"])
+    (cell.path / "failure.json").unlink()
+
+    (started,) = engine.start([cell.path])
+    wait(lambda: processes(4) is not None, cell)
     if isinstance(engine, Forks):  # nobody is left to tell of their end: they save and stop
         os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
         wait(lambda: started.poll() is not None, cell)
-        gone(processes(3), cell)
+        gone(processes(4), cell)
         assert cell.failure is None
         assert (cell.path / "last.ckpt").exists()
     else:
         engine.close()
-        gone(processes(3), cell)
+        gone(processes(4), cell)

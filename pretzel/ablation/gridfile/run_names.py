@@ -8,7 +8,7 @@ from pretzel.ablation.gridfile.schema import MAX_NAME_BYTES
 from pretzel.runs.config.yaml_lines import Key
 
 GRID_FILES = frozenset(
-    {"plan.json", "stages", "tuning", "source", "slurm"}
+    {"plan.json", "plan_now.json", "stages", "tuning", "source", "slurm"}
     | {f"compare.{ending}" for ending in ("md", "tex", "csv", "html")}
     | {"compare_summary.csv"}
 )
