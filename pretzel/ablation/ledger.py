@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pretzel.ablation.result_file import read_result
+from pretzel.errors import UserError
 from pretzel.files.atomic import read_json, write_json
 
 _IDENTITIES = ("identity", "evaluation")
@@ -168,8 +169,10 @@ class RunFolder:
         A result of other measuring stays until the new figures are there.
 
         Raises:
-            UserError: If the folder cannot be written.
+            UserError: If the folder cannot be written, or is a link to what may be no run.
         """
+        if self.path.is_symlink():
+            raise UserError(f"{self.path}: the folder of a run must be no link; remove it")
         old = self.spec
         if self.path.exists() and (old is None or old.get("identity") != spec["identity"]):
             self.clear()

@@ -90,3 +90,12 @@ def test_figures_stay_until_new_ones_are_there(tmp_path):
     assert folder.state("i", "new") is State.TRAINED
     folder.prepare({**new, "identity": "other"})
     assert folder.result is None
+
+
+def test_a_link_is_no_folder_of_a_run(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.txt").touch()
+    (tmp_path / "seed0").symlink_to(tmp_path / "theirs")
+    with pytest.raises(UserError, match="seed0: the folder of a run must be no link"):
+        RunFolder(path=tmp_path / "seed0").prepare({"identity": "new"})
+    assert (tmp_path / "theirs" / "thesis.txt").exists()

@@ -36,6 +36,9 @@ HOSTILE = [
     {"class_path": "functools.partial", "init_args": {"func": "os.system"}},
     {"class_path": "torch.Generator"},
 ]
+SYSTEM = HOSTILE[0]
+NAMES = [node["class_path"] for node in HOSTILE]
+VALUES = [*HOSTILE, *NAMES, [SYSTEM], {"key": SYSTEM}, {"key": [SYSTEM]}]
 
 
 def hints_of(part: type) -> dict[str, Any]:
@@ -97,15 +100,14 @@ def test_nothing_but_parts_is_taken_in_any_argument_of_any_class(classes, tmp_pa
             parser = parser_of(hint)
         except ValueError:
             continue  # no type that a configuration can give
-        for node in HOSTILE:
-            for value in (node, [node], {"key": node}, {"key": [node]}, node["class_path"]):
-                try:
-                    built = parser.instantiate(parser.parse_object({"slot": value})).slot
-                except (ArgumentError, TypeError):  # the latter of a list for a dataclass
-                    continue
-                if isinstance(value, str) and built in (value, Path(value), [value]):
-                    continue  # a text is a text
-                taken.append((where, value, built))
+        for value in VALUES:
+            try:
+                built = parser.instantiate(parser.parse_object({"slot": value})).slot
+            except (ArgumentError, TypeError):  # the latter of a list for a dataclass
+                continue
+            if isinstance(value, str) and built in (value, Path(value), [value]):
+                continue  # a text is a text
+            taken.append((where, value, built))
     assert not taken
     assert not list(tmp_path.iterdir())
     assert arguments.keys() > {BlockFactory, Transform} or arguments.keys() > {Any, Strategies}

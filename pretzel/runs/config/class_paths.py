@@ -1,6 +1,7 @@
 """Class names in YAML: the full path and the short name of one class are the same class."""
 
 import pkgutil
+import sys
 from typing import Any, Generic, Protocol
 
 from pretzel.errors import UserError
@@ -12,6 +13,9 @@ def import_name(path: str) -> Any | None:  # noqa: ANN401
     """Return the object behind a dotted path of modules and attributes, if there is one."""
     if "." not in path or not all(part.isidentifier() for part in path.split(".")):
         return None
+    module, _, name = path.rpartition(".")
+    if module in sys.modules and name in vars(sys.modules[module]):
+        return vars(sys.modules[module])[name]  # a tenth of the time; as the parser finds it
     try:
         return pkgutil.resolve_name(path)
     except (ImportError, AttributeError):
