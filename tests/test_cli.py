@@ -167,6 +167,8 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
         (changed(trainer__callbacks=[
             {"class_path": "ModelCheckpoint", "init_args": {"monitr": "x"}}]),
          r"trainer\.callbacks\.0\.init_args\.monitr: .* \(value 'x'\); did you mean 'monitor'\?"),
+        (changed(trainer__callbacks=["callbacks.EMAWeightAveraging", "EMAWeightAveraging"]),
+         r"x\.yaml:10: trainer\.callbacks\.1: 'EMAWeightAveraging' could be any of .*: write the "),
         (changed(model__init_args={"lr": 1.0}), r"model.*LeastSquares needs features"),
         ({"trainer": {"max_steps": 1}}, r"x.yaml: missing data, model|error: missing data, model"),
         (changed(model__init_args__features={"class_path": "lab.Cubic", "init_args": {"power": 0}}),

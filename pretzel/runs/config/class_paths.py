@@ -46,8 +46,7 @@ def named_class(name: str, slot: tuple[type, ...]) -> Any | None:  # noqa: ANN40
         return import_name(next((path for path in paths if "." in path), name))
     except ValueError as error:  # its message lists them
         several = str(error).rpartition(": ")[2].rstrip(".")
-        message = f"class_path '{name}' could be any of {several}: write the full path"
-        raise UserError(message) from error
+        raise UserError(f"'{name}' could be any of {several}: write the full path") from error
 
 
 def same_class(first: str, second: str, slot: tuple[type, ...] = ()) -> bool:

@@ -24,6 +24,7 @@ from pretzel.runs.config.yaml_lines import Key
 
 # The parser's findings, the most telling first: a union reports one finding for each member.
 _FINDINGS = (
+    re.compile(r"Multiple subclasses with name (?P<several>\w+)\. Give .+ambiguity: (?P<all>.+)\."),
     re.compile(r"Option '(?P<option>[^']+)' is not accepted"),
     re.compile(r"(Group '(?P<group>[^']+)' )?does not accept option '(?P<unknown>[^']+)'"),
     re.compile(r"No module named '(?P<module>[^']+)'"),
@@ -173,7 +174,13 @@ def _sentence(
     config: Config,
     options: list[str],
 ) -> UserError:
-    path = _path(config, keys, owner)
+    several = finding.get("several")
+    path = _path(config, keys, several or owner)
+    if several:
+        where = _where(config, path)
+        return UserError(
+            f"{where}'{several}' could be any of {finding['all']}: write the full path"
+        )
     if owner == "":
         node = at(config.values, path)
         owner = str(node.get("class_path")) if isinstance(node, dict) else str(node)
@@ -224,10 +231,13 @@ def _path(config: Config, keys: tuple[str, ...], owner: str | None) -> Key:
         path = (*path, *locate(node if isinstance(node, dict) else {}, key))
     items = at(config.values, path)
     if owner and isinstance(items, list):
+        nodes = [item.get("class_path") if isinstance(item, dict) else item for item in items]
+        names = [str(node) for node in nodes]
+        if owner in names:
+            return (*path, str(names.index(owner)))
         slot = slot_classes(config.values, path)
-        for number, item in enumerate(items):
-            name = item.get("class_path") if isinstance(item, dict) else item
-            if isinstance(name, str) and same_class(name, owner, slot):
+        for number, name in enumerate(names):
+            if same_class(name, owner, slot):
                 return (*path, str(number))
     return path
 
