@@ -11,7 +11,9 @@ import yaml
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.grid_to_plan import plan_grid
+from pretzel.ablation.result_file import write_result
 from pretzel.files.atomic import write_json
+from pretzel.files.content_hash import file_hash
 
 BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"
 _RATE = "model.init_args.optimizer.init_args.lr"
@@ -115,7 +117,8 @@ class Project:
         names = [f"arm{arm}" for arm in range(arms)]
         arm = small.arms["arm0"]
         planned = {name: replace(arm, choices={"rate": name}) for name in names}
-        plan = replace(small, grid=grid, compared=cells, arms=planned)
+        files = {path: file_hash(Path(path)) for path in small.files}  # the grid's is another now
+        plan = replace(small, grid=grid, compared=cells, arms=planned, files=files)
         plan.save()
         marks = {"identity": like.identity, "evaluation": like.evaluation}
         metrics = {f"test/metric{n}": n / 7 for n in range(12)}
@@ -125,9 +128,9 @@ class Project:
             with folder.lease():
                 folder.prepare({**marks, "config": cell.config, "fingerprint": cell.record})
                 write_json(folder.path / "progress.json", {"phase": "test", **step})
-                write_json(
-                    folder.path / "result.json", {**marks, "metrics": metrics, "steps": self.steps}
-                )
+                hashes = {"step": 4, "first": cell.arm, "final": cell.name}
+                result = {**marks, "metrics": metrics, "steps": self.steps, "weights": hashes}
+                write_result(folder.path, result)
         return grid.file
 
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pretzel.ablation.result_file import read_result
+from pretzel.ablation.result_file import read_result, result_fault
 from pretzel.errors import UserError
 from pretzel.files.atomic import read_json, write_json
 
@@ -65,12 +65,12 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """Metrics, time and parameters of a finished run."""
-        return read_result(self.path)[0]
+        return read_result(self.path)
 
     @property
     def result_fault(self) -> str:
         """What is wrong with the file of the result, in a clause; empty where nothing is."""
-        return read_result(self.path)[1]
+        return result_fault(self.path)
 
     @property
     def progress(self) -> dict[str, Any]:

@@ -180,8 +180,10 @@ def test_status_tells_the_time_that_is_left(read, tmp_path, monkeypatch, capsys)
     write("grid.yaml", {"base": write("base.yaml", {}), "axes": axes, "seeds": [0],
                         "baseline": {"arm": "a"}, "metrics": {"test/loss": "min"},
                         "output": "."})  # fmt: skip
-    cells = [{"name": name, "identity": "x"} for name in CELLS]
-    write_json(tmp_path / "plan.json", {"runs": cells, "metrics": {"test/loss": "min"}})
+    cells = [{"name": n, "arm": n.partition("/")[0], "seed": 0, "identity": "x"} for n in CELLS]
+    arms = {cell["arm"]: {"choices": {}, "changes": []} for cell in cells}
+    plan = {"runs": cells, "arms": arms, "baseline": "done", "axes": {}, "seeds": [0]}
+    write_json(tmp_path / "plan.json", plan | {"metrics": {"test/loss": "min"}})
     assert main(["grid", "status", "grid.yaml"]) == 0
     shown = capsys.readouterr().out
     assert "2 pending, 2 running, 1 done, 1 failed; about 3 min left" in shown

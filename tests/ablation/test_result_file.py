@@ -9,7 +9,8 @@ from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.result_file import RESULT_FILE, write_result
 from pretzel.ablation.status_table import StatusRow
 
-RESULT = {"identity": "x", "metrics": {"b": 0.1 + 0.2, "a": math.nan}, "facts": {3: (1, 2)}}
+METRICS = {"b": 0.1 + 0.2, "a": math.nan}
+RESULT = {"identity": "x", "metrics": METRICS, "facts": {"b": {"n": (1, 2)}}}
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def folder(tmp_path):
 
 def test_what_was_written_is_as_it_was_whatever_its_layout(folder):
     assert folder.result_fault == ""
-    assert folder.result["metrics"]["b"] == RESULT["metrics"]["b"]
+    assert folder.result["metrics"]["b"] == METRICS["b"]
     values = json.loads((folder.path / RESULT_FILE).read_text())
     (folder.path / RESULT_FILE).write_text(json.dumps(values, sort_keys=True))
     assert folder.result_fault == ""
@@ -35,14 +36,17 @@ def test_an_edit_is_told_and_counts(folder):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("metrics", "told"), [
-    (None, "got null"), ([0.5], r"got [0.5]"), ({"b": None}, "got null for b"),
-    ({"b": [1]}, "got [1] for b"), ({"b": "0.5"}, 'got "0.5" for b'),
+@pytest.mark.parametrize(("changed", "told"), [
+    ({"metrics": None}, "metrics: Input should be a valid dictionary, got null"),
+    ({"metrics": [0.5]}, "metrics: Input should be a valid dictionary, got [0.5]"),
+    ({"metrics": {"b": None}}, "metrics.b: Input should be a valid number, got null"),
+    ({"metrics": {"b": [1]}}, "metrics.b: Input should be a valid number, got [1]"),
+    ({"train_seconds": "60"}, 'train_seconds: Input should be a valid number, got "60"'),
 ])  # fmt: skip
-def test_metrics_that_are_no_numbers_count_as_missing(folder, metrics, told):
-    write_result(folder.path, {**RESULT, "metrics": metrics})
+def test_what_no_run_writes_counts_as_missing(folder, changed, told):
+    write_result(folder.path, RESULT | changed)
     assert folder.result is None
-    expected = f"result.json counts as missing: metrics must be numbers by name, {told}"
+    expected = f"result.json counts as missing: {told}"
     assert StatusRow.of("a", folder, "x", None).note == expected
 
 

@@ -24,7 +24,8 @@ def check_metrics(grid: Grid, chains: Mapping[str, Chain]) -> tuple[list[str], l
         if not (names.known or names.silent) or names.has(metric):
             continue  # without an arm there are other mistakes
         if names.silent:
-            silent[f"{metric}{names.near(metric)}"] = names.silent
+            near = names.near(metric).removeprefix("; ")
+            silent[f"{metric} ({near})" if near else metric] = names.silent
         else:
             mistakes.append(f"{key}: no part logs '{metric}'{names.near(metric)}")
     return mistakes, list(_unchecked(silent))
@@ -41,8 +42,5 @@ def _unchecked(silent: Mapping[str, frozenset[str]]) -> Iterator[str]:
     """Say for each set of silent classes which metrics they may or may not log."""
     for classes in dict.fromkeys(silent.values()):
         metrics = ", ".join(metric for metric, own in silent.items() if own == classes)
-        say = "does" if len(classes) == 1 else "do"
-        yield (
-            f"Metrics that are not checked: {metrics}; {', '.join(sorted(classes))} {say} not say "
-            "what is logged"
-        )
+        say = "does not say what it logs" if len(classes) == 1 else "do not say what they log"
+        yield f"Metrics that are not checked: {metrics}: {', '.join(sorted(classes))} {say}"
