@@ -2,8 +2,6 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
@@ -54,15 +52,16 @@ class MLP(FeedForward):
 class GatedMLP(FeedForward):
     """down(activation(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
-    def __init__(
-        self, width: int, bias: bool, ratio: float, activation: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, width: int, bias: bool, ratio: float) -> None:
         super().__init__()
         hidden = _hidden_size(width, ratio)
         self.gate = nn.Linear(width, hidden, bias=bias)
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
-        self.activation = activation
+
+    @abstractmethod
+    def activation(self, x: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return the gate's values."""
 
     def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
         """Map the last axis."""
@@ -80,7 +79,11 @@ class SwiGLU(GatedMLP):
     """
 
     def __init__(self, width: int, bias: bool, *, ratio: float = 8 / 3) -> None:
-        super().__init__(width, bias, ratio, F.silu)
+        super().__init__(width, bias, ratio)
+
+    def activation(self, x: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return SiLU of x."""
+        return F.silu(x)
 
 
 class GEGLU(GatedMLP):
@@ -93,7 +96,11 @@ class GEGLU(GatedMLP):
     """
 
     def __init__(self, width: int, bias: bool, *, ratio: float = 4.0) -> None:
-        super().__init__(width, bias, ratio, partial(F.gelu, approximate="tanh"))
+        super().__init__(width, bias, ratio)
+
+    def activation(self, x: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return GELU of x, by tanh."""
+        return F.gelu(x, approximate="tanh")
 
 
 @runtime_checkable

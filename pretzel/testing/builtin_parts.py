@@ -10,8 +10,8 @@ from pretzel.flow.af_block import AFBlock
 from pretzel.flow.block import Identity
 from pretzel.flow.context import AdaLN, AddedContext, ClassVector, PooledText, PrefixContext
 from pretzel.flow.layer_split import ExplicitSplit, FractionSplit, ParameterSplit
-from pretzel.flow.mlp import GEGLU, SwiGLU
-from pretzel.flow.norms import LayerNorm
+from pretzel.flow.mlp import GEGLU, MLP, SwiGLU
+from pretzel.flow.norms import LayerNorm, RMSNorm
 from pretzel.flow.permutations import (
     ColumnMajor,
     FixedRandom,
@@ -21,7 +21,7 @@ from pretzel.flow.permutations import (
     Raster,
 )
 from pretzel.flow.positions import AxialPositions, LearnedPositions, StarflowPositions
-from pretzel.flow.start_token import LatentStart, ZeroShift
+from pretzel.flow.start_token import LatentStart, StartToken, ZeroShift
 from pretzel.flow.transformer import CausalTransformer
 from pretzel.flow.transforms import (
     AffineExp,
@@ -137,13 +137,29 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
     AFBlock: [
         partial(af_block, (2, 3), Flip(), AffineSoftplus(), num_layers=2),
         partial(af_block, (2, 1, 2), ColumnMajor(flip=True), AffineSoftplus(min_scale=0.0)),
-        partial(af_block, (2, 2, 2), FlipWithinFrame(), MixtureCDF(num_components=2)),
+        partial(af_block, (2, 1, 2), FlipWithinFrame(), MixtureCDF(num_components=2)),
         partial(af_block, (2, 2), FixedRandom(seed=1), SoftClip(Spline(num_bins=4))),
         partial(af_block, (3,), Raster(), VolumePreserving()),
-        partial(af_block, (3, 23), FixedRandom(seed=2), AffineExp(), channels=1),
+        partial(af_block, (3, 5, 5), FlipWithinFrame(), AffineExp(), channels=1),
         *BLOCKS,
     ],
     CausalTransformer: BLOCKS,
+    AxialPositions: BLOCKS[2:4],
+    LearnedPositions: BLOCKS[:1],
+    StarflowPositions: BLOCKS[1:2],
+    StartToken: BLOCKS[2:3],
+    LatentStart: BLOCKS[1:2],
+    ZeroShift: BLOCKS[:1],
+    AddedContext: BLOCKS[:1],
+    PrefixContext: BLOCKS[1:2],
+    AdaLN: BLOCKS[2:3],
+    ClassVector: BLOCKS[:1],
+    PooledText: BLOCKS[4:],
+    RMSNorm: BLOCKS[1:2],
+    LayerNorm: BLOCKS[:1],
+    MLP: BLOCKS[:1],
+    SwiGLU: BLOCKS[2:3],
+    GEGLU: BLOCKS[3:4],
     AffineSoftplus: [AffineSoftplus, partial(AffineSoftplus, min_scale=0.1)],
     AffineExp: [AffineExp],
     VolumePreserving: [VolumePreserving, partial(VolumePreserving, learn_variance=False)],

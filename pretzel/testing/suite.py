@@ -19,7 +19,12 @@ from pretzel.flow import (
     Permutation,
     Transform,
 )
+from pretzel.flow.context import ContextReader, ContextVector
 from pretzel.flow.layer_split import Split
+from pretzel.flow.mlp import FeedForward
+from pretzel.flow.norms import Norm
+from pretzel.flow.positions import Positions
+from pretzel.flow.start_token import Start
 from pretzel.interleave import Adapter, Interleaving, SkipConnection, VisionInput
 from pretzel.latent import LatentSpace
 from pretzel.model import Pretzel
@@ -131,10 +136,12 @@ def laws_in(module: ModuleType, states: tuple[State, ...] = ALL_STATES) -> list[
 
 
 KINDS: tuple[type, ...] = (
-    FlowBlock, Conditioner, Transform, Permutation, Guidance, Denoiser, Sampler, Interleaving,
-    Split, LatentSpace, VLMStream, SkipConnection, Adapter, VisionInput, Condition,
+    FlowBlock, Conditioner, Positions, Start, ContextReader, ContextVector, Norm, FeedForward,
+    Transform, Permutation, Guidance, Denoiser, Sampler, Interleaving, Split, LatentSpace,
+    VLMStream, SkipConnection, Adapter, VisionInput, Condition,
 )  # fmt: skip
-"""Contracts of the model library; a conditioner is tested in a block, an interleaving in a model.
+"""Contracts of the model library; from conditioners to MLPs they are tested in a block, by its laws
+and their own, an interleaving in a model.
 
 A contract outside of it names a module in a class attribute ``laws``: that has the laws of its kind
 (``LAWS``) and the cases of the parts that are shipped (``CASES``).

@@ -4,12 +4,13 @@ import gc
 
 import pytest
 
-from pretzel.flow import Conditioner, Flip, FlowBlock, Permutation, Transform
+from pretzel.cli.check.trials import IN_BLOCK
+from pretzel.flow import Flip, FlowBlock, Permutation, Transform
 from pretzel.testing import concrete_classes, run_laws
 from pretzel.testing.builtin_parts import BUILTIN_PARTS
 
-KINDS = (FlowBlock, Conditioner, Transform, Permutation)
-# The same case may stand for a block and for the conditioner in it.
+KINDS = (FlowBlock, *(base for base, *_ in IN_BLOCK), Transform, Permutation)
+# The same case may stand for a block and for the parts in it.
 NAMED = {
     id(factory): pytest.param(factory, id=f"{part.__name__}-{number}")
     for kind in KINDS

@@ -5,7 +5,9 @@ import pkgutil
 
 import broken_parts
 import pytest
+from broken_parts import blocks
 
+from pretzel.testing import run_laws
 from pretzel.testing.suite import cases_of, try_law
 
 BROKEN = {
@@ -26,3 +28,10 @@ def failures(factory, name):
 def test_the_right_law_catches(broken):
     assert failures(broken.part, broken.law)
     assert not failures(broken.original, broken.law)
+
+
+def test_a_correct_block_with_dropout_passes():
+    outcomes = run_laws(blocks.dropout(blocks.Dropout))
+    left_out = [o.law.name for o in outcomes if "judged in evaluation" in o.detail]
+    assert "blocks.inverse_undoes_forward" in left_out
+    assert "gradients.gradients_are_those_of_finite_differences" not in left_out

@@ -1,5 +1,6 @@
 """``pretzel check``: a line for each law, the exit code, one sentence for a user's mistake."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -9,7 +10,13 @@ import pytest
 
 from pretzel.__main__ import main
 from pretzel.cli.check import command as check
+from pretzel.cli.check import trials
+from pretzel.cli.check.class_arguments import configure
+from pretzel.cli.check.trials import kind_of
+from pretzel.flow.positions import StarflowPositions
+from pretzel.runs.config.overlay import Config
 from pretzel.runs.import_path import PACKAGES
+from pretzel.testing import run_laws
 from pretzel.testing.builtin_parts import shipped_cases, why_without_case
 from pretzel.testing.suite import parts_of
 
@@ -17,6 +24,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "pretzel_causal_conv"
 LAB = '''
 import torch
 from pretzel.flow import AffineSoftplus, AffineTransform, FlowBlock, Flowed, Permutation
+from pretzel.flow.norms import Norm
 from pretzel.interleave import Stacked
 
 
@@ -50,6 +58,17 @@ class Scale(FlowBlock):
 
     def inverse(self, z):
         return z * (-self.gain * self.log_scale).exp()
+
+
+class PeakNorm(Norm):
+    """Divides by the largest channel."""
+
+    def __init__(self, width: int, *, floor: float):
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, x):
+        return x / x.abs().amax(dim=-1, keepdim=True).clamp(min=self.floor)
 
 
 class Deaf(Stacked):
@@ -114,6 +133,7 @@ def test_every_part_of_ours_is_of_a_kind_and_has_a_case():
 
 def test_the_example_block_passes_in_several_sizes(capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLE / "src"))
+    monkeypatch.setattr(trials, "SIZES", trials.SIZES[1::4])  # a usual one and the largest
     code, out, err = run(capsys, "pretzel_causal_conv.CausalConvBlock", "--init-args.width", "8")
     assert code == 0, out + err
     assert out.startswith("transform: pretzel.flow.AffineSoftplus, as --init-args.transform is not")
@@ -143,9 +163,25 @@ def test_a_crash_is_a_broken_law_with_its_line(capsys, lab):
 def test_sizes_that_a_block_has_not_or_refuses_are_left_out(capsys, lab):
     mapping = "{gain: 5e-1, even: true}"
     _, out, _ = run(capsys, "check_lab.Scale", "--init-args", mapping)
-    assert out.count("pass  blocks.inverse_undoes_forward") == 2 * 4
-    assert "trial 2 of 4: channels=2, grid=(3, 3)\n" in out
+    assert out.count("pass  blocks.inverse_undoes_forward") == 3 * 4
+    assert "trial 2 of 6: channels=2, grid=(3, 3)\n" in out
     assert "skipped: Scale cannot be built: ValueError: channels must be even, got 3" in out
+
+
+def test_parts_of_a_block_are_tested_in_one(lab):
+    module = importlib.import_module("check_lab")
+    kind = kind_of(module.PeakNorm)
+    config = Config(values={"floor": 1e-3})
+    made = kind.trials(configure(module.PeakNorm, config, kind.parent_parameters, kind.defaults))
+    assert [trial.refused for trial in made] == [""] * 6
+    assert made[5].label.startswith("in an AFBlock, channels=1, grid=(5, 15)")
+    run_laws(made[0].factory)
+    kind = kind_of(StarflowPositions)
+    config = Config(values={"side": 3, "of_text_model": False})
+    make = configure(StarflowPositions, config, kind.parent_parameters, kind.defaults)
+    refused = [trial.label for trial in kind.trials(make) if trial.refused]
+    assert len(refused) == 1
+    assert "grid=(2, 1, 3)" in refused[0]
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 import pytest
 
-from pretzel.flow import Conditioner, FlowBlock, Permutation, Transform
+from pretzel.cli.check.trials import IN_BLOCK
+from pretzel.flow import FlowBlock, Permutation, Transform
 from pretzel.interleave import Interleaving
 from pretzel.runs.import_path import PACKAGES
 from pretzel.testing import run_laws
 from pretzel.testing.builtin_parts import shipped_cases
 from pretzel.testing.suite import parts_of
 
-ELSEWHERE = (FlowBlock, Conditioner, Transform, Permutation, Interleaving)
+IN_BLOCKS = (base for base, *_ in IN_BLOCK)
+ELSEWHERE = (FlowBlock, *IN_BLOCKS, Transform, Permutation, Interleaving)
 TRIALS = [
     pytest.param(factory, id=f"{part.__name__}-{number}")
     for package in PACKAGES

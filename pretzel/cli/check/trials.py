@@ -14,6 +14,7 @@ from pretzel.errors import UserError
 from pretzel.flow import (
     AFBlock,
     AffineSoftplus,
+    CausalTransformer,
     ColumnMajor,
     Conditioner,
     FixedRandom,
@@ -25,7 +26,19 @@ from pretzel.flow import (
 )
 from pretzel.flow.block import BlockFactory
 from pretzel.flow.conditioner import ConditionerFactory
+from pretzel.flow.context import (
+    AddedContext,
+    ContextFactory,
+    ContextReader,
+    ContextVector,
+    PrefixContext,
+    VectorFactory,
+)
 from pretzel.flow.layer_split import Split
+from pretzel.flow.mlp import FeedForward, MLPFactory
+from pretzel.flow.norms import Norm, NormFactory
+from pretzel.flow.positions import Positions, PositionsFactory
+from pretzel.flow.start_token import Start, StartFactory
 from pretzel.interleave import Adapter, SkipConnection, Stacked, VisionInput
 from pretzel.interleave.adapter import AdapterFactory
 from pretzel.interleave.base import Interleaving, InterleavingFactory
@@ -41,6 +54,17 @@ from pretzel.testing.laws.skips import SOURCE, TARGET
 from pretzel.testing.suite import laws_module
 from pretzel.testing.tiny_model import tiny_pretzel
 from pretzel.vlm.base import VLMStream
+
+SIZES: list[dict[str, Any]] = [
+    {"channels": 3, "grid": (2, 3), "num_layers": 1, "permutation": Raster()},
+    {"channels": 2, "grid": (3, 3), "num_layers": 2, "permutation": Flip()},
+    {"channels": 3, "grid": (3, 2), "num_layers": 2, "permutation": ColumnMajor()},
+    {"channels": 4, "grid": (2, 2), "num_layers": 1, "permutation": FixedRandom(seed=0)},
+    {"channels": 2, "grid": (2, 1, 3), "num_layers": 3, "permutation": Flip()},
+    {"channels": 1, "grid": (5, 15), "num_layers": 2, "permutation": FixedRandom(seed=1)},
+]
+"""Sizes of the trials of blocks: odd and even, square and not, one to three layers, one channel;
+the last is longer than caches of 16 and of 64 positions."""
 
 
 class LawTrial(NamedTuple):
@@ -88,58 +112,71 @@ def alone(make: ConfiguredPart) -> list[LawTrial]:
 def blocks(make: ConfiguredPart) -> list[LawTrial]:
     """Return trials in several channels, grids, depths and orders.
 
-    Sizes that the constructor does not have are left out, and sizes that it refuses by a
-    ``ValueError`` are skipped.
+    Sizes that the constructor does not have are left out.
+    """
+    trials: dict[str, Callable[[], object]] = {}
+    for size in SIZES:
+        arguments = {name: value for name, value in size.items() if name in make.accepts}
+        label = ", ".join(f"{name}={short(value)}" for name, value in arguments.items())
+        trials[label] = partial(make, **arguments)
+    return sized_trials(trials)
+
+
+def in_block(slot: str, factory: type, make: ConfiguredPart) -> list[LawTrial]:
+    """Return trials of a part inside an otherwise plain block, in several sizes.
+
+    Args:
+        slot: Where it stands in the block.
+        factory: The factory protocol that the block calls.
+        make: Builds the part.
+    """
+    names = list(inspect.signature(factory.__call__).parameters)[1:]
+
+    def made(*args: object, **kwargs: object) -> Any:  # noqa: ANN401
+        return make(**dict(zip(names, args, strict=False)), **kwargs)
+
+    network = partial(CausalTransformer, width=16, head_dim=8)
+    options: dict[str, Any] = {"transform": AffineSoftplus(), "conditioner": network}
+    if slot in ("norm", "mlp"):
+        options["conditioner"] = partial(network, **{slot: made})
+    elif slot == "vector":
+        options["context"] = partial(AddedContext, vector=made)
+    else:
+        options[slot] = made
+    trials: dict[str, Callable[[], object]] = {}
+    for size in SIZES:
+        label = ", ".join(f"{name}={short(value)}" for name, value in size.items())
+        trials[f"in an AFBlock, {label}"] = partial(AFBlock, **size, **options)
+    if slot == "positions":
+        text = partial(PrefixContext, channels=5)
+        block = partial(AFBlock, **SIZES[0], **options, context=text)
+        trials["in an AFBlock behind a text"] = block
+    return sized_trials(trials)
+
+
+def sized_trials(factories: Mapping[str, Callable[[], object]]) -> list[LawTrial]:
+    """Return trials in several sizes; one is skipped where a ``ValueError`` refuses it.
 
     Raises:
-        UserError: If it refuses all of them, or raises anything else.
+        UserError: If all are refused, or anything else is raised.
     """
-    sizes: list[dict[str, object]] = [
-        {"channels": 3, "grid": (2, 3), "num_layers": 1, "permutation": Raster()},
-        {"channels": 2, "grid": (3, 3), "num_layers": 2, "permutation": Flip()},
-        {"channels": 3, "grid": (3, 2), "num_layers": 2, "permutation": ColumnMajor()},
-        {"channels": 4, "grid": (2, 2), "num_layers": 1, "permutation": FixedRandom(seed=0)},
-    ]
-    trials: dict[str, LawTrial] = {}
+    trials: list[LawTrial] = []
     refusal: UserError | None = None
-    for candidate in sizes:
-        arguments = {name: value for name, value in candidate.items() if name in make.accepts}
-        label = ", ".join(f"{name}={short(value)}" for name, value in arguments.items())
+    for label, factory in factories.items():
         refused = ""
         try:
-            make(**arguments)
+            factory()
         except UserError as error:
-            if not isinstance(error.__cause__, ValueError):
+            if not isinstance(error.__cause__ or error, ValueError):
                 raise
             refusal, refused = error, str(error)
-        trials[label] = LawTrial(label, partial(make, **arguments), refused)
-    if refusal and all(trial.refused for trial in trials.values()):
+        except Exception as error:
+            reason = f"{type(error).__name__}: {one_line(error)}{raised_at(error)}"
+            raise UserError(f"the part cannot be put on trial {label}: {reason}") from error
+        trials.append(LawTrial(label, factory, refused))
+    if refusal and all(trial.refused for trial in trials):
         raise refusal
-    return list(trials.values())
-
-
-def conditioners(make: ConfiguredPart) -> list[LawTrial]:
-    """Return trials inside an otherwise plain block, in several sizes."""
-
-    def conditioner(num_layers: int) -> Conditioner[Any]:
-        built = make(num_layers=num_layers)
-        assert isinstance(built, Conditioner)
-        return built
-
-    block = partial(AFBlock, 3, transform=AffineSoftplus(), conditioner=conditioner)
-    orders: list[tuple[tuple[int, ...], int, Permutation]] = [
-        ((2, 3), 1, Raster()),
-        ((3, 3), 2, Flip()),
-        ((6,), 1, FixedRandom(seed=0)),
-    ]
-    return [
-        built_trial(
-            make,
-            f"in an AFBlock, grid={grid}, num_layers={num_layers}",
-            partial(block, grid, num_layers, permutation),
-        )
-        for grid, num_layers, permutation in orders
-    ]
+    return trials
 
 
 def denoisers(make: ConfiguredPart) -> list[LawTrial]:
@@ -229,9 +266,23 @@ def built_trial(make: ConfiguredPart, label: str, factory: Callable[[], object])
     return LawTrial(label, factory)
 
 
+IN_BLOCK: list[tuple[type, str, type]] = [
+    (Conditioner, "conditioner", ConditionerFactory),
+    (Positions, "positions", PositionsFactory),
+    (Start, "start", StartFactory),
+    (ContextReader, "context", ContextFactory),
+    (ContextVector, "vector", VectorFactory),
+    (Norm, "norm", NormFactory),
+    (FeedForward, "mlp", MLPFactory),
+]
+"""Contracts whose classes are tested in a block: in which slot, and made by which factory."""
+
 KINDS: dict[type, PartKind] = {
     FlowBlock: PartKind(blocks, BlockFactory, {"transform": "pretzel.flow.AffineSoftplus"}),
-    Conditioner: PartKind(conditioners, ConditionerFactory),
+    **{
+        base: PartKind(partial(in_block, slot, factory), factory)
+        for base, slot, factory in IN_BLOCK
+    },
     Transform: PartKind(alone),
     Permutation: PartKind(alone),
     Guidance: PartKind(alone),
