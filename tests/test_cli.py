@@ -169,6 +169,11 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
          r"trainer\.callbacks\.0\.init_args\.monitr: .* \(value 'x'\); did you mean 'monitor'\?"),
         (changed(trainer__callbacks=["callbacks.EMAWeightAveraging", "EMAWeightAveraging"]),
          r"x\.yaml:10: trainer\.callbacks\.1: 'EMAWeightAveraging' could be any of .*: write the "),
+        (changed(trainer__callbacks=[
+            {"class_path": "ModelCheckpoint", "init_args": {"verbose": on}} for on in (True, "x")]),
+         r"x\.yaml:14: trainer\.callbacks\.1\.init_args\.verbose: expected bool, got 'x'"),
+        (changed(trainer__callbacks=["Timer", {"class_path": "Timre"}]),
+         r"x\.yaml:10: trainer\.callbacks\.1.*: no such class 'Timre'; did you mean 'lightning"),
         (changed(model__init_args={"lr": 1.0}), r"model.*LeastSquares needs features"),
         ({"trainer": {"max_steps": 1}}, r"x.yaml: missing data, model|error: missing data, model"),
         (changed(model__init_args__features={"class_path": "lab.Cubic", "init_args": {"power": 0}}),

@@ -16,10 +16,10 @@ from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from pretzel.errors import NotApplicable, UserError, did_you_mean
-from pretzel.runs.config.class_paths import import_name, same_class
+from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.nested import leaves
-from pretzel.runs.config.overlay import Config, at, locate
-from pretzel.runs.config.slots import slot_classes
+from pretzel.runs.config.overlay import Config, at
+from pretzel.runs.config.parsed_path import parsed_path
 from pretzel.runs.config.yaml_lines import Key
 
 # The parser's findings, the most telling first: a union reports one finding for each member.
@@ -45,6 +45,7 @@ _IN_KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
 _IN_CLASS = re.compile(r"Problem with given class_path '(?P<path>[^']+)'")
 _IN_FACTORY = re.compile(r"Type .+? expects a function or a callable class: ")
 _EXPECTED = re.compile(r"Expected (?:a|an) (?P<type>.+?)(?:\. Got value: .*)?$")
+_GIVEN = re.compile(r"\b(?:Got|Given) value: (?P<value>.*)$")
 _FRAME = re.compile(
     r"^(Does not validate|Subtypes:|Errors:|Given value|Parser key|Problem with|Subclass types"
     r"|Not a valid subclass|a class path|a dict with)"
@@ -87,10 +88,11 @@ def _explained(message: str, config: Config, options: Iterable[str]) -> UserErro
             if match := pattern.search(text):
                 return _sentence(match.groupdict(), keys, owner, config, list(options))
     keys = max((keys for keys, _, _ in lines), key=len, default=())
-    types = [
-        m["type"] for at_keys, _, text in lines if at_keys == keys and (m := _EXPECTED.search(text))
-    ]
-    path = _path(config, keys, None)
+    about = [(owner, text) for at_keys, owner, text in lines if at_keys == keys]
+    owner = about[0][0] if about else None
+    value = next((m["value"] for _, text in about if (m := _GIVEN.search(text))), None)
+    path = parsed_path(config, keys, owner, value=value)
+    types = [m["type"] for _, text in about if (m := _EXPECTED.search(text))]
     if types:
         names = [re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", name) for name in types]
         expected = " or ".join(dict.fromkeys("null" if n == "NoneType" else n for n in names))
@@ -174,8 +176,8 @@ def _sentence(
     config: Config,
     options: list[str],
 ) -> UserError:
-    several = finding.get("several")
-    path = _path(config, keys, several or owner)
+    several, option = finding.get("several"), finding.get("option")
+    path = parsed_path(config, keys, several or finding.get("short") or owner, option)
     if several:
         where = _where(config, path)
         return UserError(
@@ -184,7 +186,6 @@ def _sentence(
     if owner == "":
         node = at(config.values, path)
         owner = str(node.get("class_path")) if isinstance(node, dict) else str(node)
-    option = finding.get("option")
     if option and path:
         key = (*path, "init_args", *option.split("."))
         takes = parameters(owner) if owner else []
@@ -221,25 +222,6 @@ def _sentence(
     argument = str(finding.get("arguments")).split(" ")[0]
     near = did_you_mean(argument.partition("=")[0], [f"--{option}" for option in options])
     return UserError(f"command line: unknown argument '{argument}'{near}")
-
-
-def _path(config: Config, keys: tuple[str, ...], owner: str | None) -> Key:
-    """Return the path that the parser means by its nested keys."""
-    path: Key = ()
-    for key in keys:
-        node = at(config.values, path) if path else config.values
-        path = (*path, *locate(node if isinstance(node, dict) else {}, key))
-    items = at(config.values, path)
-    if owner and isinstance(items, list):
-        nodes = [item.get("class_path") if isinstance(item, dict) else item for item in items]
-        names = [str(node) for node in nodes]
-        if owner in names:
-            return (*path, str(names.index(owner)))
-        slot = slot_classes(config.values, path)
-        for number, name in enumerate(names):
-            if same_class(name, owner, slot):
-                return (*path, str(number))
-    return path
 
 
 def _where(config: Config, path: Key) -> str:
