@@ -387,8 +387,15 @@ def test_help_is_quick_and_light():
         assert word in shown.stdout
 
 
-@pytest.mark.parametrize("buffering", [[], ["-u"]])
-@pytest.mark.parametrize("args", [["--help"], ["grid", "--help"], ["--print-completion", "bash"]])
+@pytest.mark.parametrize(
+    ("args", "buffering"),
+    [
+        (["--help"], []),
+        (["--help"], ["-u"]),
+        (["grid", "--help"], ["-u"]),
+        (["--print-completion", "bash"], []),  # more than a buffer holds
+    ],
+)
 def test_a_reader_that_is_gone_is_no_error(args, buffering):
     reader, writer = os.pipe()
     os.close(reader)  # as `pretzel --help | head` does

@@ -103,6 +103,10 @@ class SaveConfig(Callback):
         (Path(log_dir) / "config.yaml").write_text(header + text)
 
 
+class RunParser(TypedParser, LightningArgumentParser):
+    """Lightning's parser, which takes from a configuration only what the types ask for."""
+
+
 class RunCLI(LightningCLI):
     """LightningCLI in subclass mode, under this project's rules.
 
@@ -131,7 +135,7 @@ class RunCLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=None,
             seed_everything_default=0,
-            parser_class=TypedParser,
+            parser_class=RunParser,
             parser_kwargs={
                 **parser_kwargs,
                 **{name: dict(parser_kwargs) for name in self.subcommands()},

@@ -1,6 +1,7 @@
 """What stands in an argument is of the argument's type, whatever a configuration names there."""
 
 import inspect
+import json
 import pkgutil
 import re
 from argparse import ArgumentError
@@ -10,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
-from typing import Any, get_type_hints
+from typing import Any, Protocol, get_type_hints
 
 import lightning.pytorch as lightning
 import pytest
@@ -38,7 +39,7 @@ HOSTILE = [
 ]
 SYSTEM = HOSTILE[0]
 NAMES = [node["class_path"] for node in HOSTILE]
-VALUES = [*HOSTILE, *NAMES, [SYSTEM], {"key": SYSTEM}, {"key": [SYSTEM]}]
+VALUES = [*HOSTILE, *NAMES, json.dumps(SYSTEM), [SYSTEM], {"key": SYSTEM}, {"key": [SYSTEM]}]
 
 
 def hints_of(part: type) -> dict[str, Any]:
@@ -129,6 +130,14 @@ def lazily(scale: float) -> "AffineExp":
     return AffineExp()
 
 
+class Curve(Protocol):
+    def __call__(self, x: float) -> float: ...
+
+
+def double(x: float) -> float:
+    return 2 * x
+
+
 class Activation:
     def __init__(self, slope: float) -> None:
         self.slope = slope
@@ -150,6 +159,8 @@ class Activation:
         (list[Transform], [{"class_path": "AffineExp"}], list),
         (Callable, {"class_path": f"{__name__}.Activation", "init_args": {"slope": 2}}, Activation),
         (Callable[..., Any], "torch.nn.functional.gelu", BuiltinFunctionType),
+        (Curve, f"{__name__}.double", FunctionType),
+        (Curve, {"class_path": f"{__name__}.Activation", "init_args": {"slope": 2}}, Activation),
         (Callable[[int], bool], f"{__name__}.untyped", FunctionType),
         (dict[str, Any], {"model_type": "llama", "layers": [1]}, dict),
     ],

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from typing_extensions import override
 
 from pretzel.runs.config.class_paths import import_name
@@ -22,7 +21,7 @@ from pretzel.runs.config.class_paths import import_name
 _GENERIC_MODULES = frozenset({"builtins", "collections", "collections.abc", "typing"})
 
 
-class TypedParser(LightningArgumentParser):
+class TypedParser(ArgumentParser):
     """Refuses what a configuration names in the place of a part and is none.
 
     Under ``class_path`` go a class of the type that the argument asks for, and a function that is
@@ -82,17 +81,22 @@ def _fits(part: Any, hint: Any, is_parsed: bool) -> bool:  # noqa: ANN401
     if target is None:  # a short name; or none at all, which the parser explains
         return not is_parsed
     made = target if isinstance(target, type) else _returned(target)
-    if target is part and (made is None or Callable in asked):
+    takes_any = any(base is Callable or _is_protocol(base) for base in asked)
+    if target is part and (made is None or takes_any):
         return not _is_standard(target)  # what its stub says it returns, the parser has compared
     return made is hint or any(_is_one(made, base, target) for base in asked)
 
 
 def _is_one(made: Any, base: Any, target: Any) -> bool:  # noqa: ANN401
-    if getattr(base, "_is_protocol", False):
+    if _is_protocol(base):
         return isinstance(target, type)  # the parser has compared its methods
     if not isinstance(made, type) or not issubclass(made, base):
         return False
     return base is not Callable or not _is_standard(target)
+
+
+def _is_protocol(hint: Any) -> bool:  # noqa: ANN401
+    return bool(getattr(hint, "_is_protocol", False))
 
 
 def _is_standard(target: Any) -> bool:  # noqa: ANN401
@@ -117,7 +121,7 @@ def _classes(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401
         return _classes(inner[0])
     if hint is Callable or origin is Callable:
         return (_classes(inner[-1]) if inner else ()) or (Callable,)
-    if getattr(hint, "_is_protocol", False) and "__call__" in vars(hint):
+    if _is_protocol(hint) and "__call__" in vars(hint):
         return _classes(get_type_hints(hint.__call__).get("return")) or (hint,)
     if origin in (Union, types.UnionType) or getattr(origin, "__module__", "") in _GENERIC_MODULES:
         return tuple(dict.fromkeys(base for arg in inner for base in _classes(arg)))
