@@ -199,6 +199,21 @@ def test_mistakes_in_a_file(folder, capsys, values, expected):
     assert re.search(expected, refused(capsys, folder, "fit", "-c", "x.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["export", "LONG", "--out", "x"], "argument run"),
+        (["export", "run", "--out", "a/LONG"], "argument --out"),
+        (["import", "tarflow", "LONG", "--out", "x"], "argument FILE"),
+        (["import", "tarflow", "base.yaml", "--out", "LONG"], "argument --out"),
+        (["sample", "--ckpt_path", "LONG", "--prompt", "x"], "argument --ckpt_path"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused(folder, capsys, args, named):
+    said = refused(capsys, folder, *(word.replace("LONG", "n" * 256) for word in args))
+    assert f"{named}: a name in a path may have 255 bytes at most, got one of 256" in said
+
+
 def test_a_configuration_names_no_sharded_checkpoint(folder, capsys):
     (folder / "sharded").mkdir()
     (folder / "sharded" / ".metadata").touch()

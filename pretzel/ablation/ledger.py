@@ -102,7 +102,12 @@ class RunFolder:
         return counts[-1] if counts else None
 
     def adopt(self, identity: str, evaluation: str | None, **details: Any) -> None:  # noqa: ANN401
-        """Accept the result for the training and evaluation asked for; record that and why."""
+        """Accept the result for the training and evaluation asked for; record that and why.
+
+        Raises:
+            UserError: If the folder cannot be written, or is a link to what may be no run.
+        """
+        self._check_place()
         result = self.result or {}
         has = [result.get(key) for key in _IDENTITIES]
         accepted = {"from": has, "to": [identity, evaluation], **details}
@@ -171,13 +176,16 @@ class RunFolder:
         Raises:
             UserError: If the folder cannot be written, or is a link to what may be no run.
         """
-        if self.path.is_symlink():
-            raise UserError(f"{self.path}: the folder of a run must be no link; remove it")
+        self._check_place()
         old = self.spec
         if self.path.exists() and (old is None or old.get("identity") != spec["identity"]):
             self.clear()
         (self.path / "failure.json").unlink(missing_ok=True)
         write_json(self.path / "run.json", spec)
+
+    def _check_place(self) -> None:
+        if self.path.is_symlink():  # of a stranger's grid, to anywhere
+            raise UserError(f"{self.path}: the folder of a run must be no link; remove it")
 
     def clear(self) -> None:
         """Remove everything but the lease."""

@@ -98,4 +98,7 @@ def test_a_link_is_no_folder_of_a_run(tmp_path):
     (tmp_path / "seed0").symlink_to(tmp_path / "theirs")
     with pytest.raises(UserError, match="seed0: the folder of a run must be no link"):
         RunFolder(path=tmp_path / "seed0").prepare({"identity": "new"})
+    with pytest.raises(UserError, match="seed0: the folder of a run must be no link"):
+        RunFolder(path=tmp_path / "seed0").adopt("new", None)
+    assert len(list((tmp_path / "theirs").iterdir())) == 1
     assert (tmp_path / "theirs" / "thesis.txt").exists()
