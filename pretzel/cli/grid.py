@@ -110,7 +110,7 @@ def _status(grid: Grid, *, watch: bool) -> int:
         return 0
 
     if watch:
-        follow(output, lambda: StatusRow.of_plan(output, plan))
+        follow(output, lambda: StatusRow.of_plan(output, plan), lambda rows: twins(plan, rows))
     rows, console = StatusRow.of_plan(output, plan), Console()
     whole = not console.is_terminal  # output in a pipe is for grep
     title, remarks = plan_title(output, plan), [*([remark] if remark else []), *twins(plan, rows)]

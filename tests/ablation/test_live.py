@@ -161,8 +161,10 @@ def test_following_ends_when_nothing_is_left(tmp_path, monkeypatch):
     states = iter([State.RUNNING, State.PENDING, State.INTERRUPTED, State.FAILED])
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, color_system=None, width=80)
-    live.follow(tmp_path, lambda: [row("a/seed0", next(states))], console)
+    twins = lambda rows: [f"{rows[0].name} is a twin"]  # noqa: E731
+    live.follow(tmp_path, lambda: [row("a/seed0", next(states))], twins, console)
     assert "running" in stream.getvalue()
+    assert stream.getvalue().count("a/seed0 is a twin\n") == 1
     assert next(states, None) is None
 
 
@@ -170,7 +172,7 @@ def test_following_ends_with_ctrl_c(tmp_path):
     def read():
         raise KeyboardInterrupt
 
-    live.follow(tmp_path, read)
+    live.follow(tmp_path, read, lambda rows: [])
 
 
 def test_status_tells_the_time_that_is_left(read, tmp_path, monkeypatch, capsys):

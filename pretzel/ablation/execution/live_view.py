@@ -76,14 +76,24 @@ def lines(rows: Sequence[StatusRow]) -> list[str]:
 
 
 def follow(
-    output: Path, read: Callable[[], list[StatusRow]], console: Console | None = None
+    output: Path,
+    read: Callable[[], list[StatusRow]],
+    remarks: Callable[[Sequence[StatusRow]], Sequence[str]],
+    console: Console | None = None,
 ) -> None:
-    """Show the state of all runs until nothing is left to run, or the user has seen enough."""
-    view = LiveView(output, console)
+    """Show the state of all runs until nothing is left to run, or the user has seen enough.
+
+    What there is to remark on the rows is printed once, as soon as it is known.
+    """
+    view, told = LiveView(output, console), set[str]()
     with contextlib.suppress(KeyboardInterrupt):
         rows = read()
         while any(row.state in _TODO for row in rows):
             view.show(rows.copy)
+            for remark in remarks(rows):
+                if remark not in told:
+                    told.add(remark)
+                    view.say(remark)
             time.sleep(_TABLE_SECONDS)
             rows = read()
     view.close()
