@@ -16,7 +16,7 @@ class _Weights(BaseModel):
     model_config = ConfigDict(strict=True)
     step: int = 0
     first: str = ""
-    final: str
+    final: str = ""
 
 
 class _Result(BaseModel):

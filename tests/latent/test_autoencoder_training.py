@@ -122,7 +122,7 @@ def test_noise_in_training_is_what_makes_the_decoder_withstand_it(
         return clean - noised
 
     without = training(tiny(), max_noise=0.0)
-    trainer(200).fit(without, batches(images), batches(images))
+    trainer(80).fit(without, batches(images), batches(images))
     assert cost(trained[0]) < 0.5 * cost(without)
 
 
