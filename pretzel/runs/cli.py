@@ -29,6 +29,11 @@ from lightning.pytorch.cli import (
     LightningArgumentParser,
     LightningCLI,
 )
+from lightning.pytorch.strategies import (
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+)
 from typing_extensions import override
 
 from pretzel.errors import UserError
@@ -62,6 +67,8 @@ Subcommand = Literal["fit", "validate", "test", "predict"]
 
 _NOT_PARTS = tuple(f"pretzel.{m}" for m in ("__main__", "cli", "ablation", "runs", "testing"))
 _COMMAND_LINE = Source(name="command line")
+_SHARDING = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)  # write folders
+_LASTS = ("last", "hpc")  # which Lightning finds
 
 
 @cache
@@ -295,7 +302,9 @@ class RunCLI(LightningCLI):
         path = self._get(self.config, "ckpt_path")
         check_checkpoint(path, self.model, resumes=subcommand == "fit")
         written = self.user_config.source(("ckpt_path",))
-        if path is not None and Path(path).is_dir() and written not in (None, _COMMAND_LINE):
+        shards = isinstance(self.trainer.strategy, _SHARDING)
+        is_sharded = path is not None and (Path(path).is_dir() or (shards and path in _LASTS))
+        if is_sharded and written not in (None, _COMMAND_LINE):
             raise UserError(
                 f"{written}: ckpt_path: {path} is a sharded checkpoint, which torch unpickles: "
                 "name it on the command line, by --ckpt_path, if it is your own"
