@@ -33,8 +33,7 @@ def read_torch(path: Path, map_location: Any = "cpu", *, mmap: bool = True) -> A
     try:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:  # torch raises half a dozen types, one for each kind of file
-        # not from the error, which advises to load the file all the same
-        raise UserError(f"{path}: not a weights-only checkpoint ({_reason(error)})") from None
+        raise refusal(path, error) from None
 
 
 def is_archive(path: Path) -> bool:
@@ -65,6 +64,14 @@ def _check_sums(path: Path, size: int, changed: int, name: str) -> None:
         raise UserError(f"{name}: damaged ({' '.join(str(error).split())})") from error
     if damaged is not None:
         raise UserError(f"{name}: damaged: {damaged} in it does not have the checksum on record")
+
+
+def refusal(path: str | Path, error: Exception) -> UserError:
+    """Return what to tell of a file that torch refuses, without its advice to load it all the same.
+
+    To be raised from None, since the error has that advice in it.
+    """
+    return UserError(f"{path}: not a weights-only checkpoint ({_reason(error)})")
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ reads the bytes of a tensor as they are, whatever the checksum beside them says.
 """
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
 
 from pretzel.files.atomic import whole_file
-from pretzel.files.torch_file import read_torch
+from pretzel.files.torch_file import read_torch, refusal
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -33,7 +34,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if weights_only and Path(path).is_file():
             checkpoint: dict[str, Any] = read_torch(Path(path), map_location, mmap=False)
             return checkpoint
-        return super().load_checkpoint(path, map_location, weights_only)
+        try:
+            return super().load_checkpoint(path, map_location, weights_only)
+        except pickle.UnpicklingError as error:
+            raise refusal(path, error) from None
 
     @override
     def save_checkpoint(
