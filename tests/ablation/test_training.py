@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -127,20 +128,23 @@ def test_arms_that_differ_in_evaluation_alone_share_one_training(project, spec):
     norm = {"trainer.callbacks": [EMA, {"class_path": "lab.TestNorm"}]}
     values = {"base": "base.yaml", "axes": {"a": {"x": {}, "y": norm}}, "baseline": {"a": "x"}}
 
-    def compared(metric):
-        return plan_grid(load(write("grid.yaml", values | {"metrics": {metric: "min"}}))).compared
+    def planned(metric):
+        return plan_grid(load(write("grid.yaml", values | {"metrics": {metric: "min"}})))
 
-    trainer, sharer = compared("test/loss")
+    plan = planned("test/loss")
+    trainer, sharer = plan.compared
     assert (trainer.trained_by, sharer.trained_by) == (None, trainer.name)
-    assert compared("val/loss")[1].trained_by is None  # validation is a part of training
-    folders = [RunFolder(path=project / name) for name in ("trained", "shared")]
-    assert not take_training(folders[1], folders[0], "x")
-    folders[0].prepare(spec)
-    first = run(folders[0].path, spec | {"config": trainer.config})
-    folders[1].prepare(spec)
-    assert not take_training(folders[1], folders[0], "of another training")
-    assert take_training(folders[1], folders[0], "x")
-    second = run(folders[1].path, spec | {"config": sharer.config})
+    assert planned("val/loss").compared[1].trained_by is None  # validation is a part of training
+    assert not take_training(plan, trainer)
+    assert not take_training(plan, sharer)
+    for cell in plan.compared:
+        plan.folder(cell).prepare({"identity": trainer.identity})
+    first = run(plan.folder(trainer).path, spec | {"config": trainer.config})
+    assert not take_training(plan, replace(sharer, identity="another"))
+    assert not take_training(plan, sharer, again=[sharer.name])
+    assert take_training(plan, sharer)
+    assert not take_training(plan, sharer)  # it has it
+    second = run(plan.folder(sharer).path, spec | {"config": sharer.config})
     assert second["train_seconds"] == first["train_seconds"]
     assert second["weights"] == first["weights"]
     assert second["metrics"].items() - first["metrics"].items() == {

@@ -12,12 +12,12 @@ from pretzel.ablation.engines.base import Engine, StartedRun
 from pretzel.ablation.execution.adopted_runs import adopted_training
 from pretzel.ablation.execution.live_view import LiveView
 from pretzel.ablation.execution.shared_training import take_training
+from pretzel.ablation.execution.twin_watch import TwinWatch
 from pretzel.ablation.identity.differences import snapshot
 from pretzel.ablation.ledger import RunFolder, State
 from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.ablation.planning.tuning import best_candidate
 from pretzel.ablation.status_table import StatusRow
-from pretzel.ablation.twins import Traces, twin_sentences
 from pretzel.ablation.worker.process import DONE, INTERRUPTED, TAKEN, log_end
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
@@ -107,9 +107,9 @@ class _Scheduler:
     done: set[str] = field(default_factory=set)
     retried: set[PlannedRun] = field(default_factory=set)
     tries: dict[PlannedRun, int] = field(default_factory=dict)
-    traces: dict[str, Traces] = field(default_factory=dict)  # by run, up to now
-    compared: dict[str, Traces] = field(default_factory=dict)  # the same when last looked at
-    told: set[str] = field(default_factory=set)  # sentences
+
+    def __post_init__(self) -> None:
+        self.twins = TwinWatch(self.plan, self.view.say)
 
     def execute(self) -> list[PlannedRun]:
         """Go on until every run is done or failed; return the failed ones."""
@@ -123,9 +123,7 @@ class _Scheduler:
         # what was never selected cannot be waited for
         self.done |= {run.name for run in self.plan.runs} - {run.name for run in self.runs}
         self.retried = {run for run in waiting if self.plan.state(run) is State.FAILED}
-        for run in self.plan.runs:
-            self.trace(run)
-        self.tell_twins()
+        self.twins.look(())
         try:
             while waiting or self.started:
                 if self.stops:
@@ -138,7 +136,7 @@ class _Scheduler:
                     break
                 waiting = self.start_ready(waiting)
                 waiting += self.collect_ended()
-                self.tell_twins()
+                self.twins.look(self.started)
                 self.view.show(lambda: [self.row(run) for run in self.runs])
                 time.sleep(_POLL_SECONDS)
         finally:
@@ -203,7 +201,7 @@ class _Scheduler:
                     taken.append(run)
                     continue
                 folder.prepare(spec)
-                is_trained = self.take_training(run)
+                is_trained = take_training(self.plan, run, self.selection.rerun)
             # the source code that it is about to run, which may be edited meanwhile
             snapshot(run.record, self.plan.grid.output)
             if spec["tuned"]:
@@ -218,17 +216,6 @@ class _Scheduler:
         if paths:  # at once: a cluster takes them as one array
             self.started |= zip(launched, self.engine.start(paths), strict=True)
         return taken
-
-    def take_training(self, run: PlannedRun) -> bool:
-        """Give a run the weights that another one has trained, unless it is to train itself."""
-        again = self.selection.rerun
-        if run.trained_by is None or (run.name in again and run.trained_by not in again):
-            return False
-        folder = self.plan.folder(run)
-        if (folder.path / "fit.json").exists():
-            return False  # it has them
-        trained = RunFolder(path=self.plan.grid.output / run.trained_by)
-        return take_training(folder, trained, run.identity)
 
     def may_start(self, run: PlannedRun) -> bool:
         """Tell whether a run that nobody executes is still to be executed."""
@@ -271,7 +258,7 @@ class _Scheduler:
             if code is None:
                 continue
             del self.started[run]
-            self.trace(run)
+            self.twins.note(run)
             folder = self.plan.folder(run)
             if code == TAKEN:
                 self.view.say(f"{run.name}: another runner has it")
@@ -284,24 +271,6 @@ class _Scheduler:
             elif self.retries(run, folder, code):
                 again.append(run)
         return again
-
-    def trace(self, run: PlannedRun) -> None:
-        """Take note of what a run that is over has trained and measured."""
-        folder, state = self.plan.folder(run), self.plan.state(run)
-        self.traces[run.name] = Traces.read(folder, state, run.identity)
-
-    def tell_twins(self) -> None:
-        """Say which runs train or measure the same thing, as soon as that is known."""
-        for run in self.started:
-            if self.traces[run.name].first is None:
-                self.traces[run.name] = Traces.of(self.plan.folder(run).progress)
-        if self.traces == self.compared:
-            return
-        self.compared = dict(self.traces)
-        for sentence in twin_sentences(self.plan.as_json(), self.traces):
-            if sentence not in self.told:
-                self.told.add(sentence)
-                self.view.say(sentence)
 
     def retries(self, run: PlannedRun, folder: RunFolder, code: int) -> bool:
         """Take note of a run that failed; return whether it is started again."""

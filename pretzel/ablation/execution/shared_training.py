@@ -2,26 +2,33 @@
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from pretzel.ablation.ledger import RunFolder
+from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.files.atomic import read_json, write_json
 
 _WEIGHTS, _FITTED = "final.ckpt", "fit.json"
 
 
-def take_training(folder: RunFolder, trained: RunFolder, identity: str) -> bool:
+def take_training(plan: Plan, run: PlannedRun, again: Collection[str] = ()) -> bool:
     """Put the weights that another run has trained into the folder of a run; tell if that is done.
 
-    Its process then finds them as its own, and only tests; otherwise it trains. What the other run
-    has logged in validation was measured in another way, and is left out.
+    Its process then finds them as its own, and only tests; otherwise it trains, as one that is to
+    be trained again by itself. What the other run has logged in validation was measured in another
+    way, and is left out.
 
     Raises:
         UserError: If the folder cannot be written.
     """
+    if run.trained_by is None or (run.name in again and run.trained_by not in again):
+        return False
+    folder, trained = plan.folder(run), RunFolder(path=plan.grid.output / run.trained_by)
     fitted, weights = read_json(trained.path / _FITTED), trained.path / _WEIGHTS
-    is_asked_for = (trained.spec or {}).get("identity") == identity
-    if fitted is None or not weights.exists() or not is_asked_for:
+    is_asked_for = (trained.spec or {}).get("identity") == run.identity
+    has_its_own = (folder.path / _FITTED).exists()
+    if fitted is None or not weights.exists() or not is_asked_for or has_its_own:
         return False
     try:
         _link(weights, folder.path / _WEIGHTS)
