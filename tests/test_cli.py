@@ -100,10 +100,12 @@ def test_lists_are_appended_to_by_files_and_arguments(folder, capsys):
     write("one.yaml", {"trainer": {"callbacks": [monitor]}})
     write("two.yaml", {"trainer.callbacks+": monitor, "trainer.callbacks.0.log_momentum": True})
     more = ["--trainer.callbacks+=Timer", "--trainer.callbacks.verbose=false",
-            "--trainer.callbacks.1.log_weight_decay", "true"]  # fmt: skip
+            "--trainer.callbacks.1.log_weight_decay", "true", "--model.features", "{}"]  # fmt: skip
     files = [word for name in ("base", "one", "two") for word in ("-c", f"{name}.yaml")]
     assert main(["fit", *files, *more, "--print_config"]) == 0
-    first, second, timer = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
+    shown = yaml.safe_load(capsys.readouterr().out)
+    first, second, timer = shown["trainer"]["callbacks"]
+    assert shown["model"]["init_args"]["features"]["init_args"]["scale"] == 1.0  # no longer 3
     settings = [
         (one["init_args"]["log_momentum"], one["init_args"]["log_weight_decay"])
         for one in (first, second)

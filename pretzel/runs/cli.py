@@ -380,7 +380,8 @@ def _over(files: Config, args: list[str]) -> tuple[Config, Config, list[str]]:
         value = _value(name, text if equals else "".join(both[1:]))
         if not name.endswith(APPENDS):
             _refuse_swap(config, name, value)
-        if any(part.isdecimal() for part in name.split(".")):  # which the parser cannot do
+        if value == {} or any(part.isdecimal() for part in name.split(".")):
+            # to the parser {} is no change, and an item has no number
             files = lay_over(files, name, value, _COMMAND_LINE)
         else:
             rest += both

@@ -147,6 +147,11 @@ def test_lists_are_appended_to_and_mappings_cleared(layers, expected):
             "\nlist.2.k: 1",
             r"b\.yaml:2: list\.2: no such item: list is a list of 2 items, .* \(a\.yaml:3\)",
         ),
+        (
+            "nodes.0: null",
+            r"b\.yaml:1: nodes\.0: an item cannot be null: write the list without it",
+        ),
+        ("list: {}", r"b\.yaml:1: list: must be \[\] to clear a list \(a\.yaml:3\), got {}"),
         ("list: {k: 1}", r"b\.yaml:1: list\.k: no such item: list is a list of 2 items"),
         ("trainer.callbacks.0.k: 1", r"b\.yaml:1: trainer\.callbacks\.0: no such item: .* 0 items"),
         (
@@ -157,7 +162,9 @@ def test_lists_are_appended_to_and_mappings_cleared(layers, expected):
 )
 def test_what_can_be_no_list_is_refused_with_both_lines(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
-    Path("a.yaml").write_text("\nn: 1\nlist: [1, 2]\npart:\n  k: 3\n\nmodel: {k: 1}\n")
+    Path("a.yaml").write_text(
+        "\nn: 1\nlist: [1, 2]\npart:\n  k: 3\n\nmodel: {k: 1}\nnodes: [x.A]\n"
+    )
     Path("b.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         fold([read("a.yaml"), read("b.yaml")])

@@ -8,6 +8,7 @@ import yaml
 
 from pretzel.errors import UserError, did_you_mean
 from pretzel.generation.turn import Turn
+from pretzel.runs.config.yaml_lines import parsed
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -25,7 +26,7 @@ def read_script(path: Path) -> list[Turn]:
     """
     where = f"--turns: {path}"
     try:
-        steps = yaml.safe_load(path.read_text(encoding="utf-8"))
+        steps, _ = parsed(path.read_text(encoding="utf-8"), where)
     except OSError as error:
         raise UserError(f"{where}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

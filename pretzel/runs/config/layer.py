@@ -13,7 +13,7 @@ from pretzel.runs.config.yaml_lines import Key, Source
 
 CLASS_KEYS = frozenset({"class_path", "init_args", "dict_kwargs"})
 SECTIONS = ("trainer", "model", "data")
-_EMPTY_SECTIONS = frozenset((name,) for name in SECTIONS)
+_SECTION_PATHS = frozenset((name,) for name in SECTIONS)
 
 
 def is_class_node(node: object) -> bool:
@@ -41,11 +41,11 @@ class Layer:
         Raises:
             UserError: If it cannot be laid over that.
         """
-        if value is None and (path[-1:] == ("init_args",) or path in _EMPTY_SECTIONS):
+        if value is None and (path[-1:] == ("init_args",) or path in _SECTION_PATHS):
             if base:
                 why = f"is empty over keys that are set{self.below(path)}"
                 raise self.wrong(path, f"{why}: leave it out, or write {{}} to clear them")
-            value = {}
+            value = None if path in (("model",), ("data",)) else {}  # those need a class
         name = _class_of(base)
         # a bare class name: it replaces the node, unless it names the class that stands there
         if isinstance(value, str) and name is not None and self.is_same(name, value, path):
@@ -85,12 +85,16 @@ class Layer:
 
     def over_items(self, base: list[Any], value: dict[Any, Any], path: Key) -> list[Any]:
         """Return a list with those of its items changed that the keys of a mapping number."""
+        if not value:
+            raise self.wrong(path, f"must be [] to clear a list{self.below(path)}, got {{}}")
         merged = list(base)
         for key, inner in value.items():
             place = (*path, str(key))
             if not place[-1].isdecimal() or int(key) >= len(merged):
                 count = f"{len(merged)} items, numbered from 0{self.below(path)}"
                 raise self.wrong(place, f"no such item: {'.'.join(path)} is a list of {count}")
+            if inner is None and is_class_node(merged[int(key)]):
+                raise self.wrong(place, "an item cannot be null: write the list without it")
             merged[int(key)] = self.over(merged[int(key)], inner, place)
         return merged
 

@@ -85,25 +85,36 @@ def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Key, Source]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     try:
-        loader = _Loader(text)
-        loader.name = str(path)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return {}, {}
-            lines = _Lines()
-            lines.collect(node, ())
-            values = loader.construct_document(node)
-        finally:
-            loader.dispose()
+        values, sources = parsed(text, str(path))
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f":{error.problem_mark.line + 1}"
         raise UserError(f"{path}{line}: not valid YAML, {error.problem}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({error})") from error
+    if values is None:
+        return {}, {}
     if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold a mapping of keys to values, got {values!r}")
-    return values, lines.sources
+        raise UserError(f"{path}: must hold a mapping of keys to values, got {values!r:.80}")
+    return values, sources
+
+
+def parsed(text: str, name: str) -> tuple[Any, dict[Key, Source]]:
+    """Return the values of YAML in a file of that name, and the line of each key and list item.
+
+    Raises:
+        yaml.YAMLError: If it is not YAML.
+        UserError: If it repeats a key, or has too many keys or levels.
+    """
+    loader = _Loader(text)
+    loader.name = name
+    try:
+        node, lines = loader.get_single_node(), _Lines()
+        if node is None:
+            return None, {}
+        lines.collect(node, ())
+        return loader.construct_document(node), lines.sources
+    finally:
+        loader.dispose()
 
 
 class _Lines:
