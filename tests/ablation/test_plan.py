@@ -13,6 +13,7 @@ from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.identity.differences import changes
 from pretzel.ablation.plan_file import read_plan
 from pretzel.ablation.planning.grid_to_plan import plan_grid
+from pretzel.ablation.report import comparison
 from pretzel.errors import UserError
 
 CALLBACK = {"class_path": "lab.TestNorm"}
@@ -271,12 +272,14 @@ def test_an_odd_plan_is_refused_in_a_sentence(project, capsys):
     }
     for content, expected in odd.items():
         file.write_text(content)
-        for command in (["compare", "runs/grid"], ["grid", "status", "grid.yaml"]):
-            assert main(command) == 2
-            said = capsys.readouterr().err
-            assert re.fullmatch(
-                rf"pretzel: error: runs/grid/plan\.json: no plan of a grid: .*{expected}.*\n", said
-            )
+        with pytest.raises(
+            UserError, match=rf"^runs/grid/plan\.json: no plan of a grid: .*{expected}"
+        ):
+            read_plan(file.parent)
+    assert main(["grid", "status", "grid.yaml"]) == 2
+    assert capsys.readouterr().err.count("runs/grid/plan.json: no plan of a grid: ") == 1
+    with pytest.raises(UserError, match="no plan of a grid"):
+        comparison.load("runs/grid")
 
 
 def test_a_stage_that_nothing_uses_is_refused(project):

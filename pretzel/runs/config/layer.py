@@ -139,8 +139,9 @@ class Layer:
 
     def is_same(self, old: str, new: str, path: Key) -> bool:
         """Tell whether two ``class_path`` values name one class at a path."""
+        is_short = "." not in old or "." not in new
         try:
-            return same_class(old, new, slot_classes(self.root, path))
+            return same_class(old, new, slot_classes(self.root, path) if is_short else ())
         except UserError as error:
             raise self.wrong(path, str(error)) from error
 
