@@ -55,6 +55,7 @@ def cli():
 def build(cli, arm: str, seed: int, by_name=True):
     """Build an arm's module and data."""
     own = {"model": {"init_args": {"pretzel": {"init_args": ARMS[arm]}}}}
+    own = own if ARMS[arm] else {}  # an empty mapping would clear what is there
     values = fold([*BASE, Config(values=own)]).values
     values["seed_everything"] = seed
     values["model"]["init_args"]["seed"] = values["data"]["init_args"]["seed"] = seed
