@@ -1,10 +1,11 @@
 """The global random states, which laws seed for themselves and find untouched or not."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pretzel.rng import StateWatch, global_states, seed_global, set_global_states
 from pretzel.testing.deviation import require
@@ -29,6 +30,23 @@ def changed_states(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def has_drawn(before: dict[str, Any], after: dict[str, Any]) -> bool:
     """Tell whether numbers of numpy or torch were drawn; of Python's, checkers of types draw."""
     return bool(set(changed_states(before, after)) - {"python"})
+
+
+def draws_in_training(part: nn.Module, exercise: Callable[[Any], None]) -> bool:
+    """Tell whether a part draws from a global random state in training mode, as dropout does.
+
+    Args:
+        part: The part; float64 and in training mode afterwards.
+        exercise: Runs it once.
+    """
+    part.double().train()
+    with seeded("draws"), torch.no_grad():
+        before = global_states()
+        try:
+            exercise(part)
+        except Exception:  # which a law will find, and name
+            return False
+        return has_drawn(before, global_states())
 
 
 def _equal(before: Any, after: Any) -> bool:  # noqa: ANN401

@@ -32,6 +32,7 @@ from pretzel.sampling import Denoiser, Guidance, Sampler
 from pretzel.tarflow.condition import Condition
 from pretzel.testing.deviation import Deviation, LawBroken
 from pretzel.testing.discovery import concrete_classes, contracts_outside, import_all, raised_at
+from pretzel.testing.global_state import draws_in_training
 from pretzel.testing.law_case import (
     ALL_STATES,
     INITIAL,
@@ -172,6 +173,15 @@ LAWS: dict[type, list[Law]] = {
     Condition: laws_in(conditions),
 }
 
+EXERCISES: dict[type, Callable[[Any], None]] = {
+    FlowBlock: blocks.exercise,
+    Denoiser: denoisers.exercise,
+    Pretzel: models.exercise,
+    SkipConnection: skips.exercise,
+    Adapter: adapters.exercise,
+}
+"""How a part that may draw random numbers in training mode is run, to find out whether it does."""
+
 LARGE = 30
 """Positions from which a flow block is tried with perturbed parameters alone: there errors of size
 show, and time is spent."""
@@ -240,7 +250,8 @@ def cases_of(factory: Callable[[], object]) -> list[tuple[Law, Case[Any]]]:
     states: tuple[State, ...] = ALL_STATES if isinstance(part, nn.Module) else (INITIAL,)
     if block is not None and math.prod(block.grid) >= LARGE:
         states = tuple(state for state in states if state.perturbed)
-    draws = block is not None and blocks.draws_in_training(block)
+    runs = [run for kind, run in EXERCISES.items() if isinstance(part, kind)]
+    draws = isinstance(part, nn.Module) and any(draws_in_training(part, run) for run in runs)
     shared: dict[bool, dict[Any, Any]] = {False: {}, True: {}}
     cases = [
         Case[Any](

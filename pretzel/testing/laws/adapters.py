@@ -6,7 +6,7 @@ from pretzel.interleave.adapter import Adapter
 from pretzel.testing.deviation import Deviation, require, unmeasured, within, worst_of
 from pretzel.testing.global_state import untouched
 from pretzel.testing.gradients import check_gradients
-from pretzel.testing.law_case import FP32, FP64, Case, normal
+from pretzel.testing.law_case import FP32, FP64, Case, holds_under_dropout, normal
 from pretzel.testing.tiny_model import small_vlm
 from pretzel.typing import Float, Tensor
 
@@ -18,6 +18,11 @@ ROWS, LENGTH = 3, 5
 def features() -> Float[Tensor, "b l s"]:
     """Return standard normal features, float64."""
     return normal(ROWS, LENGTH, FEATURES, key="features")
+
+
+def exercise(adapter: Adapter) -> None:
+    """Adapt once."""
+    adapter(features())
 
 
 def positions_do_not_mix(case: Case[Adapter]) -> Deviation:
@@ -72,6 +77,7 @@ def calls_change_nothing(case: Case[Adapter]) -> Deviation:
     )
 
 
+@holds_under_dropout
 def every_parameter_is_trained(case: Case[Adapter]) -> Deviation:
     """A trainable parameter, or the features, get no gradient or one that is not finite."""
     adapter, x = case.build(), features().requires_grad_()

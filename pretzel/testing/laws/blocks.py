@@ -8,7 +8,6 @@ import math
 import torch
 
 from pretzel.flow.block import FlowBlock, Flowed
-from pretzel.rng import global_states
 from pretzel.testing.deviation import (
     Deviation,
     LawBroken,
@@ -18,7 +17,6 @@ from pretzel.testing.deviation import (
     within,
     worst_of,
 )
-from pretzel.testing.global_state import has_drawn, seeded
 from pretzel.testing.gradients import jacobian
 from pretzel.testing.law_case import (
     BF16,
@@ -86,16 +84,9 @@ def sample_of_scales(block: FlowBlock, key: str = "x") -> Float[Tensor, "b n d"]
     return x
 
 
-def draws_in_training(block: FlowBlock) -> bool:
-    """Tell whether a block draws from a global random state in training mode, as dropout does."""
-    block.double().train()
-    with seeded("draws"), torch.no_grad():
-        before = global_states()
-        try:
-            Bound(block)(sample(block))
-        except Exception:  # which a law will find, and name
-            return False
-        return has_drawn(before, global_states())
+def exercise(block: FlowBlock) -> None:
+    """Run a block once."""
+    Bound(block)(sample(block))
 
 
 def inverse_undoes_forward(case: Case[FlowBlock]) -> Deviation:

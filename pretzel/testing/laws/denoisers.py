@@ -13,7 +13,15 @@ from pretzel.sampling.denoisers import Denoiser, TrainableDenoiser
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within, worst_of
 from pretzel.testing.global_state import untouched
 from pretzel.testing.gradients import check_gradients
-from pretzel.testing.law_case import FP32, FP64, INITIAL, Case, normal, tried_in
+from pretzel.testing.law_case import (
+    FP32,
+    FP64,
+    INITIAL,
+    Case,
+    holds_under_dropout,
+    normal,
+    tried_in,
+)
 from pretzel.typing import Float, Tensor
 
 SIGMA = 0.3
@@ -54,6 +62,11 @@ def noised_latents(rows: int, key: str = "x") -> Float[Tensor, "m n d"]:
     return (mean + z @ root.T).view(rows, POSITIONS, CHANNELS)
 
 
+def exercise(denoiser: Denoiser) -> None:
+    """Denoise once."""
+    denoiser(normal(*SHAPE), SIGMA, log_prob)
+
+
 def density_gives_the_posterior_mean(case: Case[Denoiser]) -> Deviation:
     """A denoiser that asks the density does not return the posterior mean of a Gaussian."""
     denoiser, x = case.build(), noised_latents(IMAGES)
@@ -72,6 +85,7 @@ def density_gives_the_posterior_mean(case: Case[Denoiser]) -> Deviation:
     return worst_of(*results) if results else unmeasured("the density is not asked")
 
 
+@holds_under_dropout
 @tried_in(INITIAL)
 def loss_teaches_the_posterior_mean(case: Case[Denoiser]) -> Deviation:
     """Trained by its loss towards the posterior mean, a denoiser comes no nearer to it."""
@@ -99,6 +113,7 @@ def without_noise_nothing_changes(case: Case[Denoiser]) -> Deviation:
     return within(case.build()(x, 0.0, log_prob), x, FP64, "latents at sigma 0")
 
 
+@holds_under_dropout
 def inputs_are_not_modified(case: Case[Denoiser]) -> Deviation:
     """The denoiser writes into the latents it is given."""
     x = normal(*SHAPE)
@@ -161,6 +176,7 @@ def float32_is_close(case: Case[Denoiser]) -> Deviation:
     return within(actual.double(), case.build()(x, SIGMA, log_prob), FP32, "latents in float32")
 
 
+@holds_under_dropout
 def parameters_learn_from_the_loss(case: Case[Denoiser]) -> Deviation:
     """A trainable parameter gets no finite gradient from the loss, or the loss reaches the data."""
     denoiser = case.build()

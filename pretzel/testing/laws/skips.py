@@ -6,7 +6,7 @@ from pretzel.interleave.skips import SkipConnection
 from pretzel.testing.deviation import Deviation, require, unmeasured, within, worst_of
 from pretzel.testing.global_state import untouched
 from pretzel.testing.gradients import check_gradients
-from pretzel.testing.law_case import FP32, FP64, Case, normal
+from pretzel.testing.law_case import FP32, FP64, Case, holds_under_dropout, normal
 from pretzel.typing import Float, Tensor
 
 SOURCE, TARGET = 6, 5
@@ -17,6 +17,11 @@ def states() -> tuple[Float[Tensor, "b l t"], Float[Tensor, "b l s"]]:
     """Return states of the stream that goes on and of the other one, float64."""
     target = normal(ROWS, LENGTH, TARGET, key="target")
     return target, normal(ROWS, LENGTH, SOURCE, key="source")
+
+
+def exercise(skip: SkipConnection) -> None:
+    """Add once."""
+    skip(*states())
 
 
 def it_starts_as_it_says(case: Case[SkipConnection]) -> Deviation:
@@ -74,6 +79,7 @@ def calls_change_nothing(case: Case[SkipConnection]) -> Deviation:
     )
 
 
+@holds_under_dropout
 def every_parameter_is_trained(case: Case[SkipConnection]) -> Deviation:
     """A parameter gets no finite gradient; or none gets one, so that the skip stays zero."""
     skip, (target, source) = case.build(), states()

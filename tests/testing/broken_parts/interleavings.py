@@ -3,6 +3,7 @@
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from broken_parts import Broken
@@ -118,6 +119,22 @@ class OpensInTraining(Stacked):
         return outputs
 
 
+class DropsInEval(Stacked):
+    """Dropout that is also there where nobody trains; ``p`` is one of the functional form's two."""
+
+    def forward(self, inputs, vlm, deep, caches=None):
+        outputs = super().forward(inputs, vlm, deep, caches)
+        return changed(outputs, deep=F.dropout(outputs.deep, 0.1))
+
+
+class Drops(Stacked):
+    """The same, right."""
+
+    def forward(self, inputs, vlm, deep, caches=None):
+        outputs = super().forward(inputs, vlm, deep, caches)
+        return changed(outputs, deep=F.dropout(outputs.deep, 0.1, self.training))
+
+
 class NarrowsInTheVlm(Tiled):
     """Casts what the flow reads of the VLM to half precision."""
 
@@ -149,6 +166,10 @@ BROKEN = [
             (ReadsNoCaption, "models.text_conditions_images"),
             (OpensInTraining, "models.evaluation_computes_what_was_trained"),
         ]
+    ),
+    *(
+        Broken(partial(tiny_pretzel, DropsInEval), partial(tiny_pretzel, Drops), f"models.{law}")
+        for law in ("calls_leave_no_trace", "rows_are_independent")
     ),
     Broken(
         partial(tiny_pretzel, partial(NarrowsInTheVlm, word="VVF")),
