@@ -10,6 +10,11 @@ from callbacks.protocols import Split
 from callbacks.reporting import Stage
 from pretzel.errors import UserError
 
+_NO_LAWS = (
+    "what a callback measures of a whole run is its own; a metric of generated images, a "
+    "callbacks.GenerationMetric, has laws"
+)
+
 
 def check_counts(owner: object, **counts: int | None) -> None:
     """Check numbers that a user gave to a part.
@@ -34,6 +39,7 @@ class Evaluation(Callback, ABC):
     """
 
     evaluation_only: ClassVar[bool] = True
+    no_laws: ClassVar[str] = _NO_LAWS
     sample_digest: str | None = None
     """Hash of the results of all samples of the last test, where there are such."""
 
@@ -81,6 +87,7 @@ class BatchEvaluation(Callback, ABC):
     """A callback that follows the batches of validation and test alike."""
 
     evaluation_only: ClassVar[bool] = True
+    no_laws: ClassVar[str] = _NO_LAWS
     sample_digest: str | None = None
     """Hash of the results of all samples of the last test, where there are such."""
 

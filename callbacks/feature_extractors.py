@@ -4,6 +4,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,9 @@ class FeatureExtractor(nn.Module, ABC):
     """
 
     num_features: int
+    no_laws: ClassVar[str] = (
+        "any features are right, which the metric is named after; FID and KID around them have laws"
+    )
 
     @property
     @abstractmethod

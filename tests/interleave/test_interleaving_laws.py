@@ -56,6 +56,20 @@ def test_all_laws_of_variants(factory):
     run_laws(factory)
 
 
+class Drops(Stacked):
+    """Dropout, as it should be: not in evaluation mode, in which it is judged."""
+
+    def forward(self, inputs, vlm, deep, caches=None):
+        outputs = super().forward(inputs, vlm, deep, caches)
+        return replaced(outputs, deep=nn.functional.dropout(outputs.deep, 0.1, self.training))
+
+
+def test_a_right_interleaving_with_dropout_is_none_that_breaks_laws():
+    cases = [(law, c) for law, c in cases_of(partial(tiny_pretzel, Drops)) if "models" in law.name]
+    outcomes = [try_law(law, case) for law, case in cases]
+    assert not [str(outcome) for outcome in outcomes if not outcome.passed]
+
+
 class SkipLooksAhead(Stacked):
     """W_vlm reads the next position's y_vlm; zero at initialisation, so invisible there."""
 

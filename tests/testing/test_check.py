@@ -14,6 +14,7 @@ from pretzel.cli.check import trials
 from pretzel.cli.check.class_arguments import configure
 from pretzel.cli.check.trials import kind_of
 from pretzel.flow.positions import StarflowPositions
+from pretzel.model import Pretzel
 from pretzel.runs.config.overlay import Config
 from pretzel.runs.import_path import PACKAGES
 from pretzel.testing import run_laws
@@ -25,7 +26,8 @@ LAB = '''
 import torch
 from pretzel.flow import AffineSoftplus, AffineTransform, FlowBlock, Flowed, Permutation
 from pretzel.flow.norms import Norm
-from pretzel.interleave import Stacked
+from pretzel.interleave import FlowInput, LinearAdapter, Stacked, ZeroSkip
+from pretzel.training import WarmupCosine
 
 
 class WrongSign(AffineSoftplus):
@@ -79,6 +81,22 @@ class Deaf(Stacked):
 
 
 class HalfDone(AffineTransform):
+    pass
+
+
+class Thinned(ZeroSkip):
+    pass
+
+
+class Same(LinearAdapter):
+    pass
+
+
+class AsItIs(FlowInput):
+    pass
+
+
+class Fading(WarmupCosine):
     pass
 
 
@@ -160,6 +178,20 @@ def test_a_crash_is_a_broken_law_with_its_line(capsys, lab):
     assert "check_lab.py:" in out
 
 
+def test_a_contract_outside_of_the_library_brings_its_laws(capsys, lab):
+    code, out, _ = run(capsys, "check_lab.Fading", "--init-args.warmup_steps=3")
+    assert code == 0
+    assert "pass  laws.factors_follow_from_the_step" in out
+
+
+@pytest.mark.parametrize("name", ["Thinned", "Same", "AsItIs"])
+def test_what_stands_between_the_streams_is_tried_by_itself_and_in_a_model(lab, name):
+    alone, in_model = check._trials(check.find_class(f"check_lab.{name}"), [])
+    assert (alone.label, in_model.label) == ("by itself", "in a tiny Pretzel")
+    assert (alone.refused, in_model.refused) == ("", "")
+    assert isinstance(in_model.factory(), Pretzel)
+
+
 def test_sizes_that_a_block_has_not_or_refuses_are_left_out(capsys, lab):
     mapping = "{gain: 5e-1, even: true}"
     _, out, _ = run(capsys, "check_lab.Scale", "--init-args", mapping)
@@ -195,6 +227,7 @@ def test_parts_of_a_block_are_tested_in_one(lab):
         (["check_lab.function"], "'check_lab.function' is not a class but a function"),
         (["pretzel.flow.permutations"], "is not a class but a module; it has .*Flip"),
         (["check_lab.Unrelated"], "no laws are known for check_lab.Unrelated: .* FlowBlock, Con"),
+        (["callbacks.VQAAccuracy"], "no laws apply to .*VQAAccuracy: what a callback measures of"),
         (["check_lab.HalfDone"], "is abstract .location_and_scale.: check a subclass"),
         (["check_lab.Scale"], r"check_lab.Scale needs gain: for example --init-args.gain 0.5"),
         (["check_lab.Scale", "--init-args.gain", "loud"], "gain: expected float, got 'loud'"),

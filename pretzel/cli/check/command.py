@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 _HELP = """\
 usage: pretzel check CLASS [--init-args YAML | --init-args.NAME VALUE ...]
 
-Hold a part to the mathematical laws of its kind: a flow block, a conditioner, a transform, a
-permutation, a sampler, a guidance, a denoiser, an interleaving. Every law is tried in small sizes,
-in float64, with the parameters at initialisation and again with all of them perturbed, in training
-and in evaluation mode.
+Hold a part to the laws of its contract: blocks of a flow and all that they are made of, samplers,
+guidance, denoisers, interleavings, skip connections, adapters, vision inputs, latent spaces, VLM
+streams, conditions, splits, schedules, recipes and sources of data, metrics of generated images.
+What has parameters is tried in float64, at initialisation and with all of them perturbed, in
+training and in evaluation mode.
 
   CLASS                    dotted path; the current folder is importable
   --init-args YAML         its arguments, as under init_args in a YAML file

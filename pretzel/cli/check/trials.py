@@ -1,7 +1,9 @@
 """Trials of a class with its user's arguments: the small sizes in which each kind is tested.
 
 A new kind is one function and one line of :data:`KINDS` here, one of
-:data:`pretzel.testing.suite.KINDS`, and its laws in :data:`pretzel.testing.suite.LAWS`.
+:data:`pretzel.testing.suite.KINDS`, and its laws in :data:`pretzel.testing.suite.LAWS`. A contract
+outside of the model library names the module of its laws in a class attribute ``laws``, or says in
+``no_laws`` why there are none.
 """
 
 import inspect
@@ -300,8 +302,11 @@ def kind_of(part: type) -> PartKind:
     """Return the kind of a class.
 
     Raises:
-        UserError: If no laws are known for it.
+        UserError: If no laws are known for it, or its contract says why there are none.
     """
+    name = f"{part.__module__}.{part.__qualname__}"
+    if reason := getattr(part, "no_laws", ""):
+        raise UserError(f"no laws apply to {name}: {reason}")
     if laws_module(part) is not None:
         return PartKind(alone)
     for base, kind in KINDS.items():
@@ -309,5 +314,6 @@ def kind_of(part: type) -> PartKind:
             return kind
     names = ", ".join(base.__name__ for base in KINDS)
     raise UserError(
-        f"no laws are known for {part.__module__}.{part.__qualname__}: it is none of {names}"
+        f"no laws are known for {name}: it is none of {names}, and its contract names no module of "
+        "laws"
     )
