@@ -174,6 +174,9 @@ def test_class_swap_on_the_command_line_is_refused(folder, capsys, swap):
         (changed(trainer__callbacks=[
             {"class_path": "ModelCheckpoint", "init_args": {"verbose": on}} for on in (True, "x")]),
          r"x\.yaml:14: trainer\.callbacks\.1\.init_args\.verbose: expected bool, got 'x'"),
+        (changed(trainer__callbacks=[
+            {"class_path": "Timer", "init_args": {"duration": t}} for t in ("00:00:09:09", "x")]),
+         r"x\.yaml:14: trainer\.callbacks\.1\.init_args\.duration: Timer: .*'x'.* not a valid dur"),
         (changed(trainer__callbacks=["Timer", {"class_path": "Timre"}]),
          r"x\.yaml:10: trainer\.callbacks\.1.*: no such class 'Timre'; did you mean 'lightning"),
         (changed(model__init_args={"lr": 1.0}), r"model.*LeastSquares needs features"),

@@ -19,7 +19,7 @@ from pretzel.errors import NotApplicable, UserError, did_you_mean
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.nested import leaves
 from pretzel.runs.config.overlay import Config, at
-from pretzel.runs.config.parsed_path import parsed_path
+from pretzel.runs.config.parsed_path import contexts, parsed_path
 from pretzel.runs.config.yaml_lines import Key
 
 # The parser's findings, the most telling first: a union reports one finding for each member.
@@ -41,9 +41,6 @@ _FINDINGS = (
     re.compile(r"Not a valid subclass of (?P<kind>\w+)\. Got value"),
     re.compile(r"unrecognized arguments: (?P<arguments>.+)"),
 )
-_IN_KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
-_IN_CLASS = re.compile(r"Problem with given class_path '(?P<path>[^']+)'")
-_IN_FACTORY = re.compile(r"Type .+? expects a function or a callable class: ")
 _EXPECTED = re.compile(r"Expected (?:a|an) (?P<type>.+?)(?:\. Got value: .*)?$")
 _GIVEN = re.compile(r"\b(?:Got|Given) value: (?P<value>.*)$")
 _FRAME = re.compile(
@@ -82,7 +79,7 @@ def construction(config: Config) -> Iterator[None]:
 
 
 def _explained(message: str, config: Config, options: Iterable[str]) -> UserError:
-    lines = _contexts(message)
+    lines = contexts(message)
     for pattern in _FINDINGS:
         for keys, owner, text in lines:
             if match := pattern.search(text):
@@ -111,14 +108,23 @@ def _explained_construction(error: BaseException, config: Config) -> UserError:
         reason = " ".join(str(cause).split()) or type(cause).__name__
         # from the inside: the part that refused, not the one that it was built for
         for instance in reversed(_constructed(cause.__traceback__)):
-            for path, name in nodes:
-                if import_name(name) is type(instance) or name == type(instance).__name__:
-                    inner = path if path == ("trainer",) else (*path, "init_args")
-                    explained = _of_part(config, path, inner, type(instance).__name__, reason)
-                    if isinstance(cause, NotApplicable):
-                        return NotApplicable(*explained.args)
-                    return explained
+            kind = type(instance)
+            paths = [p for p, name in nodes if import_name(name) is kind or name == kind.__name__]
+            if paths:
+                path, inner = max(
+                    ((p, p if p == ("trainer",) else (*p, "init_args")) for p in paths),
+                    key=lambda one: _num_values_in(reason, at(config.values, one[1])),
+                )
+                explained = _of_part(config, path, inner, kind.__name__, reason)
+                if isinstance(cause, NotApplicable):
+                    return NotApplicable(*explained.args)
+                return explained
     return UserError(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _num_values_in(reason: str, arguments: object) -> int:
+    """Return how many values of arguments a reason names, which tells parts of a class apart."""
+    return sum(repr(value) in reason for _, value in leaves(arguments or {}))
 
 
 def _of_part(config: Config, path: Key, inner: Key, name: str, reason: str) -> UserError:
@@ -139,34 +145,6 @@ def _chain(error: BaseException | None) -> list[BaseException]:
         chain.append(error)
         error = error.__cause__ or error.__context__
     return chain
-
-
-def _contexts(message: str) -> list[tuple[tuple[str, ...], str | None, str]]:
-    """Return each line with the keys and the class it is about, read off the indentation.
-
-    The class is empty where the report does not name it: it is the one that the keys lead to.
-    """
-    lines: list[tuple[tuple[str, ...], str | None, str]] = []
-    keys: list[tuple[int, str]] = []
-    owners: list[tuple[int, str]] = []
-    for raw in message.splitlines():
-        text = raw.strip()
-        if not text:
-            continue
-        indent = len(raw) - len(raw.lstrip()) + (1 if text.startswith("- ") else 0)
-        text = text.removeprefix("- ")
-        keys = [item for item in keys if item[0] < indent]
-        owners = [item for item in owners if item[0] < indent]
-        while match := _IN_FACTORY.match(text) or _IN_KEY.match(text):
-            text = text[match.end() :].strip()
-            if key := match.groupdict().get("key"):
-                keys.append((indent, key))
-            else:
-                owners.append((indent, ""))  # the class that stands there
-        if match := _IN_CLASS.match(text):
-            owners.append((indent, match["path"]))
-        lines.append((tuple(k for _, k in keys), owners[-1][1] if owners else None, text))
-    return lines
 
 
 def _sentence(

@@ -1,11 +1,44 @@
 """Path in a configuration of what a parser's report is about: it names keys and classes alone."""
 
+import re
 from collections.abc import Sequence
 
 from pretzel.runs.config.class_paths import same_class
 from pretzel.runs.config.overlay import Config, at, locate
 from pretzel.runs.config.slots import slot_classes
 from pretzel.runs.config.yaml_lines import Key
+
+_IN_KEY = re.compile(r'Parser key "(?P<key>[^"]+)":')
+_IN_CLASS = re.compile(r"Problem with given class_path '(?P<path>[^']+)'")
+_IN_FACTORY = re.compile(r"Type .+? expects a function or a callable class: ")
+
+
+def contexts(message: str) -> list[tuple[tuple[str, ...], str | None, str]]:
+    """Return each line with the keys and the class it is about, read off the indentation.
+
+    The class is empty where the report does not name it: it is the one that the keys lead to.
+    """
+    lines: list[tuple[tuple[str, ...], str | None, str]] = []
+    keys: list[tuple[int, str]] = []
+    owners: list[tuple[int, str]] = []
+    for raw in message.splitlines():
+        text = raw.strip()
+        if not text:
+            continue
+        indent = len(raw) - len(raw.lstrip()) + (1 if text.startswith("- ") else 0)
+        text = text.removeprefix("- ")
+        keys = [item for item in keys if item[0] < indent]
+        owners = [item for item in owners if item[0] < indent]
+        while match := _IN_FACTORY.match(text) or _IN_KEY.match(text):
+            text = text[match.end() :].strip()
+            if key := match.groupdict().get("key"):
+                keys.append((indent, key))
+            else:
+                owners.append((indent, ""))  # the class that stands there
+        if match := _IN_CLASS.match(text):
+            owners.append((indent, match["path"]))
+        lines.append((tuple(k for _, k in keys), owners[-1][1] if owners else None, text))
+    return lines
 
 
 def parsed_path(
