@@ -20,7 +20,7 @@ Hold a part to the laws of its contract: blocks of a flow and all that they are 
 guidance, denoisers, interleavings, skip connections, adapters, vision inputs, latent spaces, VLM
 streams, conditions, splits, schedules, recipes and sources of data, metrics of generated images.
 What has parameters is tried in float64, at initialisation and with all of them perturbed, in
-training and in evaluation mode.
+training and in evaluation mode; a law that says something in some of these states alone, in those.
 
   CLASS                    dotted path; the current folder is importable
   --init-args YAML         its arguments, as under init_args in a YAML file

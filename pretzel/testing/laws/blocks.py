@@ -131,11 +131,13 @@ def inputs_are_not_modified(case: Case[FlowBlock]) -> Deviation:
     """The block writes into the tensors it is given."""
     block = Bound(case.build())
     x = sample(block.block)
-    for name, function in (("forward", block), ("inverse", block.inverse)):
-        argument = x.clone()
+    for name, function in (("forward", block.block), ("inverse", block.block.inverse)):
+        argument, context = x.clone(), block.context(len(x))
         with torch.no_grad():
-            function(argument)
+            function(argument, **context)
         deviation = within(argument, x, 0.0, f"input after {name}")
+        for before, after in zip(block.context(len(x)).values(), context.values(), strict=True):
+            within(after.double(), before.double(), 0.0, f"context after {name}")
     return deviation
 
 

@@ -64,6 +64,24 @@ def _states(
     return h, rotary(torch.arange(length).expand(rows, -1)[..., None], h.dtype)
 
 
+@tried_in(PERTURBED, PERTURBED_EVAL)
+def rotations_are_relative(case: Case[AFBlock]) -> Deviation:
+    """Rotary positions have no effect, or another one where all are moved by the same distance."""
+    conditioner = case.build().conditioner
+    if not conditioner.rotary_dim:
+        return unmeasured("no rotary positions")
+    h = normal(1, LENGTH, conditioner.width, key="states")
+    rotary = AxialRotary(head_dim=conditioner.rotary_dim, num_axes=1).double()
+    index = torch.arange(LENGTH)[None, :, None]
+    with torch.no_grad():
+        here, moved, still = (
+            conditioner(h, rotary(places, h.dtype)) for places in (index, index + 7, 0 * index)
+        )
+    effect = float((here - still).abs().max())
+    require(effect > 1e-8, f"rotary positions change states by {effect:.2g} only")
+    return within(moved, here, FP64, "states seven places on")
+
+
 def rows_of_a_cache_can_be_selected(case: Case[AFBlock]) -> Deviation:
     """A cache of selected rows is of others, or shares memory with the one it is selected from."""
     conditioner = case.build().conditioner

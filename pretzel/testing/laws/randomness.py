@@ -10,6 +10,7 @@ from torch import nn
 from pretzel.rng import global_states
 from pretzel.testing.deviation import Deviation, require, unmeasured
 from pretzel.testing.global_state import changed_states, seeded
+from pretzel.testing.gradients import trainable
 from pretzel.testing.law_case import Case, holds_under_dropout
 
 _DISTINCT = 8
@@ -35,14 +36,17 @@ def building_seeds_nothing(case: Case[object]) -> Deviation:
 
 @holds_under_dropout
 def initial_weights_follow_the_seed(case: Case[object]) -> Deviation:
-    """The initial weights are the same under every seed of a run."""
+    """The initial weights are the same under every seed of a run, or others under the same one."""
     weights = []
-    for seed in (0, 1):
-        part = case.build(seed=seed)
-        named = part.named_parameters() if isinstance(part, nn.Module) else ()
-        weights.append({name: p for name, p in named if p.requires_grad})
-    random = [name for name, p in weights[0].items() if torch.unique(p).numel() > _DISTINCT]
+    for seed in (0, 0, 1):
+        with seeded("weights", seed):
+            part = case.factory()
+        weights.append(trainable(part) if isinstance(part, nn.Module) else {})
+    first, again, other = weights
+    for name, parameter in first.items():
+        require(parameter.equal(again[name]), f"{name} has two values under one seed")
+    random = [name for name, p in first.items() if torch.unique(p).numel() > _DISTINCT]
     if random:
-        differs = any(not weights[0][name].equal(weights[1][name]) for name in random)
-        require(differs, f"equal under seeds 0 and 1: {', '.join(random)}")
+        differs = any(not first[name].equal(other[name]) for name in random)
+        require(differs, f"equal under two seeds: {', '.join(random)}")
     return unmeasured("initial weights of two seeds")

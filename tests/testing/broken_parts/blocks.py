@@ -212,6 +212,14 @@ class ForksToSeed(AFBlock):
             super().__init__(*args, **kwargs)
 
 
+class SeedsAtRandom(AFBlock):
+    """Draws its weights by the clock: no run can be repeated."""
+
+    def __init__(self, *args, **kwargs):
+        torch.seed()
+        super().__init__(*args, **kwargs)
+
+
 class SeedsEveryStep(AFBlock):
     def forward(self, x, context=None):
         if self.training:
@@ -303,6 +311,7 @@ BROKEN = [
             (SeedsItsWeights, "randomness.building_seeds_nothing"),
             (SeedsNumpy, "randomness.building_seeds_nothing"),
             (ForksToSeed, "randomness.initial_weights_follow_the_seed"),
+            (SeedsAtRandom, "randomness.initial_weights_follow_the_seed"),
             (SeedsEveryStep, "state.training_seeds_nothing"),
             (ZeroTimesZero, "gradients.every_parameter_starts_to_move"),
             (HalfDead, "gradients.every_parameter_is_trained"),

@@ -74,6 +74,13 @@ class DropsThePrefixInEval(PrefixContext):
         return super().forward(context if self.training else 0 * context)
 
 
+class CentresInPlace(PooledText):
+    """Centres the text that other blocks are going to read."""
+
+    def forward(self, context):
+        return super().forward(context.sub_(context.mean()))
+
+
 class DetachedText(PooledText):
     def forward(self, context):
         return super().forward(context.detach())
@@ -162,6 +169,7 @@ BROKEN = [
         ]
     ),
     Broken(of_text(ReadsTheLastToken), of_text(), "contexts.every_token_is_read"),
+    Broken(of_text(CentresInPlace), of_text(), "blocks.inputs_are_not_modified"),
     Broken(of_text(DetachedText), of_text(), "contexts.every_token_is_read"),
     Broken(behind_text(ReadsFourTokens), behind_text(), "contexts.every_token_is_read"),
     Broken(

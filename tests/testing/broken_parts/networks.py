@@ -10,6 +10,7 @@ from pretzel.flow import AFBlock, AffineSoftplus, CausalTransformer, Flip
 from pretzel.flow.cache import KVCache
 from pretzel.flow.mlp import MLP
 from pretzel.flow.norms import RMSNorm
+from pretzel.flow.transformer import Attention
 
 
 def block(kind=CausalTransformer, **options):
@@ -90,6 +91,23 @@ class SquareMask(CausalTransformer):
         return super().run(h, start, stop, rotation, mask, cache, modulation)
 
 
+class RotatesQueriesAlone(CausalTransformer):
+    class Attention(Attention):
+        def _query_key_value(self, heads, rotation):
+            _, key, value = super()._query_key_value(heads, None)
+            return super()._query_key_value(heads, rotation)[0], key, value
+
+    def __init__(self, num_layers, **options):
+        super().__init__(num_layers, **options)
+        for layer in self.layers:
+            layer.attention.__class__ = self.Attention
+
+
+class IgnoresRotations(CausalTransformer):
+    def run(self, h, start, stop, rotation=None, mask=None, cache=None, modulation=None):
+        return super().run(h, start, stop, None, mask, cache, modulation)
+
+
 class MixesPositions(MLP):
     """Adds the mean over the sequence, in evaluation mode alone."""
 
@@ -140,6 +158,8 @@ BROKEN = [
             (CommitsWhenItRuns, "conditioners.layers_can_be_run_in_parts"),
             (ModulatesTheFirstLayer, "conditioners.modulation_acts_on_its_own_rows"),
             (MeanModulation, "conditioners.modulation_acts_on_its_own_rows"),
+            (RotatesQueriesAlone, "conditioners.rotations_are_relative"),
+            (IgnoresRotations, "conditioners.rotations_are_relative"),
             (SquareMask, "conditioners.masks_hide_what_stands_before"),
         ]
     ),
