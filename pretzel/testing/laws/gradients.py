@@ -91,7 +91,7 @@ def every_parameter_starts_to_move(case: Case[FlowBlock]) -> Deviation:
 @holds_under_dropout
 def rows_draw_their_own_numbers(case: Case[FlowBlock]) -> Deviation:
     """What a block draws in training, such as a mask of dropout, is the same in all rows."""
-    if not case.draws:
+    if not case.draws or case.evaluation:
         return unmeasured("draws no random numbers")
     block = Bound(case.build(), same=True)
     x = sample(block.block, rows=1).expand(16, -1, -1)
