@@ -1,4 +1,4 @@
-"""The laws of a frozen causal stream with a cache."""
+"""The tiny VLM beyond the laws of a frozen causal stream with a cache."""
 
 import copy
 
@@ -26,26 +26,6 @@ def causal(valid: torch.Tensor) -> torch.Tensor:
     return ((lower & valid[:, None, :]) | torch.eye(length, dtype=torch.bool))[:, None]
 
 
-def left_padding(missing: list[int], length: int) -> torch.Tensor:
-    return torch.arange(length) >= torch.tensor(missing)[:, None]
-
-
-def test_a_state_depends_on_nothing_after_it(vlm):
-    x = rows(vlm, 1, 12).requires_grad_()
-    states = vlm(x, torch.arange(12)[None])
-    for position in range(12):
-        (gradient,) = torch.autograd.grad(states[0, position].square().sum(), x, retain_graph=True)
-        reach = gradient[0].abs().amax(-1)
-        assert (reach[: position + 1] > 0).all()
-        assert (reach[position + 1 :] == 0).all()
-
-
-def test_without_a_mask_attention_is_causal(vlm):
-    x, index = rows(vlm, 2, 20), torch.arange(20).expand(2, 20)
-    mask = causal(torch.ones(2, 20, dtype=torch.bool))
-    torch.testing.assert_close(vlm(x, index), vlm(x, index, mask), rtol=0, atol=1e-10)
-
-
 def test_index_jumps_in_a_row_do_not_cut_it(vlm):
     # transformers takes a jump in the position ids for a packed sequence when it makes the mask
     x = rows(vlm, 1, 10)
@@ -62,39 +42,6 @@ def test_only_index_differences_matter(vlm):
     x, index = rows(vlm, 1, 15), torch.arange(15)[None]
     torch.testing.assert_close(vlm(x, index + 7), vlm(x, index), rtol=0, atol=1e-10)
     assert not torch.allclose(vlm(x, index * 2), vlm(x, index), atol=1e-3)
-
-
-@pytest.mark.parametrize("prompt", [1, 8, 19])
-def test_cached_equals_uncached_with_left_padding(vlm, prompt):
-    missing, length = [0, 6, 3], 20
-    x, valid = rows(vlm, 3, length), left_padding(missing, length)
-    index = (valid.cumsum(1) - 1).clamp(min=0)
-    mask = causal(valid)
-    cache = vlm.new_cache(3, length + 5)
-    states = [vlm(x[:, :prompt], index[:, :prompt], mask[..., :prompt, :prompt], cache)]
-    for step in range(prompt, length):
-        assert cache.length == step
-        new = slice(step, step + 1)
-        states.append(vlm(x[:, new], index[:, new], mask[..., new, : step + 1], cache))
-    cached = torch.cat(states, 1)
-    torch.testing.assert_close(cached, vlm(x, index, mask), rtol=0, atol=1e-10)
-    # and padding changes nothing: each row as if it were alone
-    for row, count in enumerate(missing):
-        alone = vlm(x[row : row + 1, count:], index[row : row + 1, count:])
-        torch.testing.assert_close(cached[row : row + 1, count:], alone, rtol=0, atol=1e-10)
-
-
-def test_a_selected_cache_goes_on_as_its_rows_would(vlm):
-    x, index = rows(vlm, 3, 9), torch.arange(9).expand(3, 9)
-    mask = causal(torch.ones(3, 9, dtype=torch.bool))
-    cache = vlm.new_cache(3, 9)
-    vlm(x[:, :6], index[:, :6], mask[..., :6, :6], cache)
-    chosen = torch.tensor([2, 0, 2, 1])
-    selected = cache.select(chosen)
-    states = vlm(x[chosen, 6:], index[chosen, 6:], mask[chosen, :, 6:], selected)
-    expected = vlm(x, index)[chosen, 6:]
-    torch.testing.assert_close(states, expected, rtol=0, atol=1e-10)
-    assert (cache.length, selected.length) == (6, 9)
 
 
 def test_cache_refuses_what_it_cannot_hold(vlm):
