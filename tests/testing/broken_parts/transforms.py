@@ -52,12 +52,12 @@ class NormalisesTheSequence(AffineSoftplus):
 
 
 class FitsItself(AffineSoftplus):
-    """Standardises by what the last call has seen."""
+    """Standardises from the second call on."""
 
     last = 1.0
 
     def forward(self, x, params):
-        last, self.last = self.last, float(x.abs().max()) ** 0.0 + 0.5
+        last, self.last = self.last, 1.5
         z, logdet = super().forward(x, params)
         return z / last, logdet - math.log(last)
 
