@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-import time
+import threading
 from pathlib import Path
 
 from pretzel.ablation.report import tensorboard_hparams
@@ -36,8 +36,7 @@ def serve(folder: Path, port: int | None) -> None:
         except TensorBoardServerException as error:
             raise UserError(f"TensorBoard cannot start: {' '.join(str(error).split())}") from error
         print(f"TensorBoard over {folder}: {url}   (Ctrl-C ends it)", flush=True)
-        while True:  # a signal that reaches another thread is handled only between two waits
-            time.sleep(1)
+        threading.Event().wait()
     except KeyboardInterrupt:
         print("TensorBoard has ended")
     finally:
