@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # before folders of tests named as ours
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny import caption_batch, joined, perturb, question_batch, tiny_module
