@@ -242,6 +242,7 @@ def test_a_configuration_names_no_sharded_checkpoint(folder, capsys):
          r"base\.yaml: not a weights-only checkpoint"),
         (["test", "-c", "base.yaml", "--ckpt_path", "best"],
          r"ckpt_path: best is known to the process that trained alone: name the file"),
+        (["test", "-c", "base.yaml", "--ckpt_path", "last"], r"last: no last checkpoint where"),
         (["test", "-c", "base.yaml", "--ckpt_path", "."],
          r"ckpt_path: \.: neither a run nor an export"),
         (["fit", "-c", "base.yaml", "--lr_scheduler=ConstantLR"],

@@ -49,7 +49,7 @@ from pretzel.runs.config.slots import slot_classes
 from pretzel.runs.config.typed_parser import TypedParser
 from pretzel.runs.config.yaml_lines import Source
 from pretzel.runs.exact_resume import make_exact
-from pretzel.runs.guards import check_checkpoint, check_writable, guarded
+from pretzel.runs.guards import check_checkpoint, check_last, check_writable, guarded
 from pretzel.runs.import_path import PACKAGES, add_working_directory, check_packages
 from pretzel.runs.initial_weights import built_by_name
 from pretzel.runs.seeding_guard import SeedingGuard, built_without_seeding
@@ -301,6 +301,8 @@ class RunCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         path = self._get(self.config, "ckpt_path")
         check_checkpoint(path, self.model, resumes=subcommand == "fit")
+        if path == "last" and subcommand != "fit":
+            check_last(self.trainer)
         written = self.user_config.source(("ckpt_path",))
         shards = isinstance(self.trainer.strategy, _SHARDING)
         is_sharded = path is not None and (Path(path).is_dir() or (shards and path in _LASTS))

@@ -14,6 +14,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from pretzel.errors import UserError
@@ -101,7 +102,7 @@ def check_checkpoint(path: str | None, model: LightningModule, *, resumes: bool)
     if Path(path).is_dir():
         if any((Path(path) / name).exists() for name in _SHARDED):
             return  # its strategy reads it
-        raise UserError(f"ckpt_path: {_newest(Path(path))}")
+        raise UserError(f"ckpt_path: {_newest(Path(path), resumes)}")
     try:
         checkpoint = read_checkpoint(Path(path))
     except UserError as error:
@@ -133,10 +134,26 @@ def _check_fits(path: str, saved: Mapping[str, torch.Tensor], model: LightningMo
         )
 
 
-def _newest(folder: Path) -> str:
-    """Return that a folder is no checkpoint, and the newest one in it."""
+def check_last(trainer: Trainer) -> None:
+    """Refuse to measure the last checkpoint where there is none: Lightning would measure no other.
+
+    Raises:
+        UserError: If no callback of the trainer has written one.
+    """
+    callbacks = trainer.checkpoint_callbacks
+    writers = [one for one in callbacks if isinstance(one, ModelCheckpoint)]
+    if not any(one._find_last_checkpoints(trainer) for one in writers):
+        raise UserError(
+            "ckpt_path: last: no last checkpoint where this run would write one, and the weights "
+            "would be untrained: name the file"
+        )
+
+
+def _newest(folder: Path, resumes: bool) -> str:
+    """Return that a folder is no checkpoint, and the newest one in it that serves."""
+    lasts = [folder / "last.ckpt", folder / "checkpoints" / "last.ckpt"] if resumes else []
     try:
-        file, _ = weights_of(folder)
+        file = next((last for last in lasts if last.exists()), None) or weights_of(folder)[0]
     except UserError as error:
         return str(error)
     return f"{folder}: is a folder; did you mean {file}?"
