@@ -26,9 +26,10 @@ def imported_roots(path: Path) -> set[str]:
     return roots
 
 
-@pytest.mark.parametrize("path", python_files("pretzel"), ids=lambda p: str(p.relative_to(ROOT)))
-def test_the_model_knows_neither_data_nor_callbacks(path: Path):
-    assert not imported_roots(path) & {"datamodules", "callbacks", "benchmarks", "tests"}
+def test_the_model_knows_neither_data_nor_callbacks():
+    for path in python_files("pretzel"):
+        above = imported_roots(path) & {"datamodules", "callbacks", "benchmarks", "tests"}
+        assert not above, path
 
 
 def test_data_and_callbacks_do_not_know_each_other():
@@ -70,6 +71,14 @@ def test_no_model_or_tokenizer_comes_with_code_of_its_own():
             if _name(node).rpartition(".")[2] in asks:
                 options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert options.get("trust_remote_code") == "False", f"{path}:{node.lineno}"
+
+
+def test_docstrings_say_what_a_thing_is_in_plain_order():
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef
+    for path in python_files(*PACKAGES):
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = ast.get_docstring(node) if isinstance(node, documented) else None
+            assert not (text or "").startswith("What "), f"{path}: {text}"
 
 
 def test_no_file_is_larger_than_three_megabytes():

@@ -69,7 +69,7 @@ class RunFolder:
 
     @property
     def result_fault(self) -> str:
-        """What is wrong with the file of the result, in a clause; empty where nothing is."""
+        """A clause on the fault of the file of the result; empty where it has none."""
         return result_fault(self.path)
 
     @property

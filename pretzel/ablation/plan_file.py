@@ -53,7 +53,7 @@ class _Code(_Read):
 
 
 class _Plan(_Read):
-    """What the commands look at; the file has more, for people."""
+    """Fields that the commands read; the file has more, for people."""
 
     grid: str = ""
     baseline: str

@@ -20,7 +20,7 @@ class _Weights(BaseModel):
 
 
 class _Result(BaseModel):
-    """What the commands look at; the file has more, for people."""
+    """Fields that the commands read; the file has more, for people."""
 
     model_config = ConfigDict(strict=True)
     identity: str | None = None

@@ -5,9 +5,7 @@ files are folded by :mod:`pretzel.runs.config.overlay` before the parser sees th
 command line come last.
 """
 
-import argparse
 import importlib
-import itertools
 import os
 import pkgutil
 import sys
@@ -40,14 +38,11 @@ from pretzel.errors import UserError
 from pretzel.runs.accumulation import check_accumulation
 from pretzel.runs.atomic_checkpoints import AtomicCheckpointIO
 from pretzel.runs.config import explain
-from pretzel.runs.config.class_paths import import_name, same_class
-from pretzel.runs.config.nested import APPENDS
-from pretzel.runs.config.overlay import Config, at, fold, locate, read
-from pretzel.runs.config.overlay import override as lay_over
+from pretzel.runs.config.arguments import COMMAND_LINE, lay_arguments_over, split_config_files
+from pretzel.runs.config.class_paths import import_name
+from pretzel.runs.config.overlay import Config, fold, read
 from pretzel.runs.config.own_optimizer import refuse_optimizers
-from pretzel.runs.config.slots import slot_classes
 from pretzel.runs.config.typed_parser import TypedParser
-from pretzel.runs.config.yaml_lines import Source
 from pretzel.runs.exact_resume import make_exact
 from pretzel.runs.guards import check_checkpoint, check_last, check_writable, guarded
 from pretzel.runs.import_path import PACKAGES, add_working_directory, check_packages
@@ -66,7 +61,6 @@ yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, one: dumper.represent
 Subcommand = Literal["fit", "validate", "test", "predict"]
 
 _NOT_PARTS = tuple(f"pretzel.{m}" for m in ("__main__", "cli", "ablation", "runs", "testing"))
-_COMMAND_LINE = Source(name="command line")
 _SHARDING = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)  # write folders
 _LASTS = ("last", "hpc")  # which Lightning finds
 
@@ -171,9 +165,9 @@ class RunCLI(LightningCLI):
             self.config = self.parse(args["subcommand"], Config(values=args[args["subcommand"]]))
             return
         name, *rest = sys.argv[1:] if args is None else args
-        files, rest = _split_config_files(rest)
+        files, rest = split_config_files(rest)
         folded = fold([read(file) for file in files])
-        folded, self.user_config, rest = _over(folded, rest)
+        folded, self.user_config, rest = lay_arguments_over(folded, rest)
         refuse_optimizers(self.user_config)
         text = ["--config", yaml.safe_dump(folded.values, sort_keys=False)] if files else []
         with self._explained(name, self.user_config):
@@ -306,7 +300,7 @@ class RunCLI(LightningCLI):
         written = self.user_config.source(("ckpt_path",))
         shards = isinstance(self.trainer.strategy, _SHARDING)
         is_sharded = path is not None and (Path(path).is_dir() or (shards and path in _LASTS))
-        if is_sharded and written not in (None, _COMMAND_LINE):
+        if is_sharded and written not in (None, COMMAND_LINE):
             raise UserError(
                 f"{written}: ckpt_path: {path} is a sharded checkpoint, which torch unpickles: "
                 "name it on the command line, by --ckpt_path, if it is your own"
@@ -349,81 +343,6 @@ def _subcommand_name(args: ArgsType) -> str | None:
     if isinstance(args, dict | Namespace):
         return str(args["subcommand"])
     return next(iter(sys.argv[1:] if args is None else args), None)
-
-
-def _split_config_files(args: list[str]) -> tuple[list[str], list[str]]:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("-c", "--config", action="append", default=[])
-    try:
-        known, rest = parser.parse_known_args(args)
-    except argparse.ArgumentError:
-        raise UserError("command line: -c needs a file") from None
-    return known.config, rest
-
-
-def _over(files: Config, args: list[str]) -> tuple[Config, Config, list[str]]:
-    """Lay command-line arguments over the files.
-
-    Returns:
-        The files, with the items of their lists that arguments number; all of it; the other
-        arguments, which are the parser's.
-
-    Raises:
-        UserError: If a class swap would keep arguments, or a list has no such item.
-    """
-    config, rest, tokens = files, [], iter(args)
-    for token in tokens:
-        name, equals, text = token[2:].partition("=")
-        is_flag = not token.startswith("--") or name.startswith("print_config")
-        if is_flag or name in ("", "help"):
-            rest.append(token)
-            continue
-        both = [token] if equals else [token, *itertools.islice(tokens, 1)]
-        value = _value(name, text if equals else "".join(both[1:]))
-        if not name.endswith(APPENDS):
-            _refuse_swap(config, name, value)
-        if value == {} or any(part.isdecimal() for part in name.split(".")):
-            # to the parser {} is no change, and an item has no number
-            files = lay_over(files, name, value, _COMMAND_LINE)
-        else:
-            rest += both
-        config = lay_over(config, _in_last_item(config, name), value, _COMMAND_LINE)
-    return files, config, rest
-
-
-def _value(name: str, text: str) -> object:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    except RecursionError:
-        raise UserError(f"command line: --{name}: nested too deeply") from None
-
-
-def _in_last_item(config: Config, name: str) -> str:
-    """Return a key as the parser takes one that reaches into a list: its last item is meant."""
-    path: list[str] = []
-    for part in name.split("."):
-        node = at(config.values, locate(config.values, ".".join(path))) if path else None
-        if isinstance(node, list) and not part.isdecimal():
-            path.append(str(len(node) - 1))
-        path.append(part)
-    return ".".join(path)
-
-
-def _refuse_swap(config: Config, key: str, value: object) -> None:
-    path = locate(config.values, key)
-    node = at(config.values, path[:-1] if path[-1] == "class_path" else path)
-    if not isinstance(node, dict) or not node.get("init_args") or "class_path" not in node:
-        return
-    new = value.get("class_path") if isinstance(value, dict) else value
-    slot = slot_classes(config.values, path[:-1] if path[-1] == "class_path" else path)
-    if isinstance(new, str) and not same_class(str(node["class_path"]), new, slot):
-        kept = ", ".join(node["init_args"])
-        raise UserError(
-            f"command line: --{key} {new} swaps {node['class_path']}, whose init_args ({kept}) "
-            "could leak into the new class; put the swap in a YAML file and add it with -c"
-        )
 
 
 def _keep_whole_numbers(trainer: dict[str, Any], user_config: Config) -> None:

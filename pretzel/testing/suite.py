@@ -66,6 +66,7 @@ from pretzel.testing.laws import (
     transforms,
     vision_inputs,
     vlm_streams,
+    zero_start,
 )
 from pretzel.vlm.base import VLMStream
 
@@ -163,7 +164,11 @@ LAWS: dict[type, list[Law]] = {
     Guidance: laws_in(guidance),
     Denoiser: laws_in(denoisers),
     Sampler: laws_in(samplers),
-    Pretzel: [*laws_in(models, (INITIAL, PERTURBED)), *laws_in(generation, GENERATING)],
+    Pretzel: [
+        *laws_in(models, (INITIAL, PERTURBED)),
+        *laws_in(zero_start),
+        *laws_in(generation, GENERATING),
+    ],
     Split: laws_in(splits),
     LatentSpace: laws_in(latents, (INITIAL,)),  # nothing of a frozen part can be perturbed
     VLMStream: laws_in(vlm_streams, (INITIAL,)),

@@ -13,7 +13,8 @@ from pretzel.latent import Pixels
 from pretzel.model import Pretzel
 from pretzel.testing import Case
 from pretzel.testing.laws import generation
-from pretzel.testing.laws.models import latents, means_see_only_the_past, skips_leave_zero
+from pretzel.testing.laws.models import latents, means_see_only_the_past
+from pretzel.testing.laws.zero_start import skips_leave_zero
 from pretzel.testing.tiny_model import batch, transformer
 from pretzel.vlm.huggingface import HuggingFaceVLM
 

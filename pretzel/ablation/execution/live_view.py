@@ -20,7 +20,7 @@ _FIRST_SECONDS, _LAST_SECONDS = 10.0, 60.0
 _NUM_FRAME_LINES = 6
 """Lines of the live table that are no rows."""
 _MAX_LINES = 16
-_TODO = (State.RUNNING, State.PENDING, State.INTERRUPTED)
+_UNFINISHED = (State.RUNNING, State.PENDING, State.INTERRUPTED)
 
 
 class LiveView:
@@ -88,7 +88,7 @@ def follow(
     view, told = LiveView(output, console), set[str]()
     with contextlib.suppress(KeyboardInterrupt):
         rows = read()
-        while any(row.state in _TODO for row in rows):
+        while any(row.state in _UNFINISHED for row in rows):
             view.show(rows.copy)
             for remark in remarks(rows):
                 if remark not in told:
@@ -126,7 +126,7 @@ def seconds_left(rows: Sequence[StatusRow]) -> float | None:
     for row in rows:
         if row.state is State.RUNNING and row.seconds_left is not None and _kind(row) not in done:
             known[_kind(row)].append(row.seconds + row.seconds_left)
-    todo = [row for row in rows if row.state in _TODO]
+    todo = [row for row in rows if row.state in _UNFINISHED]
     if not (known and todo):
         return None
     any_kind = fmean(seconds for times in known.values() for seconds in times)

@@ -143,7 +143,7 @@ def _is_plain(value: object) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltModel:
-    """What a model says of itself that was built without memory.
+    """Sizes and names of a model that was built without memory.
 
     Attributes:
         trainable: Number of parameters that train.

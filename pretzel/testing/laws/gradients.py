@@ -90,7 +90,7 @@ def every_parameter_starts_to_move(case: Case[FlowBlock]) -> Deviation:
 @tried_in(PERTURBED)
 @holds_under_dropout
 def rows_draw_their_own_numbers(case: Case[FlowBlock]) -> Deviation:
-    """What a block draws in training, such as a mask of dropout, is the same in all rows."""
+    """In training all rows draw the same numbers, such as one mask of dropout."""
     if not case.draws or case.evaluation:
         return unmeasured("draws no random numbers")
     block = Bound(case.build(), same=True)

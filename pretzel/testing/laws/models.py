@@ -9,8 +9,6 @@ import torch.nn.functional as F
 
 from pretzel.flow.generative_model import Scores
 from pretzel.interleave.base import StreamInputs, StreamOutputs
-from pretzel.interleave.skips import SkipConnection
-from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sequence.document import Document, Image, Text
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within, worst, worst_of
@@ -19,14 +17,11 @@ from pretzel.testing.gradients import check_gradients, jacobian
 from pretzel.testing.law_case import (
     FP32,
     FP64,
-    INITIAL,
-    INITIAL_EVAL,
     PERTURBED,
     PERTURBED_EVAL,
     Case,
     holds_under_dropout,
     normal,
-    perturb,
     tried_in,
 )
 from pretzel.testing.tiny_model import batch, documents, six_documents
@@ -153,7 +148,7 @@ def text_conditions_images(case: Case[Pretzel]) -> Deviation:
     return unmeasured("text conditions images")
 
 
-def _with_questions(document: Document) -> Document:
+def with_questions(document: Document) -> Document:
     """Return a captioned image with questions behind it."""
     return Document(key="", segments=(*document.segments, *documents()[3].segments[1:]))
 
@@ -164,7 +159,7 @@ def text_sees_only_the_past(case: Case[Pretzel]) -> Deviation:
     model = case.build()
     if not model.interleaving.answers:
         return unmeasured("no text is predicted")
-    document = _with_questions(documents()[0])
+    document = with_questions(documents()[0])
     packed = model.pack([document])
     u = latents(model, 1, key="u")
     begin = int(packed.is_image[0].int().argmax())
@@ -209,7 +204,7 @@ def inputs_are_not_modified(case: Case[Pretzel]) -> Deviation:
 def every_parameter_is_trained(case: Case[Pretzel]) -> Deviation:
     """A trainable parameter gets no gradient from the joint loss, or one that is not finite."""
     model = case.build()
-    deviation = check_gradients(model, _joint_loss(model), nonzero=case.perturbed)
+    deviation = check_gradients(model, joint_loss(model), nonzero=case.perturbed)
     for name in model.frozen:
         part = getattr(model, name)
         trained = [n for n, p in part.named_parameters() if p.requires_grad]
@@ -217,7 +212,8 @@ def every_parameter_is_trained(case: Case[Pretzel]) -> Deviation:
     return deviation
 
 
-def _joint_loss(model: Pretzel) -> Float[Tensor, ""]:
+def joint_loss(model: Pretzel) -> Float[Tensor, ""]:
+    """Return the negative log-likelihood of the images and tokens of a small batch."""
     examples = batch(model)
     output: Scores = model(examples, latents(model, len(examples.images), key="noise"))
     return -output.log_prob.sum() + output.token_nll.sum()
@@ -240,7 +236,7 @@ def gradients_are_those_of_finite_differences(case: Case[Pretzel]) -> Deviation:
     }
     parameters = list(named.values())
     with seeded("gradients"):
-        gradients = torch.autograd.grad(_joint_loss(model), parameters, allow_unused=True)
+        gradients = torch.autograd.grad(joint_loss(model), parameters, allow_unused=True)
     directions = [normal(*p.shape, key=f"direction of {name}") for name, p in named.items()]
     slope = sum(
         (gradient * direction).sum()
@@ -254,7 +250,7 @@ def gradients_are_those_of_finite_differences(case: Case[Pretzel]) -> Deviation:
             for parameter, direction in zip(parameters, directions, strict=True):
                 parameter.add_(direction, alpha=signed)
             with seeded("gradients"):  # the same numbers are dropped
-                values.append(_joint_loss(model))
+                values.append(joint_loss(model))
     difference = (values[0] - values[1]) / (2 * step)
     return within(torch.as_tensor(slope), difference, 1e-6, "slope of the joint loss")
 
@@ -329,111 +325,6 @@ def unfinished_images_are_not_seen(case: Case[Pretzel]) -> Deviation:
             require(bool(changed[image[-1] + 2 :].all()), "a completed image is not seen")
             results.append(worst(changed[: image[-1] + 1], FP64, "states up to its last position"))
     return check(worst_of(*results))
-
-
-def _skips(model: Pretzel) -> dict[str, SkipConnection]:
-    return {name: m for name, m in model.named_modules() if isinstance(m, SkipConnection)}
-
-
-def _is_exempt(model: Pretzel) -> Deviation | None:
-    """Return a deviation that exempts a model with open skips from a law, or None."""
-    opened = (name for name, skip in _skips(model).items() if not skip.starts_at_zero)
-    name = next(opened, None)
-    return None if name is None else unmeasured(f"{name} starts open")
-
-
-@tried_in(INITIAL_EVAL)
-def text_starts_as_the_vlm(case: Case[Pretzel]) -> Deviation:
-    """At initialisation the predictions of text differ from those of the VLM on the same input."""
-    model = case.build(dtype=torch.float32)
-    exempt = _is_exempt(model)
-    if exempt or not model.interleaving.answers:
-        return exempt or unmeasured("no text is predicted")
-    document = _with_questions(documents()[1])
-    u = latents(model, 1, key="u").float()
-    inputs = inputs_of(model, [document], u)
-    begin = int(inputs.is_image[0].int().argmax())
-    is_text = ~inputs.is_image
-    interleaving, vlm = model.interleaving, model.vlm
-    # Routed weights run over other rows at once, which rounds differently.
-    is_same_arithmetic = isinstance(interleaving, VisionInterleaving)
-    with torch.no_grad():
-        text = interleaving(inputs, vlm, model.deep).text
-        vlm_states = vlm(interleaving.embed(inputs.tokens, vlm), inputs.index)[:, :begin]
-        actual, expected = (vlm.logits(states) for states in (text[:, :begin], vlm_states))
-        tolerance = 0.0 if is_same_arithmetic else 1e-6
-        results = [within(actual, expected, tolerance, "logits before an image = the VLM's own")]
-        if isinstance(interleaving, VisionInterleaving):
-            docs = interleaving.run_vlm(inputs, vlm, None)
-            assert docs is not None
-            actual, expected = (vlm.logits(states[is_text]) for states in (text, docs))
-            results.append(within(actual, expected, 0.0, "logits = the VLM's own"))
-    return worst_of(*results)
-
-
-@tried_in(INITIAL_EVAL)
-def text_alone_is_the_same(case: Case[Pretzel]) -> Deviation:
-    """While skips to text are zero, text is scored differently without the deep stream."""
-    model = case.build(dtype=torch.float32)
-    skips = model.interleaving.skips_to_text()
-    if skips is None or not all(skip.starts_at_zero for skip in skips):
-        return unmeasured("text needs the deep stream")
-    for part in (model.deep, model.shallow):  # a flow that does something
-        perturb(part)
-    closed = {id(parameter) for skip in skips for parameter in skip.parameters()}
-    trained = [p for p in model.interleaving.parameters() if id(p) not in closed]
-    x = latents(model, 4).float()
-
-    def scored(scores: Scores) -> tuple[Tensor, list[Tensor]]:
-        # a gradient of zeros where no trained parameter enters the text
-        loss = scores.token_nll.sum() + 0.0 * sum(p.sum() for p in trained)
-        return scores.token_nll.detach(), list(torch.autograd.grad(loss, trained))
-
-    expected, expected_gradients = scored(model.score(documents(), x))
-    actual, actual_gradients = scored(model.score_text(documents(), x))
-    results = [within(actual, expected, 0.0, "token likelihoods without the deep stream")]
-    for gradient, reference in zip(actual_gradients, expected_gradients, strict=True):
-        results.append(within(gradient, reference, 0.0, "gradients without the deep stream"))
-    return worst_of(*results)
-
-
-@tried_in(INITIAL_EVAL)
-def vision_starts_as_the_plain_flow(case: Case[Pretzel]) -> Deviation:
-    """At initialisation the VLM's states of an image change the flow's parameters."""
-    model = case.build()
-    exempt = _is_exempt(model)
-    if exempt or not isinstance(model.interleaving, VisionInterleaving):
-        return exempt or unmeasured("there are no skips")
-    for part in (model.deep, model.shallow):  # a flow that does something
-        perturb(part)
-    u = latents(model, 1, key="u")
-    with torch.no_grad():
-        expected = parameters_of_u(model, [documents()[1]], u)
-        offset = normal(model.vlm.hidden_size, key="shown")
-        with model.interleaving.adapter.register_forward_hook(lambda *args: args[-1] + offset):
-            actual = parameters_of_u(model, [documents()[1]], u)
-    return within(actual, expected, 0.0, "parameters of u")
-
-
-@holds_under_dropout
-@tried_in(INITIAL)
-def skips_leave_zero(case: Case[Pretzel]) -> Deviation:
-    """A skip that starts at zero gets no gradient there, and stays zero."""
-    model = case.build()
-    skips = _skips(model)
-    for skip in skips.values():
-        skip.requires_grad_(False)
-    perturb(model)
-    for skip in skips.values():
-        skip.requires_grad_(True)
-    if skips:
-        loss = _joint_loss(model)
-        for name, skip in skips.items():
-            own = list(skip.parameters())
-            gradients = torch.autograd.grad(loss, own, retain_graph=True, allow_unused=True)
-            moves = any(gradient is not None and bool(gradient.any()) for gradient in gradients)
-            require(moves, f"gradient: {name} gets none in any of its parameters")
-    return unmeasured("gradient")
 
 
 @tried_in(PERTURBED_EVAL)

@@ -37,7 +37,7 @@ def it_starts_as_it_says(case: Case[SkipConnection]) -> Deviation:
 
 
 def positions_do_not_mix(case: Case[SkipConnection]) -> Deviation:
-    """What is added at a position depends on other positions, the past or the future, or rows."""
+    """The term added at a position depends on other positions, the past or the future, or rows."""
     skip, (target, source) = case.build(), states()
     with torch.no_grad():
         together = skip(target, source)

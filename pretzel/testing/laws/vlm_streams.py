@@ -88,7 +88,7 @@ def cached_states_equal_whole_ones(case: Case[VLMStream]) -> Deviation:
 
 @torch.no_grad()
 def caches_rewind_and_select(case: Case[VLMStream]) -> Deviation:
-    """What was taken back stays in a cache, or rows that were selected from it go on as others."""
+    """Positions that were taken back stay in a cache, or rows selected from it go on as others."""
     rows = Sequences(case.build())
     expected = rows.run(rows.x)
     cache = rows.vlm.new_cache(len(rows.x), LENGTH)
