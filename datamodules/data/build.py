@@ -12,8 +12,8 @@ Nothing is downloaded here. Fetch and unpack the packages first::
 The easy-VQA images are copied as they are. The emoji are decoded, resized and encoded again, so
 their bytes depend on Pillow, zlib and libwebp; README.md names the versions.
 
-With ``--val-one-in 10`` about every tenth training sample, chosen by a hash of its key, becomes a
-validation sample. The shipped shards were made without: they have no validation split.
+About every tenth training sample, chosen by a hash of its key, is a validation sample: neither data
+set comes with a validation split.
 """
 
 import argparse
@@ -29,36 +29,37 @@ from pathlib import Path
 
 from PIL import Image
 
-from datamodules.checks import check_at_least
 from datamodules.data import DATA_DIR
 from datamodules.data.captions import caption_of
+from datamodules.embedded import NUM_SHARDS
+from datamodules.source import Split
 from pretzel.errors import UserError
 
 EMOJI_SIZE = 64
 _FLAGS_GROUP = 9
 _SKIN_TONES = {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}
 
-_NUM_SHARDS = {"train": 4, "val": 1, "test": 2}
+_VAL_ONE_IN = 10
 
 Members = dict[str, bytes]
 """Files of one sample: the image, then its annotation."""
 
 
-def is_held_out(key: str, one_in: int | None) -> bool:
-    """Tell whether a training sample belongs to validation, by a hash of its key; None: none do."""
+def is_held_out(key: str) -> bool:
+    """Tell whether a training sample belongs to validation, by a hash of its key."""
     # other digits than those that choose the emojis of the test
-    return one_in is not None and int(_digest(key)[8:16], 16) % one_in == 0
+    return int(_digest(key)[8:16], 16) % _VAL_ONE_IN == 0
 
 
-def easy_vqa_samples(package: Path, val_one_in: int | None = None) -> dict[str, list[Members]]:
+def easy_vqa_samples(package: Path) -> dict[Split, list[Members]]:
     """Return the samples of easy-VQA by split, in the order of their numbers.
 
-    The package has no validation split: one in ``val_one_in`` training samples goes there.
+    The package has no validation split: one in ten training samples goes there.
     """
-    splits: dict[str, list[Members]] = {split: [] for split in _NUM_SHARDS}
+    splits: dict[Split, list[Members]] = {split: [] for split in NUM_SHARDS}
     for split in ("train", "test"):
         for key, members in _easy_vqa_samples(package, split):
-            held_out = split == "train" and is_held_out(key, val_one_in)
+            held_out = split == "train" and is_held_out(key)
             splits["val" if held_out else split].append(members)
     return splits
 
@@ -73,14 +74,12 @@ def _easy_vqa_samples(package: Path, split: str) -> Iterator[tuple[str, Members]
         yield key, _members(key, "png", image, {"caption": caption_of(pairs), "questions": pairs})
 
 
-def fluent_emoji_samples(
-    package: Path, labels: Path, val_one_in: int | None = None
-) -> dict[str, list[Members]]:
+def fluent_emoji_samples(package: Path, labels: Path) -> dict[Split, list[Members]]:
     """Return the samples of Fluent Emoji by split, in the order of a hash of their code points.
 
     Skin-tone variants and the flags group are left out. One emoji in eight is a test sample, of the
-    others one in ``val_one_in`` a validation sample. Two emojis have two pictures each; both go to
-    the same split.
+    others one in ten a validation sample. Two emojis have two pictures each; both go to the same
+    split.
     """
     entries = json.loads(_read(labels / "en" / "data.json"))
     emojis = {_code(e["hexcode"]): e for e in entries if e.get("group") not in (_FLAGS_GROUP, None)}
@@ -89,39 +88,30 @@ def fluent_emoji_samples(
         code = _code(path.stem)
         if code in emojis and not _SKIN_TONES & set(code.split("-")):
             pictures.append((_digest(code), path.stem, path, code))
-    splits: dict[str, list[Members]] = {split: [] for split in _NUM_SHARDS}
+    splits: dict[Split, list[Members]] = {split: [] for split in NUM_SHARDS}
     for digest, name, path, code in sorted(pictures):
         annotation = {"caption": emojis[code]["label"], "tags": emojis[code]["tags"]}
         members = _members(f"fluent_emoji_{name}", "webp", _on_white(path), annotation)
-        held_out = "val" if is_held_out(code, val_one_in) else "train"
+        held_out = "val" if is_held_out(code) else "train"
         splits["test" if int(digest[:8], 16) % 8 == 0 else held_out].append(members)
     return splits
 
 
-def build(
-    easy_vqa: Path,
-    fluent_emoji: Path,
-    emojibase: Path,
-    output: Path,
-    val_one_in: int | None = None,
-) -> list[Path]:
+def build(easy_vqa: Path, fluent_emoji: Path, emojibase: Path, output: Path) -> list[Path]:
     """Write all shards and ``SHA256SUMS`` from the folders of the packages; return the shards.
 
-    One in ``val_one_in`` training samples goes into a validation shard; with None there is none.
-
     Raises:
-        UserError: If a file of a package cannot be read, or ``val_one_in`` is below 2.
+        UserError: If a file of a package cannot be read.
     """
-    check_at_least(2, val_one_in=val_one_in)
     sets = {
-        "easy_vqa": easy_vqa_samples(easy_vqa, val_one_in),
-        "fluent_emoji": fluent_emoji_samples(fluent_emoji, emojibase, val_one_in),
+        "easy_vqa": easy_vqa_samples(easy_vqa),
+        "fluent_emoji": fluent_emoji_samples(fluent_emoji, emojibase),
     }
     sums = {}
     for name, splits in sets.items():
         (output / name).mkdir(parents=True, exist_ok=True)
         for split, samples in splits.items():
-            count = _NUM_SHARDS[split] if samples else 0
+            count = NUM_SHARDS[split]
             for i in range(count):
                 first, last = i * len(samples) // count, (i + 1) * len(samples) // count
                 shard = archive(samples[first:last])
@@ -190,7 +180,6 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--fluent-emoji", type=Path, required=True, help="unpacked npm package")
     parser.add_argument("--emojibase", type=Path, required=True, help="unpacked npm package")
     parser.add_argument("--output", type=Path, default=DATA_DIR, help="default: in place")
-    parser.add_argument("--val-one-in", type=int, metavar="N", help="default: no validation split")
     try:
         paths = build(**vars(parser.parse_args(args)))
     except UserError as error:

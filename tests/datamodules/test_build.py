@@ -8,8 +8,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from datamodules.data.build import build, easy_vqa_samples, fluent_emoji_samples, main
-from pretzel.errors import UserError
+from datamodules.data.build import build, easy_vqa_samples, fluent_emoji_samples, is_held_out, main
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ def packages(tmp_path, encoded):
         folder = tmp_path / "easy" / "easy_vqa" / "data" / split
         (folder / "images").mkdir(parents=True)
         questions = []
-        for number in range(5):
+        for number in range(17, 22):  # a hash holds out number 19 of train
             (folder / "images" / f"{number}.png").write_bytes(encoded(size=(64, 64)))
             questions.append(["what color is the circle?", "red", number])
         (folder / "questions.json").write_text(json.dumps(questions))
@@ -40,14 +39,14 @@ def packages(tmp_path, encoded):
     return tmp_path
 
 
-def build_into(packages, name, val_one_in=None):
+def build_into(packages, name):
     output = packages / name
-    build(packages / "easy", packages / "fluent", packages / "labels", output, val_one_in)
+    build(packages / "easy", packages / "fluent", packages / "labels", output)
     return output
 
 
 def test_two_builds_give_the_same_bytes(packages):
-    first, second = build_into(packages, "a", 2), build_into(packages, "b", 2)
+    first, second = build_into(packages, "a"), build_into(packages, "b")
     names = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert len(names) == 15
     for name in names:
@@ -77,25 +76,20 @@ def test_missing_package_is_named(packages, capsys):
 
 
 def test_validation_is_held_out_of_training_alone_by_the_key(packages):
-    arguments = [(packages / "easy",), (packages / "fluent", packages / "labels")]
-    for samples, where in zip((easy_vqa_samples, fluent_emoji_samples), arguments, strict=True):
-        whole, split = samples(*where), samples(*where, val_one_in=2)
-        names = lambda members: [name for sample in members for name in sample]  # noqa: E731
-        assert split["test"] == whole["test"]
-        assert not whole["val"]
-        assert split["val"]
-        assert split["train"]
-        assert not set(names(split["val"])) & set(names(split["train"]))
-        both = names(split["val"]) + names(split["train"])
-        assert sorted(both) == sorted(names(whole["train"]))
-    with pytest.raises(UserError, match="val_one_in must be at least 2, not 1"):
-        build(*arguments[0], *arguments[1], packages / "out", val_one_in=1)
-    assert not (packages / "out").exists()
+    easy = easy_vqa_samples(packages / "easy")
+    emoji = fluent_emoji_samples(packages / "fluent", packages / "labels")
+    for splits, key_of in ((easy, str), (emoji, lambda key: key[13:].upper())):
+        keys = {split: {next(iter(s)).split(".")[0] for s in of} for split, of in splits.items()}
+        assert keys["val"] == {k for k in keys["train"] | keys["val"] if is_held_out(key_of(k))}
+        assert keys["val"]
+        assert keys["train"]
+    assert [next(iter(sample)) for sample in easy["val"]] == ["easy_vqa_train_0019.png"]
+    assert len(easy["test"]) == 5
 
 
 def test_flags_and_skin_tones_are_left_out_and_transparency_is_white(packages):
     splits = fluent_emoji_samples(packages / "fluent", packages / "labels")
-    samples = splits["train"] + splits["test"]
+    samples = splits["train"] + splits["val"] + splits["test"]
     assert len(samples) == 24
     assert splits["test"]
     with Image.open(io.BytesIO(next(iter(samples[0].values())))) as image:

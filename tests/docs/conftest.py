@@ -8,7 +8,6 @@ import pytest
 import yaml
 from doc_pages import ROOT
 
-from datamodules.data import DATA_DIR
 from pretzel.__main__ import main
 
 SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
@@ -32,15 +31,6 @@ def shrink(folder):
     return path
 
 
-def own_data():
-    """Return an overlay with a training shard of the embedded data for validation."""
-    files = {"train": "train-{00000..00002}", "val": "train-00003", "test": "test-{00000..00001}"}
-    shards = {name: f"{DATA_DIR}/easy_vqa/{file}.tar.gz" for name, file in files.items()}
-    return {
-        "data": {"init_args": {"source": {"class_path": "datamodules.Shards", "init_args": shards}}}
-    }
-
-
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory):
     """What a user has after ``make demo``, of a model that has trained for two steps.
@@ -51,7 +41,6 @@ def workspace(tmp_path_factory):
     for name in ("ablations", "examples"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copytree(ROOT / "docs" / "results", folder / "docs" / "results")
-    (folder / "ablations" / "own_data.yaml").write_text(yaml.safe_dump(own_data()))
     run = folder / "trained"
     run.mkdir()
     before = Path.cwd()
