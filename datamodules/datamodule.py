@@ -15,13 +15,14 @@ from datamodules.corruption import CorruptionLog
 from datamodules.eval_stream import EvalStream
 from datamodules.loader import EvalLoader, TrainLoader
 from datamodules.recipe import Recipe
-from datamodules.sample import CorruptSample, Sample
+from datamodules.sample import AnySample, CorruptSample, Sample
 from datamodules.shard_reader import is_pipe
 from datamodules.source import ShardSource, Split
 from datamodules.train_stream import TrainStream
 from pretzel.errors import UserError
 from pretzel.files.content_hash import file_hash
 from pretzel.rng import stream
+from pretzel.sequence.document import Document
 
 
 @final
@@ -165,6 +166,32 @@ class WebDatasetDataModule(LightningDataModule):
             raise UserError(f"{type(self.source).__name__} has no {split} shards")
         samples = self.source.samples(split, self.image_size, upscale=self.upscale)
         return islice(samples, limit)
+
+    def example_documents(self, count: int) -> list[Document]:
+        """Return about ``count`` documents of the first training samples, by the recipe.
+
+        Raises:
+            UserError: If a shard is missing, or a sample cannot be used.
+        """
+        shards = self.source.shards("train")
+        if not shards or is_pipe(shards[0]):
+            return []
+        samples, documents = self._in_order(), list[Document]()
+        for number, sample in enumerate(samples):
+            generator = stream(self.seed, "examples", number)
+            drawn = self.recipe.draw(sample, samples, generator)
+            documents += [illustrated.document for illustrated in drawn]
+            if len(documents) >= count:
+                break
+        return documents
+
+    def _in_order(self) -> Iterator[AnySample]:
+        """Yield the training samples in order, again and again."""
+        while True:
+            samples = self.source.decoded("train", self.image_size, upscale=self.upscale)
+            if (first := next(samples, None)) is None:
+                return
+            yield from chain((first,), samples)
 
     def split_files(self) -> dict[str, tuple[str, ...]]:
         """Return the shards of each split.

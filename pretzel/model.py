@@ -197,15 +197,19 @@ class Pretzel(GenerativeModel):
             return None
         return vision_input.features(u, x, self.latent, self.vlm)
 
+    def view(self, document: Document) -> Document:
+        """Return the part of a document that the interleaving models."""
+        return self.interleaving.view(document)
+
     def pack(self, documents: Sequence[Document]) -> PackedBatch:
         """Pack the parts of documents that the interleaving models."""
-        return self._pack(documents, [self.interleaving.view(document) for document in documents])
+        return self._pack(documents, [self.view(document) for document in documents])
 
     def _modelled(
         self, documents: Sequence[Document], x: Float[Tensor, "m n d"]
     ) -> tuple[PackedBatch, Float[Tensor, "k n d"]]:
         """Return the parts of documents that the interleaving models, and the latents in them."""
-        views = [self.interleaving.view(document) for document in documents]
+        views = [self.view(document) for document in documents]
         x = x[_kept_images(documents, views, len(x))]
         return self._pack(documents, views).to(x.device), x
 

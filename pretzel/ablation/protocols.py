@@ -1,6 +1,6 @@
 """Protocols that a grid asks of modules, data and parts; to implement one needs no import."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -58,6 +58,21 @@ class NamesMetrics(Protocol):
         """Return every name under which it may log, such as ``test/right``; None if unknown.
 
         ``*`` in a name stands for any text.
+        """
+
+
+@runtime_checkable
+class CountsSamples(Protocol):
+    """A module that says what its losses are means over.
+
+    Arms that are compared by a loss should count as many samples for it.
+    """
+
+    def counted_samples(self, data: object) -> Mapping[str, float]:
+        """Return the mean number of samples of each kind that a step of one process counts.
+
+        For example ``{"images after text": 13.6, "answers": 2.4}``; nothing where the data module
+        does not tell.
         """
 
 

@@ -99,6 +99,10 @@ class GenerativeModel(nn.Module, ABC):
             UserError: If the documents do not hold ``m`` images.
         """
 
+    def view(self, document: Document) -> Document:
+        """Return the part of a document that is modelled: all of it, if nothing else is said."""
+        return document
+
     @property
     def device(self) -> torch.device:
         """Device of the weights that train."""

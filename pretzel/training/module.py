@@ -27,6 +27,7 @@ from pretzel.sampling.inversion import check_guided
 from pretzel.sampling.samplers import Sampler
 from pretzel.sequence.document import Document, DocumentBatch
 from pretzel.training.checkpointed_module import CheckpointedModule
+from pretzel.training.counted_samples import counted_samples
 from pretzel.training.example_forward import run_example
 from pretzel.training.loss import Loss
 from pretzel.training.micro_batches import in_parts, scored_in_parts
@@ -143,6 +144,10 @@ class PretzelModule(CheckpointedModule):
     def example_forward(self) -> None:
         """Run the model on one made-up sample, so that its cost can be counted without memory."""
         run_example(self.pretzel, has_images=bool(self.loss.flow_weight))
+
+    def counted_samples(self, data: object) -> Mapping[str, float]:
+        """Return the mean numbers of images and answers that a step of one process counts."""
+        return counted_samples(data, self.pretzel, self.loss)
 
     def metric_names(self) -> set[str]:
         """Return the names of the loss and its parts; what is evaluated callbacks log."""

@@ -52,7 +52,7 @@ def test_it_prints_cells_costs_changes_and_what_is_done(plan, capsys):
         r"large/seed5 *│ pending",
         r"small *│ *1/2 │ *3 │ *0 │ *— ",
         r"large *│ *0/2 │ *4 k │",
-        r"\nsmall: the baseline\n",
+        r"\nsmall: the baseline\nsmall: a step of a process counts about 32 rows\n",
         r"\nlarge: data\.size: 3 -> 4000; model\.size: 3 -> 4000\n",
         r"\nTime: about 30 s.*, for 1 of 3 runs \(1 by finished ones\); 2 runs: run with --probe",
     ):

@@ -34,6 +34,11 @@ def _link_changes(base: ParsedLink, other: ParsedLink) -> list[str]:
         if before.get(key) != values:
             change = f"tuned over {len(values)} values {values}" if values else "not tuned"
             lines.append(f"{_plain(key)}: {change}")
+    counted, others = base.variants[0].counted, other.variants[0].counted
+    for kind in sorted(counted.keys() | others.keys()):
+        numbers = [f"{count.get(kind, 0):.3g}" for count in (counted, others)]
+        if numbers[0] != numbers[1]:
+            lines.append(f"{kind} in a step: {' -> '.join(numbers)}")
     return lines
 
 

@@ -213,6 +213,7 @@ class Planner:
             why_test_data=why_test_data(data),
             model=model,
             metrics=callbacks | (module if model is None else model.metrics),
+            counted={} if model is None or model.counted is None else model.counted(data),
         )
 
     def size(self, config: Config) -> int | None:

@@ -1,7 +1,7 @@
 """Models of configurations, built without memory to be checked and counted, each once."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,7 +14,7 @@ from torch import nn
 from pretzel.ablation.planning.config_resolver import Resolved, as_text
 from pretzel.ablation.planning.flops import forward_flops, shapes_alone
 from pretzel.ablation.planning.metric_names import MetricNames
-from pretzel.ablation.protocols import Manifested
+from pretzel.ablation.protocols import CountsSamples, Manifested
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import construction
@@ -150,12 +150,14 @@ class BuiltModel:
         frozen: Number of those that do not.
         flops: FLOPs of a training step's forward on one sample; None if unknown.
         metrics: Names of what its module logs.
+        counted: Maps a data module to what a training step counts; None if unknown.
     """
 
     trainable: int
     frozen: int
     flops: int | None
     metrics: MetricNames
+    counted: Callable[[object], Mapping[str, float]] | None
 
 
 class Builder:
@@ -206,7 +208,13 @@ class Builder:
         frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
         flops = forward_flops(module) if count else None
         metrics = MetricNames.of(type(module), lambda: module)
-        return BuiltModel(trainable=trainable, frozen=frozen, flops=flops, metrics=metrics)
+        return BuiltModel(
+            trainable=trainable,
+            frozen=frozen,
+            flops=flops,
+            metrics=metrics,
+            counted=cache(module.counted_samples) if isinstance(module, CountsSamples) else None,
+        )
 
 
 def _classes(node: object) -> set[str]:

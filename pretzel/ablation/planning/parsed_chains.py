@@ -30,6 +30,7 @@ class ParsedConfig:
         why_test_data: Why its validation is on test data; None where it is not.
         model: None where it cannot be built without memory.
         metrics: Names of what its module and callbacks log.
+        counted: Mean number of samples of each kind that a training step counts, if known.
         tried: The candidate's overrides; empty where nothing is tuned.
     """
 
@@ -38,6 +39,7 @@ class ParsedConfig:
     why_test_data: str | None
     model: BuiltModel | None
     metrics: MetricNames
+    counted: Mapping[str, float]
     tried: tuple[Override, ...] = ()
 
     @cached_property
@@ -101,6 +103,11 @@ class Chain:
         return self.links[-1].variants[0].model if self.links else None
 
     @property
+    def counted(self) -> dict[str, Mapping[str, float]]:
+        """The mean numbers of samples that a training step counts, by link."""
+        return {link.name: link.variants[0].counted for link in self.links}
+
+    @property
     def tuned(self) -> dict[str, list[Any]]:
         """The values that are tried, by link and key."""
         return {
@@ -112,7 +119,7 @@ class Chain:
     def as_json(self) -> dict[str, Any]:
         """Return it in plain values, without the configurations."""
         model, matched = self.model, asdict(self.matched) if self.matched else None
-        own = {name: getattr(self, name) for name in ("choices", "changes", "absent")}
+        own = {name: getattr(self, name) for name in ("choices", "changes", "absent", "counted")}
         parameters = model and {"trainable": model.trainable, "frozen": model.frozen}
         costs = {"parameters": parameters, "flops": model and model.flops}
         return {**own, "matched": matched, "tuned": self.tuned, **costs}

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pretzel.ablation.ledger import State
+from pretzel.ablation.planning.parsed_chains import Chain
 from pretzel.ablation.planning.plan import Plan
 from pretzel.ablation.planning.time_estimate import TimeEstimate
 from pretzel.ablation.planning.tuning import candidate_runs
@@ -43,6 +44,7 @@ def arm_lines(plan: Plan) -> list[str]:
     for name, arm in plan.arms.items():
         is_baseline = name == plan.grid.baseline_name
         lines.append(f"{name}: {'the baseline' if is_baseline else '; '.join(arm.changes)}")
+        lines += [f"{name}: {line}" for line in counted_lines(arm) if is_baseline]
         for key, values in arm.tuned.items():
             lines.append(f"{name}: {key}: tuned over {len(values)} values before the comparison")
         if arm.tuned and (tuning := plan.grid.tuning) is not None:
@@ -54,6 +56,16 @@ def arm_lines(plan: Plan) -> list[str]:
             lines.append(f"{name}: shares the training of {trainer}")
         for link, reason in arm.absent.items():
             lines.append(f"{name}: {link or 'all of it'}: n/a: {reason}")
+    return lines
+
+
+def counted_lines(arm: Chain) -> list[str]:
+    """Return what a training step counts, a line for each link."""
+    lines = []
+    for link, counted in arm.counted.items():
+        numbers = ", ".join(f"{number:.3g} {kind}" for kind, number in counted.items())
+        if numbers:
+            lines.append(f"{link and f'{link}: '}a step of a process counts about {numbers}")
     return lines
 
 
