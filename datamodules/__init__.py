@@ -1,13 +1,13 @@
 """WebDataset datamodules, and the real data that is shipped with the project."""
 
 from datamodules.datamodule import WebDatasetDataModule
-from datamodules.embedded import EasyVQA, FluentEmoji
-from datamodules.interleaved import AsWritten, Conversations
-from datamodules.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
+from datamodules.recipes.interleaved import AsWritten, Conversations
+from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
+from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
 from datamodules.sample import CorruptSample, InterleavedSample, Sample
-from datamodules.source import ShardSource, Split
-from datamodules.user_shards import Shards
-from datamodules.vlm_recipes import CaptionQuestions, Descriptions
+from datamodules.sources.embedded import EasyVQA, FluentEmoji
+from datamodules.sources.shards import Shards
+from datamodules.sources.source import DataSource, Split
 
 __all__ = [
     "AsWritten",
@@ -15,6 +15,7 @@ __all__ = [
     "Captions",
     "Conversations",
     "CorruptSample",
+    "DataSource",
     "Descriptions",
     "EasyVQA",
     "FluentEmoji",
@@ -24,7 +25,6 @@ __all__ = [
     "Recipe",
     "Sample",
     "SampleRecipe",
-    "ShardSource",
     "Shards",
     "Split",
     "WebDatasetDataModule",

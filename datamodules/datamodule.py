@@ -11,14 +11,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.checks import check_at_least
-from datamodules.corruption import CorruptionLog
-from datamodules.eval_stream import EvalStream
-from datamodules.loader import EvalLoader, TrainLoader
-from datamodules.recipe import Recipe
+from datamodules.reading.tar_shard import is_pipe
+from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, CorruptSample, Sample
-from datamodules.shard_reader import is_pipe
-from datamodules.source import ShardSource, Split
-from datamodules.train_stream import TrainStream
+from datamodules.sources.source import DataSource, Split
+from datamodules.streams.corruption import CorruptionLog
+from datamodules.streams.eval_stream import EvalStream
+from datamodules.streams.loader import EvalLoader, TrainLoader
+from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import UserError
 from pretzel.files.content_hash import file_hash
 from pretzel.rng import stream
@@ -37,7 +37,7 @@ class WebDatasetDataModule(LightningDataModule):
     else; a resumed fit continues with the batches of the uninterrupted one.
 
     Args:
-        source: Source of the samples.
+        source: DataSource of the samples.
         recipe: Turns training samples into documents.
         image_size: Height and width of images in pixels: the shorter side is resized
             (antialiased), the centre is cropped.
@@ -61,7 +61,7 @@ class WebDatasetDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: ShardSource,
+        source: DataSource,
         recipe: Recipe,
         image_size: int,
         batch_size: int,

@@ -29,10 +29,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from datamodules.data import DATA_DIR
+from datamodules.data import DATA_DIR, NUM_SHARDS
 from datamodules.data.captions import caption_of
-from datamodules.embedded import NUM_SHARDS
-from datamodules.source import Split
 from pretzel.errors import UserError
 
 EMOJI_SIZE = 64
@@ -51,12 +49,12 @@ def is_held_out(key: str) -> bool:
     return int(_digest(key)[8:16], 16) % _VAL_ONE_IN == 0
 
 
-def easy_vqa_samples(package: Path) -> dict[Split, list[Members]]:
+def easy_vqa_samples(package: Path) -> dict[str, list[Members]]:
     """Return the samples of easy-VQA by split, in the order of their numbers.
 
     The package has no validation split: one in ten training samples goes there.
     """
-    splits: dict[Split, list[Members]] = {split: [] for split in NUM_SHARDS}
+    splits: dict[str, list[Members]] = {split: [] for split in NUM_SHARDS}
     for split in ("train", "test"):
         for key, members in _easy_vqa_samples(package, split):
             held_out = split == "train" and is_held_out(key)
@@ -74,7 +72,7 @@ def _easy_vqa_samples(package: Path, split: str) -> Iterator[tuple[str, Members]
         yield key, _members(key, "png", image, {"caption": caption_of(pairs), "questions": pairs})
 
 
-def fluent_emoji_samples(package: Path, labels: Path) -> dict[Split, list[Members]]:
+def fluent_emoji_samples(package: Path, labels: Path) -> dict[str, list[Members]]:
     """Return the samples of Fluent Emoji by split, in the order of a hash of their code points.
 
     Skin-tone variants and the flags group are left out. One emoji in eight is a test sample, of the
@@ -88,7 +86,7 @@ def fluent_emoji_samples(package: Path, labels: Path) -> dict[Split, list[Member
         code = _code(path.stem)
         if code in emojis and not _SKIN_TONES & set(code.split("-")):
             pictures.append((_digest(code), path.stem, path, code))
-    splits: dict[Split, list[Members]] = {split: [] for split in NUM_SHARDS}
+    splits: dict[str, list[Members]] = {split: [] for split in NUM_SHARDS}
     for digest, name, path, code in sorted(pictures):
         annotation = {"caption": emojis[code]["label"], "tags": emojis[code]["tags"]}
         members = _members(f"fluent_emoji_{name}", "webp", _on_white(path), annotation)

@@ -4,16 +4,16 @@ from collections.abc import Callable
 from functools import partial
 
 from datamodules.data import DATA_DIR
-from datamodules.embedded import EasyVQA, FluentEmoji
-from datamodules.interleaved import AsWritten, Conversations
 from datamodules.laws import recipes, sources
-from datamodules.recipe import Captions, Mixture, Questions, Recipe
-from datamodules.source import ShardSource
-from datamodules.user_shards import Shards
-from datamodules.vlm_recipes import CaptionQuestions, Descriptions
+from datamodules.recipes.interleaved import AsWritten, Conversations
+from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe
+from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
+from datamodules.sources.embedded import EasyVQA, FluentEmoji
+from datamodules.sources.shards import Shards
+from datamodules.sources.source import DataSource
 from pretzel.testing.suite import Law, laws_in
 
-LAWS: dict[type, list[Law]] = {ShardSource: laws_in(sources), Recipe: laws_in(recipes)}
+LAWS: dict[type, list[Law]] = {DataSource: laws_in(sources), Recipe: laws_in(recipes)}
 
 _EMOJI = DATA_DIR / "fluent_emoji"
 

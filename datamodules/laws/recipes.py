@@ -5,8 +5,8 @@ from itertools import cycle
 
 import numpy as np
 
-from datamodules.illustrated import Illustrated
-from datamodules.recipe import Recipe
+from datamodules.recipes.illustrated import Illustrated
+from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, InterleavedSample, Sample
 from pretzel.rng import stream
 from pretzel.sequence.document import Image, Text

@@ -4,9 +4,9 @@ import hashlib
 from itertools import chain, combinations, islice
 from typing import get_args
 
+from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import CorruptSample
-from datamodules.shard_reader import RawSample
-from datamodules.source import ShardSource, Split
+from datamodules.sources.source import DataSource, Split
 from pretzel.testing.deviation import Deviation, require, unmeasured
 from pretzel.testing.global_state import untouched
 from pretzel.testing.law_case import Case
@@ -17,13 +17,13 @@ MOST = 3000
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-def raw_samples(source: ShardSource, split: Split) -> list[RawSample | CorruptSample]:
+def raw_samples(source: DataSource, split: Split) -> list[RawSample | CorruptSample]:
     """Return the first samples of a split, one more than are judged if there are more."""
     shards = (source.read(shard) for shard in source.shards(split))
     return list(islice(chain.from_iterable(shards), MOST + 1))
 
 
-def fingerprints(source: ShardSource, split: Split) -> list[tuple[str, str]]:
+def fingerprints(source: DataSource, split: Split) -> list[tuple[str, str]]:
     """Return key and content hash of samples."""
     found = []
     for sample in raw_samples(source, split):
@@ -36,7 +36,7 @@ def fingerprints(source: ShardSource, split: Split) -> list[tuple[str, str]]:
     return found
 
 
-def splits_share_no_sample(case: Case[ShardSource]) -> Deviation:
+def splits_share_no_sample(case: Case[DataSource]) -> Deviation:
     """A sample is in two splits."""
     source = case.build()
     by_split = {split: set(fingerprints(source, split)) for split in SPLITS}
@@ -47,7 +47,7 @@ def splits_share_no_sample(case: Case[ShardSource]) -> Deviation:
     return unmeasured("splits share no sample")
 
 
-def samples_are_counted(case: Case[ShardSource]) -> Deviation:
+def samples_are_counted(case: Case[DataSource]) -> Deviation:
     """The number of samples is not that which is read, or training has none."""
     source = case.build()
     for split in SPLITS:
@@ -58,7 +58,7 @@ def samples_are_counted(case: Case[ShardSource]) -> Deviation:
     return unmeasured("samples counted")
 
 
-def reading_again_gives_the_same(case: Case[ShardSource]) -> Deviation:
+def reading_again_gives_the_same(case: Case[DataSource]) -> Deviation:
     """Samples or their order differ when they are read again, or reading draws random numbers."""
     source, other = case.build(), case.build(seed=1)
     for split in SPLITS:
@@ -71,7 +71,7 @@ def reading_again_gives_the_same(case: Case[ShardSource]) -> Deviation:
     return unmeasured("samples once more")
 
 
-def samples_are_decoded_to_size(case: Case[ShardSource]) -> Deviation:
+def samples_are_decoded_to_size(case: Case[DataSource]) -> Deviation:
     """None of the first samples can be decoded, or pictures are of another size than asked for."""
     source, size = case.build(), 16
     for split in SPLITS:

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 import pretzel
-from datamodules.decoder import SampleDecoder
-from datamodules.shard_reader import RawSample
+from datamodules.decoding.decoder import SampleDecoder
+from datamodules.reading.tar_shard import RawSample
 from pretzel.cli.sample.command import main as sample
 from pretzel.errors import UserError
 from pretzel.latent.image_input import as_pixels

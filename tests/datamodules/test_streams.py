@@ -5,12 +5,12 @@ from collections import Counter
 import pytest
 import torch
 
-from datamodules import Captions, EasyVQA, Shards, ShardSource, WebDatasetDataModule
-from datamodules.eval_stream import EvalStream
-from datamodules.train_stream import TrainStream
+from datamodules import Captions, DataSource, EasyVQA, Shards, WebDatasetDataModule
+from datamodules.streams.eval_stream import EvalStream
+from datamodules.streams.train_stream import TrainStream
 
 
-class Named(ShardSource):
+class Named(DataSource):
     """Shards of which there is nothing but the names."""
 
     def __init__(self, *names):

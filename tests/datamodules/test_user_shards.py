@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from datamodules import Captions, EasyVQA, Questions, Shards, WebDatasetDataModule
-from datamodules.shard_reader import RawSample, read_shard
+from datamodules.reading.tar_shard import RawSample, read_shard
 from pretzel.errors import UserError
 
 

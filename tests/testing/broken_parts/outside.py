@@ -8,9 +8,9 @@ from broken_parts import Broken
 from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
 from callbacks.fid_kid import FID, KID
 from callbacks.laws import distance
-from datamodules.embedded import FluentEmoji
-from datamodules.illustrated import Illustrated
-from datamodules.recipe import Captions
+from datamodules.recipes.illustrated import Illustrated
+from datamodules.recipes.recipe import Captions
+from datamodules.sources.embedded import FluentEmoji
 from pretzel.flow import FractionSplit, ParameterSplit
 from pretzel.tarflow.condition import ClassNames
 from pretzel.training.schedule import WarmupCosine

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from datamodules.illustrated import Illustrated
+from datamodules.recipes.illustrated import Illustrated
 from datamodules.sample import CorruptSample
 from pretzel.errors import UserError
 from pretzel.latent.image_input import scale_pixels

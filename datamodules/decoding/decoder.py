@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from datamodules.decoding.segments import FIELD, parse_segments
+from datamodules.reading.tar_shard import IMAGE_SUFFIXES, JSON_SUFFIX, TEXT_SUFFIX, RawSample
 from datamodules.sample import AnySample, CorruptSample, InterleavedSample, Sample
-from datamodules.segments import FIELD, parse_segments
-from datamodules.shard_reader import IMAGE_SUFFIXES, JSON_SUFFIX, TEXT_SUFFIX, RawSample
 from pretzel.errors import UserError
 from pretzel.latent.image_input import crop_and_resize
 
@@ -22,7 +22,8 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 class SampleDecoder:
     """Decodes raw samples: image, caption, questions; or an interleaved document.
 
-    A ``key.json`` with ``segments`` makes a sample a document (:mod:`datamodules.segments`).
+    A ``key.json`` with ``segments`` makes a sample a document
+    (:mod:`datamodules.decoding.segments`).
     Images are cropped and resized by :func:`pretzel.latent.image_input.crop_and_resize`.
     """
 

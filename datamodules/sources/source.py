@@ -4,15 +4,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from datamodules.decoder import SampleDecoder
+from datamodules.decoding.decoder import SampleDecoder
+from datamodules.reading.tar_shard import RawSample, read_shard, resident_shard
 from datamodules.sample import AnySample, CorruptSample, Sample
-from datamodules.shard_reader import RawSample, read_shard, resident_shard
 from pretzel.errors import UserError
 
 Split = Literal["train", "val", "test"]
 
 
-class ShardSource(ABC):
+class DataSource(ABC):
     """Shards of images with captions, or of interleaved documents, by split.
 
     A source names its shards and reads them; it does not shuffle, batch or repeat.

@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import final
 
-from datamodules.data import DATA_DIR
-from datamodules.source import ShardSource, Split
-
-NUM_SHARDS: Mapping[Split, int] = MappingProxyType({"train": 4, "val": 1, "test": 2})
+from datamodules.data import DATA_DIR, NUM_SHARDS
+from datamodules.sources.source import DataSource, Split
 
 
-class EmbeddedShards(ShardSource, ABC):
+class EmbeddedShards(DataSource, ABC):
     """Shipped shards: four of training data, one of validation data, two of test data."""
 
     resident = True

@@ -6,8 +6,8 @@ from typing import final
 import torch
 
 from datamodules.checks import check_at_least, check_probabilities
-from datamodules.illustrated import Illustrated, as_written
-from datamodules.recipe import Recipe
+from datamodules.recipes.illustrated import Illustrated, as_written
+from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, InterleavedSample, Sample
 from pretzel.errors import UserError
 from pretzel.sequence.document import Document, Image, Segment, Text, question_segments

@@ -7,7 +7,7 @@ from typing import ClassVar, final
 import torch
 
 from datamodules.checks import check_at_least, check_probabilities
-from datamodules.illustrated import Illustrated
+from datamodules.recipes.illustrated import Illustrated
 from datamodules.sample import AnySample, Sample
 from pretzel.errors import UserError
 from pretzel.sequence.document import Document, caption_document, question_document

@@ -16,7 +16,7 @@ image, or show one twice.
 
 from typing import Any
 
-from datamodules.shard_reader import IMAGE_SUFFIXES, RawSample
+from datamodules.reading.tar_shard import IMAGE_SUFFIXES, RawSample
 from pretzel.errors import UserError
 from pretzel.sequence.document import Image, Text
 

@@ -6,8 +6,8 @@ from typing import final
 
 from braceexpand import braceexpand
 
-from datamodules.shard_reader import is_pipe
-from datamodules.source import ShardSource, Split
+from datamodules.reading.tar_shard import is_pipe
+from datamodules.sources.source import DataSource, Split
 from pretzel.errors import UserError
 
 ALLOW_PIPE = "PRETZEL_ALLOW_PIPE"
@@ -15,14 +15,14 @@ ALLOW_PIPE = "PRETZEL_ALLOW_PIPE"
 
 
 @final
-class Shards(ShardSource):
+class Shards(DataSource):
     """WebDataset shards: ``key.jpg|jpeg|png|webp`` with ``key.txt`` or ``key.json``.
 
     A ``key.json`` may hold the caption in ``caption_field`` (where there is no ``key.txt``) and
     ``questions``: a list of ``[question, answer]``. Or it holds an interleaved document in
-    ``segments`` (:mod:`datamodules.segments`), whose images are ``key.0.jpg``, ``key.1.jpg``, or
-    whatever it names. Other members are not read. ``pipe:COMMAND`` is run only where the
-    environment says ``PRETZEL_ALLOW_PIPE=1``.
+    ``segments`` (:mod:`datamodules.decoding.segments`), whose images are ``key.0.jpg``,
+    ``key.1.jpg``, or whatever it names. Other members are not read. ``pipe:COMMAND`` is run only
+    where the environment says ``PRETZEL_ALLOW_PIPE=1``.
 
     Args:
         train: Training shards: paths with braces to expand, such as ``cc/{00000..00099}.tar``.

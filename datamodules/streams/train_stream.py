@@ -18,12 +18,12 @@ import torch
 import webdataset
 from typing_extensions import override
 
-from datamodules.decoder import SampleDecoder
-from datamodules.delivery import BatchBuilder, Delivery, DeliveryStream
-from datamodules.recipe import Recipe
+from datamodules.decoding.decoder import SampleDecoder
+from datamodules.reading.tar_shard import RawSample
+from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, CorruptSample
-from datamodules.shard_reader import RawSample
-from datamodules.source import ShardSource
+from datamodules.sources.source import DataSource
+from datamodules.streams.delivery import BatchBuilder, Delivery, DeliveryStream
 from pretzel.errors import UserError
 from pretzel.rng import stream
 
@@ -33,7 +33,7 @@ from pretzel.rng import stream
 class TrainStream(DeliveryStream):
     """Batches ``first``, ``first + 1``, ... of one epoch in one process."""
 
-    source: ShardSource
+    source: DataSource
     decoder: SampleDecoder
     recipe: Recipe
     seed: int  # of shards, shuffling and recipes

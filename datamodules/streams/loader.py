@@ -10,10 +10,10 @@ from typing import final
 
 from torch.utils.data import DataLoader
 
-from datamodules.corruption import CorruptionLog
-from datamodules.delivery import DeliveryStream
-from datamodules.eval_stream import EvalStream
-from datamodules.train_stream import TrainStream
+from datamodules.streams.corruption import CorruptionLog
+from datamodules.streams.delivery import DeliveryStream
+from datamodules.streams.eval_stream import EvalStream
+from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import UserError
 from pretzel.sequence.document import DocumentBatch
 

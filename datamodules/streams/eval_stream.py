@@ -7,12 +7,12 @@ from typing import final
 
 from typing_extensions import override
 
-from datamodules.decoder import SampleDecoder
-from datamodules.delivery import BatchBuilder, Delivery, DeliveryStream
-from datamodules.illustrated import Illustrated, as_written
+from datamodules.decoding.decoder import SampleDecoder
+from datamodules.reading.tar_shard import RawSample
+from datamodules.recipes.illustrated import Illustrated, as_written
 from datamodules.sample import CorruptSample, Sample
-from datamodules.shard_reader import RawSample
-from datamodules.source import ShardSource, Split
+from datamodules.sources.source import DataSource, Split
+from datamodules.streams.delivery import BatchBuilder, Delivery, DeliveryStream
 from pretzel.sequence.document import caption_document
 
 
@@ -26,7 +26,7 @@ class EvalStream(DeliveryStream):
     The last batch may be smaller.
     """
 
-    source: ShardSource
+    source: DataSource
     decoder: SampleDecoder
     split: Split
     batch_size: int

@@ -5,7 +5,7 @@ from typing import final
 import torch
 
 from datamodules.checks import check_at_least
-from datamodules.recipe import SampleRecipe
+from datamodules.recipes.recipe import SampleRecipe
 from datamodules.sample import Sample
 from pretzel.sequence.document import Document, Image, Text, question_segments
 

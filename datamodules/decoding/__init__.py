@@ -1,0 +1,1 @@
+"""Decoding of raw samples into pictures and text."""

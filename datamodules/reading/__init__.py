@@ -1,0 +1,1 @@
+"""Reading of raw samples from shards."""

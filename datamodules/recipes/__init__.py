@@ -1,0 +1,1 @@
+"""Recipes turn samples into training documents."""

@@ -1,0 +1,1 @@
+"""Streams of batches: the order of training data, evaluation, worker processes."""
