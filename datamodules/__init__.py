@@ -4,7 +4,7 @@ from datamodules.datamodule import WebDatasetDataModule
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
-from datamodules.sample import CorruptSample, InterleavedSample, Sample
+from datamodules.sample import InterleavedSample, Sample, Skipped
 from datamodules.sources.embedded import EasyVQA, FluentEmoji
 from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource, Split
@@ -14,7 +14,6 @@ __all__ = [
     "CaptionQuestions",
     "Captions",
     "Conversations",
-    "CorruptSample",
     "DataSource",
     "Descriptions",
     "EasyVQA",
@@ -26,6 +25,7 @@ __all__ = [
     "Sample",
     "SampleRecipe",
     "Shards",
+    "Skipped",
     "Split",
     "WebDatasetDataModule",
 ]

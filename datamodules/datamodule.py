@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from datamodules.checks import check_at_least
 from datamodules.reading.tar_shard import is_pipe
 from datamodules.recipes.recipe import Recipe
-from datamodules.sample import AnySample, CorruptSample, Sample
+from datamodules.sample import AnySample, Sample, Skipped
 from datamodules.sources.source import DataSource, Split
 from datamodules.streams.corruption import CorruptionLog
 from datamodules.streams.eval_stream import EvalStream
@@ -102,7 +102,7 @@ class WebDatasetDataModule(LightningDataModule):
         self._restored_order: dict[str, int] | None = None
 
     @property
-    def corrupt_samples(self) -> tuple[CorruptSample, ...]:
+    def corrupt_samples(self) -> tuple[Skipped, ...]:
         """The samples of this process that could not be read so far."""
         return self._log.samples
 

@@ -1,4 +1,4 @@
-"""Decoded samples, and records of samples that cannot be decoded."""
+"""Decoded samples, and records of samples that cannot serve."""
 
 from dataclasses import dataclass, field
 
@@ -57,18 +57,43 @@ AnySample = Sample | InterleavedSample
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorruptSample:
-    """A sample, or the rest of a shard, that could not be read.
+class Skipped:
+    """A sample, or the rest of a shard, that cannot serve.
 
     Attributes:
         shard: Path or address of the shard.
         key: Key of the sample; ``*`` for the rest of a shard.
-        reason: What went wrong.
+        reason: What is wrong, in the words of one of :data:`REASONS`.
+        detail: The same of this sample.
     """
 
     shard: str
     key: str
     reason: str
+    detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key} in {self.shard} ({self.reason})"
+        return f"{self.key} in {self.shard} ({self.detail or self.reason})"
+
+
+class Unusable(Exception):  # nothing is wrong with the program
+    """Raised where a sample cannot serve: it is skipped and counted by its reason.
+
+    Args:
+        reason: One of :data:`REASONS`.
+        detail: The same of this sample.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.reason = reason
+        self.detail = detail
+
+
+REASONS = (
+    "damaged",
+    "no image",
+    "no caption",
+    "too small",
+)
+"""Why samples are skipped."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules.decoding.segments import FIELD, parse_segments
 from datamodules.reading.tar_shard import IMAGE_SUFFIXES, JSON_SUFFIX, TEXT_SUFFIX, RawSample
-from datamodules.sample import AnySample, CorruptSample, InterleavedSample, Sample
+from datamodules.sample import AnySample, InterleavedSample, Sample, Skipped
 from pretzel.errors import UserError
 from pretzel.latent.image_input import crop_and_resize
 
@@ -33,7 +33,7 @@ class SampleDecoder:
     resident: bool  # whether decoded samples are kept in memory (small data only)
     _decoded: dict[tuple[str, str], AnySample] = field(default_factory=dict, init=False, repr=False)
 
-    def __call__(self, raw: RawSample) -> AnySample | CorruptSample:
+    def __call__(self, raw: RawSample) -> AnySample | Skipped:
         """Return a sample decoded, or what is wrong with its bytes.
 
         Raises:
@@ -57,7 +57,7 @@ class SampleDecoder:
             Image.DecompressionBombError,
         ) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            return CorruptSample(shard=raw.shard, key=raw.key, reason=reason)
+            return Skipped(shard=raw.shard, key=raw.key, reason="damaged", detail=reason)
         if self.resident:
             self._decoded[raw.shard, raw.key] = sample
         return sample

@@ -5,7 +5,7 @@ from itertools import chain, combinations, islice
 from typing import get_args
 
 from datamodules.reading.tar_shard import RawSample
-from datamodules.sample import CorruptSample
+from datamodules.sample import Skipped
 from datamodules.sources.source import DataSource, Split
 from pretzel.testing.deviation import Deviation, require, unmeasured
 from pretzel.testing.global_state import untouched
@@ -17,7 +17,7 @@ MOST = 3000
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
-def raw_samples(source: DataSource, split: Split) -> list[RawSample | CorruptSample]:
+def raw_samples(source: DataSource, split: Split) -> list[RawSample | Skipped]:
     """Return the first samples of a split, one more than are judged if there are more."""
     shards = (source.read(shard) for shard in source.shards(split))
     return list(islice(chain.from_iterable(shards), MOST + 1))
@@ -77,7 +77,7 @@ def samples_are_decoded_to_size(case: Case[DataSource]) -> Deviation:
     for split in SPLITS:
         decode = source.decoder(size, upscale=True)
         raws = [raw for raw in raw_samples(source, split)[:20] if isinstance(raw, RawSample)]
-        decoded = [sample for raw in raws if not isinstance(sample := decode(raw), CorruptSample)]
+        decoded = [sample for raw in raws if not isinstance(sample := decode(raw), Skipped)]
         require(bool(decoded) or not raws, f"none of the first samples of {split} can be decoded")
         for sample in decoded:
             pictures = sample.images if hasattr(sample, "images") else (sample.pixels,)

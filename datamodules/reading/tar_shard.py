@@ -11,7 +11,7 @@ from typing import IO
 from webdataset.gopen import Pipe, gopen
 from webdataset.tariterators import group_by_keys
 
-from datamodules.sample import CorruptSample
+from datamodules.sample import Skipped
 from pretzel.errors import UserError
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
@@ -42,11 +42,11 @@ def is_pipe(shard: str) -> bool:
     return shard.startswith(_PIPE)
 
 
-def read_shard(shard: str) -> Iterator[RawSample | CorruptSample]:
+def read_shard(shard: str) -> Iterator[RawSample | Skipped]:
     """Yield the samples of one shard in the order of the archive.
 
     Members of other types than images, text and JSON are skipped unread: no content of a shard is
-    ever unpickled or run. A damaged archive ends with one ``CorruptSample`` in the place of the
+    ever unpickled or run. A damaged archive ends with one ``Skipped`` in the place of the
     sample that it breaks off in.
 
     Raises:
@@ -65,8 +65,11 @@ def read_shard(shard: str) -> Iterator[RawSample | CorruptSample]:
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        yield CorruptSample(
-            shard=shard, key="*", reason=str(error.args[0] if error.args else error)
+        yield Skipped(
+            shard=shard,
+            key="*",
+            reason="damaged",
+            detail=str(error.args[0] if error.args else error),
         )
         return
     if empty:
@@ -76,7 +79,7 @@ def read_shard(shard: str) -> Iterator[RawSample | CorruptSample]:
 
 
 @cache
-def resident_shard(shard: str) -> tuple[RawSample | CorruptSample, ...]:
+def resident_shard(shard: str) -> tuple[RawSample | Skipped, ...]:
     """Return the samples of one shard, which stays in memory from then on (embedded data)."""
     return tuple(read_shard(shard))
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from datamodules.decoding.decoder import SampleDecoder
 from datamodules.reading.tar_shard import RawSample, read_shard, resident_shard
-from datamodules.sample import AnySample, CorruptSample, Sample
+from datamodules.sample import AnySample, Sample, Skipped
 from pretzel.errors import UserError
 
 Split = Literal["train", "val", "test"]
@@ -40,7 +40,7 @@ class DataSource(ABC):
     def num_samples(self, split: Split) -> int | None:
         """Return the number of samples of a split, ``None`` if it is unknown before reading."""
 
-    def read(self, shard: str) -> Iterator[RawSample | CorruptSample]:
+    def read(self, shard: str) -> Iterator[RawSample | Skipped]:
         """Yield the raw samples of one shard in order."""
         return iter(resident_shard(shard)) if self.resident else read_shard(shard)
 
@@ -88,5 +88,5 @@ class DataSource(ABC):
         for shard in self.shards(split):
             for raw in self.read(shard):
                 sample = decode(raw) if isinstance(raw, RawSample) else raw
-                if not isinstance(sample, CorruptSample):
+                if not isinstance(sample, Skipped):
                     yield sample

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterable
 from typing import final
 
-from datamodules.sample import CorruptSample
+from datamodules.sample import Skipped
 from pretzel.errors import UserError
 
 _NUM_NAMED = 5
@@ -20,14 +20,14 @@ class CorruptionLog:
 
     def __init__(self, max_corrupt: int) -> None:
         self.max_corrupt = max_corrupt
-        self._samples: dict[tuple[str, str], CorruptSample] = {}
+        self._samples: dict[tuple[str, str], Skipped] = {}
 
     @property
-    def samples(self) -> tuple[CorruptSample, ...]:
+    def samples(self) -> tuple[Skipped, ...]:
         """The unreadable samples, in the order in which they were first read."""
         return tuple(self._samples.values())
 
-    def record(self, samples: Iterable[CorruptSample]) -> None:
+    def record(self, samples: Iterable[Skipped]) -> None:
         """Add samples.
 
         Raises:

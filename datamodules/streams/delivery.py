@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.recipes.illustrated import Illustrated
-from datamodules.sample import CorruptSample
+from datamodules.sample import Skipped
 from pretzel.errors import UserError
 from pretzel.latent.image_input import scale_pixels
 from pretzel.sequence.document import DocumentBatch
@@ -19,7 +19,7 @@ class Delivery:
     """One message of a worker."""
 
     batch: DocumentBatch | None = None
-    corrupt: tuple[CorruptSample, ...] = ()  # skipped since the message before
+    corrupt: tuple[Skipped, ...] = ()  # skipped since the message before
     # A user's mistake in one sentence. It travels as text because an exception that crosses
     # processes arrives with a traceback in its message.
     error: str | None = None
@@ -48,9 +48,9 @@ class BatchBuilder:
         self._batch_size = batch_size
         self._image_size = image_size
         self._documents: list[Illustrated] = []
-        self._corrupt: list[CorruptSample] = []
+        self._corrupt: list[Skipped] = []
 
-    def skip(self, corrupt: CorruptSample) -> None:
+    def skip(self, corrupt: Skipped) -> None:
         """Note a sample that could not be read."""
         self._corrupt.append(corrupt)
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 from datamodules.decoding.decoder import SampleDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.illustrated import Illustrated, as_written
-from datamodules.sample import CorruptSample, Sample
+from datamodules.sample import Sample, Skipped
 from datamodules.sources.source import DataSource, Split
 from datamodules.streams.delivery import BatchBuilder, Delivery, DeliveryStream
 from pretzel.sequence.document import caption_document
@@ -48,7 +48,7 @@ class EvalStream(DeliveryStream):
                 yield from builder.flush()
                 batch = number
             sample = self.decoder(raw)
-            if isinstance(sample, CorruptSample):
+            if isinstance(sample, Skipped):
                 builder.skip(sample)
             elif isinstance(sample, Sample):
                 document = caption_document(sample.caption, key=sample.key)

@@ -21,7 +21,7 @@ from typing_extensions import override
 from datamodules.decoding.decoder import SampleDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.recipe import Recipe
-from datamodules.sample import AnySample, CorruptSample
+from datamodules.sample import AnySample, Skipped
 from datamodules.sources.source import DataSource
 from datamodules.streams.delivery import BatchBuilder, Delivery, DeliveryStream
 from pretzel.errors import UserError
@@ -99,7 +99,7 @@ class TrainStream(DeliveryStream):
     def _readable(self, builder: BatchBuilder, slot: int) -> Iterator[AnySample]:
         in_a_row = 0
         for sample in self._samples(slot):
-            if isinstance(sample, CorruptSample):
+            if isinstance(sample, Skipped):
                 builder.skip(sample)
                 in_a_row += 1
                 if in_a_row > self.max_corrupt:
@@ -111,7 +111,7 @@ class TrainStream(DeliveryStream):
             in_a_row = 0
             yield sample
 
-    def _samples(self, slot: int) -> Iterator[AnySample | CorruptSample]:
+    def _samples(self, slot: int) -> Iterator[AnySample | Skipped]:
         generator = stream(self.seed, "samples", self.epoch, self.rank, slot)
         order = int(torch.randint(2**31, (), generator=generator))
         shards = webdataset.ResampledShards(
@@ -121,6 +121,6 @@ class TrainStream(DeliveryStream):
         for raw in webdataset.DataPipeline(shards, self._read, shuffled):
             yield self.decoder(raw) if isinstance(raw, RawSample) else raw
 
-    def _read(self, shards: Iterator[dict[str, str]]) -> Iterator[RawSample | CorruptSample]:
+    def _read(self, shards: Iterator[dict[str, str]]) -> Iterator[RawSample | Skipped]:
         for shard in shards:
             yield from self.source.read(shard["url"])
