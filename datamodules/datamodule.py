@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from itertools import chain, islice, repeat
-from pathlib import Path
 from typing import Any, final, get_args
 
 from lightning.pytorch import LightningDataModule
@@ -11,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.checks import check_at_least
-from datamodules.reading.tar_shard import is_pipe
+from datamodules.reading.opening import is_pipe
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
 from datamodules.sources.source import DataSource, Split
@@ -20,7 +19,6 @@ from datamodules.streams.eval_stream import EvalStream
 from datamodules.streams.loader import EvalLoader, TrainLoader
 from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import UserError
-from pretzel.files.content_hash import file_hash
 from pretzel.rng import stream
 from pretzel.sequence.document import Document
 
@@ -202,17 +200,15 @@ class WebDatasetDataModule(LightningDataModule):
         return {split: self.source.shards(split) for split in get_args(Split)}
 
     def manifest(self) -> dict[str, str]:
-        """Return the content hash of each shard, by ``split/place``.
-
-        A ``pipe:`` counts by its text.
+        """Return the identity of each shard's content, by ``split/place``.
 
         Raises:
-            UserError: If a local shard does not exist.
+            UserError: If a shard does not exist or cannot be reached.
         """
         return {
-            f"{split}/{index}": shard if is_pipe(shard) else file_hash(Path(shard))
+            f"{split}/{index}": identity
             for split, shards in self.split_files().items()
-            for index, shard in enumerate(shards)
+            for index, identity in enumerate(self.source.identities(shards))
         }
 
     def state_dict(self) -> dict[str, Any]:

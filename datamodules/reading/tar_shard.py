@@ -2,15 +2,15 @@
 
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import IO
 
-from webdataset.gopen import Pipe, gopen
+from webdataset.gopen import Pipe
 from webdataset.tariterators import group_by_keys
 
+from datamodules.reading.opening import open_shard
 from datamodules.sample import Skipped
 from pretzel.errors import UserError
 
@@ -18,7 +18,6 @@ IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
 TEXT_SUFFIX = "txt"
 JSON_SUFFIX = "json"
 _SUFFIXES = frozenset({*IMAGE_SUFFIXES, TEXT_SUFFIX, JSON_SUFFIX})
-_PIPE = "pipe:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,24 +36,25 @@ class RawSample:
     members: dict[str, bytes]
 
 
-def is_pipe(shard: str) -> bool:
-    """Tell whether a shard is the output of a command (``pipe:COMMAND``)."""
-    return shard.startswith(_PIPE)
-
-
-def read_shard(shard: str) -> Iterator[RawSample | Skipped]:
+def read_shard(
+    shard: str, opened: Callable[[str], IO[bytes] | Pipe] = open_shard
+) -> Iterator[RawSample | Skipped]:
     """Yield the samples of one shard in the order of the archive.
 
     Members of other types than images, text and JSON are skipped unread: no content of a shard is
     ever unpickled or run. A damaged archive ends with one ``Skipped`` in the place of the
     sample that it breaks off in.
 
+    Args:
+        shard: Path or address.
+        opened: Opens it.
+
     Raises:
-        UserError: If the shard does not exist or holds no sample at all.
+        UserError: If the shard does not exist, cannot be reached, or holds no sample at all.
     """
     empty = True
     try:
-        with _open(shard) as stream:
+        with opened(shard) as stream:
             for sample in group_by_keys(_members(shard, stream)):
                 empty = False
                 yield RawSample(
@@ -118,13 +118,3 @@ def _is_member(suffix: str) -> bool:
 
 def _is_readable(name: str) -> bool:
     return name.rpartition(".")[2].lower() in _SUFFIXES
-
-
-def _open(shard: str) -> IO[bytes] | Pipe:
-    if is_pipe(shard):
-        stream: Pipe = gopen(shard, "rb")
-        return stream
-    try:
-        return Path(shard).open("rb")
-    except FileNotFoundError:
-        raise UserError(f"shard {shard!r} does not exist") from None

@@ -1,17 +1,17 @@
 """Users' shards, in the layout of img2dataset, or of interleaved documents."""
 
-import os
-from pathlib import Path
+from collections.abc import Iterator
 from typing import final
 
-from braceexpand import braceexpand
+from typing_extensions import override
 
-from datamodules.reading.tar_shard import is_pipe
+from datamodules.reading.opening import identities, open_shard
+from datamodules.reading.patterns import expand
+from datamodules.reading.remote import RemoteFiles
+from datamodules.reading.tar_shard import RawSample, read_shard
+from datamodules.sample import Skipped
 from datamodules.sources.source import DataSource, Split
 from pretzel.errors import UserError
-
-ALLOW_PIPE = "PRETZEL_ALLOW_PIPE"
-"""Environment variable by which a user allows commands: a configuration may be somebody else's."""
 
 
 @final
@@ -21,17 +21,23 @@ class Shards(DataSource):
     A ``key.json`` may hold the caption in ``caption_field`` (where there is no ``key.txt``) and
     ``questions``: a list of ``[question, answer]``. Or it holds an interleaved document in
     ``segments`` (:mod:`datamodules.decoding.segments`), whose images are ``key.0.jpg``,
-    ``key.1.jpg``, or whatever it names. Other members are not read. ``pipe:COMMAND`` is run only
-    where the environment says ``PRETZEL_ALLOW_PIPE=1``.
+    ``key.1.jpg``, or whatever it names. Other members are not read.
+
+    Shards are tars, plain or compressed, named by local paths or by ``http://``, ``https://``,
+    ``s3://`` and ``gs://`` addresses; with braces (``cc/{00000..00099}.tar``), wildcards
+    (``s3://bucket/cc/*.tar``), and several joined by ``::``. ``pipe:COMMAND`` is run only where the
+    environment says ``PRETZEL_ALLOW_PIPE=1``.
 
     Args:
-        train: Training shards: paths with braces to expand, such as ``cc/{00000..00099}.tar``.
+        train: Training shards.
         val: Validation shards, if any.
         test: Test shards, if any.
         caption_field: Field of ``key.json`` that holds the caption.
+        attempts: Tries in all of an address that fails, with pauses of 1, 2, 4, ... seconds.
+        timeout: Seconds without an answer or a byte after which a try has failed.
 
     Raises:
-        UserError: If there are no training shards.
+        UserError: If there are no training shards, or a number is out of its range.
     """
 
     def __init__(
@@ -40,6 +46,8 @@ class Shards(DataSource):
         val: str | list[str] | None = None,
         test: str | list[str] | None = None,
         caption_field: str = "caption",
+        attempts: int = 6,
+        timeout: float = 60.0,
     ) -> None:
         if not train:
             raise UserError(f"train must name at least one shard, got {train!r}")
@@ -49,41 +57,37 @@ class Shards(DataSource):
             for split, patterns in by_split.items()
         }
         self.caption_field = caption_field
+        self._remote = RemoteFiles(attempts=attempts, timeout=timeout)
+        self._shards: dict[Split, tuple[str, ...]] = {}
 
+    @override
     def shards(self, split: Split) -> tuple[str, ...]:
-        """Return the shards of a split in the order of its patterns.
+        """Return the shards of a split in the order of its patterns; wildcards are listed once.
 
         Raises:
-            UserError: If a path does not exist, a pattern has unbalanced braces, or an address is
-                neither a local path nor an allowed ``pipe:``.
+            UserError: If a path does not exist, a pattern matches nothing or has unbalanced
+                braces, or an address is none of those that are known.
         """
-        shards = [shard for pattern in self._patterns[split] for shard in _expand(split, pattern)]
-        for shard in shards:
-            self._check(split, shard)
-        return tuple(shards)
+        if split not in self._shards:
+            try:
+                self._shards[split] = tuple(
+                    shard
+                    for pattern in self._patterns[split]
+                    for shard in expand(pattern, self._remote)
+                )
+            except UserError as error:
+                raise UserError(f"{split} {error}") from None
+        return self._shards[split]
 
+    @override
     def num_samples(self, split: Split) -> int | None:
         """Return 0 for a split without shards, else ``None``: it is unknown before reading."""
         return None if self._patterns[split] else 0
 
-    def _check(self, split: Split, shard: str) -> None:
-        if is_pipe(shard):
-            if os.environ.get(ALLOW_PIPE) != "1":
-                raise UserError(
-                    f"{split} shard {shard!r} would run a command, which no configuration allows "
-                    f"by itself: set {ALLOW_PIPE}=1 in the environment if you know the command"
-                )
-        elif "://" in shard:
-            raise UserError(
-                f"{split} shard {shard!r} is neither a local path nor a pipe: address; "
-                f"use 'pipe:curl -s {shard}' with {ALLOW_PIPE}=1 in the environment"
-            )
-        elif not Path(shard).is_file():
-            raise UserError(f"{split} shard {shard!r} does not exist")
+    @override
+    def identities(self, shards: tuple[str, ...]) -> tuple[str, ...]:
+        return identities(shards, self._remote)
 
-
-def _expand(split: Split, pattern: str) -> list[str]:
-    try:
-        return list(braceexpand(pattern))
-    except ValueError:
-        raise UserError(f"{split} shards {pattern!r}: braces are not balanced") from None
+    @override
+    def read(self, shard: str) -> Iterator[RawSample | Skipped]:
+        return read_shard(shard, lambda address: open_shard(address, self._remote))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from datamodules.decoding.decoder import SampleDecoder
+from datamodules.reading.opening import identities
 from datamodules.reading.tar_shard import RawSample, read_shard, resident_shard
 from datamodules.sample import AnySample, Sample, Skipped
 from pretzel.errors import UserError
@@ -39,6 +40,16 @@ class DataSource(ABC):
     @abstractmethod
     def num_samples(self, split: Split) -> int | None:
         """Return the number of samples of a split, ``None`` if it is unknown before reading."""
+
+    def identities(self, shards: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what tells the contents of shards from those of others, nothing downloaded.
+
+        The content hash of a file, address, size and ETag of an address, the text of a ``pipe:``.
+
+        Raises:
+            UserError: If a shard does not exist or cannot be reached.
+        """
+        return identities(shards)
 
     def read(self, shard: str) -> Iterator[RawSample | Skipped]:
         """Yield the raw samples of one shard in order."""

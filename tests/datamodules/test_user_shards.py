@@ -175,10 +175,14 @@ def test_a_refused_pipe_does_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_remote_address_is_refused():
+def test_wildcards_and_lists_of_local_shards(shard_pattern, tmp_path):
+    source = Shards(f"{tmp_path}/0000[1-3].tar::{tmp_path}/**/0000{{5,4}}.tar")
+    assert [shard[-9:] for shard in source.shards("train")] == [
+        f"0000{number}.tar" for number in (1, 2, 3, 5, 4)
+    ]
     with pytest.raises(UserError) as error:
-        Shards("s3://bucket/a.tar").shards("train")
-    check_message(error, "s3://bucket/a.tar", "local path")
+        Shards(shard_pattern, val=f"{tmp_path}/x*.tar").shards("val")
+    check_message(error, "val shards", "x*.tar", "nothing matches")
 
 
 def test_nothing_is_unpickled(write_shard, encoded, tmp_path):

@@ -1,0 +1,87 @@
+"""Opens shards: local files, addresses, and the output of commands where the user allows them."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+from webdataset.gopen import Pipe, gopen
+
+from datamodules.reading.remote import RemoteFiles, is_remote
+from pretzel.errors import UserError
+from pretzel.files.content_hash import file_hash
+
+ALLOW_PIPE = "PRETZEL_ALLOW_PIPE"
+"""Environment variable by which a user allows commands: a configuration may be somebody else's."""
+
+_PIPE = "pipe:"
+
+
+def is_pipe(address: str) -> bool:
+    """Tell whether a shard is the output of a command (``pipe:COMMAND``)."""
+    return address.startswith(_PIPE)
+
+
+def check_pipe(address: str) -> None:
+    """Refuse a command that the environment does not allow.
+
+    Raises:
+        UserError: If it is a command and ``PRETZEL_ALLOW_PIPE=1`` is not set.
+    """
+    if is_pipe(address) and os.environ.get(ALLOW_PIPE) != "1":
+        raise UserError(
+            f"shard {address!r} would run a command, which no configuration allows by itself: set "
+            f"{ALLOW_PIPE}=1 in the environment if you know the command"
+        )
+
+
+def open_shard(address: str, remote: RemoteFiles | None = None) -> IO[bytes] | Pipe:
+    """Return a shard open for reading in sequence.
+
+    Args:
+        address: Local path, ``http://``, ``https://``, ``s3://``, ``gs://`` or ``pipe:COMMAND``.
+        remote: How addresses are read; with its defaults if not given.
+
+    Raises:
+        UserError: If it does not exist, cannot be reached, or is a command that is not allowed.
+    """
+    if is_pipe(address):
+        check_pipe(address)
+        pipe: Pipe = gopen(address, "rb")
+        return pipe
+    if is_remote(address):
+        return (remote or RemoteFiles()).open(address)
+    try:
+        return Path(address).open("rb")
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"shard {address!r} does not exist") from None
+        raise UserError(f"shard {address!r} cannot be read: {error.strerror}") from None
+
+
+def identities(addresses: tuple[str, ...], remote: RemoteFiles | None = None) -> tuple[str, ...]:
+    """Return what tells the contents of shards from those of others; nothing is downloaded.
+
+    Of a file its content hash, of an address its text, size and ETag, of a command its text.
+
+    Raises:
+        UserError: If a shard does not exist or cannot be reached.
+    """
+    remote = remote or RemoteFiles()
+    with ThreadPoolExecutor(16) as threads:
+        asked = [
+            threads.submit(remote.identity, address) if _is_far(address) else None
+            for address in addresses
+        ]
+        return tuple(
+            _identity(address) if answer is None else answer.result()
+            for address, answer in zip(addresses, asked, strict=True)
+        )
+
+
+def _is_far(address: str) -> bool:
+    return is_remote(address) and not is_pipe(address)
+
+
+def _identity(address: str) -> str:
+    return address if is_pipe(address) else file_hash(Path(address))

@@ -1,0 +1,351 @@
+"""Remote files through fsspec: fetched in pieces, tried again, continued where they break off."""
+
+import io
+import logging
+import re
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any, ClassVar, TypeVar
+from urllib.parse import urlsplit
+
+import fsspec
+from typing_extensions import override
+
+from datamodules.checks import check_at_least
+from pretzel.errors import UserError
+
+PIECE = 4 * 2**20
+"""Bytes that are asked for at once: a file that is read slowly keeps no connection open."""
+
+_LONGEST_PAUSE = 60.0  # seconds
+_RETRYABLE_STATUS = (408, 425, 429)  # of HTTP's 4xx, those that pass by themselves
+_PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
+_exhausted: set[str] = set()  # addresses whose tries are used up in this process
+_logger = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+def is_remote(address: str) -> bool:
+    """Tell whether a shard is an address rather than a local path (``https://...``)."""
+    return "://" in address
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFiles:
+    """Reads files by their addresses: ``http://``, ``https://``, ``s3://``, ``gs://``.
+
+    What fails is tried again after pauses of 1, 2, 4, ... seconds. Tries are counted from the last
+    byte that came; an address whose tries are used up gets a single one the next time that it is
+    read in this process, until a reading comes to its end. What cannot pass by itself (a file that
+    does not exist, refused access) is not tried again. Credentials and endpoints come from the
+    environment, as boto, gcloud and fsspec (``FSSPEC_S3_ANON=true``) read it.
+
+    Attributes:
+        attempts: Tries in all.
+        timeout: Seconds without an answer or a byte after which a try has failed.
+    """
+
+    attempts: int = 6
+    timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        check_at_least(1, attempts=self.attempts)
+        if not self.timeout > 0:
+            raise UserError(f"timeout must be more than 0 seconds, not {self.timeout}")
+
+    def open(self, address: str) -> IO[bytes]:
+        """Return a file to be read once, in sequence; its first piece has been fetched.
+
+        Reading it raises an ``OSError`` where it breaks off for good.
+
+        Raises:
+            UserError: If it does not exist, access is refused, or no try succeeds.
+        """
+        stream = _RemoteStream(self, address, self._pieces(address))
+        try:
+            stream.fetch()
+        except OSError as error:
+            raise UserError(str(error)) from None
+        return io.BufferedReader(stream)
+
+    def identity(self, address: str) -> str:
+        """Return address, size and, where the server gives one, ETag, without downloading.
+
+        Raises:
+            UserError: As for :meth:`open`.
+        """
+        pieces = self._pieces(address)
+        try:
+            return f"{address} {' '.join(self.retry(address, pieces.size_and_tag))}"
+        except OSError as error:
+            raise UserError(str(error)) from None
+
+    def glob(self, pattern: str) -> list[str]:
+        """Return the addresses that match a pattern, in order.
+
+        Raises:
+            UserError: If they cannot be listed.
+        """
+        files = self._filesystem(pattern)
+        try:
+            found = self.retry(pattern, lambda: files.glob(pattern))
+        except OSError as error:
+            raise UserError(str(error)) from None
+        return sorted(str(files.unstrip_protocol(path)) for path in found)
+
+    def retry(self, address: str, action: Callable[[], _Result]) -> _Result:
+        """Return the result of an action, which is tried again where it fails.
+
+        Raises:
+            UserError: If it fails in a way that does not pass by itself.
+            OSError: If no try succeeds.
+        """
+        attempts = 1 if address in _exhausted else self.attempts
+        for attempt in range(1, attempts + 1):
+            try:
+                return action()
+            # Each protocol's library has exceptions of its own.
+            except Exception as error:
+                why = " ".join(str(error).split()) or type(error).__name__
+                _raise_if_lasting(address, error, why)
+            if attempt < attempts:
+                pause = min(2.0 ** (attempt - 1), _LONGEST_PAUSE)
+                _logger.warning("%s: %s; try %d failed, next in %gs", address, why, attempt, pause)
+                time.sleep(pause)
+        _exhausted.add(address)
+        tries = "once" if attempts == 1 else f"{attempts} times"
+        raise OSError(f"{address!r} cannot be read, tried {tries}: {why}")
+
+    def _pieces(self, address: str) -> "_Pieces":
+        kind = _HTTPPieces if urlsplit(address).scheme in ("http", "https") else _BucketPieces
+        return kind(self._filesystem(address), address)
+
+    def _filesystem(self, address: str) -> Any:  # noqa: ANN401  # fsspec has no types
+        protocol = urlsplit(address).scheme
+        if protocol not in _PACKAGES:
+            raise UserError(
+                f"address {address!r} must begin with one of "
+                f"{', '.join(f'{known}://' for known in _PACKAGES)}"
+            )
+        try:
+            return self._connect(protocol)
+        except ImportError:
+            raise UserError(
+                f"address {address!r} needs the package {_PACKAGES[protocol]}: "
+                "pip install 'pretzel-starflow[remote]'"
+            ) from None
+
+    def _connect(self, protocol: str) -> Any:  # noqa: ANN401
+        # fsspec keeps file systems by their arguments and makes new ones in forked processes.
+        match protocol:
+            case "http" | "https":
+                import aiohttp
+
+                timeout = aiohttp.ClientTimeout(
+                    total=None, sock_connect=self.timeout, sock_read=self.timeout
+                )
+                # Shards are taken as they are stored: a .tar.gz is no encoding of a .tar.
+                headers = {"Accept-Encoding": "identity"}
+                client = {"timeout": timeout, "headers": headers, "auto_decompress": False}
+                return fsspec.filesystem(protocol, client_kwargs=client)
+            case "s3":
+                config = {
+                    "connect_timeout": self.timeout,
+                    "read_timeout": self.timeout,
+                    "retries": {"total_max_attempts": 1},
+                }
+                files = fsspec.filesystem(protocol, config_kwargs=config)
+                files.retries = 1  # tries are counted here
+                return files
+            case _:
+                return fsspec.filesystem(protocol)
+
+
+class _Pieces(ABC):
+    """One remote file, of which pieces are fetched, each by one request."""
+
+    def __init__(self, files: Any, address: str) -> None:  # noqa: ANN401
+        self.files = files
+        self.address = address
+
+    @abstractmethod
+    def fetch(self, position: int) -> bytes:
+        """Return what comes at a position of the file; nothing at its end."""
+
+    @abstractmethod
+    def size_and_tag(self) -> tuple[str, str]:
+        """Return the size and the ETag of the file, empty where they are not known."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the connection, if one is open."""
+
+
+class _BucketPieces(_Pieces):
+    """A file of an object store."""
+
+    _size: int | None = None
+
+    @override
+    def fetch(self, position: int) -> bytes:
+        if self._size is None:
+            self._size = self.files.info(self.address)["size"]
+        if position >= self._size:
+            return b""
+        end = min(position + PIECE, self._size)
+        piece: bytes = self.files.cat_file(self.address, start=position, end=end)
+        if len(piece) != end - position:
+            raise OSError(f"{len(piece)} bytes came instead of {end - position}")
+        return piece
+
+    @override
+    def size_and_tag(self) -> tuple[str, str]:
+        info = self.files.info(self.address)
+        tag = next((info[key] for key in ("ETag", "etag", "md5Hash", "crc32c") if key in info), "")
+        return str(info["size"]), tag.strip('"')
+
+    @override
+    def close(self) -> None:
+        pass
+
+
+class _HTTPPieces(_Pieces):
+    """A file of a web server; one that ignores ranges is read from a single answer."""
+
+    _RANGE: ClassVar[re.Pattern[str]] = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+    _size: int | None = None
+    _whole: Any = None  # the answer that holds the rest of the file
+
+    @override
+    def fetch(self, position: int) -> bytes:
+        if self._size is not None and position >= self._size:
+            return b""
+        if self._whole is None:
+            answer = self._ask(position, position + PIECE - 1)
+            if answer is None:
+                return b""
+            if answer.r.status == 206:
+                return self._read_piece(answer, position)
+            self._whole = answer
+            while position:
+                position -= len(_some(answer, min(position, PIECE)) or _nothing_more())
+        piece: bytes = _some(self._whole, PIECE)
+        return piece
+
+    def _read_piece(self, answer: Any, position: int) -> bytes:  # noqa: ANN401
+        piece = bytearray()
+        try:
+            span = self._RANGE.fullmatch(answer.r.headers.get("Content-Range", ""))
+            if span is None or int(span[1]) != position:
+                raise OSError("the server answered with another part of the file")
+            self._size = None if span[2] == "*" else int(span[2])
+            while some := _some(answer, PIECE):
+                piece += some
+        except Exception:
+            if not piece:
+                raise
+        finally:
+            answer.close()
+        return bytes(piece) or _nothing_more()
+
+    @override
+    def size_and_tag(self) -> tuple[str, str]:
+        answer = self._ask(0, 0)
+        if answer is None:
+            return "0", ""
+        headers = answer.r.headers
+        answer.close()
+        size = headers.get("Content-Range", "/").rpartition("/")[2]
+        return size or headers.get("Content-Length", ""), headers.get("ETag", "").strip('"')
+
+    def _ask(self, first: int, last: int) -> Any:  # noqa: ANN401
+        """Return the answer to one request; None where the file has no such bytes."""
+        try:
+            # Of block size 0 and with a size, so that fsspec asks for nothing but this.
+            return self.files.open(
+                self.address, block_size=0, size=1, headers={"Range": f"bytes={first}-{last}"}
+            )
+        except Exception as error:
+            if getattr(error, "status", None) == 416:
+                return None
+            raise
+
+    @override
+    def close(self) -> None:
+        if self._whole is not None:
+            self._whole.close()
+            self._whole = None
+
+
+def _some(answer: Any, most: int) -> bytes:  # noqa: ANN401
+    return bytes(answer.read(most))
+
+
+def _nothing_more() -> bytes:
+    raise OSError("the file is shorter than it was")
+
+
+class _RemoteStream(io.RawIOBase):
+    """The bytes of a remote file, in sequence."""
+
+    mode = "rb"
+
+    def __init__(self, remote: RemoteFiles, address: str, pieces: _Pieces) -> None:
+        self.name = address
+        self._remote = remote
+        self._address = address
+        self._pieces = pieces
+        self._position = 0  # in the file, of the end of the piece
+        self._piece = memoryview(b"")
+        self._ended = False
+
+    def fetch(self) -> None:
+        """Fetch the next piece."""
+        self._piece = memoryview(self._remote.retry(self._address, self._try))
+        self._position += len(self._piece)
+        if not self._piece:
+            self._ended = True
+            _exhausted.discard(self._address)
+
+    def _try(self) -> bytes:
+        try:
+            return self._pieces.fetch(self._position)
+        except Exception:
+            self._pieces.close()
+            raise
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Any) -> int:
+        if not self._piece and not self._ended:
+            self.fetch()
+        count = min(len(buffer), len(self._piece))
+        buffer[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
+
+    @override
+    def close(self) -> None:
+        self._pieces.close()
+        super().close()
+
+
+def _raise_if_lasting(address: str, error: Exception, why: str) -> None:
+    """Raise a user's error where to try again does not help.
+
+    Raises:
+        UserError: If the file does not exist, access is refused, or there is no such address.
+    """
+    status = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError):
+        raise UserError(f"{address!r} does not exist") from None
+    if isinstance(error, PermissionError) or status in (401, 403):
+        raise UserError(f"access to {address!r} is refused: {why}") from None
+    refused = status is not None and 400 <= status < 500 and status not in _RETRYABLE_STATUS
+    if refused or isinstance(error, ValueError | TypeError):
+        raise UserError(f"{address!r} cannot be read: {why}") from None
