@@ -1,6 +1,7 @@
 """WebDataset datamodules, and the real data that is shipped with the project."""
 
 from datamodules.datamodule import WebDatasetDataModule
+from datamodules.decoding.crops import CentreCrop, Crop, Flip, HorizontalFlip, Pad, RandomCrop
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
@@ -13,14 +14,20 @@ __all__ = [
     "AsWritten",
     "CaptionQuestions",
     "Captions",
+    "CentreCrop",
     "Conversations",
+    "Crop",
     "DataSource",
     "Descriptions",
     "EasyVQA",
+    "Flip",
     "FluentEmoji",
+    "HorizontalFlip",
     "InterleavedSample",
     "Mixture",
+    "Pad",
     "Questions",
+    "RandomCrop",
     "Recipe",
     "Sample",
     "SampleRecipe",

@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.checks import check_at_least
+from datamodules.decoding.crops import Crop, Flip
 from datamodules.reading.opening import is_pipe
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
@@ -37,8 +38,7 @@ class WebDatasetDataModule(LightningDataModule):
     Args:
         source: DataSource of the samples.
         recipe: Turns training samples into documents.
-        image_size: Height and width of images in pixels: the shorter side is resized
-            (antialiased), the centre is cropped.
+        image_size: Height and width of images in pixels.
         batch_size: Documents in a batch of one process.
         steps_per_epoch: Batches of an epoch in every process.
         num_workers: Worker processes; 0 reads in the main process. At most one for each training
@@ -50,11 +50,15 @@ class WebDatasetDataModule(LightningDataModule):
         num_val_samples: Number of validation samples over all processes; all if not given.
         upscale: Whether images smaller than ``image_size`` are enlarged; otherwise they are an
             error.
+        crop: Makes a square of an image; :class:`CentreCrop` if not given. What is random in it
+            belongs to the seed, the epoch and the sample, and is left out of evaluation.
+        flip: Mirrors or turns training images by chance, if given.
+        background: Colour behind transparent pixels: a name of CSS, or ``#rrggbb``.
         max_corrupt: Number of different unreadable samples that are skipped; one more stops the
             run.
 
     Raises:
-        UserError: If a number is out of its range.
+        UserError: If a number is out of its range, or there is no such colour.
     """
 
     def __init__(
@@ -71,6 +75,9 @@ class WebDatasetDataModule(LightningDataModule):
         num_val_samples: int | None = None,
         upscale: bool = False,
         max_corrupt: int = 100,
+        crop: Crop | None = None,
+        flip: Flip | None = None,
+        background: str = "white",
     ) -> None:
         super().__init__()
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
@@ -95,7 +102,12 @@ class WebDatasetDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.num_val_samples = num_val_samples
         self.upscale = upscale
-        self._decoder = source.decoder(image_size, upscale=upscale)
+        self.crop = crop
+        self.flip = flip
+        self.background = background
+        self._decoder = source.decoder(
+            image_size, upscale=upscale, crop=crop, flip=flip, background=background
+        )
         self._log = CorruptionLog(max_corrupt)
         self._restored_order: dict[str, int] | None = None
 
@@ -116,7 +128,7 @@ class WebDatasetDataModule(LightningDataModule):
             shards = self.source.shards(split)
             if not shards or is_pipe(shards[0]):
                 continue
-            samples = self.source.decoded(split, self.image_size, upscale=self.upscale)
+            samples = self._decoded(split)
             first = next(samples, None)
             if first is not None and split == "train":
                 self.recipe.draw(first, chain(samples, repeat(first)), stream(self.seed, "check"))
@@ -162,8 +174,24 @@ class WebDatasetDataModule(LightningDataModule):
         """
         if not self.source.shards(split):
             raise UserError(f"{type(self.source).__name__} has no {split} shards")
-        samples = self.source.samples(split, self.image_size, upscale=self.upscale)
+        samples = self.source.samples(
+            split,
+            self.image_size,
+            upscale=self.upscale,
+            crop=self.crop,
+            background=self.background,
+        )
         return islice(samples, limit)
+
+    def _decoded(self, split: Split) -> Iterator[AnySample]:
+        """Yield the samples of a split once, in order, as evaluation sees them."""
+        return self.source.decoded(
+            split,
+            self.image_size,
+            upscale=self.upscale,
+            crop=self.crop,
+            background=self.background,
+        )
 
     def example_documents(self, count: int) -> list[Document]:
         """Return about ``count`` documents of the first training samples, by the recipe.
@@ -186,7 +214,7 @@ class WebDatasetDataModule(LightningDataModule):
     def _in_order(self) -> Iterator[AnySample]:
         """Yield the training samples in order, again and again."""
         while True:
-            samples = self.source.decoded("train", self.image_size, upscale=self.upscale)
+            samples = self._decoded("train")
             if (first := next(samples, None)) is None:
                 return
             yield from chain((first,), samples)

@@ -95,5 +95,8 @@ REASONS = (
     "no image",
     "no caption",
     "too small",
+    "too large",
+    "colour profile",
+    "value range",
 )
 """Why samples are skipped."""

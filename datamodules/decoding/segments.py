@@ -16,8 +16,9 @@ image, or show one twice.
 
 from typing import Any
 
-from datamodules.reading.tar_shard import IMAGE_SUFFIXES, RawSample
+from datamodules.reading.tar_shard import RawSample
 from pretzel.errors import UserError
+from pretzel.files.image_file import IMAGE_SUFFIXES
 from pretzel.sequence.document import Image, Text
 
 FIELD = "segments"

@@ -1,10 +1,11 @@
-"""The laws of shard sources and of recipes, and the cases of those that are shipped."""
+"""The laws of sources, recipes, crops and flips, and the cases of those that are shipped."""
 
 from collections.abc import Callable
 from functools import partial
 
 from datamodules.data import DATA_DIR
-from datamodules.laws import recipes, sources
+from datamodules.decoding.crops import CentreCrop, Crop, Flip, HorizontalFlip, Pad, RandomCrop
+from datamodules.laws import crops, flips, recipes, sources
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
@@ -13,7 +14,12 @@ from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource
 from pretzel.testing.suite import Law, laws_in
 
-LAWS: dict[type, list[Law]] = {DataSource: laws_in(sources), Recipe: laws_in(recipes)}
+LAWS: dict[type, list[Law]] = {
+    DataSource: laws_in(sources),
+    Recipe: laws_in(recipes),
+    Crop: laws_in(crops),
+    Flip: laws_in(flips),
+}
 
 _EMOJI = DATA_DIR / "fluent_emoji"
 
@@ -35,6 +41,10 @@ CASES: dict[type, list[Callable[[], object]]] = {
             test=str(_EMOJI / "test-00000.tar.gz"),
         )
     ],
+    CentreCrop: [CentreCrop],
+    RandomCrop: [partial(RandomCrop, scale=(0.2, 1.0), aspect=(0.5, 2.0))],
+    Pad: [partial(Pad, background="#102030")],
+    HorizontalFlip: [HorizontalFlip],
     Captions: [partial(Captions, drop=0.5)],
     Questions: [partial(Questions, per_image=2)],
     Mixture: [mixture],

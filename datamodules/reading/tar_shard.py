@@ -13,8 +13,8 @@ from webdataset.tariterators import group_by_keys
 from datamodules.reading.opening import open_shard
 from datamodules.sample import Skipped
 from pretzel.errors import UserError
+from pretzel.files.image_file import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp")
 TEXT_SUFFIX = "txt"
 JSON_SUFFIX = "json"
 _SUFFIXES = frozenset({*IMAGE_SUFFIXES, TEXT_SUFFIX, JSON_SUFFIX})

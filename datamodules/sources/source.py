@@ -4,11 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
+from datamodules.decoding.crops import CentreCrop, Crop, Flip
 from datamodules.decoding.decoder import SampleDecoder
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.opening import identities
 from datamodules.reading.tar_shard import RawSample, read_shard, resident_shard
 from datamodules.sample import AnySample, Sample, Skipped
 from pretzel.errors import UserError
+from pretzel.latent.rgb import rgb_colour
 
 Split = Literal["train", "val", "test"]
 
@@ -55,23 +58,57 @@ class DataSource(ABC):
         """Yield the raw samples of one shard in order."""
         return iter(resident_shard(shard)) if self.resident else read_shard(shard)
 
-    def decoder(self, image_size: int, *, upscale: bool = False) -> SampleDecoder:
-        """Return the decoder of this source's samples; arguments as in :meth:`decoded`."""
+    def decoder(
+        self,
+        image_size: int,
+        *,
+        upscale: bool = False,
+        crop: Crop | None = None,
+        flip: Flip | None = None,
+        background: str = "white",
+    ) -> SampleDecoder:
+        """Return the decoder of this source's samples.
+
+        Args:
+            image_size: Height and width in pixels.
+            upscale: Whether smaller images are enlarged; otherwise they are an error.
+            crop: Makes a square of an image; the centre if not given.
+            flip: Mirrors or turns training images, if given.
+            background: Colour behind transparent pixels.
+
+        Raises:
+            UserError: If there is no such colour.
+        """
         return SampleDecoder(
-            image_size=image_size,
-            upscale=upscale,
+            pictures=PictureDecoder(
+                image_size=image_size,
+                upscale=upscale,
+                crop=crop or CentreCrop(),
+                flip=flip,
+                background=rgb_colour(background),
+            ),
             caption_field=self.caption_field,
             resident=self.resident,
         )
 
-    def samples(self, split: Split, image_size: int, *, upscale: bool = False) -> Iterator[Sample]:
+    def samples(
+        self,
+        split: Split,
+        image_size: int,
+        *,
+        upscale: bool = False,
+        crop: Crop | None = None,
+        background: str = "white",
+    ) -> Iterator[Sample]:
         """Yield every captioned image of a split; arguments and errors as in :meth:`decoded`.
 
         Raises:
             UserError: If there is nothing but interleaved documents.
         """
         others = captioned = 0
-        for sample in self.decoded(split, image_size, upscale=upscale):
+        for sample in self.decoded(
+            split, image_size, upscale=upscale, crop=crop, background=background
+        ):
             if isinstance(sample, Sample):
                 captioned += 1
                 yield sample
@@ -83,19 +120,29 @@ class DataSource(ABC):
             )
 
     def decoded(
-        self, split: Split, image_size: int, *, upscale: bool = False
+        self,
+        split: Split,
+        image_size: int,
+        *,
+        upscale: bool = False,
+        crop: Crop | None = None,
+        background: str = "white",
     ) -> Iterator[AnySample]:
-        """Yield every sample of a split once, in order; unreadable ones are left out.
+        """Yield every sample of a split once, in order, as evaluation sees it.
+
+        Unreadable ones are left out.
 
         Args:
             split: ``train``, ``val`` or ``test``.
             image_size: Height and width in pixels.
             upscale: Whether smaller images are enlarged; otherwise they are an error.
+            crop: As for :meth:`decoder`.
+            background: As for :meth:`decoder`.
 
         Raises:
             UserError: If a shard is missing, a caption is missing or an image is too small.
         """
-        decode = self.decoder(image_size, upscale=upscale)
+        decode = self.decoder(image_size, upscale=upscale, crop=crop, background=background)
         for shard in self.shards(split):
             for raw in self.read(shard):
                 sample = decode(raw) if isinstance(raw, RawSample) else raw

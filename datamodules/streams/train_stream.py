@@ -119,7 +119,13 @@ class TrainStream(DeliveryStream):
         )
         shuffled = webdataset.detshuffle(self.shuffle_buffer, self.shuffle_buffer, seed=order)
         for raw in webdataset.DataPipeline(shards, self._read, shuffled):
-            yield self.decoder(raw) if isinstance(raw, RawSample) else raw
+            yield self.decoder(raw, self._draw(raw)) if isinstance(raw, RawSample) else raw
+
+    def _draw(self, raw: RawSample) -> torch.Generator | None:
+        """Return the random numbers of a sample's crops and flips, if there are any."""
+        if not self.decoder.is_random:
+            return None
+        return stream(self.seed, "picture", self.epoch, raw.key)
 
     def _read(self, shards: Iterator[dict[str, str]]) -> Iterator[RawSample | Skipped]:
         for shard in shards:

@@ -1,4 +1,4 @@
-"""Images as a model takes them: one crop, one resize and one scale, in training and afterwards."""
+"""Images as a model takes them: one conversion to RGB, one resize and one scale, at all times."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pretzel.errors import UserError
-from pretzel.files.image_file import open_image
+from pretzel.files.image_file import PictureError, open_image
+from pretzel.latent.rgb import to_rgb
 from pretzel.typing import Float, Tensor
 
 ImageInput = Image.Image | Tensor | str | Path
@@ -17,19 +18,34 @@ ImageInput = Image.Image | Tensor | str | Path
 
 
 def crop_and_resize(picture: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Resize the largest centred square of a picture to ``size`` pixels a side.
+    """Resize the largest centred square of a picture, as RGB, to ``size`` pixels a side.
 
-    The resize is antialiased and bicubic. Cropping first is the same as resizing the shorter side
-    and cropping the centre. Transparent pixels become white.
+    Raises:
+        PictureError: If it cannot be converted by :func:`pretzel.latent.rgb.to_rgb`.
     """
-    width, height = picture.size
-    rgb = _on_white(picture)
-    if rgb.size != (size, size):
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.array(rgb)
+    return np.array(resize_centre(to_rgb(picture), size))
+
+
+def resize_centre(rgb: Image.Image, size: int) -> Image.Image:
+    """Return the largest centred square of a picture, resized.
+
+    Cropping first is the same as resizing the shorter side and cropping the centre.
+    """
+    side = min(rgb.size)
+    left, top = (rgb.width - side) / 2, (rgb.height - side) / 2
+    return resize_region(rgb, size, (left, top, left + side, top + side))
+
+
+def resize_region(
+    rgb: Image.Image, size: int, box: tuple[float, float, float, float]
+) -> Image.Image:
+    """Return a box (left, top, right, bottom) of a picture as a square of ``size`` pixels a side.
+
+    The resize is antialiased and bicubic; a picture that is the square already is returned itself.
+    """
+    if rgb.size == (size, size) and box == (0, 0, size, size):
+        return rgb
+    return rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
 def scale_pixels(
@@ -48,8 +64,8 @@ def as_pixels(images: Sequence[ImageInput], size: int) -> Float[Tensor, "n 3 siz
     to 8 bits, as a file would be, and then cropped and resized.
 
     Raises:
-        UserError: If a file cannot be read as an image, a tensor is no image in [-1, 1], or it is
-            neither of these nor a picture.
+        UserError: If a file cannot be read as an image, a tensor is no image in [-1, 1], the
+            colours of a picture cannot be told, or it is none of these.
     """
     return torch.cat([_one_image(image, size) for image in images])
 
@@ -67,7 +83,10 @@ def _one_image(image: ImageInput, size: int) -> Float[Tensor, "1 3 size size"]:
     elif not isinstance(image, Image.Image):
         kind = type(image).__name__
         raise UserError(f"image must be a picture, a tensor or the path of a file, got a {kind}")
-    return scale_pixels([crop_and_resize(image, size)])
+    try:
+        return scale_pixels([crop_and_resize(image, size)])
+    except PictureError as error:
+        raise UserError(f"image cannot be converted to RGB: {error}") from error
 
 
 def _check_tensor(image: Tensor) -> None:
@@ -79,12 +98,3 @@ def _check_tensor(image: Tensor) -> None:
             raise UserError(f"image must hold values in [-1, 1], got {low:.4g} to {high:.4g}")
     elif image.dtype != torch.uint8:
         raise UserError(f"image must hold floats in [-1, 1] or bytes, got {image.dtype}")
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    rgba = picture.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    white.alpha_composite(rgba)
-    return white.convert("RGB")

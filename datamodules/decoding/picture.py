@@ -1,0 +1,74 @@
+"""Decodes the bytes of one picture into pixels: one crop, one flip and one resize."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from datamodules.decoding.crops import CentreCrop, Crop, Flip
+from datamodules.sample import Unusable
+from pretzel.files.image_file import PictureError, read_picture
+from pretzel.latent.rgb import RGB, WHITE, to_rgb
+from pretzel.rng import stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureDecoder:
+    """Decodes pictures to squares of RGB bytes.
+
+    What is read and how it becomes RGB is :func:`pretzel.files.image_file.read_picture` and
+    :func:`pretzel.latent.rgb.to_rgb`, the same that users of a trained model go through.
+
+    Attributes:
+        image_size: Side of the squares in pixels.
+        upscale: Whether smaller pictures are enlarged; otherwise they cannot serve.
+        crop: Makes the square.
+        flip: Mirrors or turns it in training, if given.
+        background: Colour behind transparent pixels.
+    """
+
+    image_size: int
+    upscale: bool = False
+    crop: Crop = field(default_factory=CentreCrop)
+    flip: Flip | None = None
+    background: RGB = WHITE
+
+    @property
+    def is_random(self) -> bool:
+        """Whether training pictures are another in every epoch."""
+        return self.crop.is_random or self.flip is not None
+
+    def __call__(
+        self, data: bytes, draw: torch.Generator | None = None
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """Return the pixels of a picture.
+
+        Args:
+            data: Bytes of an image file.
+            draw: Random numbers of crop and flip; None in evaluation, which flips nothing.
+
+        Raises:
+            Unusable: If the bytes are no picture, it is too large or too small, or its colours
+                cannot be told.
+        """
+        try:
+            picture = read_picture(data)
+            width, height = picture.size
+            if self.crop.limiting_side(width, height) < self.image_size and not self.upscale:
+                raise PictureError(
+                    "too small",
+                    f"{width}x{height} pixels, smaller than image_size={self.image_size}: lower "
+                    "image_size or set upscale: true",
+                )
+            rgb = to_rgb(picture, self.background)
+        except PictureError as error:
+            raise Unusable(error.reason, str(error)) from error
+        if draw is None:
+            return np.array(self.crop(rgb, self.image_size, None))
+        # of each its own: with or without a flip, the crops are the same
+        numbers = torch.randint(2**62, (2,), generator=draw).tolist()
+        square = self.crop(rgb, self.image_size, stream("crop", numbers[0]))
+        if self.flip is not None:
+            square = self.flip(square, stream("flip", numbers[1]))
+        return np.array(square)
