@@ -2,22 +2,23 @@
 
 import math
 from collections.abc import Iterator
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 from typing import Any, final, get_args
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
-from datamodules.checks import check_at_least
+from datamodules.checks import check_at_least, check_probabilities
 from datamodules.decoding.crops import Crop, Flip
 from datamodules.reading.opening import is_pipe
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
 from datamodules.sources.source import DataSource, Split
-from datamodules.streams.corruption import CorruptionLog
 from datamodules.streams.eval_stream import EvalStream
+from datamodules.streams.first_samples import check_first_samples
 from datamodules.streams.loader import EvalLoader, TrainLoader
+from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import UserError
 from pretzel.rng import stream
@@ -48,14 +49,14 @@ class WebDatasetDataModule(LightningDataModule):
         eval_batch_size: Documents in a batch of validation, test and prediction; ``batch_size`` if
             not given.
         num_val_samples: Number of validation samples over all processes; all if not given.
-        upscale: Whether images smaller than ``image_size`` are enlarged; otherwise they are an
-            error.
+        upscale: Whether images smaller than ``image_size`` are enlarged; otherwise they are
+            skipped.
         crop: Makes a square of an image; :class:`CentreCrop` if not given. What is random in it
             belongs to the seed, the epoch and the sample, and is left out of evaluation.
         flip: Mirrors or turns training images by chance, if given.
         background: Colour behind transparent pixels: a name of CSS, or ``#rrggbb``.
-        max_corrupt: Number of different unreadable samples that are skipped; one more stops the
-            run.
+        max_skipped: Share of samples, among the last 1,000 that were looked at, that may be skipped
+            because they are damaged or lack what is needed; a larger one stops the run.
 
     Raises:
         UserError: If a number is out of its range, or there is no such colour.
@@ -74,7 +75,7 @@ class WebDatasetDataModule(LightningDataModule):
         eval_batch_size: int | None = None,
         num_val_samples: int | None = None,
         upscale: bool = False,
-        max_corrupt: int = 100,
+        max_skipped: float = 0.05,
         crop: Crop | None = None,
         flip: Flip | None = None,
         background: str = "white",
@@ -90,7 +91,8 @@ class WebDatasetDataModule(LightningDataModule):
             eval_batch_size=eval_batch_size,
             num_val_samples=num_val_samples,
         )
-        check_at_least(0, num_workers=num_workers, max_corrupt=max_corrupt)
+        check_at_least(0, num_workers=num_workers)
+        check_probabilities(max_skipped=max_skipped)
         self.source = source
         self.recipe = recipe
         self.image_size = image_size
@@ -108,30 +110,30 @@ class WebDatasetDataModule(LightningDataModule):
         self._decoder = source.decoder(
             image_size, upscale=upscale, crop=crop, flip=flip, background=background
         )
-        self._log = CorruptionLog(max_corrupt)
+        self._log = SkipLog(max_skipped)
         self._restored_order: dict[str, int] | None = None
 
     @property
-    def corrupt_samples(self) -> tuple[Skipped, ...]:
-        """The samples of this process that could not be read so far."""
+    def skipped_samples(self) -> tuple[Skipped, ...]:
+        """The samples that were skipped so far, at most the first thousand."""
         return self._log.samples
 
     def setup(self, stage: str) -> None:
         """Check before training that shards exist and that their first samples can be used.
 
         Raises:
-            UserError: If a shard is missing, or a first sample lacks its caption or what the recipe
-                needs, or is smaller than ``image_size``.
+            UserError: If a shard is missing, or none of the first hundred samples of a split can
+                serve, for example because they have no caption or are smaller than ``image_size``.
         """
+        if self.trainer is not None:
+            self._log.follow(self.trainer)
         splits: tuple[Split, ...] = ("train", "val") if stage == "fit" else ("val",)
         for split in ("test",) if stage in ("test", "predict") else splits:
             shards = self.source.shards(split)
             if not shards or is_pipe(shards[0]):
                 continue
-            samples = self._decoded(split)
-            first = next(samples, None)
-            if first is not None and split == "train":
-                self.recipe.draw(first, chain(samples, repeat(first)), stream(self.seed, "check"))
+            recipe = self.recipe if split == "train" else None
+            check_first_samples(self.source, self._decoder, split, recipe)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of training batches, one epoch for each iteration."""
@@ -197,12 +199,14 @@ class WebDatasetDataModule(LightningDataModule):
         """Return about ``count`` documents of the first training samples, by the recipe.
 
         Raises:
-            UserError: If a shard is missing, or a sample cannot be used.
+            UserError: If a shard is missing, or none of the first hundred samples can serve.
         """
         shards = self.source.shards("train")
         if not shards or is_pipe(shards[0]):
             return []
-        samples, documents = self._in_order(), list[Document]()
+        check_first_samples(self.source, self._decoder, "train", self.recipe)
+        samples = filter(self.recipe.accepts, self._in_order())
+        documents = list[Document]()
         for number, sample in enumerate(samples):
             generator = stream(self.seed, "examples", number)
             drawn = self.recipe.draw(sample, samples, generator)
@@ -252,7 +256,7 @@ class WebDatasetDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Warn about the samples that were skipped, if any."""
-        self._log.warn(self._place()[0])
+        self._log.close()
 
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:
@@ -278,7 +282,6 @@ class WebDatasetDataModule(LightningDataModule):
             batch_size=self.batch_size,
             steps=self._steps(),
             shuffle_buffer=self.shuffle_buffer,
-            max_corrupt=self._log.max_corrupt,
             rank=rank,
             world_size=world_size,
             num_workers=min(self.num_workers, max(1, num_shards // world_size)),

@@ -13,19 +13,22 @@ from pretzel.sequence.document import Image, Text
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """An image with its caption and questions.
+    """An image with its caption, questions, or both.
 
     Attributes:
         key: Name of the sample in its shards; the same in every epoch and process.
         pixels: RGB bytes, cropped and resized.
-        caption: Description of the image.
+        caption: Description of the image; empty where there is none.
         questions: Pairs of question and answer; empty where the data has none.
+        answers: All answers that were given to each question, as often as they were given, in the
+            order of ``questions``, whose answer is the target.
     """
 
     key: str
     pixels: UInt8[np.ndarray, "height width 3"] = field(repr=False, compare=False)
     caption: str
     questions: tuple[tuple[str, str], ...] = ()
+    answers: tuple[tuple[str, ...], ...] = ()
 
     @property
     def image(self) -> Float[Tensor, "3 height width"]:
@@ -89,14 +92,26 @@ class Unusable(Exception):  # nothing is wrong with the program
         self.reason = reason
         self.detail = detail
 
+    def skipped(self, shard: str, key: str) -> Skipped:
+        """Return the record of the sample."""
+        return Skipped(shard=shard, key=key, reason=self.reason, detail=self.detail)
+
 
 REASONS = (
-    "damaged",
+    "damaged",  # bytes that cannot be decoded, an archive that is cut off
+    "empty shard",
     "no image",
     "no caption",
-    "too small",
-    "too large",
+    "no questions",
+    "too small",  # an image
+    "too large",  # an image that would fill the memory
     "colour profile",
     "value range",
+    "text too long",
+    "nested too deep",  # JSON
+    "key with dots",
+    "unknown form",  # of captions, questions or segments
+    "other kind",  # a captioned image for a recipe of documents, or the reverse
+    "no recipe",  # several recipes, none accepts it
 )
 """Why samples are skipped."""

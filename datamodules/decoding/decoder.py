@@ -1,6 +1,7 @@
 """Decodes raw samples, by a closed list of decoders."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,12 +9,19 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from datamodules.decoding.captions import CaptionChoice, FirstCaption, read_captions
+from datamodules.decoding.excerpt import excerpt
 from datamodules.decoding.picture import PictureDecoder
+from datamodules.decoding.questions import parse_questions
 from datamodules.decoding.segments import FIELD, parse_segments
-from datamodules.reading.tar_shard import JSON_SUFFIX, TEXT_SUFFIX, RawSample
+from datamodules.reading.tar_shard import JSON_SUFFIX, RawSample
 from datamodules.sample import AnySample, InterleavedSample, Sample, Skipped, Unusable
-from pretzel.errors import UserError
 from pretzel.files.image_file import IMAGE_SUFFIXES
+from pretzel.rng import stream
+from pretzel.sequence.document import Text
+
+MAX_CHARACTERS = 10_000
+"""Most characters of a text, unless the datamodule says otherwise."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -21,12 +29,15 @@ class SampleDecoder:
     """Decodes raw samples: image, caption, questions; or an interleaved document.
 
     A ``key.json`` with ``segments`` makes a sample a document
-    (:mod:`datamodules.decoding.segments`).
+    (:mod:`datamodules.decoding.segments`). Captions are read by
+    :mod:`datamodules.decoding.captions`, questions by :mod:`datamodules.decoding.questions`.
     """
 
     pictures: PictureDecoder  # of all images
-    caption_field: str  # of key.json, where there is no key.txt
+    caption_field: str | Sequence[str]  # as read_captions takes it
     resident: bool  # whether decoded samples are kept in memory (small data only)
+    caption_choice: CaptionChoice = field(default_factory=FirstCaption)
+    max_characters: int = MAX_CHARACTERS  # of a caption, question, answer, or all of a document
     _decoded: dict[tuple[str, str], AnySample] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -36,20 +47,17 @@ class SampleDecoder:
 
     @property
     def is_random(self) -> bool:
-        """Whether training images are cropped or flipped by chance."""
-        return self.pictures.is_random
+        """Whether training images are cropped or flipped, or captions chosen, by chance."""
+        return self.pictures.is_random or self.caption_choice.is_random
 
     def __call__(self, raw: RawSample, draw: torch.Generator | None = None) -> AnySample | Skipped:
-        """Return a sample decoded, or what is wrong with its bytes.
+        """Return a sample decoded, or why it cannot serve.
 
         Args:
             raw: The sample's members.
-            draw: Random numbers of its crops and flips, which belong to the sample and the epoch;
-                None in evaluation, where nothing is left to chance.
-
-        Raises:
-            UserError: If it has no caption, an image is smaller than ``image_size``, or segments
-                are not as they should be.
+            draw: Random numbers of its crops and flips and of the choice of its caption, which
+                belong to the sample and the epoch; None in evaluation, where nothing is left to
+                chance.
         """
         is_kept = self.resident and draw is None
         decoded = self._decoded.get((raw.shard, raw.key)) if is_kept else None
@@ -57,41 +65,66 @@ class SampleDecoder:
             return decoded
         try:
             sample = self._decode(raw, draw)
-        except UserError:
-            raise
-        except Unusable as error:
-            return Skipped(shard=raw.shard, key=raw.key, reason=error.reason, detail=error.detail)
-        # Decoders raise many exception types on hostile bytes; the sample is named and skipped.
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            KeyError,
-            TypeError,
-        ) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return Skipped(shard=raw.shard, key=raw.key, reason="damaged", detail=reason)
+        except Unusable as fault:
+            return fault.skipped(raw.shard, raw.key)
         if is_kept:
             self._decoded[raw.shard, raw.key] = sample
         return sample
 
+    def texts(self, raw: RawSample) -> Sample | Skipped:
+        """Return caption and questions of a sample without its image, or why it has none.
+
+        Of an interleaved document there are none.
+        """
+        try:
+            return self._texts(raw, self._fields(raw), np.zeros((0, 0, 3), dtype=np.uint8), None)
+        except Unusable as fault:
+            return fault.skipped(raw.shard, raw.key)
+
     def _decode(self, raw: RawSample, draw: torch.Generator | None) -> AnySample:
-        fields = json.loads(raw.members.get(JSON_SUFFIX, b"{}"))
-        if not isinstance(fields, dict):
-            raise TypeError(f"{raw.key}.json is not an object")
+        fields = self._fields(raw)
         if FIELD in fields:
             segments, members = parse_segments(raw, fields[FIELD])
+            self._check_length(sum(len(s.content) for s in segments if isinstance(s, Text)))
             images = tuple(self._pixels(raw, member, draw) for member in members)
             return InterleavedSample(key=raw.key, segments=segments, images=images)
         suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in raw.members), None)
         if suffix is None:
-            raise KeyError("no image")
-        pixels = self._pixels(raw, suffix, draw)
+            raise _without_image(raw)
+        return self._texts(raw, fields, self._pixels(raw, suffix, draw), draw)
+
+    def _fields(self, raw: RawSample) -> dict[str, Any]:
+        name = f"{raw.key}.{JSON_SUFFIX}"
+        try:
+            fields = json.loads(raw.members.get(JSON_SUFFIX, b"{}"))
+        except RecursionError:
+            raise Unusable("nested too deep", name) from None
+        except ValueError as error:  # neither UTF-8 nor JSON
+            raise Unusable("damaged", f"{name}: {error}") from None
+        if not isinstance(fields, dict):
+            raise Unusable("unknown form", f"{name} is not an object but {excerpt(fields)}")
+        return fields
+
+    def _texts(
+        self,
+        raw: RawSample,
+        fields: dict[str, Any],
+        pixels: UInt8[np.ndarray, "height width 3"],
+        draw: torch.Generator | None,
+    ) -> Sample:
+        if draw is not None:  # of its own: with or without a choice, the crops are the same
+            draw = stream("caption", int(torch.randint(2**62, (), generator=draw)))
+        captions = read_captions(raw, fields, self.caption_field)
+        caption = self.caption_choice.choose(captions, draw)
+        asked = parse_questions(fields)
+        texts = [caption, *(text for one in asked for text in (one.question, *one.answers))]
+        self._check_length(max(map(len, texts)))
         return Sample(
             key=raw.key,
             pixels=pixels,
-            caption=self._caption(raw, fields),
-            questions=tuple((str(q), str(a)) for q, a in fields.get("questions") or ()),
+            caption=caption,
+            questions=tuple((one.question, one.answer) for one in asked),
+            answers=tuple(one.answers for one in asked),
         )
 
     def _pixels(
@@ -99,22 +132,24 @@ class SampleDecoder:
     ) -> UInt8[np.ndarray, "height width 3"]:
         try:
             return self.pictures(raw.members[suffix], draw)
-        except Unusable as error:
-            if error.reason != "too small":
-                raise
-            place = f"image {raw.key}.{suffix} in {raw.shard}"
-            raise UserError(f"{place} is {error.detail}") from error
+        except Unusable as fault:
+            raise Unusable(fault.reason, f"{raw.key}.{suffix}: {fault}") from fault
 
-    def _caption(self, raw: RawSample, fields: dict[str, Any]) -> str:
-        if TEXT_SUFFIX in raw.members:
-            caption = raw.members[TEXT_SUFFIX].decode()
-        else:
-            caption = fields.get(self.caption_field) or ""
-        if not isinstance(caption, str):
-            raise TypeError(f"field {self.caption_field!r} of {raw.key}.json is not text")
-        if not caption.strip():
-            raise UserError(
-                f"sample {raw.key} in {raw.shard} has no caption: neither {raw.key}.txt nor field "
-                f"{self.caption_field!r} of {raw.key}.json says anything"
+    def _check_length(self, num_characters: int) -> None:
+        if num_characters > self.max_characters:
+            raise Unusable(
+                "text too long",
+                f"a text of {num_characters} characters, more than max_characters="
+                f"{self.max_characters}",
             )
-        return caption.strip()
+
+
+def _without_image(raw: RawSample) -> Unusable:
+    dotted = [suffix for suffix in raw.members if "." in suffix]
+    if dotted:
+        return Unusable(
+            "key with dots",
+            f"{raw.key}.{dotted[0]}: a key ends at the first dot of a name, and nothing names the "
+            "image behind it",
+        )
+    return Unusable("no image", f"only {', '.join(raw.members) or 'unknown members'}")

@@ -16,8 +16,9 @@ image, or show one twice.
 
 from typing import Any
 
+from datamodules.decoding.excerpt import excerpt
 from datamodules.reading.tar_shard import RawSample
-from pretzel.errors import UserError
+from datamodules.sample import Unusable
 from pretzel.files.image_file import IMAGE_SUFFIXES
 from pretzel.sequence.document import Image, Text
 
@@ -29,39 +30,36 @@ def parse_segments(raw: RawSample, entries: Any) -> tuple[tuple[Text | Image, ..
     """Return the segments of a document, and the members that hold its images, in order.
 
     Raises:
-        UserError: If it is not a list of texts and images, or there is no such image.
+        Unusable: If it is not a list of texts and images, or there is no such image.
     """
     if not isinstance(entries, list) or not entries:
-        raise UserError(
-            f"{FIELD} of {raw.key}.json in {raw.shard} must be a list of texts and images, not "
-            f"{_short(entries)}"
-        )
+        raise _unknown(f"{FIELD} must be a list of texts and images, not {excerpt(entries)}")
     segments: list[Text | Image] = []
     members: list[str] = []
     for number, entry in enumerate(entries):
-        place = f"segment {number} of {raw.key}.json in {raw.shard}"
+        place = f"segment {number}"
         match entry:
             case {"text": str(text), **rest} if rest in _ROLES:
                 segments.append(Text(content=text, role=entry.get("role", "context")))
             case {"image": str(name), **rest} if not rest:
                 member = name.lower()
                 if member not in raw.members or member.rpartition(".")[2] not in IMAGE_SUFFIXES:
-                    raise UserError(
-                        f"{place} names the image {name!r}, but the shard has no image "
-                        f"{raw.key}.{name}"
+                    raise Unusable(
+                        "no image",
+                        f"{place} names the image {excerpt(name)}, but there is no image "
+                        f"{excerpt(f'{raw.key}.{name}')}",
                     )
                 members.append(member)
                 segments.append(Image())
             case _:
-                raise UserError(
+                raise _unknown(
                     f"{place} must be {{'text': ..., 'role': 'context' or 'target'}} or "
-                    f"{{'image': 'NAME.png'}}, not {_short(entry)}"
+                    f"{{'image': 'NAME.png'}}, not {excerpt(entry)}"
                 )
     if not members and not any(isinstance(s, Text) and s.content.strip() for s in segments):
-        raise UserError(f"{FIELD} of {raw.key}.json in {raw.shard} hold neither text nor image")
+        raise _unknown(f"{FIELD} hold neither text nor image")
     return tuple(segments), members
 
 
-def _short(value: Any) -> str:  # noqa: ANN401
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _unknown(detail: str) -> Unusable:
+    return Unusable("unknown form", detail)

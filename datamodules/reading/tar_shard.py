@@ -43,14 +43,14 @@ def read_shard(
 
     Members of other types than images, text and JSON are skipped unread: no content of a shard is
     ever unpickled or run. A damaged archive ends with one ``Skipped`` in the place of the
-    sample that it breaks off in.
+    sample that it breaks off in; one without samples is one ``Skipped``.
 
     Args:
         shard: Path or address.
         opened: Opens it.
 
     Raises:
-        UserError: If the shard does not exist, cannot be reached, or holds no sample at all.
+        UserError: If the shard does not exist or cannot be reached.
     """
     empty = True
     try:
@@ -73,9 +73,8 @@ def read_shard(
         )
         return
     if empty:
-        raise UserError(
-            f"shard {shard!r} holds no sample: no member is one of {', '.join(sorted(_SUFFIXES))}"
-        )
+        detail = f"no member is one of {', '.join(sorted(_SUFFIXES))}"
+        yield Skipped(shard=shard, key="*", reason="empty shard", detail=detail)
 
 
 @cache

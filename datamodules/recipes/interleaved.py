@@ -7,10 +7,16 @@ import torch
 
 from datamodules.checks import check_at_least, check_probabilities
 from datamodules.recipes.illustrated import Illustrated, as_written
-from datamodules.recipes.recipe import Recipe
-from datamodules.sample import AnySample, InterleavedSample, Sample
-from pretzel.errors import UserError
-from pretzel.sequence.document import Document, Image, Segment, Text, question_segments
+from datamodules.recipes.recipe import Recipe, check_sample
+from datamodules.sample import AnySample, InterleavedSample, Sample, Unusable
+from pretzel.sequence.document import (
+    Document,
+    Image,
+    Segment,
+    Text,
+    question_document,
+    question_segments,
+)
 
 
 @final
@@ -26,23 +32,17 @@ class AsWritten(Recipe):
         check_probabilities(drop=drop)
         self.drop = drop
 
-    def accepts(self, sample: AnySample) -> bool:
-        """Tell whether the sample is an interleaved document."""
-        return isinstance(sample, InterleavedSample)
+    def check(self, sample: AnySample) -> None:
+        """Refuse samples that are no interleaved documents."""
+        if not isinstance(sample, InterleavedSample):
+            raise Unusable("other kind", "recipe AsWritten: an image whose json has no segments")
 
     def draw(
         self, sample: AnySample, following: Iterator[AnySample], generator: torch.Generator
     ) -> tuple[Illustrated, ...]:
-        """Return one document.
-
-        Raises:
-            UserError: If the sample is not an interleaved document.
-        """
-        if not isinstance(sample, InterleavedSample):
-            raise UserError(
-                f"recipe AsWritten: sample {sample.key} is not an interleaved document: its json "
-                "has no segments"
-            )
+        """Return one document."""
+        self.check(sample)
+        assert isinstance(sample, InterleavedSample)
         return (_with_dropout(as_written(sample), self.drop, generator),)
 
 
@@ -52,7 +52,8 @@ class Conversations(Recipe):
 
     A caption is a request for the image behind it. A turn without its image has the same questions:
     they are answered from the last caption, whatever image came before. The samples are consecutive
-    ones of the shuffled stream; interleaved documents among them become documents of their own.
+    ones of the shuffled stream; interleaved documents among them, and images with questions but
+    without a caption, become documents of their own.
 
     Args:
         num_turns: Turns of a document.
@@ -77,30 +78,27 @@ class Conversations(Recipe):
         self.drop = drop
         self.shown = shown
 
-    def accepts(self, sample: AnySample) -> bool:
-        """Tell whether the sample is a captioned image."""
-        return isinstance(sample, Sample)
+    def check(self, sample: AnySample) -> None:
+        """Refuse interleaved documents, and images without a caption."""
+        check_sample(self, sample, caption=True, questions=False)
 
     def draw(
         self, sample: AnySample, following: Iterator[AnySample], generator: torch.Generator
     ) -> tuple[Illustrated, ...]:
-        """Return one document, then the interleaved documents among the samples it took.
-
-        Raises:
-            UserError: If the sample is an interleaved document.
-        """
-        if not isinstance(sample, Sample):
-            raise UserError(
-                f"recipe Conversations: sample {sample.key} is an interleaved document; use "
-                "datamodules.AsWritten, alone or in a Mixture"
-            )
-        turns, interleaved = [sample], []
+        """Return one document, then those of other samples that were met on the way."""
+        self.check(sample)
+        assert isinstance(sample, Sample)
+        turns, others = [sample], list[Illustrated]()
         while len(turns) < self.num_turns:
             other = next(following)
-            if isinstance(other, Sample):
+            if not isinstance(other, Sample):
+                others.append(as_written(other))
+            elif other.caption:
                 turns.append(other)
-            else:
-                interleaved.append(as_written(other))
+            elif other.questions:
+                asked = other.choose_questions(max(self.max_questions, 1), generator)
+                document = question_document(asked, key=other.key)
+                others.append(Illustrated(document=document, pixels=(other.pixels,)))
         segments: list[Segment] = []
         pixels = []
         for turn in turns:
@@ -112,7 +110,7 @@ class Conversations(Recipe):
             segments += question_segments(turn.choose_questions(count, generator))
         document = Document(key="+".join(turn.key for turn in turns), segments=tuple(segments))
         conversation = Illustrated(document=document, pixels=tuple(pixels))
-        return (_with_dropout(conversation, self.drop, generator), *interleaved)
+        return (_with_dropout(conversation, self.drop, generator), *others)
 
 
 def _with_dropout(illustrated: Illustrated, drop: float, generator: torch.Generator) -> Illustrated:

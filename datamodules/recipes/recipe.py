@@ -8,7 +8,7 @@ import torch
 
 from datamodules.checks import check_at_least, check_probabilities
 from datamodules.recipes.illustrated import Illustrated
-from datamodules.sample import AnySample, Sample
+from datamodules.sample import AnySample, Sample, Unusable
 from pretzel.errors import UserError
 from pretzel.sequence.document import Document, caption_document, question_document
 
@@ -23,8 +23,21 @@ class Recipe(ABC):
     laws: ClassVar[str] = "datamodules.laws"
 
     @abstractmethod
+    def check(self, sample: AnySample) -> None:
+        """Refuse a sample with which no document can begin.
+
+        Raises:
+            Unusable: With what the sample lacks.
+        """
+
+    @final
     def accepts(self, sample: AnySample) -> bool:
         """Tell whether a document can begin with this sample."""
+        try:
+            self.check(sample)
+        except Unusable:
+            return False
+        return True
 
     @abstractmethod
     def draw(
@@ -33,36 +46,38 @@ class Recipe(ABC):
         """Return the documents of a sample, perhaps with some that follow it.
 
         Args:
-            sample: The next sample.
-            following: The samples behind it, without end; the recipe consumes those that it takes.
+            sample: The next sample, one that :meth:`check` accepts.
+            following: Accepted samples behind it, without end; the recipe consumes those that it
+                takes.
             generator: Random numbers of all choices; its stream belongs to this place of the
                 training data, so that arms with one seed get the same documents.
 
         Raises:
-            UserError: If a sample lacks what the recipe needs.
+            Unusable: If the recipe does not accept the sample.
         """
 
 
 class SampleRecipe(Recipe, ABC):
-    """Turns one captioned image into training documents."""
+    """Turns one image with its texts into training documents.
 
-    def accepts(self, sample: AnySample) -> bool:
-        """Tell whether the sample is a captioned image."""
-        return isinstance(sample, Sample)
+    Attributes:
+        needs_caption: Whether samples without a caption are refused.
+        needs_questions: Whether samples without questions are refused.
+    """
+
+    needs_caption: ClassVar[bool] = True
+    needs_questions: ClassVar[bool] = False
+
+    def check(self, sample: AnySample) -> None:
+        """Refuse interleaved documents, and samples without what the recipe needs."""
+        check_sample(self, sample, caption=self.needs_caption, questions=self.needs_questions)
 
     def draw(
         self, sample: AnySample, following: Iterator[AnySample], generator: torch.Generator
     ) -> tuple[Illustrated, ...]:
-        """Return the documents of one sample; those behind it are not taken.
-
-        Raises:
-            UserError: If it is an interleaved document, or lacks what the recipe needs.
-        """
-        if not isinstance(sample, Sample):
-            raise UserError(
-                f"recipe {type(self).__name__}: sample {sample.key} is an interleaved document; "
-                "use datamodules.AsWritten, alone or in a Mixture"
-            )
+        """Return the documents of one sample; those behind it are not taken."""
+        self.check(sample)
+        assert isinstance(sample, Sample)
         return tuple(
             Illustrated(document=document, pixels=(sample.pixels,) * document.num_images)
             for document in self.documents(sample, generator)
@@ -75,10 +90,26 @@ class SampleRecipe(Recipe, ABC):
         Args:
             sample: The decoded sample.
             generator: Random numbers of all choices, as for :meth:`draw`.
-
-        Raises:
-            UserError: If the sample lacks what the recipe needs.
         """
+
+
+def check_sample(recipe: Recipe, sample: AnySample, *, caption: bool, questions: bool) -> None:
+    """Refuse interleaved documents, and samples without a caption or questions where needed.
+
+    Raises:
+        Unusable: With what the sample lacks.
+    """
+    name = type(recipe).__name__
+    if not isinstance(sample, Sample):
+        raise Unusable(
+            "other kind",
+            f"recipe {name}: an interleaved document; use datamodules.AsWritten, alone or in a "
+            "Mixture",
+        )
+    if caption and not sample.caption:
+        raise Unusable("no caption", f"recipe {name} needs a caption")
+    if questions and not sample.questions:
+        raise Unusable("no questions", f"recipe {name} needs questions")
 
 
 @final
@@ -108,14 +139,15 @@ class Questions(SampleRecipe):
             them where the image has fewer.
     """
 
+    needs_caption = False
+    needs_questions = True
+
     def __init__(self, per_image: int = 1) -> None:
         check_at_least(1, per_image=per_image)
         self.per_image = per_image
 
     def documents(self, sample: Sample, generator: torch.Generator) -> tuple[Document, ...]:
         """Return one document: image, question, answer, question, answer, ..."""
-        if not sample.questions:
-            raise UserError(f"recipe Questions: sample {sample.key} has no questions")
         pairs = sample.choose_questions(self.per_image, generator)
         return (question_document(pairs, key=sample.key),)
 
@@ -140,22 +172,26 @@ class Mixture(Recipe):
         self.recipes = recipes
         self.weights = weights
 
-    def accepts(self, sample: AnySample) -> bool:
-        """Tell whether a recipe accepts the sample."""
-        return any(recipe.accepts(sample) for recipe in self.recipes)
+    def check(self, sample: AnySample) -> None:
+        """Refuse a sample that none of the recipes accepts."""
+        faults = []
+        for recipe in self.recipes:
+            try:
+                recipe.check(sample)
+            except Unusable as fault:
+                faults.append(fault)
+            else:
+                return
+        reasons = {fault.reason for fault in faults}
+        details = ", ".join(str(fault) for fault in faults)
+        raise Unusable(reasons.pop() if len(reasons) == 1 else "no recipe", details)
 
     def draw(
         self, sample: AnySample, following: Iterator[AnySample], generator: torch.Generator
     ) -> tuple[Illustrated, ...]:
-        """Return the documents of the drawn recipe.
-
-        Raises:
-            UserError: If no recipe accepts the sample, or it lacks what the drawn one needs.
-        """
+        """Return the documents of the drawn recipe."""
+        self.check(sample)
         usable = [i for i, recipe in enumerate(self.recipes) if recipe.accepts(sample)]
-        if not usable:
-            kind = "a captioned image" if isinstance(sample, Sample) else "an interleaved document"
-            raise UserError(f"recipe Mixture: sample {sample.key} is {kind}; no recipe accepts it")
         weights = torch.tensor([self.weights[i] for i in usable], dtype=torch.float64)
         cumulative = weights.cumsum(0)
         point = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]

@@ -38,6 +38,8 @@ class CaptionQuestions(SampleRecipe):
         per_image: As for :class:`Descriptions`.
     """
 
+    needs_questions = True
+
     def __init__(self, per_image: int = 4) -> None:
         check_at_least(1, per_image=per_image)
         self.per_image = per_image

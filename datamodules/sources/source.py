@@ -130,17 +130,17 @@ class DataSource(ABC):
     ) -> Iterator[AnySample]:
         """Yield every sample of a split once, in order, as evaluation sees it.
 
-        Unreadable ones are left out.
+        Those that cannot serve are left out.
 
         Args:
             split: ``train``, ``val`` or ``test``.
             image_size: Height and width in pixels.
-            upscale: Whether smaller images are enlarged; otherwise they are an error.
+            upscale: Whether smaller images are enlarged; otherwise they are left out.
             crop: As for :meth:`decoder`.
             background: As for :meth:`decoder`.
 
         Raises:
-            UserError: If a shard is missing, a caption is missing or an image is too small.
+            UserError: If a shard is missing.
         """
         decode = self.decoder(image_size, upscale=upscale, crop=crop, background=background)
         for shard in self.shards(split):

@@ -19,7 +19,8 @@ class Delivery:
     """One message of a worker."""
 
     batch: DocumentBatch | None = None
-    corrupt: tuple[Skipped, ...] = ()  # skipped since the message before
+    skipped: tuple[Skipped, ...] = ()  # since the message before
+    seen: int = 0  # raw samples looked at since then, usable or not
     # A user's mistake in one sentence. It travels as text because an exception that crosses
     # processes arrives with a traceback in its message.
     error: str | None = None
@@ -48,11 +49,12 @@ class BatchBuilder:
         self._batch_size = batch_size
         self._image_size = image_size
         self._documents: list[Illustrated] = []
-        self._corrupt: list[Skipped] = []
+        self._skipped: list[Skipped] = []
+        self.seen = 0  # raw samples since the last delivery
 
-    def skip(self, corrupt: Skipped) -> None:
-        """Note a sample that could not be read."""
-        self._corrupt.append(corrupt)
+    def skip(self, sample: Skipped) -> None:
+        """Note a sample that cannot serve."""
+        self._skipped.append(sample)
 
     def add(self, document: Illustrated) -> Iterator[Delivery]:
         """Add one document; yield the batch if this fills it."""
@@ -62,8 +64,8 @@ class BatchBuilder:
 
     def flush(self) -> Iterator[Delivery]:
         """Yield the collected documents as a batch, if any."""
-        documents, corrupt = self._documents, tuple(self._corrupt)
-        self._documents, self._corrupt = [], []
+        documents, skipped, seen = self._documents, tuple(self._skipped), self.seen
+        self._documents, self._skipped, self.seen = [], [], 0
         if documents:
             pixels = [pixels for document in documents for pixels in document.pixels]
             size = self._image_size
@@ -71,6 +73,6 @@ class BatchBuilder:
                 documents=tuple(document.document for document in documents),
                 images=scale_pixels(pixels) if pixels else torch.zeros(0, 3, size, size),
             )
-            yield Delivery(batch=batch, corrupt=corrupt)
-        elif corrupt:
-            yield Delivery(corrupt=corrupt)
+            yield Delivery(batch=batch, skipped=skipped, seen=seen)
+        elif skipped:
+            yield Delivery(skipped=skipped, seen=seen)

@@ -10,10 +10,25 @@ from typing_extensions import override
 from datamodules.decoding.decoder import SampleDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.illustrated import Illustrated, as_written
-from datamodules.sample import Sample, Skipped
+from datamodules.sample import Sample, Skipped, Unusable
 from datamodules.sources.source import DataSource, Split
 from datamodules.streams.delivery import BatchBuilder, Delivery, DeliveryStream
-from pretzel.sequence.document import caption_document
+from pretzel.sequence.document import caption_document, question_document
+
+
+def evaluated(sample: Sample) -> Illustrated:
+    """Return the document by which an image is evaluated.
+
+    Raises:
+        Unusable: If it has neither a caption nor questions.
+    """
+    if sample.caption:
+        document = caption_document(sample.caption, key=sample.key)
+    elif sample.questions:
+        document = question_document(sample.questions, key=sample.key)
+    else:
+        raise Unusable("no caption", "neither a caption nor questions")
+    return Illustrated(document=document, pixels=(sample.pixels,))
 
 
 @final
@@ -21,7 +36,8 @@ from pretzel.sequence.document import caption_document
 class EvalStream(DeliveryStream):
     """The documents of this process's samples, in order, nothing dropped or repeated.
 
-    A captioned image becomes caption and image; an interleaved document stays as it is written.
+    An image becomes caption and image, without a caption image, questions and answers; an
+    interleaved document stays as it is written.
     Every worker reads all shards, but decodes only its own batches.
     The last batch may be smaller.
     """
@@ -44,15 +60,18 @@ class EvalStream(DeliveryStream):
             if number % turns != turn:
                 continue
             if number != batch:
-                # The batch is not full where one of its samples was unreadable.
+                # The batch is not full where one of its samples was skipped.
                 yield from builder.flush()
                 batch = number
+            builder.seen += 1
             sample = self.decoder(raw)
             if isinstance(sample, Skipped):
                 builder.skip(sample)
             elif isinstance(sample, Sample):
-                document = caption_document(sample.caption, key=sample.key)
-                yield from builder.add(Illustrated(document=document, pixels=(sample.pixels,)))
+                try:
+                    yield from builder.add(evaluated(sample))
+                except Unusable as fault:
+                    builder.skip(fault.skipped(raw.shard, raw.key))
             else:
                 yield from builder.add(as_written(sample))
         yield from builder.flush()
@@ -63,4 +82,5 @@ class EvalStream(DeliveryStream):
                 if isinstance(raw, RawSample):
                     yield raw
                 else:
+                    builder.seen += 1
                     builder.skip(raw)

@@ -10,24 +10,22 @@ from typing import final
 
 from torch.utils.data import DataLoader
 
-from datamodules.streams.corruption import CorruptionLog
 from datamodules.streams.delivery import DeliveryStream
 from datamodules.streams.eval_stream import EvalStream
+from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import UserError
 from pretzel.sequence.document import DocumentBatch
 
 
-def deliver(
-    stream: DeliveryStream, num_workers: int, log: CorruptionLog
-) -> Iterator[DocumentBatch]:
+def deliver(stream: DeliveryStream, num_workers: int, log: SkipLog) -> Iterator[DocumentBatch]:
     """Yield a stream's batches; record what it skipped.
 
     Raises:
-        UserError: If the stream reports a user's mistake or too many samples are unreadable.
+        UserError: If the stream reports a user's mistake or too many samples are skipped.
     """
     for delivery in DataLoader(stream, batch_size=None, num_workers=num_workers):
-        log.record(delivery.corrupt)
+        log.record(delivery.skipped, delivery.seen)
         if delivery.error is not None:
             raise UserError(delivery.error)
         if delivery.batch is not None:
@@ -40,7 +38,7 @@ class TrainLoader:
 
     Args:
         stream: The stream of the first epoch.
-        log: Receives the unreadable samples.
+        log: Receives the skipped samples.
         repeats: Whether every epoch has the batches of the first.
         consumed: Returns how many batches training has consumed, all epochs together. ``None``:
             the loader counts the batches it hands out, and every iteration begins a new epoch.
@@ -49,7 +47,7 @@ class TrainLoader:
     def __init__(
         self,
         stream: TrainStream,
-        log: CorruptionLog,
+        log: SkipLog,
         *,
         repeats: bool,
         consumed: Callable[[], int] | None,
@@ -99,7 +97,7 @@ class EvalLoader:
     stream: EvalStream
     num_batches: int | None  # None if it is unknown before reading
     num_workers: int  # 0 reads in the main process
-    log: CorruptionLog
+    log: SkipLog
 
     def __len__(self) -> int:
         if self.num_batches is None:

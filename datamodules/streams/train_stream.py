@@ -10,6 +10,7 @@ would ignore the seed (webdataset 1.0.2), hence ``ResampledShards(deterministic=
 worker, epoch and seed by ``31 a + b``: it is given one number that already mixes them well.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import final
@@ -21,11 +22,14 @@ from typing_extensions import override
 from datamodules.decoding.decoder import SampleDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.recipe import Recipe
-from datamodules.sample import AnySample, Skipped
+from datamodules.sample import AnySample, Skipped, Unusable
 from datamodules.sources.source import DataSource
 from datamodules.streams.delivery import BatchBuilder, Delivery, DeliveryStream
+from datamodules.streams.skip_log import listed
 from pretzel.errors import UserError
 from pretzel.rng import stream
+
+_MOST_IN_A_ROW = 1000
 
 
 @final
@@ -40,7 +44,6 @@ class TrainStream(DeliveryStream):
     batch_size: int
     steps: int  # batches of one process in an epoch
     shuffle_buffer: int  # raw samples from which the next one is drawn
-    max_corrupt: int  # unreadable samples in a row after which a slot gives up
     rank: int
     world_size: int
     num_workers: int  # of each process; 0 reads in the process itself
@@ -90,28 +93,41 @@ class TrainStream(DeliveryStream):
                 return
 
     def _batches(self, builder: BatchBuilder, slot: int) -> Iterator[Delivery]:
-        samples = self._readable(builder, slot)
-        for position, sample in enumerate(samples):
+        located = self._usable(builder, slot)
+        following = (sample for _, sample in located)
+        for position, (shard, sample) in enumerate(located):
             generator = stream(self.seed, "recipe", self.epoch, self.rank, slot, position)
-            for document in self.recipe.draw(sample, samples, generator):
+            try:
+                documents = self.recipe.draw(sample, following, generator)
+            except Unusable as fault:
+                builder.skip(fault.skipped(shard, sample.key))
+                continue
+            for document in documents:
                 yield from builder.add(document)
 
-    def _readable(self, builder: BatchBuilder, slot: int) -> Iterator[AnySample]:
-        in_a_row = 0
-        for sample in self._samples(slot):
-            if isinstance(sample, Skipped):
-                builder.skip(sample)
-                in_a_row += 1
-                if in_a_row > self.max_corrupt:
-                    raise UserError(
-                        f"{in_a_row} unreadable samples in a row, more than "
-                        f"max_corrupt={self.max_corrupt}; the last one: {sample}"
-                    )
-                continue
-            in_a_row = 0
-            yield sample
+    def _usable(self, builder: BatchBuilder, slot: int) -> Iterator[tuple[str, AnySample]]:
+        """Yield samples that the recipe accepts, with their shards."""
+        in_a_row = Counter[str]()
+        for shard, sample in self._samples(slot):
+            builder.seen += 1
+            if not isinstance(sample, Skipped):
+                try:
+                    self.recipe.check(sample)
+                except Unusable as fault:
+                    sample = fault.skipped(shard, sample.key)
+                else:
+                    in_a_row.clear()
+                    yield shard, sample
+                    continue
+            builder.skip(sample)
+            in_a_row[sample.reason] += 1
+            if in_a_row.total() == _MOST_IN_A_ROW:
+                raise UserError(
+                    f"{_MOST_IN_A_ROW} samples in a row were skipped: {listed(in_a_row)}; the last "
+                    f"one: {sample}"
+                )
 
-    def _samples(self, slot: int) -> Iterator[AnySample | Skipped]:
+    def _samples(self, slot: int) -> Iterator[tuple[str, AnySample | Skipped]]:
         generator = stream(self.seed, "samples", self.epoch, self.rank, slot)
         order = int(torch.randint(2**31, (), generator=generator))
         shards = webdataset.ResampledShards(
@@ -119,7 +135,8 @@ class TrainStream(DeliveryStream):
         )
         shuffled = webdataset.detshuffle(self.shuffle_buffer, self.shuffle_buffer, seed=order)
         for raw in webdataset.DataPipeline(shards, self._read, shuffled):
-            yield self.decoder(raw, self._draw(raw)) if isinstance(raw, RawSample) else raw
+            sample = self.decoder(raw, self._draw(raw)) if isinstance(raw, RawSample) else raw
+            yield raw.shard, sample
 
     def _draw(self, raw: RawSample) -> torch.Generator | None:
         """Return the random numbers of a sample's crops and flips, if there are any."""

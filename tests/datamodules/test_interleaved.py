@@ -20,6 +20,7 @@ from datamodules import (
     Shards,
     WebDatasetDataModule,
 )
+from datamodules.sample import Unusable
 from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence.document import Dropped, Image, Text
@@ -115,8 +116,8 @@ def test_batches_hold_images_in_order_of_documents(stories):
 @pytest.mark.parametrize(
     ("segments", "parts"),
     [
-        ([{"image": "3.png"}], ("segment 0", "names the image '3.png'", "no image x.3.png")),
-        ([{"text": "a"}, {"image": "json"}], ("segment 1", "no image x.json")),
+        ([{"image": "3.png"}], ("segment 0", "names the image '3.png'", "no image 'x.3.png'")),
+        ([{"text": "a"}, {"image": "json"}], ("segment 1", "no image 'x.json'")),
         ([{"text": "a", "role": "dropped"}], ("segment 0", "'context' or 'target'")),
         ([{"text": 3}], ("segment 0", "{'text': 3}")),
         ([{"text": "a", "image": "0.png"}], ("segment 0", "must be")),
@@ -132,7 +133,7 @@ def test_mistakes_name_shard_and_key(write_shard, encoded, segments, parts):
         module(Shards(shard), AsWritten()).setup("fit")
     message = str(error.value)
     assert "\n" not in message
-    for part in ("x.json", shard, *parts):
+    for part in (f"x in {shard}", *parts):
         assert part in message
 
 
@@ -141,11 +142,11 @@ def test_a_broken_or_small_image_inside_a_document_is_named(write_shard, encoded
     datamodule = module(Shards(write_shard("a.tar", members)), AsWritten())
     keys = {document.key for batch in datamodule.train_dataloader() for document in batch.documents}
     assert keys == {"good"}
-    assert [sample.key for sample in datamodule.corrupt_samples] == ["bad"]
+    assert [sample.key for sample in datamodule.skipped_samples] == ["bad"]
     with pytest.warns(UserWarning, match="bad in"):
         datamodule.teardown("fit")
     members = story(encoded) | {"x.0.png": encoded(size=(8, 8))}
-    with pytest.raises(UserError, match=r"image x.0.png in .* is 8x8 pixels"):
+    with pytest.raises(UserError, match=r"x in .* \(x.0.png: 8x8 pixels"):
         module(Shards(write_shard("b.tar", members)), AsWritten()).setup("fit")
 
 
@@ -278,22 +279,30 @@ def test_a_higher_drop_rate_drops_the_same_and_more():
         (lambda: Conversations(drop=2.0), "drop must be a probability in [0, 1], not 2.0"),
         (lambda: Conversations(shown=-0.5), "shown must be a probability in [0, 1], not -0.5"),
         (lambda: AsWritten(drop=-1.0), "drop must be a probability in [0, 1], not -1.0"),
-        (lambda: AsWritten().draw(SAMPLES[0], repeat(SAMPLES[0]), stream(0)), "no segments"),
-        (lambda: Captions().draw(DOCUMENT, repeat(DOCUMENT), stream(0)), "datamodules.AsWritten"),
-        (
-            lambda: Conversations().draw(DOCUMENT, repeat(DOCUMENT), stream(0)),
-            "sample story is an interleaved document",
-        ),
-        (
-            lambda: Mixture([Captions()], [1.0]).draw(DOCUMENT, repeat(DOCUMENT), stream(0)),
-            "sample story is an interleaved document; no recipe accepts it",
-        ),
     ],
 )
-def test_what_does_not_fit_is_refused(make, message):
+def test_wrong_numbers_are_refused(make, message):
     with pytest.raises(UserError) as error:
         make()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sample", "reason", "message"),
+    [
+        (AsWritten(), SAMPLES[0], "other kind", "no segments"),
+        (Captions(), DOCUMENT, "other kind", "datamodules.AsWritten"),
+        (Conversations(), DOCUMENT, "other kind", "an interleaved document"),
+        (Mixture([Captions()], [1.0]), DOCUMENT, "other kind", "recipe Captions"),
+        (Mixture([AsWritten(), Questions()], [1.0, 1.0]), SAMPLES[0], "no recipe", "no segments, "),
+    ],
+)
+def test_what_does_not_fit_is_refused(recipe, sample, reason, message):
+    for refuse in (recipe.check, lambda one: recipe.draw(one, repeat(one), stream(0))):
+        with pytest.raises(Unusable) as error:
+            refuse(sample)
+        assert (error.value.reason, recipe.accepts(sample)) == (reason, False)
+        assert message in str(error.value)
 
 
 # The stream

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from datamodules import Captions, Mixture, Questions, Sample
+from datamodules.sample import Unusable
 from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence.document import Image, Text
@@ -93,5 +94,5 @@ def test_wrong_numbers_are_refused(make, message):
 
 def test_questions_need_questions():
     sample = Sample(key="lonely", pixels=PIXELS, caption="a cat")
-    with pytest.raises(UserError, match="sample lonely has no questions"):
-        Questions().documents(sample, stream(0))
+    with pytest.raises(Unusable, match="recipe Questions needs questions"):
+        Questions().check(sample)

@@ -24,7 +24,7 @@ class Named(DataSource):
 
 
 def train_stream(source, **changes):
-    arguments = {"seed": 0, "batch_size": 4, "steps": 6, "shuffle_buffer": 16, "max_corrupt": 0}
+    arguments = {"seed": 0, "batch_size": 4, "steps": 6, "shuffle_buffer": 16}
     arguments |= {"rank": 0, "world_size": 1, "num_workers": 0}
     return TrainStream(
         source=source, decoder=source.decoder(16), recipe=Captions(), **(arguments | changes)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import Captions, EasyVQA, Questions, Shards, WebDatasetDataModule
+from datamodules import Captions, EasyVQA, Shards, WebDatasetDataModule
 from datamodules.reading.tar_shard import RawSample, read_shard
 from pretzel.errors import UserError
 
@@ -126,39 +126,6 @@ def test_unbalanced_braces_are_named():
     check_message(error, "x/{000..001.tar", "braces")
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_missing_caption_names_shard_key_and_field(write_shard, encoded, num_workers):
-    shards = [
-        write_shard(name, {"x.png": encoded(), "x.json": b'{"title": "t"}'})
-        for name in ("a.tar", "b.tar")
-    ]
-    loader = module(Shards(shards, caption_field="alt"), num_workers=num_workers).train_dataloader()
-    with pytest.raises(UserError) as error:
-        next(iter(loader))
-    check_message(error, "x.txt", "'alt'", ".tar", "has no caption")
-
-
-def test_first_sample_without_caption_stops_setup(write_shard, encoded):
-    shard = write_shard("a.tar", {"x.png": encoded()})
-    with pytest.raises(UserError, match="no caption"):
-        module(Shards(shard)).setup("fit")
-
-
-def test_recipe_that_needs_questions_stops_setup(write_shard, encoded):
-    shard = write_shard("a.tar", {"x.png": encoded(), "x.txt": b"t"})
-    with pytest.raises(UserError, match="sample x has no questions"):
-        module(Shards(shard), Questions()).setup("fit")
-
-
-def test_small_image_is_named_unless_upscale(write_shard, encoded):
-    shard = write_shard("a.tar", {"x.png": encoded(size=(40, 12)), "x.txt": b"t"})
-    with pytest.raises(UserError) as error:
-        module(Shards(shard)).setup("fit")
-    check_message(error, "x.png", shard, "40x12", "image_size=16", "upscale")
-    batch = next(iter(module(Shards(shard), upscale=True).train_dataloader()))
-    assert batch.images.shape == (2, 3, 16, 16)
-
-
 def test_pipe_is_refused_unless_allowed(shard_pattern, tmp_path, monkeypatch):
     command = f"pipe:cat {tmp_path}/00000.tar"
     with pytest.raises(UserError) as error:
@@ -216,51 +183,6 @@ def test_pickle_named_as_image_or_json_is_a_corrupt_sample(write_shard, encoded,
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_corrupt_samples_are_skipped_counted_and_named(write_shard, encoded, num_workers):
-    shards = []
-    for name in ("a", "b"):
-        members = {f"{name}bad.png": b"not an image", f"{name}bad.txt": b"t"}
-        for i in range(4):
-            members |= {f"{name}{i}.png": encoded(), f"{name}{i}.txt": b"t"}
-        shards.append(write_shard(f"{name}.tar", members))
-    datamodule = module(Shards(shards), num_workers=num_workers, steps_per_epoch=20)
-    batches = list(datamodule.train_dataloader())
-    assert all(len(batch) == 2 for batch in batches)
-    assert all("bad" not in d.key for batch in batches for d in batch.documents)
-    assert {sample.key for sample in datamodule.corrupt_samples} == {"abad", "bbad"}
-    with pytest.warns(UserWarning, match=r"skipped 2 unreadable samples: .bad in .*\.tar"):
-        datamodule.teardown("fit")
-
-
-def test_more_corrupt_samples_than_allowed_stop_the_run(write_shard, encoded):
-    members = {}
-    for i in range(12):
-        members |= {f"k{i}.png": encoded() if i % 2 else b"broken", f"k{i}.txt": b"t"}
-    datamodule = module(Shards(write_shard("a.tar", members)), max_corrupt=3, steps_per_epoch=99)
-    with pytest.raises(UserError) as error:
-        list(datamodule.train_dataloader())
-    check_message(error, "max_corrupt=3", "a.tar", "k0")
-
-
-def test_shards_of_nothing_but_corrupt_samples_end(write_shard):
-    shard = write_shard("a.tar", {"x.png": b"broken", "x.txt": b"t"})
-    with pytest.raises(UserError) as error:
-        list(module(Shards(shard), max_corrupt=7).train_dataloader())
-    check_message(error, "max_corrupt=7", "a.tar", "x")
-
-
-def test_corrupt_sample_in_evaluation_leaves_the_others(write_shard, encoded):
-    members = {}
-    for i in range(5):
-        members |= {f"k{i}.png": b"broken" if i == 2 else encoded(), f"k{i}.txt": b"t"}
-    shard = write_shard("a.tar", members)
-    datamodule = module(Shards(shard, test=shard))
-    actual = [d.key for batch in datamodule.test_dataloader() for d in batch.documents]
-    assert actual == ["k0", "k1", "k3", "k4"]
-    assert [sample.key for sample in datamodule.corrupt_samples] == ["k2"]
-
-
 @pytest.mark.parametrize("at", ["in a member", "between two members"])
 def test_cut_shard_gives_its_whole_samples_only(shard_pattern, tmp_path, at):
     whole = tmp_path / "00000.tar"
@@ -273,21 +195,6 @@ def test_cut_shard_gives_its_whole_samples_only(shard_pattern, tmp_path, at):
     assert [sample.key for sample in samples] == [f"00_{i:03d}" for i in range(5)]
     assert all(set(sample.members) == {"png", "json"} for sample in samples)
     assert (last.key, last.shard) == ("*", str(cut))
-
-
-def test_shard_that_is_no_archive_is_named(tmp_path):
-    path = tmp_path / "a.tar"
-    path.write_bytes(b"this is no tar file" * 100)
-    with pytest.raises(UserError) as error:
-        list(module(Shards(str(path)), max_corrupt=2).train_dataloader())
-    check_message(error, "a.tar")
-
-
-def test_shard_without_samples_is_named(write_shard):
-    shard = write_shard("a.tar", {"readme.md": b"nothing"})
-    with pytest.raises(UserError) as error:
-        module(Shards(shard)).setup("fit")
-    check_message(error, shard, "no sample")
 
 
 def test_split_that_does_not_exist_is_named(shard_pattern):
@@ -305,7 +212,6 @@ def test_split_that_does_not_exist_is_named(shard_pattern):
         ("shuffle_buffer", 0),
         ("num_val_samples", 0),
         ("eval_batch_size", 0),
-        ("max_corrupt", -1),
     ],
 )
 def test_numbers_out_of_range_are_named(name, value):

@@ -1,0 +1,122 @@
+r"""Reads questions and their answers, in the forms in which they are published.
+
+``key.json`` holds one of
+
+* ``questions``: a list of entries, each a pair ``[question, answer]`` or an object with
+  ``question`` and ``answer``, or ``answers``: a list of texts, or of objects with ``answer`` as in
+  VQAv2, whose ``multiple_choice_answer`` is then the target where there is one;
+* such an object itself: ``question`` and ``answer`` or ``answers`` beside the caption;
+* ``conversations``, as LLaVA writes them: ``{"from": "human", "value": "<image>\nwhat is it?"}``
+  and ``{"from": "gpt", "value": ...}`` in turn.
+
+Whatever is none of these is never read as something else.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datamodules.decoding.excerpt import excerpt
+from datamodules.sample import Unusable
+
+QUESTIONS_FIELD = "questions"
+CONVERSATIONS_FIELD = "conversations"
+_IMAGE_TOKEN = "<image>"
+_FORMS = (
+    "known are [question, answer], {'question': ..., 'answer': ...}, {'question': ..., 'answers': "
+    "[...]}, and conversations of {'from': 'human' or 'gpt', 'value': ...}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedQuestion:
+    """A question with all its answers.
+
+    Attributes:
+        question: The question.
+        answer: The target: the most frequent answer, the first of equally frequent ones.
+        answers: All answers that were given to it, as often as they were given.
+    """
+
+    question: str
+    answer: str
+    answers: tuple[str, ...]
+
+
+def parse_questions(fields: Mapping[str, Any]) -> tuple[AskedQuestion, ...]:
+    """Return the questions of what a ``key.json`` holds; none where it has no such field.
+
+    Raises:
+        Unusable: If they are of no known form, or a question or answer is empty.
+    """
+    questions = fields.get(QUESTIONS_FIELD)
+    conversations = fields.get(CONVERSATIONS_FIELD)
+    asked: list[AskedQuestion] = []
+    if questions is not None:
+        if not isinstance(questions, list):
+            raise _unknown(QUESTIONS_FIELD, questions)
+        asked += [_entry(f"{QUESTIONS_FIELD}[{i}]", entry) for i, entry in enumerate(questions)]
+    elif "question" in fields and ("answer" in fields or "answers" in fields):
+        asked.append(_entry("question", fields))
+    if conversations is not None:
+        asked += _conversation(conversations)
+    return tuple(asked)
+
+
+def _entry(place: str, entry: Any) -> AskedQuestion:  # noqa: ANN401
+    match entry:
+        case [question, answer]:
+            return _asked(place, question, [answer], None)
+        case {"question": question, "answers": list(answers)} if answers:
+            texts = [one.get("answer") if isinstance(one, dict) else one for one in answers]
+            return _asked(place, question, texts, entry.get("multiple_choice_answer"))
+        case {"question": question, "answer": answer}:
+            return _asked(place, question, [answer], None)
+    raise _unknown(place, entry)
+
+
+def _asked(
+    place: str, question: object, answers: Sequence[object], target: object
+) -> AskedQuestion:
+    texts = [text for answer in answers if (text := _text(place, answer))]
+    asked = _text(place, question)
+    if not texts or not asked:
+        raise Unusable("unknown form", f"{place}: question or answer is empty; {_FORMS}")
+    most_frequent = Counter(texts).most_common(1)[0][0]
+    return AskedQuestion(
+        question=asked, answer=_text(place, target or most_frequent), answers=tuple(texts)
+    )
+
+
+def _text(place: str, value: object) -> str:
+    """Return a text without space around it; a whole number counts as its digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise _unknown(place, value)
+    return value.strip()
+
+
+def _conversation(turns: Any) -> Iterator[AskedQuestion]:  # noqa: ANN401
+    if not isinstance(turns, list) or len(turns) % 2:
+        raise _unknown(CONVERSATIONS_FIELD, turns)
+    num_images = 0
+    for place in range(0, len(turns), 2):
+        match turns[place : place + 2]:
+            case [{"from": "human", "value": str(asked)}, {"from": "gpt", "value": str(answer)}]:
+                num_images += asked.count(_IMAGE_TOKEN)
+                if num_images > 1 or _IMAGE_TOKEN in answer:
+                    raise Unusable(
+                        "unknown form",
+                        f"{CONVERSATIONS_FIELD} show more than one {_IMAGE_TOKEN}: write them as "
+                        "segments",
+                    )
+                question = asked.replace(_IMAGE_TOKEN, " ")
+                yield _asked(f"{CONVERSATIONS_FIELD}[{place}]", question, [answer], None)
+            case pair:
+                raise _unknown(f"{CONVERSATIONS_FIELD}[{place}]", pair)
+
+
+def _unknown(place: str, value: object) -> Unusable:
+    return Unusable("unknown form", f"{place} is {excerpt(value)}; {_FORMS}")

@@ -1,0 +1,83 @@
+"""Looks at the first samples of a split, so that what is wrong with all of them is said at once."""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice, repeat
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from datamodules.decoding.decoder import SampleDecoder
+from datamodules.reading.tar_shard import RawSample
+from datamodules.recipes.recipe import Mixture, Recipe
+from datamodules.sample import AnySample, Sample, Skipped, Unusable
+from datamodules.sources.source import DataSource, Split
+from datamodules.streams.eval_stream import evaluated
+from datamodules.streams.skip_log import examples, listed
+from pretzel.errors import UserError
+from pretzel.rng import stream
+
+NUM_FIRST = 100
+"""Number of samples that are looked at, at most: as soon as one can serve, all is well."""
+
+
+def check_first_samples(
+    source: DataSource, decoder: SampleDecoder, split: Split, recipe: Recipe | None
+) -> None:
+    """Refuse a split of whose first samples none can serve.
+
+    Warns of a recipe of a mixture that accepts none of them.
+
+    Args:
+        source: Source of the samples.
+        decoder: Decoder of the samples.
+        split: ``train``, ``val`` or ``test``.
+        recipe: Recipe of the training samples; None where they are evaluated.
+
+    Raises:
+        UserError: If none can serve, saying why not, or there is no sample.
+    """
+    faults: list[Skipped] = []
+    waiting = [] if recipe is None else _parts(recipe)
+    usable = number = 0
+    shards = iter(source.shards(split))
+    raws = chain.from_iterable(source.read(shard) for shard in shards)
+    for number, raw in enumerate(islice(raws, NUM_FIRST), start=1):  # noqa: B007
+        sample = decoder(raw) if isinstance(raw, RawSample) else raw
+        if not isinstance(sample, Skipped):
+            try:
+                _try(recipe, sample)
+            except Unusable as fault:
+                sample = fault.skipped(raw.shard, raw.key)
+            else:
+                usable += 1
+                waiting = [part for part in waiting if not part.accepts(sample)]
+                if not waiting:
+                    return
+                continue
+        faults.append(sample)
+    if not usable:
+        if not number:
+            raise UserError(f"the {split} shards hold no sample")
+        reasons = listed(Counter(fault.reason for fault in faults))
+        raise UserError(
+            f"none of the first {number} {split} samples can serve: {reasons}; {examples(faults)}"
+        )
+    names = ", ".join(type(part).__name__ for part in waiting)
+    rank_zero_warn(
+        f"none of the first {number} {split} samples is one for {names} of the recipe Mixture"
+    )
+
+
+def _try(recipe: Recipe | None, sample: AnySample) -> None:
+    if recipe is not None:
+        recipe.check(sample)
+        following: Iterator[AnySample] = repeat(sample)
+        recipe.draw(sample, following, stream(0, "check"))
+    elif isinstance(sample, Sample):
+        evaluated(sample)
+
+
+def _parts(recipe: Recipe) -> list[Recipe]:
+    if isinstance(recipe, Mixture):
+        return [part for one in recipe.recipes for part in _parts(one)]
+    return [recipe]

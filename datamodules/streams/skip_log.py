@@ -1,0 +1,173 @@
+"""Counts and names the samples that were skipped, in the run's folder, its log and its loggers."""
+
+import json
+import logging
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import final
+
+from lightning.pytorch import Trainer
+
+from datamodules.sample import Skipped
+from pretzel.errors import UserError
+
+FILE_NAME = "skipped.jsonl"
+"""File in the folder of a run: one line of JSON with shard, key, reason and detail a sample."""
+_NUM_NAMED = 5
+_NUM_KEPT = 1000
+_LOG = logging.getLogger(__name__)
+
+
+@final
+class SkipLog:
+    """Counts every skipped sample once by its reason, however often it is read.
+
+    Args:
+        max_skipped: Share of skipped samples, among the last ``window`` that were looked at, above
+            which the run stops.
+        window: Number of samples that the share is of. The run does not stop before
+            ``max_skipped * window`` have been skipped: ten bad samples in a row are no share.
+    """
+
+    def __init__(self, max_skipped: float, window: int = 1000) -> None:
+        self.max_skipped = max_skipped
+        self.window = window
+        self.counts: Counter[str] = Counter()
+        """Different skipped samples by reason: those of all processes of the run in process 0."""
+        self._samples: list[Skipped] = []
+        self._known: set[int] = set()  # hashes: a run may skip a million samples
+        self._recent: deque[tuple[int, Counter[str]]] = deque()
+        self._last: dict[str, Skipped] = {}  # by reason
+        self._file: Path | None = None
+        self._file_position = 0
+        self._trainer: Trainer | None = None
+        self._num_reported = 0
+        self._num_warned = 0
+        self._next_step = 0
+
+    @property
+    def samples(self) -> tuple[Skipped, ...]:
+        """The skipped samples in the order in which they were first read, at most a thousand."""
+        return tuple(self._samples)
+
+    def follow(self, trainer: Trainer) -> None:
+        """Write into the folder and the loggers of a run from now on; all ranks must call it.
+
+        What the folder names already, from before a resume, counts as known.
+        """
+        self._trainer = trainer
+        folder = trainer.log_dir
+        if folder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._file = Path(folder) / FILE_NAME
+            self._read_file()
+
+    def record(self, skipped: Iterable[Skipped], seen: int) -> None:
+        """Add samples that were skipped among so many that were looked at.
+
+        Raises:
+            UserError: If the share of skipped samples is now above ``max_skipped``, or the last
+                ``window`` samples were skipped without exception.
+        """
+        skipped = tuple(skipped)
+        new = [sample for sample in skipped if self._remember(sample)]
+        for sample in new:
+            first = self.counts[sample.reason] == 1
+            _LOG.log(logging.WARNING if first else logging.INFO, "skipped %s", sample)
+        self._write(new)
+        self._report()
+        self._recent.append((seen, Counter(sample.reason for sample in skipped)))
+        self._last |= {sample.reason: sample for sample in skipped}
+        self._judge()
+
+    def close(self) -> None:
+        """Report the last counts, and warn about what was skipped since the last warning."""
+        self._next_step = 0
+        self._report()
+        if (total := self.counts.total()) > self._num_warned:
+            self._num_warned = total
+            where = f"; all of them: {self._file}" if self._file is not None else ""
+            warnings.warn(
+                f"{total} samples were skipped ({listed(self.counts)}): "
+                f"{examples(self._samples, total)}{where}",
+                stacklevel=2,
+            )
+
+    def _judge(self) -> None:
+        seen = sum(number for number, _ in self._recent)
+        while len(self._recent) > 1 and seen - self._recent[0][0] >= self.window:
+            seen -= self._recent.popleft()[0]
+        reasons = sum((counts for _, counts in self._recent), Counter[str]())
+        total = reasons.total()
+        if total > self.max_skipped * max(seen, self.window) or self.window <= seen == total:
+            raise UserError(
+                f"{total} of the last {seen} samples were skipped, more than max_skipped="
+                f"{self.max_skipped} of {max(seen, self.window)}: {listed(reasons)}; such as "
+                f"{examples([self._last[reason] for reason, _ in reasons.most_common()])}"
+            )
+
+    def _remember(self, sample: Skipped) -> bool:
+        """Count a sample and tell whether it is a new one."""
+        identity = hash((sample.shard, sample.key, sample.reason))
+        if identity in self._known:
+            return False
+        self._known.add(identity)
+        self.counts[sample.reason] += 1
+        if len(self._samples) < _NUM_KEPT:
+            self._samples.append(sample)
+        return True
+
+    def _write(self, samples: Sequence[Skipped]) -> None:
+        if samples and self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            lines = "".join(json.dumps(asdict(sample)) + "\n" for sample in samples)
+            # One write for all lines: processes of a run append to one file.
+            with self._file.open("ab", buffering=0) as file:
+                file.write(lines.encode())
+
+    def _read_file(self) -> None:
+        """Count what other processes, or the run before it was resumed, have written."""
+        if self._file is None or not self._file.is_file():
+            return
+        with self._file.open("rb") as file:
+            file.seek(self._file_position)
+            for line in file:
+                if not line.endswith(b"\n"):  # still being written
+                    break
+                self._file_position += len(line)
+                try:
+                    self._remember(Skipped(**json.loads(line)))
+                except (ValueError, TypeError):  # cut by a crash
+                    continue
+
+    def _report(self) -> None:
+        """Log ``data/skipped_<reason>``, at most every ``log_every_n_steps`` steps."""
+        trainer = self._trainer
+        if trainer is None or not trainer.is_global_zero or trainer.global_step < self._next_step:
+            return
+        if trainer.world_size > 1:
+            self._read_file()
+        if self.counts.total() > self._num_reported:
+            self._num_reported = self.counts.total()
+            every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+            self._next_step = trainer.global_step + every
+            values = {
+                f"data/skipped_{reason.replace(' ', '_')}": float(count)
+                for reason, count in self.counts.items()
+            }
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+
+
+def listed(reasons: Counter[str]) -> str:
+    """Return reasons with their counts, the most frequent first."""
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+
+
+def examples(samples: Sequence[Skipped], total: int = 0) -> str:
+    """Return the first of skipped samples in words, and how many more there are."""
+    named = "; ".join(str(sample) for sample in samples[:_NUM_NAMED])
+    rest = max(total, len(samples)) - _NUM_NAMED
+    return f"{named}; and {rest} more" if rest > 0 else named
