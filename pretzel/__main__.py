@@ -33,6 +33,10 @@ an ablation (see `pretzel grid --help`):
   reproduce DIR ROW   run a row of the table again and compare
   export RUN          weights, configuration, metrics, environment of a finished run
 
+data:
+  data pack PATH      tar shards of a folder, a table or questions; also inspect, verify, preview,
+                      index (see `pretzel data --help`)
+
 a model or a part:
   sample              pictures of prompts from a checkpoint (see `pretzel sample --help`)
   import FAMILY FILE  weights of the public TarFlow or STARFlow (see `pretzel import --help`)
@@ -60,6 +64,7 @@ _COMMANDS = {
     "sample": "pretzel.cli.sample.command:main",
     "check": "pretzel.cli.check.command:main",
     "import": "pretzel.cli.importing.command:main",
+    "data": "pretzel.cli.data:main",
 }
 
 

@@ -22,15 +22,16 @@ import hashlib
 import io
 import json
 import sys
-import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
 
 from datamodules.data import DATA_DIR, NUM_SHARDS
 from datamodules.data.captions import caption_of
+from datamodules.reading.tar_writer import ShardWriter
 from pretzel.errors import UserError
 
 EMOJI_SIZE = 64
@@ -126,14 +127,10 @@ def archive(samples: Sequence[Members]) -> bytes:
     buffer = io.BytesIO()
     with (
         gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=buffer, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        closing(ShardWriter(packed)) as shard,
     ):
         for sample in samples:
-            for name, content in sample.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(content)
-                member.mode = 0o644
-                tar.addfile(member, io.BytesIO(content))
+            shard.write(sample)
     return buffer.getvalue()
 
 

@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pretzel.errors import UserError
 
@@ -55,6 +55,8 @@ def read_picture(file: bytes | str | Path) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError("too large", _in_one_line(error)) from error
+    except UnidentifiedImageError:  # whose message names an object in memory
+        raise PictureError("damaged", "no image of a known format") from None
     except Exception as error:  # on hostile bytes the decoders raise exceptions of every type
         raise PictureError("damaged", _in_one_line(error)) from error
 

@@ -1,0 +1,1 @@
+"""Tools behind ``pretzel data``: pack, inspect, verify, preview, index."""

@@ -1,0 +1,90 @@
+"""The source that a command means: by paths, or by a configuration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datamodules.sources.shards import Shards
+from datamodules.sources.source import DataSource
+from datamodules.tools.verify import TAR_SUFFIXES, shards_in
+from pretzel.errors import UserError
+from pretzel.runs.config.explain import construction, parsing
+from pretzel.runs.config.overlay import Config, at, fold, read
+from pretzel.runs.config.typed_parser import TypedParser
+from pretzel.runs.config.yaml_lines import Key
+
+_SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenSource:
+    """A source and how it was named.
+
+    Attributes:
+        source: The source.
+        name: The paths, or the source in YAML, for a manifest.
+    """
+
+    source: DataSource
+    name: str
+
+
+def chosen_source(paths: Sequence[str], files: Sequence[str]) -> ChosenSource:
+    """Return the source that paths or configuration files name.
+
+    Raises:
+        UserError: If there are both or neither, or what they name is no source.
+    """
+    if bool(paths) == bool(files):
+        given = "both" if paths else "neither"
+        raise UserError(f"the data must be named by paths or by -c, got {given}")
+    if files:
+        config = fold([read(file) for file in files])
+        return _configured(config, files)
+    return ChosenSource(source=source_of_paths(paths), name=" ".join(paths))
+
+
+def source_of_paths(paths: Sequence[str]) -> DataSource:
+    """Return a source of tar shards, or of a folder of them whose names begin with their split.
+
+    Raises:
+        UserError: If paths are of several kinds, or of none that is known.
+    """
+    folders = [path for path in paths if Path(path).is_dir()]
+    if folders and len(paths) > 1:
+        raise UserError(f"one folder, or files, must be given, got {' '.join(paths)}")
+    if not folders:
+        return Shards(list(paths))
+    shards = [str(path) for path in shards_in(Path(folders[0]))]
+    if not shards:
+        raise UserError(f"{folders[0]}: holds no tar shard ({', '.join(TAR_SUFFIXES)})")
+    by_split = {s: [one for one in shards if Path(one).name.startswith(s)] for s in _SPLITS}
+    if sum(map(len, by_split.values())) < len(shards) or not by_split["train"]:
+        return Shards(shards)
+    return Shards(by_split["train"], by_split["val"], by_split["test"])
+
+
+def _configured(config: Config, files: Sequence[str]) -> ChosenSource:
+    key: Key = ("data", "init_args", "source") if "data" in config.values else ("source",)
+    if "class_path" in config.values:
+        key = ()
+    node = at(config.values, key)
+    if node is None:
+        raise UserError(
+            f"{' '.join(files)}: names no source of data: neither data.init_args.source, nor "
+            "source, nor a class_path"
+        )
+    parser = TypedParser(exit_on_error=False)
+    parser.add_argument("--source", type=DataSource, required=True)
+    written = {
+        ("source", *path[len(key) :]): line
+        for path, line in config.sources.items()
+        if path[: len(key)] == key
+    }
+    named = Config(values={"source": node}, sources=written)
+    with parsing(named, lambda: ()):
+        namespace = parser.parse_object(named.values)
+    with construction(named):
+        source: DataSource = parser.instantiate(namespace).source
+    text: str = parser.dump(namespace)
+    return ChosenSource(source=source, name=text.strip())

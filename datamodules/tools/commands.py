@@ -1,0 +1,73 @@
+"""The commands of ``pretzel data``; their options are in ``pretzel.cli.data``."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from datamodules.sources.source import Split
+from datamodules.tools.chosen_source import chosen_source
+from datamodules.tools.pack import pack as pack_source
+from datamodules.tools.split_rule import SplitRule
+from datamodules.tools.verify import verify as verify_files
+from pretzel.ablation.engines.device_slots import num_cores
+from pretzel.errors import UserError
+
+
+def pack(options: argparse.Namespace) -> int:
+    """Run ``pretzel data pack``."""
+    chosen = chosen_source(options.paths, options.config)
+    shares: dict[Split, float] = {}
+    for split in get_args(Split):
+        share = getattr(options, f"{split}_share", None)
+        if share is not None:
+            shares[split] = share
+    manifest = pack_source(
+        chosen.source,
+        options.out,
+        name=chosen.name,
+        rule=SplitRule(held_out=shares),
+        license_text=_text(options.license),
+        shard_size=options.shard_size,
+        num_workers=_workers(options),
+    )
+    for split, counts in manifest["splits"].items():
+        print(f"{split:6} {counts['samples']:>10,} samples in {counts['shards']} shards, "
+              f"{counts['bytes'] / 1e6:,.1f} MB")  # fmt: skip
+    if manifest["skipped"]:
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in manifest["skipped"].items())
+        print(f"left out (skipped.jsonl): {reasons}")
+    if manifest["license"] is None:
+        print("no --license was given: LICENSE.txt says so")
+    print(f"shards: {options.out}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Run ``pretzel data verify``; 1 if anything is broken."""
+    paths = options.paths
+    if options.config or not paths:
+        source = chosen_source(options.paths, options.config).source
+        paths = [shard for split in get_args(Split) for shard in source.shards(split)]
+    number, broken = verify_files(paths, _workers(options))
+    for one in broken:
+        print(f"broken: {one}")
+    if broken:
+        print(f"{len(broken)} of {number} files are broken")
+        return 1
+    print(f"{number} files are whole")
+    return 0
+
+
+def _workers(options: argparse.Namespace) -> int:
+    return num_cores() if options.workers is None else int(options.workers)
+
+
+def _text(license_option: str) -> str:
+    """Return the text of a licence, which may be in a file."""
+    path = Path(license_option)
+    try:
+        if not license_option or len(license_option) > 200 or not path.is_file():
+            return license_option
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--license: {path}: cannot be read as text ({error})") from error

@@ -1,0 +1,272 @@
+"""A folder of shards that are being packed: whole files, and a journal by which it continues."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from io import BufferedRandom
+from pathlib import Path
+from typing import Any, get_args
+
+from datamodules.reading.tar_shard import RawSample
+from datamodules.reading.tar_writer import ShardWriter
+from datamodules.sample import Skipped
+from datamodules.sources.source import Split
+from datamodules.tools.hash_list import sha256_of, write_hashes
+from pretzel.errors import UserError
+from pretzel.files.atomic import read_json, write_json, write_text
+
+MANIFEST = "manifest.json"
+LICENSE = "LICENSE.txt"
+SKIPPED = "skipped.jsonl"
+_WORK = ".pack"
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+Position = tuple[int, int, int]
+"""Place in a source: number of the split, of the shard in it, of the sample in the shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedShard:
+    """A finished shard.
+
+    Attributes:
+        split: Its split.
+        file: Its name in the folder.
+        samples: Number of samples in it.
+        num_bytes: Its size.
+        hashes: SHA-256 of the shard and of its index, by name.
+        skipped: Samples that were left out since the shard before it.
+        end: Position in the source behind its last sample.
+    """
+
+    split: Split
+    file: str
+    samples: int
+    num_bytes: int
+    hashes: dict[str, str]
+    skipped: tuple[Skipped, ...]
+    end: Position
+
+
+@dataclass
+class _OpenShard:
+    """A shard that is being written, or that waits for its first sample."""
+
+    number: int
+    begin: Position
+    skipped: list[Skipped] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    file: BufferedRandom | None = None
+    writer: ShardWriter | None = None
+
+
+class PackedFolder:
+    """Writes shards one after the other, each whole; continues behind the finished ones.
+
+    Args:
+        folder: Receives the shards; it is made where it is missing.
+        settings: Everything that decides what is packed into it.
+        shard_size: Samples in a shard.
+        held_out: Splits whose samples come out of the training samples.
+
+    Attributes:
+        is_complete: Whether all was packed before.
+
+    Raises:
+        UserError: If the folder holds anything else, or was begun with other settings.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        shard_size: int,
+        held_out: Collection[Split] = (),
+    ) -> None:
+        self.folder = folder
+        self._held_out = held_out
+        self._work = folder / _WORK
+        self._settings = json.loads(json.dumps(settings))
+        self._shard_size = shard_size
+        manifest = read_json(folder / MANIFEST)
+        begun = read_json(self._work / "settings.json")
+        self.is_complete = manifest is not None and begun is None
+        if self.is_complete:
+            assert manifest is not None
+            begun = manifest.get("settings")
+        if begun is None and folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder}: is not empty, and holds no shards that pack began to write")
+        if begun is not None and begun != self._settings:
+            raise UserError(f"{folder}: was packed {_difference(begun, self._settings)}; name "
+                            "another folder, or remove it")  # fmt: skip
+        self.shards = [] if self.is_complete else self._journal()
+        self._open = {split: self._next(split) for split in SPLITS}
+
+    @property
+    def begin(self) -> Position:
+        """The first position in the source that is not yet packed."""
+        return min(shard.begin for shard in self._open.values())
+
+    def prepare(self, license_text: str) -> None:
+        """Make the folder, with its licence note and its settings."""
+        write_text(self.folder / LICENSE, license_text)
+        write_json(self._work / "settings.json", self._settings)
+        for partial in self._work.glob("*.partial"):
+            partial.unlink()
+
+    def needs(self, split: Split, position: Position) -> bool:
+        """Tell whether the sample at a position of the source is not yet packed."""
+        return position >= self._open[split].begin
+
+    def add(self, split: Split, position: Position, sample: RawSample | Skipped) -> None:
+        """Append the sample at a position of the source, or note that it was left out."""
+        shard = self._open[split]
+        if isinstance(sample, Skipped):
+            shard.skipped.append(sample)
+            return
+        if shard.writer is None:
+            shard.file = self._partial(split, shard.number).open("w+b")
+            shard.writer = ShardWriter(shard.file)
+        key = _key(sample.key, shard.keys)
+        shard.writer.write({f"{key}.{suffix}": data for suffix, data in sample.members.items()})
+        if len(shard.keys) == self._shard_size:
+            self._finish(split, (*position[:2], position[2] + 1))
+
+    def complete(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Finish the last shards; write manifest, hashes and what was left out.
+
+        Args:
+            about: Further facts for the manifest.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            UserError: If there is no sample to train on.
+        """
+        rest: list[Skipped] = []
+        for split in SPLITS:
+            if self._open[split].writer is not None:
+                self._finish(split, (len(SPLITS), 0, 0))
+            rest += self._open[split].skipped
+        left_out = [one for shard in self.shards for one in shard.skipped] + rest
+        if not any(shard.split == "train" for shard in self.shards):
+            first = f"; the first that was skipped: {left_out[0]}" if left_out else ""
+            raise UserError(f"{self.folder}: the source has no training sample to pack{first}")
+        manifest = {"settings": self._settings, **about, "splits": self._counts(),
+                    "skipped": _by_reason(left_out)}  # fmt: skip
+        write_json(self.folder / MANIFEST, manifest)
+        lines = [json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in left_out]
+        write_text(self.folder / SKIPPED, "".join(lines))
+        hashes = {name: digest for shard in self.shards for name, digest in shard.hashes.items()}
+        for name in (MANIFEST, LICENSE, SKIPPED):
+            hashes[name] = sha256_of(self.folder / name)
+        write_hashes(self.folder, hashes)
+        for path in self._work.iterdir():
+            path.unlink()
+        self._work.rmdir()
+        return manifest
+
+    def close(self) -> None:
+        """Drop the shards that are not finished, and the folder if none is."""
+        for split, shard in self._open.items():
+            if shard.file is not None:
+                shard.file.close()
+                self._partial(split, shard.number).unlink(missing_ok=True)
+        if self._work.exists() and not self.shards:
+            shutil.rmtree(self._work)
+            (self.folder / LICENSE).unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _partial(self, split: Split, number: int) -> Path:
+        return self._work / f"{split}-{number:05d}.tar.partial"
+
+    def _next(self, split: Split) -> _OpenShard:
+        before = [shard for shard in self.shards if shard.split == split]
+        first = (0 if split in self._held_out else SPLITS.index(split), 0, 0)
+        return _OpenShard(number=len(before), begin=before[-1].end if before else first)
+
+    def _finish(self, split: Split, end: Position) -> None:
+        shard = self._open[split]
+        assert shard.writer is not None
+        assert shard.file is not None
+        shard.writer.close()
+        num_bytes = shard.file.tell()
+        shard.file.flush()
+        os.fsync(shard.file.fileno())  # else a power cut may leave the name without the content
+        shard.file.seek(0)
+        digest = hashlib.file_digest(shard.file, "sha256").hexdigest()
+        shard.file.close()
+        path = self.folder / f"{split}-{shard.number:05d}.tar"
+        self._partial(split, shard.number).replace(path)
+        packed = PackedShard(
+            split=split,
+            file=path.name,
+            samples=len(shard.keys),
+            num_bytes=num_bytes,
+            hashes={path.name: digest},
+            skipped=tuple(shard.skipped),
+            end=end,
+        )
+        with (self._work / "journal.jsonl").open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(asdict(packed)) + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())
+        self.shards.append(packed)
+        self._open[split] = self._next(split)
+
+    def _journal(self) -> list[PackedShard]:
+        """Return the shards that were finished, up to the first line that was not."""
+        path = self._work / "journal.jsonl"
+        shards = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                values = json.loads(line)
+            except ValueError:
+                break
+            values["skipped"] = tuple(Skipped(**one) for one in values["skipped"])
+            values["end"] = tuple(values["end"])
+            shards.append(PackedShard(**values))
+        return shards
+
+    def _counts(self) -> dict[str, dict[str, int]]:
+        of_split = {
+            split: [shard for shard in self.shards if shard.split == split] for split in SPLITS
+        }
+        return {
+            split: {
+                "shards": len(shards),
+                "samples": sum(shard.samples for shard in shards),
+                "bytes": sum(shard.num_bytes for shard in shards),
+            }
+            for split, shards in of_split.items()
+            if shards
+        }
+
+
+def _key(key: str, keys: set[str]) -> str:
+    """Return a key that readers of tar shards do not break at a dot, and that is new."""
+    folder, slash, name = key.rpartition("/")
+    plain = unique = f"{folder}{slash}{name.replace('.', '_')}"
+    number = 2
+    while unique in keys:
+        unique, number = f"{plain}-{number}", number + 1
+    keys.add(unique)
+    return unique
+
+
+def _by_reason(skipped: list[Skipped]) -> dict[str, int]:
+    reasons = [one.reason for one in skipped]
+    return {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+
+
+def _difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Tell the first setting that differs."""
+    for name in [*begun, *now]:
+        if begun.get(name) != now.get(name):
+            return f"with {name} {begun.get(name)!r}, not {now.get(name)!r}"
+    return "otherwise"

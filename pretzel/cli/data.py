@@ -1,0 +1,91 @@
+"""``pretzel data pack | inspect | verify | preview | index``: the parser, which needs no torch.
+
+The tools live in ``datamodules.tools``, which this package may not import: they are found by name.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from pretzel.cli.parser import Parser
+
+_COMMANDS = "datamodules.tools.commands"
+_EXAMPLE = """\
+examples:
+  pretzel data pack pictures/ --out shards/ --val-share 0.05 --license "CC BY 4.0"
+  pretzel data pack captions.csv --images pictures/ --out shards/
+  pretzel data pack questions.json --annotations annotations.json --images val2014/ --out shards/
+  pretzel data inspect shards/ --out look/
+  pretzel data verify shards/
+  pretzel data preview -c base.yaml
+"""
+
+
+def main(args: list[str]) -> int:
+    """Run ``pretzel data``."""
+    options = build_parser().parse_args(args)
+    command: int = getattr(importlib.import_module(_COMMANDS), options.command)(options)
+    return command
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command's arguments."""
+    parser = Parser(
+        prog="pretzel data",
+        description="Pack, look at and check data.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+
+    def command(name: str, text: str, about: str) -> argparse.ArgumentParser:
+        described = f"{text[0].upper()}{text[1:]}. {about}"
+        return commands.add_parser(name, help=text, description=described)
+
+    pack = command(
+        "pack",
+        "write tar shards of any data, with index, hashes and licence note",
+        "Pictures stay as they are; each is decoded once, and what cannot be is left out and named "
+        "in skipped.jsonl. The same command continues after Ctrl-C or a kill.",
+    )
+    _add_source(pack)
+    pack.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    for split in ("val", "test"):
+        pack.add_argument(
+            f"--{split}-share",
+            type=float,
+            metavar="SHARE",
+            help=f"share of the training samples to hold out as {split}, by a hash of the key",
+        )
+    pack.add_argument("--shard-size", type=int, default=1000, help="samples in a shard (1000)")
+    pack.add_argument(
+        "--license", default="", help="what the data may be used for: text, or a file with it"
+    )
+    verify = command(
+        "verify",
+        "find what is broken",
+        "Files are compared with the SHA256SUMS that pack wrote; shards without one are read to "
+        "their ends and decoded. Exit code 1 if anything is broken.",
+    )
+    _add_source(verify)
+    for one in (pack, verify):
+        one.add_argument("--workers", type=int, help="processes (one a core)")
+    return parser
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="folder of pictures or of shards, tar shards, table (CSV, JSONL, Parquet), VQAv2 or "
+        "LLaVA file",
+    )
+    command.add_argument(
+        "-c",
+        "--config",
+        action="append",
+        default=[],
+        metavar="YAML",
+        help="configuration whose data are meant, or a source by class_path (repeatable)",
+    )

@@ -1,0 +1,231 @@
+"""`pretzel data pack` and `verify`: whole shards, the same ones whatever happens on the way."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import noise_png
+
+from datamodules import DataSource, Shards
+from datamodules.reading.tar_shard import RawSample
+from datamodules.tools.pack import pack
+from datamodules.tools.split_rule import SplitRule
+from datamodules.tools.verify import verify
+from pretzel.__main__ import main
+from pretzel.errors import UserError
+
+
+class Noise(DataSource):
+    """Two training shards of 20 pictures, one of 5 for validation; sample ``bad`` is broken."""
+
+    def __init__(self, stop=None, broken=()):
+        rng = np.random.default_rng(0)
+        self.pictures = [noise_png(rng, 8) for _ in range(20)]
+        self.stop, self.broken = stop, broken
+        self.count = 0
+
+    def shards(self, split):
+        return {"train": ("a", "b"), "val": ("v",), "test": ()}[split]
+
+    def num_samples(self, split):
+        return None
+
+    def read(self, shard, first=0, step=1):
+        for number in range(first, 5 if shard == "v" else 20, step):
+            self.count += 1
+            if self.stop is not None and self.count > 27:
+                self.stop()
+            key = f"{shard}/{number:02d}"
+            picture = b"<html>" if key in self.broken else self.pictures[number]
+            members = {"png": picture, "txt": f"picture {key}".encode()}
+            yield RawSample(shard=shard, key=key, members=members)
+
+
+class TrainOnly(Noise):
+    """The training samples of the other."""
+
+    def shards(self, split):
+        return super().shards(split) if split == "train" else ()
+
+
+def files(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_the_same_shards_after_ctrl_c_a_kill_and_with_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.tools.pack._CHUNK", 4)
+    broken = ("a/03", "b/19", "v/04")
+    arguments = {"name": "noise", "shard_size": 6, "license_text": "CC0"}
+    manifest = pack(Noise(broken=broken), tmp_path / "whole", **arguments)
+    assert manifest["splits"]["train"]["samples"] == 38
+    assert manifest["splits"]["val"] == {"shards": 1, "samples": 4, "bytes": 10240}
+    assert manifest["skipped"] == {"damaged": 3}
+    whole = files(tmp_path / "whole")
+    lines = [json.loads(line) for line in whole["skipped.jsonl"].splitlines()]
+    assert {line["key"] for line in lines} == set(broken)
+    keys = [s.key for s in Shards(str(tmp_path / "whole/train-0000{0..6}.tar")).samples("train", 8)]
+    all_keys = [f"{shard}/{number:02d}" for shard in "ab" for number in range(20)]
+    assert keys == [key for key in all_keys if key not in broken]
+
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted; the same command continues"):
+        pack(Noise(interrupt, broken), tmp_path / "stopped", **arguments)
+    left = {path.name for path in (tmp_path / "stopped").iterdir()}
+    assert left == {".pack", "LICENSE.txt", *(f"train-0000{i}.tar" for i in range(3))}
+    again = Noise(broken=broken)
+    pack(again, tmp_path / "stopped", **arguments)
+    assert files(tmp_path / "stopped") == whole
+
+    process = multiprocessing.get_context("fork").Process(
+        target=pack,
+        args=(Noise(lambda: os._exit(9), broken), tmp_path / "killed"),
+        kwargs=arguments,
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    for path in (tmp_path / "killed").glob("*.tar"):
+        assert path.read_bytes() == whole[path.name]
+    pack(Noise(broken=broken), tmp_path / "killed", num_workers=2, **arguments)
+    assert files(tmp_path / "killed") == whole
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").iterdir()}
+    assert pack(Noise(broken=broken), tmp_path / "killed", **arguments) == manifest
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").iterdir()}
+
+
+def test_held_out_samples_are_chosen_by_their_keys_alone(tmp_path):
+    rule = SplitRule(held_out={"val": 0.2, "test": 0.1})
+    counts = {}
+    for name, source in (("one", TrainOnly()), ("other", TrainOnly(broken=("a/00", "a/01")))):
+        pack(source, tmp_path / name, name=name, rule=rule, shard_size=100)
+        splits = {
+            split: {
+                s.key
+                for s in Shards(str(tmp_path / name / f"{split}-00000.tar")).samples("train", 8)
+            }
+            for split in ("train", "val", "test")
+        }
+        counts[name] = splits
+    assert sum(map(len, counts["one"].values())) == 40
+    assert 3 <= len(counts["one"]["val"]) <= 14
+    for split in ("train", "val", "test"):
+        assert counts["other"][split] == counts["one"][split] - {"a/00", "a/01"}
+    with pytest.raises(UserError, match=r"^val_share: the source has a split val already$"):
+        pack(Noise(), tmp_path / "x", name="x", rule=rule)
+    with pytest.raises(UserError, match=r"^val_share must be between 0 and 1, got 1.5$"):
+        SplitRule(held_out={"val": 1.5})
+    assert not (tmp_path / "x").exists()
+
+
+def test_keys_that_readers_would_break_or_join_are_changed(tmp_path):
+    class Odd(TrainOnly):
+        def read(self, shard, first=0, step=1):
+            for key in ("v1.2/my.cat", "v1.2/my_cat", "é" * 80)[first::step]:
+                members = {"png": self.pictures[0], "txt": b"t"}
+                yield RawSample(shard=shard, key=key, members=members)
+
+    pack(Odd(), tmp_path / "odd", name="odd", shard_size=3)
+    source = Shards(str(tmp_path / "odd" / "train-00000.tar"))
+    keys = [sample.key for sample in source.samples("train", 8)]
+    assert keys == ["v1.2/my_cat", "v1.2/my_cat-2", "é" * 80]
+
+
+@pytest.fixture
+def packed(tmp_path):
+    pack(Noise(), tmp_path / "p", name="noise", shard_size=10, license_text="CC0")
+    return tmp_path / "p"
+
+
+def test_another_packing_of_a_folder_is_refused(packed, tmp_path):
+    with pytest.raises(UserError, match=r"p: was packed with shard_size 10, not 5; name another"):
+        pack(Noise(), packed, name="noise", shard_size=5)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("")
+    with pytest.raises(UserError, match=r"full: is not empty, and holds no shards that pack began"):
+        pack(Noise(), tmp_path / "full", name="noise")
+    with pytest.raises(UserError, match=r"no training sample to pack; the first that was skipped"):
+        pack(TrainOnly(broken=[f"{s}/{n:02d}" for s in "ab" for n in range(20)]),
+             tmp_path / "none", name="none")  # fmt: skip
+    assert not (tmp_path / "none").exists()
+
+
+def test_verify_names_what_is_broken(packed, tmp_path, capsys):
+    assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=packed).returncode == 0
+    assert main(["data", "verify", str(packed), "--workers", "0"]) == 0
+    assert capsys.readouterr().out.endswith("files are whole\n")
+    number, broken = verify([str(packed)])
+    assert broken == []
+    first = packed / "train-00000.tar"
+    content = first.read_bytes()
+    first.write_bytes(content[:3000])
+    second = packed / "train-00001.tar"
+    picture = second.read_bytes()
+    at = picture.index(b"IDAT") + 8
+    second.write_bytes(picture[:at] + b"\0" * 40 + picture[at + 40 :])
+    (packed / "LICENSE.txt").unlink()
+    (packed / "train-00009.tar").write_bytes(content)
+    assert main(["data", "verify", str(packed), "--workers", "2"]) == 1
+    told = capsys.readouterr().out
+    assert "LICENSE.txt: is in SHA256SUMS, but missing" in told
+    assert "train-00000.tar: differs from its SHA-256; 1 samples are whole, not: the rest (" in told
+    assert "train-00001.tar: differs from its SHA-256; 9 samples are whole, not: a/10" in told
+    assert "train-00009.tar: is not in SHA256SUMS" in told
+    assert told.endswith(f"4 of {number + 1} files are broken\n")
+    (packed / "SHA256SUMS").write_text("no hash\n")
+    with pytest.raises(UserError, match=r"SHA256SUMS:1: a line must be 'SHA256  PATH', got"):
+        verify([str(packed)])
+    with pytest.raises(UserError, match=r"nowhere: no such file or folder"):
+        verify(["nowhere"])
+
+
+def test_shards_that_no_list_names_are_read(write_shard, encoded, tmp_path):
+    shard = write_shard("a.tar", {"x.png": encoded(), "x.txt": b"t", "y.png": b"no", "y.txt": b"t"})
+    (number, (broken,)) = verify([shard])
+    assert number == 1
+    assert broken.reason.startswith("1 samples are whole, not: y (")
+
+
+def test_what_the_command_line_refuses(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("bad.yaml").write_text("data: {init_args: {source: {class_path: os.system}}}\n")
+    Path("none.yaml").write_text("trainer: {}\n")
+    for args, sentence in {
+        ("pack", "--out", "o"): "the data must be named by paths or by -c, got neither",
+        ("pack", "empty", "-c", "bad.yaml", "--out", "o"): "by paths or by -c, got both",
+        (
+            "pack",
+            "-c",
+            "bad.yaml",
+            "--out",
+            "o",
+        ): "bad.yaml:1: source",
+        ("pack", "-c", "none.yaml", "--out", "o"): "none.yaml: names no source of data",
+        ("pack", "nowhere.tar", "--out", "o"): "nowhere.tar",
+    }.items():
+        assert main(["data", *args]) == 2, args
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert sentence in lines[0]
+    assert not Path("o").exists()
+
+
+def test_any_source_of_a_configuration_is_packed(shard_pattern, tmp_path, capsys):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"data:\n  init_args:\n    source:\n      class_path: datamodules.Shards\n"
+        f"      init_args: {{train: '{shard_pattern}'}}\n"
+    )
+    out = tmp_path / "out"
+    args = ["data", "pack", "-c", str(config), "--out", str(out), "--workers", "0"]
+    assert main([*args, "--val-share", "0.1", "--license", "made by a test"]) == 0
+    told = capsys.readouterr().out
+    assert "train" in told
+    assert (out / "LICENSE.txt").read_text() == "made by a test\n"
