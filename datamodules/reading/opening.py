@@ -7,6 +7,7 @@ from typing import IO
 
 from webdataset.gopen import Pipe, gopen
 
+from datamodules.reading.cache import ShardCache
 from datamodules.reading.remote import RemoteFiles, is_remote
 from pretzel.errors import UserError
 from pretzel.files.content_hash import file_hash
@@ -35,12 +36,15 @@ def check_pipe(address: str) -> None:
         )
 
 
-def open_shard(address: str, remote: RemoteFiles | None = None) -> IO[bytes] | Pipe:
+def open_shard(
+    address: str, remote: RemoteFiles | None = None, cache: ShardCache | None = None
+) -> IO[bytes] | Pipe:
     """Return a shard open for reading in sequence.
 
     Args:
         address: Local path, ``http://``, ``https://``, ``s3://``, ``gs://`` or ``pipe:COMMAND``.
         remote: How addresses are read; with its defaults if not given.
+        cache: Where copies of what they name are kept, if at all.
 
     Raises:
         UserError: If it does not exist, cannot be reached, or is a command that is not allowed.
@@ -50,7 +54,8 @@ def open_shard(address: str, remote: RemoteFiles | None = None) -> IO[bytes] | P
         pipe: Pipe = gopen(address, "rb")
         return pipe
     if is_remote(address):
-        return (remote or RemoteFiles()).open(address)
+        remote = remote or RemoteFiles()
+        return remote.open(address) if cache is None else cache.open(address, remote)
     try:
         return Path(address).open("rb")
     except OSError as error:
@@ -70,7 +75,9 @@ def identities(addresses: tuple[str, ...], remote: RemoteFiles | None = None) ->
     remote = remote or RemoteFiles()
     with ThreadPoolExecutor(16) as threads:
         asked = [
-            threads.submit(remote.identity, address) if _is_far(address) else None
+            threads.submit(lambda of: str(remote.identity(of)), address)
+            if _is_far(address)
+            else None
             for address in addresses
         ]
         return tuple(

@@ -33,6 +33,24 @@ def is_remote(address: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RemoteIdentity:
+    """What tells the content behind an address from another.
+
+    Attributes:
+        address: The address.
+        size: Bytes, where the server gives their number.
+        tag: The ETag or a checksum, where the server gives one.
+    """
+
+    address: str
+    size: int | None
+    tag: str
+
+    def __str__(self) -> str:
+        return f"{self.address} {'?' if self.size is None else self.size} {self.tag or '?'}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RemoteFiles:
     """Reads files by their addresses: ``http://``, ``https://``, ``s3://``, ``gs://``.
 
@@ -70,17 +88,20 @@ class RemoteFiles:
             raise UserError(str(error)) from None
         return io.BufferedReader(stream)
 
-    def identity(self, address: str) -> str:
-        """Return address, size and, where the server gives one, ETag, without downloading.
+    def identity(self, address: str) -> RemoteIdentity:
+        """Return address, size and ETag of a file, without downloading it.
 
         Raises:
             UserError: As for :meth:`open`.
         """
         pieces = self._pieces(address)
         try:
-            return f"{address} {' '.join(self.retry(address, pieces.size_and_tag))}"
+            size, tag = self.retry(address, pieces.size_and_tag)
         except OSError as error:
             raise UserError(str(error)) from None
+        return RemoteIdentity(
+            address=address, size=int(size) if size.isdecimal() else None, tag=tag.strip('"')
+        )
 
     def glob(self, pattern: str) -> list[str]:
         """Return the addresses that match a pattern, in order.
@@ -204,7 +225,7 @@ class _BucketPieces(_Pieces):
     def size_and_tag(self) -> tuple[str, str]:
         info = self.files.info(self.address)
         tag = next((info[key] for key in ("ETag", "etag", "md5Hash", "crc32c") if key in info), "")
-        return str(info["size"]), tag.strip('"')
+        return str(info["size"]), tag
 
     @override
     def close(self) -> None:
@@ -258,7 +279,7 @@ class _HTTPPieces(_Pieces):
         headers = answer.r.headers
         answer.close()
         size = headers.get("Content-Range", "/").rpartition("/")[2]
-        return size or headers.get("Content-Length", ""), headers.get("ETag", "").strip('"')
+        return size or headers.get("Content-Length", ""), headers.get("ETag", "")
 
     def _ask(self, first: int, last: int) -> Any:  # noqa: ANN401
         """Return the answer to one request; None where the file has no such bytes."""

@@ -1,10 +1,12 @@
 """Users' shards, in the layout of img2dataset, or of interleaved documents."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import final
 
 from typing_extensions import override
 
+from datamodules.reading.cache import ShardCache
 from datamodules.reading.opening import identities, open_shard
 from datamodules.reading.patterns import expand
 from datamodules.reading.remote import RemoteFiles
@@ -35,6 +37,9 @@ class Shards(DataSource):
         caption_field: Field of ``key.json`` that holds the caption.
         attempts: Tries in all of an address that fails, with pauses of 1, 2, 4, ... seconds.
         timeout: Seconds without an answer or a byte after which a try has failed.
+        cache: Folder where copies of remote shards are kept for later epochs and other runs.
+        cache_gigabytes: Limit of their sizes together (10^9 bytes); those used longest ago go
+            first.
 
     Raises:
         UserError: If there are no training shards, or a number is out of its range.
@@ -48,6 +53,8 @@ class Shards(DataSource):
         caption_field: str = "caption",
         attempts: int = 6,
         timeout: float = 60.0,
+        cache: str | None = None,
+        cache_gigabytes: float = 100.0,
     ) -> None:
         if not train:
             raise UserError(f"train must name at least one shard, got {train!r}")
@@ -58,6 +65,12 @@ class Shards(DataSource):
         }
         self.caption_field = caption_field
         self._remote = RemoteFiles(attempts=attempts, timeout=timeout)
+        self._cache = None
+        if not cache_gigabytes > 0:
+            raise UserError(f"cache_gigabytes must be more than 0, not {cache_gigabytes}")
+        if cache is not None:
+            max_bytes = int(cache_gigabytes * 10**9)
+            self._cache = ShardCache(folder=Path(cache).expanduser(), max_bytes=max_bytes)
         self._shards: dict[Split, tuple[str, ...]] = {}
 
     @override
@@ -90,4 +103,4 @@ class Shards(DataSource):
 
     @override
     def read(self, shard: str) -> Iterator[RawSample | Skipped]:
-        return read_shard(shard, lambda address: open_shard(address, self._remote))
+        return read_shard(shard, lambda address: open_shard(address, self._remote, self._cache))

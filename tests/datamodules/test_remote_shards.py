@@ -1,13 +1,17 @@
 """Shards behind addresses: web servers with faults, an S3 server; every fault one sentence."""
 
+import hashlib
+import multiprocessing
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import pytest
 from faulty_server import faulty_server
 
 from datamodules import Captions, Shards, WebDatasetDataModule
 from datamodules.reading import remote
+from datamodules.reading.cache import ShardCache
 from datamodules.reading.opening import open_shard
 from datamodules.reading.remote import RemoteFiles
 from datamodules.sample import Skipped
@@ -127,3 +131,98 @@ def test_identity_is_size_and_tag_and_nothing_is_read(server, tmp_path):
     assert sum(server.sent[path] for path in ("/00000.tar",)) <= 1
     Path(tmp_path / "00000.tar").touch()
     assert data.manifest()["train/0"] != first["train/0"]
+
+
+def cached_names(folder):
+    return sorted(path.name.partition("-")[2] for path in folder.iterdir() if path.name != ".lock")
+
+
+def test_copies_are_whole_and_within_the_limit_and_the_oldest_go(server, tmp_path):
+    size = (tmp_path / "00000.tar").stat().st_size
+    cache = ShardCache(folder=tmp_path / "cache", max_bytes=2 * size + 100)
+    files = RemoteFiles(attempts=2)
+
+    def read(name):
+        with open_shard(server.address(name), files, cache) as stream:
+            assert stream.read() == (tmp_path / name[-9:]).read_bytes()
+        assert sum(path.stat().st_size for path in cache.folder.iterdir()) <= cache.max_bytes
+
+    for name in ("00000.tar", "00001.tar", "00000.tar", "00002.tar", "cut9000x1/00000.tar"):
+        read(name)
+    # Another address of 00000.tar took the place of its copy, which was not used for longest.
+    assert cached_names(cache.folder) == ["00000.tar", "00002.tar"]
+    assert server.sent["/00000.tar"] <= size + 2  # twice asked for size and tag, read once
+    with pytest.raises(OSError, match="tried"):
+        open_shard(server.address("cut9000/00003.tar"), files, cache).read()
+    assert not list(cache.folder.glob("*.part"))
+    small = ShardCache(folder=cache.folder, max_bytes=size - 1)
+    assert open_shard(server.address("00004.tar"), files, small).read()
+    assert "00004.tar" not in cached_names(cache.folder)
+
+
+def test_processes_share_one_download(server, tmp_path):
+    cache = ShardCache(folder=tmp_path / "cache", max_bytes=10**6)
+    (tmp_path / "cache").mkdir()
+    abandoned = tmp_path / "cache" / "0-old.tar.part"
+    abandoned.write_bytes(bytes(10**6))  # of a process that was killed
+    address = server.address("slow1/00000.tar")
+    context = multiprocessing.get_context("fork")
+    with context.Pool(3) as pool:
+        results = pool.starmap(_read_cached, [(address, cache)] * 3)
+    assert set(results) == {(tmp_path / "00000.tar").read_bytes()}
+    size = (tmp_path / "00000.tar").stat().st_size
+    assert server.sent["/slow1/00000.tar"] == size + 3
+    assert cached_names(cache.folder) == ["00000.tar"]
+
+
+def _read_cached(address, cache):
+    with open_shard(address, RemoteFiles(), cache) as stream:
+        return stream.read()
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """An S3 server on loopback with a bucket."""
+    moto_server = pytest.importorskip("moto.server", reason="moto serves S3 on loopback")
+    pytest.importorskip("s3fs", reason="s3fs reads s3://")
+    server = moto_server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        files = fsspec.filesystem("s3")
+        files.mkdir("bucket")
+        yield files
+    server.stop()
+
+
+def test_shards_of_a_bucket(bucket, shard_pattern, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PIECE", 2**14)
+    for number in range(4):
+        bucket.put(str(tmp_path / f"0000{number}.tar"), f"bucket/cc/0000{number}.tar")
+    source = Shards("s3://bucket/cc/0000[0-2].tar", val="s3://bucket/cc/0000{3..3}.tar", attempts=2)
+    assert source.shards("train") == tuple(f"s3://bucket/cc/0000{i}.tar" for i in range(3))
+    keys = [sample.key for sample in source.samples("train", 16)]
+    assert keys == [f"{shard:02d}_{i:03d}" for shard in range(3) for i in range(10)]
+    (identity,) = source.identities(source.shards("val"))
+    tag = hashlib.md5((tmp_path / "00003.tar").read_bytes()).hexdigest()
+    size = (tmp_path / "00003.tar").stat().st_size
+    assert identity == f"s3://bucket/cc/00003.tar {size} {tag}"
+    for missing, said in (
+        ("s3://bucket/cc/9.tar", "does not exist"),
+        ("s3://none/*.tar", "nothing matches"),
+    ):
+        with pytest.raises(UserError, match=said):
+            list(Shards(missing).samples("train", 16))
+    batches = WebDatasetDataModule(
+        source,
+        Captions(drop=0.0),
+        16,
+        batch_size=2,
+        steps_per_epoch=3,
+        num_workers=1,
+        shuffle_buffer=4,
+    ).train_dataloader()
+    assert len(list(batches)) == 3
