@@ -49,7 +49,10 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Grids of runs of any LightningCLI project.",
         ("protocols", "engines.base", "gridfile.schema"),
     ),
-    "datamodules": ("Data: WebDataset shards and the embedded data sets.", ("sources.source", "recipes.recipe")),
+    "datamodules": (
+        "Data: WebDataset shards and the embedded data sets.",
+        ("sources.source", "recipes.recipe"),
+    ),
     "callbacks": ("Metrics, samples, weight averaging.", ("protocols",)),
 }
 """Packages of the API reference in reading order: about them, and modules described beside what the
