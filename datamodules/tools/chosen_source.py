@@ -23,10 +23,14 @@ class ChosenSource:
     Attributes:
         source: The source.
         name: The paths, or the source in YAML, for a manifest.
+        image_size: Side of the images in pixels, where a configuration says it.
+        upscale: Whether it enlarges smaller images.
     """
 
     source: DataSource
     name: str
+    image_size: int | None = None
+    upscale: bool = False
 
 
 def chosen_source(paths: Sequence[str], files: Sequence[str]) -> ChosenSource:
@@ -87,4 +91,10 @@ def _configured(config: Config, files: Sequence[str]) -> ChosenSource:
     with construction(named):
         source: DataSource = parser.instantiate(namespace).source
     text: str = parser.dump(namespace)
-    return ChosenSource(source=source, name=text.strip())
+    size, upscale = (at(config.values, (*key[:-1], name)) for name in ("image_size", "upscale"))
+    return ChosenSource(
+        source=source,
+        name=text.strip(),
+        image_size=size if isinstance(size, int) else None,
+        upscale=upscale is True,
+    )

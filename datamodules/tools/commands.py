@@ -6,6 +6,9 @@ from typing import get_args
 
 from datamodules.sources.source import Split
 from datamodules.tools.chosen_source import chosen_source
+from datamodules.tools.inspect import inspect as inspect_source
+from datamodules.tools.inspect_page import write_report
+from datamodules.tools.inspect_terminal import show
 from datamodules.tools.pack import pack as pack_source
 from datamodules.tools.split_rule import SplitRule
 from datamodules.tools.verify import verify as verify_files
@@ -39,6 +42,23 @@ def pack(options: argparse.Namespace) -> int:
     if manifest["license"] is None:
         print("no --license was given: LICENSE.txt says so")
     print(f"shards: {options.out}")
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Run ``pretzel data inspect``."""
+    chosen = chosen_source(options.paths, options.config)
+    image_size = options.image_size or chosen.image_size
+    summaries = inspect_source(
+        chosen.source,
+        image_size=image_size,
+        upscale=chosen.upscale,
+        limit=options.limit,
+        num_workers=_workers(options),
+    )
+    show(summaries)
+    for path in write_report(options.out, chosen.name, summaries):
+        print(path)
     return 0
 
 

@@ -61,6 +61,24 @@ def build_parser() -> Parser:
     pack.add_argument(
         "--license", default="", help="what the data may be used for: text, or a file with it"
     )
+    inspect = command(
+        "inspect",
+        "count what there is, and show some of it",
+        "Writes a contact sheet of each split and a page that needs no network into DIR.",
+    )
+    _add_source(inspect)
+    inspect.add_argument(
+        "--out", type=Path, default=Path("inspection"), metavar="DIR", help="(inspection)"
+    )
+    inspect.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="count smaller images as too small (that of -c)",
+    )
+    inspect.add_argument(
+        "--limit", type=int, metavar="N", help="look at the first N samples of each split"
+    )
     verify = command(
         "verify",
         "find what is broken",
@@ -68,7 +86,7 @@ def build_parser() -> Parser:
         "their ends and decoded. Exit code 1 if anything is broken.",
     )
     _add_source(verify)
-    for one in (pack, verify):
+    for one in (pack, inspect, verify):
         one.add_argument("--workers", type=int, help="processes (one a core)")
     return parser
 
