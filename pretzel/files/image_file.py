@@ -53,6 +53,8 @@ def read_picture(file: bytes | str | Path) -> Image.Image:
             return picture
     except (PictureError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
+    except UnidentifiedImageError as error:
+        raise PictureError("damaged", f"it is none of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError("too large", _in_one_line(error)) from error
     except UnidentifiedImageError:  # whose message names an object in memory
@@ -71,9 +73,7 @@ def open_image(path: str | Path) -> Image.Image:
         return read_picture(path)
     except (OSError, PictureError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
-        raise UserError(
-            f"{path}: cannot be read as an image ({reason}); {', '.join(FORMATS)} are read"
-        ) from error
+        raise UserError(f"{path}: cannot be read as an image ({reason})") from error
 
 
 def _in_one_line(error: Exception) -> str:

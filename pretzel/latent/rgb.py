@@ -61,15 +61,27 @@ def to_rgb(picture: Image.Image, background: RGB = WHITE) -> Image.Image:
         background: Colour behind transparent pixels.
 
     Raises:
-        PictureError: If its colour profile is broken or belongs to another kind of picture
-            (``colour profile``), or its grey values are in no known range (``value range``).
+        PictureError: If it cannot be read (``damaged``), its colour profile is broken or belongs
+            to another kind of picture (``colour profile``), or its grey values are in no known
+            range (``value range``).
     """
+    try:
+        return _converted(picture, background)
+    except PictureError:
+        raise
+    except Exception as error:  # on hostile files that a user has opened, Pillow raises anything
+        raise PictureError("damaged", " ".join(str(error).split())) from error
+
+
+def _converted(picture: Image.Image, background: RGB) -> Image.Image:
     picture.load()  # in some formats, what stands behind the pixels tells the orientation
     turn = _TURNS.get(_orientation(picture))
     profile = picture.info.get("icc_profile")
+    if picture.mode == "La":
+        picture = picture.convert("LA")
     if picture.mode[0] in "IF":
         picture = _eight_bits(picture)
-    if profile or picture.mode == "LAB":
+    if profile and picture.mode != "LAB":  # which Pillow converts itself
         picture = _in_srgb(picture, profile)
     if picture.has_transparency_data:
         backdrop = Image.new("RGBA", picture.size, background)
@@ -109,13 +121,13 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     return grey
 
 
-def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """Return a picture with its colours converted from their profile, LAB without one."""
+def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    """Return a picture with its colours converted from their profile."""
     alpha = None
     if picture.has_transparency_data:
         alpha = picture.convert("RGBA").getchannel("A")
-        picture = picture.convert("L" if picture.mode in ("L", "LA", "La") else "RGB")
-    elif picture.mode not in ("L", "CMYK", "LAB"):
+        picture = picture.convert("L" if picture.mode in ("L", "LA") else "RGB")
+    elif picture.mode not in _SPACES:
         picture = picture.convert("L" if picture.mode == "1" else "RGB")
     try:
         mode, transform = _transform(profile, picture.mode)
@@ -131,17 +143,14 @@ def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 @lru_cache(maxsize=32)  # almost all pictures of a data set have one of a few
-def _transform(profile: bytes | None, mode: str) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+def _transform(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransform | None]:
     """Return the mode that a profile is of and its conversion to sRGB, None where that is none."""
-    srgb = ImageCms.createProfile("sRGB")
-    if profile is None or mode == "LAB":
-        lab = ImageCms.createProfile("LAB")
-        return "LAB", ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
     if space not in _SPACES[mode]:
         raise ValueError(f"it is one of {space} colours, the picture is {mode}")
     mode = _PLAIN[space]
+    srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, srgb, mode, "RGB")
     if mode == "CMYK":
         return mode, transform
