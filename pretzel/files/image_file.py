@@ -53,12 +53,10 @@ def read_picture(file: bytes | str | Path) -> Image.Image:
             return picture
     except (PictureError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
-    except UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:  # whose message names an object in memory
         raise PictureError("damaged", f"it is none of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError("too large", _in_one_line(error)) from error
-    except UnidentifiedImageError:  # whose message names an object in memory
-        raise PictureError("damaged", "no image of a known format") from None
     except Exception as error:  # on hostile bytes the decoders raise exceptions of every type
         raise PictureError("damaged", _in_one_line(error)) from error
 
