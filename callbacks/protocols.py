@@ -5,6 +5,7 @@ check them in ``setup``, before anything trains.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -47,6 +48,16 @@ class HasEvaluationSamples(Protocol):
         self, split: Split = "test", limit: int | None = None
     ) -> Iterable[EvaluationSample]:
         """Return the first ``limit`` samples of a split, or all, in a fixed order."""
+
+
+@runtime_checkable
+class HasAnsweredQuestions(Protocol):
+    """A datamodule that hands out questions and answers without reading images."""
+
+    def answered_questions(
+        self, split: Split, limit: int | None = None
+    ) -> Iterable[Sequence[tuple[str, str]]]:
+        """Return the questions and answers of each of the first ``limit`` samples, or of all."""
 
 
 @runtime_checkable
@@ -147,6 +158,23 @@ def evaluation_samples(
     if not isinstance(datamodule, HasEvaluationSamples):
         raise lacks(needed_by, "a datamodule with evaluation_samples(split)", datamodule)
     return datamodule.evaluation_samples(split)
+
+
+def answered_questions(
+    trainer: Trainer, split: Split, limit: int | None, needed_by: str
+) -> Iterable[Sequence[tuple[str, str]]]:
+    """Return questions and answers of each of the first samples of a split, on every rank.
+
+    Images are read only where the datamodule has no ``answered_questions``.
+
+    Raises:
+        UserError: If the run's datamodule has no samples to give.
+    """
+    datamodule = datamodule_of(trainer)
+    if isinstance(datamodule, HasAnsweredQuestions):
+        return datamodule.answered_questions(split, limit)
+    samples = evaluation_samples(trainer, split, needed_by)
+    return (sample.questions for sample in islice(samples, limit))
 
 
 def require_questions(trainer: Trainer, split: Split, needed_by: str) -> None:

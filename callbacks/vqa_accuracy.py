@@ -2,12 +2,14 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from rich.console import Console
+from rich.progress import track
 from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
@@ -15,6 +17,7 @@ from callbacks.protocols import (
     Answerer,
     EvaluationSample,
     Split,
+    answered_questions,
     evaluation_samples,
     lacks,
     require_questions,
@@ -51,20 +54,22 @@ class BlindBaseline:
     of equally frequent answers the one that came first counts.
 
     Args:
-        pairs: (question, answer) pairs of the training split.
+        pairs: (question, answer) pairs of the training split, read once.
     """
 
-    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
-        if not pairs:
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        overall = Counter[str]()
+        for question, answer in pairs:
+            counts[question][answer] += 1
+            overall[answer] += 1
+        if not overall:
             raise UserError(
                 "VQAAccuracy: the training split has no questions for the blind baseline; set "
                 "blind_baseline: false"
             )
-        counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for question, answer in pairs:
-            counts[question][answer] += 1
         self._answers = {q: counter.most_common(1)[0][0] for q, counter in counts.items()}
-        self._default = Counter(answer for _, answer in pairs).most_common(1)[0][0]
+        self._default = overall.most_common(1)[0][0]
 
     def answer(self, question: str) -> str:
         """Return the majority answer."""
@@ -104,8 +109,10 @@ class VQAAccuracy(Evaluation):
         num_validation_questions: Questions at validations, likewise.
         batch_size: Questions answered at a time, about.
         every_n_validations: Ask at every n-th validation of a fit; tests always ask.
-        blind_baseline: Whether to read the questions of the training split, once, and report what
-            they alone give away.
+        blind_baseline: Whether to read the questions of the training split, once and without its
+            images, and report what they alone give away.
+        num_blind_samples: Training samples whose questions are read, the first ones; None reads
+            all.
 
     Raises:
         UserError: If a number is below 1, or module or datamodule lack what is needed.
@@ -118,6 +125,7 @@ class VQAAccuracy(Evaluation):
         batch_size: int = 256,
         every_n_validations: int = 1,
         blind_baseline: bool = True,
+        num_blind_samples: int | None = 100_000,
     ) -> None:
         super().__init__(every_n_validations)
         check_counts(
@@ -125,11 +133,13 @@ class VQAAccuracy(Evaluation):
             num_questions=num_questions,
             num_validation_questions=num_validation_questions,
             batch_size=batch_size,
+            num_blind_samples=num_blind_samples,
         )
         self.num_questions = num_questions
         self.num_validation_questions = num_validation_questions
         self.batch_size = batch_size
         self.blind_baseline = blind_baseline
+        self.num_blind_samples = num_blind_samples
         self._blind: BlindBaseline | None = None
 
     def metric_names(self) -> set[str]:
@@ -164,9 +174,8 @@ class VQAAccuracy(Evaluation):
         values = accuracies(answered, "vqa") | {"vqa_n": float(len(answered))}
         if self.blind_baseline:
             if self._blind is None:
-                # Late and once: reading all of the training split takes a while
-                train = evaluation_samples(trainer, "train", "VQAAccuracy")
-                self._blind = BlindBaseline([pair for sample in train for pair in sample.questions])
+                # Late and once: reading the training split takes a while
+                self._blind = BlindBaseline(self._training_questions(trainer))
             guesses = [replace(a, answer=self._blind.answer(a.question)) for a in answered]
             values |= accuracies(guesses, "vqa_blind")
         log_values(pl_module, stage, values)
@@ -178,6 +187,18 @@ class VQAAccuracy(Evaluation):
             ("sample", "question", "answer", "truth"),
             [(a.key, a.question, a.answer or "(empty)", a.truth) for a in wrong],
         )
+
+    def _training_questions(self, trainer: Trainer) -> Iterator[tuple[str, str]]:
+        questions = track(
+            answered_questions(trainer, "train", self.num_blind_samples, "VQAAccuracy"),
+            "Questions of the training split",
+            # its own console: a bar of Lightning's may be on the shared one
+            console=Console(stderr=True),
+            transient=True,
+            disable=trainer.progress_bar_callback is None or not trainer.is_global_zero,
+        )
+        for pairs in questions:
+            yield from pairs
 
     def _batches(self, chosen: Sequence["_Chosen"]) -> Iterator[list["_Chosen"]]:
         batch: list[_Chosen] = []

@@ -1,11 +1,12 @@
 """WebDataset datamodules, and the real data that is shipped with the project."""
 
 from datamodules.datamodule import WebDatasetDataModule
+from datamodules.decoding.captions import FirstCaption, RandomCaption, WeightedCaption
 from datamodules.decoding.crops import CentreCrop, Crop, Flip, HorizontalFlip, Pad, RandomCrop
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
-from datamodules.sample import InterleavedSample, Sample, Skipped
+from datamodules.sample import InterleavedSample, Sample, Skipped, Unusable
 from datamodules.sources.embedded import EasyVQA, FluentEmoji
 from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource, Split
@@ -20,6 +21,7 @@ __all__ = [
     "DataSource",
     "Descriptions",
     "EasyVQA",
+    "FirstCaption",
     "Flip",
     "FluentEmoji",
     "HorizontalFlip",
@@ -27,6 +29,7 @@ __all__ = [
     "Mixture",
     "Pad",
     "Questions",
+    "RandomCaption",
     "RandomCrop",
     "Recipe",
     "Sample",
@@ -34,5 +37,7 @@ __all__ = [
     "Shards",
     "Skipped",
     "Split",
+    "Unusable",
     "WebDatasetDataModule",
+    "WeightedCaption",
 ]

@@ -195,6 +195,20 @@ class WebDatasetDataModule(LightningDataModule):
             background=self.background,
         )
 
+    def answered_questions(
+        self, split: Split = "train", limit: int | None = None
+    ) -> Iterator[tuple[tuple[str, str], ...]]:
+        """Yield the questions with their answers of each sample, without reading its image.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            limit: Number of samples; all if not given.
+
+        Raises:
+            UserError: If a shard is missing.
+        """
+        return (sample.questions for sample in islice(self.source.texts(split), limit))
+
     def example_documents(self, count: int) -> list[Document]:
         """Return about ``count`` documents of the first training samples, by the recipe.
 

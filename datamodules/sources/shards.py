@@ -6,6 +6,7 @@ from typing import final
 
 from typing_extensions import override
 
+from datamodules.decoding.captions import CaptionChoice, FirstCaption
 from datamodules.reading.cache import ShardCache
 from datamodules.reading.opening import identities, open_shard
 from datamodules.reading.patterns import expand
@@ -20,8 +21,8 @@ from pretzel.errors import UserError
 class Shards(DataSource):
     """WebDataset shards: ``key.jpg|jpeg|png|webp`` with ``key.txt`` or ``key.json``.
 
-    A ``key.json`` may hold the caption in ``caption_field`` (where there is no ``key.txt``) and
-    ``questions``: a list of ``[question, answer]``. Or it holds an interleaved document in
+    A ``key.json`` may hold captions in ``caption_field`` (:mod:`datamodules.decoding.captions`) and
+    questions (:mod:`datamodules.decoding.questions`). Or it holds an interleaved document in
     ``segments`` (:mod:`datamodules.decoding.segments`), whose images are ``key.0.jpg``,
     ``key.1.jpg``, or whatever it names. Other members are not read.
 
@@ -34,7 +35,9 @@ class Shards(DataSource):
         train: Training shards.
         val: Validation shards, if any.
         test: Test shards, if any.
-        caption_field: Field of ``key.json`` that holds the caption.
+        caption_field: Field of ``key.json`` that holds the caption; or several of which all count,
+            in order, ``.txt`` among them standing for ``key.txt``.
+        caption_choice: Chooses one of several captions; the first if not given.
         attempts: Tries in all of an address that fails, with pauses of 1, 2, 4, ... seconds.
         timeout: Seconds without an answer or a byte after which a try has failed.
         cache: Folder where copies of remote shards are kept for later epochs and other runs.
@@ -50,7 +53,8 @@ class Shards(DataSource):
         train: str | list[str],
         val: str | list[str] | None = None,
         test: str | list[str] | None = None,
-        caption_field: str = "caption",
+        caption_field: str | list[str] = "caption",
+        caption_choice: CaptionChoice | None = None,
         attempts: int = 6,
         timeout: float = 60.0,
         cache: str | None = None,
@@ -64,6 +68,7 @@ class Shards(DataSource):
             for split, patterns in by_split.items()
         }
         self.caption_field = caption_field
+        self.caption_choice = caption_choice or FirstCaption()
         self._remote = RemoteFiles(attempts=attempts, timeout=timeout)
         self._cache = None
         if not cache_gigabytes > 0:

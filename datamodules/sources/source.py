@@ -1,9 +1,10 @@
 """The contract of shard sources, where samples come from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
+from datamodules.decoding.captions import CaptionChoice, FirstCaption
 from datamodules.decoding.crops import CentreCrop, Crop, Flip
 from datamodules.decoding.decoder import SampleDecoder
 from datamodules.decoding.picture import PictureDecoder
@@ -22,14 +23,17 @@ class DataSource(ABC):
     A source names its shards and reads them; it does not shuffle, batch or repeat.
 
     Attributes:
-        caption_field: Field of ``key.json`` that holds the caption where there is no ``key.txt``.
+        caption_field: Field of ``key.json`` that holds the caption where there is no ``key.txt``;
+            or several of which all count, ``.txt`` standing for ``key.txt``.
+        caption_choice: Chooses one of several captions.
         resident: Whether the data is small enough to stay in memory once read.
         laws: Module of the laws of all sources.
     """
 
     laws: ClassVar[str] = "datamodules.laws"
 
-    caption_field: str = "caption"
+    caption_field: str | Sequence[str] = "caption"
+    caption_choice: CaptionChoice = FirstCaption()
     resident: bool = False
 
     @abstractmethod
@@ -57,6 +61,25 @@ class DataSource(ABC):
     def read(self, shard: str) -> Iterator[RawSample | Skipped]:
         """Yield the raw samples of one shard in order."""
         return iter(resident_shard(shard)) if self.resident else read_shard(shard)
+
+    def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:
+        """Yield the raw samples of one shard in order, without images where that is faster."""
+        return self.read(shard)
+
+    def texts(self, split: Split) -> Iterator[Sample]:
+        """Yield caption and questions of every sample of a split in order, its image left out.
+
+        Those whose texts cannot serve are left out; interleaved documents have neither.
+
+        Raises:
+            UserError: If a shard is missing.
+        """
+        decode = self.decoder(1).texts
+        for shard in self.shards(split):
+            for raw in self.read_texts(shard):
+                sample = decode(raw) if isinstance(raw, RawSample) else raw
+                if not isinstance(sample, Skipped):
+                    yield sample
 
     def decoder(
         self,
@@ -88,6 +111,7 @@ class DataSource(ABC):
                 background=rgb_colour(background),
             ),
             caption_field=self.caption_field,
+            caption_choice=self.caption_choice,
             resident=self.resident,
         )
 

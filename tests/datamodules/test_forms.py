@@ -1,0 +1,218 @@
+"""The forms of captions and questions that are read, and that nothing else is taken for one."""
+
+import json
+
+import pytest
+
+from datamodules import Shards, WebDatasetDataModule
+from datamodules.decoding.captions import FirstCaption, RandomCaption, WeightedCaption
+from datamodules.decoding.excerpt import excerpt
+from datamodules.decoding.questions import parse_questions
+from datamodules.reading.vqa_files import read_vqa_files
+from datamodules.recipes.recipe import Captions
+from datamodules.sample import Unusable
+from pretzel.errors import UserError
+from pretzel.rng import stream
+
+TEN = ["red"] * 4 + ["dark red"] * 3 + ["maroon"] * 2 + ["brown"]
+VQA_ENTRY = {
+    "question": "what color?",
+    "question_id": 458752000,
+    "image_id": 458752,
+    "multiple_choice_answer": "red",
+    "answer_type": "other",
+    "answers": [
+        {"answer": answer, "answer_confidence": "yes", "answer_id": number}
+        for number, answer in enumerate(TEN, start=1)
+    ],
+}
+LLAVA = [
+    {"from": "human", "value": "<image>\nwhat is it?"},
+    {"from": "gpt", "value": "a square"},
+    {"from": "human", "value": "of which color?"},
+    {"from": "gpt", "value": "red\n"},
+]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, []),
+        ({"questions": None}, []),
+        ({"questions": []}, []),
+        ({"questions": [["is it?", "yes"], ["how many?", 3]]}, ["is it?=yes", "how many?=3"]),
+        ({"questions": [{"question": "is it?", "answer": "yes"}]}, ["is it?=yes"]),
+        ({"questions": [{"question": "a?", "answers": ["x", "y", "y"]}]}, ["a?=y"]),
+        ({"questions": [{"question": "a?", "answers": ["x", "", "y"]}]}, ["a?=x"]),
+        ({"questions": [VQA_ENTRY]}, ["what color?=red"]),
+        ({"question": "is it?", "answer": " yes ", "caption": "t"}, ["is it?=yes"]),
+        ({"conversations": LLAVA}, ["what is it?=a square", "of which color?=red"]),
+        ({"conversations": []}, []),
+    ],
+)
+def test_known_forms_of_questions(fields, expected):
+    assert [f"{one.question}={one.answer}" for one in parse_questions(fields)] == expected
+
+
+def test_all_answers_are_kept_and_the_most_frequent_is_the_target():
+    (asked,) = parse_questions({"questions": [VQA_ENTRY]})
+    assert list(asked.answers) == TEN
+    (asked,) = parse_questions({"question": "?", "answers": ["b", "a", "a", "b"]})
+    assert (asked.answer, asked.answers) == ("b", ("b", "a", "a", "b"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"questions": {"is it?": "yes"}},
+        {"questions": "is it?"},
+        {"questions": ["is it?", "yes"]},  # a pair where pairs belong
+        {"questions": ["ab"]},  # would be question "a", answer "b"
+        {"questions": [["a?", "b", "c"]]},
+        {"questions": [["a?", None]]},
+        {"questions": [["a?", True]]},
+        {"questions": [["a?", ["b"]]]},
+        {"questions": [["a?", " "]]},
+        {"questions": [["", "b"]]},
+        {"questions": [{"question": "a?"}]},
+        {"questions": [{"q": "a?", "a": "b"}]},
+        {"questions": [{"question": "a?", "answers": []}]},
+        {"questions": [{"question": "a?", "answers": [{"text": "b"}]}]},
+        {"conversations": "hello"},
+        {"conversations": LLAVA[:3]},
+        {"conversations": LLAVA[1:3]},
+        {"conversations": [{"role": "user", "content": "a?"}] * 2},
+        {"conversations": [LLAVA[0], LLAVA[1], LLAVA[0], LLAVA[1]]},  # two images
+    ],
+)
+def test_nothing_else_is_read_as_questions(fields):
+    with pytest.raises(Unusable) as error:
+        parse_questions(fields)
+    assert error.value.reason == "unknown form"
+    assert "\n" not in str(error.value)
+    assert "known are [question, answer]" in str(error.value) or "segments" in str(error.value)
+
+
+def captions(write_shard, encoded, members, **arguments):
+    shard = write_shard("a.tar", {"x.png": encoded()} | members)
+    return next(Shards(shard, **arguments).samples("train", 16)).caption
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "caption_field", "expected"),
+    [
+        (b" a cat\n", {"caption": "a dog"}, "caption", "a cat"),
+        (b" \n", {"caption": "a dog"}, "caption", "a dog"),
+        (b"", {"caption": None}, "caption", ""),
+        (b"", {"caption": ["", None, "a dog", "a pet"]}, "caption", "a dog"),
+        (b"a cat", {"long": "a dog in the sun"}, ["long", ".txt"], "a dog in the sun"),
+        (b"a cat", {"long": None}, ["long", ".txt"], "a cat"),
+    ],
+)
+def test_captions_of_text_and_fields(write_shard, encoded, text, fields, caption_field, expected):
+    members = {"x.txt": text, "x.json": json.dumps(fields).encode()}
+    actual = captions(write_shard, encoded, members, caption_field=caption_field)
+    assert actual == expected
+
+
+def test_captions_are_chosen_at_random_by_weight_and_the_same_way_in_evaluation():
+    three = ("short", "", "long")
+    generator = stream(0)
+    drawn = [RandomCaption().choose(three, generator) for _ in range(400)]
+    assert drawn.count("short") == pytest.approx(200, abs=40)
+    weighted = WeightedCaption([1.0, 5.0, 3.0])
+    drawn = [weighted.choose(three, generator) for _ in range(400)]
+    assert drawn.count("long") == pytest.approx(300, abs=35)
+    assert set(drawn) == {"short", "long"}
+    assert [c.choose(three, None) for c in (FirstCaption(), RandomCaption(), weighted)] == [
+        "short",
+        "short",
+        "long",
+    ]
+    assert [WeightedCaption([1.0]).choose(("", "long"), g) for g in (None, generator)] == ["", ""]
+    for weights in ([], [0.0], [1.0, -1.0], [float("inf")]):
+        with pytest.raises(UserError, match="weights must be numbers from 0 on"):
+            WeightedCaption(weights)
+
+
+def test_a_random_caption_belongs_to_seed_epoch_and_sample(write_shard, encoded):
+    members = {}
+    for i in range(8):
+        fields = {"caption": [f"{i} {j}" for j in range(8)]}
+        members |= {f"{i}.png": encoded(), f"{i}.json": json.dumps(fields).encode()}
+    shard = write_shard("a.tar", members)
+
+    def epochs(seed):
+        source = Shards(shard, val=shard, caption_choice=RandomCaption())
+        module = WebDatasetDataModule(
+            source, Captions(0.0), image_size=16, batch_size=8, steps_per_epoch=1, seed=seed
+        )
+        loader = module.train_dataloader()
+        train = [sorted(d.text for b in loader for d in b.documents) for _ in range(2)]
+        return train, [d.text for b in module.val_dataloader() for d in b.documents]
+
+    (first, second), evaluated = epochs(0)
+    assert epochs(0)[0] == [first, second]
+    assert first != second
+    assert epochs(1)[0][0] != first
+    assert evaluated == [f"{i} 0" for i in range(8)]
+
+
+@pytest.fixture
+def vqa_files(tmp_path):
+    """The two files of VQAv2, in its published form."""
+    asked = [
+        {"image_id": image, "question": f"{number}?", "question_id": 10 * image + number}
+        for image in (9, 4)
+        for number in range(2)
+    ]
+    head = {"info": {"version": "2.0"}, "data_type": "mscoco", "license": {"name": "CC BY 4.0"}}
+    questions = tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json"
+    questions.write_text(json.dumps({"task_type": "Open-Ended", "questions": asked} | head))
+    annotated = [VQA_ENTRY | {"question_id": one["question_id"]} for one in reversed(asked)]
+    annotations = tmp_path / "v2_mscoco_val2014_annotations.json"
+    annotations.write_text(json.dumps({"annotations": annotated} | head))
+    return questions, annotations
+
+
+def test_files_of_vqa_are_joined_by_question_and_ordered_by_image(vqa_files):
+    by_image = read_vqa_files(*vqa_files)
+    assert list(by_image) == ["9", "4"]
+    asked = parse_questions({"questions": by_image["4"]})
+    assert [one.question for one in asked] == ["0?", "1?"]
+    assert [(one.answer, list(one.answers)) for one in asked] == [("red", TEN)] * 2
+
+
+def test_files_that_are_not_those_of_vqa_are_named(vqa_files, tmp_path):
+    questions, annotations = vqa_files
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "few.json").write_text('{"annotations": []}')
+    (tmp_path / "odd.json").write_text('{"annotations": [{"question_id": 1}]}')
+    for first, second, message in [
+        (tmp_path / "none.json", annotations, "none.json' do not exist"),
+        (annotations, annotations, "is no file of VQAv2 questions"),
+        (questions, tmp_path / "deep.json", "cannot be read as JSON"),
+        (questions, tmp_path / "few.json", "have no question_id 90"),
+        (questions, tmp_path / "odd.json", "must have question_id and answers"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            read_vqa_files(first, second)
+
+
+def test_excerpts_are_one_short_line():
+    deep = []
+    for _ in range(10_000):
+        deep = [deep]
+    for value in ("a\nb" * 10**6, deep, list(range(10**6)), {"a": "b" * 1000}):
+        assert len(excerpt(value)) <= 80
+        assert "\n" not in excerpt(value)
+
+
+def test_questions_are_read_without_images(write_shard):
+    members = {}
+    for i in range(3):
+        members |= {f"{i}.png": b"broken", f"{i}.json": b'{"question": "is it?", "answer": "no"}'}
+    shard = write_shard("a.tar", members | {"3.txt": b"\xff", "4.txt": b"t"})
+    module = WebDatasetDataModule(Shards(shard), Captions(), 16, 1, 1)
+    assert list(module.answered_questions("train")) == [(("is it?", "no"),)] * 3 + [()]
+    assert list(module.answered_questions("train", limit=1)) == [(("is it?", "no"),)]
