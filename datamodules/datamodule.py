@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.checks import check_at_least, check_probabilities
 from datamodules.decoding.crops import Crop, Flip
+from datamodules.decoding.decoder import SampleDecoder
 from datamodules.reading.opening import is_pipe
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
@@ -18,10 +19,13 @@ from datamodules.sources.source import DataSource, Split
 from datamodules.streams.eval_stream import EvalStream
 from datamodules.streams.first_samples import check_first_samples
 from datamodules.streams.loader import EvalLoader, TrainLoader
+from datamodules.streams.order import Order
+from datamodules.streams.progress import Progress, merged, restored
 from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import UserError
 from pretzel.rng import stream
+from pretzel.runs.exact_resume import gathered
 from pretzel.sequence.document import Document
 
 
@@ -32,9 +36,10 @@ class WebDatasetDataModule(LightningDataModule):
     Training draws shards and samples at random, reproducibly for a seed and differently in every
     epoch; an epoch is ``steps_per_epoch`` batches in every process. Validation, test and
     prediction read each sample once, in order, as ``caption, image``, or as the interleaved
-    document that it is. The order of the training data depends on ``seed``, ``batch_size``,
-    ``steps_per_epoch``, ``shuffle_buffer``, the number of workers and of processes, and on nothing
-    else; a resumed fit continues with the batches of the uninterrupted one.
+    document that it is. The order of the training data depends on ``seed``, ``shuffle_buffer``, the
+    shards, and ``batch_size`` times the number of processes, and on nothing else: one process and
+    eight, without workers and with many, see the same batches of one global size. A resumed fit
+    continues with the documents of the uninterrupted one, in other numbers of both too.
 
     Args:
         source: DataSource of the samples.
@@ -42,10 +47,10 @@ class WebDatasetDataModule(LightningDataModule):
         image_size: Height and width of images in pixels.
         batch_size: Documents in a batch of one process.
         steps_per_epoch: Batches of an epoch in every process.
-        num_workers: Worker processes; 0 reads in the main process. At most one for each training
-            shard of a process is used.
+        num_workers: Worker processes; 0 reads in the main process. At most one for each document of
+            a training batch is used.
         seed: Seed of all random choices of the data.
-        shuffle_buffer: Samples from which the next one is drawn.
+        shuffle_buffer: Samples that are shuffled with one another, in all processes together.
         eval_batch_size: Documents in a batch of validation, test and prediction; ``batch_size`` if
             not given.
         num_val_samples: Number of validation samples over all processes; all if not given.
@@ -107,11 +112,16 @@ class WebDatasetDataModule(LightningDataModule):
         self.crop = crop
         self.flip = flip
         self.background = background
-        self._decoder = source.decoder(
-            image_size, upscale=upscale, crop=crop, flip=flip, background=background
+        self._parts = source.parts(recipe)
+        self._decoder = self._decoder_of(source)
+        self._decoders = tuple(
+            self._decoder if part.source is source else self._decoder_of(part.source)
+            for part in self._parts
         )
         self._log = SkipLog(max_skipped)
-        self._restored_order: dict[str, int] | None = None
+        self._restored: dict[str, Any] | None = None
+        self._progress: Progress | None = None
+        self._loader: TrainLoader | None = None
 
     @property
     def skipped_samples(self) -> tuple[Skipped, ...]:
@@ -137,18 +147,27 @@ class WebDatasetDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of training batches, one epoch for each iteration."""
-        batches = self._train_stream()
-        self._check_restored_order(batches)
+        if self._progress is None:
+            self._progress = self._restored_progress()
+        stream = self._train_stream(self._progress.start)
+        if stream.num_parts < self.num_workers:
+            rank_zero_warn(
+                f"num_workers={self.num_workers} is capped at {stream.num_parts}: as many lanes "
+                f"make a batch of {self.batch_size} documents"
+            )
         trainer = self.trainer
         fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         # overfit_batches wants one and the same epoch again; a helper of Lightning's sets it
         overfits = trainer is not None and trainer.overfit_batches  # type: ignore[attr-defined]
-        return TrainLoader(
-            batches,
+        self._loader = TrainLoader(
+            stream,
+            self._steps(),
             self._log,
+            self._progress,
             repeats=bool(overfits),
             consumed=self._consumed_batches if fitting else None,
         )
+        return self._loader
 
     def val_dataloader(self) -> EvalLoader | list[EvalLoader]:
         """Return the loader of validation batches; an empty list if there is no such split."""
@@ -258,18 +277,26 @@ class WebDatasetDataModule(LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the values that the order of the training data depends on.
+        """Return the place in the training data, of all processes: all of them call this together.
 
-        The trainer itself counts the batches.
+        It is that behind the batches which training has consumed, and what the order of the data
+        depends on.
         """
-        return {"order": self._train_stream().order}
+        progress = self._progress or self._restored_progress()
+        trainer = self.trainer
+        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        consumed = self._consumed_batches() if fitting else progress.last
+        states = gathered(trainer, progress.state(consumed))
+        return {"order": self._order(), **merged(states)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the saved order, to be compared when training data is asked for."""
-        self._restored_order = state_dict["order"]
+        """Continue from a place, once training data is asked for."""
+        self._restored, self._progress = state_dict, None
 
     def teardown(self, stage: str) -> None:
-        """Warn about the samples that were skipped, if any."""
+        """End the workers; warn about the samples that were skipped, if any."""
+        if self._loader is not None:
+            self._loader.close()
         self._log.close()
 
     def _place(self) -> tuple[int, int]:
@@ -285,21 +312,44 @@ class WebDatasetDataModule(LightningDataModule):
         processed: int = total.processed  # type: ignore[attr-defined]  # declared as its base class
         return processed
 
-    def _train_stream(self) -> TrainStream:
+    def _decoder_of(self, source: DataSource) -> SampleDecoder:
+        return source.decoder(
+            self.image_size,
+            upscale=self.upscale,
+            crop=self.crop,
+            flip=self.flip,
+            background=self.background,
+        )
+
+    def _train_stream(self, start: int) -> TrainStream:
         rank, world_size = self._place()
-        num_shards = len(self.source.shards("train"))
-        return TrainStream(
-            source=self.source,
-            decoder=self._decoder,
-            recipe=self.recipe,
+        order = Order(
             seed=self.seed,
-            batch_size=self.batch_size,
-            steps=self._steps(),
+            batch_size=self.batch_size * world_size,
             shuffle_buffer=self.shuffle_buffer,
+            start=start,
+        )
+        return TrainStream(
+            parts=self._parts,
+            decoders=self._decoders,
+            order=order,
+            image_size=self.image_size,
             rank=rank,
             world_size=world_size,
-            num_workers=min(self.num_workers, max(1, num_shards // world_size)),
+            num_workers=self.num_workers,
         )
+
+    def _order(self) -> dict[str, int | float]:
+        """Return all that the order of the training data depends on."""
+        order: dict[str, int | float] = {
+            "seed": self.seed,
+            "global_batch_size": self.batch_size * self._place()[1],
+            "shuffle_buffer": self.shuffle_buffer,
+        }
+        for part in self._parts:
+            order[f"shards of {part.name}"] = len(part.source.shards("train"))
+            order[f"weight of {part.name}"] = part.weight
+        return order
 
     def _steps(self) -> int:
         if self.trainer is None:
@@ -309,24 +359,24 @@ class WebDatasetDataModule(LightningDataModule):
             return max(1, int(self.steps_per_epoch * limit))
         return max(1, min(self.steps_per_epoch, limit or self.steps_per_epoch))
 
-    def _check_restored_order(self, batches: TrainStream) -> None:
-        order = batches.order
-        if batches.num_workers < self.num_workers:
-            rank_zero_warn(
-                f"num_workers={self.num_workers} is capped at {batches.num_workers}: there are "
-                f"{order['num_shards']} training shards for {batches.world_size} processes"
-            )
-        restored = self._restored_order or order
+    def _restored_progress(self) -> Progress:
+        """Return where the lanes of the checkpoint stand, or where another order begins."""
+        state = self._restored
+        if state is None:
+            return Progress()
+        order, before = self._order(), state["order"]
         changed = [
-            f"{name} {restored.get(name)} -> {value}"
-            for name, value in order.items()
-            if restored.get(name) != value
+            f"{name} {before.get(name)} -> {order.get(name)}"
+            for name in {**before, **order}
+            if before.get(name) != order.get(name)
         ]
-        if changed:
-            rank_zero_warn(
-                f"the checkpoint was made with another order of the data ({', '.join(changed)}): "
-                f"training continues, but not with the batches an uninterrupted run would have seen"
-            )
+        if not changed:
+            return restored(state)
+        rank_zero_warn(
+            f"the checkpoint was made with another order of the data ({', '.join(changed)}): "
+            f"training continues, but not with the batches an uninterrupted run would have seen"
+        )
+        return Progress(start=state["consumed"])
 
     def _eval_loader(self, split: Split, limit: int | None) -> EvalLoader | list[EvalLoader]:
         if not self.source.shards(split):

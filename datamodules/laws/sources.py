@@ -71,6 +71,19 @@ def reading_again_gives_the_same(case: Case[DataSource]) -> Deviation:
     return unmeasured("samples once more")
 
 
+def a_part_of_a_shard_is_read(case: Case[DataSource]) -> Deviation:
+    """Reading every so-manyth sample from a first one on gives others than reading them all."""
+    source = case.build()
+    for split in SPLITS:
+        for shard in source.shards(split)[:1]:
+            samples = list(islice(source.read(shard), MOST))
+            for first, step in ((0, 3), (2, 1), (5, 7), (len(samples), 1)):
+                part = list(islice(source.read(shard, first, step), len(samples)))
+                same = len(samples) == MOST or part == samples[first::step]
+                require(same, f"{shard}: other samples {first}, {first + step}, ...")
+    return unmeasured("samples of a part")
+
+
 def samples_are_decoded_to_size(case: Case[DataSource]) -> Deviation:
     """None of the first samples can be decoded, or pictures are of another size than asked for."""
     source, size = case.build(), 16

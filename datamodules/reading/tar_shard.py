@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import IO
 
 from webdataset.gopen import Pipe
@@ -37,9 +38,12 @@ class RawSample:
 
 
 def read_shard(
-    shard: str, opened: Callable[[str], IO[bytes] | Pipe] = open_shard
+    shard: str,
+    first: int = 0,
+    step: int = 1,
+    opened: Callable[[str], IO[bytes] | Pipe] = open_shard,
 ) -> Iterator[RawSample | Skipped]:
-    """Yield the samples of one shard in the order of the archive.
+    """Yield the samples ``first``, ``first + step``, ... of one shard, in order of the archive.
 
     Members of other types than images, text and JSON are skipped unread: no content of a shard is
     ever unpickled or run. A damaged archive ends with one ``Skipped`` in the place of the
@@ -47,11 +51,19 @@ def read_shard(
 
     Args:
         shard: Path or address.
+        first: Number of the first sample.
+        step: Distance of the next ones.
         opened: Opens it.
 
     Raises:
         UserError: If the shard does not exist or cannot be reached.
     """
+    return islice(_samples(shard, opened), first, None, step)
+
+
+def _samples(
+    shard: str, opened: Callable[[str], IO[bytes] | Pipe]
+) -> Iterator[RawSample | Skipped]:
     empty = True
     try:
         with opened(shard) as stream:

@@ -1,6 +1,7 @@
 """Users' shards, in the layout of img2dataset, or of interleaved documents."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -107,5 +108,6 @@ class Shards(DataSource):
         return identities(shards, self._remote)
 
     @override
-    def read(self, shard: str) -> Iterator[RawSample | Skipped]:
-        return read_shard(shard, lambda address: open_shard(address, self._remote, self._cache))
+    def read(self, shard: str, first: int = 0, step: int = 1) -> Iterator[RawSample | Skipped]:
+        opened = partial(open_shard, remote=self._remote, cache=self._cache)
+        return read_shard(shard, first, step, opened)

@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar, Literal
 
 from datamodules.decoding.captions import CaptionChoice, FirstCaption
@@ -10,6 +12,7 @@ from datamodules.decoding.decoder import SampleDecoder
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.opening import identities
 from datamodules.reading.tar_shard import RawSample, read_shard, resident_shard
+from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
 from pretzel.errors import UserError
 from pretzel.latent.rgb import rgb_colour
@@ -58,9 +61,15 @@ class DataSource(ABC):
         """
         return identities(shards)
 
-    def read(self, shard: str) -> Iterator[RawSample | Skipped]:
-        """Yield the raw samples of one shard in order."""
-        return iter(resident_shard(shard)) if self.resident else read_shard(shard)
+    def read(self, shard: str, first: int = 0, step: int = 1) -> Iterator[RawSample | Skipped]:
+        """Yield the raw samples ``first``, ``first + step``, ... of one shard, in order."""
+        if self.resident:
+            return islice(resident_shard(shard), first, None, step)
+        return read_shard(shard, first, step)
+
+    def parts(self, recipe: Recipe) -> tuple["Part", ...]:
+        """Return the parts of which training data is mixed: here this source alone."""
+        return (Part(name=type(self).__name__, source=self, recipe=recipe, weight=1.0),)
 
     def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:
         """Yield the raw samples of one shard in order, without images where that is faster."""
@@ -172,3 +181,20 @@ class DataSource(ABC):
                 sample = decode(raw) if isinstance(raw, RawSample) else raw
                 if not isinstance(sample, Skipped):
                     yield sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of the training data.
+
+    Attributes:
+        name: Its name in logs; no two parts share one.
+        source: Where its samples come from.
+        recipe: Turns them into documents.
+        weight: Its share of the documents is this number over the sum of those of all parts.
+    """
+
+    name: str
+    source: DataSource
+    recipe: Recipe
+    weight: float

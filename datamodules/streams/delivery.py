@@ -1,14 +1,15 @@
-"""Messages of a worker to the main process: a batch, or the reason why there is none."""
+"""Messages of a worker to the main process: a batch or a part of one, or why there is none."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.recipes.illustrated import Illustrated
 from datamodules.sample import Skipped
+from datamodules.streams.lanes import LaneState
 from pretzel.errors import UserError
 from pretzel.latent.image_input import scale_pixels
 from pretzel.sequence.document import DocumentBatch
@@ -16,13 +17,27 @@ from pretzel.sequence.document import DocumentBatch
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """One message of a worker."""
+    """One message of a worker.
+
+    Attributes:
+        batch: Documents, None if the message only tells what was skipped.
+        number: Number of the training batch of which they are a part.
+        turn: Number of the worker.
+        lanes: Place of its lanes behind this batch.
+        counts: Documents of the batch by name of the part of the data.
+        skipped: Samples skipped since the message before.
+        seen: Samples looked at since the message before, usable or not.
+        error: A user's mistake in one sentence. It travels as text because an exception that
+            crosses processes arrives with a traceback in its message.
+    """
 
     batch: DocumentBatch | None = None
-    skipped: tuple[Skipped, ...] = ()  # since the message before
-    seen: int = 0  # raw samples looked at since then, usable or not
-    # A user's mistake in one sentence. It travels as text because an exception that crosses
-    # processes arrives with a traceback in its message.
+    number: int = 0
+    turn: int = 0
+    lanes: Mapping[int, LaneState] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    skipped: tuple[Skipped, ...] = ()
+    seen: int = 0
     error: str | None = None
 
 
@@ -42,37 +57,20 @@ class DeliveryStream(IterableDataset[Delivery], ABC):
             yield Delivery(error=str(error))
 
 
-class BatchBuilder:
-    """Collects documents until a batch, which may be without images, is full."""
+def document_batch(documents: Sequence[Illustrated], image_size: int) -> DocumentBatch:
+    """Return documents as a batch, which may be without images."""
+    pixels = [pixels for document in documents for pixels in document.pixels]
+    return DocumentBatch(
+        documents=tuple(document.document for document in documents),
+        images=scale_pixels(pixels) if pixels else torch.zeros(0, 3, image_size, image_size),
+    )
 
-    def __init__(self, batch_size: int, image_size: int) -> None:
-        self._batch_size = batch_size
-        self._image_size = image_size
-        self._documents: list[Illustrated] = []
-        self._skipped: list[Skipped] = []
-        self.seen = 0  # raw samples since the last delivery
 
-    def skip(self, sample: Skipped) -> None:
-        """Note a sample that cannot serve."""
-        self._skipped.append(sample)
-
-    def add(self, document: Illustrated) -> Iterator[Delivery]:
-        """Add one document; yield the batch if this fills it."""
-        self._documents.append(document)
-        if len(self._documents) == self._batch_size:
-            yield from self.flush()
-
-    def flush(self) -> Iterator[Delivery]:
-        """Yield the collected documents as a batch, if any."""
-        documents, skipped, seen = self._documents, tuple(self._skipped), self.seen
-        self._documents, self._skipped, self.seen = [], [], 0
-        if documents:
-            pixels = [pixels for document in documents for pixels in document.pixels]
-            size = self._image_size
-            batch = DocumentBatch(
-                documents=tuple(document.document for document in documents),
-                images=scale_pixels(pixels) if pixels else torch.zeros(0, 3, size, size),
-            )
-            yield Delivery(batch=batch, skipped=skipped, seen=seen)
-        elif skipped:
-            yield Delivery(skipped=skipped, seen=seen)
+def joined(batches: Sequence[DocumentBatch]) -> DocumentBatch:
+    """Return one batch of the documents of several."""
+    if len(batches) == 1:
+        return batches[0]
+    return DocumentBatch(
+        documents=tuple(document for batch in batches for document in batch.documents),
+        images=torch.cat([batch.images for batch in batches]),
+    )

@@ -12,7 +12,7 @@ from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.illustrated import Illustrated, as_written
 from datamodules.sample import Sample, Skipped, Unusable
 from datamodules.sources.source import DataSource, Split
-from datamodules.streams.delivery import BatchBuilder, Delivery, DeliveryStream
+from datamodules.streams.delivery import Delivery, DeliveryStream, document_batch
 from pretzel.sequence.document import caption_document, question_document
 
 
@@ -39,7 +39,7 @@ class EvalStream(DeliveryStream):
     An image becomes caption and image, without a caption image, questions and answers; an
     interleaved document stays as it is written.
     Every worker reads all shards, but decodes only its own batches.
-    The last batch may be smaller.
+    A batch is smaller where one of its samples cannot be used, and the last one may be.
     """
 
     source: DataSource
@@ -52,35 +52,38 @@ class EvalStream(DeliveryStream):
 
     @override
     def deliveries(self, turn: int, turns: int) -> Iterator[Delivery]:
-        builder = BatchBuilder(self.batch_size, self.decoder.image_size)
-        batch = turn
-        of_rank = islice(self._raw(builder), self.rank, self.limit, self.world_size)
-        for place, raw in enumerate(of_rank):
-            number = place // self.batch_size
-            if number % turns != turn:
-                continue
-            if number != batch:
-                # The batch is not full where one of its samples was skipped.
-                yield from builder.flush()
-                batch = number
-            builder.seen += 1
+        skipped: list[Skipped] = []
+        of_rank = islice(self._raw(turn, skipped), self.rank, self.limit, self.world_size)
+        number = 0
+        while raws := list(islice(of_rank, self.batch_size)):
+            if number % turns == turn:
+                yield self._delivery(raws, skipped)
+                skipped.clear()
+            number += 1
+        if skipped:
+            yield Delivery(skipped=tuple(skipped), seen=len(skipped))
+
+    def _delivery(self, raws: list[RawSample], skipped: list[Skipped]) -> Delivery:
+        documents, seen = [], len(skipped) + len(raws)
+        for raw in raws:
             sample = self.decoder(raw)
             if isinstance(sample, Skipped):
-                builder.skip(sample)
+                skipped.append(sample)
             elif isinstance(sample, Sample):
                 try:
-                    yield from builder.add(evaluated(sample))
+                    documents.append(evaluated(sample))
                 except Unusable as fault:
-                    builder.skip(fault.skipped(raw.shard, raw.key))
+                    skipped.append(fault.skipped(raw.shard, raw.key))
             else:
-                yield from builder.add(as_written(sample))
-        yield from builder.flush()
+                documents.append(as_written(sample))
+        batch = document_batch(documents, self.decoder.image_size) if documents else None
+        return Delivery(batch=batch, skipped=tuple(skipped), seen=seen)
 
-    def _raw(self, builder: BatchBuilder) -> Iterator[RawSample]:
+    def _raw(self, turn: int, skipped: list[Skipped]) -> Iterator[RawSample]:
+        is_first = self.rank == turn == 0  # of all that read the shards, the one that tells
         for shard in self.source.shards(self.split):
             for raw in self.source.read(shard):
                 if isinstance(raw, RawSample):
                     yield raw
-                else:
-                    builder.seen += 1
-                    builder.skip(raw)
+                elif is_first:
+                    skipped.append(raw)

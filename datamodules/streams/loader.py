@@ -4,22 +4,25 @@ They are plain iterables rather than ``DataLoader`` subclasses, so that Lightnin
 replaces their sampling nor prefetches (their length is known), and sees that they can resume.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import final
 
 from torch.utils.data import DataLoader
 
-from datamodules.streams.delivery import DeliveryStream
+from datamodules.streams.delivery import Delivery, DeliveryStream, joined
 from datamodules.streams.eval_stream import EvalStream
+from datamodules.streams.lanes import LaneState
+from datamodules.streams.progress import Progress
 from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import UserError
 from pretzel.sequence.document import DocumentBatch
 
 
-def deliver(stream: DeliveryStream, num_workers: int, log: SkipLog) -> Iterator[DocumentBatch]:
-    """Yield a stream's batches; record what it skipped.
+def received(stream: DeliveryStream, num_workers: int, log: SkipLog) -> Iterator[Delivery]:
+    """Yield a stream's deliveries of documents; record what it skipped.
 
     Raises:
         UserError: If the stream reports a user's mistake or too many samples are skipped.
@@ -29,16 +32,35 @@ def deliver(stream: DeliveryStream, num_workers: int, log: SkipLog) -> Iterator[
         if delivery.error is not None:
             raise UserError(delivery.error)
         if delivery.batch is not None:
-            yield delivery.batch
+            yield delivery
+
+
+def whole_batches(
+    deliveries: Iterator[Delivery], num_parts: int
+) -> Iterator[tuple[DocumentBatch, dict[int, LaneState]]]:
+    """Put the workers' parts of each batch together, and the places of their lanes."""
+    waiting = defaultdict[int, list[Delivery]](list)
+    for delivery in deliveries:
+        parts = waiting[delivery.number]
+        parts.append(delivery)
+        if len(parts) == num_parts:
+            del waiting[delivery.number]
+            parts.sort(key=lambda part: part.turn)
+            batches = [part.batch for part in parts if part.batch is not None]
+            yield joined(batches), {n: lane for part in parts for n, lane in part.lanes.items()}
 
 
 @final
 class TrainLoader:
     """One epoch of training batches for each iteration.
 
+    The workers go on over epochs: what they have read ahead at the end of one begins the next.
+
     Args:
-        stream: The stream of the first epoch.
+        stream: The stream from its first batch on.
+        steps: Batches of an epoch.
         log: Receives the skipped samples.
+        progress: Where the lanes stand; kept up to date.
         repeats: Whether every epoch has the batches of the first.
         consumed: Returns how many batches training has consumed, all epochs together. ``None``:
             the loader counts the batches it hands out, and every iteration begins a new epoch.
@@ -47,29 +69,39 @@ class TrainLoader:
     def __init__(
         self,
         stream: TrainStream,
+        steps: int,
         log: SkipLog,
+        progress: Progress,
         *,
         repeats: bool,
         consumed: Callable[[], int] | None,
     ) -> None:
         self._stream = stream
+        self._steps = steps
         self._log = log
+        self._progress = progress
         self._repeats = repeats
         self._consumed = consumed
         self._handed_out = 0
         self._resumed = False
+        self._running: Iterator[tuple[DocumentBatch, dict[int, LaneState]]] | None = None
 
     def __len__(self) -> int:
-        return self._stream.steps
+        return self._steps
 
     def __iter__(self) -> Iterator[DocumentBatch]:
         # Runs when the first batch is asked for: by then the trainer has restored its progress.
-        self._handed_out = self._position()
-        epoch, first = divmod(self._handed_out, len(self))
-        stream = replace(self._stream, epoch=0 if self._repeats else epoch, first=first)
-        for batch in deliver(stream, stream.num_workers, self._log):
+        position = self._position()
+        if self._running is None or self._repeats or position != self._handed_out:
+            self._running = self._opened(position)
+        running, self._running, self._handed_out = self._running, None, position
+        for _ in range(position % self._steps, self._steps):
+            batch, lanes = next(running)
             self._handed_out += 1
+            if not self._repeats:
+                self._progress.record(self._handed_out, lanes)
             yield batch
+        self._running = running
 
     def state_dict(self) -> dict[str, int]:
         """Return the number of batches consumed."""
@@ -80,13 +112,25 @@ class TrainLoader:
         self._handed_out = state["consumed"]
         self._resumed = True
 
+    def close(self) -> None:
+        """End the workers."""
+        self._running = None
+
+    def _opened(self, position: int) -> Iterator[tuple[DocumentBatch, dict[int, LaneState]]]:
+        self._running = None  # the workers of before end first
+        begin, lanes = (0, {}) if self._repeats else self._progress.before(position)
+        first = position % self._steps if self._repeats else position
+        stream = replace(self._stream, first=first, begin=begin, lanes=lanes)
+        num_workers = min(stream.num_workers, stream.num_parts)
+        return whole_batches(received(stream, num_workers, self._log), stream.num_parts)
+
     def _position(self) -> int:
         if self._consumed is not None:
             return self._consumed()
         if self._resumed:
             self._resumed = False
             return self._handed_out
-        return -(-self._handed_out // len(self)) * len(self)
+        return -(-self._handed_out // self._steps) * self._steps
 
 
 @final
@@ -105,4 +149,6 @@ class EvalLoader:
         return self.num_batches
 
     def __iter__(self) -> Iterator[DocumentBatch]:
-        return deliver(self.stream, self.num_workers, self.log)
+        for delivery in received(self.stream, self.num_workers, self.log):
+            assert delivery.batch is not None
+            yield delivery.batch

@@ -126,7 +126,7 @@ class ExactEpochLoop(_TrainingEpochLoop):
                 "random": global_states(trainer.strategy.root_device),
                 "logged": logged_state(trainer),
             }
-            state["exact"] = {"owed": self._position(), "ranks": _gathered(trainer, own)}
+            state["exact"] = {"owed": self._position(), "ranks": gathered(trainer, own)}
         return state
 
     @override
@@ -189,9 +189,9 @@ def make_exact(trainer: Trainer) -> ExactEpochLoop:
     return loop
 
 
-def _gathered(trainer: Trainer, own: dict[str, Any]) -> list[dict[str, Any]]:
+def gathered(trainer: Trainer | None, own: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the state of every process; all of them save a checkpoint together."""
-    if trainer.world_size == 1:
+    if trainer is None or trainer.world_size == 1:
         return [own]
     states = [own] * trainer.world_size
     torch.distributed.all_gather_object(states, own)

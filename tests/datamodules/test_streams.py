@@ -5,30 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from datamodules import Captions, DataSource, EasyVQA, Shards, WebDatasetDataModule
+from datamodules import Captions, EasyVQA, Shards, WebDatasetDataModule
 from datamodules.streams.eval_stream import EvalStream
-from datamodules.streams.train_stream import TrainStream
-
-
-class Named(DataSource):
-    """Shards of which there is nothing but the names."""
-
-    def __init__(self, *names):
-        self.names = names
-
-    def shards(self, split):
-        return self.names
-
-    def num_samples(self, split):
-        return None
-
-
-def train_stream(source, **changes):
-    arguments = {"seed": 0, "batch_size": 4, "steps": 6, "shuffle_buffer": 16}
-    arguments |= {"rank": 0, "world_size": 1, "num_workers": 0}
-    return TrainStream(
-        source=source, decoder=source.decoder(16), recipe=Captions(), **(arguments | changes)
-    )
 
 
 def module(source, **changes):
@@ -38,10 +16,6 @@ def module(source, **changes):
 
 def keys(loader):
     return [tuple(document.key for document in batch.documents) for batch in loader]
-
-
-def stream_keys(source, **changes):
-    return keys(delivery.batch for delivery in train_stream(source, **changes))
 
 
 def test_equal_seeds_give_equal_batches(shard_pattern):
@@ -81,11 +55,6 @@ def test_training_sees_every_sample(shard_pattern):
     assert len(counts) == 60
 
 
-def test_buffer_mixes_shards(shard_pattern):
-    (first, *_) = stream_keys(Shards(shard_pattern), shuffle_buffer=40, batch_size=10)
-    assert len({key[:2] for key in first}) > 1
-
-
 def test_images_belong_to_their_documents():
     datamodule = WebDatasetDataModule(
         EasyVQA(), Captions(), image_size=32, batch_size=8, steps_per_epoch=2
@@ -97,63 +66,6 @@ def test_images_belong_to_their_documents():
             sample = decode(raws[document.key])
             assert torch.equal(image, sample.image)
             assert document.segments[0].content == sample.caption
-
-
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_slots_share_no_shard_and_leave_none_out(num_workers, world_size):
-    source = Named(*(f"s{i}" for i in range(6)))
-    place = {"world_size": world_size, "num_workers": num_workers}
-    for epoch in range(3):
-        seen = []
-        for rank in range(world_size):
-            stream = train_stream(source, rank=rank, epoch=epoch, **place)
-            for slot in range(num_workers):
-                seen += stream.slot_shards(slot)
-        assert sorted(seen) == sorted(source.names)
-
-
-def test_unequal_shares_even_out_over_epochs():
-    source = Named(*(f"s{i}" for i in range(5)))
-    weight = Counter()
-    epochs = 400
-    for epoch in range(epochs):
-        for rank in range(2):
-            share = train_stream(source, rank=rank, world_size=2, epoch=epoch).slot_shards(0)
-            for shard in share:
-                weight[shard] += 1 / len(share)
-    # Each epoch gives a shard 1/3 with probability 3/5, else 1/2.
-    expected = epochs * 2 / 5
-    deviation = (epochs * (3 / 5) * (2 / 5)) ** 0.5 * (1 / 2 - 1 / 3)
-    assert all(abs(weight[shard] - expected) < 4 * deviation for shard in source.names)
-
-
-def test_more_processes_than_shards_still_all_get_one():
-    for rank in range(5):
-        stream = train_stream(Named("a", "b"), rank=rank, world_size=5)
-        assert len(stream.slot_shards(0)) == 1
-
-
-def test_processes_see_different_data(shard_pattern):
-    source = Shards(shard_pattern)
-    ranks = [
-        {key for batch in stream_keys(source, rank=r, world_size=2) for key in batch}
-        for r in range(2)
-    ]
-    assert ranks[0]
-    assert not ranks[0] & ranks[1]
-
-
-def test_two_workers_deliver_what_their_slots_hold_in_turn(shard_pattern):
-    source = Shards(shard_pattern)
-    loader = module(source, num_workers=2).train_dataloader()
-    actual = keys(loader)
-    assert len(actual) == 6
-    assert actual == keys(module(source, num_workers=2).train_dataloader())
-    for slot in range(2):
-        own = set(train_stream(source, num_workers=2).slot_shards(slot))
-        numbers = {f"{int(shard[-9:-4]):02d}" for shard in own}
-        assert {key[:2] for batch in actual[slot::2] for key in batch} <= numbers
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -191,12 +103,17 @@ def test_a_new_iteration_after_a_break_is_a_new_epoch(shard_pattern):
     assert keys(loader) == keys(reference)
 
 
-def test_workers_are_capped_at_the_shards_with_a_message(write_shard, encoded):
-    shard = write_shard("a.tar", {"x.png": encoded(), "x.txt": b"t"})
-    datamodule = module(Shards([shard, shard]), num_workers=9)
-    with pytest.warns(UserWarning, match="num_workers=9 is capped at 2: there are 2 training"):
+def test_workers_are_capped_at_the_lanes_with_a_message(shard_pattern):
+    datamodule = module(Shards(shard_pattern), batch_size=2, num_workers=9)
+    with pytest.warns(UserWarning, match="num_workers=9 is capped at 2: as many lanes make a"):
         loader = datamodule.train_dataloader()
-    assert len(keys(loader)) == 6
+    assert keys(loader) == keys(module(Shards(shard_pattern), batch_size=2).train_dataloader())
+
+
+def test_workers_go_on_over_epochs(shard_pattern):
+    loader = module(Shards(shard_pattern), num_workers=2, steps_per_epoch=2).train_dataloader()
+    epochs = [batch for _ in range(3) for batch in keys(loader)]
+    assert epochs == keys(module(Shards(shard_pattern)).train_dataloader())
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -228,14 +145,21 @@ def test_evaluation_drops_no_caption(shard_pattern):
     assert roles == {"context"}
 
 
-def test_processes_share_the_evaluation_without_overlap(shard_pattern):
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize(("limit", "count"), [(None, 60), (50, 50)])
+def test_processes_share_the_evaluation_without_overlap(shard_pattern, world_size, limit, count):
     source = Shards(shard_pattern, test=shard_pattern)
-    seen = []
-    for rank in range(4):
-        place = {"split": "test", "batch_size": 4, "limit": 50, "rank": rank, "world_size": 4}
-        for delivery in EvalStream(source=source, decoder=source.decoder(16), **place):
-            seen += [document.key for document in delivery.batch.documents]
-    assert len(seen) == len(set(seen)) == 50
+    for workers in (1, 3):
+        seen = []
+        for rank in range(world_size):
+            place = {"split": "test", "batch_size": 4, "limit": limit, "rank": rank}
+            stream = EvalStream(
+                source=source, decoder=source.decoder(16), world_size=world_size, **place
+            )
+            for turn in range(workers):
+                for delivery in stream.deliveries(turn, workers):
+                    seen += [document.key for document in delivery.batch.documents]
+        assert len(seen) == len(set(seen)) == count
 
 
 def test_evaluation_samples_hold_image_caption_and_questions():
