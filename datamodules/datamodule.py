@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.checks import check_at_least, check_probabilities
 from datamodules.decoding.crops import Crop, Flip
-from datamodules.decoding.decoder import SampleDecoder
+from datamodules.decoding.decoder import MAX_CHARACTERS, SampleDecoder
 from datamodules.reading.opening import is_pipe
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
@@ -60,6 +60,8 @@ class WebDatasetDataModule(LightningDataModule):
             belongs to the seed, the epoch and the sample, and is left out of evaluation.
         flip: Mirrors or turns training images by chance, if given.
         background: Colour behind transparent pixels: a name of CSS, or ``#rrggbb``.
+        max_characters: Most characters of a caption, of a question, of an answer, or of all texts
+            of an interleaved document; a sample with more is skipped.
         max_skipped: Share of samples, among the last 1,000 that were looked at, that may be skipped
             because they are damaged or lack what is needed; a larger one stops the run.
 
@@ -84,6 +86,7 @@ class WebDatasetDataModule(LightningDataModule):
         crop: Crop | None = None,
         flip: Flip | None = None,
         background: str = "white",
+        max_characters: int = MAX_CHARACTERS,
     ) -> None:
         super().__init__()
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
@@ -95,6 +98,7 @@ class WebDatasetDataModule(LightningDataModule):
             shuffle_buffer=shuffle_buffer,
             eval_batch_size=eval_batch_size,
             num_val_samples=num_val_samples,
+            max_characters=max_characters,
         )
         check_at_least(0, num_workers=num_workers)
         check_probabilities(max_skipped=max_skipped)
@@ -112,6 +116,7 @@ class WebDatasetDataModule(LightningDataModule):
         self.crop = crop
         self.flip = flip
         self.background = background
+        self.max_characters = max_characters
         self._parts = source.parts(recipe)
         self._decoder = self._decoder_of(source)
         self._decoders = tuple(
@@ -137,13 +142,14 @@ class WebDatasetDataModule(LightningDataModule):
         """
         if self.trainer is not None:
             self._log.follow(self.trainer)
-        splits: tuple[Split, ...] = ("train", "val") if stage == "fit" else ("val",)
-        for split in ("test",) if stage in ("test", "predict") else splits:
-            shards = self.source.shards(split)
-            if not shards or is_pipe(shards[0]):
-                continue
-            recipe = self.recipe if split == "train" else None
-            check_first_samples(self.source, self._decoder, split, recipe)
+        if stage == "fit":
+            self._check_training_samples()
+        split: Split = "test" if stage in ("test", "predict") else "val"
+        check_first_samples(self.source, self._decoder, split)
+
+    def _check_training_samples(self) -> None:
+        for part, decoder in zip(self._parts, self._decoders, strict=True):
+            check_first_samples(part.source, decoder, "train", part.recipe)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of training batches, one epoch for each iteration."""
@@ -184,7 +190,7 @@ class WebDatasetDataModule(LightningDataModule):
     def evaluation_samples(
         self, split: Split = "test", limit: int | None = None
     ) -> Iterator[Sample]:
-        """Yield captioned images once, in order, with their questions, in every process.
+        """Yield images once, in order, with captions and questions, in every process.
 
         Args:
             split: ``train``, ``val`` or ``test``.
@@ -195,24 +201,7 @@ class WebDatasetDataModule(LightningDataModule):
         """
         if not self.source.shards(split):
             raise UserError(f"{type(self.source).__name__} has no {split} shards")
-        samples = self.source.samples(
-            split,
-            self.image_size,
-            upscale=self.upscale,
-            crop=self.crop,
-            background=self.background,
-        )
-        return islice(samples, limit)
-
-    def _decoded(self, split: Split) -> Iterator[AnySample]:
-        """Yield the samples of a split once, in order, as evaluation sees them."""
-        return self.source.decoded(
-            split,
-            self.image_size,
-            upscale=self.upscale,
-            crop=self.crop,
-            background=self.background,
-        )
+        return islice(self.source.images_by(self._decoder, split), limit)
 
     def answered_questions(
         self, split: Split = "train", limit: int | None = None
@@ -237,7 +226,7 @@ class WebDatasetDataModule(LightningDataModule):
         shards = self.source.shards("train")
         if not shards or is_pipe(shards[0]):
             return []
-        check_first_samples(self.source, self._decoder, "train", self.recipe)
+        self._check_training_samples()
         samples = filter(self.recipe.accepts, self._in_order())
         documents = list[Document]()
         for number, sample in enumerate(samples):
@@ -251,7 +240,7 @@ class WebDatasetDataModule(LightningDataModule):
     def _in_order(self) -> Iterator[AnySample]:
         """Yield the training samples in order, again and again."""
         while True:
-            samples = self._decoded("train")
+            samples = self.source.decoded_by(self._decoder, "train")
             if (first := next(samples, None)) is None:
                 return
             yield from chain((first,), samples)
@@ -319,6 +308,7 @@ class WebDatasetDataModule(LightningDataModule):
             crop=self.crop,
             flip=self.flip,
             background=self.background,
+            max_characters=self.max_characters,
         )
 
     def _train_stream(self, start: int) -> TrainStream:

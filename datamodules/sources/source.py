@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from datamodules.decoding.captions import CaptionChoice, FirstCaption
 from datamodules.decoding.crops import CentreCrop, Crop, Flip
-from datamodules.decoding.decoder import SampleDecoder
+from datamodules.decoding.decoder import MAX_CHARACTERS, SampleDecoder
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.opening import identities
 from datamodules.reading.tar_shard import RawSample, read_shard, resident_shard
@@ -98,15 +98,17 @@ class DataSource(ABC):
         crop: Crop | None = None,
         flip: Flip | None = None,
         background: str = "white",
+        max_characters: int = MAX_CHARACTERS,
     ) -> SampleDecoder:
         """Return the decoder of this source's samples.
 
         Args:
             image_size: Height and width in pixels.
-            upscale: Whether smaller images are enlarged; otherwise they are an error.
+            upscale: Whether smaller images are enlarged; otherwise they cannot serve.
             crop: Makes a square of an image; the centre if not given.
             flip: Mirrors or turns training images, if given.
             background: Colour behind transparent pixels.
+            max_characters: Most characters of a text; with a longer one a sample cannot serve.
 
         Raises:
             UserError: If there is no such colour.
@@ -122,44 +124,19 @@ class DataSource(ABC):
             caption_field=self.caption_field,
             caption_choice=self.caption_choice,
             resident=self.resident,
+            max_characters=max_characters,
         )
 
-    def samples(
-        self,
-        split: Split,
-        image_size: int,
-        *,
-        upscale: bool = False,
-        crop: Crop | None = None,
-        background: str = "white",
-    ) -> Iterator[Sample]:
-        """Yield every captioned image of a split; arguments and errors as in :meth:`decoded`.
+    def samples(self, split: Split, image_size: int, *, upscale: bool = False) -> Iterator[Sample]:
+        """Yield every image of a split with its texts; arguments as in :meth:`decoded`.
 
         Raises:
             UserError: If there is nothing but interleaved documents.
         """
-        others = captioned = 0
-        for sample in self.decoded(
-            split, image_size, upscale=upscale, crop=crop, background=background
-        ):
-            if isinstance(sample, Sample):
-                captioned += 1
-                yield sample
-            else:
-                others += 1
-        if others and not captioned:
-            raise UserError(
-                f"the {split} shards hold interleaved documents alone; captioned images are needed"
-            )
+        return self.images_by(self.decoder(image_size, upscale=upscale), split)
 
     def decoded(
-        self,
-        split: Split,
-        image_size: int,
-        *,
-        upscale: bool = False,
-        crop: Crop | None = None,
-        background: str = "white",
+        self, split: Split, image_size: int, *, upscale: bool = False
     ) -> Iterator[AnySample]:
         """Yield every sample of a split once, in order, as evaluation sees it.
 
@@ -169,18 +146,33 @@ class DataSource(ABC):
             split: ``train``, ``val`` or ``test``.
             image_size: Height and width in pixels.
             upscale: Whether smaller images are enlarged; otherwise they are left out.
-            crop: As for :meth:`decoder`.
-            background: As for :meth:`decoder`.
 
         Raises:
             UserError: If a shard is missing.
         """
-        decode = self.decoder(image_size, upscale=upscale, crop=crop, background=background)
+        return self.decoded_by(self.decoder(image_size, upscale=upscale), split)
+
+    def decoded_by(self, decoder: SampleDecoder, split: Split) -> Iterator[AnySample]:
+        """Yield every sample of a split as :meth:`decoded` does, with a decoder of this source."""
         for shard in self.shards(split):
             for raw in self.read(shard):
-                sample = decode(raw) if isinstance(raw, RawSample) else raw
+                sample = decoder(raw) if isinstance(raw, RawSample) else raw
                 if not isinstance(sample, Skipped):
                     yield sample
+
+    def images_by(self, decoder: SampleDecoder, split: Split) -> Iterator[Sample]:
+        """Yield every image of a split as :meth:`samples` does, with a decoder of this source."""
+        others = images = 0
+        for sample in self.decoded_by(decoder, split):
+            if isinstance(sample, Sample):
+                images += 1
+                yield sample
+            else:
+                others += 1
+        if others and not images:
+            raise UserError(
+                f"the {split} shards hold interleaved documents alone; captioned images are needed"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

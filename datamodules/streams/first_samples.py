@@ -7,6 +7,7 @@ from itertools import chain, islice, repeat
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.decoding.decoder import SampleDecoder
+from datamodules.reading.opening import is_pipe
 from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.recipe import Mixture, Recipe
 from datamodules.sample import AnySample, Sample, Skipped, Unusable
@@ -21,11 +22,12 @@ NUM_FIRST = 100
 
 
 def check_first_samples(
-    source: DataSource, decoder: SampleDecoder, split: Split, recipe: Recipe | None
+    source: DataSource, decoder: SampleDecoder, split: Split, recipe: Recipe | None = None
 ) -> None:
     """Refuse a split of whose first samples none can serve.
 
-    Warns of a recipe of a mixture that accepts none of them.
+    Warns of a recipe of a mixture that accepts none of them. A split without shards is right, and
+    a command (``pipe:``) is run once it is needed, not to look at what it says.
 
     Args:
         source: Source of the samples.
@@ -36,10 +38,12 @@ def check_first_samples(
     Raises:
         UserError: If none can serve, saying why not, or there is no sample.
     """
+    shards = source.shards(split)
+    if not shards or is_pipe(shards[0]):
+        return
     faults: list[Skipped] = []
     waiting = [] if recipe is None else _parts(recipe)
     usable = number = 0
-    shards = iter(source.shards(split))
     raws = chain.from_iterable(source.read(shard) for shard in shards)
     for number, raw in enumerate(islice(raws, NUM_FIRST), start=1):  # noqa: B007
         sample = decoder(raw) if isinstance(raw, RawSample) else raw
