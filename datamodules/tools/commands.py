@@ -4,12 +4,15 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from datamodules.checks import check_at_least
 from datamodules.sources.source import Split
 from datamodules.tools.chosen_source import chosen_source
 from datamodules.tools.inspect import inspect as inspect_source
 from datamodules.tools.inspect_page import write_report
 from datamodules.tools.inspect_terminal import show
 from datamodules.tools.pack import pack as pack_source
+from datamodules.tools.preview import preview as preview_batches
+from datamodules.tools.preview import show_preview, write_preview
 from datamodules.tools.split_rule import SplitRule
 from datamodules.tools.verify import verify as verify_files
 from pretzel.ablation.engines.device_slots import num_cores
@@ -58,6 +61,16 @@ def inspect(options: argparse.Namespace) -> int:
     )
     show(summaries)
     for path in write_report(options.out, chosen.name, summaries):
+        print(path)
+    return 0
+
+
+def preview(options: argparse.Namespace) -> int:
+    """Run ``pretzel data preview``."""
+    check_at_least(1, batches=options.batches)
+    shown = preview_batches(options.config, options.split, options.batches)
+    show_preview(shown, options.split)
+    for path in write_preview(shown, options.out, options.split):
         print(path)
     return 0
 

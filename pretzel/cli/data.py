@@ -86,6 +86,22 @@ def build_parser() -> Parser:
         "their ends and decoded. Exit code 1 if anything is broken.",
     )
     _add_source(verify)
+    preview = command(
+        "preview",
+        "show the batches that a configuration would train on",
+        "Pictures, and text as the model's tokenizer reads it: what is predicted, what is dropped "
+        "and what is only read in colours of their own. Nothing trains.",
+    )
+    preview.add_argument(
+        "-c", "--config", action="append", required=True, metavar="YAML", help="as for pretzel fit"
+    )
+    preview.add_argument("--batches", type=int, default=1, metavar="N", help="how many (1)")
+    preview.add_argument(
+        "--split", choices=("train", "val", "test"), default="train", help="(train)"
+    )
+    preview.add_argument(
+        "--out", type=Path, default=Path("preview"), metavar="DIR", help="for the sheets (preview)"
+    )
     for one in (pack, inspect, verify):
         one.add_argument("--workers", type=int, help="processes (one a core)")
     return parser
