@@ -8,6 +8,7 @@ from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, Sam
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
 from datamodules.sample import InterleavedSample, Sample, Skipped, Unusable
 from datamodules.sources.embedded import EasyVQA, FluentEmoji
+from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource, Split
 
@@ -24,6 +25,7 @@ __all__ = [
     "FirstCaption",
     "Flip",
     "FluentEmoji",
+    "Folder",
     "HorizontalFlip",
     "InterleavedSample",
     "Mixture",

@@ -1,15 +1,20 @@
 """The laws of sources, recipes, crops and flips, and the cases of those that are shipped."""
 
+import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
 
 from datamodules.data import DATA_DIR
 from datamodules.decoding.crops import CentreCrop, Crop, Flip, HorizontalFlip, Pad, RandomCrop
 from datamodules.laws import crops, flips, recipes, sources
+from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
 from datamodules.sources.embedded import EasyVQA, FluentEmoji
+from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource
 from pretzel.testing.suite import Law, laws_in
@@ -22,6 +27,23 @@ LAWS: dict[type, list[Law]] = {
 }
 
 _EMOJI = DATA_DIR / "fluent_emoji"
+
+
+@cache
+def _unpacked() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder of pictures with captions, which is deleted when the process ends."""
+    folder = tempfile.TemporaryDirectory()
+    source = FluentEmoji()
+    for number, raw in enumerate(islice(source.read(source.shards("test")[0]), 70)):
+        assert isinstance(raw, RawSample)
+        for suffix, content in raw.members.items():
+            (Path(folder.name) / f"{number}.{suffix}").write_bytes(content)
+    return folder
+
+
+def folder() -> Folder:
+    """Return a folder of pictures, of which shares are held out."""
+    return Folder(_unpacked().name, val=0.2, test=0.2)
 
 
 def mixture() -> Mixture:
@@ -41,6 +63,7 @@ CASES: dict[type, list[Callable[[], object]]] = {
             test=str(_EMOJI / "test-00000.tar.gz"),
         )
     ],
+    Folder: [folder],
     CentreCrop: [CentreCrop],
     RandomCrop: [partial(RandomCrop, scale=(0.2, 1.0), aspect=(0.5, 2.0))],
     Pad: [partial(Pad, background="#102030")],

@@ -1,0 +1,213 @@
+"""A user's own pictures, as they lie in a folder or stand in a table; nothing is packed."""
+
+import csv
+import json
+import os
+import shutil
+
+import pytest
+
+from datamodules import Captions, Folder, Questions, WebDatasetDataModule
+from datamodules.reading.tar_shard import RawSample
+from datamodules.sample import Skipped
+from pretzel.errors import UserError
+from pretzel.runs.selection import why_test_data
+
+PATHS = [f"{'sub/' * (n % 3 == 0)}{n}.{'JPG' if n % 2 else 'png'}" for n in range(40)]
+
+
+@pytest.fixture
+def photos(tmp_path, encoded):
+    """``photos/0.png`` to ``photos/sub/39.jpg``."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for path in PATHS:
+        (folder / path).write_bytes(encoded(suffix=path[-3:].lower()))
+    return folder
+
+
+def raws(source, split="train"):
+    return [raw for shard in source.shards(split) for raw in source.read(shard)]
+
+
+def refusal(source, split="train"):
+    with pytest.raises(UserError) as error:
+        source.shards(split)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_pictures_with_texts_beside_them(photos):
+    for number, path in enumerate(PATHS):
+        beside = (photos / path).with_suffix(".json" if number % 4 else ".txt")
+        caption = f"picture {number}"
+        beside.write_text(json.dumps({"alt": caption}) if number % 4 else caption)
+    (photos / ".hidden.png").write_bytes(b"")
+    (photos / "a.text.alone.txt").write_text("no picture")
+    source = Folder(str(photos), caption_field="alt")
+    samples = list(source.samples("train", 16))
+    assert {s.key: s.caption for s in samples} == {
+        path.rpartition(".")[0]: f"picture {number}" for number, path in enumerate(PATHS)
+    }
+    assert [s.key for s in samples] == sorted(s.key for s in samples)
+    assert source.num_samples("train") == 40
+    assert [len(list(source.read(shard))) for shard in source.shards("train")] == [32, 8]
+    assert source.shards("val") == ()
+
+
+def write_table(path, rows):
+    match path.suffix:
+        case ".csv" | ".tsv":
+            with path.open("w", newline="", encoding="utf-8") as file:
+                names = list(dict.fromkeys(name for row in rows for name in row))
+                writer = csv.DictWriter(file, names, delimiter="\t" if ".tsv" in path.name else ",")
+                writer.writeheader()
+                for row in rows:
+                    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()}
+                    writer.writerow(texts)
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        case ".json":
+            path.write_text(json.dumps(rows))
+        case ".parquet":
+            pyarrow = pytest.importorskip("pyarrow", reason="pyarrow reads Parquet")
+            from pyarrow import parquet
+
+            parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_tables_of_every_kind(photos, suffix):
+    rows = [
+        {"img": path, "alt": f'a "picture", {path}', "asked": [[f"what is {path}?", "it"]]}
+        for path in PATHS
+    ]
+    table = write_table(photos / f"table.{suffix}", rows)
+    source = Folder(table, path_field="img", caption_field="alt", questions_field="asked")
+    samples = list(source.samples("train", 16))
+    assert [(s.caption, s.questions) for s in samples] == [
+        (row["alt"], ((row["asked"][0][0], "it"),)) for row in rows
+    ]
+
+
+def test_rows_of_one_picture_are_one_sample(photos, tmp_path):
+    rows = [
+        {"path": path, "caption": f"{path} {n}", "q": f"{n}?", "a": str(n)}
+        for n in range(3)
+        for path in ("1.JPG", "2.png")
+    ]
+    table = write_table(tmp_path / "t.csv", rows)
+    source = Folder(table, images=str(photos), question_field="q", answer_field="a")
+    first, second = source.samples("train", 16)
+    assert (first.key, first.caption, second.key) == ("1", "1.JPG 0", "2")
+    assert second.questions == (("0?", "0"), ("1?", "1"), ("2?", "2"))
+
+
+def test_llava_and_a_long_caption(photos, tmp_path):
+    turns = [("human", "<image>\nwhat?"), ("gpt", "a square"), ("human", "why?"), ("gpt", "so")]
+    said = [{"from": who, "value": what} for who, what in turns]
+    table = write_table(tmp_path / "llava.json", [{"image": "1.JPG", "conversations": said}])
+    source = Folder(table, images=str(photos))
+    (raw,) = raws(source)
+    assert json.loads(raw.members["json"])["conversations"] == said
+    sample = source.decoder(16)(raw)
+    assert sample.questions == (("what?", "a square"), ("why?", "so"))
+    long = write_table(tmp_path / "long.csv", [{"path": "1.JPG", "caption": "x" * 200_000}])
+    (raw,) = raws(Folder(long, images=str(photos)))
+    assert Folder(long).decoder(16)(raw).reason == "text too long"
+
+
+def test_vqa_files(tmp_path, encoded):
+    for number in (9, 25):
+        (tmp_path / f"COCO_train2014_{number:012d}.jpg").write_bytes(encoded(suffix="jpg"))
+    questions, annotations = [], []
+    for number, (image, asked) in enumerate([(9, "red?"), (25, "blue?"), (9, "why?"), (7, "no?")]):
+        questions.append({"question_id": number, "image_id": image, "question": asked})
+        answers = [{"answer": "yes" if i < 7 else "no", "answer_id": i} for i in range(10)]
+        annotations.append(
+            {"question_id": number, "answers": answers, "multiple_choice_answer": "yes"}
+        )
+    files = []
+    for name, entries in (("questions", questions), ("annotations", annotations)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({name: entries}))
+        files.append(str(tmp_path / f"{name}.json"))
+    source = Folder(files)
+    first, second, missing = raws(source)
+    sample = source.decoder(16)(first)
+    assert sample.key == "COCO_train2014_000000000009"
+    assert sample.questions == (("red?", "yes"), ("why?", "yes"))
+    assert sample.answers[0] == ("yes",) * 7 + ("no",) * 3
+    assert (second.key[-2:], missing.reason) == ("25", "no image")
+    data = WebDatasetDataModule(
+        source, Questions(), 16, batch_size=2, steps_per_epoch=2, max_skipped=0.5
+    )
+    assert len(list(data.train_dataloader())) == 2
+
+
+def test_shares_are_held_out_by_the_key_alone(photos):
+    source = Folder(str(photos), val=0.25, test=0.2)
+    keys = {split: {raw.key for raw in raws(source, split)} for split in ("train", "val", "test")}
+    assert sum(map(len, keys.values())) == len(set.union(*keys.values())) == 40
+    assert all(4 <= len(keys[split]) <= 16 for split in ("val", "test"))
+    for path in list(photos.rglob("1*.*")):
+        path.unlink()
+    again = Folder(str(photos), val=0.25, test=0.2)
+    assert all({raw.key for raw in raws(again, split)} <= keys[split] for split in keys)
+    with pytest.raises(UserError, match=r"val must be between 0 and 1, got 1\.5"):
+        Folder("x", val=1.5)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../secret.png", "sub/../../secret.png"])
+def test_paths_that_lead_out_of_the_folder_are_refused(photos, tmp_path, path):
+    table = write_table(photos / "t.csv", [{"path": "1.JPG"}, {"path": path}])
+    assert f"row 2 of '{table}': path '{path}' leads out" in refusal(Folder(table))
+
+
+def test_links_out_of_the_folder_are_not_followed(photos, tmp_path, encoded):
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    for name in ("s.png", "s.txt"):
+        (secret / name).write_bytes(encoded())
+    (photos / "1.txt").symlink_to(secret / "s.txt")
+    (photos / "link.png").symlink_to(secret / "s.png")
+    (photos / "inside.png").symlink_to(photos / "2.png")
+    (photos / "entered").symlink_to(secret)
+    os.mkfifo(photos / "pipe.png")
+    by_key = {raw.key: raw for raw in raws(Folder(str(photos)))}
+    assert len(by_key) == 43
+    skipped = {key for key, raw in by_key.items() if isinstance(raw, Skipped)}
+    assert skipped == {"1", "link", "pipe"}
+    assert isinstance(by_key["inside"], RawSample)
+    assert "leads out" in by_key["link"].detail
+
+
+def test_mistakes_are_one_sentence(photos, tmp_path, encoded):
+    table = write_table(tmp_path / "t.csv", [{"pth": "1.JPG", "caption": "x"}])
+    assert "no column 'path' or 'image'" in refusal(Folder(table))
+    assert "did you mean 'pth'?" in refusal(Folder(table))
+    assert "'none' is no folder" in refusal(Folder("none"))
+    assert "is no folder" in refusal(Folder("s3://bucket/photos"))
+    assert "holds the folder of val" in refusal(Folder(str(photos), val=str(photos / "sub")))
+    (tmp_path / "broken.jsonl").write_text('{"path": "a.png"}\n{')
+    assert "broken.jsonl" in refusal(Folder(str(tmp_path / "broken.jsonl")))
+    (tmp_path / "t.xlsx").touch()
+    assert "must be one of .csv" in refusal(Folder(str(tmp_path / "t.xlsx")))
+    (tmp_path / "empty").mkdir()
+    assert "holds no picture" in refusal(Folder(str(tmp_path / "empty")))
+
+
+def test_identity_is_that_of_the_content(photos, tmp_path, encoded):
+    def manifest(folder, **splits):
+        data = WebDatasetDataModule(
+            Folder(str(folder), **splits), Captions(), 16, batch_size=1, steps_per_epoch=1
+        )
+        return data, data.manifest()
+
+    _, first = manifest(photos)
+    moved = shutil.copytree(photos, tmp_path / "moved")
+    assert manifest(moved)[1] == first
+    (moved / "1.JPG").write_bytes(encoded((0, 0, 1), suffix="jpg"))
+    assert manifest(moved)[1] != first
+    both, _ = manifest(photos, val=str(moved), test=str(moved))
+    assert "reads moved#00000 for val and for test" in why_test_data(both)
