@@ -8,10 +8,11 @@ from typing import final, get_args
 
 from typing_extensions import override
 
+from datamodules.decoding.captions import CaptionChoice, FirstCaption
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
 from datamodules.sources.held_out import check_shares, split_of
-from datamodules.sources.pictures import PictureFiles, TableColumns, pictures_in
+from datamodules.sources.pictures import PictureFiles, TableColumns, listed, pictures_in
 from datamodules.sources.source import DataSource, Split
 from datamodules.sources.table import read_table
 from pretzel.errors import UserError
@@ -43,7 +44,9 @@ class Folder(DataSource):
         images: Folder that the paths in tables begin at; that of the table if not given.
         path_field: Column of the pictures' paths; ``path``, ``image``, ``file_name`` or
             ``filename`` if not given.
-        caption_field: Column, or field of ``name.json``, that holds the caption.
+        caption_field: Column, or field of ``name.json``, that holds the caption, as for
+            :class:`datamodules.Shards`.
+        caption_choice: Chooses one of several captions; the first if not given.
         question_field: Column of a question.
         answer_field: Column of its answer, or of a list of answers.
         questions_field: Column of lists of questions with answers.
@@ -59,7 +62,8 @@ class Folder(DataSource):
         test: float | str | list[str] | None = None,
         images: str | None = None,
         path_field: str | None = None,
-        caption_field: str = "caption",
+        caption_field: str | list[str] = "caption",
+        caption_choice: CaptionChoice | None = None,
         question_field: str = "question",
         answer_field: str = "answer",
         questions_field: str = "questions",
@@ -79,6 +83,7 @@ class Folder(DataSource):
             if place and not isinstance(place, int | float)
         }
         self.caption_field = caption_field
+        self.caption_choice = caption_choice or FirstCaption()
         self._images = images
         self._path_field = path_field
         # Names that questions are read by, and the columns that hold them.
@@ -115,9 +120,14 @@ class Folder(DataSource):
         return tuple(hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts)
 
     @override
-    def read(self, shard: str) -> Iterator[RawSample | Skipped]:
+    def read(self, shard: str, first: int = 0, step: int = 1) -> Iterator[RawSample | Skipped]:
         root, pictures = self._of_shard(shard)
-        return (picture.read(shard, root) for picture in pictures)
+        return (picture.read(shard, root) for picture in pictures[first::step])
+
+    @override
+    def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:
+        root, pictures = self._of_shard(shard)
+        return (picture.texts().read(shard, root) for picture in pictures)
 
     def _name(self, split: Split) -> str | None:
         """Return what the shards of a split are called, None where there is no such split."""
@@ -163,7 +173,9 @@ class Folder(DataSource):
             pictures = pictures_in(root)
         else:
             columns = TableColumns(
-                path=self._path_field, caption=self.caption_field, questions=self._columns
+                path=self._path_field,
+                captions=listed(self.caption_field),
+                questions=self._columns,
             )
             pictures = columns.samples(str(paths[0]), read_table(paths), root)
         if not pictures:

@@ -3,8 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -50,6 +50,11 @@ class PictureFiles:
             members[JSON_SUFFIX] = json.dumps(self.fields).encode()
         return RawSample(shard=shard, key=self.key, members=members)
 
+    def texts(self) -> "PictureFiles":
+        """Return the sample without its picture."""
+        files = {s: path for s, path in self.files.items() if s in (TEXT_SUFFIX, JSON_SUFFIX)}
+        return replace(self, files=files)
+
     def identity(self, root: Path) -> str:
         """Return key, texts and content hashes of the files."""
         hashes = []
@@ -86,12 +91,12 @@ class TableColumns:
 
     Attributes:
         path: Column of the pictures' paths; the first of :data:`PATH_FIELDS` if None.
-        caption: Column of captions.
+        captions: Columns of captions.
         questions: The columns of ``question``, ``answer`` and ``questions``.
     """
 
     path: str | None
-    caption: str
+    captions: Sequence[str]
     questions: Mapping[str, str] = field(default_factory=dict)
 
     def samples(self, table: str, rows: Iterable[Row], root: Path) -> list[PictureFiles]:
@@ -140,11 +145,11 @@ class TableColumns:
         if len(named) == 1:
             return named[0]
         fields: dict[str, Any] = {}
-        captions = [c for row in named for c in _listed(row.get(self.caption)) if c]
-        if captions:
-            fields[self.caption] = list(dict.fromkeys(captions))
+        for name in self.captions:
+            if captions := [text for row in named for text in listed(row.get(name)) if text]:
+                fields[name] = list(dict.fromkeys(captions))
         for name in ("questions", "conversations"):
-            entries = [entry for row in named for entry in _listed(row.get(name))]
+            entries = [entry for row in named for entry in listed(row.get(name))]
             if name == "questions":
                 entries += [row for row in named if "question" in row]
             if entries:
@@ -157,9 +162,7 @@ class TableColumns:
         fields = {name: value for name, value in fields.items() if value not in (None, "")}
         if isinstance(fields.get("answer"), list):
             fields["answers"] = fields.pop("answer")
-        if row.get(self.caption) is not None:
-            fields[self.caption] = row[self.caption]
-        return fields
+        return fields | {name: row[name] for name in self.captions if row.get(name) is not None}
 
 
 def _sample(path: str, fields: dict[str, Any]) -> PictureFiles:
@@ -208,5 +211,6 @@ def _parsed(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _listed(value: Any) -> list[Any]:  # noqa: ANN401
+def listed(value: Any) -> list[Any]:  # noqa: ANN401
+    """Return a list as it is, anything else as a list of it, nothing of None."""
     return value if isinstance(value, list) else [] if value is None else [value]

@@ -99,6 +99,7 @@ def test_rows_of_one_picture_are_one_sample(photos, tmp_path):
     ]
     table = write_table(tmp_path / "t.csv", rows)
     source = Folder(table, images=str(photos), question_field="q", answer_field="a")
+    assert [s.questions[2] for s in source.texts("train")] == [("2?", "2")] * 2
     first, second = source.samples("train", 16)
     assert (first.key, first.caption, second.key) == ("1", "1.JPG 0", "2")
     assert second.questions == (("0?", "0"), ("1?", "1"), ("2?", "2"))
