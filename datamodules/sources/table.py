@@ -100,3 +100,5 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".json": _json,
     ".parquet": _parquet,
 }
+TABLES = tuple(_READERS)
+"""Ends of the names of tables."""

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource
-from datamodules.tools.verify import TAR_SUFFIXES, shards_in
+from datamodules.sources.table import TABLES
+from datamodules.tools.packed_folder import SPLITS
+from datamodules.tools.verify import shards_in
 from pretzel.errors import UserError
 from pretzel.runs.config.explain import construction, parsing
 from pretzel.runs.config.overlay import Config, at, fold, read
 from pretzel.runs.config.typed_parser import TypedParser
 from pretzel.runs.config.yaml_lines import Key
-
-_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,15 @@ class ChosenSource:
     upscale: bool = False
 
 
-def chosen_source(paths: Sequence[str], files: Sequence[str]) -> ChosenSource:
+def chosen_source(
+    paths: Sequence[str], files: Sequence[str], images: str | None = None
+) -> ChosenSource:
     """Return the source that paths or configuration files name.
+
+    Args:
+        paths: A folder of pictures or of shards, shards, a table, or VQAv2's two files.
+        files: Configuration files, as for ``pretzel fit``, or of a source alone.
+        images: Folder that the paths in a table begin at; its own if not given.
 
     Raises:
         UserError: If there are both or neither, or what they name is no source.
@@ -43,29 +51,35 @@ def chosen_source(paths: Sequence[str], files: Sequence[str]) -> ChosenSource:
         given = "both" if paths else "neither"
         raise UserError(f"the data must be named by paths or by -c, got {given}")
     if files:
+        if images is not None:
+            raise UserError("--images goes with a table, not with -c")
         config = fold([read(file) for file in files])
         return _configured(config, files)
-    return ChosenSource(source=source_of_paths(paths), name=" ".join(paths))
+    source = _source_of_paths(paths, images)
+    named = " ".join(paths) if images is None else f"{' '.join(paths)} --images {images}"
+    return ChosenSource(source=source, name=named)
 
 
-def source_of_paths(paths: Sequence[str]) -> DataSource:
-    """Return a source of tar shards, or of a folder of them whose names begin with their split.
-
-    Raises:
-        UserError: If paths are of several kinds, or of none that is known.
-    """
-    folders = [path for path in paths if Path(path).is_dir()]
-    if folders and len(paths) > 1:
-        raise UserError(f"one folder, or files, must be given, got {' '.join(paths)}")
-    if not folders:
+def _source_of_paths(paths: Sequence[str], images: str | None) -> DataSource:
+    if Path(paths[0]).suffix.lower() in TABLES:
+        return Folder(list(paths), images=images)
+    if images is not None:
+        raise UserError(f"--images goes with a table ({', '.join(TABLES)}), not with {paths[0]}")
+    if not Path(paths[0]).is_dir():
         return Shards(list(paths))
-    shards = [str(path) for path in shards_in(Path(folders[0]))]
-    if not shards:
-        raise UserError(f"{folders[0]}: holds no tar shard ({', '.join(TAR_SUFFIXES)})")
-    by_split = {s: [one for one in shards if Path(one).name.startswith(s)] for s in _SPLITS}
-    if sum(map(len, by_split.values())) < len(shards) or not by_split["train"]:
-        return Shards(shards)
-    return Shards(by_split["train"], by_split["val"], by_split["test"])
+    if len(paths) > 1:
+        raise UserError(f"one folder, or files, must be given, got {' '.join(paths)}")
+    shards = [str(path) for path in shards_in(Path(paths[0]))]
+    if shards:
+        by_split = {s: [one for one in shards if Path(one).name.startswith(s)] for s in SPLITS}
+        if sum(map(len, by_split.values())) < len(shards) or not by_split["train"]:
+            return Shards(shards)
+        return Shards(by_split["train"], by_split["val"], by_split["test"])
+    train, val, test = (Path(paths[0], split) for split in SPLITS)
+    if train.is_dir():
+        held_out = [str(folder) if folder.is_dir() else None for folder in (val, test)]
+        return Folder(str(train), val=held_out[0], test=held_out[1])
+    return Folder(paths[0])
 
 
 def _configured(config: Config, files: Sequence[str]) -> ChosenSource:

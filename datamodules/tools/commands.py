@@ -21,7 +21,7 @@ from pretzel.errors import UserError
 
 def pack(options: argparse.Namespace) -> int:
     """Run ``pretzel data pack``."""
-    chosen = chosen_source(options.paths, options.config)
+    chosen = chosen_source(options.paths, options.config, options.images)
     shares: dict[Split, float] = {}
     for split in get_args(Split):
         share = getattr(options, f"{split}_share", None)
@@ -50,7 +50,7 @@ def pack(options: argparse.Namespace) -> int:
 
 def inspect(options: argparse.Namespace) -> int:
     """Run ``pretzel data inspect``."""
-    chosen = chosen_source(options.paths, options.config)
+    chosen = chosen_source(options.paths, options.config, options.images)
     image_size = options.image_size or chosen.image_size
     summaries = inspect_source(
         chosen.source,
@@ -79,7 +79,7 @@ def verify(options: argparse.Namespace) -> int:
     """Run ``pretzel data verify``; 1 if anything is broken."""
     paths = options.paths
     if options.config or not paths:
-        source = chosen_source(options.paths, options.config).source
+        source = chosen_source(options.paths, options.config, options.images).source
         paths = [shard for split in get_args(Split) for shard in source.shards(split)]
     number, broken = verify_files(paths, _workers(options))
     for one in broken:

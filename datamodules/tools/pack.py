@@ -1,5 +1,6 @@
 """Packs the samples of any source into tar shards in the layout of img2dataset."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -89,8 +90,8 @@ def _pack(source: DataSource, packed: PackedFolder, rule: SplitRule, num_workers
     totals = [source.num_samples(split) for split in SPLITS]
     total = None if None in totals else sum(filter(None, totals))
     chunks = _chunks(_needed(source, packed, rule))
-    # A picture of one pixel is never too small.
-    check = partial(_check, source.decoder(1, upscale=True))
+    # what a run finds too small or too long is the run's own choice
+    check = partial(_check, source.decoder(1, upscale=True, max_characters=sys.maxsize))
     with counting("samples", total, sum(shard.samples for shard in packed.shards)) as advance:
         for chunk, problems in map_in_order(check, chunks, num_workers):
             for (split, position, sample), problem in zip(chunk, problems, strict=True):
@@ -106,7 +107,7 @@ def _needed(source: DataSource, packed: PackedFolder, rule: SplitRule) -> Iterat
             if (number, place) < begin[:2]:
                 continue
             first = begin[2] if (number, place) == begin[:2] else 0
-            for index, sample in enumerate(islice(source.read(shard), first, None), first):
+            for index, sample in enumerate(source.read(shard, first), first):
                 target, position = rule.split_of(split, sample.key), (number, place, index)
                 if packed.needs(target, position):
                     yield target, position, sample

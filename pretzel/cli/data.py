@@ -14,7 +14,7 @@ _EXAMPLE = """\
 examples:
   pretzel data pack pictures/ --out shards/ --val-share 0.05 --license "CC BY 4.0"
   pretzel data pack captions.csv --images pictures/ --out shards/
-  pretzel data pack questions.json --annotations annotations.json --images val2014/ --out shards/
+  pretzel data pack questions.json annotations.json --images val2014/ --out shards/
   pretzel data inspect shards/ --out look/
   pretzel data verify shards/
   pretzel data preview -c base.yaml
@@ -112,8 +112,11 @@ def _add_source(command: argparse.ArgumentParser) -> None:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="folder of pictures or of shards, tar shards, table (CSV, JSONL, Parquet), VQAv2 or "
-        "LLaVA file",
+        help="folder of pictures or of shards, tar shards, table (CSV, JSONL, Parquet), "
+        "LLaVA file, VQAv2's two files",
+    )
+    command.add_argument(
+        "--images", metavar="DIR", help="folder that the paths in a table begin at (its own)"
     )
     command.add_argument(
         "-c",
