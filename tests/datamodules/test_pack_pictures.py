@@ -80,7 +80,7 @@ def test_vqav2_and_llava(photos):
     for path in Path("photos/day1").iterdir():
         path.rename(Path("flat", path.name))
     one, other = packed("q.json", "a.json", "--images", "flat")["train"]
-    assert one.questions == (("what is 3?", "cat"),)
+    assert one.questions == (("what is 3?", "a cat"),)
     assert other.answers == (("a cat",) * 10,)
     turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "a dog"}]
     entries = [{"id": "1", "image": "COCO_000005.png", "conversations": turns}]
