@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, final, get_args
 
@@ -12,6 +13,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from datamodules.checks import check_at_least, check_probabilities
 from datamodules.decoding.crops import Crop, Flip
 from datamodules.decoding.decoder import MAX_CHARACTERS, SampleDecoder
+from datamodules.decoding.picture import PictureDecoder
+from datamodules.features.latent_files import DTYPES, LatentFiles, latent_folder, latent_root
 from datamodules.reading.opening import is_pipe
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
@@ -24,6 +27,7 @@ from datamodules.streams.progress import Progress, merged, restored
 from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import UserError
+from pretzel.latent.base import LatentSpace
 from pretzel.rng import stream
 from pretzel.runs.exact_resume import gathered
 from pretzel.sequence.document import Document
@@ -174,6 +178,54 @@ class WebDatasetDataModule(LightningDataModule):
             consumed=self._consumed_batches if fitting else None,
         )
         return self._loader
+
+    @property
+    def picture_decoders(self) -> tuple[tuple[DataSource, PictureDecoder], ...]:
+        """The source of each part of the training data, and how its pictures are decoded."""
+        pairs = zip(self._parts, self._decoders, strict=True)
+        return tuple((part.source, decoder.pictures) for part, decoder in pairs)
+
+    @property
+    def has_random_pictures(self) -> bool:
+        """Whether training pictures are cropped or flipped by chance."""
+        return any(pictures.is_random for _, pictures in self.picture_decoders)
+
+    def latent_files(self, encoder: str, dtype: str) -> tuple[LatentFiles, ...]:
+        """Return where the latents of the training pictures of each part are, or are to be.
+
+        Args:
+            encoder: Identity of the latent space.
+            dtype: Type of the numbers.
+        """
+        files = []
+        for source, pictures in self.picture_decoders:
+            # what a command gives is not known before it is run
+            shards = tuple(s for s in source.shards("train") if not is_pipe(s))
+            about = {"encoder": encoder, "pictures": pictures.identity, "dtype": dtype}
+            folder = latent_folder(about)
+            files.append(LatentFiles.of(folder, shards, source.identities(shards)))
+        return tuple(files)
+
+    def read_latents(self, latent: LatentSpace) -> str:
+        """Read the latents of a space in the place of training pictures, where they were computed.
+
+        Pictures that are random, and those whose shard has no latents, are decoded as ever.
+
+        Returns:
+            How many shards have latents, in words; nothing if none has.
+        """
+        self._decoders = tuple(replace(decoder, latents=None) for decoder in self._decoders)
+        if self.has_random_pictures or not latent_root().is_dir():
+            return ""
+        for dtype in DTYPES:
+            parts = self.latent_files(latent.identity, dtype)
+            total = sum(len(files.names) for files in parts)
+            found = total - sum(len(files.missing) for files in parts)
+            if found:
+                pairs = zip(self._decoders, parts, strict=True)
+                self._decoders = tuple(replace(d, latents=files) for d, files in pairs)
+                return f"latents of {found} of {total} training shards are read ({dtype})"
+        return ""
 
     def val_dataloader(self) -> EvalLoader | list[EvalLoader]:
         """Return the loader of validation batches; an empty list if there is no such split."""

@@ -10,6 +10,14 @@ from torch import Tensor
 from pretzel.latent.image_input import scale_pixels
 from pretzel.sequence.document import Image, Text
 
+ImageArray = UInt8[np.ndarray, "height width 3"] | Float[np.ndarray, "positions channels"]
+"""RGB bytes, cropped and resized; in training also latents that were computed beforehand."""
+
+
+def is_latents(image: ImageArray) -> bool:
+    """Tell latents from pixels."""
+    return image.ndim == 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -17,7 +25,7 @@ class Sample:
 
     Attributes:
         key: Name of the sample in its shards; the same in every epoch and process.
-        pixels: RGB bytes, cropped and resized.
+        pixels: The image.
         caption: Description of the image; empty where there is none.
         questions: Pairs of question and answer; empty where the data has none.
         answers: All answers that were given to each question, as often as they were given, in the
@@ -25,7 +33,7 @@ class Sample:
     """
 
     key: str
-    pixels: UInt8[np.ndarray, "height width 3"] = field(repr=False, compare=False)
+    pixels: ImageArray = field(repr=False, compare=False)
     caption: str
     questions: tuple[tuple[str, str], ...] = ()
     answers: tuple[tuple[str, ...], ...] = ()
@@ -48,12 +56,12 @@ class InterleavedSample:
     Attributes:
         key: Name of the sample in its shards; the same in every epoch and process.
         segments: Runs of text and places of images, in reading order.
-        images: RGB bytes of the images in that order, cropped and resized.
+        images: The images in that order.
     """
 
     key: str
     segments: tuple[Text | Image, ...]
-    images: tuple[UInt8[np.ndarray, "height width 3"], ...] = field(repr=False, compare=False)
+    images: tuple[ImageArray, ...] = field(repr=False, compare=False)
 
 
 AnySample = Sample | InterleavedSample

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from datamodules.decoding.captions import CaptionChoice, FirstCaption, read_captions
 from datamodules.decoding.excerpt import excerpt
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.decoding.questions import parse_questions
 from datamodules.decoding.segments import FIELD, parse_segments
+from datamodules.features.latent_files import LatentFiles
 from datamodules.reading.tar_shard import JSON_SUFFIX, RawSample
-from datamodules.sample import AnySample, InterleavedSample, Sample, Skipped, Unusable
+from datamodules.sample import AnySample, ImageArray, InterleavedSample, Sample, Skipped, Unusable
 from pretzel.files.image_file import IMAGE_SUFFIXES
 from pretzel.rng import stream
 from pretzel.sequence.document import Text
@@ -38,6 +38,7 @@ class SampleDecoder:
     resident: bool  # whether decoded samples are kept in memory (small data only)
     caption_choice: CaptionChoice = field(default_factory=FirstCaption)
     max_characters: int = MAX_CHARACTERS  # of a caption, question, answer, or all of a document
+    latents: LatentFiles | None = None  # given in the place of images that have them there
     _decoded: dict[tuple[str, str], AnySample] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -109,7 +110,7 @@ class SampleDecoder:
         self,
         raw: RawSample,
         fields: dict[str, Any],
-        pixels: UInt8[np.ndarray, "height width 3"],
+        pixels: ImageArray,
         draw: torch.Generator | None,
     ) -> Sample:
         if draw is not None:  # of its own: with or without a choice, the crops are the same
@@ -127,9 +128,11 @@ class SampleDecoder:
             answers=tuple(one.answers for one in asked),
         )
 
-    def _pixels(
-        self, raw: RawSample, suffix: str, draw: torch.Generator | None
-    ) -> UInt8[np.ndarray, "height width 3"]:
+    def _pixels(self, raw: RawSample, suffix: str, draw: torch.Generator | None) -> ImageArray:
+        if self.latents is not None:
+            known = self.latents.get(raw.shard, f"{raw.key}.{suffix}")
+            if known is not None:
+                return known
         try:
             return self.pictures(raw.members[suffix], draw)
         except Unusable as fault:

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import PIL
 import torch
 from jaxtyping import UInt8
 
 from datamodules.decoding.crops import CentreCrop, Crop, Flip
 from datamodules.sample import Unusable
 from pretzel.files.image_file import PictureError, read_picture
-from pretzel.latent.rgb import RGB, WHITE, to_rgb
+from pretzel.latent.rgb import CONVERSION_VERSION, RGB, WHITE, to_rgb
 from pretzel.rng import stream
 
 
@@ -38,6 +39,17 @@ class PictureDecoder:
     def is_random(self) -> bool:
         """Whether training pictures are another in every epoch."""
         return self.crop.is_random or self.flip is not None
+
+    @property
+    def identity(self) -> str:
+        """All that equal bytes become equal pixels by; crops of users count by name and values."""
+        crop = self.crop
+        values = sorted(vars(crop).items())
+        return (
+            f"{type(crop).__module__}.{type(crop).__qualname__}{values} of {self.image_size} "
+            f"pixels, upscale {self.upscale}, background {self.background}, conversion "
+            f"{CONVERSION_VERSION}, Pillow {PIL.__version__}"
+        )
 
     def __call__(
         self, data: bytes, draw: torch.Generator | None = None

@@ -2,19 +2,16 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from jaxtyping import UInt8
-
-from datamodules.sample import InterleavedSample
+from datamodules.sample import ImageArray, InterleavedSample
 from pretzel.sequence.document import Document, without_past
 
 
 @dataclass(frozen=True, kw_only=True)
 class Illustrated:
-    """A document and the RGB bytes of its images, in order; dropped ones have none."""
+    """A document and its images, in order; dropped ones are left out."""
 
     document: Document
-    pixels: tuple[UInt8[np.ndarray, "height width 3"], ...] = field(repr=False, compare=False)
+    pixels: tuple[ImageArray, ...] = field(repr=False, compare=False)
 
     def without_past(self, image: int) -> "Illustrated":
         """Return the document with everything before one of its images dropped."""

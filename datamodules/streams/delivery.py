@@ -4,11 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.recipes.illustrated import Illustrated
-from datamodules.sample import Skipped
+from datamodules.sample import Skipped, is_latents
 from datamodules.streams.lanes import LaneState
 from pretzel.errors import UserError
 from pretzel.latent.image_input import scale_pixels
@@ -59,10 +62,14 @@ class DeliveryStream(IterableDataset[Delivery], ABC):
 
 def document_batch(documents: Sequence[Illustrated], image_size: int) -> DocumentBatch:
     """Return documents as a batch, which may be without images."""
-    pixels = [pixels for document in documents for pixels in document.pixels]
+    arrays = [array for document in documents for array in document.pixels]
+    latents = [array for array in arrays if is_latents(array)]
+    pixels = [array for array in arrays if not is_latents(array)]
     return DocumentBatch(
         documents=tuple(document.document for document in documents),
         images=scale_pixels(pixels) if pixels else torch.zeros(0, 3, image_size, image_size),
+        latents=torch.from_numpy(np.stack(latents)) if latents else None,
+        has_latents=torch.tensor([is_latents(array) for array in arrays]) if latents else None,
     )
 
 
@@ -70,7 +77,15 @@ def joined(batches: Sequence[DocumentBatch]) -> DocumentBatch:
     """Return one batch of the documents of several."""
     if len(batches) == 1:
         return batches[0]
+    latents = [batch.latents for batch in batches if batch.latents is not None]
     return DocumentBatch(
         documents=tuple(document for batch in batches for document in batch.documents),
         images=torch.cat([batch.images for batch in batches]),
+        latents=torch.cat(latents) if latents else None,
+        has_latents=torch.cat([_has_latents(batch) for batch in batches]) if latents else None,
     )
+
+
+def _has_latents(batch: DocumentBatch) -> Bool[Tensor, " i"]:
+    known = batch.has_latents
+    return torch.zeros(len(batch.images), dtype=torch.bool) if known is None else known

@@ -27,6 +27,9 @@ from pretzel.files.image_file import PictureError
 RGB = tuple[int, int, int]
 WHITE: RGB = (255, 255, 255)
 
+CONVERSION_VERSION = 1
+"""Number of the rules above: features that were computed by others are computed anew."""
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

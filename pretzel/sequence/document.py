@@ -6,12 +6,12 @@ tokenizers or patches: the model packs documents into padded sequences
 data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pretzel.errors import UserError
@@ -90,22 +90,42 @@ class DocumentBatch:
 
     Attributes:
         documents: One document a row.
-        images: Pixels in [-1, 1] of all images, in order of appearance over rows, then segments.
+        images: Pixels in [-1, 1] of all images, in order of appearance over rows, then segments;
+            where there are latents, of those without.
+        latents: Clean latents of images that were encoded beforehand, in that order. Training
+            batches alone may have them.
+        has_latents: Which of all images have them.
     """
 
     documents: tuple[Document, ...]
     images: Float[Tensor, "m 3 height width"]
+    latents: Float[Tensor, "k n d"] | None = None
+    has_latents: Bool[Tensor, " i"] | None = None
 
     def __len__(self) -> int:
         return len(self.documents)
 
+    @property
+    def num_images(self) -> int:
+        """Number of images, with or without latents."""
+        return len(self.images) if self.has_latents is None else len(self.has_latents)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "DocumentBatch":
         """Return the batch with its images on ``device``."""
-        return replace(self, images=self.images.to(device, non_blocking=non_blocking))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "DocumentBatch":
         """Return the batch with its images in pinned memory."""
-        return replace(self, images=self.images.pin_memory())
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "DocumentBatch":
+        latents, known = self.latents, self.has_latents
+        return replace(
+            self,
+            images=function(self.images),
+            latents=None if latents is None else function(latents),
+            has_latents=None if known is None else function(known),
+        )
 
 
 def caption_document(caption: str, *, key: str = "", dropped: bool = False) -> Document:

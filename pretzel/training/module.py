@@ -29,6 +29,7 @@ from pretzel.sequence.document import Document, DocumentBatch
 from pretzel.training.checkpointed_module import CheckpointedModule
 from pretzel.training.counted_samples import counted_samples
 from pretzel.training.example_forward import run_example
+from pretzel.training.latents import ReadsLatents, noised_latents
 from pretzel.training.loss import Loss
 from pretzel.training.micro_batches import in_parts, scored_in_parts
 from pretzel.training.schedule import Schedule, with_schedule
@@ -160,9 +161,9 @@ class PretzelModule(CheckpointedModule):
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        noise = self.pretzel.noise(len(batch.images), self.seed, "noise", self.global_rank, number)
+        noise = self.pretzel.noise(batch.num_images, self.seed, "noise", self.global_rank, number)
         size = self.micro_batch_size
-        x = in_parts(self.pretzel.encode, size, batch.images, noise)
+        x = noised_latents(self.pretzel, batch, noise, size)
         output = scored_in_parts(self._score, size, batch.documents, x)
         loss, parts = self.loss(output, self.pretzel.latent.dims, self.global_mean)
         if not self.loss.reaches_all(output, self.pretzel):
@@ -327,6 +328,15 @@ class PretzelModule(CheckpointedModule):
                 f"pretzel must be a model that answers questions, got {type(self.pretzel).__name__}"
             )
         return answer_by_key(self.pretzel, images, questions, keys, seed=self.seed)
+
+    def setup(self, stage: str) -> None:
+        """Have latents that were computed beforehand read, if there are any."""
+        super().setup(stage)
+        data = getattr(self._trainer, "datamodule", None)
+        if stage != "fit" or not isinstance(data, ReadsLatents):
+            return
+        if found := data.read_latents(self.pretzel.latent):
+            rank_zero_info(found)
 
     def on_fit_start(self) -> None:
         """Refuse skips that are on and untrained; see what need not run; find text states."""

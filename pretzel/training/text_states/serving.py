@@ -6,7 +6,6 @@ read back, and the model is run on no image position at all.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 import torch
 
 from pretzel.errors import UserError
+from pretzel.files.cache_folder import cache_folder
 from pretzel.flow.deep import DeepStream
 from pretzel.flow.generative_model import GenerativeModel
 from pretzel.flow.sizes import check_sizes
@@ -23,7 +23,8 @@ from pretzel.interleave.skips import SkipConnection
 from pretzel.interleave.stacked import Stacked
 from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.unconditional import Unconditional
-from pretzel.model import Pretzel
+from pretzel.model import Pretzel, stream_inputs
+from pretzel.sequence.document import Document
 from pretzel.training.text_states.store import KEY_BYTES, StateStore
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import VLMStream
@@ -125,6 +126,16 @@ class TextStates:
         if self._store is not None:
             self._store.flush()
 
+    def fill(self, model: GenerativeModel, documents: Sequence[Document]) -> None:
+        """Compute the states of the texts before the images of documents, where they are new."""
+        assert isinstance(model, Pretzel)
+        packed = model.pack(documents).to(model.device)
+        texts = _texts(packed.tokens, packed.is_image, packed.index, model.vlm)
+        part, dims = model.interleaving, model.latent.channels
+        if texts is not None and part.reads_text:
+            u = torch.zeros(int(packed.is_image.sum()), 1, dims, device=model.device)
+            self._states(texts, part, stream_inputs(packed, u.to(model.dtype)), model.vlm)
+
     def serving(self, model: GenerativeModel) -> AbstractContextManager[None]:
         """Give the interleaving kept text states in the place of the VLM's, for whole sequences."""
         assert isinstance(model, Pretzel)
@@ -144,16 +155,9 @@ class TextStates:
         """Run an interleaving with known states in the place of the VLM's, where there are any."""
         if caches is not None or inputs.mask is not None or not part.reads_text:
             return forward(inputs, vlm, deep, caches)
-        # One transfer from the device in place of three
-        columns = torch.stack([inputs.tokens, inputs.is_image.long(), inputs.index]).cpu()
-        tokens, is_image, index = columns[0], columns[1].bool(), columns[2]
-        lengths = prefix_lengths(tokens, is_image, vlm)
-        if lengths is None:
+        texts = _texts(inputs.tokens, inputs.is_image, inputs.index, vlm)
+        if texts is None:
             return forward(inputs, vlm, deep)
-        texts = [
-            (tokens[row, :length].tolist(), index[row, :length].tolist())
-            for row, length in enumerate(lengths)
-        ]
         states = self._states(texts, part, inputs, vlm)
 
         def known(embeddings: Tensor, *args: object, **kwargs: object) -> Tensor:
@@ -206,9 +210,26 @@ class TextStates:
 
 def default_folder() -> Path:
     """Return where states are kept if no folder is named."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    return root / "pretzel" / "text_states"
+    return cache_folder("text_states")
+
+
+def _texts(
+    tokens: Int[Tensor, "b l"],
+    is_image: Bool[Tensor, "b l"],
+    index: Int[Tensor, "b l"],
+    vlm: VLMStream,
+) -> list[tuple[list[int], list[int]]] | None:
+    """Return tokens and places of the text with which each row begins; None if text goes on."""
+    # One transfer from the device in place of three
+    columns = torch.stack([tokens, is_image.long(), index]).cpu()
+    tokens, is_image, index = columns[0], columns[1].bool(), columns[2]
+    lengths = prefix_lengths(tokens, is_image, vlm)
+    if lengths is None:
+        return None
+    return [
+        (tokens[row, :length].tolist(), index[row, :length].tolist())
+        for row, length in enumerate(lengths)
+    ]
 
 
 def _trains(skip: SkipConnection) -> bool:

@@ -1,0 +1,1 @@
+"""Features of pictures that are computed once, by ``pretzel data embed``, and read by every run."""

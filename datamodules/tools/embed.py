@@ -1,0 +1,198 @@
+"""Computes the latents of training pictures and the text states of their captions, once for all."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from datamodules.datamodule import WebDatasetDataModule
+from datamodules.decoding.picture import PictureDecoder
+from datamodules.features.latent_files import DTYPES, LatentFiles, Latents
+from datamodules.reading.tar_shard import RawSample
+from datamodules.sample import Unusable
+from datamodules.sources.source import DataSource
+from datamodules.tools.progress import counting
+from pretzel.errors import UserError
+from pretzel.files.image_file import IMAGE_SUFFIXES
+from pretzel.latent.base import LatentSpace
+from pretzel.latent.image_input import scale_pixels
+from pretzel.sequence.document import caption_document
+from pretzel.training.module import PretzelModule
+
+_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Outcome of :func:`embed`.
+
+    Attributes:
+        num_shards: Training shards with latents now.
+        num_present: Those of them that had them before.
+        num_images: Pictures encoded.
+        num_texts: Captions whose states were computed.
+        folders: Where the latents are.
+    """
+
+    num_shards: int
+    num_present: int
+    num_images: int
+    num_texts: int
+    folders: tuple[str, ...]
+
+
+def embed(
+    module: PretzelModule,
+    data: WebDatasetDataModule,
+    *,
+    dtype: str = "float32",
+    num_workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> Embedded:
+    """Compute what is missing: latents of training pictures, and text states if these are kept.
+
+    Runs with the same encoder, shards, picture size and crop then read them by themselves. A shard
+    appears when it is complete: what was interrupted continues, and several processes may share
+    the work.
+
+    Args:
+        module: Model whose latent space encodes; its ``text_states``, if any, are filled too.
+        data: Its data.
+        dtype: Type of the numbers, ``float32`` or ``float16``. The encoder computes in float32.
+        num_workers: Processes that decode pictures.
+        device: Where the encoder runs.
+
+    Raises:
+        UserError: If pictures are cropped or flipped by chance, there is no such type, or the
+            latents cannot be written.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if data.has_random_pictures:
+        raise UserError(
+            "latents can be kept of pictures that are the same in every epoch, but data.crop or "
+            "data.flip is random"
+        )
+    latent = module.pretzel.latent.to(device)
+    num_shards = num_present = num_images = 0
+    about = {"encoder": latent.identity, "dtype": dtype}
+    parts = data.latent_files(latent.identity, dtype)
+    for (source, pictures), files in zip(data.picture_decoders, parts, strict=True):
+        missing = files.missing
+        num_shards += len(files.names)
+        num_present += len(files.names) - len(missing)
+        about["pictures"] = pictures.identity
+        job = _Pictures(source, pictures, missing)
+        num_images += _encode(latent, job, files, about, num_workers, device)
+    return Embedded(
+        num_shards=num_shards,
+        num_present=num_present,
+        num_images=num_images,
+        num_texts=_fill_text_states(module.to(device), data),
+        folders=tuple(dict.fromkeys(str(files.folder) for files in parts)),
+    )
+
+
+_Batch = tuple[int, list[str], UInt8[np.ndarray, "n height width 3"] | None]
+"""Number of a shard, names of pictures and their pixels; None behind the last of the shard."""
+
+
+@final
+class _Pictures(IterableDataset[_Batch | str]):
+    """The pictures of shards, in batches; a user's mistake as a text."""
+
+    def __init__(
+        self, source: DataSource, pictures: PictureDecoder, shards: tuple[str, ...]
+    ) -> None:
+        self._source = source
+        self._pictures = pictures
+        self.shards = shards
+
+    def __iter__(self) -> Iterator[_Batch | str]:
+        worker = get_worker_info()
+        turn, turns = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        try:
+            for number in range(turn, len(self.shards), turns):
+                named = self._named(self.shards[number])
+                while batch := list(islice(named, _BATCH)):
+                    names, pixels = zip(*batch, strict=True)
+                    yield number, list(names), np.stack(pixels)
+                yield number, [], None
+        except UserError as error:
+            yield str(error)
+
+    def _named(self, shard: str) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"]]]:
+        for raw in self._source.read(shard):
+            if not isinstance(raw, RawSample):
+                continue
+            for suffix, content in raw.members.items():
+                if suffix.rpartition(".")[2] not in IMAGE_SUFFIXES:
+                    continue
+                try:
+                    yield f"{raw.key}.{suffix}", self._pictures(content)
+                except Unusable:  # training skips and counts it
+                    continue
+
+
+def _encode(
+    latent: LatentSpace,
+    job: _Pictures,
+    files: LatentFiles,
+    about: dict[str, str],
+    num_workers: int,
+    device: torch.device | str,
+) -> int:
+    """Encode and write the pictures of shards; return their number."""
+    if not job.shards:
+        return 0
+    names: dict[int, list[str]] = {}
+    latents: dict[int, list[Latents]] = {}
+    num_images = 0
+    workers = min(num_workers, len(job.shards))
+    with counting("pictures", None) as advance, torch.inference_mode():
+        for message in DataLoader(job, batch_size=None, num_workers=workers):
+            if isinstance(message, str):
+                raise UserError(message)
+            number, some, pixels = message
+            if pixels is not None:
+                x = latent.encode(scale_pixels(list(np.asarray(pixels))).to(device))
+                rows = x.cpu().to(getattr(torch, about["dtype"])).numpy()
+                names.setdefault(number, []).extend(some)
+                latents.setdefault(number, []).extend(rows)
+                num_images += len(rows)
+                advance(len(rows))
+                continue
+            try:
+                files.write(
+                    job.shards[number], names.pop(number, []), latents.pop(number, []), about
+                )
+            except Exception as error:  # of the file system, or of safetensors around one
+                reason = " ".join(str(error).split())
+                raise UserError(
+                    f"latents cannot be written to {files.folder} ({reason}); what is there "
+                    "already is used"
+                ) from error
+    return num_images
+
+
+def _fill_text_states(module: PretzelModule, data: WebDatasetDataModule) -> int:
+    """Compute the text states of the captions of the training data, if a module keeps them."""
+    states = module.text_states
+    if states is None:
+        return 0
+    states.start(module.pretzel)
+    captions = (
+        sample.caption for source, _ in data.picture_decoders for sample in source.texts("train")
+    )
+    with counting("captions", None) as advance, torch.inference_mode():
+        different = iter(dict.fromkeys(captions))
+        while some := list(islice(different, _BATCH)):
+            states.fill(module.pretzel, [caption_document(caption) for caption in some])
+            advance(len(some))
+    states.finish()
+    return states.num_computed
