@@ -118,6 +118,7 @@ REASONS = (
     "text too long",
     "nested too deep",  # JSON
     "key with dots",
+    "name twice",  # in an archive
     "unknown form",  # of captions, questions or segments
     "other kind",  # a captioned image for a recipe of documents, or the reverse
     "no recipe",  # several recipes, none accepts it

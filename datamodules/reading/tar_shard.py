@@ -1,15 +1,17 @@
 """Reads raw samples from shards; only members of a closed list of types are read."""
 
+import io
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
-from typing import IO
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import IO, Any
 
 from webdataset.gopen import Pipe
-from webdataset.tariterators import group_by_keys
+from webdataset.tariterators import base_plus_ext
 
 from datamodules.reading.opening import open_shard
 from datamodules.sample import Skipped
@@ -42,38 +44,38 @@ def read_shard(
     first: int = 0,
     step: int = 1,
     opened: Callable[[str], IO[bytes] | Pipe] = open_shard,
+    images: bool = True,
 ) -> Iterator[RawSample | Skipped]:
     """Yield the samples ``first``, ``first + step``, ... of one shard, in order of the archive.
 
     Members of other types than images, text and JSON are skipped unread: no content of a shard is
     ever unpickled or run. A damaged archive ends with one ``Skipped`` in the place of the
-    sample that it breaks off in; one without samples is one ``Skipped``.
+    sample that it breaks off in; one without samples is one ``Skipped``, and so is a sample with
+    two members of one name.
 
     Args:
         shard: Path or address.
         first: Number of the first sample.
         step: Distance of the next ones.
         opened: Opens it.
+        images: Whether image members are read.
 
     Raises:
         UserError: If the shard does not exist or cannot be reached.
     """
-    return islice(_samples(shard, opened), first, None, step)
+    return islice(_samples(shard, opened, images), first, None, step)
 
 
 def _samples(
-    shard: str, opened: Callable[[str], IO[bytes] | Pipe]
+    shard: str, opened: Callable[[str], IO[bytes] | Pipe], images: bool
 ) -> Iterator[RawSample | Skipped]:
     empty = True
     try:
         with opened(shard) as stream:
-            for sample in group_by_keys(_members(shard, stream)):
+            for key, members in groupby(_members(stream, images), itemgetter(0)):
+                sample = _sample(shard, key, members)
                 empty = False
-                yield RawSample(
-                    shard=shard,
-                    key=sample["__key__"],
-                    members={name: sample[name] for name in sample if _is_member(name)},
-                )
+                yield sample
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -87,6 +89,19 @@ def _samples(
     if empty:
         detail = f"no member is one of {', '.join(sorted(_SUFFIXES))}"
         yield Skipped(shard=shard, key="*", reason="empty shard", detail=detail)
+
+
+def _sample(shard: str, key: str, members: Iterator[tuple[str, str, bytes]]) -> RawSample | Skipped:
+    contents: dict[str, bytes] = {}
+    twice = None
+    for _, suffix, content in members:
+        twice = suffix if suffix in contents else twice
+        contents[suffix] = content
+    if twice is not None:
+        detail = f"two members are named {key}.{twice}"
+        return Skipped(shard=shard, key=key, reason="name twice", detail=detail)
+    known = {suffix: contents[suffix] for suffix in contents if _is_member(suffix)}
+    return RawSample(shard=shard, key=key, members=known)
 
 
 @cache
@@ -112,13 +127,18 @@ class _StrictTarInfo(tarfile.TarInfo):
             raise tarfile.ReadError("the archive is cut off or damaged") from error
 
 
-def _members(shard: str, stream: IO[bytes] | Pipe) -> Iterator[dict[str, str | bytes]]:
-    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictTarInfo) as archive:
+def _members(stream: IO[bytes] | Pipe, images: bool) -> Iterator[tuple[str, str, bytes]]:
+    """Yield key, suffix and content of the members of closed types."""
+    # Images of a local file are left out by seeking; all else is read in sequence.
+    seeks = not images and isinstance(stream, io.BufferedReader) and stream.seekable()
+    mode: Any = "r:*" if seeks else "r|*"
+    with tarfile.open(fileobj=stream, mode=mode, tarinfo=_StrictTarInfo) as archive:
         for member in archive:
-            if member.isreg() and _is_readable(member.name):
+            key, suffix = base_plus_ext(member.name)
+            if key and member.isreg() and _is_readable(suffix, images):
                 content = archive.extractfile(member)
                 assert content is not None  # a regular file
-                yield {"fname": member.name, "data": content.read(), "__url__": shard}
+                yield key, suffix.lower(), content.read()
             # Otherwise tarfile keeps the headers of the whole shard in memory.
             archive.members = []  # type: ignore[attr-defined]
 
@@ -127,5 +147,6 @@ def _is_member(suffix: str) -> bool:
     return suffix in _SUFFIXES or suffix.rpartition(".")[2] in IMAGE_SUFFIXES
 
 
-def _is_readable(name: str) -> bool:
-    return name.rpartition(".")[2].lower() in _SUFFIXES
+def _is_readable(suffix: str, images: bool) -> bool:
+    last = suffix.rpartition(".")[2].lower()
+    return last in _SUFFIXES and (images or last not in IMAGE_SUFFIXES)

@@ -111,3 +111,8 @@ class Shards(DataSource):
     def read(self, shard: str, first: int = 0, step: int = 1) -> Iterator[RawSample | Skipped]:
         opened = partial(open_shard, remote=self._remote, cache=self._cache)
         return read_shard(shard, first, step, opened)
+
+    @override
+    def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:
+        opened = partial(open_shard, remote=self._remote, cache=self._cache)
+        return read_shard(shard, opened=opened, images=False)
