@@ -7,13 +7,15 @@ from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
 from datamodules.sample import InterleavedSample, Sample, Skipped, Unusable
+from datamodules.sources.blend import Blend
 from datamodules.sources.embedded import EasyVQA, FluentEmoji
 from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
-from datamodules.sources.source import DataSource, Split
+from datamodules.sources.source import DataSource, Part, Split
 
 __all__ = [
     "AsWritten",
+    "Blend",
     "CaptionQuestions",
     "Captions",
     "CentreCrop",
@@ -30,6 +32,7 @@ __all__ = [
     "InterleavedSample",
     "Mixture",
     "Pad",
+    "Part",
     "Questions",
     "RandomCaption",
     "RandomCrop",

@@ -1,6 +1,5 @@
 """The datamodule: reads shards and delivers batches of documents, equal ones for equal seeds."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
@@ -9,6 +8,7 @@ from typing import Any, final, get_args
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from typing_extensions import TypeIs
 
 from datamodules.checks import check_at_least, check_probabilities
 from datamodules.decoding.crops import Crop, Flip
@@ -18,11 +18,12 @@ from datamodules.features.latent_files import DTYPES, LatentFiles, latent_folder
 from datamodules.reading.opening import is_pipe
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
-from datamodules.sources.source import DataSource, Split
+from datamodules.sources.source import DataSource, Part, Split
 from datamodules.streams.eval_stream import EvalStream
 from datamodules.streams.first_samples import check_first_samples
 from datamodules.streams.loader import EvalLoader, TrainLoader
 from datamodules.streams.order import Order
+from datamodules.streams.part_log import PartLog
 from datamodules.streams.progress import Progress, merged, restored
 from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
@@ -47,7 +48,8 @@ class WebDatasetDataModule(LightningDataModule):
 
     Args:
         source: DataSource of the samples.
-        recipe: Turns training samples into documents.
+        recipe: Turns training samples into documents; null for a :class:`datamodules.Blend`, whose
+            parts have recipes of their own.
         image_size: Height and width of images in pixels.
         batch_size: Documents in a batch of one process.
         steps_per_epoch: Batches of an epoch in every process.
@@ -57,7 +59,8 @@ class WebDatasetDataModule(LightningDataModule):
         shuffle_buffer: Samples that are shuffled with one another, in all processes together.
         eval_batch_size: Documents in a batch of validation, test and prediction; ``batch_size`` if
             not given.
-        num_val_samples: Number of validation samples over all processes; all if not given.
+        num_val_samples: Number of validation samples over all processes; all if not given. A
+            Blend shares them out evenly among its parts.
         upscale: Whether images smaller than ``image_size`` are enlarged; otherwise they are
             skipped.
         crop: Makes a square of an image; :class:`CentreCrop` if not given. What is random in it
@@ -76,7 +79,7 @@ class WebDatasetDataModule(LightningDataModule):
     def __init__(
         self,
         source: DataSource,
-        recipe: Recipe,
+        recipe: Recipe | None,
         image_size: int,
         batch_size: int,
         steps_per_epoch: int,
@@ -122,11 +125,7 @@ class WebDatasetDataModule(LightningDataModule):
         self.background = background
         self.max_characters = max_characters
         self._parts = source.parts(recipe)
-        self._decoder = self._decoder_of(source)
-        self._decoders = tuple(
-            self._decoder if part.source is source else self._decoder_of(part.source)
-            for part in self._parts
-        )
+        self._decoders = tuple(self._decoder_of(part.source) for part in self._parts)
         self._log = SkipLog(max_skipped)
         self._restored: dict[str, Any] | None = None
         self._progress: Progress | None = None
@@ -149,11 +148,15 @@ class WebDatasetDataModule(LightningDataModule):
         if stage == "fit":
             self._check_training_samples()
         split: Split = "test" if stage in ("test", "predict") else "val"
-        check_first_samples(self.source, self._decoder, split)
+        for part, decoder in self._with_decoders():
+            check_first_samples(part.source, decoder, split)
 
     def _check_training_samples(self) -> None:
-        for part, decoder in zip(self._parts, self._decoders, strict=True):
+        for part, decoder in self._with_decoders():
             check_first_samples(part.source, decoder, "train", part.recipe)
+
+    def _with_decoders(self) -> Iterator[tuple[Part, SampleDecoder]]:
+        return zip(self._parts, self._decoders, strict=True)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of training batches, one epoch for each iteration."""
@@ -169,12 +172,16 @@ class WebDatasetDataModule(LightningDataModule):
         fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         # overfit_batches wants one and the same epoch again; a helper of Lightning's sets it
         overfits = trainer is not None and trainer.overfit_batches  # type: ignore[attr-defined]
+        part_log = None
+        if trainer is not None and len(self._parts) > 1:
+            part_log = PartLog(trainer, self._parts, stream.order)
         self._loader = TrainLoader(
             stream,
             self._steps(),
             self._log,
             self._progress,
             repeats=bool(overfits),
+            part_log=part_log,
             consumed=self._consumed_batches if fitting else None,
         )
         return self._loader
@@ -253,7 +260,12 @@ class WebDatasetDataModule(LightningDataModule):
         """
         if not self.source.shards(split):
             raise UserError(f"{type(self.source).__name__} has no {split} shards")
-        return islice(self.source.images_by(self._decoder, split), limit)
+        if len(self._parts) == 1:
+            return islice(self.source.images_by(self._decoders[0], split), limit)
+        return chain.from_iterable(
+            islice(filter(_is_image, part.source.decoded_by(decoder, split)), share)
+            for part, decoder, share in self._shares(split, limit)
+        )
 
     def answered_questions(
         self, split: Split = "train", limit: int | None = None
@@ -267,7 +279,11 @@ class WebDatasetDataModule(LightningDataModule):
         Raises:
             UserError: If a shard is missing.
         """
-        return (sample.questions for sample in islice(self.source.texts(split), limit))
+        return (
+            sample.questions
+            for part, _, share in self._shares(split, limit)
+            for sample in islice(part.source.texts(split), share)
+        )
 
     def example_documents(self, count: int) -> list[Document]:
         """Return about ``count`` documents of the first training samples, by the recipe.
@@ -275,27 +291,24 @@ class WebDatasetDataModule(LightningDataModule):
         Raises:
             UserError: If a shard is missing, or none of the first hundred samples can serve.
         """
-        shards = self.source.shards("train")
-        if not shards or is_pipe(shards[0]):
+        if any(is_pipe(part.source.shards("train")[0]) for part in self._parts):
             return []
         self._check_training_samples()
-        samples = filter(self.recipe.accepts, self._in_order())
+        documents = list[Document]()
+        for part, decoder, share in self._shares("train", count):
+            documents += self._examples(part, decoder, share or 1)
+        return documents
+
+    def _examples(self, part: Part, decoder: SampleDecoder, count: int) -> list[Document]:
+        samples = filter(part.recipe.accepts, _in_order(part.source, decoder))
         documents = list[Document]()
         for number, sample in enumerate(samples):
             generator = stream(self.seed, "examples", number)
-            drawn = self.recipe.draw(sample, samples, generator)
+            drawn = part.recipe.draw(sample, samples, generator)
             documents += [illustrated.document for illustrated in drawn]
             if len(documents) >= count:
                 break
         return documents
-
-    def _in_order(self) -> Iterator[AnySample]:
-        """Yield the training samples in order, again and again."""
-        while True:
-            samples = self.source.decoded_by(self._decoder, "train")
-            if (first := next(samples, None)) is None:
-                return
-            yield from chain((first,), samples)
 
     def split_files(self) -> dict[str, tuple[str, ...]]:
         """Return the shards of each split.
@@ -339,6 +352,16 @@ class WebDatasetDataModule(LightningDataModule):
         if self._loader is not None:
             self._loader.close()
         self._log.close()
+
+    def _shares(
+        self, split: Split, limit: int | None
+    ) -> list[tuple[Part, SampleDecoder, int | None]]:
+        """Return the parts that have a split, each with its share of a number of samples."""
+        parts = [(p, d) for p, d in self._with_decoders() if p.source.shards(split)]
+        return [
+            (part, decoder, None if limit is None else len(range(place, limit, len(parts))))
+            for place, (part, decoder) in enumerate(parts)
+        ]
 
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:
@@ -418,26 +441,36 @@ class WebDatasetDataModule(LightningDataModule):
             f"the checkpoint was made with another order of the data ({', '.join(changed)}): "
             f"training continues, but not with the batches an uninterrupted run would have seen"
         )
-        return Progress(start=state["consumed"])
+        return Progress(state["consumed"], state["documents"])
 
     def _eval_loader(self, split: Split, limit: int | None) -> EvalLoader | list[EvalLoader]:
-        if not self.source.shards(split):
+        parts = self._shares(split, limit)
+        if not parts:
             return []
         rank, world_size = self._place()
-        batches = EvalStream(
-            source=self.source,
-            decoder=self._decoder,
-            split=split,
-            batch_size=self.eval_batch_size,
-            limit=limit,
-            rank=rank,
-            world_size=world_size,
+        streams = tuple(
+            EvalStream(
+                source=part.source,
+                decoder=decoder,
+                split=split,
+                batch_size=self.eval_batch_size,
+                limit=share,
+                rank=rank,
+                world_size=world_size,
+            )
+            for part, decoder, share in parts
         )
-        total = self.source.num_samples(split)
-        num_batches = None
-        if total is not None:
-            total = total if limit is None else min(total, limit)
-            num_batches = math.ceil(len(range(rank, total, world_size)) / self.eval_batch_size)
-        return EvalLoader(
-            stream=batches, num_batches=num_batches, num_workers=self.num_workers, log=self._log
-        )
+        return EvalLoader(streams=streams, num_workers=self.num_workers, log=self._log)
+
+
+def _in_order(source: DataSource, decoder: SampleDecoder) -> Iterator[AnySample]:
+    """Yield the training samples of a source in order, again and again."""
+    while True:
+        samples = source.decoded_by(decoder, "train")
+        if (first := next(samples, None)) is None:
+            return
+        yield from chain((first,), samples)
+
+
+def _is_image(sample: AnySample) -> TypeIs[Sample]:
+    return isinstance(sample, Sample)

@@ -13,10 +13,11 @@ from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
+from datamodules.sources.blend import Blend
 from datamodules.sources.embedded import EasyVQA, FluentEmoji
 from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
-from datamodules.sources.source import DataSource
+from datamodules.sources.source import DataSource, Part
 from pretzel.testing.suite import Law, laws_in
 
 LAWS: dict[type, list[Law]] = {
@@ -46,6 +47,16 @@ def folder() -> Folder:
     return Folder(_unpacked().name, val=0.2, test=0.2)
 
 
+def blend() -> Blend:
+    """Return shards and a folder with a recipe each."""
+    return Blend(
+        [
+            Part(name="emoji", source=FluentEmoji(), recipe=Captions(0.5), weight=1.0),
+            Part(name="folder", source=folder(), recipe=Descriptions(), weight=2.5),
+        ]
+    )
+
+
 def mixture() -> Mixture:
     """Return a mixture of recipes for all kinds of samples."""
     return Mixture(
@@ -64,6 +75,7 @@ CASES: dict[type, list[Callable[[], object]]] = {
         )
     ],
     Folder: [folder],
+    Blend: [blend],
     CentreCrop: [CentreCrop],
     RandomCrop: [partial(RandomCrop, scale=(0.2, 1.0), aspect=(0.5, 2.0))],
     Pad: [partial(Pad, background="#102030")],

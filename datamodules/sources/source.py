@@ -67,8 +67,14 @@ class DataSource(ABC):
             return islice(resident_shard(shard), first, None, step)
         return read_shard(shard, first, step)
 
-    def parts(self, recipe: Recipe) -> tuple["Part", ...]:
-        """Return the parts of which training data is mixed: here this source alone."""
+    def parts(self, recipe: Recipe | None) -> tuple["Part", ...]:
+        """Return the parts of which training data is mixed: here this source alone.
+
+        Raises:
+            UserError: If there is no recipe.
+        """
+        if recipe is None:
+            raise UserError(f"recipe must be given where the source is {type(self).__name__}")
         return (Part(name=type(self).__name__, source=self, recipe=recipe, weight=1.0),)
 
     def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:

@@ -1,5 +1,6 @@
 """The stream of validation, test and prediction: every sample once, in order."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -49,6 +50,15 @@ class EvalStream(DeliveryStream):
     limit: int | None  # samples over all processes
     rank: int
     world_size: int  # each process takes every world_size-th sample
+
+    @property
+    def num_batches(self) -> int | None:
+        """Number of batches of this process; None if it is unknown before reading."""
+        total = self.source.num_samples(self.split)
+        if total is None:
+            return None
+        total = total if self.limit is None else min(total, self.limit)
+        return math.ceil(len(range(self.rank, total, self.world_size)) / self.batch_size)
 
     @override
     def deliveries(self, turn: int, turns: int) -> Iterator[Delivery]:

@@ -4,7 +4,7 @@ They are plain iterables rather than ``DataLoader`` subclasses, so that Lightnin
 replaces their sampling nor prefetches (their length is known), and sees that they can resume.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import final
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from datamodules.streams.delivery import Delivery, DeliveryStream, joined
 from datamodules.streams.eval_stream import EvalStream
 from datamodules.streams.lanes import LaneState
+from datamodules.streams.part_log import PartLog
 from datamodules.streams.progress import Progress
 from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
@@ -35,10 +36,12 @@ def received(stream: DeliveryStream, num_workers: int, log: SkipLog) -> Iterator
             yield delivery
 
 
-def whole_batches(
-    deliveries: Iterator[Delivery], num_parts: int
-) -> Iterator[tuple[DocumentBatch, dict[int, LaneState]]]:
-    """Put the workers' parts of each batch together, and the places of their lanes."""
+WholeBatch = tuple[DocumentBatch, dict[int, LaneState], Counter[str]]
+"""A batch, the places of the lanes behind it, its documents by part of the data."""
+
+
+def whole_batches(deliveries: Iterator[Delivery], num_parts: int) -> Iterator[WholeBatch]:
+    """Put the workers' parts of each batch together."""
     waiting = defaultdict[int, list[Delivery]](list)
     for delivery in deliveries:
         parts = waiting[delivery.number]
@@ -47,7 +50,8 @@ def whole_batches(
             del waiting[delivery.number]
             parts.sort(key=lambda part: part.turn)
             batches = [part.batch for part in parts if part.batch is not None]
-            yield joined(batches), {n: lane for part in parts for n, lane in part.lanes.items()}
+            lanes = {number: lane for part in parts for number, lane in part.lanes.items()}
+            yield joined(batches), lanes, sum((Counter(p.counts) for p in parts), Counter())
 
 
 @final
@@ -62,6 +66,7 @@ class TrainLoader:
         log: Receives the skipped samples.
         progress: Where the lanes stand; kept up to date.
         repeats: Whether every epoch has the batches of the first.
+        part_log: Logs how much of each part of the data has been seen, if there are several.
         consumed: Returns how many batches training has consumed, all epochs together. ``None``:
             the loader counts the batches it hands out, and every iteration begins a new epoch.
     """
@@ -74,6 +79,7 @@ class TrainLoader:
         progress: Progress,
         *,
         repeats: bool,
+        part_log: PartLog | None,
         consumed: Callable[[], int] | None,
     ) -> None:
         self._stream = stream
@@ -81,10 +87,11 @@ class TrainLoader:
         self._log = log
         self._progress = progress
         self._repeats = repeats
+        self._part_log = part_log
         self._consumed = consumed
         self._handed_out = 0
         self._resumed = False
-        self._running: Iterator[tuple[DocumentBatch, dict[int, LaneState]]] | None = None
+        self._running: Iterator[WholeBatch] | None = None
 
     def __len__(self) -> int:
         return self._steps
@@ -96,10 +103,12 @@ class TrainLoader:
             self._running = self._opened(position)
         running, self._running, self._handed_out = self._running, None, position
         for _ in range(position % self._steps, self._steps):
-            batch, lanes = next(running)
+            batch, lanes, counts = next(running)
             self._handed_out += 1
             if not self._repeats:
-                self._progress.record(self._handed_out, lanes)
+                self._progress.record(self._handed_out, lanes, counts)
+                if self._part_log is not None and self._part_log.is_due(self._handed_out):
+                    self._part_log.log(self._progress.documents, self._progress.own, lanes)
             yield batch
         self._running = running
 
@@ -116,7 +125,7 @@ class TrainLoader:
         """End the workers."""
         self._running = None
 
-    def _opened(self, position: int) -> Iterator[tuple[DocumentBatch, dict[int, LaneState]]]:
+    def _opened(self, position: int) -> Iterator[WholeBatch]:
         self._running = None  # the workers of before end first
         begin, lanes = (0, {}) if self._repeats else self._progress.before(position)
         first = position % self._steps if self._repeats else position
@@ -136,19 +145,20 @@ class TrainLoader:
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EvalLoader:
-    """Every sample of this process once, in order, in each iteration."""
+    """Every sample of this process once, in order, in each iteration, stream by stream."""
 
-    stream: EvalStream
-    num_batches: int | None  # None if it is unknown before reading
+    streams: tuple[EvalStream, ...]
     num_workers: int  # 0 reads in the main process
     log: SkipLog
 
     def __len__(self) -> int:
-        if self.num_batches is None:
+        lengths = [stream.num_batches for stream in self.streams]
+        if None in lengths:
             raise TypeError("the number of batches is not known before the shards are read")
-        return self.num_batches
+        return sum(length for length in lengths if length is not None)
 
     def __iter__(self) -> Iterator[DocumentBatch]:
-        for delivery in received(self.stream, self.num_workers, self.log):
-            assert delivery.batch is not None
-            yield delivery.batch
+        for stream in self.streams:
+            for delivery in received(stream, self.num_workers, self.log):
+                assert delivery.batch is not None
+                yield delivery.batch

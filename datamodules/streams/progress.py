@@ -1,7 +1,7 @@
 """Where the lanes of the training data stand behind the batches that were consumed."""
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from datamodules.streams.lanes import LaneState
@@ -16,51 +16,72 @@ class Progress:
 
     Args:
         start: Number of batches consumed before the order of the data began.
+        documents: Documents of each part that all processes had consumed when this one began.
     """
 
-    def __init__(self, start: int = 0) -> None:
+    def __init__(self, start: int = 0, documents: Mapping[str, int] | None = None) -> None:
         self.start = start
-        self._recent: deque[tuple[int, Mapping[int, LaneState]]] = deque(maxlen=_KEPT)
+        self.documents = Counter(documents or {})
+        self.own: Counter[str] = Counter()
+        """Documents of each part that this process has consumed since then."""
+        self._recent: deque[tuple[int, Mapping[int, LaneState], Mapping[str, int]]] = deque(
+            maxlen=_KEPT
+        )
 
     @property
     def last(self) -> int:
         """Number of batches behind which the last known places are."""
         return self._recent[-1][0] if self._recent else self.start
 
-    def record(self, consumed: int, lanes: Mapping[int, LaneState]) -> None:
-        """Note the places behind so many batches."""
-        self._recent.append((consumed, lanes))
+    def record(
+        self, consumed: int, lanes: Mapping[int, LaneState], counts: Mapping[str, int]
+    ) -> None:
+        """Note the places behind so many batches, and the documents of each part in the last."""
+        self.own += Counter(counts)
+        self._recent.append((consumed, lanes, dict(self.own)))
 
     def before(self, consumed: int) -> tuple[int, Mapping[int, LaneState]]:
         """Return the last places known that are not behind so many batches, and their number."""
-        known = [place for place in self._recent if self.start <= place[0] <= consumed]
-        return max(known, key=lambda place: place[0], default=(self.start, {}))
+        count, lanes, _ = self._before(consumed)
+        return count, lanes
 
     def state(self, consumed: int) -> dict[str, Any]:
         """Return the place behind so many batches, in plain types."""
-        count, lanes = self.before(consumed)
+        count, lanes, own = self._before(consumed)
         plain = {
             number: [draws, taken, [list(reader) for reader in readers]]
             for number, (draws, taken, readers) in lanes.items()
         }
-        return {"start": self.start, "consumed": count, "lanes": plain}
+        return {
+            "start": self.start,
+            "consumed": count,
+            "lanes": plain,
+            "documents": dict(self.documents),
+            "own": dict(own),
+        }
+
+    def _before(self, consumed: int) -> tuple[int, Mapping[int, LaneState], Mapping[str, int]]:
+        known = [place for place in self._recent if self.start <= place[0] <= consumed]
+        return max(known, key=lambda place: place[0], default=(self.start, {}, {}))
 
 
 def restored(state: Mapping[str, Any]) -> Progress:
     """Return the progress of a state, which may be that of all processes together."""
-    progress = Progress(state["start"])
+    progress = Progress(state["start"], state["documents"])
     lanes: dict[int, LaneState] = {
         number: (draws, taken, tuple(tuple(reader) for reader in readers))
         for number, (draws, taken, readers) in state["lanes"].items()
     }
-    progress.record(state["consumed"], lanes)
+    progress.record(state["consumed"], lanes, {})
     return progress
 
 
-def merged(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def merged(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the states of all processes as one; without lanes if they differ in their count."""
     first, *others = states
+    documents = sum((Counter(state["own"]) for state in states), Counter(first["documents"]))
+    whole = {"start": first["start"], "documents": dict(documents)}
     if any(other["consumed"] != first["consumed"] for other in others):
-        return {"start": first["start"], "consumed": first["start"], "lanes": {}}
-    lanes = {number: lane for state in (first, *others) for number, lane in state["lanes"].items()}
-    return {**first, "lanes": lanes}
+        return {**whole, "consumed": first["start"], "lanes": {}}
+    lanes = {number: lane for state in states for number, lane in state["lanes"].items()}
+    return {**whole, "consumed": first["consumed"], "lanes": lanes}

@@ -108,12 +108,14 @@ def run(parts, world_size, num_workers, *, batch_size=8, state=None, count=4, fi
         deliveries = (delivery for turn in zip(*workers, strict=True) for delivery in turn)
         known = (d for d in deliveries if skipped.extend(d.skipped) or d.batch is not None)
         own = Progress()
-        for step, (batch, places) in enumerate(islice(whole_batches(known, len(workers)), count)):
+        for step, (batch, places, counts) in enumerate(
+            islice(whole_batches(known, len(workers)), count)
+        ):
             assert len(batch) == batch_size // world_size
             assert len(batch.images) == sum(d.num_images for d in batch.documents)
             batches[step] += batch.documents
             if step + 1 == first:
-                own.record(begin + first, places)
+                own.record(begin + first, places, counts)
         states.append(own.state(begin + (first or 0)))
     return batches, merged(states), skipped
 
