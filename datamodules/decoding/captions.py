@@ -8,7 +8,8 @@ from typing import Any, ClassVar, final
 import torch
 
 from datamodules.decoding.excerpt import excerpt
-from datamodules.reading.tar_shard import JSON_SUFFIX, TEXT_SUFFIX, RawSample
+from datamodules.reading.archive import JSON_SUFFIX, TEXT_SUFFIX
+from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Unusable
 from pretzel.errors import UserError
 

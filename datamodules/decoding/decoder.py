@@ -14,7 +14,8 @@ from datamodules.decoding.picture import PictureDecoder
 from datamodules.decoding.questions import parse_questions
 from datamodules.decoding.segments import FIELD, parse_segments
 from datamodules.features.latent_files import LatentFiles
-from datamodules.reading.tar_shard import JSON_SUFFIX, RawSample
+from datamodules.reading.archive import JSON_SUFFIX
+from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import AnySample, ImageArray, InterleavedSample, Sample, Skipped, Unusable
 from pretzel.files.image_file import IMAGE_SUFFIXES
 from pretzel.rng import stream

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datamodules.reading.tar_shard import JSON_SUFFIX, TEXT_SUFFIX, RawSample
+from datamodules.reading.archive import JSON_SUFFIX, TEXT_SUFFIX
+from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped, Unusable
 from datamodules.sources.table import IMAGE_ID, Row
 from pretzel.errors import UserError, did_you_mean
