@@ -353,6 +353,10 @@ class WebDatasetDataModule(LightningDataModule):
             self._loader.close()
         self._log.close()
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Report and warn about the skipped samples where a run ends early, too."""
+        self._log.close()
+
     def _shares(
         self, split: Split, limit: int | None
     ) -> list[tuple[Part, SampleDecoder, int | None]]:

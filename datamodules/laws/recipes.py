@@ -7,7 +7,7 @@ import numpy as np
 
 from datamodules.recipes.illustrated import Illustrated
 from datamodules.recipes.recipe import Recipe
-from datamodules.sample import AnySample, InterleavedSample, Sample
+from datamodules.sample import REASONS, AnySample, InterleavedSample, Sample, Unusable
 from pretzel.rng import stream
 from pretzel.sequence.document import Image, Text
 from pretzel.testing.deviation import Deviation, require, unmeasured
@@ -19,7 +19,7 @@ PLACES = 12
 
 
 def samples() -> list[AnySample]:
-    """Return captioned images with questions, and interleaved documents."""
+    """Return images with caption, questions, both or neither, and interleaved documents."""
     numbers = np.random.Generator(np.random.PCG64(0))
     pictures = [numbers.integers(0, 256, (4, 4, 3), dtype=np.uint8) for _ in range(8)]
     pairs = (("what color?", "red"), ("is it?", "yes"), ("why?", "no"))
@@ -35,7 +35,10 @@ def samples() -> list[AnySample]:
         )
         for i in range(2)
     ]
-    return [*captioned, *interleaved]
+    bare = Sample(key="bare", pixels=pictures[0], caption="")
+    asked = Sample(key="asked", pixels=pictures[1], caption="", questions=pairs)
+    described = Sample(key="described", pixels=pictures[2], caption="a shape")
+    return [*captioned, bare, asked, described, *interleaved]
 
 
 def accepted(recipe: Recipe) -> list[AnySample]:
@@ -45,7 +48,7 @@ def accepted(recipe: Recipe) -> list[AnySample]:
 
 def drawn(recipe: Recipe, sample: AnySample, place: int) -> tuple[Illustrated, ...]:
     """Return the documents at a place of the training data, other samples behind without end."""
-    following: Iterator[AnySample] = cycle(samples()[::-1])
+    following: Iterator[AnySample] = cycle(accepted(recipe)[::-1])
     return recipe.draw(sample, following, stream("recipe", place))
 
 
@@ -58,6 +61,38 @@ def some_sample_is_accepted(case: Case[Recipe]) -> Deviation:
     """Neither captioned images with questions nor interleaved documents are accepted."""
     require(bool(accepted(case.build())), "no sample is accepted")
     return unmeasured("samples accepted")
+
+
+def what_is_refused_is_never_drawn(case: Case[Recipe]) -> Deviation:
+    """A sample that the recipe refuses becomes a document, or ends more than itself.
+
+    It must be skipped: ``draw`` raises ``Unusable`` as ``check`` does, with one of the reasons.
+    """
+    recipe = case.build()
+    for sample in samples():
+        if recipe.accepts(sample):
+            continue
+        for place in range(PLACES):
+            try:
+                documents = drawn(recipe, sample, place)
+            except Unusable as fault:
+                require(fault.reason in REASONS, f"{fault.reason!r} is not one of the reasons")
+            else:
+                texts = [one.document.text for one in documents]
+                require(False, f"{sample.key} is refused, but becomes {texts}")
+    return unmeasured("refused samples")
+
+
+def no_text_is_empty(case: Case[Recipe]) -> Deviation:
+    """A document holds an empty text: a sample without what the recipe needs was accepted."""
+    recipe = case.build()
+    for sample in accepted(recipe):
+        for place in range(PLACES):
+            for illustrated in drawn(recipe, sample, place):
+                for segment in illustrated.document.segments:
+                    said = not isinstance(segment, Text) or bool(segment.content)
+                    require(said, f"a document of {sample.key} holds an empty text")
+    return unmeasured("texts")
 
 
 def images_have_their_pixels(case: Case[Recipe]) -> Deviation:

@@ -16,7 +16,7 @@ from datamodules.streams.eval_stream import EvalStream
 from datamodules.streams.lanes import LaneState
 from datamodules.streams.part_log import PartLog
 from datamodules.streams.progress import Progress
-from datamodules.streams.skip_log import SkipLog
+from datamodules.streams.skip_log import SkipLog, listed
 from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import UserError
 from pretzel.sequence.document import DocumentBatch
@@ -158,7 +158,13 @@ class EvalLoader:
         return sum(length for length in lengths if length is not None)
 
     def __iter__(self) -> Iterator[DocumentBatch]:
+        is_empty = True
         for stream in self.streams:
             for delivery in received(stream, self.num_workers, self.log):
                 assert delivery.batch is not None
+                is_empty = False
                 yield delivery.batch
+        # With several processes, the share of one may be a single sample.
+        if is_empty and stream.world_size == 1:
+            reasons = listed(self.log.counts) or "it has none"
+            raise UserError(f"no sample of the {stream.split} split can serve: {reasons}")

@@ -40,6 +40,8 @@ class SkipLog:
         self._samples: list[Skipped] = []
         self._known: set[int] = set()  # hashes: a run may skip a million samples
         self._recent: deque[tuple[int, Counter[str]]] = deque()
+        self._recent_seen = 0
+        self._recent_reasons: Counter[str] = Counter()
         self._last: dict[str, Skipped] = {}  # by reason
         self._file: Path | None = None
         self._file_position = 0
@@ -78,9 +80,8 @@ class SkipLog:
             _LOG.log(logging.WARNING if first else logging.INFO, "skipped %s", sample)
         self._write(new)
         self._report()
-        self._recent.append((seen, Counter(sample.reason for sample in skipped)))
         self._last |= {sample.reason: sample for sample in skipped}
-        self._judge()
+        self._judge(Counter(sample.reason for sample in skipped), seen)
 
     def close(self) -> None:
         """Report the last counts, and warn about what was skipped since the last warning."""
@@ -95,11 +96,15 @@ class SkipLog:
                 stacklevel=2,
             )
 
-    def _judge(self) -> None:
-        seen = sum(number for number, _ in self._recent)
-        while len(self._recent) > 1 and seen - self._recent[0][0] >= self.window:
-            seen -= self._recent.popleft()[0]
-        reasons = sum((counts for _, counts in self._recent), Counter[str]())
+    def _judge(self, reasons: Counter[str], seen: int) -> None:
+        self._recent.append((seen, reasons))
+        self._recent_seen += seen
+        self._recent_reasons += reasons
+        while self._recent_seen - self._recent[0][0] >= self.window:
+            before, gone = self._recent.popleft()
+            self._recent_seen -= before
+            self._recent_reasons -= gone
+        seen, reasons = self._recent_seen, self._recent_reasons
         total = reasons.total()
         if total > self.max_skipped * max(seen, self.window) or self.window <= seen == total:
             raise UserError(

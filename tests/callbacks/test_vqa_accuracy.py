@@ -1,6 +1,7 @@
 """Exact-match accuracies, beside what the questions alone give away."""
 
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -62,6 +63,29 @@ def test_blind_baseline_falls_back_to_the_majority_and_to_the_first_of_equals() 
     pairs = [("a?", "yes"), ("a?", "no"), ("b?", "red"), ("c?", "red"), ("c?", "red")]
     blind = BlindBaseline(pairs)
     assert [blind.answer(q) for q in ("a?", "b?", "new?")] == ["yes", "red", "red"]
+
+
+class TextAlone(KnownData):
+    """Hands out questions without images; images of the training split are an error."""
+
+    def answered_questions(self, split: Split, limit: int | None = None) -> list[object]:
+        self.limit = limit
+        return [sample.questions for sample in self.samples[:limit]]
+
+    def evaluation_samples(self, split: str = "test", limit: int | None = None) -> Iterator[Known]:
+        assert split != "train"
+        return super().evaluation_samples(split, limit)
+
+
+def test_the_blind_baseline_reads_no_images_and_has_a_limit(tmp_path: Path) -> None:
+    data = TextAlone()
+    trainer = make_trainer(tmp_path, [VQAAccuracy(num_blind_samples=2)])
+    trainer.test(Recaller(), datamodule=data, verbose=False)
+    assert data.limit == 2
+    # of the first sample alone: red, yes, circle
+    blind = trainer.callback_metrics
+    assert blind["test/vqa_blind_yes_no"] == pytest.approx(1 / 3)
+    assert blind["test/vqa_blind_open"] == pytest.approx((1 / 8 + 1 / 3) / 2)
 
 
 def test_groups_by_the_true_answer() -> None:

@@ -1,8 +1,10 @@
 """Samples that cannot serve: each is skipped, counted by its reason and named; the rest is read."""
 
 from collections import Counter
+from unittest.mock import Mock
 
 import pytest
+from lightning.pytorch import Trainer
 
 from datamodules import (
     AsWritten,
@@ -155,3 +157,53 @@ def test_a_stream_without_usable_samples_ends(write_shard):
 def test_max_skipped_is_a_share():
     with pytest.raises(UserError, match=r"max_skipped must be a probability in \[0, 1\], not 2"):
         module(EasyVQA(), max_skipped=2.0)
+
+
+class Board:
+    """A logger that keeps what it is given."""
+
+    def __init__(self):
+        self.values = {}
+
+    def log_metrics(self, metrics, step):
+        self.values |= metrics
+
+
+def trainer_of(folder, rank):
+    return Mock(
+        spec=Trainer,
+        log_dir=str(folder),
+        fast_dev_run=False,
+        is_global_zero=rank == 0,
+        global_step=0,
+        log_every_n_steps=1,
+        world_size=2,
+        loggers=[Board()] if rank == 0 else [],
+    )
+
+
+def test_processes_write_one_file_and_the_first_one_counts_them_all(tmp_path):
+    logs, trainers = [SkipLog(1.0), SkipLog(1.0)], [trainer_of(tmp_path, r) for r in (0, 1)]
+    for log, trainer in zip(logs, trainers, strict=True):
+        log.follow(trainer)
+    logs[1].record(skipped(3), 10)
+    logs[0].record([*skipped(4, start=2), *skipped(1, "too small")], 10)
+    with pytest.warns(UserWarning, match=r"7 samples were skipped \(6 no caption, 1 too small\)"):
+        logs[0].close()
+    assert trainers[0].loggers[0].values == {
+        "data/skipped_no_caption": 6.0,
+        "data/skipped_too_small": 1.0,
+    }
+    path = tmp_path / "skipped.jsonl"
+    with path.open("ab") as file:
+        file.write(b'{"shard": "cut')  # by a crash
+    resumed = SkipLog(1.0)
+    resumed.follow(trainers[0])
+    assert resumed.counts == Counter({"no caption": 6, "too small": 1})
+
+
+def test_a_split_that_turns_out_unreadable_is_refused(write_shard, encoded):
+    good = write_shard("a.tar", {"x.png": encoded(), "x.txt": b"t"})
+    bad = write_shard("b.tar", {"x.png": b"broken", "x.txt": b"t"})
+    with pytest.raises(UserError, match="no sample of the val split can serve: 1 damaged"):
+        list(module(Shards(good, val=bad)).val_dataloader())

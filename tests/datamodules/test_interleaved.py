@@ -247,6 +247,16 @@ def test_documents_met_on_the_way_stay():
     assert (other.document.key, other.document.segments) == ("story", WRITTEN)
 
 
+def test_an_image_without_a_caption_asks_no_model_to_paint_it():
+    asked = Sample(key="asked", pixels=pixels(9), caption="", questions=(("q", "a"),))
+    recipe = Conversations(2, max_questions=0, drop=0.0)
+    assert not recipe.accepts(asked)
+    made, other = recipe.draw(SAMPLES[1], iter([asked, SAMPLES[2]]), stream(0))
+    assert made.document.key == "k1+k2"
+    assert other.document.segments == (Image(), Text(content="q"), Text(content="a", role="target"))
+    assert (other.pixels[0] == 9).all()
+
+
 @pytest.mark.parametrize("recipe", [Conversations(2, drop=0.5), AsWritten(drop=0.5)])
 def test_the_past_of_first_and_later_images_is_dropped(recipe):
     starts = []

@@ -9,7 +9,8 @@ from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
 from callbacks.fid_kid import FID, KID
 from callbacks.laws import distance
 from datamodules.recipes.illustrated import Illustrated
-from datamodules.recipes.recipe import Captions
+from datamodules.recipes.recipe import Captions, check_sample
+from datamodules.sample import Unusable
 from datamodules.sources.embedded import FluentEmoji
 from pretzel.flow import FractionSplit, ParameterSplit
 from pretzel.tarflow.condition import ClassNames
@@ -66,6 +67,25 @@ class ForgetsThePicture(Captions):
         (illustrated,) = super().draw(sample, following, generator)
         dropped = illustrated.document.segments[0].role == "dropped"
         return (Illustrated(document=illustrated.document, pixels=()) if dropped else illustrated,)
+
+
+class TakesAnything(Captions):
+    """Accepts images without a caption, and asks the model to paint nothing."""
+
+    def check(self, sample):
+        check_sample(self, sample, caption=False, questions=False)
+
+
+class ChecksAlone(Captions):
+    """Refuses captions of two words when it is asked, not when it draws."""
+
+    def check(self, sample):
+        super().check(sample)
+        if len(sample.caption.split()) < 3:
+            raise Unusable("no caption")
+
+    def draw(self, sample, following, generator):
+        return Captions(self.drop).draw(sample, following, generator)
 
 
 class TestsOnTraining(FluentEmoji):
@@ -154,6 +174,8 @@ BROKEN = [
     Broken(partial(DrawsFromTheGlobalState, 0.5), CAPTIONS, "recipes.choices_belong_to_the_place"),
     Broken(partial(FirstEpochOnly, 0.99), CAPTIONS, "recipes.choices_belong_to_the_place"),
     Broken(partial(ForgetsThePicture, 0.5), CAPTIONS, "recipes.images_have_their_pixels"),
+    Broken(partial(TakesAnything, 0.5), CAPTIONS, "recipes.no_text_is_empty"),
+    Broken(partial(ChecksAlone, 0.5), CAPTIONS, "recipes.what_is_refused_is_never_drawn"),
     Broken(TestsOnTraining, FluentEmoji, "sources.splits_share_no_sample"),
     Broken(ValidatesOnTest, FluentEmoji, "sources.splits_share_no_sample"),
     Broken(MeanOfBatches, ShapeAccuracy, "metrics.batches_do_not_matter"),
