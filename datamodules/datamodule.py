@@ -16,6 +16,7 @@ from datamodules.decoding.decoder import MAX_CHARACTERS, SampleDecoder
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.features.latent_files import DTYPES, LatentFiles, latent_folder, latent_root
 from datamodules.reading.opening import is_pipe
+from datamodules.reading.remote import is_remote
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
 from datamodules.sources.source import DataSource, Part, Split
@@ -286,17 +287,21 @@ class WebDatasetDataModule(LightningDataModule):
         )
 
     def example_documents(self, count: int) -> list[Document]:
-        """Return about ``count`` documents of the first training samples, by the recipe.
+        """Return about ``count`` documents of the first training samples, of parts by weight.
+
+        None where shards are remote or commands: they are read by training alone.
 
         Raises:
             UserError: If a shard is missing, or none of the first hundred samples can serve.
         """
-        if any(is_pipe(part.source.shards("train")[0]) for part in self._parts):
+        first = [shard for part in self._parts for shard in part.source.shards("train")[:1]]
+        if not first or any(is_pipe(shard) or is_remote(shard) for shard in first):
             return []
         self._check_training_samples()
+        total = sum(part.weight for part in self._parts)
         documents = list[Document]()
-        for part, decoder, share in self._shares("train", count):
-            documents += self._examples(part, decoder, share or 1)
+        for part, decoder in self._with_decoders():
+            documents += self._examples(part, decoder, round(count * part.weight / total))
         return documents
 
     def _examples(self, part: Part, decoder: SampleDecoder, count: int) -> list[Document]:
