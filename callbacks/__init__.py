@@ -7,7 +7,12 @@ from callbacks.easy_vqa.judge_training import JudgeTraining
 from callbacks.easy_vqa.own_images import OwnImages
 from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
 from callbacks.ema import EMAWeightAveraging
-from callbacks.feature_extractors import FeatureExtractor, Inception, ModuleFeatures
+from callbacks.feature_extractors import (
+    FeatureExtractor,
+    Inception,
+    ModuleFeatures,
+    PooledPixels,
+)
 from callbacks.fid_kid import FID, KID
 from callbacks.generation import Generation
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
@@ -35,6 +40,7 @@ __all__ = [
     "ModuleFeatures",
     "NonFiniteGuard",
     "OwnImages",
+    "PooledPixels",
     "PredictionWriter",
     "ReferenceMetric",
     "SampleGrid",

@@ -4,11 +4,12 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from callbacks.protocols import Split
 from callbacks.reporting import Stage
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure, UserError
 
 _NO_LAWS = (
     "what a callback measures of a whole run is its own; a metric of generated images, a "
@@ -47,10 +48,16 @@ class Evaluation(Callback, ABC):
         check_counts(self, every_n_validations=every_n_validations)
         self.every_n_validations = every_n_validations
         self._num_validations = 0
+        self._measures = True
 
     @abstractmethod
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
-        """Refuse, before anything runs, a module or datamodule that cannot be evaluated so."""
+        """Refuse, before anything runs, a module or datamodule that cannot be evaluated so.
+
+        Raises:
+            NothingToMeasure: If the data lacks what is measured: that is said, and all runs.
+            UserError: If anything else is wrong.
+        """
 
     @abstractmethod
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
@@ -58,8 +65,14 @@ class Evaluation(Callback, ABC):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "predict":
+        if stage == "predict":
+            return
+        try:
             self.check(trainer, pl_module, "test" if stage == "test" else "val")
+            self._measures = True
+        except NothingToMeasure as nothing:
+            self._measures = False
+            rank_zero_warn(f"{type(self).__name__} measures nothing: {nothing}")
 
     @override
     def state_dict(self) -> dict[str, int]:
@@ -75,12 +88,14 @@ class Evaluation(Callback, ABC):
             return
         # validate() by itself counts for nothing: a resume must find the number that fit left
         self._num_validations += trainer.state.fn == "fit"
-        if trainer.state.fn != "fit" or self._num_validations % self.every_n_validations == 0:
+        is_turn = trainer.state.fn != "fit" or self._num_validations % self.every_n_validations == 0
+        if is_turn and self._measures:
             self.evaluate(trainer, pl_module, "val")
 
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.evaluate(trainer, pl_module, "test")
+        if self._measures:
+            self.evaluate(trainer, pl_module, "test")
 
 
 class BatchEvaluation(Callback, ABC):

@@ -129,6 +129,40 @@ class Inception(FeatureExtractor):
         return features
 
 
+class PooledPixels(FeatureExtractor):
+    """Mean colours of the fields of a grid laid over the image: no network, nothing to download.
+
+    They tell colours and layout, at any size and of any pictures, but nothing of what is shown:
+    :class:`Inception` does where its weights can be had.
+
+    Args:
+        size: Fields of the grid along each side; there are three features in each.
+    """
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__()
+        if size < 1:
+            raise UserError(f"PooledPixels: size must be at least 1, got {size}")
+        self.size = size
+
+    @property
+    @override
+    def suffix(self) -> str:
+        return f"_pixels{self.size}"
+
+    @override
+    def prepare(self) -> None:
+        """Do nothing: there is nothing to load."""
+
+    @override
+    def describe(self) -> str:
+        return f"mean colours of {self.size}x{self.size} fields"
+
+    @override
+    def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
+        return nn.functional.adaptive_avg_pool2d(images, self.size).flatten(1)
+
+
 class ModuleFeatures(FeatureExtractor):
     """Any module of the user's that maps images in [-1, 1] to feature vectors.
 

@@ -15,7 +15,7 @@ from typing_extensions import override
 from callbacks.evaluation import check_counts
 from callbacks.feature_extractors import FeatureExtractor
 from callbacks.generation_metric import ReferenceMetric
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure, UserError
 
 M = TypeVar("M", FrechetInceptionDistance, KernelInceptionDistance)
 
@@ -106,7 +106,7 @@ class FID(_FeatureDistance[FrechetInceptionDistance]):
             n = int(self._metric.fake_features_num_samples)
             n_real = int(self._metric.real_features_num_samples)
         if self._metric is None or min(n, n_real) < 2:
-            raise UserError(
+            raise NothingToMeasure(
                 f"{self.name} needs at least 2 generated and 2 real images, got {n} and {n_real}"
             )
         # ||m - m'||^2 + tr(C + C' - 2 (C C')^(1/2)): Heusel et al. 2017, equation 6

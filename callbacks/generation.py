@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
@@ -17,7 +17,7 @@ from callbacks.evaluation import Evaluation, check_counts
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.protocols import Generator, Split, evaluation_samples, generator_of
 from callbacks.reporting import Stage, digest, gather, log_values, logged_names, tensorboards
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure, UserError
 from pretzel.generation.pictures import to_uint8
 
 
@@ -42,9 +42,8 @@ class Generation(Evaluation):
         facts: By metric, the facts that comparable values share.
 
     Raises:
-        UserError: If an argument is out of range, a metric cannot judge a given prompt, no prompt
-            is left, module or datamodule lack what is needed, or a metric's parts cannot be had;
-            all before training.
+        UserError: If an argument is out of range, a metric cannot judge a given prompt, module or
+            datamodule lack what is needed, or a metric's parts cannot be had; all before training.
     """
 
     def __init__(
@@ -59,6 +58,8 @@ class Generation(Evaluation):
         check_counts(self, num_images=num_images, batch_size=batch_size)
         if not metrics:
             raise UserError("Generation: metrics must name at least one metric, got none")
+        if prompts == []:
+            raise UserError("Generation: prompts must not be empty")
         for prompt in prompts or []:
             for metric in metrics:
                 if not metric.accepts(prompt):
@@ -104,8 +105,8 @@ class Generation(Evaluation):
             usable = (c for c in captions if all(metric.accepts(c) for metric in self.metrics))
             prompts = list(islice(usable, self.num_images))
         if not prompts:
-            raise UserError(
-                f"Generation: no prompts are left: give `prompts`, or a {split} split with "
+            raise NothingToMeasure(
+                f"no prompts are left: give `prompts`, or a {split} split with "
                 "captions that all metrics can judge"
             )
         return [prompts[i % len(prompts)] for i in range(self.num_images)]
@@ -133,7 +134,10 @@ class Generation(Evaluation):
         values: dict[str, float] = {}
         if trainer.is_global_zero:
             for metric in self.metrics:
-                values |= metric.compute()
+                try:
+                    values |= metric.compute()
+                except NothingToMeasure as nothing:
+                    rank_zero_warn(f"Generation: {nothing}")
             values["seconds_per_image"] = seconds / len(prompts)
             for metric in self.metrics:
                 self.facts |= {f"{stage}/{name}": fact for name, fact in metric.facts().items()}

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure, UserError
 from pretzel.sequence.document import DocumentBatch
 
 Split = Literal["train", "val", "test"]
@@ -181,10 +181,11 @@ def require_questions(trainer: Trainer, split: Split, needed_by: str) -> None:
     """Refuse a split whose samples have no questions.
 
     Raises:
-        UserError: If that is so, or the datamodule has no samples to give.
+        NothingToMeasure: If that is so.
+        UserError: If the datamodule has no samples to give.
     """
-    if not any(sample.questions for sample in evaluation_samples(trainer, split, needed_by)):
-        raise UserError(f"{needed_by} needs questions, but the {split} samples have none")
+    if not any(answered_questions(trainer, split, None, needed_by)):
+        raise NothingToMeasure(f"{needed_by} needs questions, but the {split} samples have none")
 
 
 def generator_of(module: LightningModule, needed_by: str) -> Generator:

@@ -6,7 +6,7 @@ from typing_extensions import override
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.protocols import Split, evaluation_samples, generator_of
 from callbacks.reporting import Stage, show_sheet
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure, UserError
 from pretzel.generation.pictures import pictures, sheet
 
 
@@ -23,7 +23,7 @@ class SampleGrid(Evaluation):
         every_n_validations: Generate at every n-th validation of a fit; tests always do.
 
     Raises:
-        UserError: If a number is below 1, no prompt can be had, or the module cannot sample.
+        UserError: If a number is below 1, ``prompts`` is empty, or the module cannot sample.
     """
 
     def __init__(
@@ -35,6 +35,8 @@ class SampleGrid(Evaluation):
     ) -> None:
         super().__init__(every_n_validations)
         check_counts(self, num_images=num_images, columns=columns)
+        if prompts == []:
+            raise UserError("SampleGrid: prompts must not be empty")
         self.prompts = prompts
         self.num_images = num_images
         self.columns = columns
@@ -61,7 +63,9 @@ class SampleGrid(Evaluation):
                 if len(prompts) == self.num_images:
                     break
         if not prompts:
-            raise UserError("SampleGrid: prompts must not be empty, and no captions were found")
+            raise NothingToMeasure(
+                f"no prompts are given, and the {split} samples have no captions"
+            )
         self._chosen = [prompts[i % len(prompts)] for i in range(self.num_images)]
 
     @override

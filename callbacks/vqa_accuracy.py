@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 from rich.progress import track
 from typing_extensions import override
@@ -31,7 +31,7 @@ from callbacks.reporting import (
     logged_names,
     show_table,
 )
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure, UserError
 
 YES_NO = ("yes", "no")
 _GROUPS = ("", "_yes_no", "_open")
@@ -64,10 +64,7 @@ class BlindBaseline:
             counts[question][answer] += 1
             overall[answer] += 1
         if not overall:
-            raise UserError(
-                "VQAAccuracy: the training split has no questions for the blind baseline; set "
-                "blind_baseline: false"
-            )
+            raise NothingToMeasure("the training split has no questions for the blind baseline")
         self._answers = {q: counter.most_common(1)[0][0] for q, counter in counts.items()}
         self._default = overall.most_common(1)[0][0]
 
@@ -173,11 +170,7 @@ class VQAAccuracy(Evaluation):
             self.sample_digest = digest(answered)
         values = accuracies(answered, "vqa") | {"vqa_n": float(len(answered))}
         if self.blind_baseline:
-            if self._blind is None:
-                # Late and once: reading the training split takes a while
-                self._blind = BlindBaseline(self._training_questions(trainer))
-            guesses = [replace(a, answer=self._blind.answer(a.question)) for a in answered]
-            values |= accuracies(guesses, "vqa_blind")
+            values |= self._blind_accuracies(trainer, answered)
         log_values(pl_module, stage, values)
         wrong = [a for a in answered if a.answer != a.truth]
         show_table(
@@ -187,6 +180,18 @@ class VQAAccuracy(Evaluation):
             ("sample", "question", "answer", "truth"),
             [(a.key, a.question, a.answer or "(empty)", a.truth) for a in wrong],
         )
+
+    def _blind_accuracies(
+        self, trainer: Trainer, answered: Sequence[AnsweredQuestion]
+    ) -> dict[str, float]:
+        if self._blind is None:
+            try:  # late and once: reading the training split takes a while
+                self._blind = BlindBaseline(self._training_questions(trainer))
+            except NothingToMeasure as nothing:
+                rank_zero_warn(f"VQAAccuracy: {nothing}")
+                return {}
+        guesses = [replace(a, answer=self._blind.answer(a.question)) for a in answered]
+        return accuracies(guesses, "vqa_blind")
 
     def _training_questions(self, trainer: Trainer) -> Iterator[tuple[str, str]]:
         questions = track(

@@ -28,7 +28,7 @@ from datamodules.streams.part_log import PartLog
 from datamodules.streams.progress import Progress, merged, restored
 from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure
 from pretzel.latent.base import LatentSpace
 from pretzel.rng import stream
 from pretzel.runs.exact_resume import gathered
@@ -257,10 +257,11 @@ class WebDatasetDataModule(LightningDataModule):
             limit: Number of samples; all if not given.
 
         Raises:
-            UserError: If the source has no such split, or it holds interleaved documents alone.
+            NothingToMeasure: If the source has no such split, or it holds interleaved documents
+                alone.
         """
         if not self.source.shards(split):
-            raise UserError(f"{type(self.source).__name__} has no {split} shards")
+            raise NothingToMeasure(f"{type(self.source).__name__} has no {split} shards")
         if len(self._parts) == 1:
             return islice(self.source.images_by(self._decoders[0], split), limit)
         return chain.from_iterable(

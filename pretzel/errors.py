@@ -19,6 +19,13 @@ class NotApplicable(UserError):
     """
 
 
+class NothingToMeasure(UserError):
+    """Data without that which a metric is about: a split, captions, questions.
+
+    A callback of a run says it once and measures nothing; the run goes on.
+    """
+
+
 def did_you_mean(name: str, candidates: Iterable[str], shown: Callable[[str], str] = str) -> str:
     """Return ``; did you mean '...'?`` for the nearest candidate as it is to be shown, or ""."""
     near = difflib.get_close_matches(name, sorted(set(candidates)), n=1, cutoff=0.6)

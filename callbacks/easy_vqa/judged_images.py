@@ -13,7 +13,7 @@ from callbacks.easy_vqa.judge import Judge, load_judge, read_caption
 from callbacks.evaluation import Evaluation
 from callbacks.protocols import EvaluationSample, Split, evaluation_samples, lacks
 from callbacks.reporting import Stage, evenly
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.conversation_batch import (
     ConversationBatch,
@@ -91,7 +91,7 @@ class JudgedImages(Evaluation, ABC):
             return
         if next(self._usable(trainer, split), None) is None:
             names = f"a colour {'and' if self.needs_both else 'or'} a shape"
-            raise UserError(
+            raise NothingToMeasure(
                 f"{owner} needs captions that name {names} of easy-VQA, but the {split} "
                 "samples have none"
             )

@@ -14,7 +14,7 @@ from datamodules.reading.opening import identities
 from datamodules.reading.tar_shard import RawSample, read_shard, resident_shard
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure, UserError
 from pretzel.latent.rgb import rgb_colour
 
 Split = Literal["train", "val", "test"]
@@ -137,7 +137,7 @@ class DataSource(ABC):
         """Yield every image of a split with its texts; arguments as in :meth:`decoded`.
 
         Raises:
-            UserError: If there is nothing but interleaved documents.
+            NothingToMeasure: If there is nothing but interleaved documents.
         """
         return self.images_by(self.decoder(image_size, upscale=upscale), split)
 
@@ -176,7 +176,7 @@ class DataSource(ABC):
             else:
                 others += 1
         if others and not images:
-            raise UserError(
+            raise NothingToMeasure(
                 f"the {split} shards hold interleaved documents alone; captioned images are needed"
             )
 

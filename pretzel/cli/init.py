@@ -14,6 +14,7 @@ _NAME = "my_project"
 """The template's package, for which the project's own name is written."""
 _COPIES = {
     "base/easy_vqa.yaml": "base.yaml",
+    "base/own_data.yaml": "own_data.yaml",
     **{f"stages/{name}.yaml": f"stages/{name}.yaml" for name in ("s1", "s2", "s3", "short")},
 }
 """Configurations that Pretzel ships, by the name that they get in a project."""
@@ -24,8 +25,9 @@ def build_parser() -> Parser:
     """Return the parser of the command's arguments."""
     parser = Parser(
         prog="pretzel init",
-        description="Write a project to start from: a base configuration, a grid, a chain of "
-        "stages, and a package with a flow block of your own and its laws as tests.",
+        description="Write a project to start from: a base configuration, another for your own "
+        "data, a grid, a chain of stages, and a package with a flow block of your own and its "
+        "laws as tests.",
     )
     parser.add_argument("folder", type=Path, help="is made; its name is that of the package")
     return parser

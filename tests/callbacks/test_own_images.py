@@ -335,7 +335,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{name} must be at least 1, got 0"):
             OwnImages(**{name: 0})
     nothing = [Known(key="k", image=draw("red", "circle"), caption="a shape", questions=())]
-    with pytest.raises(UserError, match="the test samples have none"):
+    with pytest.warns(UserWarning, match="OwnImages measures nothing: .*test samples have none"):
         results(tmp_path, tiny_module(), OwnImages(), small(nothing))
     with pytest.raises(UserError, match="OwnImages needs a module with can_answer"):
         results(tmp_path, Dense(), OwnImages(), KnownData())

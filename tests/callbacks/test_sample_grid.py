@@ -71,4 +71,4 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="columns must be at least 1, got 0"):
         SampleGrid(columns=0)
     with pytest.raises(UserError, match="prompts must not be empty"):
-        evaluate(tmp_path, Recaller(), [SampleGrid(prompts=[])])
+        SampleGrid(prompts=[])

@@ -20,7 +20,6 @@ from test_skip_analysis import (
 from tiny import perturb, tiny_module
 
 from callbacks.text_drift import TextDrift
-from pretzel.errors import UserError
 from pretzel.interleave import GatedSkip, ZeroSkip
 
 
@@ -65,7 +64,7 @@ def test_drift_is_that_computed_by_hand(tmp_path: Path) -> None:
 
 
 def test_drift_needs_questions(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="TextDrift needs questions, but the val samples have none"):
+    with pytest.warns(UserWarning, match="TextDrift measures nothing: .*val samples have none"):
         analysed(tmp_path, moved(), TextDrift(), samples=known_samples()[2:3])
 
 

@@ -32,7 +32,7 @@ def project(tmp_path, monkeypatch):
 def test_a_project_is_named_after_its_folder(project, capsys):
     assert (project / "shape_lab" / "block.py").is_file()
     files = [path for path in project.rglob("*") if path.is_file()]
-    assert len(files) == 13
+    assert len(files) == 14
     for path in files:
         text = path.read_text()
         assert "my_project" not in text, path
@@ -116,6 +116,9 @@ def shorten(project):
         stage = fold([read(project / "stages" / f"{name}.yaml"), read(SHRINK)]).values
         stage["trainer"]["callbacks"] = small["trainer"]["callbacks"]
         (project / "stages" / f"{name}.yaml").write_text(yaml.safe_dump(stage))
+    own = fold([read(project / "own_data.yaml"), read(SHRINK)]).values
+    own["trainer"]["callbacks"] = small["trainer"]["callbacks"]
+    (project / "own_data.yaml").write_text(yaml.safe_dump(own))
     short = {"trainer": {"max_steps": 2}}
     (project / "stages" / "short.yaml").write_text(yaml.safe_dump(short))
     for name in ("grid", "stages"):
