@@ -84,7 +84,8 @@ class Skipped:
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key} in {self.shard} ({self.detail or self.reason})"
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{self.key} in {self.shard} ({self.reason}{detail})"
 
 
 class Unusable(Exception):  # nothing is wrong with the program

@@ -79,12 +79,12 @@ class SampleDecoder:
         Of an interleaved document there are none.
         """
         try:
-            return self._texts(raw, self._fields(raw), np.zeros((0, 0, 3), dtype=np.uint8), None)
+            return self._texts(raw, self.fields(raw), np.zeros((0, 0, 3), dtype=np.uint8), None)
         except Unusable as fault:
             return fault.skipped(raw.shard, raw.key)
 
     def _decode(self, raw: RawSample, draw: torch.Generator | None) -> AnySample:
-        fields = self._fields(raw)
+        fields = self.fields(raw)
         if FIELD in fields:
             segments, members = parse_segments(raw, fields[FIELD])
             self._check_length(sum(len(s.content) for s in segments if isinstance(s, Text)))
@@ -95,7 +95,12 @@ class SampleDecoder:
             raise _without_image(raw)
         return self._texts(raw, fields, self._pixels(raw, suffix, draw), draw)
 
-    def _fields(self, raw: RawSample) -> dict[str, Any]:
+    def fields(self, raw: RawSample) -> dict[str, Any]:
+        """Return what ``key.json`` holds; nothing where there is none.
+
+        Raises:
+            Unusable: If it is no object of JSON.
+        """
         name = f"{raw.key}.{JSON_SUFFIX}"
         try:
             fields = json.loads(raw.members.get(JSON_SUFFIX, b"{}"))

@@ -7,6 +7,7 @@ from itertools import chain, islice, repeat
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.decoding.decoder import SampleDecoder
+from datamodules.decoding.excerpt import excerpt
 from datamodules.reading.opening import is_pipe
 from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.recipe import Mixture, Recipe
@@ -41,7 +42,9 @@ def check_first_samples(
     shards = source.shards(split)
     if not shards or is_pipe(shards[0]):
         return
-    faults: list[Skipped] = []
+    faults: dict[str, Skipped] = {}  # the first of each reason
+    reasons: Counter[str] = Counter()
+    hint = ""
     waiting = [] if recipe is None else _parts(recipe)
     usable = number = 0
     raws = chain.from_iterable(source.read(shard) for shard in shards)
@@ -58,17 +61,28 @@ def check_first_samples(
                 if not waiting:
                     return
                 continue
-        faults.append(sample)
+        faults.setdefault(sample.reason, sample)
+        reasons[sample.reason] += 1
+        if not hint and "a caption" in str(sample) and isinstance(raw, RawSample):
+            hint = _caption_hint(raw, decoder)
     if not usable:
         if not number:
             raise UserError(f"the {split} shards hold no sample")
-        reasons = listed(Counter(fault.reason for fault in faults))
         raise UserError(
-            f"none of the first {number} {split} samples can serve: {reasons}; {examples(faults)}"
+            f"none of the first {number} {split} samples can serve: {listed(reasons)}; such as "
+            f"{examples(list(faults.values()))}{hint}"
         )
     names = ", ".join(type(part).__name__ for part in waiting)
     rank_zero_warn(
         f"none of the first {number} {split} samples is one for {names} of the recipe Mixture"
+    )
+
+
+def _caption_hint(raw: RawSample, decoder: SampleDecoder) -> str:
+    """Return where captions are read from, and where they may be instead."""
+    return (
+        f"; captions are read from key.txt or caption_field={decoder.caption_field!r}, the fields "
+        f"of {raw.key}.json are {excerpt(list(decoder.fields(raw)))}"
     )
 
 

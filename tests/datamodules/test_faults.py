@@ -35,7 +35,11 @@ def skipped(count, reason="no caption", start=0):
 @pytest.mark.parametrize(
     ("members", "recipe", "parts"),
     [
-        ({"x.json": b'{"title": "t"}'}, Captions(), ("1 no caption", "x in ", "Captions")),
+        (
+            {"x.json": b'{"title": "t"}'},
+            Captions(),
+            ("1 no caption", "x in ", "Captions", "'caption'", "['title']"),
+        ),
         ({"x.txt": b"t"}, Questions(), ("1 no questions", "x in ", "recipe Questions needs")),
         ({"x.png": b"broken", "x.txt": b"t"}, Captions(), ("1 damaged", "x.png")),
         (
@@ -59,7 +63,9 @@ def test_what_is_wrong_with_all_samples_is_said_at_the_start(
 
 def test_small_images_are_named_unless_upscale(write_shard, encoded):
     shard = write_shard("a.tar", {"x.png": encoded(size=(40, 12)), "x.txt": b"t"})
-    with pytest.raises(UserError, match=r"1 too small; x in .*x.png: 40x12 pixels.* upscale"):
+    with pytest.raises(
+        UserError, match=r"1 too small; such as x in .*x.png: 40x12 pixels.* upscale"
+    ):
         module(Shards(shard)).setup("fit")
     batch = next(iter(module(Shards(shard), upscale=True).train_dataloader()))
     assert batch.images.shape == (2, 3, 16, 16)
@@ -70,7 +76,7 @@ def test_empty_and_other_shards_are_named_at_the_start(write_shard, tmp_path):
     source = Shards([write_shard("a.tar", {"readme.md": b"nothing"}), str(tmp_path / "b.tar")])
     with pytest.raises(UserError) as error:
         module(source).setup("fit")
-    for part in ("1 empty shard, 1 damaged", "a.tar (no member is one of", "b.tar"):
+    for part in ("1 empty shard, 1 damaged", "a.tar (empty shard: no member is one of", "b.tar"):
         assert part in str(error.value)
 
 

@@ -146,7 +146,7 @@ def test_a_broken_or_small_image_inside_a_document_is_named(write_shard, encoded
     with pytest.warns(UserWarning, match="bad in"):
         datamodule.teardown("fit")
     members = story(encoded) | {"x.0.png": encoded(size=(8, 8))}
-    with pytest.raises(UserError, match=r"x in .* \(x.0.png: 8x8 pixels"):
+    with pytest.raises(UserError, match=r"x in .* \(too small: x.0.png: 8x8 pixels"):
         module(Shards(write_shard("b.tar", members)), AsWritten()).setup("fit")
 
 
