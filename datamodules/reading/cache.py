@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,8 +14,8 @@ from typing import IO
 from datamodules.reading.remote import RemoteFiles
 from pretzel.errors import UserError
 
-_UNFINISHED = ".part"
-_LOCK = ".lock"
+_COPY, _UNFINISHED, _LOCK = ".copy", ".part", ".lock"
+_OWN_NAME = re.compile(r".+\.[0-9a-f]{16}\.(copy|part)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class ShardCache:
 
     A copy gets its name when it is whole. Its room is taken before it is downloaded, so that all
     files together never exceed the limit; what does not fit is read without a copy. A copy that is
-    deleted while it is read stays readable.
+    deleted while it is read stays readable. Nothing else in the folder is touched.
 
     Attributes:
         folder: Where the copies lie.
@@ -45,7 +46,8 @@ class ShardCache:
         if size is None or size > self.max_bytes:
             return remote.open(address)
         digest = hashlib.sha256(str(identity).encode()).hexdigest()[:16]
-        path = self.folder / f"{digest}-{Path(address.partition('?')[0]).name[-100:]}"
+        name = Path(address.partition("?")[0]).name[-100:]
+        path = self.folder / f"{name}.{digest}{_COPY}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             while (copy := _opened(path)) is None:
@@ -78,7 +80,7 @@ class ShardCache:
         with (self.folder / _LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             files = []
-            for path in self.folder.iterdir():
+            for path in filter(lambda path: _OWN_NAME.fullmatch(path.name), self.folder.iterdir()):
                 with suppress(FileNotFoundError):  # finished or given up at this moment
                     status = path.stat()
                     files.append((status.st_mtime_ns, path, status.st_size))
@@ -86,7 +88,7 @@ class ShardCache:
             for _, path, each in sorted(files):
                 if used + size <= self.max_bytes:
                     break
-                if path.name != _LOCK and (path.suffix != _UNFINISHED or _is_abandoned(path)):
+                if path.suffix == _COPY or _is_abandoned(path):
                     path.unlink()
                     used -= each
             if used + size > self.max_bytes:
@@ -96,7 +98,7 @@ class ShardCache:
 
 
 def _unfinished(path: Path) -> Path:
-    return path.with_name(path.name + _UNFINISHED)
+    return path.with_suffix(_UNFINISHED)
 
 
 def _opened(path: Path) -> IO[bytes] | None:

@@ -147,18 +147,21 @@ def test_identity_is_size_and_tag_and_nothing_is_read(server, tmp_path):
 
 
 def cached_names(folder):
-    return sorted(path.name.partition("-")[2] for path in folder.iterdir() if path.name != ".lock")
+    return sorted(path.name[:9] for path in folder.glob("*.copy"))
 
 
 def test_copies_are_whole_and_within_the_limit_and_the_oldest_go(server, tmp_path):
     size = (tmp_path / "00000.tar").stat().st_size
     cache = ShardCache(folder=tmp_path / "cache", max_bytes=2 * size + 100)
     files = RemoteFiles(attempts=2)
+    other = cache.folder / "thesis.tar"
+    other.parent.mkdir()
+    other.write_bytes(bytes(10 * size))
 
     def read(name):
         with open_shard(server.address(name), files, cache) as stream:
             assert stream.read() == (tmp_path / name[-9:]).read_bytes()
-        assert sum(path.stat().st_size for path in cache.folder.iterdir()) <= cache.max_bytes
+        assert sum(path.stat().st_size for path in cache.folder.glob("*.*.*")) <= cache.max_bytes
 
     for name in ("00000.tar", "00001.tar", "00000.tar", "00002.tar", "cut9000x1/00000.tar"):
         read(name)
@@ -168,6 +171,7 @@ def test_copies_are_whole_and_within_the_limit_and_the_oldest_go(server, tmp_pat
     with pytest.raises(OSError, match="tried"):
         open_shard(server.address("cut9000/00003.tar"), files, cache).read()
     assert not list(cache.folder.glob("*.part"))
+    assert other.exists()
     small = ShardCache(folder=cache.folder, max_bytes=size - 1)
     assert open_shard(server.address("00004.tar"), files, small).read()
     assert "00004.tar" not in cached_names(cache.folder)
@@ -176,7 +180,7 @@ def test_copies_are_whole_and_within_the_limit_and_the_oldest_go(server, tmp_pat
 def test_processes_share_one_download(server, tmp_path):
     cache = ShardCache(folder=tmp_path / "cache", max_bytes=10**6)
     (tmp_path / "cache").mkdir()
-    abandoned = tmp_path / "cache" / "0-old.tar.part"
+    abandoned = tmp_path / "cache" / f"old.tar.{0:016x}.part"
     abandoned.write_bytes(bytes(10**6))  # of a process that was killed
     address = server.address("slow1/00000.tar")
     context = multiprocessing.get_context("fork")
