@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import get_args
 
 from datamodules.checks import check_at_least
-from datamodules.sources.source import Split
+from datamodules.sources.source import DataSource, Split
 from datamodules.tools.chosen_source import chosen_source
+from datamodules.tools.index import write_indexes
 from datamodules.tools.inspect import inspect as inspect_source
 from datamodules.tools.inspect_page import write_report
 from datamodules.tools.inspect_terminal import show
@@ -62,7 +63,7 @@ def inspect(options: argparse.Namespace) -> int:
     show(summaries)
     for path in write_report(options.out, chosen.name, summaries):
         print(path)
-    return 0
+    return index(options) if options.index else 0
 
 
 def preview(options: argparse.Namespace) -> int:
@@ -75,12 +76,27 @@ def preview(options: argparse.Namespace) -> int:
     return 0
 
 
+def index(options: argparse.Namespace) -> int:
+    """Run ``pretzel data index``; 1 if a shard cannot be indexed."""
+    source = chosen_source(options.paths, options.config, options.images).source
+    indexed = write_indexes(_shards(source), _workers(options))
+    for failure in indexed.failures:
+        print(f"not indexed: {failure}")
+    print(f"{indexed.num_written} indexes are written")
+    if indexed.num_sequential:
+        print(
+            f"{indexed.num_sequential} shards have none: they are no local, uncompressed tars, and "
+            "are read in sequence"
+        )
+    return 1 if indexed.failures else 0
+
+
 def verify(options: argparse.Namespace) -> int:
     """Run ``pretzel data verify``; 1 if anything is broken."""
     paths = options.paths
     if options.config or not paths:
         source = chosen_source(options.paths, options.config, options.images).source
-        paths = [shard for split in get_args(Split) for shard in source.shards(split)]
+        paths = _shards(source)
     number, broken = verify_files(paths, _workers(options))
     for one in broken:
         print(f"broken: {one}")
@@ -89,6 +105,10 @@ def verify(options: argparse.Namespace) -> int:
         return 1
     print(f"{number} files are whole")
     return 0
+
+
+def _shards(source: DataSource) -> list[str]:
+    return [shard for split in get_args(Split) for shard in source.shards(split)]
 
 
 def _workers(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Any, get_args
 
+from datamodules.reading.index import write_index
 from datamodules.reading.tar_shard import RawSample
 from datamodules.reading.tar_writer import ShardWriter
 from datamodules.sample import Skipped
@@ -203,12 +204,13 @@ class PackedFolder:
         shard.file.close()
         path = self.folder / f"{split}-{shard.number:05d}.tar"
         self._partial(split, shard.number).replace(path)
+        index = write_index(path)
         packed = PackedShard(
             split=split,
             file=path.name,
             samples=len(shard.keys),
             num_bytes=num_bytes,
-            hashes={path.name: digest},
+            hashes={path.name: digest, index.name: sha256_of(index)},
             skipped=tuple(shard.skipped),
             end=end,
         )

@@ -1,9 +1,11 @@
 """Finds what is broken in shards: against their hashes, and by reading them."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from datamodules.reading.index import SUFFIX, read_index
 from datamodules.reading.tar_shard import RawSample, read_shard
 from datamodules.sample import Skipped
 from datamodules.sources.shards import Shards
@@ -102,7 +104,11 @@ def _problem(file: _File) -> str | None:
             return f"cannot be read ({error.strerror})"
         if digest == file.sha256:
             return None
-    inside = _problem_inside(path) if path.name.endswith(TAR_SUFFIXES) else None
+    inside = None
+    if path.name.endswith(TAR_SUFFIXES):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an index that is not of its shard, told below
+            inside = _problem_inside(path)
     if file.sha256 is not None:
         return f"differs from its SHA-256; {inside or 'it is readable, but not what was hashed'}"
     if not file.is_listed:
@@ -124,7 +130,14 @@ def _problem_inside(path: Path) -> str | None:
     except UserError as error:
         return str(error)
     if not damaged:
-        return None
+        return _problem_of_index(path)
     named = "; ".join(f"{one.key} ({one.detail or one.reason})" for one in damaged[:_NUM_NAMED])
     more = f"; and {len(damaged) - _NUM_NAMED} more" if len(damaged) > _NUM_NAMED else ""
     return f"{good} samples are whole, not: {named}{more}".replace("* (", "the rest (")
+
+
+def _problem_of_index(path: Path) -> str | None:
+    if not path.with_name(path.name + SUFFIX).exists():
+        return None
+    is_own = read_index(path) is not None
+    return None if is_own else "is whole, but its index is not of this shard"

@@ -86,6 +86,7 @@ def build_parser() -> Parser:
         "their ends and decoded. Exit code 1 if anything is broken.",
     )
     _add_source(verify)
+    inspect.add_argument("--index", action="store_true", help="write the indexes of shards, too")
     preview = command(
         "preview",
         "show the batches that a configuration would train on",
@@ -102,7 +103,14 @@ def build_parser() -> Parser:
     preview.add_argument(
         "--out", type=Path, default=Path("preview"), metavar="DIR", help="for the sheets (preview)"
     )
-    for one in (pack, inspect, verify):
+    index = command(
+        "index",
+        "write where the samples of shards begin",
+        "NAME.tar.index lies beside its shard, and lets a run that continues go to the next sample "
+        "without reading those before it. pack writes them, too.",
+    )
+    _add_source(index)
+    for one in (pack, inspect, verify, index):
         one.add_argument("--workers", type=int, help="processes (one a core)")
     return parser
 

@@ -1,5 +1,6 @@
 """`pretzel data pack` and `verify`: whole shards, the same ones whatever happens on the way."""
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -11,7 +12,9 @@ import pytest
 from conftest import noise_png
 
 from datamodules import DataSource, Shards
+from datamodules.reading.index import read_index
 from datamodules.reading.tar_shard import RawSample
+from datamodules.tools.index import write_indexes
 from datamodules.tools.pack import pack
 from datamodules.tools.split_rule import SplitRule
 from datamodules.tools.verify import verify
@@ -78,9 +81,11 @@ def test_the_same_shards_after_ctrl_c_a_kill_and_with_processes(tmp_path, monkey
     with pytest.raises(KeyboardInterrupt, match=r"interrupted; the same command continues"):
         pack(Noise(interrupt, broken), tmp_path / "stopped", **arguments)
     left = {path.name for path in (tmp_path / "stopped").iterdir()}
-    assert left == {".pack", "LICENSE.txt", *(f"train-0000{i}.tar" for i in range(3))}
+    shards = [f"train-0000{i}.tar" for i in range(3)]
+    assert left == {".pack", "LICENSE.txt", *shards, *(f"{name}.index" for name in shards)}
     again = Noise(broken=broken)
     pack(again, tmp_path / "stopped", **arguments)
+    assert again.count == 45 - 19  # what is packed, and one that is broken, is not read again
     assert files(tmp_path / "stopped") == whole
 
     process = multiprocessing.get_context("fork").Process(
@@ -160,6 +165,7 @@ def test_verify_names_what_is_broken(packed, tmp_path, capsys):
     assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=packed).returncode == 0
     assert main(["data", "verify", str(packed), "--workers", "0"]) == 0
     assert capsys.readouterr().out.endswith("files are whole\n")
+    assert len(read_index(packed / "train-00000.tar")) == 10
     number, broken = verify([str(packed)])
     assert broken == []
     first = packed / "train-00000.tar"
@@ -183,6 +189,31 @@ def test_verify_names_what_is_broken(packed, tmp_path, capsys):
         verify([str(packed)])
     with pytest.raises(UserError, match=r"nowhere: no such file or folder"):
         verify(["nowhere"])
+
+
+def test_indexes_are_written_on_demand(write_shard, encoded, tmp_path, capsys):
+    members = {
+        f"{n}.{s}": encoded() if s == "png" else b"t" for n in range(3) for s in ("png", "txt")
+    }
+    shard = Path(write_shard("a.tar", members))
+    packed = tmp_path / "b.tar.gz"
+    packed.write_bytes(gzip.compress(shard.read_bytes()))
+    (tmp_path / "cut.tar").write_bytes(shard.read_bytes()[:2000])
+    indexed = write_indexes([str(shard), str(packed), str(tmp_path / "cut.tar"), "s3://b/c.tar"])
+    assert (indexed.num_written, indexed.num_sequential) == (1, 2)
+    (failure,) = indexed.failures
+    assert "cut.tar' cannot be indexed" in failure
+    assert len(read_index(shard)) == 3
+    index = shard.with_name("a.tar.index")
+    content = index.read_bytes()
+    index.unlink()
+    args = [str(shard), "--workers", "0", "--out", str(tmp_path / "look"), "--index"]
+    assert main(["data", "inspect", *args]) == 0
+    assert capsys.readouterr().out.endswith("1 indexes are written\n")
+    assert index.read_bytes() == content
+    index.write_bytes(content[:-8])
+    (_, (broken,)) = verify([str(shard)])
+    assert broken.reason == "is whole, but its index is not of this shard"
 
 
 def test_shards_that_no_list_names_are_read(write_shard, encoded, tmp_path):
