@@ -66,6 +66,8 @@ class InterleavedSample:
 
 AnySample = Sample | InterleavedSample
 
+_LONGEST = 500
+
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
@@ -85,7 +87,10 @@ class Skipped:
 
     def __str__(self) -> str:
         detail = f": {self.detail}" if self.detail else ""
-        return f"{self.key} in {self.shard} ({self.reason}{detail})"
+        text = f"{self.key} in {self.shard} ({self.reason}{detail})"
+        # Names in archives may be anybody's: one short line, nothing that steers a terminal.
+        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
 class Unusable(Exception):  # nothing is wrong with the program

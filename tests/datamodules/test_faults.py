@@ -165,6 +165,14 @@ def test_max_skipped_is_a_share():
         module(EasyVQA(), max_skipped=2.0)
 
 
+def test_names_of_anybody_are_one_short_line_on_the_terminal():
+    hostile = Skipped(
+        shard="a.tar", key="x\n\x1b[31mpretzel: all is well" + "y" * 10**6, reason="damaged"
+    )
+    assert str(hostile).startswith("x [31mpretzel: all is well")
+    assert len(str(hostile)) == 500
+
+
 class Board:
     """A logger that keeps what it is given."""
 

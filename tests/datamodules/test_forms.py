@@ -1,5 +1,6 @@
 """The forms of captions and questions that are read, and that nothing else is taken for one."""
 
+import io
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from datamodules import Shards, WebDatasetDataModule
 from datamodules.decoding.captions import FirstCaption, RandomCaption, WeightedCaption
 from datamodules.decoding.excerpt import excerpt
 from datamodules.decoding.questions import parse_questions
+from datamodules.reading.tar_shard import read_shard
 from datamodules.reading.vqa_files import read_vqa_files
 from datamodules.recipes.recipe import Captions
 from datamodules.sample import Unusable
@@ -216,3 +218,29 @@ def test_questions_are_read_without_images(write_shard):
     module = WebDatasetDataModule(Shards(shard), Captions(), 16, 1, 1)
     assert list(module.answered_questions("train")) == [(("is it?", "no"),)] * 3 + [()]
     assert list(module.answered_questions("train", limit=1)) == [(("is it?", "no"),)]
+
+
+class CountedFile(io.FileIO):
+    """Counts the bytes that are read."""
+
+    def readinto(self, buffer):
+        count = super().readinto(buffer)
+        self.num_read = getattr(self, "num_read", 0) + count
+        return count
+
+
+def test_images_of_local_shards_are_left_out_unread(write_shard):
+    members = {}
+    for i in range(8):
+        members |= {f"{i}.png": b"\0" * 10**6, f"{i}.txt": b"t"}
+    shard = write_shard("a.tar", members)
+    files = []
+
+    def opened(path):
+        files.append(CountedFile(path))
+        return io.BufferedReader(files[-1])
+
+    assert [raw.members for raw in read_shard(shard, opened=opened, images=False)] == [
+        {"txt": b"t"}
+    ] * 8
+    assert files[0].num_read < 10**6
