@@ -322,7 +322,10 @@ class WebDatasetDataModule(LightningDataModule):
         Raises:
             UserError: If a local shard does not exist.
         """
-        return {split: self.source.shards(split) for split in get_args(Split)}
+        return {
+            split: tuple(shard for part in self._parts for shard in part.source.shards(split))
+            for split in get_args(Split)
+        }
 
     def manifest(self) -> dict[str, str]:
         """Return the identity of each shard's content, by ``split/place``.
@@ -332,8 +335,8 @@ class WebDatasetDataModule(LightningDataModule):
         """
         return {
             f"{split}/{index}": identity
-            for split, shards in self.split_files().items()
-            for index, identity in enumerate(self.source.identities(shards))
+            for split in get_args(Split)
+            for index, identity in enumerate(self.source.identities(self.source.shards(split)))
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Opens shards: local files, addresses, and the output of commands where the user allows them."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -72,23 +71,10 @@ def identities(addresses: tuple[str, ...], remote: RemoteFiles | None = None) ->
     Raises:
         UserError: If a shard does not exist or cannot be reached.
     """
-    remote = remote or RemoteFiles()
-    with ThreadPoolExecutor(16) as threads:
-        asked = [
-            threads.submit(lambda of: str(remote.identity(of)), address)
-            if _is_far(address)
-            else None
-            for address in addresses
-        ]
-        return tuple(
-            _identity(address) if answer is None else answer.result()
-            for address, answer in zip(addresses, asked, strict=True)
-        )
+    far = [a for a in addresses if is_remote(a) and not is_pipe(a)]
+    found = dict(zip(far, map(str, (remote or RemoteFiles()).identities(far)), strict=True))
+    return tuple(found[a] if a in found else _local_identity(a) for a in addresses)
 
 
-def _is_far(address: str) -> bool:
-    return is_remote(address) and not is_pipe(address)
-
-
-def _identity(address: str) -> str:
+def _local_identity(address: str) -> str:
     return address if is_pipe(address) else file_hash(Path(address))

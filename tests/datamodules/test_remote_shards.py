@@ -10,7 +10,7 @@ import pytest
 from faulty_server import faulty_server
 
 from datamodules import Captions, Shards, WebDatasetDataModule
-from datamodules.reading import remote
+from datamodules.reading import pieces, remote
 from datamodules.reading.cache import ShardCache
 from datamodules.reading.opening import open_shard
 from datamodules.reading.remote import RemoteFiles
@@ -24,7 +24,7 @@ def pauses(monkeypatch):
     """Pauses between tries, noted instead of waited for; pieces far smaller than a shard."""
     pauses = []
     monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=pauses.append))
-    monkeypatch.setattr(remote, "PIECE", 8192)
+    monkeypatch.setattr(pieces, "PIECE", 8192)
     monkeypatch.setattr(remote, "_exhausted", set())
     return pauses
 
@@ -216,7 +216,7 @@ def bucket():
 
 
 def test_shards_of_a_bucket(bucket, shard_pattern, tmp_path, monkeypatch):
-    monkeypatch.setattr(remote, "PIECE", 2**14)
+    monkeypatch.setattr(pieces, "PIECE", 2**14)
     for number in range(4):
         bucket.put(str(tmp_path / f"0000{number}.tar"), f"bucket/cc/0000{number}.tar")
     source = Shards("s3://bucket/cc/0000[0-2].tar", val="s3://bucket/cc/0000{3..3}.tar", attempts=2)
