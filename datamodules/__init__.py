@@ -1,7 +1,12 @@
 """WebDataset datamodules, and the real data that is shipped with the project."""
 
 from datamodules.datamodule import WebDatasetDataModule
-from datamodules.decoding.captions import FirstCaption, RandomCaption, WeightedCaption
+from datamodules.decoding.captions import (
+    CaptionChoice,
+    FirstCaption,
+    RandomCaption,
+    WeightedCaption,
+)
 from datamodules.decoding.crops import CentreCrop, Crop, Flip, HorizontalFlip, Pad, RandomCrop
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
@@ -16,6 +21,7 @@ from datamodules.sources.source import DataSource, Part, Split
 __all__ = [
     "AsWritten",
     "Blend",
+    "CaptionChoice",
     "CaptionQuestions",
     "Captions",
     "CentreCrop",

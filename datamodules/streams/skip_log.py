@@ -62,9 +62,15 @@ class SkipLog:
         """
         self._trainer = trainer
         folder = trainer.log_dir
-        if folder is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._file = Path(folder) / FILE_NAME
-            self._read_file()
+        if folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if (file := Path(folder) / FILE_NAME) != self._file:  # another run
+            self.counts.clear()
+            self._known.clear()
+            self._samples.clear()
+            self._file, self._file_position = file, 0
+            self._num_reported = self._num_warned = self._next_step = 0
+        self._read_file()
 
     def record(self, skipped: Iterable[Skipped], seen: int) -> None:
         """Add samples that were skipped among so many that were looked at.

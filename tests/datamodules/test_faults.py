@@ -211,9 +211,11 @@ def test_processes_write_one_file_and_the_first_one_counts_them_all(tmp_path):
     path = tmp_path / "skipped.jsonl"
     with path.open("ab") as file:
         file.write(b'{"shard": "cut')  # by a crash
-    resumed = SkipLog(1.0)
-    resumed.follow(trainers[0])
-    assert resumed.counts == Counter({"no caption": 6, "too small": 1})
+    logs[1].follow(trainer_of(tmp_path / "other", 1))
+    logs[1].record(skipped(1), 1)
+    assert (tmp_path / "other" / "skipped.jsonl").read_text().count("k0") == 1
+    logs[1].follow(trainers[0])  # as a resumed run does
+    assert logs[1].counts == Counter({"no caption": 6, "too small": 1})
 
 
 def test_a_split_that_turns_out_unreadable_is_refused(write_shard, encoded):
