@@ -98,7 +98,7 @@ class LatentFiles:
         """
         rows = [row for row, name in enumerate(names) if names.count(name) == 1]
         stacked = np.stack([latents[row] for row in rows]) if rows else np.zeros((0, 0, 0), "f4")
-        tensors = {_TENSOR: torch.from_numpy(stacked)}
+        tensors = {_TENSOR: torch.from_numpy(stacked).contiguous()}
         metadata = {
             _DIGEST: content_hash(tensors),
             "names": json.dumps([names[row] for row in rows]),

@@ -8,6 +8,8 @@ from datamodules.checks import check_at_least
 from datamodules.sources.source import DataSource, Split
 from datamodules.tools.chosen_source import chosen_source
 from datamodules.tools.index import write_indexes
+from datamodules.tools.embed import configured
+from datamodules.tools.embed import embed as embed_pictures
 from datamodules.tools.inspect import inspect as inspect_source
 from datamodules.tools.inspect_page import write_report
 from datamodules.tools.inspect_terminal import show
@@ -18,6 +20,7 @@ from datamodules.tools.split_rule import SplitRule
 from datamodules.tools.verify import verify as verify_files
 from pretzel.ablation.engines.device_slots import num_cores
 from pretzel.errors import UserError
+from pretzel.training.text_image_model import usable_device
 
 
 def pack(options: argparse.Namespace) -> int:
@@ -89,6 +92,27 @@ def index(options: argparse.Namespace) -> int:
             "are read in sequence"
         )
     return 1 if indexed.failures else 0
+
+
+def embed(options: argparse.Namespace) -> int:
+    """Run ``pretzel data embed``."""
+    module, data = configured(options.config)
+    workers = data.num_workers if options.workers is None else options.workers
+    done = embed_pictures(
+        module,
+        data,
+        dtype=options.dtype,
+        num_workers=workers,
+        device=usable_device(options.device),
+    )
+    new = done.num_shards - done.num_present
+    print(f"{done.num_images:,} pictures of {new} of {done.num_shards} shards encoded, "
+          f"{done.num_present} were there")  # fmt: skip
+    if module.text_states is not None:
+        print(f"{done.num_texts:,} text states computed")
+    for folder in done.folders:
+        print(f"latents: {folder}")
+    return 0
 
 
 def verify(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Computes the latents of training pictures and the text states of their captions, once for all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import final
@@ -21,6 +21,9 @@ from pretzel.errors import UserError
 from pretzel.files.image_file import IMAGE_SUFFIXES
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.image_input import scale_pixels
+from pretzel.runs.cli import ParseOnlyCLI
+from pretzel.runs.config.overlay import fold, read
+from pretzel.runs.initial_weights import built_by_name
 from pretzel.sequence.document import caption_document
 from pretzel.training.module import PretzelModule
 
@@ -44,6 +47,29 @@ class Embedded:
     num_images: int
     num_texts: int
     folders: tuple[str, ...]
+
+
+def configured(files: Sequence[str]) -> tuple[PretzelModule, WebDatasetDataModule]:
+    """Return the module, with the weights from which it would train, and the data of a run.
+
+    Args:
+        files: Configuration files, as for ``pretzel fit``.
+
+    Raises:
+        UserError: If the configuration is wrong, or its model or data are of another kind.
+    """
+    cli = ParseOnlyCLI()
+    namespace = cli.parse("fit", fold([read(file) for file in files]))
+    if namespace["fit"].get("data") is None:
+        raise UserError(f"{' '.join(files)}: names no data")
+    data = cli.build_group("data", "fit", namespace)
+    seed = int(namespace["fit"]["seed_everything"] or 0)
+    module = built_by_name(lambda: cli.build_model("fit", namespace), seed)
+    if not isinstance(module, PretzelModule):
+        raise UserError(f"model must be a PretzelModule, got a {type(module).__name__}")
+    if not isinstance(data, WebDatasetDataModule):
+        raise UserError(f"data must be a WebDatasetDataModule, got a {type(data).__name__}")
+    return module, data
 
 
 def embed(

@@ -1,4 +1,4 @@
-"""``pretzel data pack | inspect | verify | preview | index``: the parser, which needs no torch.
+"""``pretzel data pack | inspect | verify | preview | embed``: the parser, which needs no torch.
 
 The tools live in ``datamodules.tools``, which this package may not import: they are found by name.
 """
@@ -18,6 +18,7 @@ examples:
   pretzel data inspect shards/ --out look/
   pretzel data verify shards/
   pretzel data preview -c base.yaml
+  pretzel data embed -c base.yaml --device cuda
 """
 
 
@@ -110,6 +111,21 @@ def build_parser() -> Parser:
         "without reading those before it. pack writes them, too.",
     )
     _add_source(index)
+    embed = command(
+        "embed",
+        "compute the latents of training pictures once, for all runs",
+        "Runs whose latent space, shards, image size and crop are the same read them by "
+        "themselves; states of captions are computed too where the model keeps text_states. The "
+        "same command continues after Ctrl-C or a kill, and computes what is missing.",
+    )
+    embed.add_argument(
+        "-c", "--config", action="append", required=True, metavar="YAML", help="as for pretzel fit"
+    )
+    embed.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="(float32)"
+    )
+    embed.add_argument("--device", default="cpu", help="of the encoder (cpu)")
+    embed.add_argument("--workers", type=int, help="processes that decode (those of the data)")
     for one in (pack, inspect, verify, index):
         one.add_argument("--workers", type=int, help="processes (one a core)")
     return parser

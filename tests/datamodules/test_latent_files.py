@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -158,6 +159,15 @@ def test_latents_are_found_by_content(shard_pattern, tmp_path, write_shard, enco
     assert "6 of 6" in data_of(shard_pattern).read_latents(Pixels(8, 4, noise=0.3))
     write_shard("00000.tar", {"x.png": encoded(), "x.txt": b"t"})
     assert "5 of 6" in data_of(shard_pattern).read_latents(ENCODER)
+
+
+def test_names_that_two_pictures_have_stand_for_none(tmp_path):
+    files = latent_files.LatentFiles.of(tmp_path, ("a.tar",), ("content",))
+    rows = list(np.arange(24.0, dtype="f4").reshape(4, 2, 3).transpose(0, 2, 1))  # not contiguous
+    files.write("a.tar", ["x.png", "y.png", "x.png", "z.png"], rows, {})
+    assert files.get("a.tar", "x.png") is files.get("b.tar", "y.png") is None
+    np.testing.assert_array_equal(files.get("a.tar", "z.png"), rows[3])
+    assert files.missing == ()
 
 
 def test_text_states_are_filled(shard_pattern, tmp_path):
