@@ -105,9 +105,8 @@ def embed(options: argparse.Namespace) -> int:
         num_workers=workers,
         device=usable_device(options.device),
     )
-    new = done.num_shards - done.num_present
-    print(f"{done.num_images:,} pictures of {new} of {done.num_shards} shards encoded, "
-          f"{done.num_present} were there")  # fmt: skip
+    print(f"{done.num_images:,} pictures encoded; {done.num_shards} of {done.num_shards} shards "
+          f"have latents, {done.num_present} had them before")  # fmt: skip
     if module.text_states is not None:
         print(f"{done.num_texts:,} text states computed")
     for folder in done.folders:

@@ -13,12 +13,14 @@ from datamodules import Captions, HorizontalFlip, Pad, RandomCrop, Shards, WebDa
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.features import latent_files
 from datamodules.tools.embed import embed
+from pretzel.__main__ import main
 from pretzel.errors import UserError
 from pretzel.latent import Pixels
 from pretzel.training.text_states import TextStates
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 
+BASE = str(Path(__file__).parents[2] / "ablations" / "base" / "easy_vqa.yaml")
 ENCODER = Pixels(image_size=8, patch_size=4, noise=0.05)
 
 
@@ -180,6 +182,20 @@ def test_text_states_are_filled(shard_pattern, tmp_path):
     weights = trained(data_of(shard_pattern), tmp_path, text_states=again, **options)
     assert (again.num_computed, again.num_read) == (0, 24)
     check_close(weights, expected, 1e-5)
+
+
+def test_the_command_says_what_it_has_done(shard_pattern, tmp_path, cache, capsys):
+    changes = tmp_path / "changes.yaml"
+    source = f"{{class_path: datamodules.Shards, init_args: {{train: '{shard_pattern}'}}}}"
+    changes.write_text(f"data: {{init_args: {{source: {source}, upscale: true}}}}")
+    command = ["data", "embed", "-c", BASE, "-c", str(changes), "--workers", "0"]
+    assert main([*command, "--dtype", "float16"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "60 pictures encoded; 6 of 6 shards have latents, 0 had them before"
+    assert lines[1] == f"latents: {next(cache.iterdir())}"
+    (tmp_path / "none.yaml").write_text("model: {class_path: pretzel.training.VLMPretraining}")
+    assert main(["data", "embed", "-c", str(tmp_path / "none.yaml")]) != 0
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_an_unknown_type_is_named(shard_pattern):
