@@ -7,9 +7,9 @@ from typing import get_args
 from datamodules.checks import check_at_least
 from datamodules.sources.source import DataSource, Split
 from datamodules.tools.chosen_source import chosen_source
-from datamodules.tools.index import write_indexes
 from datamodules.tools.embed import configured
 from datamodules.tools.embed import embed as embed_pictures
+from datamodules.tools.index import write_indexes
 from datamodules.tools.inspect import inspect as inspect_source
 from datamodules.tools.inspect_page import write_report
 from datamodules.tools.inspect_terminal import show

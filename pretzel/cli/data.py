@@ -1,4 +1,4 @@
-"""``pretzel data pack | inspect | verify | preview | index | embed``: the parser, which needs no torch.
+"""``pretzel data pack | inspect | verify | preview | index | embed``: a parser without torch.
 
 The tools live in ``datamodules.tools``, which this package may not import: they are found by name.
 """
