@@ -11,9 +11,11 @@ import json
 import re
 import subprocess
 from functools import cache
+from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from doc_pages import ROOT, blocks, commands, pages, words_of
 
 from pretzel.__main__ import main
@@ -31,6 +33,7 @@ ELSEWHERE = {  # run in the tests of what they belong to
     ("pytest", "--laws"): "tests/testing/test_plugin.py",
     ("pretzel", "init"): "tests/packaging/test_init.py",
     ("pretzel", "check"): "tests/testing/test_check.py",
+    ("pretzel", "data", "preview"): "tests/datamodules/test_preview.py",
     ("pretzel", "import"): "tests/interop/test_import.py",
     ("pretzel", "diff"): "tests/ablation/test_run.py",
     ("pretzel", "export"): "tests/ablation/test_run.py",
@@ -63,6 +66,7 @@ DIRECT = [
     for w in RUN
     if "--version" in w or w[:3] == ("pretzel", "grid", "schema") or "docs/results" in joined(w)
 ]
+DATA = [w for w in RUN if w[1] == "data" and w[2] != "preview"]
 DIRECT = [w for w in DIRECT if w[:3] != ("pretzel", "grid", "run")]
 GRIDS = sorted(
     {word for words in commands("sh", "bash") if words[:2] == ("pretzel", "grid")
@@ -143,14 +147,14 @@ def test_every_command_is_run_somewhere():
             assert re.search(rf"^{words[1]}:", makefile, flags=re.MULTILINE), block
         elif words[:2] == ("python", "-m"):
             assert (ROOT / "tests" / "benchmarks").is_dir()
-        elif not (words in SAMPLES + DIRECT or is_parsed_by_lightning(words)):
+        elif not (words in SAMPLES + DIRECT + DATA or is_parsed_by_lightning(words)):
             if words[:3] == ("pretzel", "grid", "plan"):
                 continue  # below
             where = ELSEWHERE.get(words[:3]) or ELSEWHERE.get(words[:2])
             if words[:2] == ("pretzel", "sample"):
                 where = "tests/interop/test_import_samples.py"
             assert where is not None, f"{block}: no test runs: {joined(words)}"
-            named = words[2] if words[1] == "grid" else words[1]
+            named = words[2] if words[1] in ("grid", "data") else words[1]
             assert named in (ROOT / where).read_text(), f"{where} does not run: {joined(words)}"
 
 
@@ -174,6 +178,25 @@ def test_a_light_command_runs(words, there, tmp_path, capsys):
     out = ("--out", str(tmp_path / "out")) if words[1] == "sample" else ()
     assert main([*words[1:], *out]) == 0
     assert capsys.readouterr().out
+
+
+def test_the_tools_for_data_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "val2014"):
+        Path(folder).mkdir()
+        for number in range(12):
+            Image.new("RGB", (40, 40), (number * 20, 0, 0)).save(f"{folder}/COCO_{number:03d}.jpg")
+            Path(f"{folder}/COCO_{number:03d}.txt").write_text(f"red {number}")
+    Path("captions.csv").write_text("path,caption\nCOCO_003.jpg,three\n")
+    asked = {"question_id": 1, "image_id": 3, "question": "how red?"}
+    answered = asked | {"answers": [{"answer": "60"}] * 10}
+    Path("questions.json").write_text(json.dumps({"questions": [asked]}))
+    Path("annotations.json").write_text(json.dumps({"annotations": [answered]}))
+    Path("source.yaml").write_text("{class_path: datamodules.Folder, init_args: {train: photos}}")
+    for words in DATA:
+        assert main([*words[1:]]) == 0, joined(words)
+        assert capsys.readouterr().out
+    assert {path.name for path in Path("inspection").iterdir()} >= {"inspect.html"}
 
 
 @pytest.mark.parametrize(
