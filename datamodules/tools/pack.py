@@ -67,9 +67,14 @@ def pack(
     check_at_least(1, shard_size=shard_size)
     rule = rule or SplitRule()
     rule.check(source)
-    for split in SPLITS:
-        source.shards(split)  # before anything is written: they may be missing
-    settings = {"source": name, "shard_size": shard_size, "held_out": dict(rule.held_out)}
+    # before anything is written: shards may be missing
+    found = {split: [len(source.shards(split)), source.num_samples(split)] for split in SPLITS}
+    settings = {
+        "source": name,
+        "shards and samples": found,
+        "shard_size": shard_size,
+        "held_out": dict(rule.held_out),
+    }
     packed = PackedFolder(folder, settings, shard_size=shard_size, held_out=rule.held_out)
     if packed.is_complete:
         return read_json(folder / MANIFEST) or {}

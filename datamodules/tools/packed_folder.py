@@ -1,5 +1,6 @@
 """A folder of shards that are being packed: whole files, and a journal by which it continues."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -176,7 +177,8 @@ class PackedFolder:
         """Drop the shards that are not finished, and the folder if none is."""
         for split, shard in self._open.items():
             if shard.file is not None:
-                shard.file.close()
+                with contextlib.suppress(OSError):  # a full disk takes no more of its buffer
+                    shard.file.close()
                 self._partial(split, shard.number).unlink(missing_ok=True)
         if self._work.exists() and not self.shards:
             shutil.rmtree(self._work)

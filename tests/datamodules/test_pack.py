@@ -1,5 +1,6 @@
 """`pretzel data pack` and `verify`: whole shards, the same ones whatever happens on the way."""
 
+import errno
 import gzip
 import json
 import multiprocessing
@@ -151,6 +152,8 @@ def packed(tmp_path):
 def test_another_packing_of_a_folder_is_refused(packed, tmp_path):
     with pytest.raises(UserError, match=r"p: was packed with shard_size 10, not 5; name another"):
         pack(Noise(), packed, name="noise", shard_size=5)
+    with pytest.raises(UserError, match=r"p: was packed with shards and samples .* name another"):
+        pack(TrainOnly(), packed, name="noise", shard_size=10)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("")
     with pytest.raises(UserError, match=r"full: is not empty, and holds no shards that pack began"):
@@ -159,6 +162,25 @@ def test_another_packing_of_a_folder_is_refused(packed, tmp_path):
         pack(TrainOnly(broken=[f"{s}/{n:02d}" for s in "ab" for n in range(20)]),
              tmp_path / "none", name="none")  # fmt: skip
     assert not (tmp_path / "none").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_the_command_continues(tmp_path, monkeypatch):
+    real = os.fsync
+    left = [9]
+
+    def full(descriptor):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device", "a.tar")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            pack(Noise(), tmp_path / "p", name="noise", shard_size=6)
+    assert len(list((tmp_path / "p").glob("*.tar"))) == 3
+    pack(Noise(), tmp_path / "p", name="noise", shard_size=6)
+    assert verify([str(tmp_path / "p")])[1] == []
 
 
 def test_verify_names_what_is_broken(packed, tmp_path, capsys):

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
 from doc_pages import ROOT, blocks, commands, pages, words_of
+from PIL import Image
 
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
