@@ -32,7 +32,7 @@ def is_remote(address: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteIdentity:
-    """What tells the content behind an address from another.
+    """Identity of the content behind an address.
 
     Attributes:
         address: The address.
