@@ -1,4 +1,4 @@
-"""Messages of a worker to the main process: a batch or a part of one, or why there is none."""
+"""Messages of a worker to the main process: rows of a batch, or why there are none."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -14,8 +14,25 @@ from datamodules.recipes.illustrated import Illustrated
 from datamodules.sample import Skipped, is_latents
 from datamodules.streams.lanes import LaneState
 from pretzel.errors import UserError
-from pretzel.latent.image_input import scale_pixels
-from pretzel.sequence.document import DocumentBatch
+from pretzel.latent.image_input import scale_bytes, stack_pixels
+from pretzel.sequence.document import Document, DocumentBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows of a batch with their images as bytes, a quarter of what floats take between processes.
+
+    Attributes:
+        documents: One document a row.
+        pixels: Images that have no latents, in order of appearance.
+        latents: Latents of the others, if there are any.
+        has_latents: Whether each image has latents, in order of appearance.
+    """
+
+    documents: tuple[Document, ...]
+    pixels: UInt8[Tensor, "m 3 height width"]
+    latents: Float[Tensor, "l positions channels"] | None
+    has_latents: Bool[Tensor, " i"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +40,18 @@ class Delivery:
     """One message of a worker.
 
     Attributes:
-        batch: Documents, None if the message only tells what was skipped.
-        number: Number of the training batch of which they are a part.
+        rows: Documents, None if the message only tells what was skipped.
+        number: Number of the training batch whose rows they are.
         turn: Number of the worker.
-        lanes: Place of its lanes behind this batch.
-        counts: Documents of the batch by name of the part of the data.
+        lanes: Place of its lanes behind these rows.
+        counts: Documents by name of the part of the data.
         skipped: Samples skipped since the message before.
         seen: Samples looked at since the message before, usable or not.
         error: A user's mistake in one sentence. It travels as text because an exception that
             crosses processes arrives with a traceback in its message.
     """
 
-    batch: DocumentBatch | None = None
+    rows: Rows | None = None
     number: int = 0
     turn: int = 0
     lanes: Mapping[int, LaneState] = field(default_factory=dict)
@@ -60,32 +77,26 @@ class DeliveryStream(IterableDataset[Delivery], ABC):
             yield Delivery(error=str(error))
 
 
-def document_batch(documents: Sequence[Illustrated], image_size: int) -> DocumentBatch:
-    """Return documents as a batch, which may be without images."""
+def document_rows(documents: Sequence[Illustrated], image_size: int) -> Rows:
+    """Return documents, which may be without images, as rows of a batch."""
     arrays = [array for document in documents for array in document.pixels]
     latents = [array for array in arrays if is_latents(array)]
     pixels = [array for array in arrays if not is_latents(array)]
-    return DocumentBatch(
+    empty = torch.zeros(0, 3, image_size, image_size, dtype=torch.uint8)
+    return Rows(
         documents=tuple(document.document for document in documents),
-        images=scale_pixels(pixels) if pixels else torch.zeros(0, 3, image_size, image_size),
+        pixels=stack_pixels(pixels) if pixels else empty,
         latents=torch.from_numpy(np.stack(latents)) if latents else None,
-        has_latents=torch.tensor([is_latents(array) for array in arrays]) if latents else None,
+        has_latents=torch.tensor([is_latents(array) for array in arrays], dtype=torch.bool),
     )
 
 
-def joined(batches: Sequence[DocumentBatch]) -> DocumentBatch:
-    """Return one batch of the documents of several."""
-    if len(batches) == 1:
-        return batches[0]
-    latents = [batch.latents for batch in batches if batch.latents is not None]
+def document_batch(rows: Sequence[Rows]) -> DocumentBatch:
+    """Return rows, those of one worker behind those of another, as a batch."""
+    latents = [each.latents for each in rows if each.latents is not None]
     return DocumentBatch(
-        documents=tuple(document for batch in batches for document in batch.documents),
-        images=torch.cat([batch.images for batch in batches]),
+        documents=tuple(document for each in rows for document in each.documents),
+        images=scale_bytes([each.pixels for each in rows]),
         latents=torch.cat(latents) if latents else None,
-        has_latents=torch.cat([_has_latents(batch) for batch in batches]) if latents else None,
+        has_latents=torch.cat([each.has_latents for each in rows]) if latents else None,
     )
-
-
-def _has_latents(batch: DocumentBatch) -> Bool[Tensor, " i"]:
-    known = batch.has_latents
-    return torch.zeros(len(batch.images), dtype=torch.bool) if known is None else known

@@ -13,7 +13,7 @@ from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.illustrated import Illustrated, as_written
 from datamodules.sample import Sample, Skipped, Unusable
 from datamodules.sources.source import DataSource, Split
-from datamodules.streams.delivery import Delivery, DeliveryStream, document_batch
+from datamodules.streams.delivery import Delivery, DeliveryStream, document_rows
 from pretzel.sequence.document import caption_document, question_document
 
 
@@ -86,8 +86,8 @@ class EvalStream(DeliveryStream):
                     skipped.append(fault.skipped(raw.shard, raw.key))
             else:
                 documents.append(as_written(sample))
-        batch = document_batch(documents, self.decoder.image_size) if documents else None
-        return Delivery(batch=batch, skipped=tuple(skipped), seen=seen)
+        rows = document_rows(documents, self.decoder.image_size) if documents else None
+        return Delivery(rows=rows, skipped=tuple(skipped), seen=seen)
 
     def _raw(self, turn: int, skipped: list[Skipped]) -> Iterator[RawSample]:
         is_first = self.rank == turn == 0  # of all that read the shards, the one that tells

@@ -11,7 +11,7 @@ from typing import final
 
 from torch.utils.data import DataLoader
 
-from datamodules.streams.delivery import Delivery, DeliveryStream, joined
+from datamodules.streams.delivery import Delivery, DeliveryStream, document_batch
 from datamodules.streams.eval_stream import EvalStream
 from datamodules.streams.lanes import LaneState
 from datamodules.streams.part_log import PartLog
@@ -32,7 +32,7 @@ def received(stream: DeliveryStream, num_workers: int, log: SkipLog) -> Iterator
         log.record(delivery.skipped, delivery.seen)
         if delivery.error is not None:
             raise UserError(delivery.error)
-        if delivery.batch is not None:
+        if delivery.rows is not None:
             yield delivery
 
 
@@ -49,9 +49,9 @@ def whole_batches(deliveries: Iterator[Delivery], num_parts: int) -> Iterator[Wh
         if len(parts) == num_parts:
             del waiting[delivery.number]
             parts.sort(key=lambda part: part.turn)
-            batches = [part.batch for part in parts if part.batch is not None]
+            rows = [part.rows for part in parts if part.rows is not None]
             lanes = {number: lane for part in parts for number, lane in part.lanes.items()}
-            yield joined(batches), lanes, sum((Counter(p.counts) for p in parts), Counter())
+            yield document_batch(rows), lanes, sum((Counter(p.counts) for p in parts), Counter())
 
 
 @final
@@ -161,9 +161,9 @@ class EvalLoader:
         is_empty = True
         for stream in self.streams:
             for delivery in received(stream, self.num_workers, self.log):
-                assert delivery.batch is not None
+                assert delivery.rows is not None
                 is_empty = False
-                yield delivery.batch
+                yield document_batch([delivery.rows])
         # With several processes, the share of one may be a single sample.
         if is_empty and stream.world_size == 1:
             reasons = listed(self.log.counts) or "it has none"

@@ -11,7 +11,7 @@ from datamodules.decoding.decoder import SampleDecoder
 from datamodules.recipes.illustrated import Illustrated
 from datamodules.sample import Skipped
 from datamodules.sources.source import Part
-from datamodules.streams.delivery import Delivery, DeliveryStream, document_batch
+from datamodules.streams.delivery import Delivery, DeliveryStream, document_rows
 from datamodules.streams.lanes import Lane, LaneState
 from datamodules.streams.order import Order
 
@@ -77,7 +77,7 @@ class TrainStream(DeliveryStream):
             if number >= self.first:
                 skipped, seen = self._told(lanes)
                 yield Delivery(
-                    batch=document_batch(documents, self.image_size),
+                    rows=document_rows(documents, self.image_size),
                     number=number,
                     turn=turn,
                     lanes={number: lane.state for number, lane in lanes.items()},

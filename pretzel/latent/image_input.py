@@ -48,13 +48,34 @@ def resize_region(
     return rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
+def stack_pixels(
+    pixels: Sequence[UInt8[np.ndarray, "height width 3"]],
+) -> UInt8[Tensor, "n 3 height width"]:
+    """Return byte images, at least one and all of one size, as one tensor of bytes."""
+    height, width, _ = pixels[0].shape
+    stacked = np.empty((len(pixels), 3, height, width), dtype=np.uint8)
+    for place, image in zip(stacked, pixels, strict=True):
+        place[...] = image.transpose(2, 0, 1)
+    return torch.from_numpy(stacked)
+
+
+def scale_bytes(
+    stacks: Sequence[UInt8[Tensor, "_ 3 height width"]],
+) -> Float[Tensor, "n 3 height width"]:
+    """Return tensors of bytes, one behind the other, as one float32 tensor in [-1, 1]."""
+    count = sum(len(stack) for stack in stacks)
+    floats = torch.empty(count, *stacks[0].shape[1:], dtype=torch.float32)
+    images = (image for stack in stacks for image in stack)
+    for place, image in zip(floats, images, strict=True):  # one by one they stay in the cache
+        place.copy_(image).div_(127.5).sub_(1.0)
+    return floats
+
+
 def scale_pixels(
     pixels: Sequence[UInt8[np.ndarray, "height width 3"]],
 ) -> Float[Tensor, "n 3 height width"]:
     """Return byte images, at least one and all of one size, as one float32 tensor in [-1, 1]."""
-    stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-    floats = stacked.to(torch.float32, memory_format=torch.contiguous_format)
-    return floats.div_(127.5).sub_(1.0)
+    return scale_bytes([stack_pixels(pixels)])
 
 
 def as_pixels(images: Sequence[ImageInput], size: int) -> Float[Tensor, "n 3 size size"]:

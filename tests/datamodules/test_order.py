@@ -106,7 +106,7 @@ def run(parts, world_size, num_workers, *, batch_size=8, state=None, count=4, fi
         )
         workers = [stream.deliveries(turn, stream.num_parts) for turn in range(stream.num_parts)]
         deliveries = (delivery for turn in zip(*workers, strict=True) for delivery in turn)
-        known = (d for d in deliveries if skipped.extend(d.skipped) or d.batch is not None)
+        known = (d for d in deliveries if skipped.extend(d.skipped) or d.rows is not None)
         own = Progress()
         for step, (batch, places, counts) in enumerate(
             islice(whole_batches(known, len(workers)), count)
@@ -240,7 +240,7 @@ def test_samples_of_which_none_can_be_used_are_told(make_source):
     decoders = (stream_of[0].source.decoder(4),)
     stream = TrainStream(parts=stream_of, decoders=decoders, order=order, **place)
     for delivery in islice(stream.deliveries(0, 1), 3):
-        assert delivery.batch is None
+        assert delivery.rows is None
         assert len(delivery.skipped) == delivery.seen > 50
 
 

@@ -158,7 +158,7 @@ def test_processes_share_the_evaluation_without_overlap(shard_pattern, world_siz
             )
             for turn in range(workers):
                 for delivery in stream.deliveries(turn, workers):
-                    seen += [document.key for document in delivery.batch.documents]
+                    seen += [document.key for document in delivery.rows.documents]
         assert len(seen) == len(set(seen)) == count
 
 

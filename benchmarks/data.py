@@ -1,0 +1,305 @@
+"""How fast training data comes: beside plain webdataset, at the start, after a resume, over time.
+
+    python -m benchmarks.data            # a few minutes
+    python -m benchmarks.data --quick    # seconds: does everything run?
+
+All arms run in one process, in turn. A rate is that of the stream as training sees it: batches of
+float pixels with their texts, from local tar shards of JPEG files made here. webdataset's pipeline
+is the plainest: shards, shuffle, the same decoding and crop, batches in the worker. A ratio is the
+median over rounds of the rates of one round, smallest and largest in brackets.
+"""
+
+import argparse
+import gc
+import io
+import os
+import resource
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset
+from PIL import Image
+
+from benchmarks.measure import Ratio
+from datamodules import Captions, Shards, WebDatasetDataModule
+from datamodules.decoding.picture import PictureDecoder
+from datamodules.reading.index import write_index
+from datamodules.reading.tar_writer import ShardWriter
+from pretzel.latent.image_input import scale_pixels
+from pretzel.typing import Tensor
+
+GOAL = 0.95
+"""Least ratio of our rate to webdataset's that is aimed at."""
+SECONDS = 2.0
+"""Most seconds until the first batch, from the beginning and after a resume."""
+_WARM = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Tar shards of captioned JPEG files, made by :func:`make`.
+
+    Attributes:
+        pattern: The shards, with braces.
+        shards: Their paths.
+        per_shard: Samples of each.
+        side: Of the pictures in pixels.
+    """
+
+    pattern: str
+    shards: Sequence[Path]
+    per_shard: int
+    side: int
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples of all shards."""
+        return len(self.shards) * self.per_shard
+
+    def module(self, batch_size: int, **changes: Any) -> WebDatasetDataModule:  # noqa: ANN401
+        """Return the datamodule that trains on it: one epoch is one pass."""
+        settings = {"steps_per_epoch": self.num_samples // batch_size, "upscale": True}
+        return WebDatasetDataModule(
+            Shards(self.pattern), Captions(), self.side, batch_size, **(settings | changes)
+        )
+
+
+def make(folder: Path, num_shards: int, per_shard: int, side: int) -> Corpus:
+    """Write shards of smooth noise, at JPEG's usual bytes for a pixel."""
+    numbers = np.random.default_rng(0)
+    pictures = [_jpeg(numbers, side) for _ in range(20)]
+    folder.mkdir()
+    shards = []
+    for shard in range(num_shards):
+        shards.append(folder / f"{shard:05d}.tar")
+        with shards[-1].open("wb") as file:
+            writer = ShardWriter(file)
+            for number in range(per_shard):
+                key, picture = f"{shard:05d}{number:04d}", pictures[number % len(pictures)]
+                writer.write({f"{key}.jpg": picture, f"{key}.txt": f"picture {key}".encode()})
+            writer.close()
+    pattern = f"{folder}/{{00000..{num_shards - 1:05d}}}.tar"
+    return Corpus(pattern=pattern, shards=shards, per_shard=per_shard, side=side)
+
+
+def _jpeg(numbers: np.random.Generator, side: int) -> bytes:
+    coarse = numbers.integers(0, 256, (max(2, side // 4), max(2, side // 4), 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((side * 5 // 4, side), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def plain(corpus: Corpus, batch_size: int, num_workers: int) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield batches of the plainest webdataset pipeline, without end."""
+    decode = PictureDecoder(image_size=corpus.side, upscale=True)
+
+    def decoded(sample: Mapping[str, bytes]) -> tuple[str, np.ndarray]:
+        return sample["txt"].decode(), decode(sample["jpg"])
+
+    def collated(samples: Sequence[tuple[str, np.ndarray]]) -> tuple[list[str], Tensor]:
+        captions, pixels = zip(*samples, strict=True)
+        return list(captions), scale_pixels(pixels)
+
+    shards = [str(shard) for shard in corpus.shards]
+    pipeline = webdataset.WebDataset(shards, resampled=True, shardshuffle=False)
+    pipeline = pipeline.shuffle(2000, initial=2 * batch_size).map(decoded)
+    pipeline = pipeline.batched(batch_size, collation_fn=collated)
+    yield from webdataset.WebLoader(pipeline, batch_size=None, num_workers=num_workers)
+
+
+def ours(corpus: Corpus, batch_size: int, num_workers: int) -> Iterator[object]:
+    """Yield batches of our training stream, without end."""
+    data = corpus.module(batch_size, num_workers=num_workers)
+    loader = data.train_dataloader()
+    while True:
+        yield from loader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast batches came, by the clock and by the CPU time of all processes.
+
+    Attributes:
+        clock: Batches a second, those at the beginning left out.
+        cpu: Batches in a second of CPU time, the start of workers included.
+    """
+
+    clock: float
+    cpu: float
+
+
+def pace(batches: Iterator[object], count: int) -> Pace:
+    """Take so many batches, after a few that do not count by the clock, and end the workers."""
+    spent = _cpu_seconds()
+    for _ in range(_WARM):
+        next(batches)
+    begin = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    seconds = time.perf_counter() - begin
+    del batches  # the last reference: workers end
+    gc.collect()
+    return Pace(clock=count / seconds, cpu=(count + _WARM) / (_cpu_seconds() - spent))
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Our stream beside webdataset's.
+
+    Attributes:
+        samples: Our samples a second, by the clock.
+        clock: Ratio of the rates by the clock.
+        cpu: Ratio of the batches in a second of CPU time.
+    """
+
+    samples: float
+    clock: Ratio
+    cpu: Ratio
+
+
+def compare(
+    corpus: Corpus, batch_size: int, count: int, rounds: int, workers: Sequence[int]
+) -> dict[int, Rates]:
+    """Run both arms in turn; return their rates for numbers of workers."""
+    paces: dict[int, list[tuple[Pace, Pace]]] = {number: [] for number in workers}
+    for turn in range(rounds):
+        for number in workers:
+            arms = [ours, plain] if turn % 2 else [plain, ours]
+            measured = {arm: pace(arm(corpus, batch_size, number), count) for arm in arms}
+            paces[number].append((measured[ours], measured[plain]))
+    return {
+        number: Rates(
+            samples=batch_size * statistics.median(own.clock for own, _ in pairs),
+            clock=_ratio([own.clock / other.clock for own, other in pairs]),
+            cpu=_ratio([own.cpu / other.cpu for own, other in pairs]),
+        )
+        for number, pairs in paces.items()
+    }
+
+
+def _ratio(ratios: Sequence[float]) -> Ratio:
+    return Ratio(median=statistics.median(ratios), low=min(ratios), high=max(ratios))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongRun:
+    """One epoch over many shards.
+
+    Attributes:
+        first_batch: Seconds from the datamodule to the first batch.
+        resumed: The same, after a resume at 90 % of the epoch, with indexes beside the shards.
+        sought: The same without indexes.
+        slope: Growth of the resident memory in the second half of the epoch, MiB for 100,000
+            samples; None where it cannot be read.
+    """
+
+    first_batch: float
+    resumed: float
+    sought: float
+    slope: float | None
+
+
+def long_run(corpus: Corpus, batch_size: int) -> LongRun:
+    """Train nothing for 90 % of an epoch; measure its beginning, its memory and a resume."""
+    data = corpus.module(batch_size)
+    begin = time.perf_counter()
+    batches = iter(data.train_dataloader())
+    next(batches)
+    first_batch = time.perf_counter() - begin
+    memory = []
+    steps = len(data.train_dataloader()) * 9 // 10
+    for step in range(1, steps):
+        next(batches)
+        if step >= steps // 2 and step % 10 == 0:
+            memory.append((step * batch_size, resident_mib()))
+    state = data.state_dict()
+    expected = [document.key for document in next(batches).documents]
+    seconds = []
+    for has_index in (False, True):
+        for shard in corpus.shards:
+            if has_index:
+                write_index(shard)
+            os.utime(shard)  # otherwise this process knows where its samples are
+        begin = time.perf_counter()
+        data = corpus.module(batch_size)
+        data.load_state_dict(state)
+        loader = data.train_dataloader()
+        loader.load_state_dict({"consumed": steps})
+        keys = [document.key for document in next(iter(loader)).documents]
+        seconds.append(time.perf_counter() - begin)
+        assert keys == expected, "a resumed stream has other documents"
+    return LongRun(
+        first_batch=first_batch, sought=seconds[0], resumed=seconds[1], slope=_slope(memory)
+    )
+
+
+def resident_mib() -> float | None:
+    """Return the resident memory of this process in MiB; None where it cannot be read."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return pages * resource.getpagesize() / 2**20
+
+
+def _slope(memory: Sequence[tuple[int, float | None]]) -> float | None:
+    points = [(samples, mib) for samples, mib in memory if mib is not None]
+    if len(points) < 2:
+        return None
+    samples, mib = zip(*points, strict=True)
+    return float(np.polyfit(samples, mib, 1)[0] * 100_000)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Measure, and print what comes out beside what is aimed at."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the comparison")
+    parser.add_argument("--side", type=int, default=256, help="of its pictures, pixels")
+    parser.add_argument("--batch", type=int, default=32, help="samples in a batch")
+    parser.add_argument("--batches", type=int, default=30, help="of an arm in a round")
+    parser.add_argument("--shards", type=int, default=1000, help="of the long run, 100 samples")
+    parser.add_argument("--quick", action="store_true", help="small, to see that it runs")
+    options = parser.parse_args(args)
+    if options.quick:
+        options.rounds, options.side, options.batch, options.batches = 1, 32, 8, 2
+        options.shards = 12
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", module="webdataset")
+    with TemporaryDirectory() as folder:
+        corpus = make(Path(folder) / "rates", 64, 4 if options.quick else 50, options.side)
+        print(f"Pictures of {options.side} pixels, batches of {options.batch}")
+        workers = (0, 1) if options.quick else (0, 1, 2)
+        found = compare(corpus, options.batch, options.batches, options.rounds, workers)
+        for number, rates in found.items():
+            print(
+                f"  {number} workers: {rates.samples:.0f} samples/s; of webdataset's rate "
+                f"{rates.clock} by the clock, {rates.cpu} by CPU time (goal: {GOAL} at least)"
+            )
+        small = make(Path(folder) / "long", options.shards, 10 if options.quick else 100, 32)
+        run = long_run(small, options.batch)
+    print(f"{options.shards} shards, {small.num_samples} samples of 32 pixels, no workers")
+    print(f"  first batch after {run.first_batch:.2f} s (goal: below {SECONDS} s)")
+    print(f"  resumed at 90 % with indexes: {run.resumed:.2f} s (goal: below {SECONDS} s)")
+    print(f"  resumed without: {run.sought:.2f} s")
+    if run.slope is not None:
+        print(f"  memory grows by {run.slope:.1f} MiB in 100,000 samples")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
