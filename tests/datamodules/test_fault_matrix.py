@@ -280,11 +280,9 @@ class Counting(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(folder, source, num_workers=0):
+def fit(folder, source):
     """Train over data with faults, and return the module and the folder of the run."""
-    data = WebDatasetDataModule(
-        source, Captions(), 16, 4, 40, num_workers, shuffle_buffer=8, max_skipped=0.9
-    )
+    data = WebDatasetDataModule(source, Captions(), 16, 4, 30, shuffle_buffer=8, max_skipped=0.9)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -324,5 +322,5 @@ def test_a_run_over_all_faults_ends_and_tells_each_once(tmp_path):
     for reason in set(expected.values()):
         name = f"data/skipped_{reason.replace(' ', '_')}"
         assert events.Scalars(name)[-1].value == list(expected.values()).count(reason)
-    fit(tmp_path, source, num_workers=2)  # goes on in the same folder, as a resumed run does
+    fit(tmp_path, source)  # goes on in the same folder, as a resumed run does
     assert len((run / "skipped.jsonl").read_text().splitlines()) == len(lines)
