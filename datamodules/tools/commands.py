@@ -17,6 +17,7 @@ from datamodules.tools.pack import pack as pack_source
 from datamodules.tools.preview import preview as preview_batches
 from datamodules.tools.preview import show_preview, write_preview
 from datamodules.tools.split_rule import SplitRule
+from datamodules.tools.verify import holds_shards, verify_source
 from datamodules.tools.verify import verify as verify_files
 from pretzel.ablation.engines.device_slots import num_cores
 from pretzel.errors import UserError
@@ -116,11 +117,11 @@ def embed(options: argparse.Namespace) -> int:
 
 def verify(options: argparse.Namespace) -> int:
     """Run ``pretzel data verify``; 1 if anything is broken."""
-    paths = options.paths
-    if options.config or not paths:
+    if options.paths and all(map(holds_shards, options.paths)):
+        number, broken = verify_files(options.paths, _workers(options))
+    else:
         source = chosen_source(options.paths, options.config, options.images).source
-        paths = _shards(source)
-    number, broken = verify_files(paths, _workers(options))
+        number, broken = verify_source(source, _workers(options))
     for one in broken:
         print(f"broken: {one}")
     if broken:

@@ -262,6 +262,7 @@ def test_what_the_command_line_refuses(tmp_path, monkeypatch, capsys):
         ): "bad.yaml:1: source",
         ("pack", "-c", "none.yaml", "--out", "o"): "none.yaml: names no source of data",
         ("pack", "nowhere.tar", "--out", "o"): "nowhere.tar",
+        ("verify", "nowhere.tar"): "nowhere.tar",
     }.items():
         assert main(["data", *args]) == 2, args
         lines = capsys.readouterr().err.splitlines()

@@ -35,6 +35,10 @@ def packed(*args):
 def test_a_folder_with_shares_held_out(photos, capsys):
     (photos / "photos" / "broken.jpg").write_bytes(b"<html>")
     (photos / "photos" / "broken.txt").write_text("not a picture")
+    assert main(["data", "verify", "photos", "--workers", "0"]) == 1
+    told = capsys.readouterr().out
+    assert "1 of 1 files are broken" in told
+    assert "12 samples are whole, not: broken (broken.jpg: " in told
     splits = packed("photos", "--val-share", "0.3", "--test-share", "0.3", "--license", "CC0")
     assert "left out (skipped.jsonl): damaged 1" in capsys.readouterr().out
     captions = {s.key: s.caption for split in splits.values() for s in split}
