@@ -82,7 +82,7 @@ def easy_vqa() -> WebDatasetDataModule:
     return WebDatasetDataModule(EasyVQA(), Captions(), SIDE, BATCH, 10**6, shuffle_buffer=64)
 
 
-def jpegs(folder: Path, count: int, image_size: int) -> DataFactory:
+def jpegs(folder: Path, count: int, side: int) -> DataFactory:
     """Write JPEGs of smooth noise, a shard for each row of a batch; return what reads them."""
     numbers = np.random.default_rng(0)
     for row in range(BATCH):
@@ -90,7 +90,7 @@ def jpegs(folder: Path, count: int, image_size: int) -> DataFactory:
             for key in range(row, count, BATCH):
                 coarse = Image.fromarray(numbers.integers(0, 256, (24, 24, 3), dtype=np.uint8))
                 file = BytesIO()
-                smooth = coarse.resize((JPEG_SIDE,) * 2, Image.Resampling.BICUBIC)
+                smooth = coarse.resize((side,) * 2, Image.Resampling.BICUBIC)
                 smooth.save(file, "JPEG", quality=90)
                 for name, content in ((f"{key}.jpg", file.getvalue()), (f"{key}.txt", b"noise")):
                     info = tarfile.TarInfo(name)
@@ -98,7 +98,7 @@ def jpegs(folder: Path, count: int, image_size: int) -> DataFactory:
                     archive.addfile(info, BytesIO(content))
     source = Shards(str(folder / "*.tar"))
     return lambda: WebDatasetDataModule(
-        source, Captions(), image_size, BATCH, 10**6, shuffle_buffer=BATCH
+        source, Captions(), side, BATCH, 10**6, shuffle_buffer=BATCH
     )
 
 
@@ -169,11 +169,11 @@ def _tasks(folder: Path, widths: Sequence[int], *, quick: bool) -> Iterator[Task
     if not quick:
         embed(small, easy_vqa())
         yield steps("a step of the base configuration", small, easy_vqa)
-    count = BATCH if quick else 4 * BATCH
-    make = jpegs(folder, count, JPEG_SIDE)
-    light = module(large_encoder(folder / "light", SMALL_WIDTHS, JPEG_SIDE))
+    count, side = (BATCH, SIDE) if quick else (4 * BATCH, JPEG_SIDE)
+    make = jpegs(folder, count, side)
+    light = module(large_encoder(folder / "light", SMALL_WIDTHS, side))
     embed(light, make())
-    yield reading(f"reading 64 JPEGs of {JPEG_SIDE} pixels", light, make)
+    yield reading(f"reading 64 JPEGs of {side} pixels", light, make)
     make = jpegs(folder, count, SIDE)
     large = module(large_encoder(folder / "large", widths, SIDE))
     embed(large, make())

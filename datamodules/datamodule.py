@@ -198,12 +198,15 @@ class WebDatasetDataModule(LightningDataModule):
         """Whether training pictures are cropped or flipped by chance."""
         return any(pictures.is_random for _, pictures in self.picture_decoders)
 
-    def latent_files(self, encoder: str, dtype: str) -> tuple[LatentFiles, ...]:
+    def latent_files(
+        self, encoder: str, dtype: str, *, to_write: bool = False
+    ) -> tuple[LatentFiles, ...]:
         """Return where the latents of the training pictures of each part are, or are to be.
 
         Args:
             encoder: Identity of the latent space.
             dtype: Type of the numbers.
+            to_write: Whether there may be none yet.
         """
         files = []
         for source, pictures in self.picture_decoders:
@@ -211,7 +214,10 @@ class WebDatasetDataModule(LightningDataModule):
             shards = tuple(s for s in source.shards("train") if not is_pipe(s))
             about = {"encoder": encoder, "pictures": pictures.identity, "dtype": dtype}
             folder = latent_folder(about)
-            files.append(LatentFiles.of(folder, shards, source.identities(shards)))
+            # contents of many shards take long to hash: not where there are no latents at all
+            is_used = to_write or folder.is_dir()
+            identities = source.identities(shards) if is_used else shards
+            files.append(LatentFiles.of(folder, shards, identities))
         return tuple(files)
 
     def read_latents(self, latent: LatentSpace) -> str:

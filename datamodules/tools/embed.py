@@ -107,7 +107,7 @@ def embed(
     latent = module.pretzel.latent.to(device)
     num_shards = num_present = num_images = 0
     about = {"encoder": latent.identity, "dtype": dtype}
-    parts = data.latent_files(latent.identity, dtype)
+    parts = data.latent_files(latent.identity, dtype, to_write=True)
     for (source, pictures), files in zip(data.picture_decoders, parts, strict=True):
         missing = files.missing
         num_shards += len(files.names)

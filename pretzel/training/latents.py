@@ -26,9 +26,10 @@ def noised_latents(
     """
     if batch.latents is None or batch.has_latents is None:
         return in_parts(model.encode, size, batch.images, noise)
-    x = model.latent.noise * noise
     known = batch.has_latents
-    x[known] += batch.latents.to(x)
-    if len(batch.images):
-        x[~known] = in_parts(model.encode, size, batch.images, noise[~known])
+    if not len(batch.images):
+        return batch.latents.to(noise) + model.latent.noise * noise
+    x = model.latent.noise * noise
+    x[known] += batch.latents.to(noise)
+    x[~known] = in_parts(model.encode, size, batch.images, noise[~known])
     return x
