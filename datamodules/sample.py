@@ -119,8 +119,8 @@ REASONS = (
     "no questions",
     "too small",  # an image
     "too large",  # an image that would fill the memory
-    "colour profile",
-    "value range",
+    "colour profile",  # an ICC profile that is broken, or of another kind than the image
+    "value range",  # of grey values that are neither of 8 nor of 16 bits, nor in [0, 1]
     "text too long",
     "nested too deep",  # JSON
     "key with dots",

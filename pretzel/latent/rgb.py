@@ -39,6 +39,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_METADATA = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+"""Where Pillow finds an orientation."""
+
 _SPACES = {"RGB": ("RGB",), "L": ("GRAY", "RGB"), "CMYK": ("CMYK",)}  # of profiles, by mode
 _PLAIN = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # modes by the space of a profile
 
@@ -57,7 +60,7 @@ def rgb_colour(name: str) -> RGB:
 
 
 def to_rgb(picture: Image.Image, background: RGB = WHITE) -> Image.Image:
-    """Return a picture, which is left as it is, as upright RGB.
+    """Return a picture, which is left as it is, as upright RGB; itself where it is that already.
 
     Args:
         picture: Picture of any mode.
@@ -90,11 +93,13 @@ def _converted(picture: Image.Image, background: RGB) -> Image.Image:
         backdrop = Image.new("RGBA", picture.size, background)
         backdrop.alpha_composite(picture.convert("RGBA"))
         picture = backdrop
-    rgb = picture.convert("RGB")
+    rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
     return rgb if turn is None else rgb.transpose(turn)
 
 
 def _orientation(picture: Image.Image) -> int:
+    if _METADATA.isdisjoint(picture.info):  # TIFFs are upright once they are loaded
+        return 1
     try:
         return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken EXIF data, on which Pillow raises anything, is no data

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from picture_files import bomb, cmyk_profile, grey_profile, quarters, rgb_profile, saved
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin
 
 from datamodules import Captions, HorizontalFlip, Pad, RandomCrop, Shards, WebDatasetDataModule
 from datamodules.decoding.picture import PictureDecoder
@@ -174,6 +174,18 @@ def test_what_cannot_serve_is_skipped_with_its_reason(data, reason):
     assert skipped.reason == reason
     assert reason in REASONS
     assert "\n" not in skipped.detail
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_orientation_may_be_in_xmp(kind):
+    xmp = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="3"/>'
+    options = {"xmp": xmp, **({"lossless": True} if kind == "WEBP" else {})}
+    if kind == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        options = {"pnginfo": info}
+    data = saved(quarters(16, 16).transpose(Image.Transpose.ROTATE_180), kind, **options)
+    assert decoded(data)[0, 0].argmax() == 0  # red
 
 
 def test_broken_exif_data_leave_a_picture_as_it_is():
