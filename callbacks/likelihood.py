@@ -36,20 +36,24 @@ class Likelihood(BatchEvaluation):
 
     Args:
         dequantised: Also measure the 8-bit bound, at the cost of a second pass.
+        parts: Names of parts of a ``datamodules.Blend`` that are measured apart too: ``emoji`` adds
+            ``<name>_emoji`` and ``<name>_emoji_n``.
 
     Raises:
         UserError: If the module has no exact likelihood, or ``dequantised`` is asked of one whose
             latent space is not pixels.
     """
 
-    def __init__(self, dequantised: bool = False) -> None:
+    def __init__(self, dequantised: bool = False, parts: list[str] | None = None) -> None:
         self.dequantised = dequantised
+        self.parts = parts or []
         self._sums: dict[str, tuple[float, float]] = {}
         self._samples: list[float] = []
 
     def metric_names(self) -> set[str]:
         """Return the names of the means that are asked for, and of their counts."""
         names = ["nll_excess_bits_per_dim", "bits_per_dim_dequantised"][: 1 + self.dequantised]
+        names += [f"{name}_{part}" for name in names for part in self.parts]
         return logged_names(*names, *(f"{name}_n" for name in names))
 
     @override
@@ -75,15 +79,16 @@ class Likelihood(BatchEvaluation):
         # The entropy of the added noise is a floor: minus infinity where there is none
         if math.isfinite(nats.noise_floor):
             excess = (-nats.log_prob / nats.dims - nats.noise_floor) / math.log(2)
-            self._add("nll_excess_bits_per_dim", excess)
+            self._add("nll_excess_bits_per_dim", excess, batch.part)
         if self.dequantised:
             assert isinstance(pl_module, HasPixelLikelihood)
             bits = dequantised_bits_per_dim(pl_module, batch)
-            self._add("bits_per_dim_dequantised", bits)
+            self._add("bits_per_dim_dequantised", bits, batch.part)
 
-    def _add(self, name: str, values: Float[Tensor, " m"]) -> None:
-        total, n = self._sums.get(name, (0.0, 0.0))
-        self._sums[name] = total + float(values.double().sum()), n + len(values)
+    def _add(self, name: str, values: Float[Tensor, " m"], part: str | None) -> None:
+        for key in (name, f"{name}_{part}") if part in self.parts else (name,):
+            total, n = self._sums.get(key, (0.0, 0.0))
+            self._sums[key] = total + float(values.double().sum()), n + len(values)
         self._samples += values.tolist()
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:

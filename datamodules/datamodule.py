@@ -476,6 +476,7 @@ class WebDatasetDataModule(LightningDataModule):
                 limit=share,
                 rank=rank,
                 world_size=world_size,
+                part=part.name if len(self._parts) > 1 else None,
             )
             for part, decoder, share in parts
         )

@@ -50,6 +50,7 @@ class EvalStream(DeliveryStream):
     limit: int | None  # samples over all processes
     rank: int
     world_size: int  # each process takes every world_size-th sample
+    part: str | None = None  # name of the source where it is one of several
 
     @property
     def num_batches(self) -> int | None:

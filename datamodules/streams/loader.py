@@ -163,7 +163,7 @@ class EvalLoader:
             for delivery in received(stream, self.num_workers, self.log):
                 assert delivery.rows is not None
                 is_empty = False
-                yield document_batch([delivery.rows])
+                yield replace(document_batch([delivery.rows]), part=stream.part)
         # With several processes, the share of one may be a single sample.
         if is_empty and stream.world_size == 1:
             reasons = listed(self.log.counts) or "it has none"

@@ -95,12 +95,15 @@ class DocumentBatch:
         latents: Clean latents of images that were encoded beforehand, in that order. Training
             batches alone may have them.
         has_latents: Which of all images have them.
+        part: Name of the part of the data that all documents of an evaluated batch are of, where
+            it has several.
     """
 
     documents: tuple[Document, ...]
     images: Float[Tensor, "m 3 height width"]
     latents: Float[Tensor, "k n d"] | None = None
     has_latents: Bool[Tensor, " i"] | None = None
+    part: str | None = None
 
     def __len__(self) -> int:
         return len(self.documents)

@@ -1,12 +1,13 @@
 """Bits per dimension of densities that are known in closed form."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from world import KnownData, Recaller, evaluate, make_trainer, names_at_test
 
 from callbacks import Likelihood
@@ -65,6 +66,29 @@ def test_excess_is_the_mean_over_images_in_bits_above_the_floor(tmp_path: Path) 
     module.floor += 1e-6  # each sample differs, if by a little
     evaluate(tmp_path, module, [second])
     assert first.sample_digest != second.sample_digest
+
+
+class Parts(KnownData):
+    """The first fifteen samples are of one part of the data, the ten others of another."""
+
+    def test_dataloader(self):
+        batches = list(super().test_dataloader())
+        named = [replace(b, part="one" if i < 3 else "other") for i, b in enumerate(batches)]
+        return DataLoader(named, batch_size=None)
+
+
+def test_parts_are_measured_apart(tmp_path: Path) -> None:
+    callback = Likelihood(parts=["one", "other"])
+    trainer = make_trainer(tmp_path, [callback])
+    trainer.test(Dense(), datamodule=Parts(), verbose=False)
+    values = {name.removeprefix("test/"): float(v) for name, v in trainer.callback_metrics.items()}
+    assert values.keys() == names_at_test(callback)
+    name = "nll_excess_bits_per_dim"
+    counts = [values[f"{name}_{part}_n"] for part in ("one", "other")]
+    assert counts == [15, 10]
+    means = [values[f"{name}_{part}"] for part in ("one", "other")]
+    assert sum(m * n for m, n in zip(means, counts, strict=True)) / 25 == pytest.approx(EXCESS)
+    assert means[0] != pytest.approx(means[1])
 
 
 def test_uses_what_the_evaluation_step_returned(tmp_path: Path) -> None:

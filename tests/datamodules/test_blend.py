@@ -75,6 +75,7 @@ def test_validation_reads_the_parts_one_after_the_other(parts):
     module.setup("fit")
     batches = [[part_of(d) for d in batch.documents] for batch in module.val_dataloader()]
     assert all(len(set(batch)) == 1 for batch in batches)
+    assert [batch.part for batch in module.val_dataloader()] == [batch[0] for batch in batches]
     assert Counter(chain.from_iterable(batches)) == {"shards": 10, "photos": counts[1]}
     limited = data(source, num_val_samples=3).val_dataloader()
     assert Counter(part_of(d) for batch in limited for d in batch.documents) == {

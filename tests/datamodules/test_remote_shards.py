@@ -58,7 +58,7 @@ def refusal(address, **arguments):
         "500x2/",
         "429x1/",
         "cut0x1/",
-        "cut5000x3/",
+        "cut5000x2/",
         "plain/cut5000x2/",
         "redirect/plain/cut9000x1/500x1/",
     ],
