@@ -158,13 +158,16 @@ class EvalLoader:
         return sum(length for length in lengths if length is not None)
 
     def __iter__(self) -> Iterator[DocumentBatch]:
-        is_empty = True
         for stream in self.streams:
+            is_empty = True
             for delivery in received(stream, self.num_workers, self.log):
                 assert delivery.rows is not None
                 is_empty = False
                 yield replace(document_batch([delivery.rows]), part=stream.part)
-        # With several processes, the share of one may be a single sample.
-        if is_empty and stream.world_size == 1:
-            reasons = listed(self.log.counts) or "it has none"
-            raise UserError(f"no sample of the {stream.split} split can serve: {reasons}")
+            # With several processes, the share of one may be a single sample.
+            if is_empty and stream.world_size == 1:
+                reasons = listed(self.log.counts) or "it has none"
+                of_part = f" of {stream.part}" if stream.part else ""
+                raise UserError(
+                    f"no sample of the {stream.split} split{of_part} can serve: {reasons}"
+                )
