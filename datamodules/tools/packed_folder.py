@@ -1,13 +1,14 @@
 """A folder of shards that are being packed: whole files, and a journal by which it continues."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from io import BufferedRandom
+from io import BufferedRandom, BufferedWriter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -100,13 +101,15 @@ class PackedFolder:
         if self.is_complete:
             assert manifest is not None
             begun = manifest.get("settings")
-        if begun is None and folder.exists() and any(folder.iterdir()):
+        others = [path.name for path in folder.iterdir()] if folder.exists() else []
+        if begun is None and others not in ([], [_WORK]):
             raise UserError(f"{folder}: is not empty, and holds no shards that pack began to write")
         if begun is not None and begun != self._settings:
             raise UserError(f"{folder}: was packed {_difference(begun, self._settings)}; name "
                             "another folder, or remove it")  # fmt: skip
-        self.shards = [] if self.is_complete else self._journal()
-        self._open = {split: self._next(split) for split in SPLITS}
+        self.shards: list[PackedShard] = []
+        self._open: dict[Split, _OpenShard] = {}
+        self._lock: BufferedWriter | None = None
 
     @property
     def begin(self) -> Position:
@@ -114,9 +117,23 @@ class PackedFolder:
         return min(shard.begin for shard in self._open.values())
 
     def prepare(self, license_text: str) -> None:
-        """Make the folder, with its licence note and its settings."""
-        write_text(self.folder / LICENSE, license_text)
+        """Make the folder, with its licence note and its settings, and hold it for this process.
+
+        Raises:
+            UserError: If another process holds it, or it cannot be written.
+        """
+        self._work.mkdir(parents=True, exist_ok=True)
+        lock = (self._work / "lock").open("wb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go however the process ends
+        except BlockingIOError:
+            lock.close()
+            raise UserError(f"{self.folder}: another process packs into it") from None
+        self._lock = lock
+        self.shards = self._journal()
+        self._open = {split: self._next(split) for split in SPLITS}
         write_json(self._work / "settings.json", self._settings)
+        write_text(self.folder / LICENSE, license_text)
         for partial in self._work.glob("*.partial"):
             partial.unlink()
 
@@ -174,7 +191,9 @@ class PackedFolder:
         return manifest
 
     def close(self) -> None:
-        """Drop the shards that are not finished, and the folder if none is."""
+        """Drop the shards that are not finished, and the folder if none is; let go of it."""
+        if self._lock is None:
+            return
         for split, shard in self._open.items():
             if shard.file is not None:
                 with contextlib.suppress(OSError):  # a full disk takes no more of its buffer
@@ -184,6 +203,7 @@ class PackedFolder:
             shutil.rmtree(self._work)
             (self.folder / LICENSE).unlink(missing_ok=True)
             self.folder.rmdir()
+        self._lock.close()
 
     def _partial(self, split: Split, number: int) -> Path:
         return self._work / f"{split}-{number:05d}.tar.partial"

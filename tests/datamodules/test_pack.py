@@ -164,6 +164,17 @@ def test_another_packing_of_a_folder_is_refused(packed, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_two_processes_do_not_pack_into_one_folder(tmp_path):
+    def other():
+        with pytest.raises(UserError, match=r"p: another process packs into it$"):
+            pack(Noise(), tmp_path / "p", name="noise")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(Noise(other), tmp_path / "p", name="noise")
+    assert not (tmp_path / "p").exists()
+
+
 def test_a_full_disk_is_one_sentence_and_the_command_continues(tmp_path, monkeypatch):
     real = os.fsync
     left = [9]
