@@ -87,7 +87,9 @@ class SampleDecoder:
         fields = self.fields(raw)
         if FIELD in fields:
             segments, members = parse_segments(raw, fields[FIELD])
-            self._check_length(sum(len(s.content) for s in segments if isinstance(s, Text)))
+            contents = [segment.content for segment in segments if isinstance(segment, Text)]
+            self._check_length(sum(map(len, contents)))
+            _check_unicode(raw.key, *contents)
             images = tuple(self._pixels(raw, member, draw) for member in members)
             return InterleavedSample(key=raw.key, segments=segments, images=images)
         suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in raw.members), None)
@@ -126,6 +128,7 @@ class SampleDecoder:
         asked = parse_questions(fields)
         texts = [caption, *(text for one in asked for text in (one.question, *one.answers))]
         self._check_length(max(map(len, texts)))
+        _check_unicode(raw.key, *texts)
         return Sample(
             key=raw.key,
             pixels=pixels,
@@ -151,6 +154,15 @@ class SampleDecoder:
                 f"a text of {num_characters} characters, more than max_characters="
                 f"{self.max_characters}",
             )
+
+
+def _check_unicode(*texts: str) -> None:
+    """Refuse halves of characters, which no tokenizer takes: JSON may hold them, and file names."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise Unusable("damaged", f"{excerpt(text)} is not Unicode: {error.reason}") from None
 
 
 def _without_image(raw: RawSample) -> Unusable:

@@ -82,6 +82,13 @@ MATRIX = [
         Captions(),
     ),
     (
+        "half a character (`\\ud83d`) in JSON",
+        {"png": PNG, "json": b'{"caption": "a \\ud83d"}'},
+        "damaged",
+        "is not Unicode",
+        Captions(),
+    ),
+    (
         "JSON that is cut off",
         {"png": PNG, "json": b'{"caption": "a'},
         "damaged",
