@@ -37,7 +37,7 @@ def datamodule(pattern, num_workers=0, **changes):
     return WebDatasetDataModule(source, recipe, **(arguments | changes))
 
 
-def fit(folder, data, *, max_epochs=3, ckpt_path=None, **trainer_arguments):
+def fit(folder, data, *, max_epochs=3, ckpt_path=None, callbacks=(), **trainer_arguments):
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
@@ -45,7 +45,7 @@ def fit(folder, data, *, max_epochs=3, ckpt_path=None, **trainer_arguments):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Save(folder)],
+        callbacks=[Save(folder), *callbacks],
         default_root_dir=folder,
         num_sanity_val_steps=0,
         **trainer_arguments,
@@ -68,16 +68,36 @@ class Save(Callback):
         trainer.save_checkpoint(self.folder / f"epoch={trainer.current_epoch}.ckpt")
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_resumed_fit_continues_with_the_same_batches(shard_pattern, tmp_path, num_workers):
-    whole = fit(tmp_path, datamodule(shard_pattern, num_workers))
+def test_resumed_fit_continues_with_the_same_batches(shard_pattern, tmp_path):
+    whole = fit(tmp_path, datamodule(shard_pattern, num_workers=2))
     assert len(whole) == 3 * STEPS
     assert len(set(whole)) == len(whole)
     # In the middle of an epoch, at its last batch, and right after the first of the next one.
-    for batches in (3, STEPS, STEPS + 1):
+    for batches, num_workers in ((3, 0), (STEPS, 0), (STEPS + 1, 1)):
         path = tmp_path / f"batch={batches}.ckpt"
         resumed = fit(tmp_path / "b", datamodule(shard_pattern, num_workers), ckpt_path=path)
         assert resumed == whole[batches:], batches
+
+
+class Told(Callback):
+    """Writes down the keys that this rank has seen."""
+
+    def on_train_end(self, trainer, pl_module):
+        keys = [[document.key for document in batch] for batch in pl_module.seen]
+        torch.save(keys, f"{trainer.default_root_dir}/rank{trainer.global_rank}.pt")
+
+
+def test_two_processes_see_the_batches_of_one_which_continues_theirs(shard_pattern, tmp_path):
+    whole = fit(tmp_path, datamodule(shard_pattern), max_epochs=1)
+    two = {"devices": 2, "strategy": "ddp_fork", "limit_val_batches": 0}
+    half = datamodule(shard_pattern, batch_size=1)
+    fit(tmp_path / "two", half, max_epochs=1, callbacks=[Told()], **two)
+    ranks = [torch.load(tmp_path / "two" / f"rank{rank}.pt") for rank in range(2)]
+    together = [[*one, *other] for one, other in zip(*ranks, strict=True)]
+    assert together == [[document.key for document in batch] for batch in whole]
+    path = tmp_path / "two" / "batch=3.ckpt"
+    assert len(torch.load(path)["WebDatasetDataModule"]["lanes"]) == 2
+    assert fit(tmp_path / "b", datamodule(shard_pattern), max_epochs=1, ckpt_path=path) == whole[3:]
 
 
 def test_fit_resumed_from_the_end_of_an_epoch_continues(shard_pattern, tmp_path):
