@@ -5,124 +5,36 @@
 
 All arms run in one process, in turn. A rate is that of the stream as training sees it: batches of
 float pixels with their texts, from local tar shards of JPEG files made here. webdataset's pipeline
-is the plainest: shards, shuffle, the same decoding and crop, batches in the worker. A ratio is the
-median over rounds of the rates of one round, smallest and largest in brackets.
+is the plainest: shards, shuffle, the same decoding and crop, batches in the worker; MosaicML's
+Streaming, where it is installed, reads the same pictures from shards of its own format. A ratio is
+the median over rounds of the rates of one round, smallest and largest in brackets.
 """
 
 import argparse
 import gc
-import io
 import os
 import resource
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
-import webdataset
-from PIL import Image
 
+from benchmarks.data_arms import Arm, Corpus, make, others, ours
 from benchmarks.measure import Ratio
-from datamodules import Captions, Shards, WebDatasetDataModule
-from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.index import write_index
-from datamodules.reading.tar_writer import ShardWriter
-from pretzel.latent.image_input import scale_pixels
-from pretzel.typing import Tensor
 
 GOAL = 0.95
 """Least ratio of our rate to webdataset's that is aimed at."""
 SECONDS = 2.0
 """Most seconds until the first batch, from the beginning and after a resume."""
 _WARM = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Corpus:
-    """Tar shards of captioned JPEG files, made by :func:`make`.
-
-    Attributes:
-        pattern: The shards, with braces.
-        shards: Their paths.
-        per_shard: Samples of each.
-        side: Of the pictures in pixels.
-    """
-
-    pattern: str
-    shards: Sequence[Path]
-    per_shard: int
-    side: int
-
-    @property
-    def num_samples(self) -> int:
-        """Number of samples of all shards."""
-        return len(self.shards) * self.per_shard
-
-    def module(self, batch_size: int, **changes: Any) -> WebDatasetDataModule:  # noqa: ANN401
-        """Return the datamodule that trains on it: one epoch is one pass."""
-        settings = {"steps_per_epoch": self.num_samples // batch_size, "upscale": True}
-        return WebDatasetDataModule(
-            Shards(self.pattern), Captions(), self.side, batch_size, **(settings | changes)
-        )
-
-
-def make(folder: Path, num_shards: int, per_shard: int, side: int) -> Corpus:
-    """Write shards of smooth noise, at JPEG's usual bytes for a pixel."""
-    numbers = np.random.default_rng(0)
-    pictures = [_jpeg(numbers, side) for _ in range(20)]
-    folder.mkdir()
-    shards = []
-    for shard in range(num_shards):
-        shards.append(folder / f"{shard:05d}.tar")
-        with shards[-1].open("wb") as file:
-            writer = ShardWriter(file)
-            for number in range(per_shard):
-                key, picture = f"{shard:05d}{number:04d}", pictures[number % len(pictures)]
-                writer.write({f"{key}.jpg": picture, f"{key}.txt": f"picture {key}".encode()})
-            writer.close()
-    pattern = f"{folder}/{{00000..{num_shards - 1:05d}}}.tar"
-    return Corpus(pattern=pattern, shards=shards, per_shard=per_shard, side=side)
-
-
-def _jpeg(numbers: np.random.Generator, side: int) -> bytes:
-    coarse = numbers.integers(0, 256, (max(2, side // 4), max(2, side // 4), 3), dtype=np.uint8)
-    picture = Image.fromarray(coarse).resize((side * 5 // 4, side), Image.Resampling.BICUBIC)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=90)
-    return file.getvalue()
-
-
-def plain(corpus: Corpus, batch_size: int, num_workers: int) -> Iterator[tuple[list[str], Tensor]]:
-    """Yield batches of the plainest webdataset pipeline, without end."""
-    decode = PictureDecoder(image_size=corpus.side, upscale=True)
-
-    def decoded(sample: Mapping[str, bytes]) -> tuple[str, np.ndarray]:
-        return sample["txt"].decode(), decode(sample["jpg"])
-
-    def collated(samples: Sequence[tuple[str, np.ndarray]]) -> tuple[list[str], Tensor]:
-        captions, pixels = zip(*samples, strict=True)
-        return list(captions), scale_pixels(pixels)
-
-    shards = [str(shard) for shard in corpus.shards]
-    pipeline = webdataset.WebDataset(shards, resampled=True, shardshuffle=False)
-    pipeline = pipeline.shuffle(2000, initial=2 * batch_size).map(decoded)
-    pipeline = pipeline.batched(batch_size, collation_fn=collated)
-    yield from webdataset.WebLoader(pipeline, batch_size=None, num_workers=num_workers)
-
-
-def ours(corpus: Corpus, batch_size: int, num_workers: int) -> Iterator[object]:
-    """Yield batches of our training stream, without end."""
-    data = corpus.module(batch_size, num_workers=num_workers)
-    loader = data.train_dataloader()
-    while True:
-        yield from loader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +71,7 @@ def _cpu_seconds() -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Our stream beside webdataset's.
+    """Our stream beside another.
 
     Attributes:
         samples: Our samples a second, by the clock.
@@ -173,15 +85,15 @@ class Rates:
 
 
 def compare(
-    corpus: Corpus, batch_size: int, count: int, rounds: int, workers: Sequence[int]
+    corpus: Corpus, other: Arm, batch_size: int, count: int, rounds: int, workers: Sequence[int]
 ) -> dict[int, Rates]:
-    """Run both arms in turn; return their rates for numbers of workers."""
+    """Run our stream and another in turn; return their rates for numbers of workers."""
     paces: dict[int, list[tuple[Pace, Pace]]] = {number: [] for number in workers}
     for turn in range(rounds):
         for number in workers:
-            arms = [ours, plain] if turn % 2 else [plain, ours]
+            arms: list[Arm] = [ours, other] if turn % 2 else [other, ours]
             measured = {arm: pace(arm(corpus, batch_size, number), count) for arm in arms}
-            paces[number].append((measured[ours], measured[plain]))
+            paces[number].append((measured[ours], measured[other]))
     return {
         number: Rates(
             samples=batch_size * statistics.median(own.clock for own, _ in pairs),
@@ -284,12 +196,13 @@ def main(args: Sequence[str] | None = None) -> int:
         corpus = make(Path(folder) / "rates", 64, 4 if options.quick else 50, options.side)
         print(f"Pictures of {options.side} pixels, batches of {options.batch}")
         workers = (0, 1) if options.quick else (0, 1, 2)
-        found = compare(corpus, options.batch, options.batches, options.rounds, workers)
-        for number, rates in found.items():
-            print(
-                f"  {number} workers: {rates.samples:.0f} samples/s; of webdataset's rate "
-                f"{rates.clock} by the clock, {rates.cpu} by CPU time (goal: {GOAL} at least)"
-            )
+        for name, other in others().items():
+            found = compare(corpus, other, options.batch, options.batches, options.rounds, workers)
+            for number, rates in found.items():
+                print(
+                    f"  {number} workers: {rates.samples:.0f} samples/s; of {name}'s rate "
+                    f"{rates.clock} by the clock, {rates.cpu} by CPU time (goal: {GOAL} at least)"
+                )
         small = make(Path(folder) / "long", options.shards, 10 if options.quick else 100, 32)
         run = long_run(small, options.batch)
     print(f"{options.shards} shards, {small.num_samples} samples of 32 pixels, no workers")
