@@ -377,9 +377,11 @@ class WebDatasetDataModule(LightningDataModule):
     ) -> list[tuple[Part, SampleDecoder, int | None]]:
         """Return the parts that have a split, each with its share of a number of samples."""
         parts = [(p, d) for p, d in self._with_decoders() if p.source.shards(split)]
+        if limit is None:
+            return [(part, decoder, None) for part, decoder in parts]
         return [
-            (part, decoder, None if limit is None else len(range(place, limit, len(parts))))
-            for place, (part, decoder) in enumerate(parts)
+            (part, decoder, len(range(place, limit, len(parts))))
+            for place, (part, decoder) in enumerate(parts[:limit])
         ]
 
     def _place(self) -> tuple[int, int]:

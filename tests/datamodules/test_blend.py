@@ -82,6 +82,7 @@ def test_validation_reads_the_parts_one_after_the_other(parts):
         "shards": 2,
         "photos": 1,
     }
+    assert len(list(data(source, num_val_samples=1).val_dataloader())) == 1
     captions = [sample.caption for sample in module.evaluation_samples("val")]
     assert captions[0] == "image 00_000"
     assert captions[-1].startswith("p ")

@@ -27,7 +27,8 @@ from pretzel.runs.config.typed_parser import TypedParser
 
 Strategies = str | Strategy
 PACKAGES = ("pretzel", "datamodules", "callbacks")
-NO_PARTS = tuple(f"pretzel.{name}" for name in ("__main__", "cli", "ablation", "runs", "testing"))
+_COMMANDS = ("__main__", "cli", "ablation", "runs", "testing")
+NO_PARTS = ("datamodules.tools", *(f"pretzel.{name}" for name in _COMMANDS))
 COMMAND = "touch executed"
 HOSTILE = [
     {"class_path": "os.system", "init_args": {"command": COMMAND}},
