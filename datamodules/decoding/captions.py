@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 import torch
 
 from datamodules.decoding.excerpt import excerpt
+from datamodules.decoding.visible_text import visible
 from datamodules.reading.archive import JSON_SUFFIX, TEXT_SUFFIX
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Unusable
@@ -136,5 +137,5 @@ def _read(raw: RawSample, fields: dict[str, Any], name: str) -> tuple[str, ...]:
                 f"field {name!r} of {raw.key}.{JSON_SUFFIX} must be a text or a list of texts, not "
                 f"{excerpt(value)}",
             )
-        captions.append((one or "").strip())
+        captions.append(visible(one or ""))
     return tuple(captions)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datamodules.decoding.excerpt import excerpt
+from datamodules.decoding.visible_text import visible
 from datamodules.sample import Unusable
 
 QUESTIONS_FIELD = "questions"
@@ -95,7 +96,7 @@ def _text(place: str, value: object) -> str:
         return str(value)
     if not isinstance(value, str):
         raise _unknown(place, value)
-    return value.strip()
+    return visible(value)
 
 
 def _conversation(turns: Any) -> Iterator[AskedQuestion]:  # noqa: ANN401
