@@ -65,9 +65,14 @@ def test_two_pictures_of_one_emoji_are_in_one_split():
     assert sum(map(len, codes)) == len(set.union(*codes)) == 1599
 
 
-def test_easy_vqa_colours_are_those_of_the_pixels():
+@pytest.fixture(scope="module")
+def pictures_of_test():
+    return list(EasyVQA().samples("test", 64))
+
+
+def test_easy_vqa_colours_are_those_of_the_pixels(pictures_of_test):
     kinds = Counter()
-    for sample in EasyVQA().samples("test", 64):
+    for sample in pictures_of_test:
         colors = Image.fromarray(sample.pixels).getcolors(64 * 64)
         (_, background), (_, shape) = sorted(colors, reverse=True)[:2]
         assert min(background) >= 230
@@ -79,10 +84,10 @@ def test_easy_vqa_colours_are_those_of_the_pixels():
     assert kinds == {(3, False): 888, (3, True): 34, (2, False): 66, (2, True): 12}
 
 
-def test_easy_vqa_shapes_fill_their_boxes_as_they_should():
+def test_easy_vqa_shapes_fill_their_boxes_as_they_should(pictures_of_test):
     # A circle fills pi/4 of its bounding box, a rectangle all of it, a triangle half of it or less.
     fills = {shape: [] for shape in SHAPES}
-    for sample in EasyVQA().samples("test", 64):
+    for sample in pictures_of_test:
         shape = sample.caption.split()[-1]
         if shape in fills:
             background = sample.pixels[0, 0].astype(int)
@@ -98,11 +103,11 @@ def test_easy_vqa_shapes_fill_their_boxes_as_they_should():
 
 
 def test_easy_vqa_questions_are_all_there():
-    assert sum(len(sample.questions) for sample in EasyVQA().samples("test", 32)) == 9673
+    assert sum(len(sample.questions) for sample in EasyVQA().texts("test")) == 9673
 
 
 def test_emoji_captions_are_labels():
-    captions = {sample.caption for sample in FluentEmoji().samples("test", 64)}
+    captions = {sample.caption for sample in FluentEmoji().texts("test")}
     assert {"pink heart", "compass", "butterfly"} <= captions
 
 
