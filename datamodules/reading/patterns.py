@@ -29,7 +29,7 @@ def expand(pattern: str, remote: RemoteFiles) -> list[str]:
     """
     if is_pipe(pattern):
         check_pipe(pattern)
-        return [pattern] if _LIST in pattern else _braces(pattern)
+        return _braces(pattern)
     return [
         shard
         for item in pattern.split(_LIST)
