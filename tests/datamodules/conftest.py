@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from noise_images import noise_png
 from PIL import Image
 
 WriteShard = Callable[[str, Mapping[str, bytes]], str]
@@ -17,12 +18,6 @@ def _encoded(color=(255, 0, 0), size=(16, 16), suffix="png"):
     buffer = io.BytesIO()
     format_name = {"jpg": "JPEG", "webp": "WEBP"}.get(suffix, suffix.upper())
     Image.new("RGB", size, color).save(buffer, format_name)
-    return buffer.getvalue()
-
-
-def noise_png(rng, size=16):
-    buffer = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import noise_png
+from noise_images import noise_png
 
 from datamodules import DataSource, Shards
 from datamodules.reading.index import read_index
