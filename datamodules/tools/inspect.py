@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 
+from datamodules.checks import check_at_least
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
 from datamodules.sources.source import DataSource, Split
@@ -36,8 +37,9 @@ def inspect(
         num_workers: Processes that decode; 0 decodes in this one.
 
     Raises:
-        UserError: If a shard is missing, or there is no sample at all.
+        UserError: If a number is below 1, a shard is missing, or there is no sample at all.
     """
+    check_at_least(1, image_size=image_size, limit=limit)
     decoder = source.decoder(image_size or SHOWN_SIZE, upscale=upscale or image_size is None)
     count = partial(summarise, decoder)
     totals = [source.num_samples(split) for split in SPLITS]

@@ -28,5 +28,8 @@ def show(summaries: Mapping[Split, Summary], console: Console | None = None) -> 
             answers = ", ".join(f"{plain(b.label)} {b.share:.0%}" for b in bars(summary.answers))
             console.print(Text(f"answers of {split}: {answers}", style="dim"))
         for reason, count in summary.skipped.most_common():
-            named = "; ".join(plain(str(sample)) for sample in summary.named[reason][:2])
+            named = "; ".join(
+                plain(f"{sample.key} in {sample.shard} ({sample.detail or reason})")
+                for sample in summary.named[reason][:2]
+            )
             console.print(Text(f"{split}: skipped {count:,} ({reason}), such as {named}", "yellow"))

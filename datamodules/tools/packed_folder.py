@@ -122,8 +122,11 @@ class PackedFolder:
         Raises:
             UserError: If another process holds it, or it cannot be written.
         """
-        self._work.mkdir(parents=True, exist_ok=True)
-        lock = (self._work / "lock").open("wb")
+        try:
+            self._work.mkdir(parents=True, exist_ok=True)
+            lock = (self._work / "lock").open("wb")
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be written ({error.strerror})") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go however the process ends
         except BlockingIOError:

@@ -94,9 +94,7 @@ def _count(summary: Summary, raw: RawSample, sample: Sample | InterleavedSample)
     summary.num_bytes += sum(map(len, raw.members.values()))
     for suffix, data in raw.members.items():
         if suffix.rpartition(".")[2] in IMAGE_SUFFIXES:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                summary.formats[f"{picture.format} {picture.mode}"] += 1
-                summary.sizes[picture.size] += 1
+            _count_picture(summary, data)
     place = hashlib.sha256(raw.key.encode()).hexdigest()
     if isinstance(sample, InterleavedSample):
         summary.documents += 1
@@ -116,3 +114,12 @@ def _count(summary: Summary, raw: RawSample, sample: Sample | InterleavedSample)
             questions=sample.questions,
         )
     summary.picks.append(pick)
+
+
+def _count_picture(summary: Summary, data: bytes) -> None:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            summary.formats[f"{picture.format} {picture.mode}"] += 1
+            summary.sizes[picture.size] += 1
+    except Exception:  # of every type on hostile bytes, in a member that the sample does not need
+        summary.formats["no picture"] += 1

@@ -28,6 +28,8 @@ def web(write_shard, encoded):
     for number in range(12):
         key, size = f"{number:03d}", (20 + number, 40)
         members[f"{key}.jpg"] = encoded((number * 20, 0, 0), size, "jpeg")
+        if number == 9:
+            members[f"{key}.webp"] = b"not needed beside the jpg"
         fields = {"caption": "two words" if number % 2 else EVIL}
         if number < 6:
             fields["questions"] = [["is it?", "yes"], {"question": "what?", "answer": "a <b>"}]
@@ -107,6 +109,5 @@ def test_the_command_takes_the_size_of_the_configuration(web, tmp_path, monkeypa
     told = capsys.readouterr().out
     assert "skipped 1 (too small)" in told
     assert (tmp_path / "inspection" / "inspect.html").is_file()
-    (tmp_path / "empty.tar").write_bytes(b"\0" * 10240)
-    with pytest.raises(UserError, match="the source has no sample in any split"):
-        inspect(Shards(str(tmp_path / "empty.tar")), limit=0)
+    with pytest.raises(UserError, match="image_size must be at least 1, not 0"):
+        inspect(Shards(web), image_size=0)

@@ -261,6 +261,7 @@ def test_what_the_command_line_refuses(tmp_path, monkeypatch, capsys):
     Path("empty").mkdir()
     Path("bad.yaml").write_text("data: {init_args: {source: {class_path: os.system}}}\n")
     Path("none.yaml").write_text("trainer: {}\n")
+    Path("x.tar").write_bytes(b"")
     for args, sentence in {
         ("pack", "--out", "o"): "the data must be named by paths or by -c, got neither",
         ("pack", "empty", "-c", "bad.yaml", "--out", "o"): "by paths or by -c, got both",
@@ -274,6 +275,8 @@ def test_what_the_command_line_refuses(tmp_path, monkeypatch, capsys):
         ("pack", "-c", "none.yaml", "--out", "o"): "none.yaml: names no source of data",
         ("pack", "nowhere.tar", "--out", "o"): "nowhere.tar",
         ("verify", "nowhere.tar"): "nowhere.tar",
+        ("inspect", "x.tar", "--limit", "0"): "limit must be at least 1, not 0",
+        ("pack", "x.tar", "--out", "bad.yaml/o"): "bad.yaml/o: cannot be written (Not a directory)",
     }.items():
         assert main(["data", *args]) == 2, args
         lines = capsys.readouterr().err.splitlines()
