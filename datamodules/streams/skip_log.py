@@ -1,7 +1,9 @@
 """Counts and names the samples that were skipped, in the run's folder, its log and its loggers."""
 
+import fcntl
 import json
 import logging
+import os
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -80,11 +82,8 @@ class SkipLog:
                 ``window`` samples were skipped without exception.
         """
         skipped = tuple(skipped)
-        new = [sample for sample in skipped if self._remember(sample)]
-        for sample in new:
-            first = self.counts[sample.reason] == 1
-            _LOG.log(logging.WARNING if first else logging.INFO, "skipped %s", sample)
-        self._write(new)
+        if new := [sample for sample in skipped if _identity(sample) not in self._known]:
+            self._add(new)
         self._report()
         self._last |= {sample.reason: sample for sample in skipped}
         self._judge(Counter(sample.reason for sample in skipped), seen)
@@ -93,6 +92,8 @@ class SkipLog:
         """Report the last counts, and warn about what was skipped since the last warning."""
         self._next_step = 0
         self._report()
+        if self._file is not None and self._trainer is not None and self._trainer.global_rank > 0:
+            return  # process 0 warns of what is in the file of all
         if (total := self.counts.total()) > self._num_warned:
             self._num_warned = total
             where = f"; all of them: {self._file}" if self._file is not None else ""
@@ -121,8 +122,7 @@ class SkipLog:
 
     def _remember(self, sample: Skipped) -> bool:
         """Count a sample and tell whether it is a new one."""
-        identity = hash((sample.shard, sample.key, sample.reason))
-        if identity in self._known:
+        if (identity := _identity(sample)) in self._known:
             return False
         self._known.add(identity)
         self.counts[sample.reason] += 1
@@ -130,13 +130,29 @@ class SkipLog:
             self._samples.append(sample)
         return True
 
-    def _write(self, samples: Sequence[Skipped]) -> None:
-        if samples and self._file is not None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            lines = "".join(json.dumps(asdict(sample)) + "\n" for sample in samples)
-            # One write for all lines: processes of a run append to one file.
-            with self._file.open("ab", buffering=0) as file:
-                file.write(lines.encode())
+    def _add(self, samples: Sequence[Skipped]) -> None:
+        """Count, log and write samples, but those that another process has written."""
+        if self._file is None:
+            self._tell(samples)
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # all processes of a run append to one file
+            self._read_file()
+            if self._file_position < file.seek(0, os.SEEK_END):
+                file.write(b"\n")  # behind a line that a crash has cut
+            for sample in self._tell(samples):
+                file.write(f"{json.dumps(asdict(sample))}\n".encode())
+
+    def _tell(self, samples: Sequence[Skipped]) -> list[Skipped]:
+        """Count and log samples; return those that are new."""
+        new = []
+        for sample in samples:
+            if self._remember(sample):
+                new.append(sample)
+                first = self.counts[sample.reason] == 1
+                _LOG.log(logging.WARNING if first else logging.INFO, "skipped %s", sample)
+        return new
 
     def _read_file(self) -> None:
         """Count what other processes, or the run before it was resumed, have written."""
@@ -170,6 +186,10 @@ class SkipLog:
             }
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
+
+
+def _identity(sample: Skipped) -> int:
+    return hash((sample.shard, sample.key, sample.reason))
 
 
 def listed(reasons: Counter[str]) -> str:

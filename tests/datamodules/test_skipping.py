@@ -1,5 +1,6 @@
 """Samples that cannot serve: each is skipped, counted by its reason and named; the rest is read."""
 
+import json
 from collections import Counter
 from unittest.mock import Mock
 
@@ -189,6 +190,7 @@ def trainer_of(folder, rank):
         log_dir=str(folder),
         fast_dev_run=False,
         is_global_zero=rank == 0,
+        global_rank=rank,
         global_step=0,
         log_every_n_steps=1,
         world_size=2,
@@ -208,14 +210,18 @@ def test_processes_write_one_file_and_the_first_one_counts_them_all(tmp_path):
         "data/skipped_no_caption": 6.0,
         "data/skipped_too_small": 1.0,
     }
+    logs[1].close()  # process 0 has warned
     path = tmp_path / "skipped.jsonl"
+    assert len(path.read_text().splitlines()) == 7
     with path.open("ab") as file:
         file.write(b'{"shard": "cut')  # by a crash
     logs[1].follow(trainer_of(tmp_path / "other", 1))
     logs[1].record(skipped(1), 1)
     assert (tmp_path / "other" / "skipped.jsonl").read_text().count("k0") == 1
     logs[1].follow(trainers[0])  # as a resumed run does
-    assert logs[1].counts == Counter({"no caption": 6, "too small": 1})
+    logs[1].record(skipped(1, start=9), 1)
+    assert logs[1].counts == Counter({"no caption": 7, "too small": 1})
+    assert json.loads(path.read_text().splitlines()[-1])["key"] == "k9"
 
 
 def test_a_split_that_turns_out_unreadable_is_refused(write_shard, encoded):
