@@ -195,7 +195,7 @@ def main(args: Sequence[str] | None = None) -> int:
     with TemporaryDirectory() as folder:
         corpus = make(Path(folder) / "rates", 64, 4 if options.quick else 50, options.side)
         print(f"Pictures of {options.side} pixels, batches of {options.batch}")
-        workers = (0, 1) if options.quick else (0, 1, 2)
+        workers = (0,) if options.quick else (0, 1, 2)
         for name, other in others().items():
             found = compare(corpus, other, options.batch, options.batches, options.rounds, workers)
             for number, rates in found.items():
