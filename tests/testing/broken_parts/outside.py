@@ -108,6 +108,13 @@ class ValidatesOnTest(FluentEmoji):
         return super().num_samples("test" if split == "val" else split)
 
 
+class ReadsConsumedAgain(FluentEmoji):
+    """A part of a shard begins at its first sample."""
+
+    def read(self, shard, first=0, step=1):
+        return super().read(shard, 0, step)
+
+
 class MeanOfBatches(ShapeAccuracy):
     """Averages over batches, of which the last is smaller."""
 
@@ -178,6 +185,7 @@ BROKEN = [
     Broken(partial(ChecksAlone, 0.5), CAPTIONS, "recipes.what_is_refused_is_never_drawn"),
     Broken(TestsOnTraining, FluentEmoji, "sources.splits_share_no_sample"),
     Broken(ValidatesOnTest, FluentEmoji, "sources.splits_share_no_sample"),
+    Broken(ReadsConsumedAgain, FluentEmoji, "sources.a_part_of_a_shard_is_read"),
     Broken(MeanOfBatches, ShapeAccuracy, "metrics.batches_do_not_matter"),
     Broken(partial(distance, KeepsImages), partial(distance, FID), "metrics.resetting_forgets"),
     Broken(
