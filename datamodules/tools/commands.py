@@ -47,6 +47,8 @@ def pack(options: argparse.Namespace) -> int:
     if manifest["skipped"]:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in manifest["skipped"].items())
         print(f"left out (skipped.jsonl): {reasons}")
+    if (field := chosen.source.caption_field) != "caption":
+        print(f"captions are in {field!r}, as before: the packed shards need this caption_field")
     if manifest["license"] is None:
         print("no --license was given: LICENSE.txt says so")
     print(f"shards: {options.out}")
@@ -56,7 +58,7 @@ def pack(options: argparse.Namespace) -> int:
 def inspect(options: argparse.Namespace) -> int:
     """Run ``pretzel data inspect``."""
     chosen = chosen_source(options.paths, options.config, options.images)
-    image_size = options.image_size or chosen.image_size
+    image_size = chosen.image_size if options.image_size is None else options.image_size
     summaries = inspect_source(
         chosen.source,
         image_size=image_size,

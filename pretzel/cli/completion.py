@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pretzel.runs.cli import Subcommand
 
 SHELLS = ("bash", "zsh")
-_FILES = ("config", "ckpt_path", "prompts", "image", "turns", "weights")
+_FILES = ("config", "ckpt_path", "prompts", "image", "turns", "weights", "paths", "images")
 """Options that take a file without having the type of one."""
 
 

@@ -26,6 +26,7 @@ def test_the_version_has_one_source(capsys):
         ("fit --trainer.max_s", "--trainer.max_steps"),
         ("grid run --eng", "--engine"),
         ("sample --quest", "--question"),
+        ("data pack --val", "--val-share"),
         ("import starflow --softp", "--softplus"),
     ],
 )
