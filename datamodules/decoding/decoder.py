@@ -83,6 +83,13 @@ class SampleDecoder:
         except Unusable as fault:
             return fault.skipped(raw.shard, raw.key)
 
+    def is_document(self, raw: RawSample) -> bool:
+        """Tell whether a sample is an interleaved document."""
+        try:
+            return FIELD in self.fields(raw)
+        except Unusable:
+            return False
+
     def _decode(self, raw: RawSample, draw: torch.Generator | None) -> AnySample:
         fields = self.fields(raw)
         if FIELD in fields:

@@ -1,7 +1,6 @@
 """Looks at the first samples of a split, so that what is wrong with all of them is said at once."""
 
 from collections import Counter
-from collections.abc import Iterator
 from itertools import chain, islice, repeat
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -46,26 +45,21 @@ def check_first_samples(
     reasons: Counter[str] = Counter()
     hint = ""
     waiting = [] if recipe is None else _parts(recipe)
-    usable = number = 0
+    is_usable, number = False, 0
     raws = chain.from_iterable(source.read(shard) for shard in shards)
     for number, raw in enumerate(islice(raws, NUM_FIRST), start=1):  # noqa: B007
-        sample = decoder(raw) if isinstance(raw, RawSample) else raw
+        sample = _looked_at(raw, decoder, recipe, images=not is_usable)
         if not isinstance(sample, Skipped):
-            try:
-                _try(recipe, sample)
-            except Unusable as fault:
-                sample = fault.skipped(raw.shard, raw.key)
-            else:
-                usable += 1
-                waiting = [part for part in waiting if not part.accepts(sample)]
-                if not waiting:
-                    return
-                continue
+            is_usable = True
+            waiting = [part for part in waiting if not part.accepts(sample)]
+            if not waiting:
+                return
+            continue
         faults.setdefault(sample.reason, sample)
         reasons[sample.reason] += 1
         if not hint and "a caption" in str(sample) and isinstance(raw, RawSample):
             hint = _caption_hint(raw, decoder)
-    if not usable:
+    if not is_usable:
         if not number:
             raise UserError(f"the {split} shards hold no sample")
         raise UserError(
@@ -86,13 +80,27 @@ def _caption_hint(raw: RawSample, decoder: SampleDecoder) -> str:
     )
 
 
-def _try(recipe: Recipe | None, sample: AnySample) -> None:
-    if recipe is not None:
+def _looked_at(
+    raw: RawSample | Skipped, decoder: SampleDecoder, recipe: Recipe | None, *, images: bool
+) -> AnySample | Skipped:
+    """Return a sample decoded, or why it cannot serve; images are left out where texts suffice."""
+    if isinstance(raw, Skipped):
+        return raw
+    texts_suffice = not images and not decoder.is_document(raw)
+    sample = decoder.texts(raw) if texts_suffice else decoder(raw)
+    if isinstance(sample, Skipped):
+        return sample
+    try:
+        if recipe is None:
+            if isinstance(sample, Sample):
+                evaluated(sample)
+            return sample
         recipe.check(sample)
-        following: Iterator[AnySample] = repeat(sample)
-        recipe.draw(sample, following, stream(0, "check"))
-    elif isinstance(sample, Sample):
-        evaluated(sample)
+        if images:
+            recipe.draw(sample, repeat(sample), stream(0, "check"))
+    except Unusable as fault:
+        return fault.skipped(raw.shard, raw.key)
+    return sample
 
 
 def _parts(recipe: Recipe) -> list[Recipe]:
