@@ -7,6 +7,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -189,7 +190,11 @@ def test_batches_equal_conversations_one_by_one(interleaving) -> None:
     for i, caption in enumerate(CAPTIONS):
         talk = Conversation(conversations_with(module, [KEYS[i][0]], max_length=64))
         talk.say(caption)
-        assert talk.generate().tobytes() == pictures(pixels[i : i + 1])[0].tobytes()
+        alone, of_batch = (
+            np.asarray(picture, dtype=int)
+            for picture in (talk.generate(), pictures(pixels[i : i + 1])[0])
+        )
+        assert np.abs(alone - of_batch).max() <= 1  # products of another batch round otherwise
         for question, answer in zip(ASKED, answers[i], strict=True):
             fork = talk.fork()
             fork.say(question)
