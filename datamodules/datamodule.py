@@ -1,27 +1,20 @@
 """The datamodule: reads shards and delivers batches of documents, equal ones for equal seeds."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from itertools import chain, islice
 from typing import Any, final, get_args
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from typing_extensions import TypeIs
 
 from datamodules.checks import check_at_least, check_probabilities
 from datamodules.decoding.crops import Crop, Flip
 from datamodules.decoding.decoder import MAX_CHARACTERS, SampleDecoder
-from datamodules.decoding.picture import PictureDecoder
-from datamodules.features.latent_files import DTYPES, LatentFiles, latent_folder, latent_root
-from datamodules.reading.opening import is_pipe
-from datamodules.reading.remote import is_remote
 from datamodules.recipes.recipe import Recipe
-from datamodules.sample import AnySample, Sample, Skipped
-from datamodules.sources.source import DataSource, Part, Split
+from datamodules.sample import Sample, Skipped
+from datamodules.sources.source import DataSource, Split
+from datamodules.streams.decoded_parts import DecodedParts
 from datamodules.streams.eval_stream import EvalStream
-from datamodules.streams.first_samples import check_first_samples
 from datamodules.streams.loader import EvalLoader, TrainLoader
 from datamodules.streams.order import Order
 from datamodules.streams.part_log import PartLog
@@ -30,7 +23,6 @@ from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import NothingToMeasure
 from pretzel.latent.base import LatentSpace
-from pretzel.rng import stream
 from pretzel.runs.exact_resume import gathered
 from pretzel.sequence.document import Document
 
@@ -125,8 +117,9 @@ class WebDatasetDataModule(LightningDataModule):
         self.flip = flip
         self.background = background
         self.max_characters = max_characters
-        self._parts = source.parts(recipe)
-        self._decoders = tuple(self._decoder_of(part.source) for part in self._parts)
+        parts = source.parts(recipe)
+        decoders = tuple(self._decoder_of(part.source) for part in parts)
+        self.parts = DecodedParts(parts=parts, decoders=decoders)
         self._log = SkipLog(max_skipped)
         self._restored: dict[str, Any] | None = None
         self._progress: Progress | None = None
@@ -147,17 +140,8 @@ class WebDatasetDataModule(LightningDataModule):
         if self.trainer is not None:
             self._log.follow(self.trainer)
         if stage == "fit":
-            self._check_training_samples()
-        split: Split = "test" if stage in ("test", "predict") else "val"
-        for part, decoder in self._with_decoders():
-            check_first_samples(part.source, decoder, split)
-
-    def _check_training_samples(self) -> None:
-        for part, decoder in self._with_decoders():
-            check_first_samples(part.source, decoder, "train", part.recipe)
-
-    def _with_decoders(self) -> Iterator[tuple[Part, SampleDecoder]]:
-        return zip(self._parts, self._decoders, strict=True)
+            self.parts.check("train")
+        self.parts.check("test" if stage in ("test", "predict") else "val")
 
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of training batches, one epoch for each iteration."""
@@ -174,8 +158,8 @@ class WebDatasetDataModule(LightningDataModule):
         # overfit_batches wants one and the same epoch again; a helper of Lightning's sets it
         overfits = trainer is not None and trainer.overfit_batches  # type: ignore[attr-defined]
         part_log = None
-        if trainer is not None and len(self._parts) > 1:
-            part_log = PartLog(trainer, self._parts, stream.order)
+        if trainer is not None and len(self.parts) > 1:
+            part_log = PartLog(trainer, self.parts.parts, stream.order)
         self._loader = TrainLoader(
             stream,
             self._steps(),
@@ -187,59 +171,14 @@ class WebDatasetDataModule(LightningDataModule):
         )
         return self._loader
 
-    @property
-    def picture_decoders(self) -> tuple[tuple[DataSource, PictureDecoder], ...]:
-        """The source of each part of the training data, and how its pictures are decoded."""
-        pairs = zip(self._parts, self._decoders, strict=True)
-        return tuple((part.source, decoder.pictures) for part, decoder in pairs)
-
-    @property
-    def has_random_pictures(self) -> bool:
-        """Whether training pictures are cropped or flipped by chance."""
-        return any(pictures.is_random for _, pictures in self.picture_decoders)
-
-    def latent_files(
-        self, encoder: str, dtype: str, *, to_write: bool = False
-    ) -> tuple[LatentFiles, ...]:
-        """Return where the latents of the training pictures of each part are, or are to be.
-
-        Args:
-            encoder: Identity of the latent space.
-            dtype: Type of the numbers.
-            to_write: Whether there may be none yet.
-        """
-        files = []
-        for source, pictures in self.picture_decoders:
-            # what a command gives is not known before it is run
-            shards = tuple(s for s in source.shards("train") if not is_pipe(s))
-            about = {"encoder": encoder, "pictures": pictures.identity, "dtype": dtype}
-            folder = latent_folder(about)
-            # contents of many shards take long to hash: not where there are no latents at all
-            is_used = to_write or folder.is_dir()
-            identities = source.identities(shards) if is_used else shards
-            files.append(LatentFiles.of(folder, shards, identities))
-        return tuple(files)
-
     def read_latents(self, latent: LatentSpace) -> str:
         """Read the latents of a space in the place of training pictures, where they were computed.
-
-        Pictures that are random, and those whose shard has no latents, are decoded as ever.
 
         Returns:
             How many shards have latents, in words; nothing if none has.
         """
-        self._decoders = tuple(replace(decoder, latents=None) for decoder in self._decoders)
-        if self.has_random_pictures or not latent_root().is_dir():
-            return ""
-        for dtype in DTYPES:
-            parts = self.latent_files(latent.identity, dtype)
-            total = sum(len(files.names) for files in parts)
-            found = total - sum(len(files.missing) for files in parts)
-            if found:
-                pairs = zip(self._decoders, parts, strict=True)
-                self._decoders = tuple(replace(d, latents=files) for d, files in pairs)
-                return f"latents of {found} of {total} training shards are read ({dtype})"
-        return ""
+        self.parts, words = self.parts.with_latents(latent)
+        return words
 
     def val_dataloader(self) -> EvalLoader | list[EvalLoader]:
         """Return the loader of validation batches; an empty list if there is no such split."""
@@ -268,12 +207,7 @@ class WebDatasetDataModule(LightningDataModule):
         """
         if not self.source.shards(split):
             raise NothingToMeasure(f"{type(self.source).__name__} has no {split} shards")
-        if len(self._parts) == 1:
-            return islice(self.source.images_by(self._decoders[0], split), limit)
-        return chain.from_iterable(
-            islice(filter(_is_image, part.source.decoded_by(decoder, split)), share)
-            for part, decoder, share in self._shares(split, limit)
-        )
+        return self.parts.images(split, limit)
 
     def answered_questions(
         self, split: Split = "train", limit: int | None = None
@@ -287,11 +221,7 @@ class WebDatasetDataModule(LightningDataModule):
         Raises:
             UserError: If a shard is missing.
         """
-        return (
-            sample.questions
-            for part, _, share in self._shares(split, limit)
-            for sample in islice(part.source.texts(split), share)
-        )
+        return self.parts.questions(split, limit)
 
     def example_documents(self, count: int) -> list[Document]:
         """Return about ``count`` documents of the first training samples, of parts by weight.
@@ -301,26 +231,7 @@ class WebDatasetDataModule(LightningDataModule):
         Raises:
             UserError: If a shard is missing, or none of the first hundred samples can serve.
         """
-        first = [shard for part in self._parts for shard in part.source.shards("train")[:1]]
-        if not first or any(is_pipe(shard) or is_remote(shard) for shard in first):
-            return []
-        self._check_training_samples()
-        total = sum(part.weight for part in self._parts)
-        documents = list[Document]()
-        for part, decoder in self._with_decoders():
-            documents += self._examples(part, decoder, round(count * part.weight / total))
-        return documents
-
-    def _examples(self, part: Part, decoder: SampleDecoder, count: int) -> list[Document]:
-        samples = filter(part.recipe.accepts, _in_order(part.source, decoder))
-        documents = list[Document]()
-        for number, sample in enumerate(samples):
-            generator = stream(self.seed, "examples", number)
-            drawn = part.recipe.draw(sample, samples, generator)
-            documents += [illustrated.document for illustrated in drawn]
-            if len(documents) >= count:
-                break
-        return documents
+        return self.parts.example_documents(count, self.seed)
 
     def split_files(self) -> dict[str, tuple[str, ...]]:
         """Return the shards of each split.
@@ -329,7 +240,7 @@ class WebDatasetDataModule(LightningDataModule):
             UserError: If a local shard does not exist.
         """
         return {
-            split: tuple(shard for part in self._parts for shard in part.source.shards(split))
+            split: tuple(shard for part in self.parts.parts for shard in part.source.shards(split))
             for split in get_args(Split)
         }
 
@@ -372,18 +283,6 @@ class WebDatasetDataModule(LightningDataModule):
         """Report and warn about the skipped samples where a run ends early, too."""
         self._log.close()
 
-    def _shares(
-        self, split: Split, limit: int | None
-    ) -> list[tuple[Part, SampleDecoder, int | None]]:
-        """Return the parts that have a split, each with its share of a number of samples."""
-        parts = [(p, d) for p, d in self._with_decoders() if p.source.shards(split)]
-        if limit is None:
-            return [(part, decoder, None) for part, decoder in parts]
-        return [
-            (part, decoder, len(range(place, limit, len(parts))))
-            for place, (part, decoder) in enumerate(parts[:limit])
-        ]
-
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 1
@@ -416,8 +315,8 @@ class WebDatasetDataModule(LightningDataModule):
             start=start,
         )
         return TrainStream(
-            parts=self._parts,
-            decoders=self._decoders,
+            parts=self.parts.parts,
+            decoders=self.parts.decoders,
             order=order,
             image_size=self.image_size,
             rank=rank,
@@ -432,7 +331,7 @@ class WebDatasetDataModule(LightningDataModule):
             "global_batch_size": self.batch_size * self._place()[1],
             "shuffle_buffer": self.shuffle_buffer,
         }
-        for part in self._parts:
+        for part in self.parts.parts:
             order[f"shards of {part.name}"] = len(part.source.shards("train"))
             order[f"weight of {part.name}"] = part.weight
         return order
@@ -465,7 +364,7 @@ class WebDatasetDataModule(LightningDataModule):
         return Progress(state["consumed"], state["documents"])
 
     def _eval_loader(self, split: Split, limit: int | None) -> EvalLoader | list[EvalLoader]:
-        parts = self._shares(split, limit)
+        parts = self.parts.shares(split, limit)
         if not parts:
             return []
         rank, world_size = self._place()
@@ -478,21 +377,8 @@ class WebDatasetDataModule(LightningDataModule):
                 limit=share,
                 rank=rank,
                 world_size=world_size,
-                part=part.name if len(self._parts) > 1 else None,
+                part=part.name if len(self.parts) > 1 else None,
             )
             for part, decoder, share in parts
         )
         return EvalLoader(streams=streams, num_workers=self.num_workers, log=self._log)
-
-
-def _in_order(source: DataSource, decoder: SampleDecoder) -> Iterator[AnySample]:
-    """Yield the training samples of a source in order, again and again."""
-    while True:
-        samples = source.decoded_by(decoder, "train")
-        if (first := next(samples, None)) is None:
-            return
-        yield from chain((first,), samples)
-
-
-def _is_image(sample: AnySample) -> TypeIs[Sample]:
-    return isinstance(sample, Sample)

@@ -99,7 +99,7 @@ def embed(
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    if data.has_random_pictures:
+    if data.parts.has_random_pictures:
         raise UserError(
             "latents can be kept of pictures that are the same in every epoch, but data.crop or "
             "data.flip is random"
@@ -107,8 +107,8 @@ def embed(
     latent = module.pretzel.latent.to(device)
     num_shards = num_present = num_images = 0
     about = {"encoder": latent.identity, "dtype": dtype}
-    parts = data.latent_files(latent.identity, dtype, to_write=True)
-    for (source, pictures), files in zip(data.picture_decoders, parts, strict=True):
+    parts = data.parts.latent_files(latent.identity, dtype, to_write=True)
+    for (source, pictures), files in zip(data.parts.picture_decoders, parts, strict=True):
         missing = files.missing
         num_shards += len(files.names)
         num_present += len(files.names) - len(missing)
@@ -213,7 +213,9 @@ def _fill_text_states(module: PretzelModule, data: WebDatasetDataModule) -> int:
         return 0
     states.start(module.pretzel)
     captions = (
-        sample.caption for source, _ in data.picture_decoders for sample in source.texts("train")
+        sample.caption
+        for source, _ in data.parts.picture_decoders
+        for sample in source.texts("train")
     )
     with counting("captions", None) as advance, torch.inference_mode():
         different = iter(dict.fromkeys(captions))

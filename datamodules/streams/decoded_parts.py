@@ -1,0 +1,179 @@
+"""The parts of the data, each with the decoder of its samples."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+from typing_extensions import TypeIs
+
+from datamodules.decoding.decoder import SampleDecoder
+from datamodules.decoding.picture import PictureDecoder
+from datamodules.features.latent_files import DTYPES, LatentFiles, latent_folder, latent_root
+from datamodules.reading.opening import is_pipe
+from datamodules.reading.remote import is_remote
+from datamodules.recipes.recipe import Recipe
+from datamodules.sample import AnySample, Sample
+from datamodules.sources.source import DataSource, Part, Split
+from datamodules.streams.first_samples import check_first_samples
+from pretzel.latent.base import LatentSpace
+from pretzel.rng import stream
+from pretzel.sequence.document import Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedParts:
+    """Parts of the data with their decoders, one for each.
+
+    Attributes:
+        parts: One source, or those of a Blend, with recipe and weight.
+        decoders: How the samples of each are decoded.
+    """
+
+    parts: tuple[Part, ...]
+    decoders: tuple[SampleDecoder, ...]
+
+    def __iter__(self) -> Iterator[tuple[Part, SampleDecoder]]:
+        return zip(self.parts, self.decoders, strict=True)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def check(self, split: Split) -> None:
+        """Check that some of the first hundred samples of each part can serve.
+
+        Raises:
+            UserError: If a shard is missing, or none can.
+        """
+        for part, decoder in self:
+            recipe = part.recipe if split == "train" else None
+            check_first_samples(part.source, decoder, split, recipe)
+
+    def shares(
+        self, split: Split, limit: int | None
+    ) -> list[tuple[Part, SampleDecoder, int | None]]:
+        """Return the parts that have a split, each with its share of a number of samples."""
+        parts = [(p, d) for p, d in self if p.source.shards(split)]
+        if limit is None:
+            return [(part, decoder, None) for part, decoder in parts]
+        return [
+            (part, decoder, len(range(place, limit, len(parts))))
+            for place, (part, decoder) in enumerate(parts[:limit])
+        ]
+
+    def images(self, split: Split, limit: int | None) -> Iterator[Sample]:
+        """Yield images once, in order, at most ``limit``; interleaved documents are left out."""
+        if len(self) == 1:
+            return islice(self.parts[0].source.images_by(self.decoders[0], split), limit)
+        return chain.from_iterable(
+            islice(filter(_is_image, part.source.decoded_by(decoder, split)), share)
+            for part, decoder, share in self.shares(split, limit)
+        )
+
+    def questions(self, split: Split, limit: int | None) -> Iterator[tuple[tuple[str, str], ...]]:
+        """Yield the questions with their answers of each sample, without reading its image."""
+        return (
+            sample.questions
+            for part, _, share in self.shares(split, limit)
+            for sample in islice(part.source.texts(split), share)
+        )
+
+    def example_documents(self, count: int, seed: int) -> list[Document]:
+        """Return about ``count`` documents of the first training samples, of parts by weight.
+
+        None where shards are remote or commands: they are read by training alone.
+
+        Raises:
+            UserError: If a shard is missing, or none of the first hundred samples can serve.
+        """
+        first = [shard for part in self.parts for shard in part.source.shards("train")[:1]]
+        if not first or any(is_pipe(shard) or is_remote(shard) for shard in first):
+            return []
+        self.check("train")
+        total = sum(part.weight for part in self.parts)
+        documents = list[Document]()
+        for part, decoder in self:
+            share = round(count * part.weight / total)
+            documents += _examples(part.source, part.recipe, decoder, share, seed)
+        return documents
+
+    @property
+    def picture_decoders(self) -> tuple[tuple[DataSource, PictureDecoder], ...]:
+        """The source of each part, and how its pictures are decoded."""
+        return tuple((part.source, decoder.pictures) for part, decoder in self)
+
+    @property
+    def has_random_pictures(self) -> bool:
+        """Whether training pictures are cropped or flipped by chance."""
+        return any(pictures.is_random for _, pictures in self.picture_decoders)
+
+    def latent_files(
+        self, encoder: str, dtype: str, *, to_write: bool = False
+    ) -> tuple[LatentFiles, ...]:
+        """Return where the latents of the training pictures of each part are, or are to be.
+
+        Args:
+            encoder: Identity of the latent space.
+            dtype: Type of the numbers.
+            to_write: Whether there may be none yet.
+        """
+        files = []
+        for source, pictures in self.picture_decoders:
+            # what a command gives is not known before it is run
+            shards = tuple(s for s in source.shards("train") if not is_pipe(s))
+            about = {"encoder": encoder, "pictures": pictures.identity, "dtype": dtype}
+            folder = latent_folder(about)
+            # contents of many shards take long to hash: not where there are no latents at all
+            is_used = to_write or folder.is_dir()
+            identities = source.identities(shards) if is_used else shards
+            files.append(LatentFiles.of(folder, shards, identities))
+        return tuple(files)
+
+    def with_latents(self, latent: LatentSpace) -> tuple["DecodedParts", str]:
+        """Return them reading the latents of a space in the place of training pictures.
+
+        Pictures that are random, and those whose shard has no latents, are decoded as ever.
+
+        Returns:
+            The parts, and how many shards have latents, in words; nothing if none has.
+        """
+        plain = self._with(None for _ in self.parts)
+        if self.has_random_pictures or not latent_root().is_dir():
+            return plain, ""
+        for dtype in DTYPES:
+            files = self.latent_files(latent.identity, dtype)
+            total = sum(len(of_part.names) for of_part in files)
+            found = total - sum(len(of_part.missing) for of_part in files)
+            if found:
+                words = f"latents of {found} of {total} training shards are read ({dtype})"
+                return self._with(files), words
+        return plain, ""
+
+    def _with(self, latents: Iterable[LatentFiles | None]) -> "DecodedParts":
+        decoders = zip(self.decoders, latents, strict=True)
+        return replace(self, decoders=tuple(replace(d, latents=files) for d, files in decoders))
+
+
+def _examples(
+    source: DataSource, recipe: Recipe, decoder: SampleDecoder, count: int, seed: int
+) -> list[Document]:
+    samples = filter(recipe.accepts, _in_order(source, decoder))
+    documents = list[Document]()
+    for number, sample in enumerate(samples):
+        drawn = recipe.draw(sample, samples, stream(seed, "examples", number))
+        documents += [illustrated.document for illustrated in drawn]
+        if len(documents) >= count:
+            break
+    return documents
+
+
+def _in_order(source: DataSource, decoder: SampleDecoder) -> Iterator[AnySample]:
+    """Yield the training samples of a source in order, again and again."""
+    while True:
+        samples = source.decoded_by(decoder, "train")
+        if (first := next(samples, None)) is None:
+            return
+        yield from chain((first,), samples)
+
+
+def _is_image(sample: AnySample) -> TypeIs[Sample]:
+    return isinstance(sample, Sample)
