@@ -121,6 +121,7 @@ class WebDatasetDataModule(LightningDataModule):
         decoders = tuple(self._decoder_of(part.source) for part in parts)
         self.parts = DecodedParts(parts=parts, decoders=decoders)
         self._log = SkipLog(max_skipped)
+        self._examples: dict[int, list[Document]] = {}
         self._restored: dict[str, Any] | None = None
         self._progress: Progress | None = None
         self._loader: TrainLoader | None = None
@@ -231,7 +232,9 @@ class WebDatasetDataModule(LightningDataModule):
         Raises:
             UserError: If a shard is missing, or none of the first hundred samples can serve.
         """
-        return self.parts.example_documents(count, self.seed)
+        if count not in self._examples:  # the arms of a grid ask for the same ones
+            self._examples[count] = self.parts.example_documents(count, self.seed)
+        return self._examples[count]
 
     def split_files(self) -> dict[str, tuple[str, ...]]:
         """Return the shards of each split.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +97,8 @@ class LatentFiles:
         Raises:
             OSError, SafetensorError: If the file cannot be written.
         """
-        rows = [row for row, name in enumerate(names) if names.count(name) == 1]
+        counts = Counter(names)
+        rows = [row for row, name in enumerate(names) if counts[name] == 1]
         stacked = np.stack([latents[row] for row in rows]) if rows else np.zeros((0, 0, 0), "f4")
         tensors = {_TENSOR: torch.from_numpy(stacked).contiguous()}
         metadata = {
