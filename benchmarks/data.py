@@ -5,9 +5,10 @@
 
 All arms run in one process, in turn. A rate is that of the stream as training sees it: batches of
 float pixels with their texts, from local tar shards of JPEG files made here. webdataset's pipeline
-is the plainest: shards, shuffle, the same decoding and crop, batches in the worker; MosaicML's
-Streaming, where it is installed, reads the same pictures from shards of its own format. A ratio is
-the median over rounds of the rates of one round, smallest and largest in brackets.
+is the plainest: shards, shuffle, the same decoding and crop, batches in the worker. Where they are
+installed, MosaicML Streaming reads the same pictures from shards of its own format, and
+megatron-energon the same shards. A ratio is the median over rounds of the rates of one round,
+smallest and largest in brackets.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Streams of training batches from one corpus of pictures: ours, webdataset's, MosaicML's."""
+"""Training batches from one corpus: ours, webdataset's, MosaicML Streaming's, energon's."""
 
 import importlib
 import importlib.util
@@ -118,15 +118,60 @@ def mosaic(corpus: Corpus, batch_size: int, num_workers: int) -> Iterator[tuple[
         yield from loader
 
 
+def energon(corpus: Corpus, batch_size: int, num_workers: int) -> Iterator[object]:
+    """Yield batches of megatron-energon, without end; its index is written at first."""
+    module = importlib.import_module("megatron.energon")
+    folder = corpus.shards[0].parent
+    meta = folder / ".nv-meta"
+    if not meta.exists():
+        preparator = importlib.import_module("megatron.energon.flavors.webdataset.prepare")
+        preparator.WebdatasetPreparator.prepare_dataset(
+            folder,
+            [shard.name for shard in corpus.shards],
+            split_parts_ratio=[("train", 1.0)],
+            workers=1,
+        )
+        (meta / "dataset.yaml").write_text(
+            "__module__: megatron.energon\n__class__: CrudeWebdataset\n"
+        )
+    decode = PictureDecoder(image_size=corpus.side, upscale=True)
+
+    def cook(sample: Mapping[str, Any]) -> object:
+        return module.CaptioningSample(
+            **module.basic_sample_keys(sample),
+            image=decode(sample["jpg"]),
+            caption=sample["txt"].decode(),
+        )
+
+    def collated(_: object, samples: Sequence[Any]) -> tuple[list[str], Tensor]:
+        pixels = [sample.image for sample in samples]
+        return [sample.caption for sample in samples], scale_pixels(pixels)
+
+    methods = {
+        "cookers": [module.Cooker(module.stateless(cook))],
+        "batch": module.stateless(collated),
+    }
+    encoder = type("Encoder", (module.DefaultTaskEncoder,), {"decoder": None} | methods)()
+    data = module.get_train_dataset(
+        folder,
+        batch_size=batch_size,
+        shuffle_buffer_size=2000,
+        max_samples_per_sequence=None,
+        worker_config=module.WorkerConfig.default_worker_config(num_workers),
+        task_encoder=encoder,
+    )
+    yield from module.get_loader(data)
+
+
 Arm = Callable[[Corpus, int, int], Iterator[object]]
 """Yields batches of a corpus, of a size, read by so many workers."""
 
 
 def others() -> dict[str, Arm]:
     """Return what our stream is compared to."""
+    optional = {"streaming": ("MosaicML Streaming", mosaic), "megatron": ("energon", energon)}
     found: dict[str, Arm] = {"webdataset": plain}
-    if importlib.util.find_spec("streaming") is not None:
-        found["MosaicML Streaming"] = mosaic
+    found |= dict(arm for name, arm in optional.items() if importlib.util.find_spec(name))
     return found
 
 
