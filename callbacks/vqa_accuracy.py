@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -138,6 +139,7 @@ class VQAAccuracy(Evaluation):
         self.blind_baseline = blind_baseline
         self.num_blind_samples = num_blind_samples
         self._blind: BlindBaseline | None = None
+        self._counts: dict[Stage, list[int]] = {}
 
     def metric_names(self) -> set[str]:
         """Return the names of accuracies, of the blind ones if asked for, and of the number."""
@@ -160,10 +162,8 @@ class VQAAccuracy(Evaluation):
         assert isinstance(pl_module, Answerer)
         if not pl_module.can_answer:
             return
-        samples = list(evaluation_samples(trainer, stage, "VQAAccuracy"))
-        chosen = choose_questions(samples, limit)
-        rank_zero_info(f"VQAAccuracy: {sum(len(q) for _, q in chosen)} questions")
-        of_rank = chosen[trainer.global_rank :: trainer.world_size]
+        asked = self._asked(trainer, stage, limit)
+        of_rank = islice(asked, trainer.global_rank, None, trainer.world_size)
         own = [answer for batch in self._batches(of_rank) for answer in _ask(pl_module, batch)]
         answered = [answer for share in gather(trainer, own) for answer in share]
         if stage == "test":
@@ -180,6 +180,20 @@ class VQAAccuracy(Evaluation):
             ("sample", "question", "answer", "truth"),
             [(a.key, a.question, a.answer or "(empty)", a.truth) for a in wrong],
         )
+
+    def _asked(self, trainer: Trainer, stage: Stage, limit: int | None) -> Iterator["_Asked"]:
+        """Yield samples with the questions asked about them; one image is held at a time."""
+        if limit is not None and stage not in self._counts:  # of samples that can be read
+            samples = evaluation_samples(trainer, stage, "VQAAccuracy")
+            self._counts[stage] = [len(sample.questions) for sample in samples]
+        chosen = None if limit is None else choose_questions(self._counts[stage], limit)
+        if chosen is not None:
+            rank_zero_info(f"VQAAccuracy: {sum(chosen.values())} questions")
+        samples = evaluation_samples(trainer, stage, "VQAAccuracy")
+        for place, sample in enumerate(samples):
+            questions = sample.questions if chosen is None else sample.questions[: chosen[place]]
+            if questions:
+                yield sample, questions
 
     def _blind_accuracies(
         self, trainer: Trainer, answered: Sequence[AnsweredQuestion]
@@ -205,10 +219,10 @@ class VQAAccuracy(Evaluation):
         for pairs in questions:
             yield from pairs
 
-    def _batches(self, chosen: Sequence["_Chosen"]) -> Iterator[list["_Chosen"]]:
-        batch: list[_Chosen] = []
+    def _batches(self, asked: Iterable["_Asked"]) -> Iterator[list["_Asked"]]:
+        batch: list[_Asked] = []
         size = 0
-        for item in chosen:
+        for item in asked:
             if batch and size + len(item[1]) > self.batch_size:
                 yield batch
                 batch, size = [], 0
@@ -218,30 +232,33 @@ class VQAAccuracy(Evaluation):
             yield batch
 
 
-_Chosen = tuple[EvaluationSample, list[tuple[str, str]]]
+_Asked = tuple[EvaluationSample, Sequence[tuple[str, str]]]
 """A sample and those of its questions that are asked."""
 
 
-def choose_questions(samples: Sequence[EvaluationSample], limit: int | None) -> list[_Chosen]:
-    """Return samples with the questions to ask: all, or ``limit`` from evenly spread samples."""
-    usable = [sample for sample in samples if sample.questions]
-    total = sum(len(sample.questions) for sample in usable)
-    if limit is None or limit >= total:
-        return [(sample, list(sample.questions)) for sample in usable]
+def choose_questions(counts: Sequence[int], limit: int) -> Counter[int]:
+    """Choose ``limit`` questions, all if there are no more, of samples that are spread evenly.
+
+    Args:
+        counts: Number of questions of each sample.
+        limit: Number of questions.
+
+    Returns:
+        How many of its questions are asked, the first ones, by the place of the sample.
+    """
+    usable = [place for place, count in enumerate(counts) if count]
+    total = sum(counts)
     # As many samples as are needed on average; the last one is cut, or more are taken at the end.
-    spread = evenly(usable, math.ceil(limit * len(usable) / total))
-    missing = [sample for sample in usable if all(sample is not s for s in spread)]
-    chosen: list[_Chosen] = []
+    spread = evenly(usable, math.ceil(limit * len(usable) / max(total, limit)))
+    chosen = Counter[int]()
     remaining = limit
-    for sample in [*spread, *missing]:
-        if remaining == 0:
-            break
-        chosen.append((sample, list(sample.questions[:remaining])))
-        remaining -= len(chosen[-1][1])
+    for place in dict.fromkeys([*spread, *usable]):
+        chosen[place] = min(counts[place], remaining)
+        remaining -= chosen[place]
     return chosen
 
 
-def _ask(module: Answerer, batch: Sequence[_Chosen]) -> list[AnsweredQuestion]:
+def _ask(module: Answerer, batch: Sequence[_Asked]) -> list[AnsweredQuestion]:
     rows = [(sample, question, truth) for sample, pairs in batch for question, truth in pairs]
     counts = torch.tensor([len(pairs) for _, pairs in batch])
     # Equal keys tell the module that equal images need be read only once

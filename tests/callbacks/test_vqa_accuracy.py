@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
+from torch import Tensor
 from world import (
     Known,
     KnownData,
     Recaller,
-    draw,
     evaluate,
     known_samples,
     make_trainer,
@@ -118,23 +120,38 @@ def test_batches_smaller_than_an_image_still_ask_everything(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("limit", [1, 10, 71, 72, 500])
 def test_a_subset_has_its_size_and_spreads(limit: int) -> None:
-    samples = known_samples()
-    chosen = choose_questions(samples, limit)
-    assert sum(len(questions) for _, questions in chosen) == min(limit, 72)
-    keys = [sample.key for sample, _ in chosen]
-    assert len(set(keys)) == len(keys)
-    assert "partial" not in keys
+    counts = [3 if place % 2 else 0 for place in range(48)]
+    chosen = choose_questions(counts, limit)
+    assert sum(chosen.values()) == min(limit, 72)
+    assert all(chosen[place] <= count for place, count in enumerate(counts))
     if limit == 10:
-        assert {int(key[0]) for key in keys} == {0, 2, 4, 6}
+        assert [place for place in chosen if chosen[place]] == [1, 13, 25, 37]
 
 
 def test_a_subset_of_uneven_samples_is_filled_up() -> None:
-    many = tuple((f"q{i}?", "yes") for i in range(50))
-    samples = [
-        Known(key=str(i), image=draw("red", "circle"), caption="", questions=many if i == 3 else ())
-        for i in range(5)
-    ]
-    assert sum(len(q) for _, q in choose_questions(samples, 49)) == 49
+    assert sum(choose_questions([0, 1, 0, 50, 1], 49).values()) == 49
+
+
+class HeldImages(KnownData):
+    """Counts the images that are alive at the same time."""
+
+    most = 0
+
+    def evaluation_samples(self, split: str = "test", limit: int | None = None) -> Iterator[Known]:
+        alive = WeakSet[Tensor]()
+        for sample in super().evaluation_samples(split, limit):
+            image = sample.image.clone()
+            alive.add(image)
+            yield replace(sample, image=image)
+            self.most = max(self.most, len(alive))
+
+
+@pytest.mark.parametrize("limit", [None, 60])
+def test_images_are_held_a_batch_at_a_time(tmp_path: Path, limit: int | None) -> None:
+    data = HeldImages()
+    metric = VQAAccuracy(num_questions=limit, batch_size=9, blind_baseline=False)
+    make_trainer(tmp_path, [metric]).test(Recaller(), datamodule=data, verbose=False)
+    assert data.most <= 7  # a batch, the one before it, and the image just made
 
 
 def test_validation_asks_fewer_and_counts(tmp_path: Path) -> None:
