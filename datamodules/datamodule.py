@@ -8,8 +8,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.checks import check_at_least, check_probabilities
-from datamodules.decoding.crops import Crop, Flip
-from datamodules.decoding.decoder import MAX_CHARACTERS, SampleDecoder
+from datamodules.decoding.crops import CentreCrop, Crop, Flip
+from datamodules.decoding.decoder import MAX_CHARACTERS
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import Sample, Skipped
 from datamodules.sources.source import DataSource, Split
@@ -23,6 +24,7 @@ from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
 from pretzel.errors import NothingToMeasure
 from pretzel.latent.base import LatentSpace
+from pretzel.latent.rgb import rgb_colour
 from pretzel.runs.exact_resume import gathered
 from pretzel.sequence.document import Document
 
@@ -112,13 +114,15 @@ class WebDatasetDataModule(LightningDataModule):
         self.shuffle_buffer = shuffle_buffer
         self.eval_batch_size = eval_batch_size
         self.num_val_samples = num_val_samples
-        self.upscale = upscale
-        self.crop = crop
-        self.flip = flip
-        self.background = background
-        self.max_characters = max_characters
+        pictures = PictureDecoder(
+            image_size=image_size,
+            upscale=upscale,
+            crop=crop or CentreCrop(),
+            flip=flip,
+            background=rgb_colour(background),
+        )
         parts = source.parts(recipe)
-        decoders = tuple(self._decoder_of(part.source) for part in parts)
+        decoders = tuple(part.source.decoder(pictures, max_characters) for part in parts)
         self.parts = DecodedParts(parts=parts, decoders=decoders)
         self._log = SkipLog(max_skipped)
         self._examples: dict[int, list[Document]] = {}
@@ -298,16 +302,6 @@ class WebDatasetDataModule(LightningDataModule):
         total = self.trainer.fit_loop.epoch_loop.batch_progress.total
         processed: int = total.processed  # type: ignore[attr-defined]  # declared as its base class
         return processed
-
-    def _decoder_of(self, source: DataSource) -> SampleDecoder:
-        return source.decoder(
-            self.image_size,
-            upscale=self.upscale,
-            crop=self.crop,
-            flip=self.flip,
-            background=self.background,
-            max_characters=self.max_characters,
-        )
 
     def _train_stream(self, start: int) -> TrainStream:
         rank, world_size = self._place()

@@ -4,8 +4,9 @@ import hashlib
 from itertools import chain, combinations, islice
 from typing import get_args
 
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
-from datamodules.sample import Skipped
+from datamodules.sample import Sample, Skipped
 from datamodules.sources.source import DataSource, Split
 from pretzel.testing.deviation import Deviation, require, unmeasured
 from pretzel.testing.global_state import untouched
@@ -88,12 +89,12 @@ def samples_are_decoded_to_size(case: Case[DataSource]) -> Deviation:
     """None of the first samples can be decoded, or pictures are of another size than asked for."""
     source, size = case.build(), 16
     for split in SPLITS:
-        decode = source.decoder(size, upscale=True)
+        decode = source.decoder(PictureDecoder(image_size=size, upscale=True))
         raws = [raw for raw in raw_samples(source, split)[:20] if isinstance(raw, RawSample)]
         decoded = [sample for raw in raws if not isinstance(sample := decode(raw), Skipped)]
         require(bool(decoded) or not raws, f"none of the first samples of {split} can be decoded")
         for sample in decoded:
-            pictures = sample.images if hasattr(sample, "images") else (sample.pixels,)
+            pictures = (sample.pixels,) if isinstance(sample, Sample) else sample.images
             shapes = {picture.shape for picture in pictures} - {(size, size, 3)}
             require(not shapes, f"{sample.key} has pictures of shapes {shapes}")
             require(bool(sample.key), f"a sample of {split} has no key")

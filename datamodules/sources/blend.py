@@ -3,14 +3,14 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from typing_extensions import override
 
-from datamodules.decoding.crops import Crop, Flip
 from datamodules.decoding.decoder import MAX_CHARACTERS, SampleDecoder
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
@@ -103,30 +103,18 @@ class Blend(DataSource):
 
     @override
     def decoder(
-        self,
-        image_size: int,
-        *,
-        upscale: bool = False,
-        crop: Crop | None = None,
-        flip: Flip | None = None,
-        background: str = "white",
-        max_characters: int = MAX_CHARACTERS,
+        self, pictures: PictureDecoder, max_characters: int = MAX_CHARACTERS
     ) -> SampleDecoder:
         """Return a decoder that decodes the samples of each part by the part's own."""
-        decoders = {
-            part.name: part.source.decoder(
-                image_size,
-                upscale=upscale,
-                crop=crop,
-                flip=flip,
-                background=background,
-                max_characters=max_characters,
-            )
-            for part in self._parts.values()
-        }
-        first = next(iter(decoders.values()))
-        own = {f.name: getattr(first, f.name) for f in fields(first) if f.init}
-        return _BlendDecoder(**own, decoders=decoders)
+        return _BlendDecoder(
+            pictures=pictures,
+            caption_field=self.caption_field,
+            resident=self.resident,
+            decoders={
+                part.name: part.source.decoder(pictures, max_characters)
+                for part in self._parts.values()
+            },
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -7,7 +7,6 @@ from itertools import islice
 from typing import ClassVar, Literal
 
 from datamodules.decoding.captions import CaptionChoice, FirstCaption
-from datamodules.decoding.crops import CentreCrop, Crop, Flip
 from datamodules.decoding.decoder import MAX_CHARACTERS, SampleDecoder
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.opening import identities
@@ -15,7 +14,6 @@ from datamodules.reading.tar_shard import RawSample, read_shard, resident_shard
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
 from pretzel.errors import NothingToMeasure, UserError
-from pretzel.latent.rgb import rgb_colour
 
 Split = Literal["train", "val", "test"]
 
@@ -81,15 +79,19 @@ class DataSource(ABC):
         """Yield the raw samples of one shard in order, without images where that is faster."""
         return self.read(shard)
 
-    def texts(self, split: Split) -> Iterator[Sample]:
+    def texts(self, split: Split, max_characters: int = MAX_CHARACTERS) -> Iterator[Sample]:
         """Yield caption and questions of every sample of a split in order, its image left out.
 
         Those whose texts cannot serve are left out; interleaved documents have neither.
 
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            max_characters: Most characters of a text; with a longer one a sample cannot serve.
+
         Raises:
             UserError: If a shard is missing.
         """
-        decode = self.decoder(1).texts
+        decode = self.decoder(PictureDecoder(image_size=1), max_characters).texts
         for shard in self.shards(split):
             for raw in self.read_texts(shard):
                 sample = decode(raw) if isinstance(raw, RawSample) else raw
@@ -97,69 +99,42 @@ class DataSource(ABC):
                     yield sample
 
     def decoder(
-        self,
-        image_size: int,
-        *,
-        upscale: bool = False,
-        crop: Crop | None = None,
-        flip: Flip | None = None,
-        background: str = "white",
-        max_characters: int = MAX_CHARACTERS,
+        self, pictures: PictureDecoder, max_characters: int = MAX_CHARACTERS
     ) -> SampleDecoder:
         """Return the decoder of this source's samples.
 
         Args:
-            image_size: Height and width in pixels.
-            upscale: Whether smaller images are enlarged; otherwise they cannot serve.
-            crop: Makes a square of an image; the centre if not given.
-            flip: Mirrors or turns training images, if given.
-            background: Colour behind transparent pixels.
+            pictures: Decodes their images.
             max_characters: Most characters of a text; with a longer one a sample cannot serve.
-
-        Raises:
-            UserError: If there is no such colour.
         """
         return SampleDecoder(
-            pictures=PictureDecoder(
-                image_size=image_size,
-                upscale=upscale,
-                crop=crop or CentreCrop(),
-                flip=flip,
-                background=rgb_colour(background),
-            ),
+            pictures=pictures,
             caption_field=self.caption_field,
             caption_choice=self.caption_choice,
             resident=self.resident,
             max_characters=max_characters,
         )
 
-    def samples(self, split: Split, image_size: int, *, upscale: bool = False) -> Iterator[Sample]:
-        """Yield every image of a split with its texts; arguments as in :meth:`decoded`.
+    def samples(self, split: Split, image_size: int) -> Iterator[Sample]:
+        """Yield every image of a split with its texts, the centred square of so many pixels a side.
 
         Raises:
             NothingToMeasure: If there is nothing but interleaved documents.
         """
-        return self.images_by(self.decoder(image_size, upscale=upscale), split)
+        return self.images_by(self.decoder(PictureDecoder(image_size=image_size)), split)
 
-    def decoded(
-        self, split: Split, image_size: int, *, upscale: bool = False
-    ) -> Iterator[AnySample]:
+    def decoded_by(self, decoder: SampleDecoder, split: Split) -> Iterator[AnySample]:
         """Yield every sample of a split once, in order, as evaluation sees it.
 
         Those that cannot serve are left out.
 
         Args:
+            decoder: Decoder of this source.
             split: ``train``, ``val`` or ``test``.
-            image_size: Height and width in pixels.
-            upscale: Whether smaller images are enlarged; otherwise they are left out.
 
         Raises:
             UserError: If a shard is missing.
         """
-        return self.decoded_by(self.decoder(image_size, upscale=upscale), split)
-
-    def decoded_by(self, decoder: SampleDecoder, split: Split) -> Iterator[AnySample]:
-        """Yield every sample of a split as :meth:`decoded` does, with a decoder of this source."""
         for shard in self.shards(split):
             for raw in self.read(shard):
                 sample = decoder(raw) if isinstance(raw, RawSample) else raw

@@ -73,8 +73,8 @@ class DecodedParts:
         """Yield the questions with their answers of each sample, without reading its image."""
         return (
             sample.questions
-            for part, _, share in self.shares(split, limit)
-            for sample in islice(part.source.texts(split), share)
+            for part, decoder, share in self.shares(split, limit)
+            for sample in islice(part.source.texts(split, decoder.max_characters), share)
         )
 
     def example_documents(self, count: int, seed: int) -> list[Document]:

@@ -214,8 +214,8 @@ def _fill_text_states(module: PretzelModule, data: WebDatasetDataModule) -> int:
     states.start(module.pretzel)
     captions = (
         sample.caption
-        for source, _ in data.parts.picture_decoders
-        for sample in source.texts("train")
+        for part, decoder in data.parts
+        for sample in part.source.texts("train", decoder.max_characters)
     )
     with counting("captions", None) as advance, torch.inference_mode():
         different = iter(dict.fromkeys(captions))

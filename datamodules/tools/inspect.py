@@ -5,6 +5,7 @@ from functools import partial
 from itertools import islice
 
 from datamodules.checks import check_at_least
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
 from datamodules.sources.source import DataSource, Split
@@ -40,8 +41,10 @@ def inspect(
         UserError: If a number is below 1, a shard is missing, or there is no sample at all.
     """
     check_at_least(1, image_size=image_size, limit=limit)
-    decoder = source.decoder(image_size or SHOWN_SIZE, upscale=upscale or image_size is None)
-    count = partial(summarise, decoder)
+    pictures = PictureDecoder(
+        image_size=image_size or SHOWN_SIZE, upscale=upscale or image_size is None
+    )
+    count = partial(summarise, source.decoder(pictures))
     totals = [source.num_samples(split) for split in SPLITS]
     total = None if None in totals else sum(min(n, limit or n) for n in totals if n is not None)
     summaries = {}

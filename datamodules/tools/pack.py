@@ -9,6 +9,7 @@ from typing import Any
 
 from datamodules.checks import check_at_least
 from datamodules.decoding.decoder import SampleDecoder
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
 from datamodules.sources.source import DataSource, Split
@@ -96,7 +97,8 @@ def _pack(source: DataSource, packed: PackedFolder, rule: SplitRule, num_workers
     total = None if None in totals else sum(filter(None, totals))
     chunks = _chunks(_needed(source, packed, rule))
     # what a run finds too small or too long is the run's own choice
-    check = partial(_check, source.decoder(1, upscale=True, max_characters=sys.maxsize))
+    pictures = PictureDecoder(image_size=1, upscale=True)
+    check = partial(_check, source.decoder(pictures, max_characters=sys.maxsize))
     with counting("samples", total, sum(shard.samples for shard in packed.shards)) as advance:
         for chunk, problems in map_in_order(check, chunks, num_workers):
             for (split, position, sample), problem in zip(chunk, problems, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.index import SUFFIX, read_index
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
@@ -141,7 +142,8 @@ def _problem(file: _File) -> str | None:
 
 def _problem_inside(source: DataSource, shard: str) -> str | None:
     """Read a shard to its end; return what is wrong with it or its samples."""
-    decode = source.decoder(1, upscale=True, max_characters=sys.maxsize)
+    pictures = PictureDecoder(image_size=1, upscale=True)
+    decode = source.decoder(pictures, max_characters=sys.maxsize)
     good, damaged = 0, list[Skipped]()
     try:
         for raw in source.read(shard):

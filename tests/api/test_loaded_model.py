@@ -7,6 +7,7 @@ from PIL import Image
 
 import pretzel
 from datamodules import Shards
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from pretzel.cli.sample.command import main as sample
 from pretzel.errors import UserError
@@ -117,7 +118,7 @@ def test_a_conversation_takes_images_of_any_size(model):
 def test_images_are_prepared_as_in_training(size, tmp_path):
     image = picture(*size)
     image.save(tmp_path / "x.png")
-    decoder = Shards("a.tar").decoder(8, upscale=True)
+    decoder = Shards("a.tar").decoder(PictureDecoder(image_size=8, upscale=True))
     members = {"png": (tmp_path / "x.png").read_bytes(), "txt": b"x"}
     trained_on = decoder(RawSample(shard="s", key="k", members=members)).image
     as_bytes = torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -13,6 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import AsWritten, Captions, Mixture, Questions, Shards, WebDatasetDataModule
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import REASONS, Skipped, Unusable
 
@@ -201,7 +202,7 @@ def write(path, samples):
 
 def looked_at(source, recipe):
     """Return the samples that a recipe accepts, and those that are skipped."""
-    decode = source.decoder(16)
+    decode = source.decoder(PictureDecoder(image_size=16))
     usable, skipped = [], []
     for shard in source.shards("train"):
         for raw in source.read(shard):

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from datamodules import Captions, Folder, Questions, WebDatasetDataModule
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
 from pretzel.errors import UserError
@@ -112,11 +113,11 @@ def test_llava_and_a_long_caption(photos, tmp_path):
     source = Folder(table, images=str(photos))
     (raw,) = raws(source)
     assert json.loads(raw.members["json"])["conversations"] == said
-    sample = source.decoder(16)(raw)
+    sample = source.decoder(PictureDecoder(image_size=16))(raw)
     assert sample.questions == (("what?", "a square"), ("why?", "so"))
     long = write_table(tmp_path / "long.csv", [{"path": "1.JPG", "caption": "x" * 200_000}])
     (raw,) = raws(Folder(long, images=str(photos)))
-    assert Folder(long).decoder(16)(raw).reason == "text too long"
+    assert Folder(long).decoder(PictureDecoder(image_size=16))(raw).reason == "text too long"
 
 
 def test_vqa_files(tmp_path, encoded):
@@ -135,7 +136,7 @@ def test_vqa_files(tmp_path, encoded):
         files.append(str(tmp_path / f"{name}.json"))
     source = Folder(files)
     first, second, missing = raws(source)
-    sample = source.decoder(16)(first)
+    sample = source.decoder(PictureDecoder(image_size=16))(first)
     assert sample.key == "COCO_train2014_000000000009"
     assert sample.questions == (("red?", "yes"), ("why?", "yes"))
     assert sample.answers[0] == ("yes",) * 7 + ("no",) * 3

@@ -219,6 +219,8 @@ def test_questions_are_read_without_images(write_shard):
     module = WebDatasetDataModule(Shards(shard), Captions(), 16, 1, 1)
     assert list(module.answered_questions("train")) == [(("is it?", "no"),)] * 3 + [()]
     assert list(module.answered_questions("train", limit=1)) == [(("is it?", "no"),)]
+    short = WebDatasetDataModule(Shards(shard), Captions(), 16, 1, 1, max_characters=5)
+    assert list(short.answered_questions("train")) == [()]
 
 
 class CountedFile(io.FileIO):

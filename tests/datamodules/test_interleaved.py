@@ -19,6 +19,7 @@ from datamodules import (
     Shards,
     WebDatasetDataModule,
 )
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.sample import Unusable
 from pretzel.errors import UserError
 from pretzel.rng import stream
@@ -86,9 +87,13 @@ def stories(write_shard, encoded, tmp_path):
 # Shards of documents
 
 
+def decoded(source):
+    return source.decoded_by(source.decoder(PictureDecoder(image_size=16)), "train")
+
+
 def test_a_document_is_read_as_it_is_written(write_shard, encoded):
     source = Shards(write_shard("a.tar", story(encoded)))
-    (sample,) = source.decoded("train", 16)
+    (sample,) = decoded(source)
     assert (sample.key, sample.segments) == ("x", WRITTEN)
     first, second = (image.reshape(-1, 3).mean(0) for image in sample.images)
     assert np.abs(first - RED).max() < 2
@@ -98,7 +103,7 @@ def test_a_document_is_read_as_it_is_written(write_shard, encoded):
 def test_text_alone_and_one_image_shown_twice(write_shard, encoded):
     members = story(encoded, "a", [{"text": "hello"}, {"text": "hi", "role": "target"}])
     members |= story(encoded, "b", [{"image": "0.png"}, {"text": "again"}, {"image": "0.png"}])
-    text, twice = Shards(write_shard("a.tar", members)).decoded("train", 16)
+    text, twice = decoded(Shards(write_shard("a.tar", members)))
     assert (text.images, len(twice.images)) == ((), 2)
     assert text.segments[1] == Text(content="hi", role="target")
 

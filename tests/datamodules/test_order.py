@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from datamodules import AsWritten, Captions, Conversations, DataSource, Mixture, Recipe
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped, Unusable
 from datamodules.sources.source import Part
@@ -28,10 +29,7 @@ class Memory(DataSource):
         self.names = tuple(f"{number:02d}" for number in range(num_shards))
         self.num_read = 0
         self.resident = True
-        self.kept_decoder = super().decoder(4)
-
-    def decoder(self, image_size, **settings):
-        return self.kept_decoder
+        self.kept_decoder = self.decoder(PictureDecoder(image_size=4))
 
     def shards(self, split):
         return self.names if split == "train" else ()
@@ -94,7 +92,7 @@ def run(parts, world_size, num_workers, *, batch_size=8, state=None, count=4, fi
     for rank in range(world_size):
         stream = TrainStream(
             parts=parts,
-            decoders=tuple(part.source.decoder(4) for part in parts),
+            decoders=tuple(part.source.kept_decoder for part in parts),
             order=order,
             image_size=4,
             rank=rank,
@@ -221,7 +219,7 @@ def test_parts_are_mixed_by_weight_and_counted(make_source):
     assert run(parts, 4, 1, state=state, count=2)[0] == expected[2:]
     arguments = {"image_size": 4, "rank": 0, "world_size": 1, "num_workers": 0}
     order = Order(seed=0, batch_size=8, shuffle_buffer=BUFFER)
-    decoders = tuple(part.source.decoder(4) for part in parts)
+    decoders = tuple(part.source.kept_decoder for part in parts)
     stream = TrainStream(parts=parts, decoders=decoders, order=order, **arguments)
     counts = sum((d.counts for d in islice(stream.deliveries(0, 1), 50)), Counter())
     assert sum(counts.values()) == 400
@@ -237,7 +235,7 @@ def test_samples_of_which_none_can_be_used_are_told(make_source):
     stream_of = alone(Broken(b"", 2))
     order = Order(seed=0, batch_size=2, shuffle_buffer=BUFFER)
     place = {"image_size": 4, "rank": 0, "world_size": 1, "num_workers": 0}
-    decoders = (stream_of[0].source.decoder(4),)
+    decoders = (stream_of[0].source.kept_decoder,)
     stream = TrainStream(parts=stream_of, decoders=decoders, order=order, **place)
     for delivery in islice(stream.deliveries(0, 1), 3):
         assert delivery.rows is None

@@ -167,7 +167,7 @@ def test_the_first_frame_of_many_is_read(kind):
     ],
 )
 def test_what_cannot_serve_is_skipped_with_its_reason(data, reason):
-    decoder = Shards("a.tar").decoder(16, crop=None)
+    decoder = Shards("a.tar").decoder(PictureDecoder(image_size=16))
     raw = RawSample(shard="a.tar", key="x", members={"jpg": data, "txt": b"t"})
     skipped = decoder(raw)
     assert isinstance(skipped, Skipped)
@@ -279,7 +279,12 @@ def test_evaluation_sees_the_centre(shard_pattern):
         (lambda: RandomCrop(aspect=(2.0, 1.0)), r"aspect must be .* not \[2.0, 1.0\]"),
         (lambda: HorizontalFlip(1.5), "probability must be a probability in"),
         (lambda: Pad("beige-ish"), "background must be a CSS colour name or #rrggbb"),
-        (lambda: Shards("a.tar").decoder(8, background="#ffffff80"), "background must be"),
+        (
+            lambda: WebDatasetDataModule(
+                Shards("a.tar"), Captions(), 8, 1, 1, background="#ffffff80"
+            ),
+            "background must be",
+        ),
     ],
 )
 def test_mistakes_are_named(make, message):

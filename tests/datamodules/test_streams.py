@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from datamodules import Captions, EasyVQA, Shards, WebDatasetDataModule
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.streams.eval_stream import EvalStream
 
 
@@ -60,7 +61,7 @@ def test_images_belong_to_their_documents():
         EasyVQA(), Captions(), image_size=32, batch_size=8, steps_per_epoch=2
     )
     raws = {r.key: r for shard in EasyVQA().shards("train") for r in EasyVQA().read(shard)}
-    decode = EasyVQA().decoder(32)
+    decode = EasyVQA().decoder(PictureDecoder(image_size=32))
     for batch in datamodule.train_dataloader():
         for document, image in zip(batch.documents, batch.images, strict=True):
             sample = decode(raws[document.key])
@@ -154,7 +155,10 @@ def test_processes_share_the_evaluation_without_overlap(shard_pattern, world_siz
         for rank in range(world_size):
             place = {"split": "test", "batch_size": 4, "limit": limit, "rank": rank}
             stream = EvalStream(
-                source=source, decoder=source.decoder(16), world_size=world_size, **place
+                source=source,
+                decoder=source.decoder(PictureDecoder(image_size=16)),
+                world_size=world_size,
+                **place,
             )
             for turn in range(workers):
                 for delivery in stream.deliveries(turn, workers):
