@@ -1,92 +1,117 @@
 """Walks over tar archives: their samples and where these begin, only of a closed list of types."""
 
 import tarfile
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
 from typing import IO
 
 from typing_extensions import override
-from webdataset.gopen import Pipe
 from webdataset.tariterators import base_plus_ext
 
+from datamodules.sample import Unusable
 from pretzel.files.image_file import IMAGE_SUFFIXES
 
 TEXT_SUFFIX = "txt"
 JSON_SUFFIX = "json"
 SUFFIXES = frozenset({*IMAGE_SUFFIXES, TEXT_SUFFIX, JSON_SUFFIX})
 
+MAX_SAMPLE_BYTES = 2**30
+"""Bytes of a sample's files beyond which it cannot serve: nothing of that size is read."""
+
+_LONGEST_NAME = 2**16  # bytes of a header that only holds a name or attributes: they are read whole
+_LARGEST_MEMBER = 2**37  # bytes: Python looks for its end in pieces, also behind that of the file
+_NAMES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+Members = Iterable[tuple[str, tarfile.TarInfo]]
+"""Suffixes and headers of the members of a sample."""
+
 
 class StrictTarInfo(tarfile.TarInfo):
-    """Header of a member; an archive without its end mark is an error, unlike in Python's own.
+    """Header of a member, read more strictly than by Python's own class.
 
-    Otherwise a shard that was cut between two members would look complete, and its last sample
-    like one without a caption.
+    An archive without its end mark is an error: a shard that was cut between two members would look
+    complete, and its last sample like one without a caption. So are headers that lead back or
+    without end, or that would fill memory or stack.
     """
 
     @override
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "StrictTarInfo":
         try:
-            return super().fromtarfile(archive)
+            member = super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end mark
             raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError("the archive is cut off or damaged") from error
+        except (tarfile.HeaderError, RecursionError) as error:
+            raise _cut_or_damaged() from error
+        if member.size < 0 or not 0 < archive.offset - member.offset < _LARGEST_MEMBER:
+            raise _cut_or_damaged()
+        return member
+
+    def _proc_member(self, archive: tarfile.TarFile) -> "StrictTarInfo":  # overrides Python's own
+        if self.type in _NAMES and not 0 <= self.size <= _LONGEST_NAME:
+            raise _cut_or_damaged()
+        member: StrictTarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
 
 
-def samples_in_sequence(
-    stream: IO[bytes] | Pipe, *, images: bool
-) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """Yield the samples of an archive, compressed or not, that is read once.
-
-    Args:
-        stream: The archive.
-        images: Whether the contents of images are read; they are left out otherwise.
-
-    Yields:
-        Key of the sample, and suffixes and contents of its members.
-
-    Raises:
-        tarfile.TarError, zlib.error, EOFError, OSError, ValueError: Where it is damaged.
-    """
-    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=StrictTarInfo) as archive:
-        members = (
-            (key, suffix, _content(archive, member) if images or not _is_image(suffix) else None)
-            for key, suffix, member in _members(archive)
-        )
-        for key, group in groupby(members, lambda member: member[0]):
-            yield key, [(suffix, content) for _, suffix, content in group if content is not None]
-
-
-def samples_from(
-    file: IO[bytes], offset: int
-) -> Iterator[tuple[int, str, tarfile.TarFile, list[tuple[str, tarfile.TarInfo]]]]:
-    """Yield the samples of an uncompressed archive that begin at or behind an offset.
-
-    Only headers are read.
-
-    Yields:
-        Offset of the sample, its key, the archive, and suffixes and headers of its members.
+def archive_from(file: IO[bytes], offset: int) -> tarfile.TarFile:
+    """Open an uncompressed archive at the offset of a member.
 
     Raises:
         tarfile.TarError, OSError, ValueError: Where it is damaged.
     """
     file.seek(offset)
-    archive = tarfile.TarFile(fileobj=file, mode="r", tarinfo=StrictTarInfo)
+    return tarfile.TarFile(fileobj=file, mode="r", tarinfo=StrictTarInfo)
+
+
+def samples_of(archive: tarfile.TarFile) -> Iterator[tuple[int, str, Members]]:
+    """Yield the samples of an open archive; their contents are left unread.
+
+    Yields:
+        Offset of the sample, its key and its members, to be used before the next sample is.
+
+    Raises:
+        tarfile.TarError, zlib.error, EOFError, OSError, ValueError: Where it is damaged.
+    """
     for key, group in groupby(_members(archive), lambda member: member[0]):
-        headers = [(suffix, header) for _, suffix, header in group]
-        yield headers[0][1].offset, key, archive, headers
+        first = next(group)
+        members = ((suffix, header) for _, suffix, header in chain((first,), group))
+        yield first[2].offset, key, members
 
 
 def contents(
-    archive: tarfile.TarFile, members: list[tuple[str, tarfile.TarInfo]], *, images: bool
+    archive: tarfile.TarFile, members: Members, *, images: bool
 ) -> list[tuple[str, bytes]]:
-    """Read members of an archive, images where they are wanted."""
-    return [
-        (suffix, _content(archive, member))
-        for suffix, member in members
-        if images or not _is_image(suffix)
-    ]
+    """Return suffixes and contents of the members of a sample, images where they are wanted.
+
+    Raises:
+        Unusable: If they are larger than :data:`MAX_SAMPLE_BYTES`.
+    """
+    found = []
+    size = 0
+    for suffix, member in members:
+        if images or not _is_image(suffix):
+            size += member.size
+            if size <= MAX_SAMPLE_BYTES:
+                found.append((suffix, _content(archive, member)))
+    check_size(size)
+    return found
+
+
+def check_size(num_bytes: int) -> None:
+    """Refuse a sample whose files would fill the memory.
+
+    Raises:
+        Unusable: If they are larger than :data:`MAX_SAMPLE_BYTES`.
+    """
+    if num_bytes > MAX_SAMPLE_BYTES:
+        raise Unusable("too large", f"files of {num_bytes} bytes, more than {MAX_SAMPLE_BYTES}")
 
 
 def is_member(suffix: str) -> bool:
@@ -112,3 +137,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     content = archive.extractfile(member)
     assert content is not None  # a regular file
     return content.read()
+
+
+def _cut_or_damaged() -> tarfile.ReadError:
+    return tarfile.ReadError("the archive is cut off or damaged")

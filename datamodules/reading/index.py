@@ -27,7 +27,7 @@ from typing import IO, final
 
 import numpy as np
 
-from datamodules.reading.archive import samples_from
+from datamodules.reading.archive import archive_from, samples_of
 from pretzel.errors import UserError
 from pretzel.files.atomic import whole_file
 
@@ -80,7 +80,7 @@ def write_index(shard: str | Path) -> Path:
         with Path(shard).open("rb") as file:
             if is_compressed(file):
                 raise ValueError("it is compressed")
-            offsets = [offset for offset, *_ in samples_from(file, 0)]
+            offsets = [offset for offset, *_ in samples_of(archive_from(file, 0))]
             header = [_FORMAT, os.fstat(file.fileno()).st_size, _fingerprint(file)]
         with whole_file(path) as partial, partial.open("wb") as output:
             np.save(output, np.array([*header, 0, *offsets[1:]], dtype="<i8"))
@@ -97,7 +97,7 @@ def read_index(shard: str | Path) -> MutableSequence[int] | None:
     path = Path(f"{shard}{SUFFIX}")
     try:
         with path.open("rb") as file:
-            numbers = np.load(file, allow_pickle=False)
+            numbers = np.lib.format.read_array(file)
         with Path(shard).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             is_own = (
@@ -110,7 +110,7 @@ def read_index(shard: str | Path) -> MutableSequence[int] | None:
             return array("q", offsets.tobytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError):  # what numpy raises on other bytes
+    except (OSError, ValueError, MemoryError):  # what numpy raises on other bytes
         pass
     warnings.warn(f"{path} is not the index of its shard and is not used", stacklevel=2)
     return None

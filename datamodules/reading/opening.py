@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from webdataset.gopen import Pipe, gopen
+from webdataset.gopen import Pipe
 
 from datamodules.reading.cache import ShardCache
 from datamodules.reading.remote import RemoteFiles, is_remote
@@ -15,6 +15,7 @@ ALLOW_PIPE = "PRETZEL_ALLOW_PIPE"
 """Environment variable by which a user allows commands: a configuration may be somebody else's."""
 
 _PIPE = "pipe:"
+_BUFFER = 2**16
 
 
 def is_pipe(address: str) -> bool:
@@ -50,17 +51,28 @@ def open_shard(
     """
     if is_pipe(address):
         check_pipe(address)
-        pipe: Pipe = gopen(address, "rb")
-        return pipe
+        command = address.removeprefix(_PIPE)
+        return Pipe(command, mode="rb", shell=True, bufsize=_BUFFER, ignore_errors=True)
     if is_remote(address):
         remote = remote or RemoteFiles()
         return remote.open(address) if cache is None else cache.open(address, remote)
     try:
         return Path(address).open("rb")
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise UserError(f"shard {address!r} does not exist") from None
-        raise UserError(f"shard {address!r} cannot be read: {error.strerror}") from None
+        raise _unreadable(address, error) from None
+
+
+def check_ended(pipe: Pipe) -> None:
+    """Wait for a command whose output has been used.
+
+    Raises:
+        OSError: If it failed: there may have been more to come.
+    """
+    while pipe.read(_BUFFER):  # else it could not write the rest
+        pass
+    pipe.close()
+    if pipe.status:
+        raise OSError(f"the command ended with status {pipe.status}")
 
 
 def identities(addresses: tuple[str, ...], remote: RemoteFiles | None = None) -> tuple[str, ...]:
@@ -77,4 +89,15 @@ def identities(addresses: tuple[str, ...], remote: RemoteFiles | None = None) ->
 
 
 def _local_identity(address: str) -> str:
-    return address if is_pipe(address) else file_hash(Path(address))
+    if is_pipe(address):
+        return address
+    try:
+        return file_hash(Path(address))
+    except OSError as error:
+        raise _unreadable(address, error) from None
+
+
+def _unreadable(address: str, error: OSError) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"shard {address!r} does not exist")
+    return UserError(f"shard {address!r} cannot be read: {error.strerror}")

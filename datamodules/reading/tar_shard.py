@@ -2,6 +2,7 @@
 
 import tarfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -12,14 +13,16 @@ from webdataset.gopen import Pipe
 
 from datamodules.reading.archive import (
     SUFFIXES,
+    Members,
+    StrictTarInfo,
+    archive_from,
     contents,
     is_member,
-    samples_from,
-    samples_in_sequence,
+    samples_of,
 )
 from datamodules.reading.index import Starts, known_starts
-from datamodules.reading.opening import open_shard
-from datamodules.sample import Skipped
+from datamodules.reading.opening import check_ended, open_shard
+from datamodules.sample import Skipped, Unusable
 from pretzel.errors import UserError
 
 _DAMAGE = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
@@ -77,9 +80,12 @@ def read_shard(
 def _in_sequence(shard: str, file: IO[bytes] | Pipe, images: bool) -> Iterator[RawSample | Skipped]:
     is_empty = True
     try:
-        for key, members in samples_in_sequence(file, images=images):
-            is_empty = False
-            yield _sample(shard, key, members)
+        with tarfile.open(fileobj=file, mode="r|*", tarinfo=StrictTarInfo) as archive:
+            for _, key, members in samples_of(archive):
+                is_empty = False
+                yield _sample(shard, key, archive, members, images)
+        if isinstance(file, Pipe):
+            check_ended(file)
     except _DAMAGE as error:
         yield _damaged(shard, error)
     else:
@@ -93,11 +99,14 @@ def _sought(
     while True:
         at, offset = begin = starts.before(number)
         try:
-            for start, key, archive, members in samples_from(file, offset):
+            archive = archive_from(file, offset)
+            for start, key, members in samples_of(archive):
                 starts.note(at, start)
                 if at == number:
-                    yield _sample(shard, key, contents(archive, members, images=images))
+                    yield _sample(shard, key, archive, members, images)
                     number += step
+                else:
+                    deque(members, maxlen=0)  # it may be damaged
                 at += 1
                 if starts.before(number)[0] > at:
                     break
@@ -117,8 +126,7 @@ def _sought(
 def _damaged(shard: str, error: Exception) -> Skipped:
     if isinstance(error, UserError):
         raise error
-    detail = str(error.args[0] if error.args else error)
-    return Skipped(shard=shard, key="*", reason="damaged", detail=detail)
+    return Skipped(shard=shard, key="*", reason="damaged", detail=str(error))
 
 
 def _empty(shard: str) -> Skipped:
@@ -126,13 +134,17 @@ def _empty(shard: str) -> Skipped:
     return Skipped(shard=shard, key="*", reason="empty shard", detail=detail)
 
 
-def _sample(shard: str, key: str, members: list[tuple[str, bytes]]) -> RawSample | Skipped:
+def _sample(
+    shard: str, key: str, archive: tarfile.TarFile, members: Members, images: bool
+) -> RawSample | Skipped:
     known: dict[str, bytes] = {}
-    for suffix, content in members:
-        if suffix in known:
-            detail = f"two members are named {key}.{suffix}"
-            return Skipped(shard=shard, key=key, reason="name twice", detail=detail)
-        known[suffix] = content
+    try:
+        for suffix, content in contents(archive, members, images=images):
+            if suffix in known:
+                raise Unusable("name twice", f"two members are named {key}.{suffix}")
+            known[suffix] = content
+    except Unusable as fault:
+        return fault.skipped(shard, key)
     known = {suffix: content for suffix, content in known.items() if is_member(suffix)}
     return RawSample(shard=shard, key=key, members=known)
 

@@ -120,6 +120,14 @@ def test_missing_validation_shard_is_named(shard_pattern, tmp_path):
     check_message(error, "val shard", "none.tar")
 
 
+def test_a_shard_that_went_away_has_no_identity(shard_pattern, tmp_path):
+    source = Shards(shard_pattern)
+    shards = source.shards("train")
+    (tmp_path / "00003.tar").unlink()
+    with pytest.raises(UserError, match=r"00003\.tar' does not exist"):
+        source.identities(shards)
+
+
 def test_unbalanced_braces_are_named():
     with pytest.raises(UserError) as error:
         Shards("x/{000..001.tar").shards("train")
@@ -134,6 +142,18 @@ def test_pipe_is_refused_unless_allowed(shard_pattern, tmp_path, monkeypatch):
     monkeypatch.setenv("PRETZEL_ALLOW_PIPE", "1")
     samples = Shards(command).samples("train", 16)
     assert [sample.key for sample in samples] == [f"00_{i:03d}" for i in range(10)]
+
+
+def test_a_command_that_fails_is_a_damaged_shard(shard_pattern, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRETZEL_ALLOW_PIPE", "1")
+    shard = tmp_path / "00000.tar"
+    *samples, rest = read_shard(f"pipe:cat {shard}; exit 3")
+    assert len(samples) == 10
+    assert (rest.key, rest.detail) == ("*", "the command ended with status 3")
+    command = f"pipe:cat {shard} - < /dev/zero || exit 7"  # more than is needed
+    stopped = read_shard(command)
+    assert next(stopped).key == "00_000"
+    stopped.close()
 
 
 def test_a_refused_pipe_does_not_run(tmp_path):
@@ -181,6 +201,55 @@ def test_pickle_named_as_image_or_json_is_a_corrupt_sample(write_shard, encoded,
     )
     assert [sample.key for sample in Shards(shard).samples("train", 16)] == ["c"]
     assert not (tmp_path / "exploded").exists()
+
+
+def header(name, size, kind=tarfile.REGTYPE):
+    """The header of a member that says that it is of a size."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def extended(*records):
+    """A pax header with records of 10 to 99 bytes."""
+    content = b"".join(b"%d %s\n" % (len(record) + 4, record) for record in records)
+    return header("x", len(content), tarfile.XHDTYPE) + content.ljust(512, b"\0")
+
+
+HOSTILE = {
+    "names of names": (header("x", 4, tarfile.GNUTYPE_LONGNAME) + b"abc".ljust(512, b"\0")) * 900,
+    "a name that fills the memory": header("x", 2**40, tarfile.GNUTYPE_LONGNAME),
+    "attributes that fill the memory": header("x", 2**40, tarfile.XHDTYPE),
+    "a member without end": header("x.npy", 2**62),
+    "a negative size": header("x.txt", -512),
+    "a size that leads back": extended(b"size=-1536") + header("x.txt", 0),
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_a_hostile_archive_ends_where_it_is_hostile(write_shard, tmp_path, hostile, suffix):
+    good = Path(write_shard("good.tar", {"a.txt": b"t", "b.txt": b"t"})).read_bytes()[:2048]
+    content = good + hostile + good + bytes(1024)
+    path = tmp_path / f"x.{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix == "tar.gz" else content)
+    *samples, rest = read_shard(str(path))
+    assert [sample.key for sample in samples] == ["a"]
+    assert (rest.key, rest.reason) == ("*", "damaged")
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_a_sample_that_would_fill_the_memory_is_skipped(tmp_path, suffix):
+    # a file of 2**40 bytes of which one is stored
+    sparse = extended(b"GNU.sparse.map=0,1", b"GNU.sparse.size=1099511627776")
+    text = b"t".ljust(512, b"\0")
+    content = sparse + header("x.txt", 1) + text + header("y.txt", 1) + text + bytes(1024)
+    path = tmp_path / f"x.{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix == "tar.gz" else content)
+    large, small = read_shard(str(path))
+    assert (large.key, large.reason) == ("x", "too large")
+    assert "files of 1099511627776 bytes" in large.detail
+    assert small.members == {"txt": b"t"}
 
 
 @pytest.mark.parametrize("at", ["in a member", "between two members"])
