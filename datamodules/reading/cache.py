@@ -2,9 +2,9 @@
 
 import fcntl
 import hashlib
+import logging
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ from typing import IO
 from datamodules.reading.remote import RemoteFiles
 from pretzel.errors import UserError
 
+_logger = logging.getLogger(__name__)
 _COPY, _UNFINISHED, _LOCK = ".copy", ".part", ".lock"
+_PIECE = 2**20
 _OWN_NAME = re.compile(r".+\.[0-9a-f]{16}\.(copy|part)")
 
 
@@ -46,7 +48,7 @@ class ShardCache:
         if size is None or size > self.max_bytes:
             return remote.open(address)
         digest = hashlib.sha256(str(identity).encode()).hexdigest()[:16]
-        name = Path(address.partition("?")[0]).name[-100:]
+        name = Path(address.partition("?")[0]).name[-50:]
         path = self.folder / f"{name}.{digest}{_COPY}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,17 +65,23 @@ class ShardCache:
     def _download(self, address: str, remote: RemoteFiles, path: Path, size: int) -> bool:
         """Make a copy unless there is one by now; tell whether there is."""
         part = _unfinished(path)
+        is_whole = False
         try:
             if not path.exists() and self._reserve(part, size):
                 with part.open("r+b") as file, remote.open(address) as stream:
-                    with suppress(OSError):  # it breaks off for good, or the disk is full
-                        shutil.copyfileobj(stream, file, 2**20)
-                    is_whole = file.tell() == size
-                if is_whole:
-                    part.replace(path)
-            return path.exists()
+                    while file.tell() < size and (piece := stream.read(_PIECE)):
+                        file.write(piece)
+                    file.flush()
+                    os.fsync(file.fileno())  # else a power cut may leave the name without content
+                    is_whole = file.tell() == size and not stream.read(1)
+        except OSError as error:  # it breaks off for good, or the disk is full
+            _logger.warning("%s: no copy is kept: %s", address, error)
         finally:
-            part.unlink(missing_ok=True)
+            if is_whole:
+                part.replace(path)
+            else:
+                part.unlink(missing_ok=True)
+        return path.exists()
 
     def _reserve(self, part: Path, size: int) -> bool:
         """Give the unfinished file its size, once there is room; tell whether there is."""
@@ -88,8 +96,7 @@ class ShardCache:
             for _, path, each in sorted(files):
                 if used + size <= self.max_bytes:
                     break
-                if path.suffix == _COPY or _is_abandoned(path):
-                    path.unlink()
+                if _delete(path):
                     used -= each
             if used + size > self.max_bytes:
                 return False
@@ -124,11 +131,11 @@ def _locked(part: Path) -> Iterator[bool]:
         yield is_ours
 
 
-def _is_abandoned(part: Path) -> bool:
-    """Tell whether no process downloads into an unfinished file any more."""
-    with part.open("ab") as file:
-        try:
+def _delete(path: Path) -> bool:
+    """Delete a copy, or an unfinished file into which no process downloads; tell whether it was."""
+    with suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
+        if path.suffix == _UNFINISHED:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+        path.unlink()
         return True
+    return False

@@ -88,7 +88,8 @@ class HTTPPieces(Pieces):
             if span is None or int(span[1]) != position:
                 raise OSError("the server answered with another part of the file")
             self._size = None if span[2] == "*" else int(span[2])
-            while some := _some(answer, PIECE):
+            # Some servers send all that follows, or more than there is.
+            while len(piece) < PIECE and (some := _some(answer, PIECE - len(piece))):
                 piece += some
         except Exception:
             if not piece:

@@ -20,7 +20,7 @@ _LONGEST_PAUSE = 60.0  # seconds
 _NUM_THREADS = 16
 _RETRYABLE_STATUS = (408, 425, 429)  # of HTTP's 4xx, those that pass by themselves
 _PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
-_exhausted: set[str] = set()  # addresses whose tries are used up in this process
+_exhausted: dict[str, int] = {}  # places in files where the tries of this process are used up
 _logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -53,9 +53,9 @@ class RemoteFiles:
     """Reads files by their addresses: ``http://``, ``https://``, ``s3://``, ``gs://``.
 
     What fails is tried again after pauses of 1, 2, 4, ... seconds. Tries are counted from the last
-    byte that came; an address whose tries are used up gets a single one the next time that it is
-    read in this process, until a reading comes to its end. What cannot pass by itself (a file that
-    does not exist, refused access) is not tried again. Credentials and endpoints come from the
+    byte that came; an address whose tries are used up gets single ones from then on in this
+    process, until one succeeds at the place where they failed. What cannot pass by itself (a file
+    that does not exist, refused access) is not tried again. Credentials and endpoints come from the
     environment, as boto, gcloud and fsspec (``FSSPEC_S3_ANON=true``) read it.
 
     Attributes:
@@ -126,8 +126,13 @@ class RemoteFiles:
             raise UserError(str(error)) from None
         return sorted(str(files.unstrip_protocol(path)) for path in found)
 
-    def retry(self, address: str, action: Callable[[], _Result]) -> _Result:
+    def retry(self, address: str, action: Callable[[], _Result], position: int = 0) -> _Result:
         """Return the result of an action, which is tried again where it fails.
+
+        Args:
+            address: The address that it reads.
+            action: What is tried.
+            position: Bytes of the file that have come before.
 
         Raises:
             UserError: If it fails in a way that does not pass by itself.
@@ -136,16 +141,20 @@ class RemoteFiles:
         attempts = 1 if address in _exhausted else self.attempts
         for attempt in range(1, attempts + 1):
             try:
-                return action()
+                result = action()
             # Each protocol's library has exceptions of its own.
             except Exception as error:
                 why = " ".join(str(error).split()) or type(error).__name__
                 _raise_if_lasting(address, error, why)
+            else:
+                if position >= _exhausted.get(address, position):
+                    _exhausted.pop(address, None)
+                return result
             if attempt < attempts:
                 pause = min(2.0 ** (attempt - 1), _LONGEST_PAUSE)
                 _logger.warning("%s: %s; try %d failed, next in %gs", address, why, attempt, pause)
                 time.sleep(pause)
-        _exhausted.add(address)
+        _exhausted[address] = position
         tries = "once" if attempts == 1 else f"{attempts} times"
         raise OSError(f"{address!r} cannot be read, tried {tries}: {why}")
 
@@ -210,11 +219,9 @@ class _RemoteStream(io.RawIOBase):
 
     def fetch(self) -> None:
         """Fetch the next piece."""
-        self._piece = memoryview(self._remote.retry(self._address, self._try))
+        self._piece = memoryview(self._remote.retry(self._address, self._try, self._position))
         self._position += len(self._piece)
-        if not self._piece:
-            self._ended = True
-            _exhausted.discard(self._address)
+        self._ended = not self._piece
 
     def _try(self) -> bytes:
         try:

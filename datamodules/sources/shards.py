@@ -1,5 +1,6 @@
 """Users' shards, in the layout of img2dataset, or of interleaved documents."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -71,12 +72,13 @@ class Shards(DataSource):
         self.caption_field = caption_field
         self.caption_choice = caption_choice or FirstCaption()
         self._remote = RemoteFiles(attempts=attempts, timeout=timeout)
-        self._cache = None
-        if not cache_gigabytes > 0:
-            raise UserError(f"cache_gigabytes must be more than 0, not {cache_gigabytes}")
+        shard_cache = None
+        if not 0 < cache_gigabytes < math.inf:
+            raise UserError(f"cache_gigabytes must be a number above 0, not {cache_gigabytes}")
         if cache is not None:
             max_bytes = int(cache_gigabytes * 10**9)
-            self._cache = ShardCache(folder=Path(cache).expanduser(), max_bytes=max_bytes)
+            shard_cache = ShardCache(folder=Path(cache).expanduser(), max_bytes=max_bytes)
+        self._opened = partial(open_shard, remote=self._remote, cache=shard_cache)
         self._shards: dict[Split, tuple[str, ...]] = {}
 
     @override
@@ -109,10 +111,8 @@ class Shards(DataSource):
 
     @override
     def read(self, shard: str, first: int = 0, step: int = 1) -> Iterator[RawSample | Skipped]:
-        opened = partial(open_shard, remote=self._remote, cache=self._cache)
-        return read_shard(shard, first, step, opened)
+        return read_shard(shard, first, step, self._opened)
 
     @override
     def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:
-        opened = partial(open_shard, remote=self._remote, cache=self._cache)
-        return read_shard(shard, opened=opened, images=False)
+        return read_shard(shard, opened=self._opened, images=False)

@@ -1,7 +1,9 @@
 """Shards behind addresses: web servers with faults, an S3 server; every fault one sentence."""
 
+import contextlib
 import hashlib
 import multiprocessing
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +27,7 @@ def pauses(monkeypatch):
     pauses = []
     monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=pauses.append))
     monkeypatch.setattr(pieces, "PIECE", 8192)
-    monkeypatch.setattr(remote, "_exhausted", set())
+    monkeypatch.setattr(remote, "_exhausted", {})
     return pauses
 
 
@@ -73,6 +75,35 @@ def test_pauses_double_and_tries_are_counted(server, pauses):
     assert (server.requests["/500/00000.tar"], pauses) == (4, [1, 2, 4])
     assert "tried once" in refusal(server.address("500/00000.tar"), attempts=4)
     assert server.requests["/500/00000.tar"] == 5
+
+
+@pytest.mark.parametrize("path", ["500x2/00000.tar", "cut9000x2/00000.tar"])
+def test_an_address_that_is_well_again_has_all_its_tries(server, path):
+    address = server.address(path)
+    source = Shards(address, attempts=2)
+    for _ in range(2):
+        server.requests[f"/{path}"] = 0  # an outage of two requests
+        with contextlib.suppress(UserError):
+            assert len(list(source.read(address))) < 11
+        assert [sample.key for sample in source.read(address)][-1] == "00_009"
+        server.requests[f"/{path}"] = 1  # of one
+        assert [sample.key for sample in source.read(address)][-1] == "00_009"
+
+
+def test_a_piece_is_no_larger_than_was_asked_for():
+    sent = []
+
+    def read(most):
+        sent.append(bytes(most))
+        assert len(sent) < 9
+        return sent[-1]
+
+    headers = {"Content-Range": "bytes 0-8191/99999"}
+    answer = SimpleNamespace(
+        r=SimpleNamespace(status=206, headers=headers), read=read, close=lambda: None
+    )
+    files = SimpleNamespace(open=lambda *args, **kwargs: answer)
+    assert len(pieces.HTTPPieces(files, "http://host/a.tar").fetch(0)) == 8192
 
 
 @pytest.mark.parametrize(
@@ -175,6 +206,33 @@ def test_copies_are_whole_and_within_the_limit_and_the_oldest_go(server, tmp_pat
     small = ShardCache(folder=cache.folder, max_bytes=size - 1)
     assert open_shard(server.address("00004.tar"), files, small).read()
     assert "00004.tar" not in cached_names(cache.folder)
+
+
+def test_a_copy_that_cannot_be_kept_is_none(server, tmp_path, monkeypatch):
+    cache = ShardCache(folder=tmp_path / "cache", max_bytes=10**6)
+    content = (tmp_path / "00000.tar").read_bytes()
+
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with open_shard(server.address("00000.tar"), RemoteFiles(), cache) as stream:
+            assert stream.read() == content
+    assert [path.name for path in cache.folder.iterdir()] == [".lock"]
+
+
+def test_another_process_keeps_the_file_that_it_downloads(server, tmp_path, monkeypatch):
+    cache = ShardCache(folder=tmp_path / "cache", max_bytes=10**6)
+    replace = Path.replace
+
+    def replaced(part, path):
+        replace(part, path)
+        part.touch()  # of a process that found the copy evicted at once
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    open_shard(server.address("00000.tar"), RemoteFiles(), cache).close()
+    assert len(list(cache.folder.glob("*.part"))) == 1
 
 
 def test_processes_share_one_download(server, tmp_path):

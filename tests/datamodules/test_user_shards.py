@@ -128,6 +128,12 @@ def test_a_shard_that_went_away_has_no_identity(shard_pattern, tmp_path):
         source.identities(shards)
 
 
+@pytest.mark.parametrize("value", [0.0, float("inf"), float("nan")])
+def test_a_limit_of_copies_is_a_number(value):
+    with pytest.raises(UserError, match=r"cache_gigabytes must be a number above 0, not"):
+        Shards("a.tar", cache_gigabytes=value)
+
+
 def test_unbalanced_braces_are_named():
     with pytest.raises(UserError) as error:
         Shards("x/{000..001.tar").shards("train")
