@@ -118,13 +118,13 @@ REASONS = (
     "no caption",
     "no questions",
     "too small",  # an image
-    "too large",  # an image that would fill the memory
+    "too large",  # an image or files that would fill the memory
     "colour profile",  # an ICC profile that is broken, or of another kind than the image
     "value range",  # of grey values that are neither of 8 nor of 16 bits, nor in [0, 1]
     "text too long",
     "nested too deep",  # JSON
     "key with dots",
-    "name twice",  # in an archive
+    "name twice",  # of members, of files, or of pictures that differ in their suffix alone
     "unknown form",  # of captions, questions or segments
     "other kind",  # a captioned image for a recipe of documents, or the reverse
     "no recipe",  # several recipes, none accepts it

@@ -124,13 +124,13 @@ def read_captions(
 def _read(raw: RawSample, fields: dict[str, Any], name: str) -> tuple[str, ...]:
     if name == TEXT_FIELD:
         try:
-            value: object = raw.members.get(TEXT_SUFFIX, b"").decode()
+            value: object = raw.members.get(TEXT_SUFFIX, b"").decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise Unusable("damaged", f"{raw.key}.{TEXT_SUFFIX} is not UTF-8: {error}") from None
     else:
         value = fields.get(name)
     captions = []
-    for one in value if isinstance(value, list) else [value]:
+    for one in (value or [None]) if isinstance(value, list) else [value]:
         if one is not None and not isinstance(one, str):
             raise Unusable(
                 "unknown form",

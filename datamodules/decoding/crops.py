@@ -139,8 +139,12 @@ class Pad(Crop):
         self, picture: Image.Image, size: int, draw: torch.Generator | None
     ) -> Image.Image:
         """Return the square."""
-        bicubic = Image.Resampling.BICUBIC
-        return ImageOps.pad(picture, (size, size), bicubic, color=self.background)
+        longest = max(picture.size)
+        width, height = (max(1, round(side / longest * size)) for side in picture.size)
+        square = Image.new("RGB", (size, size), self.background)
+        resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+        square.paste(resized, (round((size - width) / 2), round((size - height) / 2)))
+        return square
 
 
 class Flip(ABC):

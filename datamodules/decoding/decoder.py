@@ -24,6 +24,8 @@ from pretzel.sequence.document import Text
 MAX_CHARACTERS = 10_000
 """Most characters of a text, unless the datamodule says otherwise."""
 
+_MOST_JSON = 2**24  # bytes: what is parsed takes many times the memory
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SampleDecoder:
@@ -99,10 +101,13 @@ class SampleDecoder:
             _check_unicode(raw.key, *contents)
             images = tuple(self._pixels(raw, member, draw) for member in members)
             return InterleavedSample(key=raw.key, segments=segments, images=images)
-        suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in raw.members), None)
-        if suffix is None:
+        suffixes = [suffix for suffix in IMAGE_SUFFIXES if suffix in raw.members]
+        if not suffixes:
             raise _without_image(raw)
-        return self._texts(raw, fields, self._pixels(raw, suffix, draw), draw)
+        if len(suffixes) > 1:  # one may be the mask of the other
+            names = ", ".join(f"{raw.key}.{suffix}" for suffix in suffixes)
+            raise Unusable("name twice", f"more than one picture: {names}")
+        return self._texts(raw, fields, self._pixels(raw, suffixes[0], draw), draw)
 
     def fields(self, raw: RawSample) -> dict[str, Any]:
         """Return what ``key.json`` holds; nothing where there is none.
@@ -111,8 +116,11 @@ class SampleDecoder:
             Unusable: If it is no object of JSON.
         """
         name = f"{raw.key}.{JSON_SUFFIX}"
+        content = raw.members.get(JSON_SUFFIX, b"{}")
+        if len(content) > _MOST_JSON:
+            raise Unusable("too large", f"{name}: {len(content)} bytes, more than {_MOST_JSON}")
         try:
-            fields = json.loads(raw.members.get(JSON_SUFFIX, b"{}"))
+            fields = json.loads(content)
         except RecursionError:
             raise Unusable("nested too deep", name) from None
         except ValueError as error:  # neither UTF-8 nor JSON

@@ -4,10 +4,10 @@ r"""Reads questions and their answers, in the forms in which they are published.
 
 * ``questions``: a list of entries, each a pair ``[question, answer]`` or an object with
   ``question`` and ``answer``, or ``answers``: a list of texts, or of objects with ``answer`` as in
-  VQAv2, whose ``multiple_choice_answer`` is then the target where there is one;
+  VQAv2, whose ``multiple_choice_answer`` (or ``answer``) is then the target where there is one;
 * such an object itself: ``question`` and ``answer`` or ``answers`` beside the caption;
 * ``conversations``, as LLaVA writes them: ``{"from": "human", "value": "<image>\nwhat is it?"}``
-  and ``{"from": "gpt", "value": ...}`` in turn.
+  and ``{"from": "gpt", "value": ...}`` in turn; or a list of several, all about the image.
 
 Whatever is none of these is never read as something else.
 """
@@ -58,10 +58,15 @@ def parse_questions(fields: Mapping[str, Any]) -> tuple[AskedQuestion, ...]:
         if not isinstance(questions, list):
             raise _unknown(QUESTIONS_FIELD, questions)
         asked += [_entry(f"{QUESTIONS_FIELD}[{i}]", entry) for i, entry in enumerate(questions)]
-    elif "question" in fields and ("answer" in fields or "answers" in fields):
+    elif any(fields.get(name) is not None for name in ("answer", "answers")) and (
+        fields.get("question") is not None
+    ):
         asked.append(_entry("question", fields))
-    if conversations is not None:
-        asked += _conversation(conversations)
+    if isinstance(conversations, list) and all(isinstance(one, list) for one in conversations):
+        for number, one in enumerate(conversations):
+            asked += _conversation(f"{CONVERSATIONS_FIELD}[{number}]", one)
+    elif conversations is not None:
+        asked += _conversation(CONVERSATIONS_FIELD, conversations)
     return tuple(asked)
 
 
@@ -71,7 +76,8 @@ def _entry(place: str, entry: Any) -> AskedQuestion:  # noqa: ANN401
             return _asked(place, question, [answer], None)
         case {"question": question, "answers": list(answers)} if answers:
             texts = [one.get("answer") if isinstance(one, dict) else one for one in answers]
-            return _asked(place, question, texts, entry.get("multiple_choice_answer"))
+            target = entry.get("multiple_choice_answer") or entry.get("answer")
+            return _asked(place, question, texts, target)
         case {"question": question, "answer": answer}:
             return _asked(place, question, [answer], None)
     raise _unknown(place, entry)
@@ -84,10 +90,9 @@ def _asked(
     asked = _text(place, question)
     if not texts or not asked:
         raise Unusable("unknown form", f"{place}: question or answer is empty; {_FORMS}")
+    named = "" if target is None else _text(place, target)
     most_frequent = Counter(texts).most_common(1)[0][0]
-    return AskedQuestion(
-        question=asked, answer=_text(place, target or most_frequent), answers=tuple(texts)
-    )
+    return AskedQuestion(question=asked, answer=named or most_frequent, answers=tuple(texts))
 
 
 def _text(place: str, value: object) -> str:
@@ -99,9 +104,9 @@ def _text(place: str, value: object) -> str:
     return visible(value)
 
 
-def _conversation(turns: Any) -> Iterator[AskedQuestion]:  # noqa: ANN401
+def _conversation(name: str, turns: Any) -> Iterator[AskedQuestion]:  # noqa: ANN401
     if not isinstance(turns, list) or len(turns) % 2:
-        raise _unknown(CONVERSATIONS_FIELD, turns)
+        raise _unknown(name, turns)
     num_images = 0
     for place in range(0, len(turns), 2):
         match turns[place : place + 2]:
@@ -110,13 +115,12 @@ def _conversation(turns: Any) -> Iterator[AskedQuestion]:  # noqa: ANN401
                 if num_images > 1 or _IMAGE_TOKEN in answer:
                     raise Unusable(
                         "unknown form",
-                        f"{CONVERSATIONS_FIELD} show more than one {_IMAGE_TOKEN}: write them as "
-                        "segments",
+                        f"{name} show more than one {_IMAGE_TOKEN}: write them as segments",
                     )
                 question = asked.replace(_IMAGE_TOKEN, " ")
-                yield _asked(f"{CONVERSATIONS_FIELD}[{place}]", question, [answer], None)
+                yield _asked(f"{name}[{place}]", question, [answer], None)
             case pair:
-                raise _unknown(f"{CONVERSATIONS_FIELD}[{place}]", pair)
+                raise _unknown(f"{name}[{place}]", pair)
 
 
 def _unknown(place: str, value: object) -> Unusable:

@@ -114,6 +114,11 @@ def check_size(num_bytes: int) -> None:
         raise Unusable("too large", f"files of {num_bytes} bytes, more than {MAX_SAMPLE_BYTES}")
 
 
+def unicode_name(name: str) -> str:
+    """Return the name of a file in which bytes that are no UTF-8 are written out."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def is_member(suffix: str) -> bool:
     """Tell whether a suffix is that of a member of a sample."""
     return suffix in SUFFIXES or _is_image(suffix)
@@ -122,7 +127,7 @@ def is_member(suffix: str) -> bool:
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
     """Yield key, lower-case suffix and header of members of the closed list."""
     while (member := archive.next()) is not None:
-        key, suffix = base_plus_ext(member.name)
+        key, suffix = base_plus_ext(unicode_name(member.name))
         if key and member.isreg() and suffix.rpartition(".")[2].lower() in SUFFIXES:
             yield key, suffix.lower(), member
         # Otherwise tarfile keeps the headers of the whole shard in memory.

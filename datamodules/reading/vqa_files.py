@@ -22,7 +22,7 @@ def read_vqa_files(
     annotated = {}
     for entry in _entries(annotations, "annotations"):
         try:
-            answers = [str(answer["answer"]) for answer in entry["answers"]]
+            answers = [answer["answer"] for answer in entry["answers"]]
             annotated[entry["question_id"]] = {"answers": answers} | {
                 name: entry[name] for name in ("multiple_choice_answer",) if name in entry
             }
@@ -32,9 +32,10 @@ def read_vqa_files(
     for entry in _entries(questions, "questions"):
         try:
             number, image, question = entry["question_id"], entry["image_id"], entry["question"]
+            is_annotated = number in annotated
         except (KeyError, TypeError):
             raise _wrong(questions, "question_id, image_id and question") from None
-        if number not in annotated:
+        if not is_annotated:
             raise UserError(
                 f"annotations {str(annotations)!r} have no question_id {number}, which "
                 f"{str(questions)!r} has"

@@ -12,9 +12,10 @@ from datamodules.decoding.captions import CaptionChoice, FirstCaption
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
 from datamodules.sources.held_out import check_shares, split_of
-from datamodules.sources.pictures import PictureFiles, TableColumns, listed, pictures_in
+from datamodules.sources.pictures import PictureFiles, pictures_in
 from datamodules.sources.source import DataSource, Split
 from datamodules.sources.table import read_table
+from datamodules.sources.table_pictures import TableColumns
 from pretzel.errors import UserError
 
 SHARD_SIZE = 32
@@ -169,12 +170,15 @@ class Folder(DataSource):
             if not path.exists():
                 raise UserError(f"{split} {str(path)!r} is no folder or file of this machine")
         if paths[0].is_dir():
+            if len(paths) > 1:
+                raise UserError(f"{split} must name one folder, got {', '.join(map(str, paths))}")
             self._check_apart(split, root)
             pictures = pictures_in(root)
         else:
+            captions = self.caption_field
             columns = TableColumns(
                 path=self._path_field,
-                captions=listed(self.caption_field),
+                captions=[captions] if isinstance(captions, str) else captions,
                 questions=self._columns,
             )
             pictures = columns.samples(str(paths[0]), read_table(paths), root)

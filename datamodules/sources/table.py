@@ -15,7 +15,10 @@ Row = dict[str, Any]
 IMAGE_ID = "image_id"
 """Column of VQAv2's files, which name pictures by their number."""
 
-_LONGEST_CELL = 2**31 - 1  # characters of a CSV: what is too long is told of its sample
+TEXT_TABLES = (".csv", ".tsv")
+"""Ends of the names of tables whose cells are texts: they hold lists in JSON."""
+
+_LONGEST_CELL = 2**31 - 1  # characters of a CSV: what is too long is counted with its sample
 
 
 def read_table(files: Sequence[Path]) -> list[Row]:
@@ -38,7 +41,7 @@ def read_table(files: Sequence[Path]) -> list[Row]:
     except UserError:
         raise
     # OSError and whatever the readers raise on content of another form.
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"table {str(path)!r} cannot be read: {why}") from None
 
@@ -47,10 +50,18 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file, delimiter=delimiter, strict=True):
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            names = reader.fieldnames or []
+            if len(set(names)) < len(names):
+                raise ValueError(f"two columns have one name: {', '.join(names)}")
+            for row in reader:
                 if None in row:
-                    raise ValueError(f"a row has more cells than there are columns: {row}")
+                    raise ValueError(
+                        f"line {reader.reader.line_num} has more cells than there are columns"
+                    )
                 yield row
+    except csv.Error as error:
+        raise ValueError(f"line {reader.reader.line_num}: {error}") from None
     finally:
         csv.field_size_limit(limit)
 
@@ -60,7 +71,7 @@ def _tsv(path: Path) -> Iterator[Row]:
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield _row(json.loads(line), f"line {number}")

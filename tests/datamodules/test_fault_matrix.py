@@ -180,6 +180,13 @@ MATRIX = [
         "x.png",
         Captions(),
     ),
+    (
+        "two pictures of one name, such as a `.jpg` with a `.png` for its mask",
+        {"png": PNG, "jpg": JPEG} | TEXT,
+        "name twice",
+        "x.png, x.jpg",
+        Captions(),
+    ),
 ]
 
 

@@ -56,6 +56,42 @@ def test_pictures_with_texts_beside_them(photos):
     assert source.shards("val") == ()
 
 
+def test_files_of_one_name_are_none_of_them(photos, encoded):
+    (photos / "2.PNG").write_bytes(encoded((0, 255, 0)))
+    (photos / "4.jpg").write_bytes(encoded((0, 255, 0)))  # beside 4.png, whose mask it may be
+    source = Folder(str(photos))
+    decode = source.decoder(PictureDecoder(image_size=16))
+    samples = [raw if isinstance(raw, Skipped) else decode(raw) for raw in raws(source)]
+    skipped = {s.key: (s.reason, s.detail) for s in samples if isinstance(s, Skipped)}
+    assert skipped == {
+        "2": ("name twice", "two files are named 2.png"),
+        "4": ("name twice", "more than one picture: 4.png, 4.jpg"),
+    }
+
+
+def test_names_of_files_that_are_not_unicode(photos, encoded):
+    path = os.path.join(os.fsencode(photos), b"caf\xe9.png")
+    with open(path, "wb") as file:
+        file.write(encoded())
+    source = Folder(str(photos), val=0.5)
+    found = [raw for split in ("train", "val") for raw in raws(source, split)]
+    assert len(found) == 41
+    assert "caf\\udce9" in {raw.key for raw in found if isinstance(raw, RawSample)}
+    assert len(source.identities(source.shards("train"))) == 1
+
+
+def test_a_folder_that_cannot_be_read_is_refused(photos, monkeypatch):
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert "sub' cannot be read: Permission denied" in refusal(Folder(str(photos)))
+
+
 def write_table(path, rows):
     match path.suffix:
         case ".csv" | ".tsv":
@@ -107,17 +143,78 @@ def test_rows_of_one_picture_are_one_sample(photos, tmp_path):
 
 
 def test_llava_and_a_long_caption(photos, tmp_path):
-    turns = [("human", "<image>\nwhat?"), ("gpt", "a square"), ("human", "why?"), ("gpt", "so")]
-    said = [{"from": who, "value": what} for who, what in turns]
-    table = write_table(tmp_path / "llava.json", [{"image": "1.JPG", "conversations": said}])
+    turns = said("<image>\nwhat?", "a square", "why?", "so")
+    table = write_table(tmp_path / "llava.json", [{"image": "1.JPG", "conversations": turns}])
     source = Folder(table, images=str(photos))
     (raw,) = raws(source)
-    assert json.loads(raw.members["json"])["conversations"] == said
+    assert json.loads(raw.members["json"])["conversations"] == turns
     sample = source.decoder(PictureDecoder(image_size=16))(raw)
     assert sample.questions == (("what?", "a square"), ("why?", "so"))
     long = write_table(tmp_path / "long.csv", [{"path": "1.JPG", "caption": "x" * 200_000}])
     (raw,) = raws(Folder(long, images=str(photos)))
     assert Folder(long).decoder(PictureDecoder(image_size=16))(raw).reason == "text too long"
+
+
+def said(*turns):
+    """A conversation of LLaVA's."""
+    return [
+        {"from": who, "value": what}
+        for who, what in zip(("human", "gpt") * len(turns), turns, strict=False)
+    ]
+
+
+def test_several_conversations_about_one_picture(photos, tmp_path):
+    rows = [
+        {"image": "1.JPG", "conversations": said(f"<image>\n{number}?", "so")} for number in "ab"
+    ]
+    source = Folder(write_table(tmp_path / "llava.json", rows), images=str(photos))
+    (sample,) = source.samples("train", 16)
+    assert sample.questions == (("a?", "so"), ("b?", "so"))
+
+
+def test_rows_without_a_picture_are_counted(photos, tmp_path):
+    text_alone = {"id": 3, "conversations": said("why?", "so")}
+    rows = [text_alone, {"image": "1.JPG"}, {"image": ["1.JPG", "2.png"]}, {"image": None}]
+    rows += [{"image": "a\0.png"}, {"image": "a\ud83d.png"}, {"image": "a" * 999 + ".png"}]
+    source = Folder(write_table(tmp_path / "t.jsonl", rows), images=str(photos))
+    keys = [raw.key for raw in raws(source) if isinstance(raw, RawSample)]
+    faults = [raw for raw in raws(source) if isinstance(raw, Skipped)]
+    assert keys == ["1"]
+    assert [fault.reason for fault in faults] == ["no image"] * 5 + ["damaged"]
+    assert [fault.key for fault in faults][:3] == ["row 1", "row 3: ['1.JPG', '2.png']", "row 4"]
+    assert len(source.identities(source.shards("train"))) == 1
+    assert all(fault.detail.encode() for fault in faults)
+
+
+def test_a_table_names_pictures_whatever_their_names_end_in(photos, tmp_path, encoded):
+    (photos / "dir.v1").mkdir()
+    paths = ["dir.v1/abc", "dir.v1/def", "x.jfif", "notes.txt"]
+    for path in paths:
+        (photos / path).write_bytes(b"a caption" if path == "notes.txt" else encoded())
+    table = write_table(tmp_path / "t.csv", [{"path": path} for path in paths])
+    source = Folder(table, images=str(photos))
+    assert [sample.key for sample in source.samples("train", 16)] == paths[:3]
+    decoder = source.decoder(PictureDecoder(image_size=16))
+    assert decoder(raws(source)[3]).reason == "damaged"
+
+
+def test_lists_in_texts_are_read_in_text_tables_alone(photos, tmp_path):
+    rows = [{"path": "1.JPG", "question": "[1, 2]?", "answer": "[1, 2]"}]
+    answers = {}
+    for suffix in ("csv", "json"):
+        source = Folder(write_table(tmp_path / f"t.{suffix}", rows), images=str(photos))
+        (answers[suffix],) = next(source.texts("train")).answers
+    assert answers == {"csv": ("1", "2"), "json": ("[1, 2]",)}
+
+
+def test_rows_of_one_picture_may_say_what_rows_alone_may(photos, tmp_path):
+    rows = [{"path": "1.JPG", "caption": {"en": "a"}}] * 2
+    source = Folder(write_table(tmp_path / "t.json", rows), images=str(photos))
+    decoder = source.decoder(PictureDecoder(image_size=16))
+    assert [decoder(raw).reason for raw in raws(source)] == ["unknown form"]
+    asked = [{"path": "1.JPG", "question": f"{a}?", "answer": a} for a in ("a", "", "c")]
+    source = Folder(write_table(tmp_path / "t.csv", asked), images=str(photos))
+    assert next(source.texts("train")).questions == (("a?", "a"), ("c?", "c"))
 
 
 def test_vqa_files(tmp_path, encoded):
@@ -175,11 +272,12 @@ def test_links_out_of_the_folder_are_not_followed(photos, tmp_path, encoded):
     (photos / "link.png").symlink_to(secret / "s.png")
     (photos / "inside.png").symlink_to(photos / "2.png")
     (photos / "entered").symlink_to(secret)
+    (photos / "loop.png").symlink_to(photos / "loop.png")
     os.mkfifo(photos / "pipe.png")
     by_key = {raw.key: raw for raw in raws(Folder(str(photos)))}
-    assert len(by_key) == 43
+    assert len(by_key) == 44
     skipped = {key for key, raw in by_key.items() if isinstance(raw, Skipped)}
-    assert skipped == {"1", "link", "pipe"}
+    assert skipped == {"1", "link", "loop", "pipe"}
     assert isinstance(by_key["inside"], RawSample)
     assert "leads out" in by_key["link"].detail
 
@@ -190,13 +288,23 @@ def test_mistakes_are_one_sentence(photos, tmp_path, encoded):
     assert "did you mean 'pth'?" in refusal(Folder(table))
     assert "'none' is no folder" in refusal(Folder("none"))
     assert "is no folder" in refusal(Folder("s3://bucket/photos"))
+    assert "train must name one folder" in refusal(Folder([str(photos), str(photos / "sub")]))
     assert "holds the folder of val" in refusal(Folder(str(photos), val=str(photos / "sub")))
     (tmp_path / "broken.jsonl").write_text('{"path": "a.png"}\n{')
     assert "broken.jsonl" in refusal(Folder(str(tmp_path / "broken.jsonl")))
+    (tmp_path / "twice.csv").write_text("path,caption,caption\n1.JPG,a,b\n")
+    assert "two columns have one name" in refusal(Folder(str(tmp_path / "twice.csv")))
+    (tmp_path / "quote.csv").write_text('path,caption\n1.JPG,a\n2.png,"a" b\n')
+    assert "line 3: ',' expected" in refusal(Folder(str(tmp_path / "quote.csv")))
     (tmp_path / "t.xlsx").touch()
     assert "must be one of .csv" in refusal(Folder(str(tmp_path / "t.xlsx")))
     (tmp_path / "empty").mkdir()
     assert "holds no picture" in refusal(Folder(str(tmp_path / "empty")))
+
+
+def test_values_without_a_form_in_json_are_refused(tmp_path):
+    table = write_table(tmp_path / "t.parquet", [{"path": "1.JPG", "caption": b"a"}])
+    assert "1.JPG: no form in JSON (Object of type bytes" in refusal(Folder(table))
 
 
 def test_identity_is_that_of_the_content(photos, tmp_path, encoded):

@@ -6,10 +6,17 @@ import json
 import pytest
 
 from datamodules import Shards, WebDatasetDataModule
-from datamodules.decoding.captions import FirstCaption, RandomCaption, WeightedCaption
+from datamodules.decoding import decoder
+from datamodules.decoding.captions import (
+    FirstCaption,
+    RandomCaption,
+    WeightedCaption,
+    read_captions,
+)
 from datamodules.decoding.excerpt import excerpt
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.decoding.questions import parse_questions
-from datamodules.reading.tar_shard import read_shard
+from datamodules.reading.tar_shard import RawSample, read_shard
 from datamodules.reading.vqa_files import read_vqa_files
 from datamodules.recipes.recipe import Captions
 from datamodules.sample import Unusable
@@ -50,6 +57,11 @@ LLAVA = [
         ({"question": "is it?", "answer": " yes ", "caption": "t"}, ["is it?=yes"]),
         ({"conversations": LLAVA}, ["what is it?=a square", "of which color?=red"]),
         ({"conversations": []}, []),
+        ({"conversations": [LLAVA[:2], LLAVA[:2]]}, ["what is it?=a square"] * 2),
+        ({"question": None, "answer": None}, []),
+        ({"question": "is it?", "answer": None}, []),
+        ({"question": "a?", "answer": "z", "answers": ["x", "y", "y"]}, ["a?=z"]),
+        ({"question": "a?", "answers": ["x", "y"], "multiple_choice_answer": " "}, ["a?=x"]),
     ],
 )
 def test_known_forms_of_questions(fields, expected):
@@ -85,6 +97,8 @@ def test_all_answers_are_kept_and_the_most_frequent_is_the_target():
         {"conversations": LLAVA[1:3]},
         {"conversations": [{"role": "user", "content": "a?"}] * 2},
         {"conversations": [LLAVA[0], LLAVA[1], LLAVA[0], LLAVA[1]]},  # two images
+        {"conversations": [LLAVA[:2], LLAVA[:1]]},
+        {"conversations": [LLAVA[:2], LLAVA[0]]},
     ],
 )
 def test_nothing_else_is_read_as_questions(fields):
@@ -110,6 +124,7 @@ def captions(write_shard, encoded, members, **arguments):
         (b"", {"caption": ["", None, "a dog", "a pet"]}, "caption", "a dog"),
         (b"a cat", {"long": "a dog in the sun"}, ["long", ".txt"], "a dog in the sun"),
         (b"a cat", {"long": None}, ["long", ".txt"], "a cat"),
+        ("\ufeffa cat".encode(), {}, "caption", "a cat"),
     ],
 )
 def test_captions_of_text_and_fields(write_shard, encoded, text, fields, caption_field, expected):
@@ -133,6 +148,9 @@ def test_captions_are_chosen_at_random_by_weight_and_the_same_way_in_evaluation(
         "long",
     ]
     assert [WeightedCaption([1.0]).choose(("", "long"), g) for g in (None, generator)] == ["", ""]
+    raw = RawSample(shard="a.tar", key="x", members={"txt": b"short"})
+    for missing in ({}, {"long": None}, {"long": ""}, {"long": []}):
+        assert read_captions(raw, missing, ["long", ".txt"]) == ("", "short")
     for weights in ([], [0.0], [1.0, -1.0], [float("inf")]):
         with pytest.raises(UserError, match="weights must be numbers from 0 on"):
             WeightedCaption(weights)
@@ -161,6 +179,13 @@ def test_a_random_caption_belongs_to_seed_epoch_and_sample(write_shard, encoded)
     assert evaluated == [f"{i} 0" for i in range(8)]
 
 
+def test_json_that_would_fill_the_memory_is_not_parsed(monkeypatch):
+    monkeypatch.setattr(decoder, "_MOST_JSON", 99)
+    decode = Shards("a.tar").decoder(PictureDecoder(image_size=16))
+    large = RawSample(shard="a.tar", key="x", members={"json": b'{"caption": "%0100d"}' % 0})
+    assert decode(large).reason == decode.texts(large).reason == "too large"
+
+
 @pytest.fixture
 def vqa_files(tmp_path):
     """The two files of VQAv2, in its published form."""
@@ -186,17 +211,31 @@ def test_files_of_vqa_are_joined_by_question_and_ordered_by_image(vqa_files):
     assert [(one.answer, list(one.answers)) for one in asked] == [("red", TEN)] * 2
 
 
+def test_an_answer_of_vqa_that_is_null_is_not_the_word_none(vqa_files):
+    questions, annotations = vqa_files
+    content = json.loads(annotations.read_text())
+    for entry in content["annotations"]:
+        entry["answers"] = [{"answer": None}]
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(Unusable, match="known are"):
+        parse_questions({"questions": read_vqa_files(questions, annotations)["9"]})
+
+
 def test_files_that_are_not_those_of_vqa_are_named(vqa_files, tmp_path):
     questions, annotations = vqa_files
     (tmp_path / "deep.json").write_text("[" * 100_000)
     (tmp_path / "few.json").write_text('{"annotations": []}')
     (tmp_path / "odd.json").write_text('{"annotations": [{"question_id": 1}]}')
+    (tmp_path / "list.json").write_text(
+        '{"questions": [{"question_id": [], "image_id": 1, "question": "a?"}]}'
+    )
     for first, second, message in [
         (tmp_path / "none.json", annotations, "none.json' do not exist"),
         (annotations, annotations, "is no file of VQAv2 questions"),
         (questions, tmp_path / "deep.json", "cannot be read as JSON"),
         (questions, tmp_path / "few.json", "have no question_id 90"),
         (questions, tmp_path / "odd.json", "must have question_id and answers"),
+        (tmp_path / "list.json", annotations, "must have question_id, image_id and question"),
     ]:
         with pytest.raises(UserError, match=message):
             read_vqa_files(first, second)

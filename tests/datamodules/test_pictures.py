@@ -198,6 +198,8 @@ def test_a_padded_picture_is_whole():
     assert (pixels[4:12] == (255, 0, 0)).all()
     assert (pixels[:4] == (1, 2, 3)).all()
     assert (pixels[12:] == (1, 2, 3)).all()
+    thin = decoded(saved(Image.new("RGB", (1000, 1), "red")), 16, crop=Pad("black"))
+    assert (thin == (255, 0, 0)).all(-1).sum() == 16
     # the longer side counts
     decoded(saved(Image.new("RGB", (16, 3))), 16, crop=Pad())
     with pytest.raises(Unusable, match="15x3"):
