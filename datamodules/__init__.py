@@ -7,7 +7,8 @@ from datamodules.decoding.captions import (
     RandomCaption,
     WeightedCaption,
 )
-from datamodules.decoding.crops import CentreCrop, Crop, Flip, HorizontalFlip, Pad, RandomCrop
+from datamodules.decoding.crops import CentreCrop, Crop, Pad, RandomCrop
+from datamodules.decoding.flips import Flip, HorizontalFlip
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions

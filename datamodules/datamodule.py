@@ -8,8 +8,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.checks import check_at_least, check_probabilities
-from datamodules.decoding.crops import CentreCrop, Crop, Flip
+from datamodules.decoding.crops import CentreCrop, Crop
 from datamodules.decoding.decoder import MAX_CHARACTERS
+from datamodules.decoding.flips import Flip
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import Sample, Skipped

@@ -1,13 +1,12 @@
-"""Crops and flips: the part of a picture that the model sees, in training and in evaluation."""
+"""Crops: the part of a picture that the model sees, in training and in evaluation."""
 
 import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, final
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from datamodules.checks import check_probabilities
 from pretzel.errors import UserError
 from pretzel.latent.image_input import resize_centre, resize_region
 from pretzel.latent.rgb import rgb_colour
@@ -145,46 +144,3 @@ class Pad(Crop):
         resized = picture.resize((width, height), Image.Resampling.BICUBIC)
         square.paste(resized, (round((size - width) / 2), round((size - height) / 2)))
         return square
-
-
-class Flip(ABC):
-    """Mirrors or turns square training pictures by chance; evaluation sees them as they are.
-
-    Captions stay what they are: where they tell left from right, or words are to be read, pictures
-    must not be mirrored.
-
-    Attributes:
-        laws: Module of the laws of all flips.
-    """
-
-    laws: ClassVar[str] = "datamodules.laws"
-
-    @abstractmethod
-    def __call__(self, picture: Image.Image, draw: torch.Generator) -> Image.Image:
-        """Return the picture, or another of its size; it is left as it is itself.
-
-        Args:
-            picture: Square RGB picture.
-            draw: Random numbers that belong to this picture and epoch.
-        """
-
-
-@final
-class HorizontalFlip(Flip):
-    """Exchanges left and right with a probability.
-
-    Args:
-        probability: Share of the pictures that are mirrored.
-
-    Raises:
-        UserError: If it is no probability.
-    """
-
-    def __init__(self, probability: float = 0.5) -> None:
-        check_probabilities(probability=probability)
-        self.probability = probability
-
-    def __call__(self, picture: Image.Image, draw: torch.Generator) -> Image.Image:
-        """Return the picture or its mirror image."""
-        is_mirrored = torch.rand((), generator=draw).item() < self.probability
-        return ImageOps.mirror(picture) if is_mirrored else picture

@@ -7,7 +7,8 @@ import PIL
 import torch
 from jaxtyping import UInt8
 
-from datamodules.decoding.crops import CentreCrop, Crop, Flip
+from datamodules.decoding.crops import CentreCrop, Crop
+from datamodules.decoding.flips import Flip
 from datamodules.sample import Unusable
 from pretzel.files.image_file import PictureError, read_picture
 from pretzel.latent.rgb import CONVERSION_VERSION, RGB, WHITE, to_rgb

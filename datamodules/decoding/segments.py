@@ -11,7 +11,7 @@
 
 Texts are read (``role`` ``context``, the default) or supervised (``target``). An image is named by
 the part of its member's name behind the key: ``0.png`` is ``key.0.png``. A document may have no
-image, or show one twice.
+image, or show one twice, and at most a thousand in all.
 """
 
 from typing import Any
@@ -23,6 +23,7 @@ from pretzel.files.image_file import IMAGE_SUFFIXES
 from pretzel.sequence.document import Image, Text
 
 FIELD = "segments"
+_MOST_IMAGES = 1000  # each is decoded, though it be the same one
 _ROLES: tuple[dict[str, str], ...] = ({}, {"role": "context"}, {"role": "target"})
 
 
@@ -30,7 +31,7 @@ def parse_segments(raw: RawSample, entries: Any) -> tuple[tuple[Text | Image, ..
     """Return the segments of a document, and the members that hold its images, in order.
 
     Raises:
-        Unusable: If it is not a list of texts and images, or there is no such image.
+        Unusable: If it is not a list of texts and images, there is no such image, or too many.
     """
     if not isinstance(entries, list) or not entries:
         raise _unknown(f"{FIELD} must be a list of texts and images, not {excerpt(entries)}")
@@ -56,6 +57,8 @@ def parse_segments(raw: RawSample, entries: Any) -> tuple[tuple[Text | Image, ..
                     f"{place} must be {{'text': ..., 'role': 'context' or 'target'}} or "
                     f"{{'image': 'NAME.png'}}, not {excerpt(entry)}"
                 )
+    if len(members) > _MOST_IMAGES:
+        raise Unusable("too large", f"{FIELD} show {len(members)} images, not {_MOST_IMAGES}")
     if not members and not any(isinstance(s, Text) and s.content.strip() for s in segments):
         raise _unknown(f"{FIELD} hold neither text nor image")
     return tuple(segments), members

@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from datamodules.data import DATA_DIR
-from datamodules.decoding.crops import CentreCrop, Crop, Flip, HorizontalFlip, Pad, RandomCrop
+from datamodules.decoding.crops import CentreCrop, Crop, Pad, RandomCrop
+from datamodules.decoding.flips import Flip, HorizontalFlip
 from datamodules.laws import crops, flips, recipes, sources
 from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.interleaved import AsWritten, Conversations

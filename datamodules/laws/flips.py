@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from datamodules.decoding.crops import Flip
+from datamodules.decoding.flips import Flip
 from datamodules.laws.crops import SIDE, check_squares, pictures
 from pretzel.rng import stream
 from pretzel.testing.deviation import Deviation, require, unmeasured

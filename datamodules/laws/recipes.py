@@ -134,7 +134,7 @@ def choices_belong_to_the_place(case: Case[Recipe]) -> Deviation:
 
 
 def documents_tell_samples_apart(case: Case[Recipe]) -> Deviation:
-    """Two samples give documents of one key: noise and results are told apart by it."""
+    """Two samples give documents of one key: noise and results belong to it."""
     recipe = case.build()
     keys: dict[str, str] = {}
     for sample in accepted(recipe):

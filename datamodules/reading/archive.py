@@ -93,15 +93,15 @@ def contents(
     Raises:
         Unusable: If they are larger than :data:`MAX_SAMPLE_BYTES`.
     """
-    found = []
+    files = []
     size = 0
     for suffix, member in members:
         if images or not _is_image(suffix):
             size += member.size
             if size <= MAX_SAMPLE_BYTES:
-                found.append((suffix, _content(archive, member)))
+                files.append((suffix, _content(archive, member)))
     check_size(size)
-    return found
+    return files
 
 
 def check_size(num_bytes: int) -> None:

@@ -24,7 +24,7 @@ _OWN_NAME = re.compile(r".+\.[0-9a-f]{16}\.(copy|part)")
 class ShardCache:
     """Copies of remote files, by address, size and ETag, shared by the processes of a machine.
 
-    A copy gets its name when it is whole. Its room is taken before it is downloaded, so that all
+    A copy gets its name when it is whole. Its space is taken before it is downloaded, so that all
     files together never exceed the limit; what does not fit is read without a copy. A copy that is
     deleted while it is read stays readable. Nothing else in the folder is touched.
 
@@ -84,7 +84,7 @@ class ShardCache:
         return path.exists()
 
     def _reserve(self, part: Path, size: int) -> bool:
-        """Give the unfinished file its size, once there is room; tell whether there is."""
+        """Give the unfinished file its size, once there is space; tell whether there is."""
         with (self.folder / _LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             files = []

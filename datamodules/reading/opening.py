@@ -84,8 +84,8 @@ def identities(addresses: tuple[str, ...], remote: RemoteFiles | None = None) ->
         UserError: If a shard does not exist or cannot be reached.
     """
     far = [a for a in addresses if is_remote(a) and not is_pipe(a)]
-    found = dict(zip(far, map(str, (remote or RemoteFiles()).identities(far)), strict=True))
-    return tuple(found[a] if a in found else _local_identity(a) for a in addresses)
+    by_address = dict(zip(far, map(str, (remote or RemoteFiles()).identities(far)), strict=True))
+    return tuple(by_address.get(a) or _local_identity(a) for a in addresses)
 
 
 def _local_identity(address: str) -> str:

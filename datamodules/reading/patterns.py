@@ -48,13 +48,13 @@ def _braces(pattern: str) -> list[str]:
 def _matches(path: str, remote: RemoteFiles) -> list[str]:
     if is_remote(path):
         wildcards = _WILDCARDS_OF_PAGES if path.startswith("http") else _WILDCARDS
-        found = remote.glob(path) if wildcards.search(path) else [path]
+        shards = remote.glob(path) if wildcards.search(path) else [path]
     elif Path(path).is_file():
-        found = [path]
+        shards = [path]
     elif _WILDCARDS.search(path):
-        found = sorted(match for match in glob(path, recursive=True) if Path(match).is_file())
+        shards = sorted(match for match in glob(path, recursive=True) if Path(match).is_file())
     else:
         raise UserError(f"shard {path!r} does not exist")
-    if not found:
+    if not shards:
         raise UserError(f"shards {path!r}: nothing matches")
-    return found
+    return shards

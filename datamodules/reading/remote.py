@@ -19,6 +19,7 @@ from pretzel.errors import UserError
 _LONGEST_PAUSE = 60.0  # seconds
 _NUM_THREADS = 16
 _RETRYABLE_STATUS = (408, 425, 429)  # of HTTP's 4xx, those that pass by themselves
+_WITHOUT_ACCESS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")  # botocore's
 _PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
 _exhausted: dict[str, int] = {}  # places in files where the tries of this process are used up
 _logger = logging.getLogger(__name__)
@@ -121,10 +122,10 @@ class RemoteFiles:
         """
         files = self._filesystem(pattern)
         try:
-            found = self.retry(pattern, lambda: files.glob(pattern))
+            paths = self.retry(pattern, lambda: files.glob(pattern))
         except OSError as error:
             raise UserError(str(error)) from None
-        return sorted(str(files.unstrip_protocol(path)) for path in found)
+        return sorted(str(files.unstrip_protocol(path)) for path in paths)
 
     def retry(self, address: str, action: Callable[[], _Result], position: int = 0) -> _Result:
         """Return the result of an action, which is tried again where it fails.
@@ -258,7 +259,8 @@ def _raise_if_lasting(address: str, error: Exception, why: str) -> None:
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError):
         raise UserError(f"{address!r} does not exist") from None
-    if isinstance(error, PermissionError) or status in (401, 403):
+    has_no_access = status in (401, 403) or type(error).__name__ in _WITHOUT_ACCESS
+    if isinstance(error, PermissionError) or has_no_access:
         raise UserError(f"access to {address!r} is refused: {why}") from None
     refused = status is not None and 400 <= status < 500 and status not in _RETRYABLE_STATUS
     if refused or isinstance(error, ValueError | TypeError):

@@ -55,8 +55,8 @@ def read_shard(
 
     Members of other types than images, text and JSON are skipped unread: no content of a shard is
     ever unpickled or run. A damaged archive ends with one ``Skipped`` in the place of the
-    sample that it breaks off in; one without samples is one ``Skipped``, and so is a sample with
-    two members of one name. Local, uncompressed archives are sought
+    sample that it breaks off in; one without samples is one ``Skipped``, and so is a sample that
+    is too large or has two members of one name. Local, uncompressed archives are sought
     (:mod:`datamodules.reading.index`), all others are read in sequence.
 
     Args:

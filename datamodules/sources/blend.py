@@ -82,12 +82,12 @@ class Blend(DataSource):
 
     @override
     def identities(self, shards: tuple[str, ...]) -> tuple[str, ...]:
-        found: dict[str, str] = {}
+        by_shard: dict[str, str] = {}
         for part in self._parts.values():
             own = [shard for shard in shards if _part_and_shard(shard)[0] == part.name]
             inner = tuple(_part_and_shard(shard)[1] for shard in own)
-            found |= zip(own, part.source.identities(inner), strict=True)
-        return tuple(f"{_part_and_shard(shard)[0]} {found[shard]}" for shard in shards)
+            by_shard |= zip(own, part.source.identities(inner), strict=True)
+        return tuple(f"{_part_and_shard(shard)[0]} {by_shard[shard]}" for shard in shards)
 
     @override
     def read(self, shard: str, first: int = 0, step: int = 1) -> Iterator[RawSample | Skipped]:

@@ -16,9 +16,9 @@ IMAGE_ID = "image_id"
 """Column of VQAv2's files, which name pictures by their number."""
 
 TEXT_TABLES = (".csv", ".tsv")
-"""Ends of the names of tables whose cells are texts: they hold lists in JSON."""
+"""Ends of the names of tables whose values are texts: they hold lists in JSON."""
 
-_LONGEST_CELL = 2**31 - 1  # characters of a CSV: what is too long is counted with its sample
+_LONGEST_VALUE = 2**31 - 1  # characters of a CSV: what is too long is counted with its sample
 
 
 def read_table(files: Sequence[Path]) -> list[Row]:
@@ -47,7 +47,7 @@ def read_table(files: Sequence[Path]) -> list[Row]:
 
 
 def _csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
-    limit = csv.field_size_limit(_LONGEST_CELL)
+    limit = csv.field_size_limit(_LONGEST_VALUE)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
@@ -57,7 +57,7 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
             for row in reader:
                 if None in row:
                     raise ValueError(
-                        f"line {reader.reader.line_num} has more cells than there are columns"
+                        f"line {reader.reader.line_num} has more values than there are columns"
                     )
                 yield row
     except csv.Error as error:

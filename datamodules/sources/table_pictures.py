@@ -145,20 +145,20 @@ def _sample(path: str, fields: bytes) -> PictureFiles:
 
 def _by_number(root: Path) -> dict[str, str]:
     """Return paths of pictures by the number at the end of their names, and by their names."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for picture in pictures_in(root):
         path = next(path for suffix, path in picture.files if suffix in IMAGE_SUFFIXES)
         name = PurePosixPath(picture.key).name
         if match := _NUMBER.search(name):
             number = _plain(match[1])
-            other = found.setdefault(number, path)
+            other = paths.setdefault(number, path)
             if other != path:
                 raise UserError(
                     f"{other!r} and {path!r} in {str(root)!r} both end in {number}: "
                     "image_id names one picture"
                 )
-        found.setdefault(name, path)
-    return found
+        paths.setdefault(name, path)
+    return paths
 
 
 def _plain(number: str) -> str:
@@ -167,7 +167,7 @@ def _plain(number: str) -> str:
 
 
 def _parsed(value: Any) -> Any:  # noqa: ANN401
-    """Return a cell of a CSV that holds a list in JSON as that list, any other value as it is."""
+    """Return a value of a CSV that holds a list in JSON as that list, any other as it is."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return json.loads(value)

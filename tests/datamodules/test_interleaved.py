@@ -100,6 +100,13 @@ def test_a_document_is_read_as_it_is_written(write_shard, encoded):
     assert np.abs(second - BLUE).max() < 12
 
 
+def test_an_image_is_not_shown_without_end(write_shard, encoded):
+    shard = write_shard("a.tar", story(encoded, "a", [{"image": "0.png"}] * 1001))
+    source = Shards(shard)
+    (raw,) = source.read(shard)
+    assert source.decoder(PictureDecoder(image_size=16))(raw).reason == "too large"
+
+
 def test_text_alone_and_one_image_shown_twice(write_shard, encoded):
     members = story(encoded, "a", [{"text": "hello"}, {"text": "hi", "role": "target"}])
     members |= story(encoded, "b", [{"image": "0.png"}, {"text": "again"}, {"image": "0.png"}])

@@ -115,6 +115,17 @@ def test_what_does_not_pass_is_tried_once(server, path, said):
     assert server.requests[f"/{path}"] == 1
 
 
+def test_missing_credentials_are_said_at_once(pauses):
+    exceptions = pytest.importorskip("botocore.exceptions", reason="s3fs reads s3:// by botocore")
+
+    def action():
+        raise exceptions.NoCredentialsError
+
+    with pytest.raises(UserError, match=r"access to 's3://b/a\.tar' is refused: Unable to locate"):
+        RemoteFiles().retry("s3://b/a.tar", action)
+    assert pauses == []
+
+
 def test_a_server_that_is_too_slow_or_not_there(server):
     assert "tried 2 times" in refusal(server.address("slow9/00000.tar"), attempts=2, timeout=0.1)
     assert "tried 2 times" in refusal("http://127.0.0.1:9/a.tar", attempts=2)

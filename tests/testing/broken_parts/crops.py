@@ -4,7 +4,8 @@ import torch
 from PIL import ImageOps
 
 from broken_parts import Broken
-from datamodules.decoding.crops import CentreCrop, HorizontalFlip, Pad, RandomCrop
+from datamodules.decoding.crops import CentreCrop, Pad, RandomCrop
+from datamodules.decoding.flips import HorizontalFlip
 from pretzel.rng import stream
 
 
