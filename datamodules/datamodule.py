@@ -288,8 +288,8 @@ class WebDatasetDataModule(LightningDataModule):
         self._log.close()
 
     def on_exception(self, exception: BaseException) -> None:
-        """Report and warn about the skipped samples where a run ends early, too."""
-        self._log.close()
+        """End the workers where a run ends early, too, and warn about the skipped samples."""
+        self.teardown("fit")
 
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -53,12 +53,17 @@ class EvalStream(DeliveryStream):
     part: str | None = None  # name of the source where it is one of several
 
     @property
+    def most_samples(self) -> int | None:
+        """Most samples of all processes together; None if nothing is known before reading."""
+        counts = (self.source.num_samples(self.split), self.limit)
+        return min((count for count in counts if count is not None), default=None)
+
+    @property
     def num_batches(self) -> int | None:
         """Number of batches of this process; None if it is unknown before reading."""
-        total = self.source.num_samples(self.split)
-        if total is None:
+        total = self.most_samples
+        if total is None or self.source.num_samples(self.split) is None:
             return None
-        total = total if self.limit is None else min(total, self.limit)
         return math.ceil(len(range(self.rank, total, self.world_size)) / self.batch_size)
 
     @override

@@ -5,10 +5,11 @@ replaces their sampling nor prefetches (their length is known), and sees that th
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import final
 
+import torch
 from torch.utils.data import DataLoader
 
 from datamodules.streams.delivery import Delivery, DeliveryStream, document_batch
@@ -23,27 +24,33 @@ from pretzel.sequence.document import DocumentBatch
 
 
 def received(stream: DeliveryStream, num_workers: int, log: SkipLog) -> Iterator[Delivery]:
-    """Yield a stream's deliveries of documents; record what it skipped.
+    """Yield a stream's deliveries; record what it skipped.
 
     Raises:
         UserError: If the stream reports a user's mistake or too many samples are skipped.
     """
-    for delivery in DataLoader(stream, batch_size=None, num_workers=num_workers):
+    # DataLoader draws a seed for its workers: from numbers of its own, or else how often it is
+    # opened (by a resume, by a validation) would change the random numbers of training.
+    own = torch.Generator()
+    for delivery in DataLoader(stream, batch_size=None, num_workers=num_workers, generator=own):
         log.record(delivery.skipped, delivery.seen)
         if delivery.error is not None:
             raise UserError(delivery.error)
-        if delivery.rows is not None:
-            yield delivery
+        yield delivery
 
 
 WholeBatch = tuple[DocumentBatch, dict[int, LaneState], Counter[str]]
 """A batch, the places of the lanes behind it, its documents by part of the data."""
 
 
-def whole_batches(deliveries: Iterator[Delivery], num_parts: int) -> Iterator[WholeBatch]:
+def whole_batches(
+    deliveries: Iterator[Delivery], num_parts: int
+) -> Generator[WholeBatch, None, None]:
     """Put the workers' parts of each batch together."""
     waiting = defaultdict[int, list[Delivery]](list)
     for delivery in deliveries:
+        if delivery.rows is None:
+            continue
         parts = waiting[delivery.number]
         parts.append(delivery)
         if len(parts) == num_parts:
@@ -91,7 +98,7 @@ class TrainLoader:
         self._consumed = consumed
         self._handed_out = 0
         self._resumed = False
-        self._running: Iterator[WholeBatch] | None = None
+        self._running: Generator[WholeBatch, None, None] | None = None
 
     def __len__(self) -> int:
         return self._steps
@@ -101,7 +108,8 @@ class TrainLoader:
         position = self._position()
         if self._running is None or self._repeats or position != self._handed_out:
             self._running = self._opened(position)
-        running, self._running, self._handed_out = self._running, None, position
+        # Lightning leaves an iteration at its last batch: nothing may depend on code behind it.
+        running, self._handed_out = self._running, position
         for _ in range(position % self._steps, self._steps):
             batch, lanes, counts = next(running)
             self._handed_out += 1
@@ -110,7 +118,6 @@ class TrainLoader:
                 if self._part_log is not None and self._part_log.is_due(self._handed_out):
                     self._part_log.log(self._progress.documents, self._progress.own, lanes)
             yield batch
-        self._running = running
 
     def state_dict(self) -> dict[str, int]:
         """Return the number of batches consumed."""
@@ -123,10 +130,12 @@ class TrainLoader:
 
     def close(self) -> None:
         """End the workers."""
-        self._running = None
+        if self._running is not None:
+            self._running.close()
+            self._running = None
 
-    def _opened(self, position: int) -> Iterator[WholeBatch]:
-        self._running = None  # the workers of before end first
+    def _opened(self, position: int) -> Generator[WholeBatch, None, None]:
+        self.close()  # the workers of before end first
         begin, lanes = (0, {}) if self._repeats else self._progress.before(position)
         first = position % self._steps if self._repeats else position
         stream = replace(self._stream, first=first, begin=begin, lanes=lanes)
@@ -145,11 +154,25 @@ class TrainLoader:
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EvalLoader:
-    """Every sample of this process once, in order, in each iteration, stream by stream."""
+    """Every sample of this process once, in order, in each iteration, stream by stream.
+
+    Raises:
+        UserError: If there are fewer samples than processes. Without a batch of its own a process
+            leaves the others waiting in the exchanges of an evaluation.
+    """
 
     streams: tuple[EvalStream, ...]
     num_workers: int  # 0 reads in the main process
     log: SkipLog
+
+    def __post_init__(self) -> None:
+        num_processes = self.streams[0].world_size
+        counts = [stream.most_samples for stream in self.streams]
+        if all(count is not None and count < num_processes for count in counts):
+            raise UserError(
+                f"the {self.streams[0].split} split must have a sample for each of the "
+                f"{num_processes} processes, not {' and '.join(map(str, counts))}"
+            )
 
     def __len__(self) -> int:
         lengths = [stream.num_batches for stream in self.streams]
@@ -158,16 +181,26 @@ class EvalLoader:
         return sum(length for length in lengths if length is not None)
 
     def __iter__(self) -> Iterator[DocumentBatch]:
+        has_batches = False
+        skipped: Counter[str] = Counter()
         for stream in self.streams:
             is_empty = True
+            reasons: Counter[str] = Counter()
             for delivery in received(stream, self.num_workers, self.log):
-                assert delivery.rows is not None
-                is_empty = False
-                yield replace(document_batch([delivery.rows]), part=stream.part)
-            # With several processes, the share of one may be a single sample.
+                reasons.update(sample.reason for sample in delivery.skipped)
+                if delivery.rows is not None:
+                    is_empty = False
+                    yield replace(document_batch([delivery.rows]), part=stream.part)
             if is_empty and stream.world_size == 1:
-                reasons = listed(self.log.counts) or "it has none"
                 of_part = f" of {stream.part}" if stream.part else ""
-                raise UserError(
-                    f"no sample of the {stream.split} split{of_part} can serve: {reasons}"
-                )
+                raise UserError(_nothing_serves(f"{stream.split} split{of_part}", reasons))
+            has_batches |= not is_empty
+            skipped += reasons
+        if not has_batches:
+            first = self.streams[0]
+            share = f"{first.split} split in process {first.rank} of {first.world_size}"
+            raise UserError(_nothing_serves(share, skipped))
+
+
+def _nothing_serves(what: str, reasons: Counter[str]) -> str:
+    return f"no sample of the {what} can serve: {listed(reasons) or 'it has none'}"

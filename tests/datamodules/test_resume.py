@@ -1,11 +1,15 @@
 """A fit that is stopped and resumed sees the batches of the uninterrupted one."""
 
+import multiprocessing
+
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from datamodules import Captions, Mixture, Questions, Shards, WebDatasetDataModule
+from datamodules.streams.loader import TrainLoader
+from pretzel.runs.exact_resume import make_exact
 
 STEPS = 5
 
@@ -37,7 +41,9 @@ def datamodule(pattern, num_workers=0, **changes):
     return WebDatasetDataModule(source, recipe, **(arguments | changes))
 
 
-def fit(folder, data, *, max_epochs=3, ckpt_path=None, callbacks=(), **trainer_arguments):
+def fit(
+    folder, data, *, max_epochs=3, ckpt_path=None, callbacks=(), exact=False, **trainer_arguments
+):
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
@@ -50,6 +56,9 @@ def fit(folder, data, *, max_epochs=3, ckpt_path=None, callbacks=(), **trainer_a
         num_sanity_val_steps=0,
         **trainer_arguments,
     )
+    if exact:
+        make_exact(trainer)
+    torch.manual_seed(0)
     model = Recorder()
     trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
     return model.seen
@@ -77,6 +86,51 @@ def test_resumed_fit_continues_with_the_same_batches(shard_pattern, tmp_path):
         path = tmp_path / f"batch={batches}.ckpt"
         resumed = fit(tmp_path / "b", datamodule(shard_pattern, num_workers), ckpt_path=path)
         assert resumed == whole[batches:], batches
+
+
+class Dice(Callback):
+    """Draws a number from the global stream in every step, as dropout does."""
+
+    def __init__(self):
+        self.numbers = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.numbers.append(torch.rand(()).item())
+
+
+def test_loading_draws_nothing_from_the_random_numbers_of_training(shard_pattern, tmp_path):
+    dice = [Dice() for _ in range(3)]
+    arguments = {"max_epochs": 2, "exact": True}
+    fit(tmp_path, datamodule(shard_pattern), callbacks=dice[:1], limit_val_batches=0, **arguments)
+    fit(tmp_path, datamodule(shard_pattern, num_workers=2), callbacks=dice[1:2], **arguments)
+    assert dice[1].numbers == dice[0].numbers
+    path = tmp_path / "batch=3.ckpt"
+    fit(tmp_path / "b", datamodule(shard_pattern), ckpt_path=path, callbacks=dice[2:], **arguments)
+    assert dice[2].numbers == dice[0].numbers[3:]
+
+
+def test_workers_are_opened_once_and_end_with_a_run_that_fails(
+    shard_pattern, tmp_path, monkeypatch
+):
+    positions = []
+    opened = TrainLoader._opened
+
+    def counted(self, position):
+        positions.append(position)
+        return opened(self, position)
+
+    class Fail(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                assert multiprocessing.active_children()
+                raise ArithmeticError
+
+    monkeypatch.setattr(TrainLoader, "_opened", counted)
+    data = datamodule(shard_pattern, num_workers=2)
+    with pytest.raises(ArithmeticError):
+        fit(tmp_path, data, callbacks=[Fail()])
+    assert positions == [0]
+    assert not multiprocessing.active_children()
 
 
 class Told(Callback):

@@ -17,6 +17,8 @@ from datamodules import (
     Skipped,
     WebDatasetDataModule,
 )
+from datamodules.streams.eval_stream import EvalStream
+from datamodules.streams.loader import EvalLoader
 from datamodules.streams.skip_log import SkipLog
 from pretzel.errors import UserError
 
@@ -225,7 +227,26 @@ def test_processes_write_one_file_and_the_first_one_counts_them_all(tmp_path):
 
 
 def test_a_split_that_turns_out_unreadable_is_refused(write_shard, encoded):
-    good = write_shard("a.tar", {"x.png": encoded(), "x.txt": b"t"})
+    good = write_shard("a.tar", {"x.png": encoded(), "x.txt": b"t", "y.txt": b"alone"})
     bad = write_shard("b.tar", {"x.png": b"broken", "x.txt": b"t"})
-    with pytest.raises(UserError, match="no sample of the val split can serve: 1 damaged"):
-        list(module(Shards(good, val=bad)).val_dataloader())
+    datamodule = module(Shards(good, val=bad), max_skipped=1.0)
+    list(datamodule.train_dataloader())
+    assert datamodule.skipped_samples
+    for _ in range(2):  # also where the sample is known already
+        with pytest.raises(UserError, match=r"no sample of the val split can serve: 1 damaged$"):
+            list(datamodule.val_dataloader())
+
+
+def test_a_process_without_a_sample_is_refused(shard_pattern, write_shard, encoded):
+    members = {"x.png": encoded(), "x.txt": b"t", "y.png": b"broken", "y.txt": b"t"}
+    source = Shards(shard_pattern, val=write_shard("b.tar", members))
+
+    def loader(limit):
+        place = {"split": "val", "batch_size": 2, "limit": limit, "rank": 1, "world_size": 2}
+        stream = EvalStream(source=source, decoder=source.decoder(16), **place)
+        return EvalLoader(streams=(stream, stream), num_workers=0, log=SkipLog(1.0))
+
+    with pytest.raises(UserError, match=r"a sample for each of the 2 processes, not 1 and 1$"):
+        loader(1)
+    with pytest.raises(UserError, match=r"val split in process 1 of 2 can serve: 2 damaged$"):
+        list(loader(None))
