@@ -29,7 +29,7 @@ def web(write_shard, encoded):
         key, size = f"{number:03d}", (20 + number, 40)
         members[f"{key}.jpg"] = encoded((number * 20, 0, 0), size, "jpeg")
         if number == 9:
-            members[f"{key}.webp"] = b"not needed beside the jpg"
+            members[f"{key}.npy"] = b"not needed beside the jpg"
         fields = {"caption": "two words" if number % 2 else EVIL}
         if number < 6:
             fields["questions"] = [["is it?", "yes"], {"question": "what?", "answer": "a <b>"}]
