@@ -125,6 +125,7 @@ class WebDatasetDataModule(LightningDataModule):
         parts = source.parts(recipe)
         decoders = tuple(part.source.decoder(pictures, max_characters) for part in parts)
         self.parts = DecodedParts(parts=parts, decoders=decoders)
+        self._training_parts = self.parts
         self._log = SkipLog(max_skipped)
         self._examples: dict[int, list[Document]] = {}
         self._restored: dict[str, Any] | None = None
@@ -183,7 +184,7 @@ class WebDatasetDataModule(LightningDataModule):
         Returns:
             How many shards have latents, in words; nothing if none has.
         """
-        self.parts, words = self.parts.with_latents(latent)
+        self._training_parts, words = self.parts.with_latents(latent)
         return words
 
     def val_dataloader(self) -> EvalLoader | list[EvalLoader]:
@@ -313,8 +314,8 @@ class WebDatasetDataModule(LightningDataModule):
             start=start,
         )
         return TrainStream(
-            parts=self.parts.parts,
-            decoders=self.parts.decoders,
+            parts=self._training_parts.parts,
+            decoders=self._training_parts.decoders,
             order=order,
             image_size=self.image_size,
             rank=rank,

@@ -1,6 +1,6 @@
 """The parts of the data, each with the decoder of its samples."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
@@ -129,28 +129,26 @@ class DecodedParts:
         return tuple(files)
 
     def with_latents(self, latent: LatentSpace) -> tuple["DecodedParts", str]:
-        """Return them reading the latents of a space in the place of training pictures.
+        """Return the parts for training: latents of a space are read in the place of pictures.
 
-        Pictures that are random, and those whose shard has no latents, are decoded as ever.
+        Pictures that are random, and those whose shard has no latents, are decoded as ever. What
+        is evaluated needs pictures, also where it lies in a shard of the training data.
 
         Returns:
             The parts, and how many shards have latents, in words; nothing if none has.
         """
-        plain = self._with(None for _ in self.parts)
         if self.has_random_pictures or not latent_root().is_dir():
-            return plain, ""
+            return self, ""
         for dtype in DTYPES:
             files = self.latent_files(latent.identity, dtype)
             total = sum(len(of_part.names) for of_part in files)
             found = total - sum(len(of_part.missing) for of_part in files)
             if found:
+                pairs = zip(self.decoders, files, strict=True)
+                decoders = tuple(replace(decoder, latents=latents) for decoder, latents in pairs)
                 words = f"latents of {found} of {total} training shards are read ({dtype})"
-                return self._with(files), words
-        return plain, ""
-
-    def _with(self, latents: Iterable[LatentFiles | None]) -> "DecodedParts":
-        decoders = zip(self.decoders, latents, strict=True)
-        return replace(self, decoders=tuple(replace(d, latents=files) for d, files in decoders))
+                return replace(self, decoders=decoders), words
+        return self, ""
 
 
 def _examples(

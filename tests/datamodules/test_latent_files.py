@@ -108,6 +108,19 @@ def test_workers_read_them_too(shard_pattern):
     latents.teardown("fit")
 
 
+def test_evaluation_reads_pictures_of_the_same_shards(shard_pattern):
+    embed(module_of(), data_of(shard_pattern))
+    data = WebDatasetDataModule(
+        Shards(shard_pattern, val=shard_pattern), Captions(), 8, 6, 1, num_val_samples=6
+    )
+    assert data.read_latents(ENCODER)
+    assert next(iter(data.train_dataloader())).latents is not None
+    (batch,) = data.val_dataloader()
+    assert (batch.latents, batch.images.shape) == (None, (6, 3, 8, 8))
+    (sample,) = data.evaluation_samples("train", 1)
+    assert torch.equal(sample.image, batch.images[0])
+
+
 def test_a_damaged_file_is_computed_anew(shard_pattern, cache):
     plain, data = data_of(shard_pattern), data_of(shard_pattern)
     embed(module_of(), data_of(shard_pattern))
