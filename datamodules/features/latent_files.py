@@ -64,7 +64,11 @@ class LatentFiles:
     @property
     def missing(self) -> tuple[str, ...]:
         """The shards that have no file."""
-        return tuple(s for s, name in self.names.items() if not (self.folder / name).is_file())
+        return tuple(shard for shard in self.names if not self.has(shard))
+
+    def has(self, shard: str) -> bool:
+        """Tell whether a shard has a file."""
+        return (self.folder / self.names[shard]).is_file()
 
     def get(self, shard: str, name: str) -> Latents | None:
         """Return the latents of a picture, None if they are not there.

@@ -108,8 +108,8 @@ def embed(options: argparse.Namespace) -> int:
         num_workers=workers,
         device=usable_device(options.device),
     )
-    print(f"{done.num_images:,} pictures encoded; {done.num_shards} of {done.num_shards} shards "
-          f"have latents, {done.num_present} had them before")  # fmt: skip
+    print(f"{done.num_images:,} pictures encoded; {done.num_shards:,} shards have latents, "
+          f"{done.num_present:,} had them before")  # fmt: skip
     if module.text_states is not None:
         print(f"{done.num_texts:,} text states computed")
     for folder in done.folders:

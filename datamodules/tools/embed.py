@@ -1,5 +1,6 @@
 """Computes the latents of training pictures and the text states of their captions, once for all."""
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -35,8 +36,8 @@ class Embedded:
     """Outcome of :func:`embed`.
 
     Attributes:
-        num_shards: Training shards with latents now.
-        num_present: Those of them that had them before.
+        num_shards: Training shards, all of which have latents now; commands (``pipe:``) have none.
+        num_present: Those that had them before.
         num_images: Pictures encoded.
         num_texts: Captions whose states were computed.
         folders: Where the latents are.
@@ -113,7 +114,9 @@ def embed(
         num_shards += len(files.names)
         num_present += len(files.names) - len(missing)
         about["pictures"] = pictures.identity
-        job = _Pictures(source, pictures, missing)
+        # in another order in each process: those that share the work meet at different shards
+        shuffled = random.Random().sample(missing, len(missing))
+        job = _Pictures(source, pictures, files, tuple(shuffled))
         num_images += _encode(latent, job, files, about, num_workers, device)
     return Embedded(
         num_shards=num_shards,
@@ -130,13 +133,18 @@ _Batch = tuple[int, list[str], UInt8[np.ndarray, "n height width 3"] | None]
 
 @final
 class _Pictures(IterableDataset[_Batch | str]):
-    """The pictures of shards, in batches; a user's mistake as a text."""
+    """The pictures of shards that have no latents yet, in batches; a user's mistake as a text."""
 
     def __init__(
-        self, source: DataSource, pictures: PictureDecoder, shards: tuple[str, ...]
+        self,
+        source: DataSource,
+        pictures: PictureDecoder,
+        files: LatentFiles,
+        shards: tuple[str, ...],
     ) -> None:
         self._source = source
         self._pictures = pictures
+        self._files = files
         self.shards = shards
 
     def __iter__(self) -> Iterator[_Batch | str]:
@@ -144,6 +152,8 @@ class _Pictures(IterableDataset[_Batch | str]):
         turn, turns = (worker.id, worker.num_workers) if worker is not None else (0, 1)
         try:
             for number in range(turn, len(self.shards), turns):
+                if self._files.has(self.shards[number]):  # by another process, meanwhile
+                    continue
                 named = self._named(self.shards[number])
                 while batch := list(islice(named, _BATCH)):
                     names, pixels = zip(*batch, strict=True)

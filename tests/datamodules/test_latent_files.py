@@ -108,6 +108,20 @@ def test_workers_read_them_too(shard_pattern):
     latents.teardown("fit")
 
 
+def test_processes_share_the_work(shard_pattern, monkeypatch):
+    write, others = latent_files.LatentFiles.write, []
+
+    def slow(self, *args):
+        if not others:
+            others.append(None)
+            others.append(embed(module_of(), data_of(shard_pattern)))
+        write(self, *args)
+
+    monkeypatch.setattr(latent_files.LatentFiles, "write", slow)
+    own = embed(module_of(), data_of(shard_pattern))
+    assert (own.num_images, others[1].num_images) == (10, 60)
+
+
 def test_evaluation_reads_pictures_of_the_same_shards(shard_pattern):
     embed(module_of(), data_of(shard_pattern))
     data = WebDatasetDataModule(
@@ -204,7 +218,7 @@ def test_the_command_says_what_it_has_done(shard_pattern, tmp_path, cache, capsy
     command = ["data", "embed", "-c", BASE, "-c", str(changes), "--workers", "0"]
     assert main([*command, "--dtype", "float16"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "60 pictures encoded; 6 of 6 shards have latents, 0 had them before"
+    assert lines[0] == "60 pictures encoded; 6 shards have latents, 0 had them before"
     assert lines[1] == f"latents: {next(cache.iterdir())}"
     (tmp_path / "none.yaml").write_text("model: {class_path: pretzel.training.VLMPretraining}")
     assert main(["data", "embed", "-c", str(tmp_path / "none.yaml")]) != 0
