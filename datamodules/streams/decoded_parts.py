@@ -1,10 +1,9 @@
 """The parts of the data, each with the decoder of its samples."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-
-from typing_extensions import TypeIs
 
 from datamodules.decoding.decoder import SampleDecoder
 from datamodules.decoding.picture import PictureDecoder
@@ -12,9 +11,10 @@ from datamodules.features.latent_files import DTYPES, LatentFiles, latent_folder
 from datamodules.reading.opening import is_pipe
 from datamodules.reading.remote import is_remote
 from datamodules.recipes.recipe import Recipe
-from datamodules.sample import AnySample, Sample
+from datamodules.sample import AnySample, Sample, Unusable
 from datamodules.sources.source import DataSource, Part, Split
 from datamodules.streams.first_samples import check_first_samples
+from pretzel.errors import NothingToMeasure
 from pretzel.latent.base import LatentSpace
 from pretzel.rng import stream
 from pretzel.sequence.document import Document
@@ -61,13 +61,22 @@ class DecodedParts:
         ]
 
     def images(self, split: Split, limit: int | None) -> Iterator[Sample]:
-        """Yield images once, in order, at most ``limit``; interleaved documents are left out."""
-        if len(self) == 1:
-            return islice(self.parts[0].source.images_by(self.decoders[0], split), limit)
-        return chain.from_iterable(
-            islice(filter(_is_image, part.source.decoded_by(decoder, split)), share)
-            for part, decoder, share in self.shares(split, limit)
-        )
+        """Yield images once, in order, at most ``limit``; interleaved documents are left out.
+
+        Raises:
+            NothingToMeasure: If there are interleaved documents alone.
+        """
+        nothing: NothingToMeasure | None = None
+        has_images = False
+        for part, decoder, share in self.shares(split, limit):
+            try:
+                for sample in islice(part.source.images_by(decoder, split), share):
+                    has_images = True
+                    yield sample
+            except NothingToMeasure as error:
+                nothing = error
+        if nothing is not None and not has_images:
+            raise nothing
 
     def questions(self, split: Split, limit: int | None) -> Iterator[tuple[tuple[str, str], ...]]:
         """Yield the questions with their answers of each sample, without reading its image."""
@@ -156,9 +165,11 @@ def _examples(
 ) -> list[Document]:
     samples = filter(recipe.accepts, _in_order(source, decoder))
     documents = list[Document]()
-    for number, sample in enumerate(samples):
-        drawn = recipe.draw(sample, samples, stream(seed, "examples", number))
-        documents += [illustrated.document for illustrated in drawn]
+    # at most as many draws: a recipe may refuse every sample that it accepted at first
+    for number, sample in zip(range(max(count, 1)), samples, strict=False):
+        with suppress(Unusable):
+            drawn = recipe.draw(sample, samples, stream(seed, "examples", number))
+            documents += [illustrated.document for illustrated in drawn]
         if len(documents) >= count:
             break
     return documents
@@ -171,7 +182,3 @@ def _in_order(source: DataSource, decoder: SampleDecoder) -> Iterator[AnySample]
         if (first := next(samples, None)) is None:
             return
         yield from chain((first,), samples)
-
-
-def _is_image(sample: AnySample) -> TypeIs[Sample]:
-    return isinstance(sample, Sample)

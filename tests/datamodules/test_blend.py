@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn, optim
 
 from datamodules import (
+    AsWritten,
     Blend,
     Captions,
     FluentEmoji,
@@ -19,7 +20,7 @@ from datamodules import (
     Shards,
     WebDatasetDataModule,
 )
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure, UserError
 
 
 @pytest.fixture
@@ -93,6 +94,19 @@ def test_validation_reads_the_parts_one_after_the_other(parts):
     assert examples == {"shards": 6, "photos": 2}  # by weight
     # The parts are read through the blend as well, each by its own decoder.
     assert [sample.caption for sample in source.samples("val", 16)] == captions
+
+
+def test_parts_of_documents_alone_have_no_images_to_measure(parts, write_shard, encoded):
+    story = {"x.0.png": encoded(), "x.json": b'{"segments": [{"text": "a"}, {"image": "0.png"}]}'}
+    shard = write_shard("story.tar", story)
+    stories, others = (
+        Part(name=name, source=Shards(shard, val=shard), recipe=AsWritten(), weight=1.0)
+        for name in ("stories", "others")
+    )
+    with pytest.raises(NothingToMeasure, match="val shards hold interleaved documents alone"):
+        list(data(Blend([stories, others])).evaluation_samples("val"))
+    with_images = data(Blend([stories, *parts])).evaluation_samples("val", 3)
+    assert [sample.caption[0] for sample in with_images] == ["i", "p"]  # one of each part
 
 
 def test_shards_are_told_apart_and_identities_are_those_of_the_parts(parts):

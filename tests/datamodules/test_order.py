@@ -7,7 +7,15 @@ from itertools import islice
 import pytest
 import torch
 
-from datamodules import AsWritten, Captions, Conversations, DataSource, Mixture, Recipe
+from datamodules import (
+    AsWritten,
+    Captions,
+    Conversations,
+    DataSource,
+    Mixture,
+    Recipe,
+    WebDatasetDataModule,
+)
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped, Unusable
@@ -240,6 +248,12 @@ def test_samples_of_which_none_can_be_used_are_told(make_source):
     for delivery in islice(stream.deliveries(0, 1), 3):
         assert delivery.rows is None
         assert len(delivery.skipped) == delivery.seen > 50
+
+
+def test_examples_leave_out_what_a_recipe_refuses(make_source):
+    data = WebDatasetDataModule(make_source(3), Picky(), 4, 2, 1)
+    documents = data.example_documents(50)
+    assert 25 < len(documents) < 60  # every tenth draw is refused, others make two
 
 
 def test_shards_without_samples_are_an_error(make_source):
