@@ -18,7 +18,7 @@ from datamodules.sources.source import DataSource, Split
 from datamodules.streams.decoded_parts import DecodedParts
 from datamodules.streams.eval_stream import EvalStream
 from datamodules.streams.loader import EvalLoader, TrainLoader
-from datamodules.streams.order import Order
+from datamodules.streams.order import VERSION, Order
 from datamodules.streams.part_log import PartLog
 from datamodules.streams.progress import Progress, merged, restored
 from datamodules.streams.skip_log import SkipLog
@@ -326,6 +326,7 @@ class WebDatasetDataModule(LightningDataModule):
     def _order(self) -> dict[str, int | float]:
         """Return all that the order of the training data depends on."""
         order: dict[str, int | float] = {
+            "version": VERSION,
             "seed": self.seed,
             "global_batch_size": self.batch_size * self._place()[1],
             "shuffle_buffer": self.shuffle_buffer,

@@ -1,5 +1,6 @@
 """Recipes turn samples into documents: their contract, captions, questions, mixtures."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, final
@@ -9,6 +10,7 @@ import torch
 from datamodules.checks import check_at_least, check_probabilities
 from datamodules.recipes.illustrated import Illustrated
 from datamodules.sample import AnySample, Sample, Unusable
+from datamodules.weighted_choice import weighted_choice
 from pretzel.errors import UserError
 from pretzel.sequence.document import Document, caption_document, question_document
 
@@ -167,8 +169,8 @@ class Mixture(Recipe):
                 f"weights must hold one number for each recipe: "
                 f"{len(weights)} weights for {len(recipes)} recipes"
             )
-        if not all(weight > 0 for weight in weights):
-            raise UserError(f"weights must be positive, not {weights}")
+        if not all(0 < weight < math.inf for weight in weights):
+            raise UserError(f"weights must be positive and finite, not {weights}")
         self.recipes = recipes
         self.weights = weights
 
@@ -192,9 +194,5 @@ class Mixture(Recipe):
         """Return the documents of the drawn recipe."""
         self.check(sample)
         usable = [i for i, recipe in enumerate(self.recipes) if recipe.accepts(sample)]
-        weights = torch.tensor([self.weights[i] for i in usable], dtype=torch.float64)
-        cumulative = weights.cumsum(0)
-        point = torch.rand((), generator=generator, dtype=torch.float64) * cumulative[-1]
-        # At the end of the last interval by rounding, the point counts as inside of it.
-        index = usable[min(int((cumulative <= point).sum()), len(usable) - 1)]
+        index = usable[weighted_choice([self.weights[i] for i in usable], generator)]
         return self.recipes[index].draw(sample, following, generator)

@@ -18,6 +18,8 @@ import torch
 
 from pretzel.rng import stream
 
+VERSION = 2
+"""Version of the rules here and of lanes: after a checkpoint of another a new order begins."""
 MOST_LANES = 64
 _FIRST_BLOCK = 4
 """Samples of a lane's first block; the next ones have twice as many until they are full."""

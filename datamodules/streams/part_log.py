@@ -72,9 +72,10 @@ class PartLog:
 
     def _epoch(self, index: int, lane: LaneState) -> float:
         """Return how often a lane has passed over its share of a part."""
-        number, turn, before, _, used = lane[2][index]
+        reader = lane.parts[index].reader
         num_shards, num_samples = self._sizes[index]
         turns = -(-num_shards // self._num_lanes)
         # The samples used of the block may reach into passes behind the one that it begins in.
-        share = (before + used) * self._num_lanes / num_samples if num_samples else 0.0
-        return number + turn / turns + share
+        taken = reader.before + reader.used
+        share = taken * self._num_lanes / num_samples if num_samples else 0.0
+        return reader.number + reader.turn / turns + share

@@ -48,14 +48,10 @@ class Progress:
     def state(self, consumed: int) -> dict[str, Any]:
         """Return the place behind so many batches, in plain types."""
         count, lanes, own = self._before(consumed)
-        plain = {
-            number: [draws, taken, [list(reader) for reader in readers]]
-            for number, (draws, taken, readers) in lanes.items()
-        }
         return {
             "start": self.start,
             "consumed": count,
-            "lanes": plain,
+            "lanes": {number: lane.plain() for number, lane in lanes.items()},
             "documents": dict(self.documents),
             "own": dict(own),
         }
@@ -68,10 +64,7 @@ class Progress:
 def restored(state: Mapping[str, Any]) -> Progress:
     """Return the progress of a state, which may be that of all processes together."""
     progress = Progress(state["start"], state["documents"])
-    lanes: dict[int, LaneState] = {
-        number: (draws, taken, tuple(tuple(reader) for reader in readers))
-        for number, (draws, taken, readers) in state["lanes"].items()
-    }
+    lanes = {number: LaneState.of(plain) for number, plain in state["lanes"].items()}
     progress.record(state["consumed"], lanes, {})
     return progress
 

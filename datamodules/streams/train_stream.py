@@ -68,7 +68,7 @@ class TrainStream(DeliveryStream):
             for lane_number, lane in lanes.items():
                 for row in self.order.rows(lane_number):
                     while (taken := lane.take()) is None:
-                        if sum(len(lane.skipped) for lane in lanes.values()) > _MOST_UNTOLD:
+                        if sum(lane.num_untold for lane in lanes.values()) > _MOST_UNTOLD:
                             skipped, seen = self._told(lanes)
                             yield Delivery(skipped=skipped, seen=seen)
                     if row in rows:
@@ -91,8 +91,8 @@ class TrainStream(DeliveryStream):
         skipped: list[Skipped] = []
         seen = 0
         for number, lane in lanes.items():
+            tally = lane.tell()
             if self.order.rows(number)[0] in self.rows:
-                skipped += lane.skipped
-                seen += lane.seen
-            lane.skipped, lane.seen = [], 0
+                skipped += tally.skipped
+                seen += tally.seen
         return tuple(skipped), seen

@@ -217,6 +217,15 @@ def test_every_sample_is_trained_on_however_short_the_epochs(make_source):
     assert max(counts.values()) <= 3
 
 
+def counts_of(parts, num_batches):
+    """Return the documents of each part in batches of eight."""
+    arguments = {"image_size": 4, "rank": 0, "world_size": 1, "num_workers": 0}
+    order = Order(seed=0, batch_size=8, shuffle_buffer=BUFFER)
+    decoders = tuple(part.source.kept_decoder for part in parts)
+    stream = TrainStream(parts=parts, decoders=decoders, order=order, **arguments)
+    return sum((d.counts for d in islice(stream.deliveries(0, 1), num_batches)), Counter())
+
+
 def test_parts_are_mixed_by_weight_and_counted(make_source):
     parts = tuple(
         Part(name=name, source=make_source(2), recipe=ORDINARY, weight=weight)
@@ -225,13 +234,32 @@ def test_parts_are_mixed_by_weight_and_counted(make_source):
     expected, state, _ = run(parts, 1, 0, first=2)
     assert run(parts, 2, 2)[0] == expected
     assert run(parts, 4, 1, state=state, count=2)[0] == expected[2:]
-    arguments = {"image_size": 4, "rank": 0, "world_size": 1, "num_workers": 0}
-    order = Order(seed=0, batch_size=8, shuffle_buffer=BUFFER)
-    decoders = tuple(part.source.kept_decoder for part in parts)
-    stream = TrainStream(parts=parts, decoders=decoders, order=order, **arguments)
-    counts = sum((d.counts for d in islice(stream.deliveries(0, 1), 50)), Counter())
+    counts = counts_of(parts, 50)
     assert sum(counts.values()) == 400
     assert abs(counts["a"] - 100) < 4 * (400 * 3 / 16) ** 0.5
+
+
+class Three(Recipe):
+    """Makes three documents of a sample."""
+
+    def check(self, sample):
+        pass
+
+    def draw(self, sample, following, generator):
+        return ORDINARY.draw(sample, following, generator) * 3
+
+
+def test_the_share_of_a_part_is_one_of_documents_whatever_its_recipe_makes(make_source):
+    recipes = {"three": Three(), "picky": Picky(), "one": ORDINARY}
+    parts = tuple(
+        Part(name=name, source=make_source(5), recipe=recipe, weight=1.0)
+        for name, recipe in recipes.items()
+    )
+    expected, state, _ = run(parts, 1, 0, count=8, first=3)
+    state = json.loads(json.dumps(state), object_hook=with_numbers)
+    assert run(parts, 2, 2, state=state, count=5)[0] == expected[3:]
+    counts = counts_of(parts, 60)
+    assert all(abs(counts[name] - 160) < 3 * (480 * 2 / 9) ** 0.5 for name in recipes), counts
 
 
 def test_samples_of_which_none_can_be_used_are_told(make_source):

@@ -1,5 +1,6 @@
 """Recipes: what a sample becomes, and by which random stream."""
 
+import math
 from itertools import repeat
 
 import numpy as np
@@ -83,7 +84,8 @@ def test_recipes_neither_read_nor_move_the_global_stream():
         (lambda: Captions(drop=1.5), "drop must be a probability in [0, 1], not 1.5"),
         (lambda: Questions(per_image=0), "per_image must be at least 1, not 0"),
         (lambda: Mixture([Captions()], [1.0, 2.0]), "2 weights for 1 recipes"),
-        (lambda: Mixture([Captions()], [0.0]), "weights must be positive, not [0.0]"),
+        (lambda: Mixture([Captions()], [0.0]), "weights must be positive and finite, not [0.0]"),
+        (lambda: Mixture([Captions()], [math.inf]), "weights must be positive and finite, not"),
     ],
 )
 def test_wrong_numbers_are_refused(make, message):
