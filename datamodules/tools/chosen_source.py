@@ -1,12 +1,14 @@
 """The source that a command means: by paths, or by a configuration."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datamodules.sources.blend import Blend
 from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
-from datamodules.sources.source import DataSource
+from datamodules.sources.source import DataSource, Split
 from datamodules.sources.table import TABLES
 from datamodules.tools.packed_folder import SPLITS
 from datamodules.tools.verify import shards_in
@@ -32,6 +34,13 @@ class ChosenSource:
     name: str
     image_size: int | None = None
     upscale: bool = False
+
+    @property
+    def plain_sources(self) -> tuple[DataSource, ...]:
+        """The sources of a Blend, whose shards have names of their own; else the source."""
+        if isinstance(self.source, Blend):
+            return tuple(part.source for part in self.source.parts(None))
+        return (self.source,)
 
 
 def chosen_source(
@@ -69,17 +78,26 @@ def _source_of_paths(paths: Sequence[str], images: str | None) -> DataSource:
         return Shards(list(paths))
     if len(paths) > 1:
         raise UserError(f"one folder, or files, must be given, got {' '.join(paths)}")
-    shards = [str(path) for path in shards_in(Path(paths[0]))]
-    if shards:
-        by_split = {s: [one for one in shards if Path(one).name.startswith(s)] for s in SPLITS}
-        if sum(map(len, by_split.values())) < len(shards) or not by_split["train"]:
-            return Shards(shards)
+    folder = Path(paths[0])
+    if shards := shards_in(folder):
+        by_split: dict[Split | None, list[str]] = defaultdict(list)
+        for shard in shards:
+            by_split[_split_of(shard.relative_to(folder))].append(str(shard))
+        if None in by_split or "train" not in by_split:
+            return Shards(list(map(str, shards)))
         return Shards(by_split["train"], by_split["val"], by_split["test"])
-    train, val, test = (Path(paths[0], split) for split in SPLITS)
+    train, val, test = (folder / split for split in SPLITS)
     if train.is_dir():
         held_out = [str(folder) if folder.is_dir() else None for folder in (val, test)]
         return Folder(str(train), val=held_out[0], test=held_out[1])
     return Folder(paths[0])
+
+
+def _split_of(shard: Path) -> Split | None:
+    """Return the split that the folder of a shard is called, or that its name begins with."""
+    first = shard.parts[0]
+    is_name = len(shard.parts) == 1
+    return next((s for s in SPLITS if first == s or (is_name and first.startswith(s))), None)
 
 
 def _configured(config: Config, files: Sequence[str]) -> ChosenSource:

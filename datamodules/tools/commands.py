@@ -2,10 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import get_args
 
 from datamodules.checks import check_at_least
-from datamodules.sources.source import DataSource, Split
+from datamodules.sources.source import Split
 from datamodules.tools.chosen_source import chosen_source
 from datamodules.tools.embed import configured
 from datamodules.tools.embed import embed as embed_pictures
@@ -14,10 +13,11 @@ from datamodules.tools.inspect import inspect as inspect_source
 from datamodules.tools.inspect_page import write_report
 from datamodules.tools.inspect_terminal import show
 from datamodules.tools.pack import pack as pack_source
+from datamodules.tools.packed_folder import SPLITS
 from datamodules.tools.preview import preview as preview_batches
 from datamodules.tools.preview import show_preview, write_preview
 from datamodules.tools.split_rule import SplitRule
-from datamodules.tools.verify import holds_shards, verify_source
+from datamodules.tools.verify import holds_shards, verify_sources
 from datamodules.tools.verify import verify as verify_files
 from pretzel.ablation.engines.device_slots import num_cores
 from pretzel.errors import UserError
@@ -28,7 +28,7 @@ def pack(options: argparse.Namespace) -> int:
     """Run ``pretzel data pack``."""
     chosen = chosen_source(options.paths, options.config, options.images)
     shares: dict[Split, float] = {}
-    for split in get_args(Split):
+    for split in SPLITS:
         share = getattr(options, f"{split}_share", None)
         if share is not None:
             shares[split] = share
@@ -47,8 +47,10 @@ def pack(options: argparse.Namespace) -> int:
     if manifest["skipped"]:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in manifest["skipped"].items())
         print(f"left out (skipped.jsonl): {reasons}")
-    if (field := chosen.source.caption_field) != "caption":
-        print(f"captions are in {field!r}, as before: the packed shards need this caption_field")
+    for source in chosen.plain_sources:
+        if (field := source.caption_field) != "caption":
+            print(f"captions are in {field!r}, as before: the packed shards need this "
+                  "caption_field")  # fmt: skip
     if manifest["license"] is None:
         print("no --license was given: LICENSE.txt says so")
     print(f"shards: {options.out}")
@@ -84,8 +86,9 @@ def preview(options: argparse.Namespace) -> int:
 
 def index(options: argparse.Namespace) -> int:
     """Run ``pretzel data index``; 1 if a shard cannot be indexed."""
-    source = chosen_source(options.paths, options.config, options.images).source
-    indexed = write_indexes(_shards(source), _workers(options))
+    sources = chosen_source(options.paths, options.config, options.images).plain_sources
+    shards = [shard for source in sources for split in SPLITS for shard in source.shards(split)]
+    indexed = write_indexes(shards, _workers(options))
     for failure in indexed.failures:
         print(f"not indexed: {failure}")
     print(f"{indexed.num_written} indexes are written")
@@ -122,8 +125,8 @@ def verify(options: argparse.Namespace) -> int:
     if options.paths and all(map(holds_shards, options.paths)):
         number, broken = verify_files(options.paths, _workers(options))
     else:
-        source = chosen_source(options.paths, options.config, options.images).source
-        number, broken = verify_source(source, _workers(options))
+        sources = chosen_source(options.paths, options.config, options.images).plain_sources
+        number, broken = verify_sources(sources, _workers(options))
     for one in broken:
         print(f"broken: {one}")
     if broken:
@@ -131,10 +134,6 @@ def verify(options: argparse.Namespace) -> int:
         return 1
     print(f"{number} files are whole")
     return 0
-
-
-def _shards(source: DataSource) -> list[str]:
-    return [shard for split in get_args(Split) for shard in source.shards(split)]
 
 
 def _workers(options: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 LICENSE = "LICENSE.txt"
 SKIPPED = "skipped.jsonl"
 _WORK = ".pack"
+_SETTINGS = "settings.json"  # in it, until all is packed
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 Position = tuple[int, int, int]
@@ -96,7 +97,7 @@ class PackedFolder:
         self._settings = json.loads(json.dumps(settings))
         self._shard_size = shard_size
         manifest = read_json(folder / MANIFEST)
-        begun = read_json(self._work / "settings.json")
+        begun = read_json(self._work / _SETTINGS)
         self.is_complete = manifest is not None and begun is None
         if self.is_complete:
             assert manifest is not None
@@ -135,7 +136,7 @@ class PackedFolder:
         self._lock = lock
         self.shards = self._journal()
         self._open = {split: self._next(split) for split in SPLITS}
-        write_json(self._work / "settings.json", self._settings)
+        write_json(self._work / _SETTINGS, self._settings)
         write_text(self.folder / LICENSE, license_text)
         for partial in self._work.glob("*.partial"):
             partial.unlink()
@@ -273,6 +274,11 @@ class PackedFolder:
             for split, shards in of_split.items()
             if shards
         }
+
+
+def unfinished_folders(folder: Path) -> list[Path]:
+    """Return those of a folder and the ones in it that are being packed, or were not completed."""
+    return sorted(settings.parent.parent for settings in folder.rglob(f"{_WORK}/{_SETTINGS}"))
 
 
 def _key(key: str, keys: set[str]) -> str:

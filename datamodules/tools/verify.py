@@ -1,19 +1,23 @@
 """Finds what is broken in shards: against their hashes, and by reading them."""
 
 import sys
+import tarfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import get_args
 
 from datamodules.decoding.picture import PictureDecoder
+from datamodules.reading.archive import archive_from, samples_of
 from datamodules.reading.index import SUFFIX, read_index
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
 from datamodules.sources.shards import Shards
-from datamodules.sources.source import DataSource, Split
+from datamodules.sources.source import DataSource
+from datamodules.tools.cards import plain
 from datamodules.tools.hash_list import HASH_LIST, read_hashes, sha256_of
+from datamodules.tools.packed_folder import SPLITS, unfinished_folders
 from datamodules.tools.progress import counting
 from datamodules.tools.worker_pool import map_in_order
 from pretzel.errors import UserError
@@ -30,26 +34,30 @@ class BrokenFile:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return plain(f"{self.path}: {self.reason}")  # which holds keys of anybody's archives
 
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
     path: str
-    sha256: str | None  # None if no list names it
+    sha256: str | None = None  # None if no list names it
     is_listed: bool = True  # False where there is a list, which does not name it
     source: DataSource | None = None  # reads it; None for a tar shard of any source
 
+
+_HashesOf = Callable[[Path], Mapping[str, str] | None]
+"""Returns hash by name of the files of a folder, None where it has no list."""
 
 Verified = tuple[int, list[BrokenFile]]
 """How many files were checked, and those that are broken."""
 
 
-def verify(paths: Iterable[str], num_workers: int = 0) -> Verified:
+def verify(paths: Sequence[str], num_workers: int = 0) -> Verified:
     """Check shards and what lies beside them.
 
     Files that a ``SHA256SUMS`` names are compared with it. A shard that differs, or that no list
-    names, is read to its end and its samples are decoded.
+    names, is read to its end and its samples are decoded. A folder that ``pack`` has not completed
+    is broken.
 
     Args:
         paths: Folders, and shards with or without a list beside them.
@@ -58,23 +66,34 @@ def verify(paths: Iterable[str], num_workers: int = 0) -> Verified:
     Raises:
         UserError: If there is nothing to check, or a path does not exist.
     """
-    files = list(_files(paths))
+    hashes_of = cache(read_hashes)
+    files = [file for path in paths for file in _files(Path(path), hashes_of)]
     if not files:
         raise UserError(f"{' '.join(paths)}: holds neither {HASH_LIST} nor a tar shard")
-    return _verify(files, num_workers)
+    number, broken = _verify(files, num_workers)
+    unfinished = [
+        BrokenFile(path=str(folder), reason="pack has not completed it; the same command continues")
+        for path in paths
+        for folder in unfinished_folders(Path(path))
+    ]
+    return number + len(unfinished), [*broken, *unfinished]
 
 
-def verify_source(source: DataSource, num_workers: int = 0) -> Verified:
-    """Check all shards of a source, wherever they lie; local ones as :func:`verify` does.
+def verify_sources(sources: Iterable[DataSource], num_workers: int = 0) -> Verified:
+    """Check all shards of sources, wherever they lie; local ones as :func:`verify` does.
 
     Raises:
         UserError: If a shard is missing.
     """
-    files = []
-    for shard in (shard for split in get_args(Split) for shard in source.shards(split)):
-        is_local = Path(shard).is_file()
-        listed = read_hashes(Path(shard).parent) if is_local else None
-        files.append(_File(path=shard, sha256=(listed or {}).get(Path(shard).name), source=source))
+    hashes_of = cache(read_hashes)
+    files = [
+        _file(Path(shard), hashes_of, source)
+        if Path(shard).is_file()
+        else _File(path=shard, source=source)
+        for source in sources
+        for split in SPLITS
+        for shard in source.shards(split)
+    ]
     return _verify(files, num_workers)
 
 
@@ -93,27 +112,30 @@ def shards_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.name.endswith(TAR_SUFFIXES))
 
 
-def _files(paths: Iterable[str]) -> Iterator[_File]:
+def _files(path: Path, hashes_of: _HashesOf) -> Iterator[_File]:
     """Yield what is to be checked; a folder may have lists in folders below it, too."""
-    for name in paths:
-        path = Path(name)
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-        if path.is_file():
-            listed = (read_hashes(path.parent) or {}).get(path.name)
-            yield _File(path=name, sha256=listed)
-            continue
-        listed_paths = set()
-        has_list = False
-        for hash_list in sorted(path.rglob(HASH_LIST)):
-            has_list = True
-            folder = hash_list.parent
-            for file, sha256 in (read_hashes(folder) or {}).items():
-                listed_paths.add(folder / file)
-                yield _File(path=str(folder / file), sha256=sha256)
-        for shard in shards_in(path):
-            if shard not in listed_paths:
-                yield _File(path=str(shard), sha256=None, is_listed=not has_list)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if path.is_file():
+        yield _file(path, hashes_of)
+        return
+    listed = set()
+    hash_lists = sorted(path.rglob(HASH_LIST))
+    for folder in (hash_list.parent for hash_list in hash_lists):
+        for file, sha256 in (hashes_of(folder) or {}).items():
+            listed.add(folder / file)
+            yield _File(path=str(folder / file), sha256=sha256)
+    for shard in shards_in(path):
+        if shard not in listed:
+            yield _File(path=str(shard), is_listed=not hash_lists)
+
+
+def _file(path: Path, hashes_of: _HashesOf, source: DataSource | None = None) -> _File:
+    """Return a file with its hash in the list beside it, if there is one."""
+    hashes = hashes_of(path.parent)
+    sha256 = (hashes or {}).get(path.name)
+    is_listed = hashes is None or sha256 is not None
+    return _File(path=str(path), sha256=sha256, is_listed=is_listed, source=source)
 
 
 def _problem(file: _File) -> str | None:
@@ -121,23 +143,21 @@ def _problem(file: _File) -> str | None:
     path = Path(file.path)
     if file.source is None and not path.is_file():
         return f"is in {HASH_LIST}, but missing"
-    if file.sha256 is not None:
-        try:
-            digest = sha256_of(path)
-        except OSError as error:
-            return f"cannot be read ({error.strerror})"
-        if digest == file.sha256:
-            return None
+    try:
+        is_whole = file.sha256 is not None and sha256_of(path) == file.sha256
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
     inside = None
-    if file.source is not None or path.name.endswith(TAR_SUFFIXES):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an index that is not of its shard, told below
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an index that is not of its shard, told below
+        if not is_whole and (file.source is not None or path.name.endswith(TAR_SUFFIXES)):
             inside = _problem_inside(file.source or Shards(file.path), file.path)
-    if file.sha256 is not None:
-        return f"differs from its SHA-256; {inside or 'it is readable, but not what was hashed'}"
-    if not file.is_listed:
+        inside = inside or _problem_of_index(path)
+    if is_whole or (file.sha256 is None and file.is_listed):
+        return inside
+    if file.sha256 is None:
         return f"is not in {HASH_LIST}{f'; {inside}' if inside else ''}"
-    return inside
+    return f"differs from its SHA-256; {inside or 'it is readable, but not what was hashed'}"
 
 
 def _problem_inside(source: DataSource, shard: str) -> str | None:
@@ -155,16 +175,23 @@ def _problem_inside(source: DataSource, shard: str) -> str | None:
     except UserError as error:
         return str(error)
     if not damaged:
-        return _problem_of_index(Path(shard))
+        return None
     named = "; ".join(f"{one.key} ({one.detail or one.reason})" for one in damaged[:_NUM_NAMED])
     more = f"; and {len(damaged) - _NUM_NAMED} more" if len(damaged) > _NUM_NAMED else ""
     return f"{good} samples are whole, not: {named}{more}".replace("* (", "the rest (")
 
 
 def _problem_of_index(path: Path) -> str | None:
+    """Return what is wrong with the index of a whole shard."""
     if not path.with_name(path.name + SUFFIX).exists():
         return None
-    is_own = read_index(path) is not None
+    known = read_index(path)
+    try:
+        with path.open("rb") as file:
+            begins = [offset for offset, *_ in samples_of(archive_from(file, 0))]
+    except (tarfile.TarError, OSError, ValueError) as error:
+        return f"has an index, but cannot be read ({error})"
+    is_own = known is not None and list(known) == [0, *begins[1:]]
     return None if is_own else "is whole, but its index is not of this shard"
 
 

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import subprocess
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from noise_images import noise_png
 from datamodules import DataSource, Shards
 from datamodules.reading.index import read_index
 from datamodules.reading.tar_shard import RawSample
+from datamodules.tools.chosen_source import chosen_source
 from datamodules.tools.index import write_indexes
 from datamodules.tools.pack import pack
 from datamodules.tools.split_rule import SplitRule
@@ -222,6 +224,81 @@ def test_verify_names_what_is_broken(packed, tmp_path, capsys):
         verify([str(packed)])
     with pytest.raises(UserError, match=r"nowhere: no such file or folder"):
         verify(["nowhere"])
+
+
+def test_verify_looks_at_indexes_that_no_list_names(packed):
+    hashes = packed / "SHA256SUMS"
+    lines = [line for line in hashes.read_text().splitlines() if not line.endswith(".index")]
+    hashes.write_text("\n".join(lines) + "\n")
+    assert verify([str(packed)])[1] == []
+    index = packed / "train-00001.tar.index"
+    numbers = np.load(index)
+    numbers[-1] += 512  # where no sample begins
+    with index.open("wb") as file:
+        np.save(file, numbers)
+    (broken,) = verify([str(packed)])[1]
+    assert str(broken) == f"{index.with_suffix('')}: is whole, but its index is not of this shard"
+
+
+def test_verify_names_a_folder_that_was_not_packed_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.tools.pack._CHUNK", 4)
+    with pytest.raises(KeyboardInterrupt):
+        pack(Noise(interrupt), tmp_path / "p", name="noise", shard_size=6)
+    number, (broken,) = verify([str(tmp_path)])
+    assert number == 5  # four shards and the folder
+    assert str(broken) == f"{tmp_path / 'p'}: pack has not completed it; the same command continues"
+
+
+def test_verify_tells_of_a_shard_alone_what_it_tells_of_its_folder(packed):
+    (packed / "other.tar").write_bytes((packed / "train-00000.tar").read_bytes())
+    (broken,) = verify([str(packed / "other.tar")])[1]
+    assert broken.reason == "is not in SHA256SUMS"
+
+
+def test_keys_of_anybody_do_not_steer_the_terminal(write_shard, capsys):
+    shard = write_shard("a.tar", {"x\x1b[31m\n.png": b"no", "x\x1b[31m\n.txt": b"t"})
+    assert main(["data", "verify", shard, "--workers", "0"]) == 1
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert len(told.splitlines()) == 2
+
+
+def test_splits_are_folders_or_the_beginnings_of_names(write_shard, encoded, tmp_path):
+    members = {"x.png": encoded(), "x.txt": b"t"}
+    for folder in ("train", "val", "more"):
+        (tmp_path / folder).mkdir()
+    splits = {"train": ["train/0.tar"], "val": ["val/0.tar", "val/train.tar"]}
+    splits["test"] = ["test-0.tar"]
+    for name in chain.from_iterable(splits.values()):
+        write_shard(name, members)
+    chosen = chosen_source([str(tmp_path)], []).source
+    for split, names in splits.items():
+        assert chosen.shards(split) == tuple(str(tmp_path / name) for name in names)
+    write_shard("more/1.tar", members)  # of no split: all are for training
+    assert len(chosen_source([str(tmp_path)], []).source.shards("train")) == 5
+
+
+def test_the_shards_of_a_blend_are_indexed_and_compared_with_their_lists(
+    packed, write_shard, encoded, tmp_path, capsys
+):
+    shard = Path(write_shard("a.tar", {"x.png": encoded(), "x.txt": b"t"}))
+    recipe = "{class_path: datamodules.Captions}, weight: 1.0}"
+    parts = [
+        f"{{name: p{number}, source: {{class_path: datamodules.Shards, init_args: {{train: "
+        f"'{path}'}}}}, recipe: {recipe}"
+        for number, path in enumerate((shard, packed / "train-00000.tar"))
+    ]
+    config = tmp_path / "blend.yaml"
+    config.write_text(
+        f"class_path: datamodules.Blend\ninit_args: {{parts: [{', '.join(parts)}]}}\n"
+    )
+    assert main(["data", "index", "-c", str(config), "--workers", "0"]) == 0
+    assert capsys.readouterr().out == "2 indexes are written\n"
+    assert len(read_index(shard)) == 1
+    assert main(["data", "verify", "-c", str(config), "--workers", "0"]) == 0
+    (packed / "SHA256SUMS").write_text(f"{'0' * 64}  train-00000.tar\n")
+    assert main(["data", "verify", "-c", str(config), "--workers", "0"]) == 1
+    assert "differs from its SHA-256" in capsys.readouterr().out
 
 
 def test_indexes_are_written_on_demand(write_shard, encoded, tmp_path, capsys):
