@@ -13,11 +13,11 @@ from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
 from datamodules.sources.source import DataSource, Split
-from datamodules.tools.packed_folder import MANIFEST, SPLITS, PackedFolder, Position
+from datamodules.tools.pack_journal import Position
+from datamodules.tools.packed_folder import SPLITS, PackedFolder
 from datamodules.tools.progress import counting
 from datamodules.tools.split_rule import SplitRule
 from datamodules.tools.worker_pool import map_in_order
-from pretzel.files.atomic import read_json
 from pretzel.files.storage import storage_error
 
 SHARD_SIZE = 1000
@@ -76,13 +76,14 @@ def pack(
         "shard_size": shard_size,
         "held_out": dict(rule.held_out),
     }
+    license_text = license_text.strip()
     packed = PackedFolder(folder, settings, shard_size=shard_size, held_out=rule.held_out)
     if packed.is_complete:
-        return read_json(folder / MANIFEST) or {}
+        return packed.completed(license_text)
     try:
-        packed.prepare(license_text.strip() + "\n" if license_text.strip() else _NO_LICENSE)
+        packed.prepare(f"{license_text}\n" if license_text else _NO_LICENSE)
         _pack(source, packed, rule, num_workers)
-        return packed.complete({"license": license_text.strip() or None})
+        return packed.complete({"license": license_text or None})
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; the same command continues {folder}") from None
     except OSError as error:

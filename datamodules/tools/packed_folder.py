@@ -17,7 +17,8 @@ from datamodules.reading.tar_shard import RawSample
 from datamodules.reading.tar_writer import ShardWriter
 from datamodules.sample import Skipped
 from datamodules.sources.source import Split
-from datamodules.tools.hash_list import sha256_of, write_hashes
+from datamodules.tools.hash_list import read_hashes, sha256_of, write_hashes
+from datamodules.tools.pack_journal import PackedShard, PackJournal, Position
 from pretzel.errors import UserError
 from pretzel.files.atomic import read_json, write_json, write_text
 
@@ -28,31 +29,7 @@ _WORK = ".pack"
 _SETTINGS = "settings.json"  # in it, until all is packed
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-Position = tuple[int, int, int]
-"""Place in a source: number of the split, of the shard in it, of the sample in the shard."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackedShard:
-    """A finished shard.
-
-    Attributes:
-        split: Its split.
-        file: Its name in the folder.
-        samples: Number of samples in it.
-        num_bytes: Its size.
-        hashes: SHA-256 of the shard and of its index, by name.
-        skipped: Samples that were left out since the shard before it.
-        end: Position in the source behind its last sample.
-    """
-
-    split: Split
-    file: str
-    samples: int
-    num_bytes: int
-    hashes: dict[str, str]
-    skipped: tuple[Skipped, ...]
-    end: Position
+_ADVICE = "name another folder, or remove it"
 
 
 @dataclass
@@ -94,6 +71,7 @@ class PackedFolder:
         self.folder = folder
         self._held_out = held_out
         self._work = folder / _WORK
+        self._journal = PackJournal(self._work / "journal.jsonl")
         self._settings = json.loads(json.dumps(settings))
         self._shard_size = shard_size
         manifest = read_json(folder / MANIFEST)
@@ -106,8 +84,7 @@ class PackedFolder:
         if begun is None and others not in ([], [_WORK]):
             raise UserError(f"{folder}: is not empty, and holds no shards that pack began to write")
         if begun is not None and begun != self._settings:
-            raise UserError(f"{folder}: was packed {_difference(begun, self._settings)}; name "
-                            "another folder, or remove it")  # fmt: skip
+            raise UserError(f"{folder}: was packed {_difference(begun, self._settings)}; {_ADVICE}")
         self.shards: list[PackedShard] = []
         self._open: dict[Split, _OpenShard] = {}
         self._lock: BufferedWriter | None = None
@@ -116,6 +93,21 @@ class PackedFolder:
     def begin(self) -> Position:
         """The first position in the source that is not yet packed."""
         return min(shard.begin for shard in self._open.values())
+
+    def completed(self, license_text: str) -> dict[str, Any]:
+        """Return the manifest of a folder that was packed before.
+
+        Raises:
+            UserError: If a file of it is missing, or another licence is given now.
+        """
+        for name in read_hashes(self.folder) or {}:
+            if not (self.folder / name).is_file():
+                raise UserError(f"{self.folder}: was packed, but {name} is missing; {_ADVICE}")
+        manifest = read_json(self.folder / MANIFEST) or {}
+        if license_text and license_text != manifest.get("license"):
+            settings = ({"license": manifest.get("license")}, {"license": license_text})
+            raise UserError(f"{self.folder}: was packed {_difference(*settings)}; {_ADVICE}")
+        return manifest
 
     def prepare(self, license_text: str) -> None:
         """Make the folder, with its licence note and its settings, and hold it for this process.
@@ -134,7 +126,7 @@ class PackedFolder:
             lock.close()
             raise UserError(f"{self.folder}: another process packs into it") from None
         self._lock = lock
-        self.shards = self._journal()
+        self.shards = self._journal.read(self.folder)
         self._open = {split: self._next(split) for split in SPLITS}
         write_json(self._work / _SETTINGS, self._settings)
         write_text(self.folder / LICENSE, license_text)
@@ -189,9 +181,8 @@ class PackedFolder:
         for name in (MANIFEST, LICENSE, SKIPPED):
             hashes[name] = sha256_of(self.folder / name)
         write_hashes(self.folder, hashes)
-        for path in self._work.iterdir():
-            path.unlink()
-        self._work.rmdir()
+        (self._work / _SETTINGS).unlink()  # from here on it is complete
+        shutil.rmtree(self._work)
         return manifest
 
     def close(self) -> None:
@@ -203,10 +194,12 @@ class PackedFolder:
                 with contextlib.suppress(OSError):  # a full disk takes no more of its buffer
                     shard.file.close()
                 self._partial(split, shard.number).unlink(missing_ok=True)
-        if self._work.exists() and not self.shards:
+        is_begun = not self._journal.is_empty or any(self.folder.glob("*.tar"))
+        if self._work.exists() and not is_begun:
             shutil.rmtree(self._work)
             (self.folder / LICENSE).unlink(missing_ok=True)
-            self.folder.rmdir()
+            with contextlib.suppress(OSError):  # somebody else's files came meanwhile
+                self.folder.rmdir()
         self._lock.close()
 
     def _partial(self, split: Split, number: int) -> Path:
@@ -240,26 +233,9 @@ class PackedFolder:
             skipped=tuple(shard.skipped),
             end=end,
         )
-        with (self._work / "journal.jsonl").open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(asdict(packed)) + "\n")
-            journal.flush()
-            os.fsync(journal.fileno())
+        self._journal.add(packed)
         self.shards.append(packed)
         self._open[split] = self._next(split)
-
-    def _journal(self) -> list[PackedShard]:
-        """Return the shards that were finished, up to the first line that was not."""
-        path = self._work / "journal.jsonl"
-        shards = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                values = json.loads(line)
-            except ValueError:
-                break
-            values["skipped"] = tuple(Skipped(**one) for one in values["skipped"])
-            values["end"] = tuple(values["end"])
-            shards.append(PackedShard(**values))
-        return shards
 
     def _counts(self) -> dict[str, dict[str, int]]:
         of_split = {

@@ -7,9 +7,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from datamodules.checks import check_at_least
+from pretzel.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,7 +30,7 @@ def map_in_order(
         num_workers: Processes; 0 computes in this one.
 
     Raises:
-        UserError: If ``num_workers`` is negative.
+        UserError: If ``num_workers`` is negative, or a process is killed.
     """
     check_at_least(0, num_workers=num_workers)
     if num_workers == 0:
@@ -46,6 +48,10 @@ def map_in_order(
                 yield done, future.result()
         for done, future in waiting:
             yield done, future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, perhaps for want of memory; fewer workers need less"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from noise_images import noise_png
+from noise_source import Noise
 from PIL import Image
+
+from datamodules.tools.pack import pack
 
 WriteShard = Callable[[str, Mapping[str, bytes]], str]
 
@@ -56,3 +59,10 @@ def shard_pattern(write_shard: WriteShard, tmp_path: Path) -> str:
             members[f"{key}.json"] = json.dumps(fields).encode()
         write_shard(f"{shard:05d}.tar", members)
     return str(tmp_path / "{00000..00005}.tar")
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """A folder with four packed shards of ten pictures each, and one of five for validation."""
+    pack(Noise(), tmp_path / "p", name="noise", shard_size=10, license_text="CC0")
+    return tmp_path / "p"
