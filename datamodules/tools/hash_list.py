@@ -51,5 +51,5 @@ def read_hashes(folder: Path) -> dict[str, str] | None:
             raise UserError(f"{path}:{number}: a line must be 'SHA256  PATH', got {line[:80]!r}")
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{path}:{number}: {name!r} leads out of the folder")
-        hashes[name] = digest
+        hashes[name] = digest.lower()
     return hashes

@@ -25,7 +25,8 @@ def show(summaries: Mapping[Split, Summary], console: Console | None = None) -> 
     console.print(table)
     for split, summary in summaries.items():
         if summary.answers:
-            answers = ", ".join(f"{plain(b.label)} {b.share:.0%}" for b in bars(summary.answers))
+            shown = bars(summary.answers, summary.uncounted_answers)
+            answers = ", ".join(f"{plain(bar.label)} {bar.share:.0%}" for bar in shown)
             console.print(Text(f"answers of {split}: {answers}", style="dim"))
         for reason, count in summary.skipped.most_common():
             named = "; ".join(

@@ -1,7 +1,7 @@
 """The figures of an inspection as rows of text, the same on a terminal and on a page."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from datamodules.tools.summary import Pick, Summary
 
 Number = TypeVar("Number", int, float)
 
-_NUM_ANSWERS = 12
+_NUM_BARS = 12
 _QUESTIONS = 3  # of a sample that is shown
 _YES_NO = ("yes", "no")
 
@@ -33,25 +33,25 @@ def fact_rows(summaries: Mapping[Split, Summary]) -> list[tuple[str, ...]]:
         ("interleaved documents", lambda s: f"{s.documents:,}" if s.documents else ""),
         ("megabytes", lambda s: f"{s.num_bytes / 1e6:,.1f}"),
         ("shorter side, pixels", lambda s: _spread(_shorter_sides(s))),
-        ("aspect, width to height", lambda s: _aspects(s)),
+        ("aspect, width to height", _aspects),
         ("with a caption", lambda s: _share(s.caption_words.total(), s.samples)),
         ("words of a caption", lambda s: _spread(s.caption_words)),
         ("with questions", lambda s: _share(s.samples - s.documents - s.questions[0], s.samples)),
         ("questions", lambda s: f"{_num_questions(s):,}"),
-        ("different answers", lambda s: f"{len(s.answers):,}" if s.answers else ""),
-        ("answers yes or no", lambda s: _yes_no(s)),
+        ("different answers", _num_answers),
+        ("answers yes or no", _yes_no),
     ]
     rows = [(name, *(text(summary) for summary in summaries.values())) for name, text in facts]
     return [row for row in rows if any(row[1:])]
 
 
-def bars(counter: Counter[str], most: int = _NUM_ANSWERS) -> list[Bar]:
-    """Return the most frequent entries, the rest as one."""
-    total = counter.total() or 1
-    common = sorted(counter.items(), key=lambda one: (-one[1], one[0]))[:most]
+def bars(counter: Counter[str], uncounted: int = 0) -> list[Bar]:
+    """Return the most frequent entries, the rest as one, with those that were not counted apart."""
+    total = counter.total() + uncounted
+    common = sorted(counter.items(), key=lambda one: (-one[1], one[0]))[:_NUM_BARS]
     rest = total - sum(count for _, count in common)
-    if counter and rest:
-        common.append((f"{len(counter) - most} others", rest))
+    if rest:
+        common.append(("others", rest))
     return [Bar(label=label, count=count, share=count / total) for label, count in common]
 
 
@@ -119,10 +119,12 @@ def _num_questions(summary: Summary) -> int:
     return sum(number * count for number, count in summary.questions.items())
 
 
+def _num_answers(summary: Summary) -> str:
+    more = " or more" if summary.uncounted_answers else ""
+    return f"{len(summary.answers):,}{more}" if summary.answers else ""
+
+
 def _yes_no(summary: Summary) -> str:
-    count = sum(_answers_named(summary.answers, _YES_NO))
-    return _share(count, summary.answers.total())
-
-
-def _answers_named(answers: Counter[str], names: Iterable[str]) -> list[int]:
-    return [count for answer, count in answers.items() if answer.strip().lower() in names]
+    answers = summary.answers.items()
+    count = sum(count for answer, count in answers if answer.strip().lower() in _YES_NO)
+    return _share(count, summary.answers.total() + summary.uncounted_answers)

@@ -20,7 +20,8 @@ from pretzel.sequence.document import Text
 NUM_PICKED = 48
 """Samples that are shown of each split."""
 _NUM_NAMED = 5  # skipped samples of each reason
-_MOST_ANSWERS = 50_000  # different ones that are counted
+MOST_ANSWERS = 50_000
+"""Different answers that are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class Summary:
     caption_words: Counter[int] = field(default_factory=Counter)
     questions: Counter[int] = field(default_factory=Counter)  # of a sample
     answers: Counter[str] = field(default_factory=Counter)
+    uncounted_answers: int = 0  # given when there were as many different ones as are counted
     skipped: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[Skipped]] = field(default_factory=dict)
     picks: list[Pick] = field(default_factory=list)
@@ -61,8 +63,10 @@ class Summary:
         for name in ("formats", "sizes", "caption_words", "questions", "skipped"):
             getattr(self, name).update(getattr(other, name))
         for answer, count in other.answers.items():
-            if answer in self.answers or len(self.answers) < _MOST_ANSWERS:
+            if answer in self.answers or len(self.answers) < MOST_ANSWERS:
                 self.answers[answer] += count
+            else:
+                self.uncounted_answers += count
         for reason, samples in other.named.items():
             known = self.named.setdefault(reason, [])
             known += samples[: _NUM_NAMED - len(known)]

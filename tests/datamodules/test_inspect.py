@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -55,7 +56,17 @@ def test_counts_are_those_of_the_samples(web):
     assert rows["with questions"] == "3 (38%)"
     assert rows["answers yes or no"] == "3 (50%)"
     assert [(bar.label, bar.count) for bar in size_bars(summary)] == [("17 to 32 pixels", 8)]
-    assert [bar.label for bar in bars(summary.answers, most=1)] == ["a <b>", "1 others"]
+    assert [bar.label for bar in bars(Counter("abcdefghijklmn"))] == [*"abcdefghijkl", "others"]
+
+
+def test_answers_beyond_those_that_are_counted_keep_their_share(web, monkeypatch):
+    monkeypatch.setattr("datamodules.tools.summary.MOST_ANSWERS", 1)
+    (summary,) = inspect(Shards(web), image_size=16, upscale=False).values()
+    rows = {row[0]: row[1] for row in fact_rows({"train": summary})}
+    assert rows["different answers"] == "1 or more"
+    assert rows["answers yes or no"] == "3 (50%)"
+    shown = bars(summary.answers, summary.uncounted_answers)
+    assert [(bar.label, bar.share) for bar in shown] == [("yes", 0.5), ("others", 0.5)]
 
 
 def test_order_chunks_and_processes_change_nothing(web, monkeypatch):
