@@ -1,10 +1,7 @@
 """The datamodule: reads shards and delivers batches of documents, equal ones for equal seeds."""
 
-from collections.abc import Iterator
-from typing import Any, final, get_args
+from typing import Any, final
 
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.checks import check_at_least, check_probabilities
@@ -13,25 +10,25 @@ from datamodules.decoding.decoder import MAX_CHARACTERS
 from datamodules.decoding.flips import Flip
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.recipes.recipe import Recipe
-from datamodules.sample import Sample, Skipped
+from datamodules.sample import Skipped
+from datamodules.sample_access import SampleAccess
 from datamodules.sources.source import DataSource, Split
 from datamodules.streams.decoded_parts import DecodedParts
 from datamodules.streams.eval_stream import EvalStream
 from datamodules.streams.loader import EvalLoader, TrainLoader
-from datamodules.streams.order import VERSION, Order
+from datamodules.streams.order import Order
 from datamodules.streams.part_log import PartLog
-from datamodules.streams.progress import Progress, merged, restored
+from datamodules.streams.progress import Progress, continued, merged
+from datamodules.streams.run_view import RunView
 from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
-from pretzel.errors import NothingToMeasure
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.rgb import rgb_colour
 from pretzel.runs.exact_resume import gathered
-from pretzel.sequence.document import Document
 
 
 @final
-class WebDatasetDataModule(LightningDataModule):
+class WebDatasetDataModule(SampleAccess):
     """Streams image-text documents from WebDataset shards.
 
     Training draws shards and samples at random, reproducibly for a seed and differently in every
@@ -127,7 +124,6 @@ class WebDatasetDataModule(LightningDataModule):
         self.parts = DecodedParts(parts=parts, decoders=decoders)
         self._training_parts = self.parts
         self._log = SkipLog(max_skipped)
-        self._examples: dict[int, list[Document]] = {}
         self._restored: dict[str, Any] | None = None
         self._progress: Progress | None = None
         self._loader: TrainLoader | None = None
@@ -153,28 +149,25 @@ class WebDatasetDataModule(LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         """Return the loader of training batches, one epoch for each iteration."""
         if self._progress is None:
-            self._progress = self._restored_progress()
+            self._progress = self._continued()
         stream = self._train_stream(self._progress.start)
         if stream.num_parts < self.num_workers:
             rank_zero_warn(
                 f"num_workers={self.num_workers} is capped at {stream.num_parts}: as many lanes "
                 f"make a batch of {self.batch_size} documents"
             )
-        trainer = self.trainer
-        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
-        # overfit_batches wants one and the same epoch again; a helper of Lightning's sets it
-        overfits = trainer is not None and trainer.overfit_batches  # type: ignore[attr-defined]
+        run = self._run
         part_log = None
-        if trainer is not None and len(self.parts) > 1:
-            part_log = PartLog(trainer, self.parts.parts, stream.order)
+        if run.trainer is not None and len(self.parts) > 1:
+            part_log = PartLog(run.trainer, self.parts.parts, stream.order)
         self._loader = TrainLoader(
             stream,
-            self._steps(),
+            run.steps(self.steps_per_epoch),
             self._log,
             self._progress,
-            repeats=bool(overfits),
+            repeats=run.repeats_batches,
             part_log=part_log,
-            consumed=self._consumed_batches if fitting else None,
+            consumed=(lambda: run.consumed_batches) if run.is_training else None,
         )
         return self._loader
 
@@ -199,84 +192,16 @@ class WebDatasetDataModule(LightningDataModule):
         """Return the loader of test batches, whose captions are the prompts."""
         return self._eval_loader("test", None)
 
-    def evaluation_samples(
-        self, split: Split = "test", limit: int | None = None
-    ) -> Iterator[Sample]:
-        """Yield images once, in order, with captions and questions, in every process.
-
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            limit: Number of samples; all if not given.
-
-        Raises:
-            NothingToMeasure: If the source has no such split, or it holds interleaved documents
-                alone.
-        """
-        if not self.source.shards(split):
-            raise NothingToMeasure(f"{type(self.source).__name__} has no {split} shards")
-        return self.parts.images(split, limit)
-
-    def answered_questions(
-        self, split: Split = "train", limit: int | None = None
-    ) -> Iterator[tuple[tuple[str, str], ...]]:
-        """Yield the questions with their answers of each sample, without reading its image.
-
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            limit: Number of samples; all if not given.
-
-        Raises:
-            UserError: If a shard is missing.
-        """
-        return self.parts.questions(split, limit)
-
-    def example_documents(self, count: int) -> list[Document]:
-        """Return about ``count`` documents of the first training samples, of parts by weight.
-
-        None where shards are remote or commands: they are read by training alone.
-
-        Raises:
-            UserError: If a shard is missing, or none of the first hundred samples can serve.
-        """
-        if count not in self._examples:  # the arms of a grid ask for the same ones
-            self._examples[count] = self.parts.example_documents(count, self.seed)
-        return self._examples[count]
-
-    def split_files(self) -> dict[str, tuple[str, ...]]:
-        """Return the shards of each split.
-
-        Raises:
-            UserError: If a local shard does not exist.
-        """
-        return {
-            split: tuple(shard for part in self.parts.parts for shard in part.source.shards(split))
-            for split in get_args(Split)
-        }
-
-    def manifest(self) -> dict[str, str]:
-        """Return the identity of each shard's content, by ``split/place``.
-
-        Raises:
-            UserError: If a shard does not exist or cannot be reached.
-        """
-        return {
-            f"{split}/{index}": identity
-            for split in get_args(Split)
-            for index, identity in enumerate(self.source.identities(self.source.shards(split)))
-        }
-
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the training data, of all processes: all of them call this together.
 
         It is that behind the batches which training has consumed, and what the order of the data
         depends on.
         """
-        progress = self._progress or self._restored_progress()
-        trainer = self.trainer
-        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
-        consumed = self._consumed_batches() if fitting else progress.last
-        states = gathered(trainer, progress.state(consumed))
-        return {"order": self._order(), **merged(states)}
+        progress, run = self._progress or self._continued(), self._run
+        consumed = run.consumed_batches if run.is_training else progress.last
+        states = gathered(run.trainer, progress.state(consumed))
+        return {"order": self._order().settings(self.parts.parts), **merged(states)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a place, once training data is asked for."""
@@ -292,82 +217,33 @@ class WebDatasetDataModule(LightningDataModule):
         """End the workers where a run ends early, too, and warn about the skipped samples."""
         self.teardown("fit")
 
-    def _place(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+    @property
+    def _run(self) -> RunView:
+        return RunView(self.trainer)
 
-    def _consumed_batches(self) -> int:
-        assert self.trainer is not None
-        # Unlike `completed`, `processed` is already counted when a checkpoint is written at the
-        # end of a batch, and unlike `ready` it does not count a batch that was interrupted.
-        total = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        processed: int = total.processed  # type: ignore[attr-defined]  # declared as its base class
-        return processed
-
-    def _train_stream(self, start: int) -> TrainStream:
-        rank, world_size = self._place()
-        order = Order(
+    def _order(self, start: int = 0) -> Order:
+        return Order(
             seed=self.seed,
-            batch_size=self.batch_size * world_size,
+            batch_size=self.batch_size * self._run.world_size,
             shuffle_buffer=self.shuffle_buffer,
             start=start,
         )
+
+    def _continued(self) -> Progress:
+        return continued(self._restored, self._order().settings(self.parts.parts))
+
+    def _train_stream(self, start: int) -> TrainStream:
         return TrainStream(
             parts=self._training_parts.parts,
             decoders=self._training_parts.decoders,
-            order=order,
+            order=self._order(start),
             image_size=self.image_size,
-            rank=rank,
-            world_size=world_size,
+            rank=self._run.rank,
+            world_size=self._run.world_size,
             num_workers=self.num_workers,
         )
 
-    def _order(self) -> dict[str, int | float]:
-        """Return all that the order of the training data depends on."""
-        order: dict[str, int | float] = {
-            "version": VERSION,
-            "seed": self.seed,
-            "global_batch_size": self.batch_size * self._place()[1],
-            "shuffle_buffer": self.shuffle_buffer,
-        }
-        for part in self.parts.parts:
-            order[f"shards of {part.name}"] = len(part.source.shards("train"))
-            order[f"weight of {part.name}"] = part.weight
-        return order
-
-    def _steps(self) -> int:
-        if self.trainer is None:
-            return self.steps_per_epoch
-        limit = self.trainer.limit_train_batches
-        if isinstance(limit, float):
-            return max(1, int(self.steps_per_epoch * limit))
-        return max(1, min(self.steps_per_epoch, limit or self.steps_per_epoch))
-
-    def _restored_progress(self) -> Progress:
-        """Return where the lanes of the checkpoint stand, or where another order begins."""
-        state = self._restored
-        if state is None:
-            return Progress()
-        order, before = self._order(), state["order"]
-        changed = [
-            f"{name} {before.get(name)} -> {order.get(name)}"
-            for name in {**before, **order}
-            if before.get(name) != order.get(name)
-        ]
-        if not changed:
-            return restored(state)
-        rank_zero_warn(
-            f"the checkpoint was made with another order of the data ({', '.join(changed)}): "
-            f"training continues, but not with the batches an uninterrupted run would have seen"
-        )
-        return Progress(state["consumed"], state["documents"])
-
     def _eval_loader(self, split: Split, limit: int | None) -> EvalLoader | list[EvalLoader]:
-        parts = self.parts.shares(split, limit)
-        if not parts:
-            return []
-        rank, world_size = self._place()
         streams = tuple(
             EvalStream(
                 source=part.source,
@@ -375,10 +251,12 @@ class WebDatasetDataModule(LightningDataModule):
                 split=split,
                 batch_size=self.eval_batch_size,
                 limit=share,
-                rank=rank,
-                world_size=world_size,
+                rank=self._run.rank,
+                world_size=self._run.world_size,
                 part=part.name if len(self.parts) > 1 else None,
             )
-            for part, decoder, share in parts
+            for part, decoder, share in self.parts.shares(split, limit)
         )
+        if not streams:
+            return []
         return EvalLoader(streams=streams, num_workers=self.num_workers, log=self._log)

@@ -1,23 +1,15 @@
 """The parts of the data, each with the decoder of its samples."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 
 from datamodules.decoding.decoder import SampleDecoder
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.features.latent_files import DTYPES, LatentFiles, latent_folder, latent_root
 from datamodules.reading.opening import is_pipe
-from datamodules.reading.remote import is_remote
-from datamodules.recipes.recipe import Recipe
-from datamodules.sample import AnySample, Sample, Unusable
 from datamodules.sources.source import DataSource, Part, Split
 from datamodules.streams.first_samples import check_first_samples
-from pretzel.errors import NothingToMeasure
 from pretzel.latent.base import LatentSpace
-from pretzel.rng import stream
-from pretzel.sequence.document import Document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,51 +51,6 @@ class DecodedParts:
             (part, decoder, len(range(place, limit, len(parts))))
             for place, (part, decoder) in enumerate(parts[:limit])
         ]
-
-    def images(self, split: Split, limit: int | None) -> Iterator[Sample]:
-        """Yield images once, in order, at most ``limit``; interleaved documents are left out.
-
-        Raises:
-            NothingToMeasure: If there are interleaved documents alone.
-        """
-        nothing: NothingToMeasure | None = None
-        has_images = False
-        for part, decoder, share in self.shares(split, limit):
-            try:
-                for sample in islice(part.source.images_by(decoder, split), share):
-                    has_images = True
-                    yield sample
-            except NothingToMeasure as error:
-                nothing = error
-        if nothing is not None and not has_images:
-            raise nothing
-
-    def questions(self, split: Split, limit: int | None) -> Iterator[tuple[tuple[str, str], ...]]:
-        """Yield the questions with their answers of each sample, without reading its image."""
-        return (
-            sample.questions
-            for part, decoder, share in self.shares(split, limit)
-            for sample in islice(part.source.texts(split, decoder.max_characters), share)
-        )
-
-    def example_documents(self, count: int, seed: int) -> list[Document]:
-        """Return about ``count`` documents of the first training samples, of parts by weight.
-
-        None where shards are remote or commands: they are read by training alone.
-
-        Raises:
-            UserError: If a shard is missing, or none of the first hundred samples can serve.
-        """
-        first = [shard for part in self.parts for shard in part.source.shards("train")[:1]]
-        if not first or any(is_pipe(shard) or is_remote(shard) for shard in first):
-            return []
-        self.check("train")
-        total = sum(part.weight for part in self.parts)
-        documents = list[Document]()
-        for part, decoder in self:
-            share = round(count * part.weight / total)
-            documents += _examples(part.source, part.recipe, decoder, share, seed)
-        return documents
 
     @property
     def picture_decoders(self) -> tuple[tuple[DataSource, PictureDecoder], ...]:
@@ -158,27 +105,3 @@ class DecodedParts:
                 words = f"latents of {found} of {total} training shards are read ({dtype})"
                 return replace(self, decoders=decoders), words
         return self, ""
-
-
-def _examples(
-    source: DataSource, recipe: Recipe, decoder: SampleDecoder, count: int, seed: int
-) -> list[Document]:
-    samples = filter(recipe.accepts, _in_order(source, decoder))
-    documents = list[Document]()
-    # at most as many draws: a recipe may refuse every sample that it accepted at first
-    for number, sample in zip(range(max(count, 1)), samples, strict=False):
-        with suppress(Unusable):
-            drawn = recipe.draw(sample, samples, stream(seed, "examples", number))
-            documents += [illustrated.document for illustrated in drawn]
-        if len(documents) >= count:
-            break
-    return documents
-
-
-def _in_order(source: DataSource, decoder: SampleDecoder) -> Iterator[AnySample]:
-    """Yield the training samples of a source in order, again and again."""
-    while True:
-        samples = source.decoded_by(decoder, "train")
-        if (first := next(samples, None)) is None:
-            return
-        yield from chain((first,), samples)

@@ -11,11 +11,13 @@ once in a pass. Lanes shuffle in blocks of consecutive samples; the first ones a
 the first batch comes soon.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
 import torch
 
+from datamodules.sources.source import Part
 from pretzel.rng import stream
 
 VERSION = 2
@@ -46,6 +48,19 @@ class Order:
     def num_lanes(self) -> int:
         """Number of lanes."""
         return min(self.batch_size, MOST_LANES)
+
+    def settings(self, parts: Iterable[Part]) -> dict[str, int | float]:
+        """Return by name all that the order of parts of the data depends on, but the start."""
+        settings: dict[str, int | float] = {
+            "version": VERSION,
+            "seed": self.seed,
+            "global_batch_size": self.batch_size,
+            "shuffle_buffer": self.shuffle_buffer,
+        }
+        for part in parts:
+            settings[f"shards of {part.name}"] = len(part.source.shards("train"))
+            settings[f"weight of {part.name}"] = part.weight
+        return settings
 
     def rows(self, lane: int) -> range:
         """Return the rows of a batch that belong to a lane: row i to lane i L // G."""

@@ -4,6 +4,8 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from datamodules.streams.lanes import LaneState
 
 _KEPT = 4
@@ -59,6 +61,30 @@ class Progress:
     def _before(self, consumed: int) -> tuple[int, Mapping[int, LaneState], Mapping[str, int]]:
         known = [place for place in self._recent if self.start <= place[0] <= consumed]
         return max(known, key=lambda place: place[0], default=(self.start, {}, {}))
+
+
+def continued(state: Mapping[str, Any] | None, order: Mapping[str, int | float]) -> Progress:
+    """Return the progress of a checkpoint, or of a new order behind it where the order differs.
+
+    Args:
+        state: What :func:`merged` returned, with the settings of its ``order``; None to begin.
+        order: The settings of the order now.
+    """
+    if state is None:
+        return Progress()
+    before = state["order"]
+    changed = [
+        f"{name} {before.get(name)} -> {order.get(name)}"
+        for name in {**before, **order}
+        if before.get(name) != order.get(name)
+    ]
+    if not changed:
+        return restored(state)
+    rank_zero_warn(
+        f"the checkpoint was made with another order of the data ({', '.join(changed)}): "
+        "training continues, but not with the batches an uninterrupted run would have seen"
+    )
+    return Progress(state["consumed"], state["documents"])
 
 
 def restored(state: Mapping[str, Any]) -> Progress:

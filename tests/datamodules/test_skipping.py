@@ -17,6 +17,7 @@ from datamodules import (
     Skipped,
     WebDatasetDataModule,
 )
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.streams.eval_stream import EvalStream
 from datamodules.streams.loader import EvalLoader
 from datamodules.streams.skip_log import SkipLog
@@ -243,7 +244,9 @@ def test_a_process_without_a_sample_is_refused(shard_pattern, write_shard, encod
 
     def loader(limit):
         place = {"split": "val", "batch_size": 2, "limit": limit, "rank": 1, "world_size": 2}
-        stream = EvalStream(source=source, decoder=source.decoder(16), **place)
+        stream = EvalStream(
+            source=source, decoder=source.decoder(PictureDecoder(image_size=16)), **place
+        )
         return EvalLoader(streams=(stream, stream), num_workers=0, log=SkipLog(1.0))
 
     with pytest.raises(UserError, match=r"a sample for each of the 2 processes, not 1 and 1$"):
