@@ -226,11 +226,12 @@ def _fill_text_states(module: PretzelModule, data: WebDatasetDataModule) -> int:
         sample.caption
         for part, decoder in data.parts
         for sample in part.source.texts("train", decoder.max_characters)
+        if sample.caption
     )
     with counting("captions", None) as advance, torch.inference_mode():
-        different = iter(dict.fromkeys(captions))
-        while some := list(islice(different, _BATCH)):
-            states.fill(module.pretzel, [caption_document(caption) for caption in some])
+        while some := list(islice(captions, _BATCH)):  # of millions, not all in memory
+            documents = [caption_document(caption) for caption in dict.fromkeys(some)]
+            states.fill(module.pretzel, documents)
             advance(len(some))
     states.finish()
     return states.num_computed

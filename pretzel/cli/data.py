@@ -80,6 +80,7 @@ def build_parser() -> Parser:
     inspect.add_argument(
         "--limit", type=int, metavar="N", help="look at the first N samples of each split"
     )
+    inspect.add_argument("--index", action="store_true", help="write the indexes of shards, too")
     verify = command(
         "verify",
         "find what is broken",
@@ -87,7 +88,6 @@ def build_parser() -> Parser:
         "their ends and decoded. Exit code 1 if anything is broken.",
     )
     _add_source(verify)
-    inspect.add_argument("--index", action="store_true", help="write the indexes of shards, too")
     preview = command(
         "preview",
         "show the batches that a configuration would train on",

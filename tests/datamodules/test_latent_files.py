@@ -211,6 +211,19 @@ def test_text_states_are_filled(shard_pattern, tmp_path):
     check_close(weights, expected, 1e-5)
 
 
+def test_captions_are_filled_as_they_are_read(shard_pattern, tmp_path, monkeypatch):
+    drawn, texts = [], Shards.texts
+    monkeypatch.setattr(
+        Shards, "texts", lambda *args: map(lambda s: drawn.append(s) or s, texts(*args))
+    )
+    filled = []
+    monkeypatch.setattr(TextStates, "fill", lambda *args: filled.append(len(drawn)))
+    states = TextStates(tmp_path / "states")
+    module = module_of(text_states=states, text_weight=0.0, trains=["shallow", "deep"])
+    embed(module, data_of(shard_pattern))
+    assert filled == [32, 60]
+
+
 def test_the_command_says_what_it_has_done(shard_pattern, tmp_path, cache, capsys):
     changes = tmp_path / "changes.yaml"
     source = f"{{class_path: datamodules.Shards, init_args: {{train: '{shard_pattern}'}}}}"
