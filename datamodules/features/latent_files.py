@@ -70,6 +70,14 @@ class LatentFiles:
         """Tell whether a shard has a file."""
         return (self.folder / self.names[shard]).is_file()
 
+    def delete_damaged(self) -> None:
+        """Delete the files whose content is not what their hash says."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # to leave them unread is not all that is done here
+            for shard in filter(self.has, self.names):
+                if self._opened(shard) is None:
+                    (self.folder / self.names[shard]).unlink(missing_ok=True)
+
     def get(self, shard: str, name: str) -> Latents | None:
         """Return the latents of a picture, None if they are not there.
 
@@ -129,7 +137,7 @@ class LatentFiles:
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             warnings.warn(
                 f"latents in {path} are left unread: {error}; the pictures of {shard} are encoded "
-                "in training, until the file is deleted and computed anew",
+                "in training, until `pretzel data embed` computes it anew",
                 stacklevel=2,
             )
             return None

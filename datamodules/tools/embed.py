@@ -81,7 +81,7 @@ def embed(
     num_workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> Embedded:
-    """Compute what is missing: latents of training pictures, and text states if these are kept.
+    """Compute what is missing or damaged: latents of training pictures, and text states if kept.
 
     Runs with the same encoder, shards, picture size and crop then read them by themselves. A shard
     appears when it is complete: what was interrupted continues, and several processes may share
@@ -110,6 +110,7 @@ def embed(
     about = {"encoder": latent.identity, "dtype": dtype}
     parts = data.parts.latent_files(latent.identity, dtype, to_write=True)
     for (source, pictures), files in zip(data.parts.picture_decoders, parts, strict=True):
+        files.delete_damaged()
         missing = files.missing
         num_shards += len(files.names)
         num_present += len(files.names) - len(missing)

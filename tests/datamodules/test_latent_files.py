@@ -144,11 +144,14 @@ def test_a_damaged_file_is_computed_anew(shard_pattern, cache):
             content[-40] ^= 1
         path.write_bytes(content if number % 2 else content[:300])
     assert "6 of 6" in data.read_latents(ENCODER)
-    with pytest.warns(UserWarning, match=r"latents in .* are left unread: .* computed anew"):
+    with pytest.warns(UserWarning, match=r"latents in .* are left unread: .* computes it anew"):
         batches = list(data.train_dataloader())
     for one, other in zip(plain.train_dataloader(), batches, strict=True):
         assert other.latents is None
         assert torch.equal(one.images, other.images)
+    assert embed(module_of(), data_of(shard_pattern)).num_images == 60
+    data.read_latents(ENCODER)
+    assert next(iter(data.train_dataloader())).has_latents.all()
 
 
 def test_a_full_disk_leaves_nothing_half_written(shard_pattern, cache, monkeypatch):
