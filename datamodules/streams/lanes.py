@@ -78,18 +78,18 @@ class Lane:
         return LaneState(self._num_documents, self._num_draws, states)
 
     @property
-    def num_untold(self) -> int:
-        """Number of samples that were skipped since the last call of :meth:`tell`."""
+    def num_unreported(self) -> int:
+        """Number of samples that were skipped since the last :meth:`report`."""
         return sum(len(documents.tally.skipped) for documents in self._documents)
 
-    def tell(self) -> Tally:
-        """Return the samples that were looked at since the last call."""
-        told = Tally()
+    def report(self) -> Tally:
+        """Return the samples that were looked at since the last report."""
+        report = Tally()
         for documents in self._documents:
-            told.seen += documents.tally.seen
-            told.skipped += documents.tally.skipped
+            report.seen += documents.tally.seen
+            report.skipped += documents.tally.skipped
             documents.tally = Tally()
-        return told
+        return report
 
     def take(self) -> tuple[str, Illustrated] | None:
         """Return the next document and the name of its part; None if none has been found yet.

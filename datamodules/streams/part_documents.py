@@ -33,7 +33,7 @@ class PartState(NamedTuple):
 
 @dataclass
 class Tally:
-    """Samples that were looked at since a process was last told of them.
+    """Samples that were looked at since the last report.
 
     Attributes:
         seen: Number of them, usable or not.
@@ -76,7 +76,7 @@ class PartDocuments:
             self.draw(state.draw)
             for _ in range(state.taken):
                 self.take()
-            self.tally = Tally()  # told before
+            self.tally = Tally()  # reported before
 
     @property
     def state(self) -> PartState:

@@ -15,8 +15,8 @@ from datamodules.streams.delivery import Delivery, DeliveryStream, document_rows
 from datamodules.streams.lanes import Lane, LaneState
 from datamodules.streams.order import Order
 
-_MOST_UNTOLD = 50
-"""Skipped samples that wait for the next batch to be told with."""
+_MOST_UNREPORTED = 50
+"""Skipped samples that wait for the next batch to be reported with."""
 
 _MOST_IN_A_ROW = 1000
 
@@ -28,7 +28,7 @@ class TrainStream(DeliveryStream):
 
     A batch is the process's rows of a batch of all processes; its workers divide the lanes of
     these rows, and each delivers its part of every batch. Where rows of two processes belong to
-    one lane, both read it and the first tells what was skipped.
+    one lane, both read it and the first reports what was skipped.
     """
 
     parts: tuple[Part, ...]
@@ -68,14 +68,14 @@ class TrainStream(DeliveryStream):
             for lane_number, lane in lanes.items():
                 for row in self.order.rows(lane_number):
                     while (taken := lane.take()) is None:
-                        if sum(lane.num_untold for lane in lanes.values()) > _MOST_UNTOLD:
-                            skipped, seen = self._told(lanes)
+                        if sum(lane.num_unreported for lane in lanes.values()) > _MOST_UNREPORTED:
+                            skipped, seen = self._report(lanes)
                             yield Delivery(skipped=skipped, seen=seen)
                     if row in rows:
                         counts[taken[0]] += 1
                         documents.append(taken[1])
             if number >= self.first:
-                skipped, seen = self._told(lanes)
+                skipped, seen = self._report(lanes)
                 yield Delivery(
                     rows=document_rows(documents, self.image_size),
                     number=number,
@@ -87,11 +87,11 @@ class TrainStream(DeliveryStream):
                 )
             number += 1
 
-    def _told(self, lanes: Mapping[int, Lane]) -> tuple[tuple[Skipped, ...], int]:
+    def _report(self, lanes: Mapping[int, Lane]) -> tuple[tuple[Skipped, ...], int]:
         skipped: list[Skipped] = []
         seen = 0
         for number, lane in lanes.items():
-            tally = lane.tell()
+            tally = lane.report()
             if self.order.rows(number)[0] in self.rows:
                 skipped += tally.skipped
                 seen += tally.seen

@@ -17,7 +17,7 @@ from datamodules.features.latent_files import DTYPES, LatentFiles, Latents
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Unusable
 from datamodules.sources.source import DataSource
-from datamodules.tools.progress import counting
+from datamodules.tools.progress_bar import counting
 from pretzel.errors import UserError
 from pretzel.files.image_file import IMAGE_SUFFIXES
 from pretzel.latent.base import LatentSpace

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.reading.index import is_compressed, write_index
-from datamodules.tools.progress import counting
+from datamodules.tools.progress_bar import counting
 from datamodules.tools.worker_pool import map_in_order
 from pretzel.errors import UserError
 

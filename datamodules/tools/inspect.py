@@ -10,7 +10,7 @@ from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
 from datamodules.sources.source import DataSource, Split
 from datamodules.tools.packed_folder import SPLITS
-from datamodules.tools.progress import counting
+from datamodules.tools.progress_bar import counting
 from datamodules.tools.summary import Summary, summarise
 from datamodules.tools.worker_pool import map_in_order
 from pretzel.errors import UserError

@@ -15,7 +15,7 @@ from datamodules.sample import Skipped
 from datamodules.sources.source import DataSource, Split
 from datamodules.tools.pack_journal import Position
 from datamodules.tools.packed_folder import SPLITS, PackedFolder
-from datamodules.tools.progress import counting
+from datamodules.tools.progress_bar import counting
 from datamodules.tools.split_rule import SplitRule
 from datamodules.tools.worker_pool import map_in_order
 from pretzel.files.storage import storage_error

@@ -18,7 +18,7 @@ from datamodules.sources.source import DataSource
 from datamodules.tools.cards import plain
 from datamodules.tools.hash_list import HASH_LIST, read_hashes, sha256_of
 from datamodules.tools.packed_folder import SPLITS, unfinished_folders
-from datamodules.tools.progress import counting
+from datamodules.tools.progress_bar import counting
 from datamodules.tools.worker_pool import map_in_order
 from pretzel.errors import UserError
 
@@ -149,7 +149,7 @@ def _problem(file: _File) -> str | None:
         return f"cannot be read ({error.strerror})"
     inside = None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an index that is not of its shard, told below
+        warnings.simplefilter("ignore")  # of an index that is not of its shard, reported below
         if not is_whole and (file.source is not None or path.name.endswith(TAR_SUFFIXES)):
             inside = _problem_inside(file.source or Shards(file.path), file.path)
         inside = inside or _problem_of_index(path)

@@ -22,7 +22,7 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def counting(what: str, total: int | None, begin: int = 0) -> Iterator[Advance]:
-    """Yield the function that is told what is done.
+    """Yield a function that takes how many more are done.
 
     Args:
         what: The things that are counted, such as ``samples``.
