@@ -11,10 +11,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from pretzel.errors import UserError
+from pretzel.generation.pictures import save_png
+
 Style = Literal["context", "target", "dropped", "note"]
 
 CARD = 240
 """Width of a card in pixels."""
+_COLUMNS = 6  # of a sheet
 _PAD = 8
 _LINE = 16
 _FONT_SIZE = 12
@@ -46,6 +50,19 @@ class Card:
 def plain(text: str) -> str:
     """Return a text in one line, without characters that steer a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def write_cards(cards: Sequence[Card], title: str, path: Path) -> None:
+    """Write a sheet of cards as PNG, whole or not at all.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    try:
+        save_png(draw_cards(cards, _COLUMNS, title), path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path}: cannot be written ({reason})") from error
 
 
 def draw_cards(cards: Sequence[Card], columns: int, title: str = "") -> Image.Image:

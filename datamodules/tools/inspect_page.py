@@ -12,13 +12,11 @@ from PIL import Image
 
 from datamodules.sources.source import Split
 from datamodules.tools import inspect_texts
-from datamodules.tools.cards import draw_cards
+from datamodules.tools.cards import write_cards
 from datamodules.tools.summary import Summary
 from pretzel.ablation import report
 from pretzel.files.atomic import write_text
-from pretzel.generation.pictures import save_png
 
-COLUMNS = 6
 PAGE = "inspect.html"
 
 
@@ -35,7 +33,7 @@ def write_report(folder: Path, name: str, summaries: Mapping[Split, Summary]) ->
             paths.append(folder / f"sheet-{split}.png")
             title = f"{split}: {len(summary.picks)} of {summary.samples:,} samples"
             cards = [inspect_texts.card_of(pick) for pick in summary.picks]
-            save_png(draw_cards(cards, COLUMNS, title), paths[-1])
+            write_cards(cards, title, paths[-1])
     return [*paths, folder / PAGE]
 
 

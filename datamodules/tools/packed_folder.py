@@ -80,7 +80,10 @@ class PackedFolder:
         if self.is_complete:
             assert manifest is not None
             begun = manifest.get("settings")
-        others = [path.name for path in folder.iterdir()] if folder.exists() else []
+        try:
+            others = [path.name for path in folder.iterdir()] if folder.exists() else []
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
         if begun is None and others not in ([], [_WORK]):
             raise UserError(f"{folder}: is not empty, and holds no shards that pack began to write")
         if begun is not None and begun != self._settings:

@@ -12,15 +12,14 @@ from rich.console import Console
 from rich.text import Text as Styled
 
 from datamodules.sources.source import Split
-from datamodules.tools.cards import Card, Run, Style, draw_cards, plain
+from datamodules.tools.cards import Card, Run, Style, plain, write_cards
 from pretzel.ablation.planning.model_builder import PlanningCLI
 from pretzel.errors import UserError
-from pretzel.generation.pictures import save_png, to_uint8
+from pretzel.generation.pictures import to_uint8
 from pretzel.model import Pretzel
 from pretzel.runs.config.overlay import fold, read
 from pretzel.sequence.document import DocumentBatch, Dropped, Image, Text
 
-COLUMNS = 6
 UNKNOWN = "[?]"
 """Stands for tokens that have no text: what the tokenizer does not know."""
 _LEGEND = "black: read. green: predicted. struck out: dropped. grey: not in the model"
@@ -67,12 +66,16 @@ def preview(files: Sequence[str], split: Split = "train", num_batches: int = 1) 
 
 
 def write_preview(shown: Preview, folder: Path, split: Split) -> list[Path]:
-    """Write a sheet of each batch into a folder; return their paths."""
+    """Write a sheet of each batch into a folder; return their paths.
+
+    Raises:
+        UserError: If one cannot be written.
+    """
     paths = []
     for number, batch in enumerate(shown.batches):
         paths.append(folder / f"{split}-{number:02d}.png")
         title = f"{split} batch {number}: {len(batch)} documents.  {_LEGEND}"
-        save_png(draw_cards(list(cards(batch, shown.model)), COLUMNS, title), paths[-1])
+        write_cards(list(cards(batch, shown.model)), title, paths[-1])
     return paths
 
 

@@ -241,6 +241,7 @@ def test_what_the_command_line_refuses(tmp_path, monkeypatch, capsys):
         ("verify", "nowhere.tar"): "nowhere.tar",
         ("inspect", "x.tar", "--limit", "0"): "limit must be at least 1, not 0",
         ("pack", "x.tar", "--out", "bad.yaml/o"): "bad.yaml/o: cannot be written (Not a directory)",
+        ("pack", "x.tar", "--out", "bad.yaml"): "bad.yaml: cannot be written (Not a directory)",
     }.items():
         assert main(["data", *args]) == 2, args
         lines = capsys.readouterr().err.splitlines()

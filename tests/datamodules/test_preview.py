@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image as Picture
 from rich.console import Console
 
 from datamodules.tools.preview import Preview, cards, preview, show_preview, write_preview
+from pretzel.errors import UserError
 from pretzel.sequence.document import Document, DocumentBatch, Image, Text, without_past
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +80,8 @@ def test_texts_are_those_that_the_tokenizer_of_the_model_gives_back(
     assert "a red [?] circle [image 64x64] x" in capsys.readouterr().out
     paths = write_preview(shown, tmp_path / "preview", "train")
     assert [path.name for path in paths] == ["train-00.png", "train-01.png"]
+    with pytest.raises(UserError, match=r"00.png: cannot be written \(.*xists\)"):
+        write_preview(shown, changes, "train")  # a file
     with Picture.open(paths[1]) as sheet:
         assert (np.array(sheet) == (255, 0, 0)).all(-1).mean() > 0.1
     runs = [run for card in cards(shown.batches[0], shown.model) for run in styles(card)]
