@@ -1,17 +1,20 @@
 """The source that a command means: by paths, or by a configuration."""
 
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from datamodules.reading.patterns import expand
+from datamodules.reading.remote import RemoteFiles, is_remote
 from datamodules.sources.blend import Blend
 from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource, Split
 from datamodules.sources.table import TABLES
 from datamodules.tools.packed_folder import SPLITS
-from datamodules.tools.verify import shards_in
+from datamodules.tools.verify import TAR_SUFFIXES, shards_in
 from pretzel.errors import UserError
 from pretzel.runs.config.explain import construction, parsing
 from pretzel.runs.config.overlay import Config, at, fold, read
@@ -74,18 +77,17 @@ def _source_of_paths(paths: Sequence[str], images: str | None) -> DataSource:
         return Folder(list(paths), images=images)
     if images is not None:
         raise UserError(f"--images goes with a table ({', '.join(TABLES)}), not with {paths[0]}")
-    if not Path(paths[0]).is_dir():
+    is_folder = Path(paths[0]).is_dir() or _is_remote_folder(paths[0])
+    if not is_folder:
         return Shards(list(paths))
     if len(paths) > 1:
         raise UserError(f"one folder, or files, must be given, got {' '.join(paths)}")
+    if _is_remote_folder(paths[0]):
+        addresses = _remote_shards_in(paths[0])
+        return _shards_by_split({a: PurePath(a.rpartition("/")[2]) for a in addresses})
     folder = Path(paths[0])
     if shards := shards_in(folder):
-        by_split: dict[Split | None, list[str]] = defaultdict(list)
-        for shard in shards:
-            by_split[_split_of(shard.relative_to(folder))].append(str(shard))
-        if None in by_split or "train" not in by_split:
-            return Shards(list(map(str, shards)))
-        return Shards(by_split["train"], by_split["val"], by_split["test"])
+        return _shards_by_split({str(shard): shard.relative_to(folder) for shard in shards})
     train, val, test = (folder / split for split in SPLITS)
     if train.is_dir():
         held_out = [str(folder) if folder.is_dir() else None for folder in (val, test)]
@@ -93,7 +95,29 @@ def _source_of_paths(paths: Sequence[str], images: str | None) -> DataSource:
     return Folder(paths[0])
 
 
-def _split_of(shard: Path) -> Split | None:
+def _is_remote_folder(path: str) -> bool:
+    """Tell an address that names no file and no pattern of files."""
+    return is_remote(path) and not re.search(r"[.*?\[{]|::", path.rstrip("/").rpartition("/")[2])
+
+
+def _remote_shards_in(address: str) -> list[str]:
+    files = expand(f"{address.rstrip('/')}/*", RemoteFiles())
+    if shards := [file for file in files if file.endswith(TAR_SUFFIXES)]:
+        return shards
+    raise UserError(f"{address}: holds no tar shard")
+
+
+def _shards_by_split(shards: Mapping[str, PurePath]) -> Shards:
+    """Return shards, given with their paths in their folder, in splits where all are called so."""
+    by_split: dict[Split | None, list[str]] = defaultdict(list)
+    for shard, path in shards.items():
+        by_split[_split_of(path)].append(shard)
+    if None in by_split or "train" not in by_split:
+        return Shards(list(shards))
+    return Shards(by_split["train"], by_split["val"], by_split["test"])
+
+
+def _split_of(shard: PurePath) -> Split | None:
     """Return the split that the folder of a shard is called, or that its name begins with."""
     first = shard.parts[0]
     is_name = len(shard.parts) == 1

@@ -17,6 +17,7 @@ from datamodules.reading.cache import ShardCache
 from datamodules.reading.opening import open_shard
 from datamodules.reading.remote import RemoteFiles
 from datamodules.sample import Skipped
+from datamodules.tools.chosen_source import chosen_source
 from pretzel.errors import UserError
 from pretzel.runs.selection import why_test_data
 
@@ -282,6 +283,24 @@ def bucket():
         files.mkdir("bucket")
         yield files
     server.stop()
+
+
+def test_a_folder_of_a_bucket_is_its_shards_in_their_splits(bucket, shard_pattern, tmp_path):
+    for number, name in enumerate(("train-00000", "train-00001", "val-00000")):
+        bucket.put(str(tmp_path / f"0000{number}.tar"), f"bucket/packed/{name}.tar")
+    bucket.pipe("bucket/packed/LICENSE.txt", b"CC0")
+    for folder in ("s3://bucket/packed", "s3://bucket/packed/"):
+        source = chosen_source([folder], []).source
+        assert source.shards("train") == tuple(
+            f"s3://bucket/packed/train-0000{i}.tar" for i in (0, 1)
+        )
+        assert source.shards("val") == ("s3://bucket/packed/val-00000.tar",)
+    assert chosen_source(["s3://bucket/packed/val-00000.tar"], []).source.shards("train") == (
+        "s3://bucket/packed/val-00000.tar",
+    )
+    bucket.pipe("bucket/texts/a.txt", b"")
+    with pytest.raises(UserError, match="s3://bucket/texts: holds no tar shard"):
+        chosen_source(["s3://bucket/texts"], [])
 
 
 def test_shards_of_a_bucket(bucket, shard_pattern, tmp_path, monkeypatch):
