@@ -9,6 +9,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
@@ -63,6 +64,10 @@ Subcommand = Literal["fit", "validate", "test", "predict"]
 _NOT_PARTS = tuple(f"pretzel.{m}" for m in ("__main__", "cli", "ablation", "runs", "testing"))
 _SHARDING = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)  # write folders
 _LASTS = ("last", "hpc")  # which Lightning finds
+_KNOWN_WARNINGS = (  # Lightning 2.6 on torch 2.15; frozen parts, which are meant
+    r".*isinstance\(treespec, LeafSpec\)",
+    r"Found \d+ module\(s\) in eval mode",
+)
 
 
 @cache
@@ -126,6 +131,8 @@ class RunCLI(LightningCLI):
 
     def __init__(self, args: ArgsType = None) -> None:
         import_parts()
+        for message in _KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
         self.user_config = Config(values={})
         self._chosen = _subcommand_name(args)
         parser_kwargs = {"exit_on_error": False}
