@@ -41,11 +41,11 @@ import torch.nn.functional as F
 from pretzel.errors import UserError
 from pretzel.flow.block import BlockFactory, FlowStack
 from pretzel.flow.deep import DeepFactory, DeepStream
-from pretzel.flow.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.flow.layer_split import Split, layer_costs
 from pretzel.flow.permutations import Permutation, Raster
 from pretzel.flow.precision import at_least_float32
 from pretzel.flow.transforms import Transform
+from pretzel.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.interleave.base import Interleaving, InterleavingFactory, StreamInputs
 from pretzel.latent.base import LatentSpace
 from pretzel.sequence.document import Document

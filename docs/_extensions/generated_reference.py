@@ -23,10 +23,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "pretzel": ("The public API.", ("errors", "model")),
+    "pretzel": ("The public API.", ("errors", "generative_model", "model")),
     "pretzel.flow": (
         "The autoregressive flow block, its parts, and the deep stream.",
-        ("block", "positions", "transforms", "context", "deep", "generative_model"),
+        ("block", "positions", "transforms", "context", "deep"),
     ),
     "pretzel.tarflow": ("A flow by itself: TarFlow and STARFlow.", ()),
     "pretzel.interleave": ("Which stream feeds which: VLM, shallow flow and deep flow.", ()),

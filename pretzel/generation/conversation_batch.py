@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from pretzel.errors import UserError
-from pretzel.flow.generative_model import GenerativeModel
 from pretzel.generation.images import decode_images
 from pretzel.generation.latents import ImageLatents, generate_latents
 from pretzel.generation.state import GenerationState
 from pretzel.generation.writing import GREEDY, Writing, end_text, write_tokens
+from pretzel.generative_model import GenerativeModel
 from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser, NoDenoiser
 from pretzel.sampling.guidance import Guidance, NoGuidance

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pretzel.flow.generative_model import GenerativeModel
 from pretzel.generation.latents import sample_latents
+from pretzel.generative_model import GenerativeModel
 from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler, Work

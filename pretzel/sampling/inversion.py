@@ -8,8 +8,8 @@ import torch
 from pretzel.errors import UserError
 from pretzel.flow.block import AutoregressiveBlock
 from pretzel.flow.context import Context
-from pretzel.flow.generative_model import GenerativeModel
 from pretzel.flow.transforms import Transform
+from pretzel.generative_model import GenerativeModel
 from pretzel.sampling.guidance import Gaussian, Guidance
 from pretzel.typing import Float, Tensor
 

@@ -11,10 +11,10 @@ from itertools import takewhile
 from pretzel.errors import UserError
 from pretzel.flow.block import AutoregressiveBlock, BlockFactory, FlowBlock, FlowStack
 from pretzel.flow.context import Context
-from pretzel.flow.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.flow.layer_split import Split, layer_costs
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.transforms import Transform
+from pretzel.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.latent.base import LatentSpace
 from pretzel.sequence.document import Document, Image
 from pretzel.tarflow.condition import Condition

@@ -2,7 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
-from pretzel.flow.generative_model import GenerativeModel
+from pretzel.generative_model import GenerativeModel
 from pretzel.latent.base import LatentSpace
 from pretzel.sequence.document import DocumentBatch
 from pretzel.training.micro_batches import in_parts

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from pretzel.flow.generative_model import Scores
+from pretzel.generative_model import Scores
 from pretzel.interleave.base import StreamInputs, StreamOutputs
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sequence.document import Document, Image, Text

@@ -2,7 +2,7 @@
 
 import torch
 
-from pretzel.flow.generative_model import Scores
+from pretzel.generative_model import Scores
 from pretzel.interleave.skips import SkipConnection
 from pretzel.interleave.vision_interleaving import VisionInterleaving
 from pretzel.model import Pretzel

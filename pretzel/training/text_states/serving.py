@@ -16,8 +16,8 @@ import torch
 from pretzel.errors import UserError
 from pretzel.files.cache_folder import cache_folder
 from pretzel.flow.deep import DeepStream
-from pretzel.flow.generative_model import GenerativeModel
 from pretzel.flow.sizes import check_sizes
+from pretzel.generative_model import GenerativeModel
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.interleave.skips import SkipConnection
 from pretzel.interleave.stacked import Stacked
