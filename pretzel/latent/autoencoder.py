@@ -9,35 +9,16 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from torch.nn.functional import silu
 
 from pretzel.errors import UserError
 from pretzel.files.atomic import whole_file
 from pretzel.latent.base import LatentSpace, check_noise
+from pretzel.latent.convolutions import GROUP_WIDTH, ResidualBlock, check_widths, upsampling
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.typing import Float, Tensor
 
 _METADATA_KEY = "pretzel.conv_autoencoder"  # one key: safetensors does not keep an order of keys
 _SHIPPED = Path(__file__).with_name("autoencoder.safetensors")
-_GROUP_WIDTH = 8  # channels of one group of GroupNorm
-
-
-@final
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a residual, each after GroupNorm and SiLU."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(width // _GROUP_WIDTH, width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.norm2 = nn.GroupNorm(width // _GROUP_WIDTH, width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Float[Tensor, "m c height width"]) -> Float[Tensor, "m c height width"]:
-        """Return ``x`` plus its update."""
-        y: Tensor = self.conv1(silu(self.norm1(x)))
-        y = self.conv2(silu(self.norm2(y)))
-        return x + y
 
 
 @final
@@ -69,10 +50,7 @@ class ConvAutoencoder(nn.Module):
             raise UserError(f"channels must be positive, got {channels}")
         if num_blocks < 0:
             raise UserError(f"num_blocks must be 0 or positive, got {num_blocks}")
-        if not widths or any(width < 1 or width % _GROUP_WIDTH for width in widths):
-            raise UserError(
-                f"widths must be multiples of {_GROUP_WIDTH}, at least one, got {widths}"
-            )
+        check_widths(widths)
         if image_size < 1 or image_size % 2 ** len(widths):
             raise UserError(
                 f"image_size must be a multiple of {2 ** len(widths)} "
@@ -84,7 +62,7 @@ class ConvAutoencoder(nn.Module):
         self.num_blocks = num_blocks
         self.side = image_size // 2 ** len(widths)
         self.encoder = self._encoder()
-        self.decoder = self._decoder()
+        self.decoder = upsampling(channels, self.widths[::-1], num_blocks)
         # A momentum of 0.05 averages about 20 batches: one batch of mostly empty images is too
         # few, and older statistics are those of another encoder.
         self.normalize = nn.BatchNorm2d(channels, affine=False, momentum=0.05)
@@ -96,19 +74,8 @@ class ConvAutoencoder(nn.Module):
             layers.append(nn.Conv2d(previous, width, 4, stride=2, padding=1))
             layers += [ResidualBlock(width) for _ in range(self.num_blocks)]
             previous = width
-        layers += [nn.GroupNorm(previous // _GROUP_WIDTH, previous), nn.SiLU()]
+        layers += [nn.GroupNorm(previous // GROUP_WIDTH, previous), nn.SiLU()]
         layers.append(nn.Conv2d(previous, self.channels, 1))
-        return nn.Sequential(*layers)
-
-    def _decoder(self) -> nn.Sequential:
-        coarse_to_fine = self.widths[::-1]
-        layers: list[nn.Module] = [nn.Conv2d(self.channels, coarse_to_fine[0], 3, padding=1)]
-        for i, width in enumerate(coarse_to_fine):
-            layers += [ResidualBlock(width) for _ in range(self.num_blocks)]
-            layers += [nn.GroupNorm(width // _GROUP_WIDTH, width), nn.SiLU()]
-            finer = coarse_to_fine[i + 1] if i + 1 < len(coarse_to_fine) else 3
-            # Each coarse pixel becomes 2 x 2 finer ones (sub-pixel convolution, arXiv 1609.05158).
-            layers += [nn.Conv2d(width, 4 * finer, 3, padding=1), nn.PixelShuffle(2)]
         return nn.Sequential(*layers)
 
     def encode(

@@ -1,6 +1,9 @@
 """How the models train: module, loss, stages, optimizer, schedule, text states, pretraining."""
 
 from pretzel.training.autoencoder import AutoencoderTraining
+from pretzel.training.fae_features import FeatureAutoencoderTraining
+from pretzel.training.fae_pixels import PixelDecoderTraining
+from pretzel.training.image_losses import AbsoluteError, ImageLoss, SquaredError
 from pretzel.training.loss import Loss
 from pretzel.training.module import PretzelModule
 from pretzel.training.optimizer import MuonAdamW
@@ -9,12 +12,17 @@ from pretzel.training.text_states import TextStates
 from pretzel.training.vlm_pretraining import TinyVLMPretraining
 
 __all__ = [
+    "AbsoluteError",
     "AutoencoderTraining",
     "Constant",
+    "FeatureAutoencoderTraining",
+    "ImageLoss",
     "Loss",
     "MuonAdamW",
+    "PixelDecoderTraining",
     "PretzelModule",
     "Schedule",
+    "SquaredError",
     "TextStates",
     "TinyVLMPretraining",
     "WarmupCosine",

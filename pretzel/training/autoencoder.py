@@ -14,16 +14,10 @@ from pretzel.errors import UserError
 from pretzel.latent.autoencoder import ConvAutoencoder
 from pretzel.sequence.document import DocumentBatch
 from pretzel.training.exporting_stage import ExportingStage
+from pretzel.training.image_batch import images_of
+from pretzel.training.image_quality import psnr
 from pretzel.training.schedule import Schedule, with_schedule
-from pretzel.typing import Float, Tensor
-
-
-def psnr(
-    images: Float[Tensor, "m 3 height width"], targets: Float[Tensor, "m 3 height width"]
-) -> Float[Tensor, " m"]:
-    """Return the peak signal-to-noise ratio of each image in dB, pixels clipped to [-1, 1]."""
-    error = (images.clamp(-1, 1) - targets).square().mean(dim=(1, 2, 3))
-    return 10 * torch.log10(4 / error)  # the peak is 2, from -1 to 1
+from pretzel.typing import Tensor
 
 
 @final
@@ -90,7 +84,7 @@ class AutoencoderTraining(ExportingStage):
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         """Return the reconstruction loss of the global batch."""
-        images = _images(batch)
+        images = images_of(batch)
         maps = self.autoencoder.encode(images)
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
         generator = rng.stream(self.seed, "noise", self.global_rank, number)
@@ -104,7 +98,7 @@ class AutoencoderTraining(ExportingStage):
 
     def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
         """Log the quality of images decoded from clean and from noised latents."""
-        images = _images(batch)
+        images = images_of(batch)
         maps = self.autoencoder.encode(images)
         generator = rng.stream(self.seed, "validation noise", batch_idx, self.global_rank)
         noise = self.max_noise * torch.randn(maps.shape, generator=generator)
@@ -116,13 +110,3 @@ class AutoencoderTraining(ExportingStage):
     def export(self, path: Path) -> None:
         """Write the autoencoder to a safetensors file for :class:`pretzel.latent.Autoencoder`."""
         self.autoencoder.save(path)
-
-
-def _images(batch: DocumentBatch) -> Float[Tensor, "m 3 height width"]:
-    """Return the images of a batch, at least one."""
-    if len(batch.images) == 0:
-        raise UserError(
-            "the autoencoder stage needs images in every batch, got one of "
-            f"{len(batch)} documents without images"
-        )
-    return batch.images

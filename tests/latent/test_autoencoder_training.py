@@ -10,7 +10,8 @@ from pretzel import rng
 from pretzel.errors import UserError
 from pretzel.latent import Autoencoder, ConvAutoencoder
 from pretzel.sequence.document import Document, DocumentBatch, Text, caption_document
-from pretzel.training.autoencoder import AutoencoderTraining, psnr
+from pretzel.training.autoencoder import AutoencoderTraining
+from pretzel.training.image_quality import psnr
 from pretzel.training.schedule import WarmupCosine
 from pretzel.typing import Tensor
 

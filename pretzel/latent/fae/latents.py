@@ -1,0 +1,68 @@
+"""The latent space of a trained feature autoencoder."""
+
+import hashlib
+from pathlib import Path
+from typing import final
+
+from pretzel.errors import UserError
+from pretzel.latent.base import LatentSpace, check_noise
+from pretzel.latent.fae.network import FAENetwork
+from pretzel.typing import Float, Tensor
+
+
+@final
+class FAE(LatentSpace):
+    """The mean latents of a feature autoencoder (arXiv 2512.07829), frozen, of variance 1.
+
+    A frozen vision encoder's features are squeezed into few channels; a decoder gives the features
+    back, another one pixels. What the encoder knows of an image is in the latents.
+
+    Args:
+        noise: Standard deviation of the training noise of the flow; latents have variance 1.
+        weights: File written by ``PixelDecoderTraining`` (``ablations/latents/fae_pixels.yaml``).
+        network: The network that takes the weights; None for the one that the file describes, of
+            this package's classes. Without ``weights`` it is untrained, to be checked and counted.
+
+    Raises:
+        UserError: If ``weights`` is missing or not those of the network, neither of the two is
+            given, or ``noise`` is negative.
+    """
+
+    def __init__(
+        self, noise: float, weights: str | None = None, network: FAENetwork | None = None
+    ) -> None:
+        super().__init__()
+        check_noise(noise)
+        self._digest = "untrained"
+        if weights is not None:
+            if network is None:
+                network = FAENetwork.load(Path(weights))
+            else:
+                network.take(Path(weights))
+            self._digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
+        elif network is None:
+            raise UserError("weights must name a file of an FAE where no network is given")
+        self.network = network
+        self.image_size = network.image_size
+        self.noise = noise
+        self.grid = network.grid
+        self.channels = network.channels
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def identity(self) -> str:
+        """Name and content hash of the weights, that of the encoder among them."""
+        return f"fae:{self._digest}"
+
+    def train(self, mode: bool = True) -> "FAE":
+        """Stay in eval mode: a frozen autoencoder has no training behaviour."""
+        return super().train(False)
+
+    def encode(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n d"]:
+        """Map images in [-1, 1] to clean latents of variance 1 in each channel."""
+        return self.network.encode(images)
+
+    def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
+        """Map latents, clean or noised, to images."""
+        return self.network.decode(latents)

