@@ -3,7 +3,13 @@
 from pretzel.training.autoencoder import AutoencoderTraining
 from pretzel.training.fae_features import FeatureAutoencoderTraining
 from pretzel.training.fae_pixels import PixelDecoderTraining
-from pretzel.training.image_losses import AbsoluteError, ImageLoss, SquaredError
+from pretzel.training.image_losses import (
+    AbsoluteError,
+    AdversarialLoss,
+    ImageLoss,
+    PerceptualDistance,
+    SquaredError,
+)
 from pretzel.training.loss import Loss
 from pretzel.training.module import PretzelModule
 from pretzel.training.optimizer import MuonAdamW
@@ -13,12 +19,14 @@ from pretzel.training.vlm_pretraining import TinyVLMPretraining
 
 __all__ = [
     "AbsoluteError",
+    "AdversarialLoss",
     "AutoencoderTraining",
     "Constant",
     "FeatureAutoencoderTraining",
     "ImageLoss",
     "Loss",
     "MuonAdamW",
+    "PerceptualDistance",
     "PixelDecoderTraining",
     "PretzelModule",
     "Schedule",

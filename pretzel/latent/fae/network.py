@@ -178,7 +178,7 @@ class FAENetwork(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> "FAENetwork":
-        """Build the network that a file describes, on the default device: meta if a grid is planned.
+        """Build the network that a file describes, on the default device.
 
         Only classes of parts that are imported by now are built; with others, build the network and
         let it :meth:`take` the weights.
@@ -239,10 +239,11 @@ def _record(part: nn.Module) -> dict[str, Any]:
 def _part(base: type, record: dict[str, Any]) -> Callable[..., Any]:
     """Return what makes a part: of those classes alone that are imported."""
     path = record["class_path"]
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in record["init_args"].items()}
     pending = [base]
     while pending:
         kind = pending.pop()
         if f"{kind.__module__}.{kind.__qualname__}" == path:
-            return partial(kind, **record["init_args"])
+            return partial(kind, **arguments)
         pending += kind.__subclasses__()
     raise UserError(f"weights: {path} is no {base.__name__} that is known; import it first")
