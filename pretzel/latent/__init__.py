@@ -4,6 +4,15 @@ from pretzel.latent.autoencoder import Autoencoder, ConvAutoencoder
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.diffusers_vae import DiffusersVAE
 from pretzel.latent.fae import FAE
+from pretzel.latent.linear import LinearLatents
 from pretzel.latent.pixels import Pixels
 
-__all__ = ["FAE", "Autoencoder", "ConvAutoencoder", "DiffusersVAE", "LatentSpace", "Pixels"]
+__all__ = [
+    "FAE",
+    "Autoencoder",
+    "ConvAutoencoder",
+    "DiffusersVAE",
+    "LatentSpace",
+    "LinearLatents",
+    "Pixels",
+]

@@ -13,7 +13,11 @@ from pretzel.typing import Float, Tensor
 
 
 class DiffusersVAE(LatentSpace):
-    """The mean latents of a diffusers ``AutoencoderKL``, scaled to unit variance; frozen.
+    """The mean latents of a diffusers ``AutoencoderKL``, normalised to unit variance; frozen.
+
+    Mean and standard deviation of each channel are those of the autoencoder's own configuration
+    (``latents_mean``, ``latents_std``); where it has none, its ``shift_factor`` is subtracted and
+    its ``scaling_factor`` multiplied.
 
     The weights are loaded with the first image, so that a configuration can be checked and counted
     without them. Needs the package diffusers (``pip install pretzel-starflow[vae]``).
@@ -23,10 +27,10 @@ class DiffusersVAE(LatentSpace):
         image_size: Side of the square images, in pixels.
         latent_channels: Channels of its latents.
         downsampling: Pixels along a side for each latent.
-        noise: Standard deviation of the training noise, latents scaled.
+        noise: Standard deviation of the training noise, latents normalised.
         patch_size: Side of a patch of latents that makes one position.
-        scale: Factor on the latents; None for the one in the autoencoder's own configuration,
-            0.18215 for Stable Diffusion's.
+        scale: The only thing done to the latents, a factor; None for the configuration's own
+            statistics (0.18215 for Stable Diffusion).
 
     Raises:
         UserError: If the sizes do not divide each other, or ``noise`` is negative.
@@ -62,8 +66,8 @@ class DiffusersVAE(LatentSpace):
     @property
     def identity(self) -> str:
         """Settings and content hash of the weights, which it loads."""
-        scale = self._scale(self._vae)
-        return f"diffusers-vae:{self.image_size}/{self.patch_size}:{scale}:{self._hash}"
+        mean, std = (values.flatten().tolist() for values in self._statistics(self._vae))
+        return f"diffusers-vae:{self.image_size}/{self.patch_size}:{mean}/{std}:{self._hash}"
 
     def encode(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n d"]:
         """Return mean latents.
@@ -73,9 +77,9 @@ class DiffusersVAE(LatentSpace):
                 has latents of another shape.
         """
         self.check_size(images)
-        vae, scale = self._cast_to(images)
+        vae, mean, std = self._cast_to(images)
         with torch.no_grad():
-            latents = vae.encode(images).latent_dist.mean * scale
+            latents = vae.encode(images).latent_dist.mean
         side = self.grid[0] * self.patch_size
         expected = (self.latent_channels, side, side)
         if tuple(latents.shape[1:]) != expected:
@@ -83,14 +87,14 @@ class DiffusersVAE(LatentSpace):
                 f"latent_channels and downsampling must be those of {self.name}, which gives "
                 f"{tuple(latents.shape[1:])} instead of {expected}"
             )
-        return patchify(latents, self.patch_size)
+        return patchify((latents - mean) / std, self.patch_size)
 
     def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
         """Return images."""
-        vae, scale = self._cast_to(latents)
+        vae, mean, std = self._cast_to(latents)
         with torch.no_grad():
             maps = unpatchify(latents, self.grid, self.patch_size)
-            images: Tensor = vae.decode(maps / scale).sample
+            images: Tensor = vae.decode(maps * std + mean).sample
         return images
 
     @cached_property  # not a submodule: its weights belong to no checkpoint
@@ -112,10 +116,24 @@ class DiffusersVAE(LatentSpace):
         self._hash = content_hash(vae.state_dict())  # before it is cast to another dtype
         return vae.eval().requires_grad_(False)
 
-    def _cast_to(self, inputs: Tensor) -> tuple[Any, float]:
-        """Return the autoencoder, on the device and in the dtype of its inputs, and the scale."""
+    def _cast_to(self, inputs: Tensor) -> tuple[Any, Tensor, Tensor]:
+        """Return the autoencoder, on the device and in the dtype of its inputs, and statistics."""
         vae = self._vae.to(inputs)
-        return vae, self._scale(vae)
+        mean, std = self._statistics(vae)
+        return vae, mean.to(inputs), std.to(inputs)
 
-    def _scale(self, vae: Any) -> float:  # noqa: ANN401
-        return float(vae.config.scaling_factor if self.scale is None else self.scale)
+    def _statistics(self, vae: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """Return mean and standard deviation of each channel, or of all, [c or 1, 1, 1]."""
+        config = vae.config
+        means, stds = config.get("latents_mean"), config.get("latents_std")
+        if self.scale is not None:
+            means, stds = [0.0], [1 / self.scale]
+        elif means is None or stds is None:
+            means, stds = [config.get("shift_factor") or 0.0], [1 / config.scaling_factor]
+        mean, std = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (means, stds))
+        if {len(mean), len(std)} - {1, self.latent_channels} or not bool((std > 0).all()):
+            raise UserError(
+                f"{self.name}: latents_mean and latents_std must have a value for each of "
+                f"{self.latent_channels} channels, the second positive ones, got {means} and {stds}"
+            )
+        return mean, std

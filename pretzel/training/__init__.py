@@ -10,6 +10,7 @@ from pretzel.training.image_losses import (
     PerceptualDistance,
     SquaredError,
 )
+from pretzel.training.linear_latents import LinearLatentsFit
 from pretzel.training.loss import Loss
 from pretzel.training.module import PretzelModule
 from pretzel.training.optimizer import MuonAdamW
@@ -24,6 +25,7 @@ __all__ = [
     "Constant",
     "FeatureAutoencoderTraining",
     "ImageLoss",
+    "LinearLatentsFit",
     "Loss",
     "MuonAdamW",
     "PerceptualDistance",

@@ -37,6 +37,30 @@ def test_latents_are_the_scaled_means_in_raster_order(folder):
     torch.testing.assert_close(latent.decode(x), expected)
 
 
+def test_statistics_of_each_channel_are_those_of_its_configuration(folder, tmp_path):
+    _, vae = folder
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    means, stds = [0.1, -0.2, 0.3, 0.0], [2.0, 0.5, 1.0, 4.0]
+    own = deepcopy(vae)
+    own.register_to_config(latents_mean=means, latents_std=stds)
+    own.save_pretrained(tmp_path / "own")
+    latent = DiffusersVAE(str(tmp_path / "own"), image_size=16, downsampling=2)
+    x = latent.encode(images)
+    with torch.no_grad():
+        raw = vae.encode(images).latent_dist.mean.flatten(2).transpose(1, 2)
+        decoded = vae.decode(vae.encode(images).latent_dist.mean).sample
+    torch.testing.assert_close(x, (raw - torch.tensor(means)) / torch.tensor(stds))
+    torch.testing.assert_close(latent.decode(x), decoded)
+    own.register_to_config(latents_mean=None, latents_std=None, shift_factor=0.5)
+    own.save_pretrained(tmp_path / "shifted")
+    shifted = DiffusersVAE(str(tmp_path / "shifted"), image_size=16, downsampling=2)
+    torch.testing.assert_close(shifted.encode(images), (raw - 0.5) * 0.25)
+    own.register_to_config(latents_mean=[0.0], latents_std=[1.0, -1.0])
+    own.save_pretrained(tmp_path / "wrong")
+    with pytest.raises(ValueError, match="a value for each of 4 channels"):
+        DiffusersVAE(str(tmp_path / "wrong"), image_size=16, downsampling=2).encode(images)
+
+
 def test_patches_hold_the_same_numbers(folder):
     path, _ = folder
     images = torch.rand(1, 3, 16, 16)
