@@ -41,7 +41,16 @@ from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.tiled import Tiled
 from pretzel.interleave.unconditional import Unconditional
 from pretzel.interleave.vision_input import FlowInput, LatentInput, TowerInput
-from pretzel.latent import Autoencoder, DiffusersVAE, Pixels
+from pretzel.latent import FAE, Autoencoder, DiffusersVAE, LinearLatents, Pixels
+from pretzel.latent.fae import (
+    AttentionBottleneck,
+    ConvPixelDecoder,
+    NoBottleneck,
+    NoFeatureDecoder,
+    TransformerFeatureDecoder,
+    ViTPixelDecoder,
+)
+from pretzel.latent.features import EfficientNetLite0, TransformersVision
 from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import (
     AttentionTemperature,
@@ -53,6 +62,7 @@ from pretzel.sampling.learned_denoiser import LearnedDenoiser
 from pretzel.sampling.samplers import GaussSeidelJacobi, Jacobi, SelectiveJacobi, Sequential
 from pretzel.tarflow.condition import ClassNames, NoCondition
 from pretzel.tarflow.text_encoder import TextEncoder
+from pretzel.testing.laws import fae_parts
 from pretzel.testing.laws.adapters import FEATURES
 from pretzel.testing.laws.denoisers import CHANNELS
 from pretzel.testing.laws.skips import SOURCE, TARGET
@@ -131,6 +141,9 @@ def in_model(
     """Return a factory of a small model around an interleaving with the given options."""
     return partial(tiny_pretzel, partial(interleaving, **options), deep_layers=deep_layers)
 
+
+LATENTS = (fae_parts.GRID, fae_parts.CHANNELS, fae_parts.FEATURES)
+PIXELS = (fae_parts.GRID, fae_parts.FEATURES, fae_parts.IMAGE_SIZE)
 
 BUILTIN_PARTS: dict[type, list[Factory]] = {
     Identity: [partial(Identity, 3, (2, 2), 0, Flip())],
@@ -233,6 +246,18 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
     ParameterSplit: [partial(ParameterSplit, 10**6, 0.4, 2)],
     Pixels: [partial(Pixels, 8, 2, 0.1), partial(Pixels, 5, 1, 0.0)],
     Autoencoder: [partial(Autoencoder, 2, 0.3)],
+    EfficientNetLite0: [partial(EfficientNetLite0, 16, 32, (4, 10), random_seed=0)],
+    AttentionBottleneck: [
+        partial(AttentionBottleneck, fae_parts.GRID, fae_parts.FEATURES, channels=3, head_dim=6),
+        partial(AttentionBottleneck, fae_parts.GRID, fae_parts.FEATURES, channels=2, num_layers=0),
+    ],
+    NoBottleneck: [partial(NoBottleneck, fae_parts.GRID, fae_parts.FEATURES)],
+    TransformerFeatureDecoder: [
+        partial(TransformerFeatureDecoder, *LATENTS, width=8, num_layers=2, head_dim=8)
+    ],
+    NoFeatureDecoder: [partial(NoFeatureDecoder, *LATENTS)],
+    ViTPixelDecoder: [partial(ViTPixelDecoder, *PIXELS, width=8, num_layers=2, head_dim=8)],
+    ConvPixelDecoder: [partial(ConvPixelDecoder, *PIXELS, widths=(16, 8), num_blocks=1)],
     NoCondition: [NoCondition],
     ClassNames: [partial(ClassNames, ["circle", "square", "triangle"])],
 }
@@ -261,5 +286,8 @@ def _module_of_cases(part: type) -> ModuleType | None:
 WITHOUT_CASE: dict[type, str] = {
     TextEncoder: "its weights are not shipped: check it with --init-args.name",
     DiffusersVAE: "its weights are not shipped: check it with --init-args.name",
+    TransformersVision: "its weights are not shipped: check it with --init-args.name",
+    FAE: "its weights are not shipped: check it with --init-args.weights",
+    LinearLatents: "its weights are not shipped: check it with --init-args.weights",
 }
 """Parts of ours without a case, and why."""

@@ -27,6 +27,8 @@ from pretzel.flow.positions import Positions
 from pretzel.flow.start_token import Start
 from pretzel.interleave import Adapter, Interleaving, SkipConnection, VisionInput
 from pretzel.latent import LatentSpace
+from pretzel.latent.fae import Bottleneck, FeatureDecoder, PixelDecoder
+from pretzel.latent.features import FeatureEncoder
 from pretzel.model import Pretzel
 from pretzel.sampling import Denoiser, Guidance, Sampler
 from pretzel.tarflow.condition import Condition
@@ -50,6 +52,8 @@ from pretzel.testing.laws import (
     conditions,
     contexts,
     denoisers,
+    fae_parts,
+    features,
     generation,
     gradients,
     guidance,
@@ -140,7 +144,8 @@ def laws_in(module: ModuleType, states: tuple[State, ...] = ALL_STATES) -> list[
 KINDS: tuple[type, ...] = (
     FlowBlock, Conditioner, Positions, Start, ContextReader, ContextVector, Norm, FeedForward,
     Transform, Permutation, Guidance, Denoiser, Sampler, Interleaving, Split, LatentSpace,
-    VLMStream, SkipConnection, Adapter, VisionInput, Condition,
+    VLMStream, SkipConnection, Adapter, VisionInput, Condition, FeatureEncoder, Bottleneck,
+    FeatureDecoder, PixelDecoder,
 )  # fmt: skip
 """Contracts of the model library; from conditioners to MLPs they are tested in a block, by its laws
 and their own, an interleaving in a model.
@@ -176,6 +181,8 @@ LAWS: dict[type, list[Law]] = {
     Adapter: laws_in(adapters),
     VisionInput: laws_in(vision_inputs),
     Condition: laws_in(conditions),
+    FeatureEncoder: laws_in(features, (INITIAL,)),
+    **{kind: laws_in(fae_parts) for kind in (Bottleneck, FeatureDecoder, PixelDecoder)},
 }
 
 EXERCISES: dict[type, Callable[[Any], None]] = {
@@ -184,6 +191,7 @@ EXERCISES: dict[type, Callable[[Any], None]] = {
     Pretzel: models.exercise,
     SkipConnection: skips.exercise,
     Adapter: adapters.exercise,
+    **{kind: fae_parts.exercise for kind in (Bottleneck, FeatureDecoder, PixelDecoder)},
 }
 """How a part that may draw random numbers in training mode is run, to find out whether it does."""
 

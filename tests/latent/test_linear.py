@@ -52,7 +52,7 @@ def test_equal_statistics_make_equal_files(images: Tensor, tmp_path: Path):
 
 def test_more_channels_than_images_have_are_refused(tmp_path: Path):
     flat = torch.rand(64, 3, 1, 1).expand(-1, -1, 16, 16)
-    with pytest.raises(UserError, match="channels must be at most 3, .* got 6"):
+    with pytest.raises(UserError, match=r"channels must be at most 3, .* got 6"):
         fitted(tmp_path / "linear.safetensors", flat, 6)
     assert list(tmp_path.iterdir()) == []
 

@@ -46,10 +46,16 @@ from pretzel.interleave.adapter import AdapterFactory
 from pretzel.interleave.base import Interleaving, InterleavingFactory
 from pretzel.interleave.skips import SkipFactory
 from pretzel.latent import LatentSpace
+from pretzel.latent.fae import Bottleneck, FeatureDecoder, PixelDecoder
+from pretzel.latent.fae.bottleneck import BottleneckFactory
+from pretzel.latent.fae.feature_decoder import FeatureDecoderFactory
+from pretzel.latent.fae.pixel_decoder import PixelDecoderFactory
+from pretzel.latent.features import FeatureEncoder
 from pretzel.sampling import Denoiser, Guidance, Sampler
 from pretzel.tarflow.condition import Condition
 from pretzel.testing.discovery import one_line, raised_at
 from pretzel.testing.law_case import short
+from pretzel.testing.laws import fae_parts
 from pretzel.testing.laws.adapters import FEATURES
 from pretzel.testing.laws.denoisers import CHANNELS, POSITIONS
 from pretzel.testing.laws.skips import SOURCE, TARGET
@@ -252,6 +258,23 @@ def interleavings(make: ConfiguredPart) -> list[LawTrial]:
     return [built_trial(make, "in a tiny Pretzel", partial(tiny_pretzel, interleaving))]
 
 
+def bottlenecks(make: ConfiguredPart) -> list[LawTrial]:
+    """Return a trial of a bottleneck, which has channels of its own."""
+    sizes = {"grid": fae_parts.GRID, "features": fae_parts.FEATURES}
+    return [built_trial(make, "by itself", partial(make, **sizes))]
+
+
+def latent_decoders(make: ConfiguredPart) -> list[LawTrial]:
+    """Return a trial of a decoder of a feature autoencoder."""
+    sizes = {
+        "grid": fae_parts.GRID,
+        "channels": fae_parts.CHANNELS,
+        "features": fae_parts.FEATURES,
+        "image_size": fae_parts.IMAGE_SIZE,
+    }
+    return [built_trial(make, "by itself", partial(make, **sizes))]
+
+
 def built_trial(make: ConfiguredPart, label: str, factory: Callable[[], object]) -> LawTrial:
     """Return a trial whose factory has built its part once.
 
@@ -294,7 +317,10 @@ KINDS: dict[type, PartKind] = {
     SkipConnection: PartKind(skips, SkipFactory),
     Adapter: PartKind(adapters, AdapterFactory),
     VisionInput: PartKind(vision_inputs),
-    **dict.fromkeys((Split, LatentSpace, VLMStream, Condition), PartKind(alone)),
+    **dict.fromkeys((Split, LatentSpace, VLMStream, Condition, FeatureEncoder), PartKind(alone)),
+    Bottleneck: PartKind(bottlenecks, BottleneckFactory),
+    FeatureDecoder: PartKind(latent_decoders, FeatureDecoderFactory),
+    PixelDecoder: PartKind(latent_decoders, PixelDecoderFactory),
 }
 
 

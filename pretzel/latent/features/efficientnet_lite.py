@@ -85,6 +85,8 @@ class EfficientNetLite0(FeatureEncoder):
     def forward(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n f"]:
         """Return the outputs of the blocks."""
         self.check_size(images)
+        if not len(images):  # of which torch unshuffles no pixels
+            return images.new_zeros(0, self.grid[0] * self.grid[1], self.channels)
         network = self._network.to(images)
         x = (resize(images, self.input_size) * 127.5 + 0.5) / 128
         x = network._swish(network._bn0(network._conv_stem(x)))

@@ -5,6 +5,7 @@ import math
 import torch
 
 from pretzel.latent.base import LatentSpace
+from pretzel.latent.features import FeatureEncoder
 from pretzel.testing.deviation import Deviation, LawBroken, require, unmeasured, within, worst_of
 from pretzel.testing.global_state import untouched
 from pretzel.testing.law_case import FP32, FP64, Case, normal
@@ -13,7 +14,9 @@ from pretzel.typing import Float, Tensor
 IMAGES = 6
 
 
-def pictures(latent: LatentSpace, count: int = IMAGES) -> Float[Tensor, "m 3 height width"]:
+def pictures(
+    latent: LatentSpace | FeatureEncoder, count: int = IMAGES
+) -> Float[Tensor, "m 3 height width"]:
     """Return images in [-1, 1], a square of a colour of its own at a place of its own in each."""
     size = latent.image_size
     images = torch.full((count, 3, size, size), 0.9, dtype=torch.float64)
