@@ -84,12 +84,6 @@ class TransformersVision(FeatureEncoder):
         out = network(pixel_values=x, output_hidden_states=self.layer is not None)
         states = out.last_hidden_state if self.layer is None else out.hidden_states[self.layer]
         patches = self.grid[0] * self.grid[1]
-        if states.shape[-1] != self.channels or states.shape[1] < patches:
-            raise UserError(
-                f"channels and patch_size must be those of {self.name}, which gives "
-                f"{states.shape[1]} tokens of {states.shape[-1]} channels instead of {patches} "
-                f"of {self.channels}"
-            )
         kept: Tensor = states[:, states.shape[1] - patches :]  # behind class and register tokens
         return kept
 
@@ -107,10 +101,16 @@ class TransformersVision(FeatureEncoder):
                 f"transformer, got {self.name} ({str(error).splitlines()[0]})"
             ) from error
         network = getattr(model, "vision_model", model)
-        depth = network.config.num_hidden_layers
-        if self.layer is not None and self.layer > depth:
+        config = network.config
+        if (config.hidden_size, config.patch_size) != (self.channels, self.patch_size):
             raise UserError(
-                f"layer must be at most {depth}, the layers of {self.name}, got {self.layer}"
+                f"channels and patch_size must be those of {self.name}, {config.hidden_size} and "
+                f"{config.patch_size}, got {self.channels} and {self.patch_size}"
+            )
+        if self.layer is not None and self.layer > config.num_hidden_layers:
+            raise UserError(
+                f"layer must be at most {config.num_hidden_layers}, the layers of {self.name}, "
+                f"got {self.layer}"
             )
         return network.eval().requires_grad_(False)
 
