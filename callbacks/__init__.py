@@ -17,8 +17,10 @@ from callbacks.fid_kid import FID, KID
 from callbacks.generation import Generation
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.likelihood import Likelihood
+from callbacks.linear_probe import LinearProbe
 from callbacks.non_finite_guard import NonFiniteGuard
 from callbacks.prediction_writer import PredictionWriter
+from callbacks.reconstructions import Reconstructions
 from callbacks.sample_grid import SampleGrid
 from callbacks.skip_analysis import SkipAnalysis
 from callbacks.text_drift import TextDrift
@@ -37,11 +39,13 @@ __all__ = [
     "JudgeFeatures",
     "JudgeTraining",
     "Likelihood",
+    "LinearProbe",
     "ModuleFeatures",
     "NonFiniteGuard",
     "OwnImages",
     "PooledPixels",
     "PredictionWriter",
+    "Reconstructions",
     "ReferenceMetric",
     "SampleGrid",
     "ShapeAccuracy",

@@ -17,7 +17,7 @@ from pretzel.training.exporting_stage import ExportingStage
 from pretzel.training.image_batch import images_of
 from pretzel.training.image_quality import psnr
 from pretzel.training.schedule import Schedule, with_schedule
-from pretzel.typing import Tensor
+from pretzel.typing import Float, Tensor
 
 
 @final
@@ -106,6 +106,18 @@ class AutoencoderTraining(ExportingStage):
         noised = psnr(self.autoencoder.decode(maps + noise.to(maps)), images).mean()
         values = {"val/psnr": clean, "val/psnr_noised": noised}
         self.log_dict(values, prog_bar=True, batch_size=len(images), sync_dist=True)
+
+    def reconstruct(
+        self, images: Float[Tensor, "m 3 height width"]
+    ) -> Float[Tensor, "m 3 height width"]:
+        """Return images decoded from the clean latents of images."""
+        return self.autoencoder.decode(self.autoencoder.encode(images))
+
+    def encodings(
+        self, images: Float[Tensor, "m 3 height width"]
+    ) -> dict[str, Float[Tensor, "m n c"]]:
+        """Return the latents of images in [-1, 1]."""
+        return {"latents": self.autoencoder.encode(images).flatten(2).transpose(1, 2)}
 
     def export(self, path: Path) -> None:
         """Write the autoencoder to a safetensors file for :class:`pretzel.latent.Autoencoder`."""

@@ -145,6 +145,13 @@ class FeatureAutoencoderTraining(ExportingStage):
         }
         self.log_dict(values, prog_bar=True, batch_size=len(images), sync_dist=True)
 
+    def encodings(
+        self, images: Float[Tensor, "m 3 height width"]
+    ) -> dict[str, Float[Tensor, "m n c"]]:
+        """Return latents and features of images in [-1, 1]."""
+        features = self.network.standardise(self._encode(images))
+        return {"latents": self.network.gaussian(features)[0], "features": features}
+
     def export(self, path: Path) -> None:
         """Write the network for the second stage."""
         self.network.save(path)

@@ -147,6 +147,12 @@ class PixelDecoderTraining(ExportingStage):
         }
         self.log_dict(values, prog_bar=True, batch_size=len(images), sync_dist=True)
 
+    def reconstruct(
+        self, images: Float[Tensor, "m 3 height width"]
+    ) -> Float[Tensor, "m 3 height width"]:
+        """Return images decoded from the clean latents of images."""
+        return self.network.decode(self.network.encode(images))
+
     def export(self, path: Path) -> None:
         """Write the network for :class:`pretzel.latent.FAE`."""
         self.network.save(path)

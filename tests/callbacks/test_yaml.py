@@ -32,6 +32,10 @@ callbacks:
     init_args: {num_images: 100}
   - class_path: callbacks.ConversationAccuracy
     init_args: {num_conversations: 100, num_images: 2}
+  - class_path: callbacks.LinearProbe
+    init_args: {groups: {shape: [circle, triangle]}, encodings: [latents]}
+  - class_path: callbacks.Reconstructions
+    init_args: {num_images: 100}
   - class_path: callbacks.Generation
     init_args:
       num_images: 256
