@@ -73,6 +73,27 @@ class LinearLatents(LatentSpace):
         return unpatchify(patches, self.grid, self.patch_size)
 
 
+def principal_components(
+    covariance: Float[Tensor, "p p"], channels: int
+) -> tuple[Float[Tensor, "d p"], Float[Tensor, " d"]]:
+    """Return the first eigenvectors of a covariance and the standard deviations along them.
+
+    Raises:
+        UserError: If one of them is zero: ``channels`` is too large.
+    """
+    variances, vectors = torch.linalg.eigh(covariance)
+    variances, vectors = variances.flip(0)[:channels], vectors.flip(1)[:, :channels]
+    constant = int((variances <= 1e-7 * variances[0]).sum())
+    if constant:
+        raise UserError(
+            f"channels must be at most {channels - constant}, the components in which patches of "
+            f"these images differ, got {channels}"
+        )
+    # The sign of a component is arbitrary: make its largest entry positive
+    largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
+    return (vectors * largest.sign()).T, variances.sqrt()
+
+
 def save_linear(
     path: Path,
     *,
@@ -85,22 +106,13 @@ def save_linear(
     """Write the first components of patches with this mean and covariance to one file.
 
     Raises:
-        UserError: If a component is constant over the patches: ``channels`` is too large.
+        UserError: If patches differ in fewer components than ``channels``.
     """
-    variances, vectors = torch.linalg.eigh(covariance)
-    variances, vectors = variances.flip(0)[:channels], vectors.flip(1)[:, :channels]
-    constant = int((variances <= 1e-7 * variances[0]).sum())
-    if constant:
-        raise UserError(
-            f"channels must be at most {channels - constant}, the components in which patches of "
-            f"these images differ, got {channels}"
-        )
-    # The sign of a component is arbitrary: make its largest entry positive
-    largest = vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True))
+    components, scales = principal_components(covariance, channels)
     state = {
         "mean": mean.float(),
-        "components": (vectors * largest.sign()).T.float().contiguous(),
-        "scales": variances.sqrt().float(),
+        "components": components.float().contiguous(),
+        "scales": scales.float(),
     }
     settings = json.dumps({"image_size": image_size, "patch_size": patch_size})
     save_exported(state, path, {_METADATA_KEY: settings})

@@ -4,19 +4,23 @@ from pathlib import Path
 from typing import final
 
 import torch
+from torch.optim import Optimizer
 
 from pretzel.errors import UserError
-from pretzel.latent.linear import save_linear
+from pretzel.latent.linear import principal_components, save_linear
 from pretzel.latent.pixels import Pixels
 from pretzel.sequence.document import DocumentBatch
 from pretzel.training.exporting_stage import ExportingStage
 from pretzel.training.image_batch import images_of
-from pretzel.typing import Tensor
+from pretzel.training.image_quality import psnr
+from pretzel.typing import Float, Tensor
 
 
 @final
 class LinearLatentsFit(ExportingStage):
     """Measures patches of training images; nothing trains.
+
+    Logs ``val/psnr`` in dB: what the components measured so far give back of validation images.
 
     Args:
         image_size: Side of the square images, in pixels.
@@ -47,11 +51,12 @@ class LinearLatentsFit(ExportingStage):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def metric_names(self) -> set[str]:
-        """Return no names: nothing is logged."""
-        return set()
+        """Return the name of the quality."""
+        return {"val/psnr"}
 
-    def configure_optimizers(self) -> None:
-        """Return no optimizer."""
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Return no optimizers."""
+        return []
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> None:
         """Add the patches of the batch to the sums."""
@@ -59,6 +64,21 @@ class LinearLatentsFit(ExportingStage):
         self.total += patches.sum(dim=0)
         self.products += patches.T @ patches
         self.count += len(patches)
+
+    def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
+        """Log the quality of images made of their first components."""
+        images = images_of(batch)
+        mean, covariance = self._moments()
+        components, _ = principal_components(covariance, self.channels)
+        patches = self.pixels.encode(images).double() - mean
+        made = self.pixels.decode((patches @ components.T @ components + mean).to(images))
+        value = psnr(made, images).mean()
+        self.log("val/psnr", value, prog_bar=True, batch_size=len(images), sync_dist=True)
+
+    def _moments(self) -> tuple[Float[Tensor, " p"], Float[Tensor, "p p"]]:
+        """Return mean and covariance of the patches so far."""
+        mean = self.total / self.count
+        return mean, self.products / self.count - torch.outer(mean, mean)
 
     def on_train_end(self) -> None:
         """Add up the sums of all processes."""
@@ -68,11 +88,11 @@ class LinearLatentsFit(ExportingStage):
 
     def export(self, path: Path) -> None:
         """Write the components for :class:`pretzel.latent.LinearLatents`."""
-        mean = self.total / self.count
+        mean, covariance = self._moments()
         save_linear(
             path,
             mean=mean,
-            covariance=self.products / self.count - torch.outer(mean, mean),
+            covariance=covariance,
             channels=self.channels,
             image_size=self.pixels.image_size,
             patch_size=self.pixels.patch_size,
