@@ -106,6 +106,15 @@ def save_exported(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     save_tensors(tensors, path, {**metadata, _DIGEST: _digest(tensors, metadata)})
 
 
+def exported_hash(path: Path) -> str:
+    """Return a hash of tensors and metadata: files written alike differ in the order of the latter.
+
+    Raises:
+        UserError: As :func:`read_exported`.
+    """
+    return _digest(*read_exported(path))
+
+
 def _digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     text = json.dumps([content_hash(state), dict(metadata)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

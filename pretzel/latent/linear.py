@@ -1,6 +1,5 @@
 """Linear latents: principal components of image patches, whitened."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import final
@@ -8,7 +7,7 @@ from typing import final
 import torch
 
 from pretzel.errors import UserError
-from pretzel.files.weights import read_exported, save_exported
+from pretzel.files.weights import exported_hash, read_exported, save_exported
 from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.typing import Float, Tensor
@@ -54,7 +53,7 @@ class LinearLatents(LatentSpace):
         self.noise = noise
         self.grid = (self.image_size // self.patch_size,) * 2
         self.channels = len(self.components)
-        self._digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        self._digest = exported_hash(path)[:16]
 
     @property
     def identity(self) -> str:

@@ -206,7 +206,7 @@ def test_nothing_is_written_by_a_trial_run(tiny: Build, images: Tensor, tmp_path
 def test_a_batch_without_images_is_refused(tiny: Build):
     text = Document(key="0", segments=(Text(content="a shape"),))
     batch = DocumentBatch(documents=(text,), images=torch.empty(0, 3, 16, 16))
-    with pytest.raises(UserError, match="needs images in every batch, got one of 1 documents"):
+    with pytest.raises(UserError, match="needs some in every batch, got one of 1 documents"):
         trainer(1).fit(training(tiny()), Batches(batch), Batches(batch))
 
 

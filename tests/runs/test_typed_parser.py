@@ -109,6 +109,8 @@ def test_nothing_but_parts_is_taken_in_any_argument_of_any_class(classes, tmp_pa
                 continue
             if isinstance(value, str) and built in (value, Path(value), [value]):
                 continue  # a text is a text
+            if isinstance(built, bytes):
+                continue  # or read as base64
             taken.append((where, value, built))
     assert not taken
     assert not list(tmp_path.iterdir())

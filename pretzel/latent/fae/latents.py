@@ -1,10 +1,10 @@
 """The latent space of a trained feature autoencoder."""
 
-import hashlib
 from pathlib import Path
 from typing import final
 
 from pretzel.errors import UserError
+from pretzel.files.weights import exported_hash
 from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.latent.fae.network import FAENetwork
 from pretzel.typing import Float, Tensor
@@ -39,7 +39,7 @@ class FAE(LatentSpace):
                 network = FAENetwork.load(Path(weights))
             else:
                 network.take(Path(weights))
-            self._digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
+            self._digest = exported_hash(Path(weights))[:16]
         elif network is None:
             raise UserError("weights must name a file of an FAE where no network is given")
         self.network = network

@@ -48,7 +48,7 @@ def shapes_are_those_of_the_grid(case: Case[nn.Module]) -> Deviation:
 
 
 def images_do_not_mix(case: Case[nn.Module]) -> Deviation:
-    """What is made of one image depends on the others of the batch."""
+    """Latents, features or pixels of an image depend on the others of the batch."""
     part = case.build()
     x = inputs(part)
     with torch.no_grad():
