@@ -25,7 +25,7 @@ import torch
 
 from benchmarks import measure
 from benchmarks.measure import Comparison, Task
-from pretzel.generative_model import GenerativeModel, Scores
+from pretzel.latent.generative_model import GenerativeModel, Scores
 from pretzel.model import Pretzel
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import Config, fold, override, read

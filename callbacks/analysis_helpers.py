@@ -8,7 +8,7 @@ from torch.utils.hooks import RemovableHandle
 
 from callbacks.protocols import HasLikelihood, evaluation_samples, lacks
 from callbacks.reporting import Stage, evenly, local_batches
-from pretzel.generative_model import GenerativeModel
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.model import Pretzel
 from pretzel.sequence.document import DocumentBatch, question_document
 from pretzel.sequence.packed_batch import IGNORE, PackedBatch

@@ -45,9 +45,9 @@ from pretzel.flow.layer_split import Split, layer_costs
 from pretzel.flow.permutations import Permutation, Raster
 from pretzel.flow.precision import at_least_float32
 from pretzel.flow.transforms import Transform
-from pretzel.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.interleave.base import Interleaving, InterleavingFactory, StreamInputs
 from pretzel.latent.base import LatentSpace
+from pretzel.latent.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.sequence.document import Document
 from pretzel.sequence.packed_batch import IGNORE, PackedBatch
 from pretzel.sequence.packer import Packer

@@ -23,7 +23,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "pretzel": ("The public API.", ("errors", "generative_model", "model")),
+    "pretzel": ("The public API.", ("errors", "model")),
     "pretzel.flow": (
         "The autoregressive flow block, its parts, and the deep stream.",
         ("block", "positions", "transforms", "context", "deep"),
@@ -34,7 +34,7 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Vision-language model streams.",
         ("base", "tiny", "huggingface", "smollm2"),
     ),
-    "pretzel.latent": ("Latent spaces.", ()),
+    "pretzel.latent": ("Latent spaces.", ("fae", "features", "generative_model")),
     "pretzel.sequence": (
         "Documents of text and images, special tokens, packed batches.",
         (),

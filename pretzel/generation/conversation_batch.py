@@ -12,7 +12,7 @@ from pretzel.generation.images import decode_images
 from pretzel.generation.latents import ImageLatents, generate_latents
 from pretzel.generation.state import GenerationState
 from pretzel.generation.writing import GREEDY, Writing, end_text, write_tokens
-from pretzel.generative_model import GenerativeModel
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser, NoDenoiser
 from pretzel.sampling.guidance import Guidance, NoGuidance

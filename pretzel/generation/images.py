@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pretzel.generation.latents import sample_latents
-from pretzel.generative_model import GenerativeModel
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler, Work

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pretzel.generation.deep_inversion import generate_u
 from pretzel.generation.state import GenerationState
-from pretzel.generative_model import GenerativeModel
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.model import Pretzel
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.samplers import Sampler, Sequential, Work

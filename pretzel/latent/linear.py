@@ -7,6 +7,7 @@ from typing import final
 import torch
 
 from pretzel.errors import UserError
+from pretzel.files.atomic import whole_file
 from pretzel.files.weights import exported_hash, read_exported, save_exported
 from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.latent.pixels import patchify, unpatchify
@@ -114,4 +115,5 @@ def save_linear(
         "scales": scales.float(),
     }
     settings = json.dumps({"image_size": image_size, "patch_size": patch_size})
-    save_exported(state, path, {_METADATA_KEY: settings})
+    with whole_file(path) as partial:
+        save_exported(state, partial, {_METADATA_KEY: settings})

@@ -9,7 +9,7 @@ from pretzel.errors import UserError
 from pretzel.flow.block import AutoregressiveBlock
 from pretzel.flow.context import Context
 from pretzel.flow.transforms import Transform
-from pretzel.generative_model import GenerativeModel
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.sampling.guidance import Gaussian, Guidance
 from pretzel.typing import Float, Tensor
 

@@ -14,8 +14,8 @@ from pretzel.flow.context import Context
 from pretzel.flow.layer_split import Split, layer_costs
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.transforms import Transform
-from pretzel.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.latent.base import LatentSpace
+from pretzel.latent.generative_model import FrozenPart, GenerativeModel, Scores, normal_log_prob
 from pretzel.sequence.document import Document, Image
 from pretzel.tarflow.condition import Condition
 from pretzel.typing import Float, Tensor

@@ -12,8 +12,8 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from pretzel.errors import UserError
 from pretzel.files.weights import check_architecture, check_frozen, read_checkpoint, save_exported
-from pretzel.generative_model import GenerativeModel
 from pretzel.interleave.skips import SkipConnection
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.model import Pretzel
 from pretzel.runs.stored_module import (
     CONFIGURATION,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from pretzel.generative_model import GenerativeModel
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.sequence.document import Document, Image, Text
 from pretzel.training.loss import Loss
 

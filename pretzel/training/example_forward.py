@@ -2,7 +2,7 @@
 
 import torch
 
-from pretzel.generative_model import GenerativeModel
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.sequence.document import Document, Image, Text
 from pretzel.tarflow import TarFlow, TextEncoder
 

@@ -4,6 +4,8 @@ import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from pretzel.errors import UserError
 from pretzel.training.global_batch import GlobalBatchModule
 
@@ -39,7 +41,18 @@ class ExportingStage(GlobalBatchModule, ABC):
             raise UserError(f"export_to must name a file that can be written, got {self.export_to}")
 
     def on_fit_end(self) -> None:
-        """Write the weights where ``export_to`` says."""
+        """Write the weights where ``export_to`` says.
+
+        Raises:
+            UserError: If they cannot be written; the run's checkpoint holds what was trained.
+        """
         if (path := self.export_path) is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.export(path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.export(path)
+            except (OSError, SafetensorError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                raise UserError(
+                    f"export_to: {path} cannot be written ({reason}); the run's checkpoint holds "
+                    "what was trained"
+                ) from error

@@ -50,8 +50,9 @@ class PixelDecoderTraining(ExportingStage):
             none writes only Lightning's checkpoints.
 
     Raises:
-        UserError: If there is no loss, a number is negative or a share above 1, or ``export_to``
-            cannot be written; when it is to be fitted, if the Trainer accumulates batches.
+        UserError: If there is no such file or no loss, a number is negative or a share above 1, or
+            ``export_to`` cannot be written; when it is to be fitted, if the Trainer accumulates
+            batches.
     """
 
     def __init__(
@@ -77,6 +78,11 @@ class PixelDecoderTraining(ExportingStage):
             raise UserError(f"feature_share must be from 0 to 1, got {feature_share}")
         if not losses:
             raise UserError("losses must name one loss or more, got none")
+        if not Path(features).is_file():
+            raise UserError(
+                "features must name the file of the first stage "
+                f"(ablations/latents/fae_features.yaml), got {features}, which does not exist"
+            )
         self.network = FAENetwork.load(Path(features)).requires_grad_(False).eval()
         self.network.set_pixel_decoder(pixel_decoder)
         self.losses = nn.ModuleList(losses)

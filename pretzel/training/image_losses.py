@@ -1,5 +1,6 @@
 """Losses of reconstructed images."""
 
+import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 from itertools import pairwise
@@ -21,14 +22,24 @@ from pretzel.typing import Float, Tensor
 class ImageLoss(nn.Module, ABC):
     """A distance of images from those that they should be.
 
+    Args:
+        weight: Factor in the sum of losses.
+
     Attributes:
         name: Of the loss in logs.
-        weight: Factor in the sum of losses.
+
+    Raises:
+        UserError: If ``weight`` is not positive and finite.
     """
 
     name: ClassVar[str]
     no_laws: ClassVar[str] = "any loss may be tried; what it leads to is measured"
-    weight: float
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < weight < math.inf:
+            raise UserError(f"weight must be positive and finite, got {weight}")
+        self.weight = weight
 
     @abstractmethod
     def forward(
@@ -39,28 +50,11 @@ class ImageLoss(nn.Module, ABC):
         """Return the loss of each image."""
 
 
-def _check_weight(weight: float) -> None:
-    if not 0 < weight < float("inf"):
-        raise UserError(f"weight must be positive and finite, got {weight}")
-
-
 @final
 class AbsoluteError(ImageLoss):
-    """Mean absolute difference: edges and flat areas stay clean.
-
-    Args:
-        weight: Factor in the sum of losses.
-
-    Raises:
-        UserError: If ``weight`` is not positive.
-    """
+    """Mean absolute difference: edges and flat areas stay clean."""
 
     name = "l1"
-
-    def __init__(self, weight: float = 1.0) -> None:
-        super().__init__()
-        _check_weight(weight)
-        self.weight = weight
 
     def forward(
         self,
@@ -73,21 +67,9 @@ class AbsoluteError(ImageLoss):
 
 @final
 class SquaredError(ImageLoss):
-    """Mean squared difference: colours become right.
-
-    Args:
-        weight: Factor in the sum of losses.
-
-    Raises:
-        UserError: If ``weight`` is not positive.
-    """
+    """Mean squared difference: colours become right."""
 
     name = "l2"
-
-    def __init__(self, weight: float = 1.0) -> None:
-        super().__init__()
-        _check_weight(weight)
-        self.weight = weight
 
     def forward(
         self,
@@ -120,9 +102,7 @@ class PerceptualDistance(ImageLoss):
     def __init__(
         self, weight: float = 1.0, net: Literal["vgg", "alex"] = "vgg", weights: str | None = None
     ) -> None:
-        super().__init__()
-        _check_weight(weight)
-        self.weight = weight
+        super().__init__(weight)
         self.net = net
         self.weights = weights
 
@@ -187,10 +167,8 @@ class AdversarialLoss(ImageLoss):
     name = "adversarial"
 
     def __init__(self, weight: float = 0.1, width: int = 64, num_layers: int = 3) -> None:
-        super().__init__()
-        _check_weight(weight)
+        super().__init__(weight)
         check_sizes(width=width, num_layers=num_layers)
-        self.weight = weight
         widths = [3, *(width * min(2**i, 8) for i in range(num_layers))]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):

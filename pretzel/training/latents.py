@@ -2,8 +2,8 @@
 
 from typing import Protocol, runtime_checkable
 
-from pretzel.generative_model import GenerativeModel
 from pretzel.latent.base import LatentSpace
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.sequence.document import DocumentBatch
 from pretzel.training.micro_batches import in_parts
 from pretzel.typing import Float, Tensor

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pretzel.errors import NotApplicable, UserError
 from pretzel.flow.precision import at_least_float32
-from pretzel.generative_model import LOG_2PI, GenerativeModel, Scores
+from pretzel.latent.generative_model import LOG_2PI, GenerativeModel, Scores
 from pretzel.model import Pretzel
 from pretzel.typing import Tensor
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from pretzel.generative_model import Scores
+from pretzel.latent.generative_model import Scores
 from pretzel.sequence.document import Document
 from pretzel.typing import Float, Tensor
 

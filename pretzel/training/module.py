@@ -18,7 +18,7 @@ from pretzel.flow.sizes import check_sizes
 from pretzel.generation.answers import answer_by_key
 from pretzel.generation.images import sample_images
 from pretzel.generation.sampling_record import sampling_record, work_record
-from pretzel.generative_model import GenerativeModel, ImageLikelihood, Scores
+from pretzel.latent.generative_model import GenerativeModel, ImageLikelihood, Scores
 from pretzel.latent.pixels import Pixels
 from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser

@@ -15,7 +15,7 @@ from pretzel.generation.conversation import Conversation
 from pretzel.generation.conversation_batch import conversations_with, require_pretzel
 from pretzel.generation.images import sample_images
 from pretzel.generation.pictures import pictures
-from pretzel.generative_model import GenerativeModel
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.latent.image_input import ImageInput, as_pixels
 from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance

@@ -182,12 +182,6 @@ def test_a_file_that_names_other_classes_builds_nothing(images: Tensor, tmp_path
         FAE(noise=0.3, weights=str(path))
 
 
-needs_package = pytest.mark.skipif(
-    not __import__("importlib.util").util.find_spec("efficientnet_lite_pytorch"), reason="package"
-)
-
-
-@needs_package
 def test_efficientnet_gives_its_blocks_and_is_deterministic():
     images = torch.rand(2, 3, 16, 16) * 2 - 1
     state = torch.get_rng_state()

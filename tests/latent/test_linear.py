@@ -9,6 +9,7 @@ from pretzel.errors import UserError
 from pretzel.latent import LinearLatents
 from pretzel.latent.linear import save_linear
 from pretzel.latent.pixels import patchify
+from pretzel.training import LinearLatentsFit
 from pretzel.typing import Tensor
 
 
@@ -60,3 +61,17 @@ def test_more_channels_than_images_have_are_refused(tmp_path: Path):
 def test_another_file_is_refused(weights: Path):
     with pytest.raises(UserError, match="weights must name a file"):
         LinearLatents(str(weights), noise=0.2)
+
+
+def test_an_export_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch):
+    stage = LinearLatentsFit(16, 4, 8)
+    monkeypatch.setattr(LinearLatentsFit, "export_path", tmp_path / "linear.safetensors")
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stage, "export", full)
+    with pytest.raises(
+        UserError, match=r"export_to: .* cannot be written \(No space left on device"
+    ):
+        stage.on_fit_end()

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pretzel.errors import UserError
+from pretzel.files.atomic import whole_file
 from pretzel.files.weights import check_architecture, read_exported, save_exported
 from pretzel.latent.fae.bottleneck import Bottleneck, BottleneckFactory
 from pretzel.latent.fae.feature_decoder import FeatureDecoder, FeatureDecoderFactory
@@ -174,7 +175,8 @@ class FAENetwork(nn.Module):
             "parts": [part and _record(part) for part in parts],
         }
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
-        save_exported(tensors, path, {_METADATA_KEY: json.dumps(record, sort_keys=True)})
+        with whole_file(path) as partial:
+            save_exported(tensors, partial, {_METADATA_KEY: json.dumps(record, sort_keys=True)})
 
     @classmethod
     def load(cls, path: Path) -> "FAENetwork":

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from pretzel.generative_model import Scores
 from pretzel.interleave.base import StreamInputs, StreamOutputs
+from pretzel.latent.generative_model import Scores
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sequence.document import Document, Image, Text
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within, worst, worst_of

@@ -2,9 +2,9 @@
 
 import torch
 
-from pretzel.generative_model import Scores
 from pretzel.interleave.skips import SkipConnection
 from pretzel.interleave.vision_interleaving import VisionInterleaving
+from pretzel.latent.generative_model import Scores
 from pretzel.model import Pretzel
 from pretzel.testing.deviation import Deviation, require, unmeasured, within, worst_of
 from pretzel.testing.law_case import (

@@ -17,12 +17,12 @@ from pretzel.errors import UserError
 from pretzel.files.cache_folder import cache_folder
 from pretzel.flow.deep import DeepStream
 from pretzel.flow.sizes import check_sizes
-from pretzel.generative_model import GenerativeModel
 from pretzel.interleave.base import Interleaving, StreamCaches, StreamInputs, StreamOutputs
 from pretzel.interleave.skips import SkipConnection
 from pretzel.interleave.stacked import Stacked
 from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.unconditional import Unconditional
+from pretzel.latent.generative_model import GenerativeModel
 from pretzel.model import Pretzel, stream_inputs
 from pretzel.sequence.document import Document
 from pretzel.training.text_states.store import KEY_BYTES, StateStore
