@@ -21,7 +21,7 @@ _METADATA_KEY = "pretzel.conv_autoencoder"  # one key: safetensors does not keep
 _SHIPPED = Path(__file__).with_name("autoencoder.safetensors")
 
 
-@final
+# Not final: of a slot for a final class jsonargparse takes no init_args on the command line
 class ConvAutoencoder(nn.Module):
     """A convolutional autoencoder whose latent channels have zero mean and unit variance.
 

@@ -10,6 +10,7 @@ def test_the_shipped_stage_writes_what_the_latent_space_reads(tmp_path: Path):
     weights = tmp_path / "autoencoder.safetensors"
     shorter = {
         "model.init_args.export_to": weights,
+        "model.init_args.autoencoder.init_args.channels": 4,
         "data.init_args.num_val_samples": 8,
         "trainer.max_steps": 2,
         "trainer.val_check_interval": 2,

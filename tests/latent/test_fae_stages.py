@@ -25,7 +25,10 @@ def test_the_shipped_stages_write_what_the_latent_space_reads(tmp_path: Path):
     }
     arguments = [f"--{k}={v}" for k, v in shorter.items()]
     first, second = (str(LATENTS / f"fae_{name}.yaml") for name in ("features", "pixels"))
-    assert main(["fit", "-c", first, *arguments, f"--model.init_args.export_to={features}"]) == 0
+    ahead = [f"--model.init_args.export_to={features}"]
+    # A part of a part can be changed on the command line
+    ahead.append("--model.init_args.network.init_args.encoder.init_args.blocks=[10]")
+    assert main(["fit", "-c", first, *arguments, *ahead]) == 0
     both = [f"--model.init_args.export_to={whole}", f"--model.init_args.features={features}"]
     assert main(["fit", "-c", second, *arguments, *both]) == 0
     latent = FAE(noise=0.3, weights=str(whole))

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import nn
@@ -59,7 +59,7 @@ class Standardise(nn.Module):
         self.count.copy_(total)
 
 
-@final
+# Not final: of a slot for a final class jsonargparse takes no init_args on the command line
 class FAENetwork(nn.Module):
     """A frozen vision encoder, a bottleneck, and the way back to features and to pixels.
 
