@@ -123,10 +123,18 @@ SIZES = {
     "starflow_1b": (1420.0, 7.0),  # 1,414.4: published as 1.4 B
     "starflow_3b": (3860.0, 5.0),
     "starflow2": (3557.48, 0.01),  # published as 3.6 B
+    "fae_features": (181.94, 0.005),
 }
 
 
-@pytest.mark.parametrize("path", PAPER, ids=name)
+def overlays_in_comments(path: Path) -> list[str]:
+    """Return what the comments of a file say must be laid over it to train."""
+    lines = [line.strip().removeprefix("#") for line in path.read_text().splitlines()]
+    starts = [i + 1 for i, line in enumerate(lines) if "To train, lay over it" in line]
+    return ["\n".join(lines[start : start + 2]) for start in starts]
+
+
+@pytest.mark.parametrize("path", [path for path in PAPER if path.stem in SIZES], ids=name)
 def test_a_configuration_of_paper_size_has_its_parameters(path):
     model = built_on_meta(fold([read(path)]))
     count = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
@@ -160,8 +168,8 @@ def built_on_meta(config: Config) -> torch.nn.Module:
         return cli.build_model("fit", cli.parse("fit", config))
 
 
-# starflow2 needs a shrunken VLM as well: tests/test_paper_starflow2.py trains it.
-FLOWS = [path for path in PAPER if path.stem != "starflow2"]
+# test_paper_starflow2.py and test_paper_fae.py train the others, which need small networks beside.
+FLOWS = [path for path in PAPER if path.stem.startswith(("tarflow", "starflow_"))]
 
 
 @pytest.mark.parametrize("path", FLOWS, ids=name)

@@ -7,9 +7,16 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.strategies import FSDPStrategy, Strategy
-from test_configs import ROOT, SHRINK_PAPER, built_on_meta, content, overlay
+from test_configs import (
+    ROOT,
+    SHRINK_PAPER,
+    built_on_meta,
+    content,
+    overlay,
+    overlays_in_comments,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import Dinov2Config, Dinov2Model, PreTrainedTokenizerFast
 
 from pretzel.__main__ import main
 from pretzel.model import Pretzel
@@ -63,20 +70,47 @@ def test_the_trainable_parameters_are_those_of_the_paper_part_by_part(model):
 def test_the_frozen_model_is_the_7b(model):
     assert millions(model.vlm) == 0
     assert millions(model.vlm, trainable=False) == pytest.approx(8292.17, abs=0.01)
-    assert millions(model, trainable=False) == millions(model.vlm, trainable=False)
+    frozen = [millions(part, trainable=False) for part in (model, model.vlm, model.latent)]
+    assert frozen[0] == pytest.approx(frozen[1] + frozen[2], abs=1e-6)
     assert (model.vlm.hidden_size, model.vlm.num_layers) == (HIDDEN, 28)
     assert model.vlm.num_new_tokens == 0
-    assert (model.latent.grid, model.latent.channels) == ((16, 16), CHANNELS)
     assert [len(block.conditioner.layers) for block in model.shallow.blocks] == [4, 4]
+
+
+def test_the_latent_space_is_the_papers_part_by_part(model):
+    latent = model.latent
+    assert (latent.grid, latent.channels, latent.image_size) == ((16, 16), CHANNELS, 256)
+    giant = Dinov2Config(
+        hidden_size=1536,
+        num_hidden_layers=40,
+        num_attention_heads=24,
+        use_swiglu_ffn=True,
+        image_size=518,
+        patch_size=14,
+    )
+    with torch.device("meta"):
+        parts = {"DINOv2-g/14": Dinov2Model(giant).requires_grad_(False)}
+    parts |= dict(latent.network.named_children())
+    expected = {
+        "DINOv2-g/14": 1136.48,  # as published
+        "bottleneck": 9.54,
+        "feature_decoder": 172.40,
+        "pixel_decoder": 304.61,  # a ViT-L/16 for classes: 304.33
+    }
+    table = PATH.read_text().split("In millions:")[1].split("Published")[0]
+    for name, count in expected.items():
+        print(f"{name:15} {millions(parts[name], trainable=False):9.2f} M")
+        assert millions(parts[name], trainable=False) == pytest.approx(count, abs=0.005), name
+        assert f"{count:,.2f}\n" in table
+    whole = sum(expected.values()) - expected["DINOv2-g/14"]  # which is loaded with an image
+    assert millions(latent, trainable=False) == pytest.approx(whole, abs=0.01)
+    assert millions(latent) == 0
 
 
 def test_the_hub_id_may_take_the_place_of_the_sizes(tmp_path):
     """The overlay that the comments of the file give."""
-    lines = PATH.read_text().splitlines()
-    start = next(i for i, line in enumerate(lines) if "To train, lay over it" in line) + 1
-    (tmp_path / "hub.yaml").write_text(
-        "\n".join(line.strip().removeprefix("#") for line in lines[start : start + 2])
-    )
+    _, hub = overlays_in_comments(PATH)
+    (tmp_path / "hub.yaml").write_text(hub)
     config = fold([read(PATH), read(tmp_path / "hub.yaml")])
     vlm = config.values["model"]["init_args"]["pretzel"]["init_args"]["vlm"]["init_args"]
     assert vlm["name"] == vlm["tokenizer"] == "Qwen/Qwen2.5-VL-7B-Instruct"

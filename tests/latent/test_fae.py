@@ -158,6 +158,11 @@ def test_another_encoder_is_refused(images: Tensor, tmp_path: Path, monkeypatch)
         latent.encode(images)
 
 
+def test_nothing_trains_on_an_untrained_one():
+    with pytest.raises(UserError, match="weights of the FAE must be given"):
+        _ = FAE(noise=0.3, network=network()).identity
+
+
 def test_a_constant_channel_is_refused(images: Tensor, tmp_path: Path):
     made = measured(images)
     with torch.no_grad():

@@ -21,7 +21,8 @@ class FAE(LatentSpace):
         noise: Standard deviation of the training noise of the flow; latents have variance 1.
         weights: File written by ``PixelDecoderTraining`` (``ablations/latents/fae_pixels.yaml``).
         network: The network that takes the weights; None for the one that the file describes, of
-            this package's classes. Without ``weights`` it is untrained, to be checked and counted.
+            this package's classes. Without ``weights`` it is untrained, to be checked and counted,
+            and no model is trained on it.
 
     Raises:
         UserError: If ``weights`` is missing or not those of the network, neither of the two is
@@ -33,7 +34,7 @@ class FAE(LatentSpace):
     ) -> None:
         super().__init__()
         check_noise(noise)
-        self._digest = "untrained"
+        self._digest = ""
         if weights is not None:
             if network is None:
                 network = FAENetwork.load(Path(weights))
@@ -52,7 +53,16 @@ class FAE(LatentSpace):
 
     @property
     def identity(self) -> str:
-        """Name and content hash of the weights, that of the encoder among them."""
+        """Name and content hash of the weights, that of the encoder among them.
+
+        Raises:
+            UserError: If it is untrained: nothing may be trained on its latents, or stored of them.
+        """
+        if not self._digest:
+            raise UserError(
+                "weights of the FAE must be given: without them it is untrained, to be counted "
+                "alone; PixelDecoderTraining writes them"
+            )
         return f"fae:{self._digest}"
 
     def train(self, mode: bool = True) -> "FAE":
