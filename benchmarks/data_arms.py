@@ -17,7 +17,7 @@ from datamodules import Captions, Shards, WebDatasetDataModule
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample, read_shard
 from datamodules.reading.tar_writer import ShardWriter
-from pretzel.latent.image_input import scale_pixels
+from pretzel.media.integers import arrays_to_floats
 from pretzel.typing import Tensor
 
 
@@ -85,7 +85,7 @@ def plain(corpus: Corpus, batch_size: int, num_workers: int) -> Iterator[tuple[l
 
     def collated(samples: Sequence[tuple[str, np.ndarray]]) -> tuple[list[str], Tensor]:
         captions, pixels = zip(*samples, strict=True)
-        return list(captions), scale_pixels(pixels)
+        return list(captions), arrays_to_floats(pixels)
 
     shards = [str(shard) for shard in corpus.shards]
     pipeline = webdataset.WebDataset(shards, resampled=True, shardshuffle=False)
@@ -110,7 +110,7 @@ def mosaic(corpus: Corpus, batch_size: int, num_workers: int) -> Iterator[tuple[
 
     def collated(samples: Sequence[Mapping[str, Any]]) -> tuple[list[str], Tensor]:
         pixels = [decode(sample["jpg"]) for sample in samples]
-        return [sample["txt"] for sample in samples], scale_pixels(pixels)
+        return [sample["txt"] for sample in samples], arrays_to_floats(pixels)
 
     data = streaming.StreamingDataset(local=str(folder), batch_size=batch_size, shuffle=True)
     loader = DataLoader(data, batch_size, num_workers=num_workers, collate_fn=collated)
@@ -145,7 +145,7 @@ def energon(corpus: Corpus, batch_size: int, num_workers: int) -> Iterator[objec
 
     def collated(_: object, samples: Sequence[Any]) -> tuple[list[str], Tensor]:
         pixels = [sample.image for sample in samples]
-        return [sample.caption for sample in samples], scale_pixels(pixels)
+        return [sample.caption for sample in samples], arrays_to_floats(pixels)
 
     methods = {
         "cookers": [module.Cooker(module.stateless(cook))],

@@ -15,7 +15,7 @@ from typing_extensions import override
 from callbacks.feature_extractors import fingerprint
 from callbacks.generation_metric import GenerationMetric
 from pretzel.errors import UserError
-from pretzel.generation.pictures import to_uint8
+from pretzel.media.integers import to_integers
 
 
 class CLIPScore(GenerationMetric):
@@ -95,7 +95,7 @@ class CLIPScore(GenerationMetric):
         # tokenizer keeps it
         inputs = self._processor(
             text=texts,
-            images=list(to_uint8(images).cpu()),
+            images=list(to_integers(images).cpu()),
             return_tensors="pt",
             padding=True,
             truncation=True,

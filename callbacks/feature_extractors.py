@@ -17,7 +17,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
 from typing_extensions import override
 
 from pretzel.errors import UserError
-from pretzel.generation.pictures import to_uint8
+from pretzel.media.integers import to_integers
 
 INCEPTION_SHA256 = "6726825d"
 """First digits of the standard weights' SHA-256, as torch-fidelity writes them in the name."""
@@ -125,7 +125,7 @@ class Inception(FeatureExtractor):
     @override
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
         assert self.network is not None, "prepare() comes first"
-        features: Tensor = self.network(to_uint8(images))[0]
+        features: Tensor = self.network(to_integers(images))[0]
         return features
 
 

@@ -18,17 +18,17 @@ from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.protocols import Generator, Split, evaluation_samples, generator_of
 from callbacks.reporting import Stage, digest, gather, log_values, logged_names, tensorboards
 from pretzel.errors import NothingToMeasure, UserError
-from pretzel.generation.pictures import to_uint8
+from pretzel.media.integers import to_floats, to_integers
 
 
 class Generation(Evaluation):
     """Measure images generated from prompts, at noise that is the same in every evaluation.
 
     Batches are dealt out to ranks and keyed by their number, so that the images do not depend on
-    how many ranks there are (they do depend on ``batch_size``). Rank zero measures them as 8-bit
-    pictures, and all ranks log the same values, among them ``<stage>/seconds_per_image``, the wall
-    time of sampling. Metrics that need real images get all samples of the split that is
-    evaluated, once.
+    how many ranks there are (they do depend on ``batch_size``). Rank zero measures them rounded
+    as files hold them, and all ranks log the same values, among them
+    ``<stage>/seconds_per_image``, the wall time of sampling. Metrics that need real images get all
+    samples of the split that is evaluated, once.
 
     Args:
         metrics: Metrics of the images.
@@ -91,7 +91,13 @@ class Generation(Evaluation):
 
     @override
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
-        generator_of(pl_module, "Generation")
+        medium = generator_of(pl_module, "Generation").medium
+        for metric in self.metrics:
+            if not isinstance(medium, metric.measures):
+                raise UserError(
+                    f"Generation: {type(metric).__name__} measures {metric.measures.__name__}, "
+                    f"but the model makes {type(medium).__name__}"
+                )
         self._choose_prompts(trainer, split)
         if trainer.is_global_zero:
             for metric in self.metrics:
@@ -148,7 +154,7 @@ class Generation(Evaluation):
 
     def _generate(
         self, trainer: Trainer, module: Generator, prompts: list[str]
-    ) -> Iterator[tuple[Float[Tensor, "n 3 height width"], list[str], float]]:
+    ) -> Iterator[tuple[Float[Tensor, "n ..."], list[str], float]]:
         """Yield images and their prompts, in order, and the seconds this rank took for its own."""
         share = self.batch_size * trainer.world_size
         for first in range(0, len(prompts), share):
@@ -159,11 +165,11 @@ class Generation(Evaluation):
             start = time.perf_counter()
             if own:
                 images = module.sample(own, stream_key=("generation", number))
-                pixels = to_uint8(images).cpu()  # metrics see pictures as they would be saved
+                pixels = to_integers(images, module.medium.dtype).cpu()  # as they would be saved
             elapsed = time.perf_counter() - start
             # Every rank takes part in the exchange, also one whose batches have run out
             parts = [part for part in gather(trainer, pixels) if part is not None]
-            yield torch.cat(parts).to(module.device) / 127.5 - 1, texts, elapsed
+            yield to_floats(parts).to(module.device), texts, elapsed
 
     def _update_real(self, trainer: Trainer, split: Split, device: torch.device) -> None:
         metrics = [m for m in self.metrics if isinstance(m, ReferenceMetric)]
@@ -174,16 +180,16 @@ class Generation(Evaluation):
         samples = iter(evaluation_samples(trainer, split, "Generation"))
         while batch := list(islice(samples, self.batch_size)):
             images = torch.stack([sample.image for sample in batch]).to(device)
-            self._real_size = tuple(images.shape[2:])
+            self._real_size = tuple(images.shape[1:])
             for metric in metrics:
                 metric.update_real(images)
         self._real_split = split
 
     def _check_size(self, images: Tensor) -> None:
-        if self._real_size not in (None, tuple(images.shape[2:])):
+        if self._real_size not in (None, tuple(images.shape[1:])):
             raise UserError(
                 "Generation: real and generated images must have one size to be compared, got "
-                f"{self._real_size} and {tuple(images.shape[2:])}"
+                f"{self._real_size} and {tuple(images.shape[1:])}"
             )
 
 

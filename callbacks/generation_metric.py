@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pretzel.media import Medium, Pictures
+
 
 class GenerationMetric(ABC):
-    """A metric of images generated from prompts.
+    """A metric of images, or items of another medium, generated from prompts.
 
     :class:`callbacks.generation.Generation` drives it on rank zero: :meth:`prepare` once before
     training, then for each evaluation :meth:`reset`, :meth:`update` batch by batch and
@@ -18,9 +20,11 @@ class GenerationMetric(ABC):
 
     Attributes:
         laws: Module of the laws of all metrics.
+        measures: The medium that is measured.
     """
 
     laws: ClassVar[str] = "callbacks.laws"
+    measures: ClassVar[type[Medium]] = Pictures
 
     @abstractmethod
     def prepare(self, device: torch.device) -> None:
@@ -43,7 +47,7 @@ class GenerationMetric(ABC):
         """Forget all generated images."""
 
     @abstractmethod
-    def update(self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]) -> None:
+    def update(self, images: Float[Tensor, "n ..."], prompts: Sequence[str]) -> None:
         """Take in generated images in [-1, 1] and the prompts they were made from."""
 
     def names(self) -> set[str] | None:
@@ -67,5 +71,5 @@ class ReferenceMetric(GenerationMetric):
         """Forget all real images."""
 
     @abstractmethod
-    def update_real(self, images: Float[Tensor, "n 3 height width"]) -> None:
+    def update_real(self, images: Float[Tensor, "n ..."]) -> None:
         """Take in real images in [-1, 1]; they stay over :meth:`reset`."""

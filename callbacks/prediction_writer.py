@@ -8,15 +8,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from callbacks.protocols import generator_of
 from pretzel.errors import UserError
-from pretzel.generation.pictures import pictures
 from pretzel.sequence.document import DocumentBatch
 
 
 class PredictionWriter(Callback):
-    """Write each predicted image as PNG, and its prompt beside it.
+    """Write each predicted image (PNG), video (WebP) or sound (WAV), and its prompt beside it.
 
-    Files are ``<folder>/<key>.png`` and one line of ``<folder>/prompts-rank<k>.jsonl`` for each.
+    Files are ``<folder>/<key>.png`` or the like, and one line of
+    ``<folder>/prompts-rank<k>.jsonl`` for each.
 
     Args:
         folder: Where to; ``<log_dir>/predictions`` if not given.
@@ -60,8 +61,9 @@ class PredictionWriter(Callback):
     ) -> None:
         assert isinstance(batch, DocumentBatch)
         assert isinstance(outputs, Tensor)
+        medium = generator_of(pl_module, "PredictionWriter").medium
         with (self._folder / f"prompts-rank{trainer.global_rank}.jsonl").open("a") as lines:
-            for document, picture in zip(batch.documents, pictures(outputs), strict=True):
+            for document, output in zip(batch.documents, medium.outputs(outputs), strict=True):
                 name = document.key.replace("/", "_")
-                picture.save(self._folder / f"{name}.png")
+                medium.save(output, self._folder / f"{name}.{medium.suffix}")
                 lines.write(json.dumps({"key": document.key, "prompt": document.text}) + "\n")

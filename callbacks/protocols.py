@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from pretzel.errors import NothingToMeasure, UserError
+from pretzel.media.base import Medium
 from pretzel.sequence.document import DocumentBatch
 
 Split = Literal["train", "val", "test"]
@@ -28,7 +29,7 @@ class EvaluationSample(Protocol):
         """Identifies the sample."""
 
     @property
-    def image(self) -> Float[Tensor, "3 height width"]:
+    def image(self) -> Float[Tensor, "..."]:
         """Pixels in [-1, 1]."""
 
     @property
@@ -68,9 +69,13 @@ class Generator(Protocol):
     def device(self) -> torch.device:
         """Where the module computes."""
 
+    @property
+    def medium(self) -> Medium:
+        """Kind and size of what it makes."""
+
     def sample(
         self, prompts: list[str], *, stream_key: tuple[int | str, ...]
-    ) -> Float[Tensor, "n 3 height width"]:
+    ) -> Float[Tensor, "n ..."]:
         """Return one image in [-1, 1] a prompt, with the noise that belongs to the key."""
 
 
@@ -87,7 +92,7 @@ class Answerer(Protocol):
         """Whether this configuration has an image-to-text direction at all."""
 
     def answer(
-        self, images: Float[Tensor, "n 3 height width"], questions: list[str], keys: list[str]
+        self, images: Float[Tensor, "n ..."], questions: list[str], keys: list[str]
     ) -> list[str]:
         """Return the greedy answers; ``keys`` name the samples, noise is keyed by them."""
 
@@ -195,5 +200,5 @@ def generator_of(module: LightningModule, needed_by: str) -> Generator:
         UserError: If it is not one.
     """
     if not isinstance(module, Generator):
-        raise lacks(needed_by, "a module with sample(prompts, stream_key)", module)
+        raise lacks(needed_by, "a module with sample(prompts, stream_key) and a medium", module)
     return module

@@ -16,7 +16,8 @@ from callbacks.generation_metric import ReferenceMetric
 from callbacks.protocols import Split, evaluation_samples, lacks
 from callbacks.reporting import Stage, log_values, logged_names, show_sheet
 from pretzel.errors import NothingToMeasure
-from pretzel.generation.pictures import pictures, sheet
+from pretzel.media import Pictures
+from pretzel.media.sheet import sheet
 
 _PREFIX = "reconstruction_"
 
@@ -124,7 +125,7 @@ class Reconstructions(Evaluation):
                     shown.append(torch.stack([real, made], dim=1).flatten(0, 1).cpu())
             kept = torch.cat(shown)[: 2 * self.num_shown]
             labels = ["image", "reconstruction"] * (len(kept) // 2)
-            picture = sheet(pictures(kept), labels, 2 * self.columns)
+            picture = sheet(Pictures(kept.shape[-1]).outputs(kept), labels, 2 * self.columns)
             show_sheet(trainer, folder, stage, "reconstructions", picture)
             found = {"psnr": float(torch.cat(psnr).mean()), "ssim": float(torch.cat(ssim).mean())}
             found["n"] = float(sum(map(len, psnr)))

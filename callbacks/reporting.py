@@ -82,21 +82,26 @@ def tensorboards(trainer: Trainer) -> list[SummaryWriter]:
 
 def show_sheet(
     trainer: Trainer, folder: str | None, stage: Stage, name: str, picture: Picture
-) -> None:
+) -> Path | None:
     """Write ``<folder>/<name>/step-00001000.png``, and the image ``<stage>/<name>``.
 
     At test the file is ``test-step-...``. Rank zero alone writes; ``folder`` is the trainer's
     ``log_dir``, which all ranks must have asked for, and None writes no file.
+
+    Returns:
+        The file; None if there is none.
     """
     if not trainer.is_global_zero:
-        return
+        return None
     for board in tensorboards(trainer):
         board.add_image(f"{stage}/{name}", np.asarray(picture), trainer.global_step, None, "HWC")
-    if folder is not None:
-        prefix = "test-" if stage == "test" else ""
-        path = Path(folder) / name / f"{prefix}step-{trainer.global_step:08d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+    if folder is None:
+        return None
+    prefix = "test-" if stage == "test" else ""
+    path = Path(folder) / name / f"{prefix}step-{trainer.global_step:08d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return path
 
 
 def show_table(

@@ -7,14 +7,16 @@ from callbacks.evaluation import Evaluation, check_counts
 from callbacks.protocols import Split, evaluation_samples, generator_of
 from callbacks.reporting import Stage, show_sheet
 from pretzel.errors import NothingToMeasure, UserError
-from pretzel.generation.pictures import pictures, sheet
+from pretzel.media.sheet import sheet
 
 
 class SampleGrid(Evaluation):
     """Generate images of the same prompts with the same noise at every evaluation.
 
     Writes ``<log_dir>/samples/step-00001000.png`` (``test-step-...`` when testing) and, where
-    TensorBoard runs, the image ``<stage>/samples``. All ranks wait for rank zero, which samples.
+    TensorBoard runs, the image ``<stage>/samples``. Videos and sounds, of which these show a
+    picture, are written to the folder ``step-00001000`` beside it. All ranks wait for rank zero,
+    which samples.
 
     Args:
         prompts: Prompts; None takes the first different captions of the evaluation samples.
@@ -72,9 +74,12 @@ class SampleGrid(Evaluation):
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         folder = trainer.log_dir  # asks all ranks
         if trainer.is_global_zero:
-            images = generator_of(pl_module, "SampleGrid").sample(
-                self._chosen, stream_key=("samples",)
-            )
-            picture = sheet(pictures(images), self._chosen, self.columns)
-            show_sheet(trainer, folder, stage, "samples", picture)
+            module = generator_of(pl_module, "SampleGrid")
+            medium = module.medium
+            outputs = medium.outputs(module.sample(self._chosen, stream_key=("samples",)))
+            picture = sheet([*map(medium.picture, outputs)], self._chosen, self.columns)
+            path = show_sheet(trainer, folder, stage, "samples", picture)
+            if path is not None and medium.suffix != "png":  # a sheet does not show all of them
+                for number, output in enumerate(outputs):
+                    medium.save(output, path.with_suffix("") / f"{number:05d}.{medium.suffix}")
         trainer.strategy.barrier("SampleGrid")

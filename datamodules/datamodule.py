@@ -8,6 +8,7 @@ from datamodules.checks import check_at_least, check_probabilities
 from datamodules.decoding.crops import CentreCrop, Crop
 from datamodules.decoding.decoder import MAX_CHARACTERS
 from datamodules.decoding.flips import Flip
+from datamodules.decoding.media import FileDecoder, MediaDecoder
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import Skipped
@@ -22,8 +23,10 @@ from datamodules.streams.progress import Progress, continued, merged
 from datamodules.streams.run_view import RunView
 from datamodules.streams.skip_log import SkipLog
 from datamodules.streams.train_stream import TrainStream
+from pretzel.errors import UserError
 from pretzel.latent.base import LatentSpace
-from pretzel.latent.rgb import rgb_colour
+from pretzel.media.base import Medium
+from pretzel.media.rgb import rgb_colour
 from pretzel.runs.exact_resume import gathered
 
 
@@ -43,7 +46,7 @@ class WebDatasetDataModule(SampleAccess):
         source: DataSource of the samples.
         recipe: Turns training samples into documents; null for a :class:`datamodules.Blend`, whose
             parts have recipes of their own.
-        image_size: Height and width of images in pixels.
+        image_size: Height and width of images in pixels; null where ``medium`` is given.
         batch_size: Documents in a batch of one process.
         steps_per_epoch: Batches of an epoch in every process.
         num_workers: Worker processes; 0 reads in the main process. At most one for each document of
@@ -62,18 +65,21 @@ class WebDatasetDataModule(SampleAccess):
         background: Colour behind transparent pixels: a name of CSS, or ``#rrggbb``.
         max_characters: Most characters of a caption, of a question, of an answer, or of all texts
             of an interleaved document; a sample with more is skipped.
+        medium: Kind and size of videos or sounds, in the place of images of ``image_size``, whose
+            crop, flip, background and enlarging they do without.
         max_skipped: Share of samples, among the last 1,000 that were looked at, that may be skipped
             because they are damaged or lack what is needed; a larger one stops the run.
 
     Raises:
-        UserError: If a number is out of its range, or there is no such colour.
+        UserError: If a number is out of its range, there is no such colour, or not one of
+            ``image_size`` and ``medium`` is given.
     """
 
     def __init__(
         self,
         source: DataSource,
         recipe: Recipe | None,
-        image_size: int,
+        image_size: int | None,
         batch_size: int,
         steps_per_epoch: int,
         num_workers: int = 0,
@@ -87,6 +93,7 @@ class WebDatasetDataModule(SampleAccess):
         flip: Flip | None = None,
         background: str = "white",
         max_characters: int = MAX_CHARACTERS,
+        medium: Medium | None = None,
     ) -> None:
         super().__init__()
         eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
@@ -112,15 +119,26 @@ class WebDatasetDataModule(SampleAccess):
         self.shuffle_buffer = shuffle_buffer
         self.eval_batch_size = eval_batch_size
         self.num_val_samples = num_val_samples
-        pictures = PictureDecoder(
-            image_size=image_size,
-            upscale=upscale,
-            crop=crop or CentreCrop(),
-            flip=flip,
-            background=rgb_colour(background),
-        )
+        if (image_size is None) == (medium is None):
+            raise UserError(
+                "image_size (of pictures) or medium (of anything else) must be given, the other "
+                f"null: got image_size={image_size} and medium={medium}"
+            )
+        media: MediaDecoder
+        if medium is not None:
+            _check_no_pictures(crop=crop, flip=flip, upscale=upscale)
+            media = FileDecoder(read_as=medium)
+        elif image_size is not None:
+            media = PictureDecoder(
+                image_size=image_size,
+                upscale=upscale,
+                crop=crop or CentreCrop(),
+                flip=flip,
+                background=rgb_colour(background),
+            )
+        self.medium = media.medium
         parts = source.parts(recipe)
-        decoders = tuple(part.source.decoder(pictures, max_characters) for part in parts)
+        decoders = tuple(part.source.decoder(media, max_characters) for part in parts)
         self.parts = DecodedParts(parts=parts, decoders=decoders)
         self._training_parts = self.parts
         self._log = SkipLog(max_skipped)
@@ -237,7 +255,7 @@ class WebDatasetDataModule(SampleAccess):
             parts=self._training_parts.parts,
             decoders=self._training_parts.decoders,
             order=self._order(start),
-            image_size=self.image_size,
+            medium=self.medium,
             rank=self._run.rank,
             world_size=self._run.world_size,
             num_workers=self.num_workers,
@@ -260,3 +278,11 @@ class WebDatasetDataModule(SampleAccess):
         if not streams:
             return []
         return EvalLoader(streams=streams, num_workers=self.num_workers, log=self._log)
+
+
+def _check_no_pictures(**options: object) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UserError(
+            f"{', '.join(given)} must be left out where medium is given: of pictures alone"
+        )

@@ -4,19 +4,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from pretzel.latent.image_input import scale_pixels
+from pretzel.media.integers import IntegerArray, arrays_to_floats
 from pretzel.sequence.document import Image, Text
 
-ImageArray = UInt8[np.ndarray, "height width 3"] | Float[np.ndarray, "positions channels"]
-"""RGB bytes, cropped and resized; in training also latents that were computed beforehand."""
+ImageArray = IntegerArray | Float[np.ndarray, "positions channels"]
+"""RGB bytes, cropped and resized, or the integers of another medium; in training also latents that
+were computed beforehand."""
 
 
 def is_latents(image: ImageArray) -> bool:
-    """Tell latents from pixels."""
-    return image.ndim == 2
+    """Tell latents from media, which are integers."""
+    return image.dtype.kind == "f"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ class Sample:
     answers: tuple[tuple[str, ...], ...] = ()
 
     @property
-    def image(self) -> Float[Tensor, "3 height width"]:
-        """The image in [-1, 1]."""
-        return scale_pixels([self.pixels])[0]
+    def image(self) -> Float[Tensor, "..."]:
+        """The image, or item of another medium, in [-1, 1]."""
+        return arrays_to_floats([self.pixels])[0]
 
     def choose_questions(self, count: int, generator: torch.Generator) -> list[tuple[str, str]]:
         """Return so many questions with answers, at most all, at random, without repetition."""
@@ -118,6 +119,8 @@ REASONS = (
     "no caption",
     "no questions",
     "too small",  # an image
+    "too short",  # a video or sound
+    "sample rate",  # of a sound that is not that of the model
     "too large",  # an image or files that would fill the memory
     "colour profile",  # an ICC profile that is broken, or of another kind than the image
     "value range",  # of grey values that are neither of 8 nor of 16 bits, nor in [0, 1]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import UInt8
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from PIL import Image
 from torch import Tensor
 from typing_extensions import override
 
@@ -29,7 +29,8 @@ from callbacks.reporting import (
     show_sheet,
 )
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
-from pretzel.generation.pictures import pictures, sheet, to_uint8
+from pretzel.media.integers import to_integers
+from pretzel.media.sheet import sheet
 
 Pixels = UInt8[Tensor, "3 height width"]
 NUM_SHOWN = 12
@@ -152,7 +153,7 @@ class ConversationAccuracy(JudgedImages):
         log_values(pl_module, stage, turn_values(judged_turns))
         first = sorted(images)
         picture = sheet(
-            [one for i in first for one in pictures(torch.stack(images[i]) / 127.5 - 1)],
+            [Image.fromarray(one.permute(1, 2, 0).numpy()) for i in first for one in images[i]],
             [caption for i in first for caption in captions[i]],
             max(COLUMNS // self.num_images, 1) * self.num_images,
         )
@@ -168,7 +169,7 @@ class ConversationAccuracy(JudgedImages):
         for turn in range(self.num_images):
             wanted = [row[turn] for row in captions]
             conversations.say(wanted)
-            pixels = to_uint8(conversations.generate())
+            pixels = to_integers(conversations.generate())
             answers = []
             for question in QUESTIONS.values():
                 conversations.say([question] * len(keys))

@@ -29,7 +29,7 @@ from callbacks.reporting import (
 )
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.conversation_batch import ConversationBatch
-from pretzel.generation.pictures import to_uint8
+from pretzel.media.integers import to_integers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class OwnImages(JudgedImages):
         noise = conversations.model.sample_noise(keys, module.seed, "draw")
         pixels = conversations.generate(noise)
         answers = answers_apart(conversations, questions)
-        looks = self.look(to_uint8(pixels))
+        looks = self.look(to_integers(pixels))
         others = [contradiction(*look) for look in looks]
         behind_others = begin_conversations(module, [[text] for text in others], keys)
         behind_others.say(others)

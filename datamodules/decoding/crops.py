@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from pretzel.errors import UserError
-from pretzel.latent.image_input import resize_centre, resize_region
-from pretzel.latent.rgb import rgb_colour
+from pretzel.media.image_input import resize_centre, resize_region
+from pretzel.media.rgb import rgb_colour
 
 
 class Crop(ABC):

@@ -10,14 +10,14 @@ import torch
 
 from datamodules.decoding.captions import CaptionChoice, FirstCaption, read_captions
 from datamodules.decoding.excerpt import excerpt
-from datamodules.decoding.picture import PictureDecoder
+from datamodules.decoding.media import MediaDecoder
 from datamodules.decoding.questions import parse_questions
 from datamodules.decoding.segments import FIELD, parse_segments
 from datamodules.features.latent_files import LatentFiles
 from datamodules.reading.archive import JSON_SUFFIX
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import AnySample, ImageArray, InterleavedSample, Sample, Skipped, Unusable
-from pretzel.files.image_file import IMAGE_SUFFIXES
+from pretzel.media.base import Medium
 from pretzel.rng import stream
 from pretzel.sequence.document import Text
 
@@ -36,7 +36,7 @@ class SampleDecoder:
     :mod:`datamodules.decoding.captions`, questions by :mod:`datamodules.decoding.questions`.
     """
 
-    pictures: PictureDecoder  # of all images
+    media: MediaDecoder  # of all images
     caption_field: str | Sequence[str]  # as read_captions takes it
     resident: bool  # whether decoded samples are kept in memory (small data only)
     caption_choice: CaptionChoice = field(default_factory=FirstCaption)
@@ -45,14 +45,14 @@ class SampleDecoder:
     _decoded: dict[tuple[str, str], AnySample] = field(default_factory=dict, init=False, repr=False)
 
     @property
-    def image_size(self) -> int:
-        """Height and width of the images in pixels."""
-        return self.pictures.image_size
+    def medium(self) -> Medium:
+        """Kind and size of the images."""
+        return self.media.medium
 
     @property
     def is_random(self) -> bool:
         """Whether training images are cropped or flipped, or captions chosen, by chance."""
-        return self.pictures.is_random or self.caption_choice.is_random
+        return self.media.is_random or self.caption_choice.is_random
 
     def __call__(self, raw: RawSample, draw: torch.Generator | None = None) -> AnySample | Skipped:
         """Return a sample decoded, or why it cannot serve.
@@ -95,13 +95,13 @@ class SampleDecoder:
     def _decode(self, raw: RawSample, draw: torch.Generator | None) -> AnySample:
         fields = self.fields(raw)
         if FIELD in fields:
-            segments, members = parse_segments(raw, fields[FIELD])
+            segments, members = parse_segments(raw, fields[FIELD], self.medium.suffixes)
             contents = [segment.content for segment in segments if isinstance(segment, Text)]
             self._check_length(sum(map(len, contents)))
             _check_unicode(raw.key, *contents)
             images = tuple(self._pixels(raw, member, draw) for member in members)
             return InterleavedSample(key=raw.key, segments=segments, images=images)
-        suffixes = [suffix for suffix in IMAGE_SUFFIXES if suffix in raw.members]
+        suffixes = [suffix for suffix in self.medium.suffixes if suffix in raw.members]
         if not suffixes:
             raise _without_image(raw)
         if len(suffixes) > 1:  # one may be the mask of the other
@@ -158,7 +158,7 @@ class SampleDecoder:
             if known is not None:
                 return known
         try:
-            return self.pictures(raw.members[suffix], draw)
+            return self.media(raw.members[suffix], draw)
         except Unusable as fault:
             raise Unusable(fault.reason, f"{raw.key}.{suffix}: {fault}") from fault
 

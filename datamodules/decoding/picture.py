@@ -1,6 +1,7 @@
 """Decodes the bytes of one picture into pixels: one crop, one flip and one resize."""
 
 from dataclasses import dataclass, field
+from typing import final
 
 import numpy as np
 import PIL
@@ -9,18 +10,22 @@ from jaxtyping import UInt8
 
 from datamodules.decoding.crops import CentreCrop, Crop
 from datamodules.decoding.flips import Flip
+from datamodules.decoding.media import MediaDecoder
 from datamodules.sample import Unusable
-from pretzel.files.image_file import PictureError, read_picture
-from pretzel.latent.rgb import CONVERSION_VERSION, RGB, WHITE, to_rgb
+from pretzel.files.image_file import read_picture
+from pretzel.files.medium_error import MediumError
+from pretzel.media.pictures import Pictures
+from pretzel.media.rgb import CONVERSION_VERSION, RGB, WHITE, to_rgb
 from pretzel.rng import stream
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
-class PictureDecoder:
+class PictureDecoder(MediaDecoder):
     """Decodes pictures to squares of RGB bytes.
 
     What is read and how it becomes RGB is :func:`pretzel.files.image_file.read_picture` and
-    :func:`pretzel.latent.rgb.to_rgb`, the same that users of a trained model go through.
+    :func:`pretzel.media.rgb.to_rgb`, the same that users of a trained model go through.
 
     Attributes:
         image_size: Side of the squares in pixels.
@@ -35,6 +40,11 @@ class PictureDecoder:
     crop: Crop = field(default_factory=CentreCrop)
     flip: Flip | None = None
     background: RGB = WHITE
+
+    @property
+    def medium(self) -> Pictures:
+        """Pictures of this size."""
+        return Pictures(self.image_size)
 
     @property
     def is_random(self) -> bool:
@@ -69,13 +79,13 @@ class PictureDecoder:
             picture = read_picture(data)
             width, height = picture.size
             if self.crop.limiting_side(width, height) < self.image_size and not self.upscale:
-                raise PictureError(
+                raise MediumError(
                     "too small",
                     f"{width}x{height} pixels, smaller than image_size={self.image_size}: lower "
                     "image_size or set upscale: true",
                 )
             rgb = to_rgb(picture, self.background)
-        except PictureError as error:
+        except MediumError as error:
             raise Unusable(error.reason, str(error)) from error
         if draw is None:
             return np.array(self.crop(rgb, self.image_size, None))

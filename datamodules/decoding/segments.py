@@ -14,12 +14,12 @@ the part of its member's name behind the key: ``0.png`` is ``key.0.png``. A docu
 image, or show one twice, and at most a thousand in all.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from datamodules.decoding.excerpt import excerpt
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Unusable
-from pretzel.files.image_file import IMAGE_SUFFIXES
 from pretzel.sequence.document import Image, Text
 
 FIELD = "segments"
@@ -27,8 +27,17 @@ _MOST_IMAGES = 1000  # each is decoded, though it be the same one
 _ROLES: tuple[dict[str, str], ...] = ({}, {"role": "context"}, {"role": "target"})
 
 
-def parse_segments(raw: RawSample, entries: Any) -> tuple[tuple[Text | Image, ...], list[str]]:  # noqa: ANN401
+def parse_segments(
+    raw: RawSample,
+    entries: Any,  # noqa: ANN401
+    suffixes: Sequence[str],
+) -> tuple[tuple[Text | Image, ...], list[str]]:
     """Return the segments of a document, and the members that hold its images, in order.
+
+    Args:
+        raw: The members.
+        entries: What its JSON holds.
+        suffixes: Ends of the names of images.
 
     Raises:
         Unusable: If it is not a list of texts and images, there is no such image, or too many.
@@ -44,7 +53,7 @@ def parse_segments(raw: RawSample, entries: Any) -> tuple[tuple[Text | Image, ..
                 segments.append(Text(content=text, role=entry.get("role", "context")))
             case {"image": str(name), **rest} if not rest:
                 member = name.lower()
-                if member not in raw.members or member.rpartition(".")[2] not in IMAGE_SUFFIXES:
+                if member not in raw.members or member.rpartition(".")[2] not in suffixes:
                     raise Unusable(
                         "no image",
                         f"{place} names the image {excerpt(name)}, but there is no image "

@@ -10,10 +10,12 @@ from webdataset.tariterators import base_plus_ext
 
 from datamodules.sample import Unusable
 from pretzel.files.image_file import IMAGE_SUFFIXES
+from pretzel.files.sound_file import SOUND_SUFFIXES
 
 TEXT_SUFFIX = "txt"
 JSON_SUFFIX = "json"
-SUFFIXES = frozenset({*IMAGE_SUFFIXES, TEXT_SUFFIX, JSON_SUFFIX})
+MEDIA_SUFFIXES = (*IMAGE_SUFFIXES, *SOUND_SUFFIXES)
+SUFFIXES = frozenset({*MEDIA_SUFFIXES, TEXT_SUFFIX, JSON_SUFFIX})
 
 MAX_SAMPLE_BYTES = 2**30
 """Bytes of a sample's files beyond which it cannot serve: nothing of that size is read."""
@@ -96,7 +98,7 @@ def contents(
     files = []
     size = 0
     for suffix, member in members:
-        if images or not _is_image(suffix):
+        if images or not _is_medium(suffix):
             size += member.size
             if size <= MAX_SAMPLE_BYTES:
                 files.append((suffix, _content(archive, member)))
@@ -121,7 +123,7 @@ def unicode_name(name: str) -> str:
 
 def is_member(suffix: str) -> bool:
     """Tell whether a suffix is that of a member of a sample."""
-    return suffix in SUFFIXES or _is_image(suffix)
+    return suffix in SUFFIXES or _is_medium(suffix)
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
@@ -134,8 +136,8 @@ def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str, tarfile.TarIn
         archive.members = []  # type: ignore[attr-defined]
 
 
-def _is_image(suffix: str) -> bool:
-    return suffix.rpartition(".")[2] in IMAGE_SUFFIXES
+def _is_medium(suffix: str) -> bool:
+    return suffix.rpartition(".")[2] in MEDIA_SUFFIXES
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

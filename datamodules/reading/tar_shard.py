@@ -53,8 +53,8 @@ def read_shard(
 ) -> Iterator[RawSample | Skipped]:
     """Yield the samples ``first``, ``first + step``, ... of one shard, in order of the archive.
 
-    Members of other types than images, text and JSON are skipped unread: no content of a shard is
-    ever unpickled or run. A damaged archive ends with one ``Skipped`` in the place of the
+    Members of other types than images, sounds, text and JSON are skipped unread: no content of a
+    shard is ever unpickled or run. A damaged archive ends with one ``Skipped`` in the place of the
     sample that it breaks off in; one without samples is one ``Skipped``, and so is a sample that
     is too large or has two members of one name. Local, uncompressed archives are sought
     (:mod:`datamodules.reading.index`), all others are read in sequence.
@@ -64,7 +64,7 @@ def read_shard(
         first: Number of the first sample.
         step: Distance of the next ones.
         opened: Opens it.
-        images: Whether image members are read.
+        images: Whether images and sounds are read.
 
     Raises:
         UserError: If the shard does not exist or cannot be reached.

@@ -10,7 +10,7 @@ import torch
 from typing_extensions import override
 
 from datamodules.decoding.decoder import MAX_CHARACTERS, SampleDecoder
-from datamodules.decoding.picture import PictureDecoder
+from datamodules.decoding.media import MediaDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.recipe import Recipe
 from datamodules.sample import AnySample, Sample, Skipped
@@ -102,16 +102,14 @@ class Blend(DataSource):
             yield replace(raw, shard=shard)
 
     @override
-    def decoder(
-        self, pictures: PictureDecoder, max_characters: int = MAX_CHARACTERS
-    ) -> SampleDecoder:
+    def decoder(self, media: MediaDecoder, max_characters: int = MAX_CHARACTERS) -> SampleDecoder:
         """Return a decoder that decodes the samples of each part by the part's own."""
         return _BlendDecoder(
-            pictures=pictures,
+            media=media,
             caption_field=self.caption_field,
             resident=self.resident,
             decoders={
-                part.name: part.source.decoder(pictures, max_characters)
+                part.name: part.source.decoder(media, max_characters)
                 for part in self._parts.values()
             },
         )

@@ -4,12 +4,17 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datamodules.reading.archive import JSON_SUFFIX, TEXT_SUFFIX, check_size, unicode_name
+from datamodules.reading.archive import (
+    JSON_SUFFIX,
+    MEDIA_SUFFIXES,
+    TEXT_SUFFIX,
+    check_size,
+    unicode_name,
+)
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped, Unusable
 from pretzel.errors import UserError
 from pretzel.files.content_hash import file_hash
-from pretzel.files.image_file import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +94,7 @@ def pictures_in(root: Path) -> list[PictureFiles]:
 
 
 def _is_image(file: tuple[str, str]) -> bool:
-    return file[0] in IMAGE_SUFFIXES
+    return file[0] in MEDIA_SUFFIXES
 
 
 def _refuse(error: OSError) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from datamodules.decoding.captions import CaptionChoice, FirstCaption
 from datamodules.decoding.decoder import MAX_CHARACTERS, SampleDecoder
+from datamodules.decoding.media import MediaDecoder
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.opening import identities
 from datamodules.reading.tar_shard import RawSample, read_shard, resident_shard
@@ -98,17 +99,15 @@ class DataSource(ABC):
                 if not isinstance(sample, Skipped):
                     yield sample
 
-    def decoder(
-        self, pictures: PictureDecoder, max_characters: int = MAX_CHARACTERS
-    ) -> SampleDecoder:
+    def decoder(self, media: MediaDecoder, max_characters: int = MAX_CHARACTERS) -> SampleDecoder:
         """Return the decoder of this source's samples.
 
         Args:
-            pictures: Decodes their images.
+            media: Decodes their images.
             max_characters: Most characters of a text; with a longer one a sample cannot serve.
         """
         return SampleDecoder(
-            pictures=pictures,
+            media=media,
             caption_field=self.caption_field,
             caption_choice=self.caption_choice,
             resident=self.resident,

@@ -8,11 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datamodules.decoding.excerpt import excerpt
-from datamodules.reading.archive import unicode_name
+from datamodules.reading.archive import MEDIA_SUFFIXES, unicode_name
 from datamodules.sources.pictures import PictureFiles, pictures_in
 from datamodules.sources.table import IMAGE_ID, TEXT_TABLES, Row
 from pretzel.errors import UserError, did_you_mean
-from pretzel.files.image_file import IMAGE_SUFFIXES
 
 PATH_FIELDS = ("path", "image", "file_name", "filename")
 """Columns of the paths of pictures, unless another one is named; the first that is not empty."""
@@ -138,8 +137,8 @@ def _relative(path: str, place: str, root: Path) -> str:
 def _sample(path: str, fields: bytes) -> PictureFiles:
     """Return the sample of a picture, which is one whatever its name ends in."""
     stem, _, suffix = path.rpartition(".")
-    if not stem or suffix.lower() not in IMAGE_SUFFIXES:
-        stem, suffix = path, IMAGE_SUFFIXES[0]
+    if not stem or suffix.lower() not in MEDIA_SUFFIXES:
+        stem, suffix = path, MEDIA_SUFFIXES[0]
     return PictureFiles(key=unicode_name(stem), files=((suffix.lower(), path),), fields=fields)
 
 
@@ -147,7 +146,7 @@ def _by_number(root: Path) -> dict[str, str]:
     """Return paths of pictures by the number at the end of their names, and by their names."""
     paths: dict[str, str] = {}
     for picture in pictures_in(root):
-        path = next(path for suffix, path in picture.files if suffix in IMAGE_SUFFIXES)
+        path = next(path for suffix, path in picture.files if suffix in MEDIA_SUFFIXES)
         name = PurePosixPath(picture.key).name
         if match := _NUMBER.search(name):
             number = _plain(match[1])

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from datamodules.decoding.decoder import SampleDecoder
-from datamodules.decoding.picture import PictureDecoder
+from datamodules.decoding.media import MediaDecoder
 from datamodules.features.latent_files import DTYPES, LatentFiles, latent_folder, latent_root
 from datamodules.reading.opening import is_pipe
 from datamodules.sources.source import DataSource, Part, Split
@@ -53,9 +53,9 @@ class DecodedParts:
         ]
 
     @property
-    def picture_decoders(self) -> tuple[tuple[DataSource, PictureDecoder], ...]:
+    def picture_decoders(self) -> tuple[tuple[DataSource, MediaDecoder], ...]:
         """The source of each part, and how its pictures are decoded."""
-        return tuple((part.source, decoder.pictures) for part, decoder in self)
+        return tuple((part.source, decoder.media) for part, decoder in self)
 
     @property
     def has_random_pictures(self) -> bool:

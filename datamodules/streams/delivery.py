@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -14,13 +14,14 @@ from datamodules.recipes.illustrated import Illustrated
 from datamodules.sample import Skipped, is_latents
 from datamodules.streams.lanes import LaneState
 from pretzel.errors import UserError
-from pretzel.latent.image_input import scale_bytes, stack_pixels
+from pretzel.media.base import Medium
+from pretzel.media.integers import stack_arrays, to_floats
 from pretzel.sequence.document import Document, DocumentBatch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows of a batch with their images as bytes, a quarter of what floats take between processes.
+    """Rows of a batch, images as integers: a quarter of what floats take between processes.
 
     Attributes:
         documents: One document a row.
@@ -30,7 +31,7 @@ class Rows:
     """
 
     documents: tuple[Document, ...]
-    pixels: UInt8[Tensor, "m 3 height width"]
+    pixels: Integer[Tensor, "m ..."]
     latents: Float[Tensor, "l positions channels"] | None
     has_latents: Bool[Tensor, " i"]
 
@@ -77,15 +78,15 @@ class DeliveryStream(IterableDataset[Delivery], ABC):
             yield Delivery(error=str(error))
 
 
-def document_rows(documents: Sequence[Illustrated], image_size: int) -> Rows:
+def document_rows(documents: Sequence[Illustrated], medium: Medium) -> Rows:
     """Return documents, which may be without images, as rows of a batch."""
     arrays = [array for document in documents for array in document.pixels]
     latents = [array for array in arrays if is_latents(array)]
     pixels = [array for array in arrays if not is_latents(array)]
-    empty = torch.zeros(0, 3, image_size, image_size, dtype=torch.uint8)
+    empty = torch.zeros(0, *medium.shape, dtype=medium.dtype)
     return Rows(
         documents=tuple(document.document for document in documents),
-        pixels=stack_pixels(pixels) if pixels else empty,
+        pixels=stack_arrays(pixels) if pixels else empty,
         latents=torch.from_numpy(np.stack(latents)) if latents else None,
         has_latents=torch.tensor([is_latents(array) for array in arrays], dtype=torch.bool),
     )
@@ -96,7 +97,7 @@ def document_batch(rows: Sequence[Rows]) -> DocumentBatch:
     latents = [each.latents for each in rows if each.latents is not None]
     return DocumentBatch(
         documents=tuple(document for each in rows for document in each.documents),
-        images=scale_bytes([each.pixels for each in rows]),
+        images=to_floats([each.pixels for each in rows]),
         latents=torch.cat(latents) if latents else None,
         has_latents=torch.cat([each.has_latents for each in rows]) if latents else None,
     )

@@ -92,7 +92,7 @@ class EvalStream(DeliveryStream):
                     skipped.append(fault.skipped(raw.shard, raw.key))
             else:
                 documents.append(as_written(sample))
-        rows = document_rows(documents, self.decoder.image_size) if documents else None
+        rows = document_rows(documents, self.decoder.medium) if documents else None
         return Delivery(rows=rows, skipped=tuple(skipped), seen=seen)
 
     def _raw(self, turn: int, skipped: list[Skipped]) -> Iterator[RawSample]:

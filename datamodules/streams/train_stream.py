@@ -14,6 +14,7 @@ from datamodules.sources.source import Part
 from datamodules.streams.delivery import Delivery, DeliveryStream, document_rows
 from datamodules.streams.lanes import Lane, LaneState
 from datamodules.streams.order import Order
+from pretzel.media.base import Medium
 
 _MOST_UNREPORTED = 50
 """Skipped samples that wait for the next batch to be reported with."""
@@ -34,7 +35,7 @@ class TrainStream(DeliveryStream):
     parts: tuple[Part, ...]
     decoders: tuple[SampleDecoder, ...]  # of the parts
     order: Order
-    image_size: int
+    medium: Medium  # of the images
     rank: int
     world_size: int
     num_workers: int  # at most one for each lane is used; 0 reads in the process itself
@@ -77,7 +78,7 @@ class TrainStream(DeliveryStream):
             if number >= self.first:
                 skipped, seen = self._report(lanes)
                 yield Delivery(
-                    rows=document_rows(documents, self.image_size),
+                    rows=document_rows(documents, self.medium),
                     number=number,
                     turn=turn,
                     lanes={number: lane.state for number, lane in lanes.items()},

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from pretzel.errors import UserError
-from pretzel.generation.pictures import save_png
+from pretzel.media.sheet import save_png
 
 Style = Literal["context", "target", "dropped", "note"]
 

@@ -8,20 +8,19 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Integer
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.datamodule import WebDatasetDataModule
-from datamodules.decoding.picture import PictureDecoder
+from datamodules.decoding.media import MediaDecoder
 from datamodules.features.latent_files import DTYPES, LatentFiles, Latents
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Unusable
 from datamodules.sources.source import DataSource
 from datamodules.tools.progress_bar import counting
 from pretzel.errors import UserError
-from pretzel.files.image_file import IMAGE_SUFFIXES
 from pretzel.latent.base import LatentSpace
-from pretzel.latent.image_input import scale_pixels
+from pretzel.media.integers import IntegerArray, arrays_to_floats
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import fold, read
 from pretzel.runs.initial_weights import built_by_name
@@ -128,7 +127,7 @@ def embed(
     )
 
 
-_Batch = tuple[int, list[str], UInt8[np.ndarray, "n height width 3"] | None]
+_Batch = tuple[int, list[str], Integer[np.ndarray, "n ..."] | None]
 """Number of a shard, names of pictures and their pixels; None behind the last of the shard."""
 
 
@@ -139,7 +138,7 @@ class _Pictures(IterableDataset[_Batch | str]):
     def __init__(
         self,
         source: DataSource,
-        pictures: PictureDecoder,
+        pictures: MediaDecoder,
         files: LatentFiles,
         shards: tuple[str, ...],
     ) -> None:
@@ -163,12 +162,12 @@ class _Pictures(IterableDataset[_Batch | str]):
         except UserError as error:
             yield str(error)
 
-    def _named(self, shard: str) -> Iterator[tuple[str, UInt8[np.ndarray, "height width 3"]]]:
+    def _named(self, shard: str) -> Iterator[tuple[str, IntegerArray]]:
         for raw in self._source.read(shard):
             if not isinstance(raw, RawSample):
                 continue
             for suffix, content in raw.members.items():
-                if suffix.rpartition(".")[2] not in IMAGE_SUFFIXES:
+                if suffix.rpartition(".")[2] not in self._pictures.medium.suffixes:
                     continue
                 try:
                     yield f"{raw.key}.{suffix}", self._pictures(content)
@@ -197,7 +196,7 @@ def _encode(
                 raise UserError(message)
             number, some, pixels = message
             if pixels is not None:
-                x = latent.encode(scale_pixels(list(np.asarray(pixels))).to(device))
+                x = latent.encode(arrays_to_floats(list(np.asarray(pixels))).to(device))
                 rows = x.cpu().to(getattr(torch, about["dtype"])).numpy()
                 names.setdefault(number, []).extend(some)
                 latents.setdefault(number, []).extend(rows)

@@ -15,7 +15,7 @@ from datamodules.sources.source import Split
 from datamodules.tools.cards import Card, Run, Style, plain, write_cards
 from pretzel.ablation.planning.model_builder import PlanningCLI
 from pretzel.errors import UserError
-from pretzel.generation.pictures import to_uint8
+from pretzel.media import Medium, Pictures
 from pretzel.model import Pretzel
 from pretzel.runs.config.overlay import fold, read
 from pretzel.sequence.document import DocumentBatch, Dropped, Image, Text
@@ -28,10 +28,11 @@ _TERMINAL: dict[Style, str] = {"target": "bold green", "dropped": "strike dim", 
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """Batches, and the model that would read them; None for a model without a tokenizer."""
+    """Batches, the model that would read them (None: one without a tokenizer), their medium."""
 
     batches: tuple[DocumentBatch, ...]
     model: Pretzel | None
+    medium: Medium
 
 
 def preview(files: Sequence[str], split: Split = "train", num_batches: int = 1) -> Preview:
@@ -62,7 +63,11 @@ def preview(files: Sequence[str], split: Split = "train", num_batches: int = 1) 
     if not batches:
         raise UserError(f"{' '.join(files)}: the data has no {split} samples")
     model = getattr(cli.build_shapes("fit", namespace), "pretzel", None)
-    return Preview(batches=tuple(batches), model=model if isinstance(model, Pretzel) else None)
+    return Preview(
+        batches=tuple(batches),
+        model=model if isinstance(model, Pretzel) else None,
+        medium=getattr(data, "medium", None) or Pictures(batches[0].images.shape[-1]),
+    )
 
 
 def write_preview(shown: Preview, folder: Path, split: Split) -> list[Path]:
@@ -75,7 +80,7 @@ def write_preview(shown: Preview, folder: Path, split: Split) -> list[Path]:
     for number, batch in enumerate(shown.batches):
         paths.append(folder / f"{split}-{number:02d}.png")
         title = f"{split} batch {number}: {len(batch)} documents.  {_LEGEND}"
-        write_cards(list(cards(batch, shown.model)), title, paths[-1])
+        write_cards(list(cards(batch, shown.model, shown.medium)), title, paths[-1])
     return paths
 
 
@@ -84,7 +89,7 @@ def show_preview(shown: Preview, split: Split, console: Console | None = None) -
     console = console or Console()
     for number, batch in enumerate(shown.batches):
         console.print(Styled(f"{split} batch {number}: {len(batch)} documents", "bold"))
-        for card in cards(batch, shown.model):
+        for card in cards(batch, shown.model, shown.medium):
             line = Styled("  ")
             for part in card.parts:
                 if isinstance(part, Run):
@@ -95,9 +100,9 @@ def show_preview(shown: Preview, split: Split, console: Console | None = None) -
     console.print(Styled(_LEGEND, "dim"))
 
 
-def cards(batch: DocumentBatch, model: Pretzel | None) -> Iterator[Card]:
+def cards(batch: DocumentBatch, model: Pretzel | None, medium: Medium) -> Iterator[Card]:
     """Yield the documents of a batch as cards, text as a model's tokenizer gives it back."""
-    images = iter(to_uint8(batch.images).permute(0, 2, 3, 1).cpu().numpy())
+    images = (np.asarray(medium.picture(one)) for one in medium.outputs(batch.images))
     for document in batch.documents:
         parts: list[Run | UInt8[np.ndarray, "height width 3"]] = []
         modelled = document if model is None else model.view(document)

@@ -1,15 +1,21 @@
 """Image files: which formats are read, and how large they may be."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from pretzel.errors import UserError
+from pretzel.files.medium_error import MediumError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 """Formats that are decoded, by Pillow's names. The list is closed: each decoder is one more that
 hostile bytes can attack."""
+
+ANIMATED_FORMATS = ("WEBP", "GIF", "PNG")
+"""Those that are decoded as videos."""
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "gif", "bmp")
 """Ends of the names of image files; what is in them decides how they are read."""
@@ -18,47 +24,61 @@ MAX_PIXELS = 89_478_485
 """Pixels beyond which a file is refused as a decompression bomb: Pillow warns from here on."""
 
 
-class PictureError(ValueError):
-    """Raised where a picture cannot be used.
-
-    Args:
-        reason: In two words, the same for all such pictures.
-        detail: The same of this one.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
 def read_picture(file: bytes | str | Path) -> Image.Image:
     """Read an image file whole, by its path or its bytes.
 
     Of an animated picture the first frame is read, of a file of many pages the first.
 
     Raises:
-        PictureError: If the bytes are no picture (``damaged``), or one of more than
+        MediumError: If the bytes are no picture (``damaged``), or one of more than
             :data:`MAX_PIXELS` (``too large``).
         OSError: If there is no such file, or it cannot be opened.
     """
+    with _opened(file, FORMATS) as picture:
+        picture.load()
+        return picture
+
+
+def read_frames(file: bytes | str | Path, count: int) -> list[Image.Image]:
+    """Read the first frames of an animated picture, by its path or its bytes.
+
+    Raises:
+        MediumError: If the bytes are none (``damaged``), its frames are fewer (``too short``), or
+            of more than :data:`MAX_PIXELS` together (``too large``).
+        OSError: If there is no such file, or it cannot be opened.
+    """
+    with _opened(file, ANIMATED_FORMATS, count) as picture:
+        frames = []
+        for number in range(count):
+            try:
+                picture.seek(number)
+            except EOFError as error:
+                raise MediumError("too short", f"{number} frames, fewer than {count}") from error
+            frames.append(picture.copy())
+        return frames
+
+
+@contextlib.contextmanager
+def _opened(
+    file: bytes | str | Path, formats: tuple[str, ...], frames: int = 1
+) -> Iterator[Image.Image]:
+    """Open an image file; whatever the block makes of damaged bytes becomes a MediumError."""
     try:
         opened = io.BytesIO(file) if isinstance(file, bytes) else file
-        with Image.open(opened, formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise PictureError(
-                    "too large",
-                    f"{picture.width}x{picture.height} pixels, more than {MAX_PIXELS} in all",
-                )
-            picture.load()
-            return picture
-    except (PictureError, FileNotFoundError, PermissionError, IsADirectoryError):
+        with Image.open(opened, formats=formats) as picture:
+            if picture.width * picture.height * frames > MAX_PIXELS:
+                size = f"{picture.width}x{picture.height}"
+                size = size if frames == 1 else f"{frames} frames of {size}"
+                raise MediumError("too large", f"{size} pixels, more than {MAX_PIXELS} in all")
+            yield picture
+    except (MediumError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except UnidentifiedImageError as error:  # whose message names an object in memory
-        raise PictureError("damaged", f"it is none of {', '.join(FORMATS)}") from error
+        raise MediumError("damaged", f"it is none of {', '.join(formats)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError("too large", _in_one_line(error)) from error
+        raise MediumError("too large", _in_one_line(error)) from error
     except Exception as error:  # on hostile bytes the decoders raise exceptions of every type
-        raise PictureError("damaged", _in_one_line(error)) from error
+        raise MediumError("damaged", _in_one_line(error)) from error
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -69,7 +89,7 @@ def open_image(path: str | Path) -> Image.Image:
     """
     try:
         return read_picture(path)
-    except (OSError, PictureError) as error:
+    except (OSError, MediumError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise UserError(f"{path}: cannot be read as an image ({reason})") from error
 

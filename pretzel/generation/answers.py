@@ -48,7 +48,7 @@ def answer(
 
 def answer_by_key(
     model: Pretzel,
-    images: Float[Tensor, "q 3 height width"],
+    images: Float[Tensor, "q ..."],
     questions: Sequence[str],
     keys: Sequence[str],
     *,

@@ -14,15 +14,12 @@ Example::
 
 import copy
 from collections.abc import Generator, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from PIL.Image import Image as Picture
 
 from pretzel.generation.conversation_batch import MAX_TOKENS, ConversationBatch
-from pretzel.generation.pictures import pictures
 from pretzel.generation.turn import Turn
-from pretzel.latent.image_input import as_pixels
 from pretzel.sampling.samplers import Work
 from pretzel.typing import Int, Tensor
 
@@ -76,8 +73,8 @@ class Conversation:
         self.batch.say([text])
         self.turns.append(Turn(kind="say", text=text))
 
-    def show(self, picture: Picture) -> None:
-        """Add a given picture, cropped and resized as in training.
+    def show(self, picture: Any) -> None:  # noqa: ANN401
+        """Add a given picture, cropped and resized as in training, or another medium's object.
 
         Its noise is that of training, named by the conversation.
 
@@ -85,13 +82,13 @@ class Conversation:
             UserError: If the interleaving models no image here.
         """
         model = self.batch.model
-        pixels = as_pixels([picture], model.latent.image_size).to(model.device, model.dtype)
+        pixels = model.latent.medium.tensors([picture]).to(model.device, model.dtype)
         self._end_text_in_progress()
         self.batch.show(pixels)
         self.turns.append(Turn(kind="image", picture=picture))
 
-    def generate(self) -> Picture:
-        """Generate an image that follows from all before.
+    def generate(self) -> Any:  # noqa: ANN401
+        """Generate a picture, or an object of the model's medium, that follows from all before.
 
         Raises:
             UserError: If the interleaving models no image here, or it does not fit.
@@ -99,8 +96,8 @@ class Conversation:
         self._end_text_in_progress()
         return self._generate()
 
-    def _generate(self) -> Picture:
-        picture = pictures(self.batch.generate())[0]
+    def _generate(self) -> Any:  # noqa: ANN401
+        (picture,) = self.batch.model.latent.medium.outputs(self.batch.generate())
         self.turns.append(Turn(kind="generate", picture=picture))
         return picture
 
@@ -125,9 +122,7 @@ class Conversation:
         """
         return self._alone(self._stream(max_tokens, may_begin_image=False))
 
-    def continue_freely(
-        self, max_tokens: int = MAX_TOKENS, max_images: int = 1
-    ) -> Iterator[str | Picture]:
+    def continue_freely(self, max_tokens: int = MAX_TOKENS, max_images: int = 1) -> Iterator[Any]:
         """Go on until the model ends its text, with images where it begins them.
 
         Args:
@@ -142,7 +137,7 @@ class Conversation:
         """
         return self._alone(self._continue(max_tokens, max_images))
 
-    def _continue(self, max_tokens: int, max_images: int) -> Generator[str | Picture, None, None]:
+    def _continue(self, max_tokens: int, max_images: int) -> Generator[Any, None, None]:
         while True:
             count, begins = yield from self._stream(max_tokens, may_begin_image=max_images > 0)
             if not begins:

@@ -88,7 +88,7 @@ class ConversationBatch:
             self.state.read_text(texts)
         self._add([Text(content=text) for text in texts])
 
-    def show(self, images: Float[Tensor, "b 3 height width"]) -> None:
+    def show(self, images: Float[Tensor, "b ..."]) -> None:
         """Add a given image to each, in [-1, 1]; its noise is that of training, named by the key.
 
         Raises:
@@ -105,9 +105,7 @@ class ConversationBatch:
         self.latents.append(latents)
         self._add([Image() for _ in self.keys])
 
-    def generate(
-        self, noise: Float[Tensor, "b n d"] | None = None
-    ) -> Float[Tensor, "b 3 height width"]:
+    def generate(self, noise: Float[Tensor, "b n d"] | None = None) -> Float[Tensor, "b ..."]:
         """Generate an image for each that follows from all before, in [-1, 1].
 
         Of an image that is refused or interrupted nothing is left.

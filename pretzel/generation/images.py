@@ -16,9 +16,9 @@ from pretzel.typing import Float, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedImages:
-    """Images, clipped to [-1, 1], and the work of each block of the flow, in order of sampling."""
+    """Images (or videos, sounds), clipped to [-1, 1], and the work of each block, in order."""
 
-    pixels: Float[Tensor, "m 3 height width"]
+    pixels: Float[Tensor, "m ..."]
     work: tuple[Work, ...]
 
 
@@ -44,7 +44,7 @@ def decode_images(
     x: Float[Tensor, "b n d"],
     denoiser: Denoiser,
     earlier: Sequence[Float[Tensor, "b n d"]] = (),
-) -> Float[Tensor, "b 3 height width"]:
+) -> Float[Tensor, "b ..."]:
     """Return noised latents x as pixels, denoised, decoded and clipped to [-1, 1].
 
     Each document ends with its image: the score denoiser needs the density of the image given what

@@ -1,10 +1,7 @@
 """Turns of a conversation, those that were taken and those of a script; needs no torch."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +12,9 @@ class Turn:
         kind: ``say`` or ``answer`` with a text, ``image`` or ``generate`` with a picture; in a
             script also ``continue``, and what the model makes is still empty.
         text: The text.
-        picture: The picture that was shown or generated.
+        picture: The picture, or object of another medium, that was shown or generated.
     """
 
     kind: str
     text: str = ""
-    picture: "Picture | None" = None
+    picture: Any = None

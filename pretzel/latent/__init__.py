@@ -5,6 +5,7 @@ from pretzel.latent.base import LatentSpace
 from pretzel.latent.diffusers_vae import DiffusersVAE
 from pretzel.latent.fae import FAE
 from pretzel.latent.linear import LinearLatents
+from pretzel.latent.patches import Patches
 from pretzel.latent.pixels import Pixels
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "DiffusersVAE",
     "LatentSpace",
     "LinearLatents",
+    "Patches",
     "Pixels",
 ]

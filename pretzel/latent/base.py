@@ -6,17 +6,19 @@ from abc import ABC, abstractmethod
 from torch import nn
 
 from pretzel.errors import UserError
+from pretzel.media.base import Medium
+from pretzel.media.pictures import Pictures
 from pretzel.typing import Float, Tensor
 
 
 class LatentSpace(nn.Module, ABC):
-    """A frozen map between images and grids of latent vectors.
+    """A frozen map between images, or items of another medium, and grids of latent vectors.
 
     Attributes:
         grid: Shape of the latent grid, rows first (n-D).
         channels: Channels D of one latent position.
         noise: Standard deviation of the Gaussian noise added to latents (0 for none).
-        image_size: Side of the square images, in pixels.
+        image_size: Side of the square images, in pixels; of pictures alone (:attr:`medium`).
     """
 
     grid: tuple[int, ...]
@@ -25,13 +27,18 @@ class LatentSpace(nn.Module, ABC):
     image_size: int
 
     @property
+    def medium(self) -> Medium:
+        """Kind and size of the items that are encoded: by default pictures of ``image_size``."""
+        return Pictures(self.image_size)
+
+    @property
     def num_positions(self) -> int:
-        """Positions N of one image: the product of the grid."""
+        """Positions N of one item: the product of the grid."""
         return math.prod(self.grid)
 
     @property
     def dims(self) -> int:
-        """Dimensions of one image in this space, N * D."""
+        """Dimensions of one item in this space, N * D."""
         return self.num_positions * self.channels
 
     @property
@@ -40,23 +47,24 @@ class LatentSpace(nn.Module, ABC):
         """Name, settings and, where there are weights, their content hash."""
 
     @abstractmethod
-    def encode(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n d"]:
-        """Map images in [-1, 1] to clean latents, positions in raster order."""
+    def encode(self, images: Float[Tensor, "m ..."]) -> Float[Tensor, "m n d"]:
+        """Map items in [-1, 1] to clean latents, positions in raster order."""
 
     @abstractmethod
-    def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m 3 height width"]:
-        """Map latents to images; values may leave [-1, 1] a little."""
+    def decode(self, latents: Float[Tensor, "m n d"]) -> Float[Tensor, "m ..."]:
+        """Map latents to items; values may leave [-1, 1] a little."""
 
     def check_size(self, images: Tensor) -> None:
-        """Refuse images of another size.
+        """Refuse items of another size.
 
         Raises:
             UserError: Naming both sizes.
         """
-        if images.shape[-2:] != (self.image_size, self.image_size):
+        medium = self.medium
+        if images.shape[1:] != medium.shape:
             raise UserError(
-                f"images must be {self.image_size} x {self.image_size} pixels "
-                f"(image_size of the latent space), got {tuple(images.shape[-2:])}"
+                f"items of the latent space {type(self).__name__} are {list(medium.shape)} "
+                f"({medium}), got {list(images.shape[1:])}"
             )
 
 

@@ -119,7 +119,7 @@ class GenerativeModel(nn.Module, ABC):
         return next(p for p in self.parameters() if p.requires_grad)
 
     def encode(
-        self, images: Float[Tensor, "m 3 height width"], noise: Float[Tensor, "m n d"]
+        self, images: Float[Tensor, "m ..."], noise: Float[Tensor, "m n d"]
     ) -> Float[Tensor, "m n d"]:
         """Return the latents of images with Gaussian noise of std sigma_n added."""
         with torch.no_grad():
@@ -156,7 +156,7 @@ class GenerativeModel(nn.Module, ABC):
             dims=self.latent.dims,
             noise_floor=floor,
             unit=(
-                f"{type(self.latent).__name__} {self.latent.image_size} px, "
+                f"{type(self.latent).__name__} {self.latent.medium}, "
                 f"{self.latent.dims} dims, noise {sigma}"
             ),
         )

@@ -100,7 +100,7 @@ class DocumentBatch:
     """
 
     documents: tuple[Document, ...]
-    images: Float[Tensor, "m 3 height width"]
+    images: Float[Tensor, "m ..."]
     latents: Float[Tensor, "k n d"] | None = None
     has_latents: Bool[Tensor, " i"] | None = None
     part: str | None = None

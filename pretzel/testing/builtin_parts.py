@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -41,7 +42,15 @@ from pretzel.interleave.text_prefix import TextPrefix
 from pretzel.interleave.tiled import Tiled
 from pretzel.interleave.unconditional import Unconditional
 from pretzel.interleave.vision_input import FlowInput, LatentInput, TowerInput
-from pretzel.latent import FAE, Autoencoder, DiffusersVAE, LinearLatents, Pixels
+from pretzel.latent import (
+    FAE,
+    Autoencoder,
+    DiffusersVAE,
+    LatentSpace,
+    LinearLatents,
+    Patches,
+    Pixels,
+)
 from pretzel.latent.fae import (
     AttentionBottleneck,
     ConvPixelDecoder,
@@ -51,6 +60,7 @@ from pretzel.latent.fae import (
     ViTPixelDecoder,
 )
 from pretzel.latent.features import EfficientNetLite0, TransformersVision
+from pretzel.media import Pictures, Sounds, Videos
 from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import (
     AttentionTemperature,
@@ -136,10 +146,17 @@ def learned_denoiser(grid: tuple[int, ...], num_blocks: int = 1) -> LearnedDenoi
 def in_model(
     interleaving: Callable[..., Interleaving],
     deep_layers: int | None = None,
+    latent: LatentSpace | None = None,
     **options: Any,  # noqa: ANN401
 ) -> Factory:
     """Return a factory of a small model around an interleaving with the given options."""
-    return partial(tiny_pretzel, partial(interleaving, **options), deep_layers=deep_layers)
+    made = partial(interleaving, **options)
+    return partial(tiny_pretzel, made, deep_layers=deep_layers, latent=latent)
+
+
+SOUND = Patches(Sounds(8, 12), [3], 0.1)
+VIDEO = Patches(Videos(2, 2), [1, 2, 1], 0.1)
+"""Spaces with a grid of one axis, and of three."""
 
 
 LATENTS = (fae_parts.GRID, fae_parts.CHANNELS, fae_parts.FEATURES)
@@ -219,22 +236,22 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
     Stacked: [
         in_model(Stacked),
         in_model(Stacked, vlm_skip=False, detach_u=True),
-        in_model(Stacked, skips=RandomSkip, adapter=MLPAdapter),
-        in_model(Stacked, skips=GatedSkip, vision_input=LatentInput()),
+        in_model(Stacked, latent=SOUND, skips=RandomSkip, adapter=MLPAdapter),
+        in_model(Stacked, latent=VIDEO, skips=GatedSkip, vision_input=LatentInput()),
         in_model(Stacked, adapter=NoAdapter, vision_input=TowerInput()),
     ],
     Tiled: [
         in_model(Tiled, 2, word="VVF"),
-        in_model(Tiled, 4, word="VF", direction="vlm_to_flow", skips=GatedSkip),
+        in_model(Tiled, 4, VIDEO, word="VF", direction="vlm_to_flow", skips=GatedSkip),
         in_model(Tiled, 4, word="VFFV", direction="flow_to_vlm", skips=RandomSkip),
         in_model(Tiled, 2, word="VVF", skips=GatedSkip, vision_input=LatentInput()),
         in_model(Tiled, 2, word="VVF", adapter=NoAdapter, vision_input=TowerInput()),
     ],
     MixtureOfTransformers: [
         in_model(MixtureOfTransformers, 0),
-        in_model(MixtureOfTransformers, 0, trains_text=True, random_start=True),
+        in_model(MixtureOfTransformers, 0, VIDEO, trains_text=True, random_start=True),
     ],
-    TextPrefix: [in_model(TextPrefix)],
+    TextPrefix: [in_model(TextPrefix, latent=SOUND)],
     Unconditional: [in_model(Unconditional)],
     **{skip: [partial(skip, SOURCE, TARGET)] for skip in (ZeroSkip, RandomSkip, GatedSkip)},
     LinearAdapter: [partial(LinearAdapter, FEATURES, FEATURES)],
@@ -245,6 +262,13 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
     FractionSplit: [partial(FractionSplit, 10, 0.4, 2)],
     ParameterSplit: [partial(ParameterSplit, 10**6, 0.4, 2)],
     Pixels: [partial(Pixels, 8, 2, 0.1), partial(Pixels, 5, 1, 0.0)],
+    Patches: [
+        partial(Patches, Sounds(80, 120), [6], 0.1),
+        partial(Patches, Videos(4, 6), [2, 3, 2], 0.0),
+    ],
+    Pictures: [partial(Pictures, 9)],
+    Videos: [partial(Videos, 3, 8)],
+    Sounds: [partial(Sounds, 8000, 900)] if find_spec("soundfile") else [],
     Autoencoder: [partial(Autoencoder, 2, 0.3)],
     EfficientNetLite0: [partial(EfficientNetLite0, 16, 32, (4, 10), random_seed=0)],
     AttentionBottleneck: [
@@ -287,6 +311,7 @@ WITHOUT_CASE: dict[type, str] = {
     TextEncoder: "its weights are not shipped: check it with --init-args.name",
     DiffusersVAE: "its weights are not shipped: check it with --init-args.name",
     TransformersVision: "its weights are not shipped: check it with --init-args.name",
+    Sounds: "" if find_spec("soundfile") else "the package soundfile is not installed",
     FAE: "its weights are not shipped: check it with --init-args.weights",
     LinearLatents: "its weights are not shipped: check it with --init-args.weights",
 }

@@ -29,6 +29,7 @@ from pretzel.interleave import Adapter, Interleaving, SkipConnection, VisionInpu
 from pretzel.latent import LatentSpace
 from pretzel.latent.fae import Bottleneck, FeatureDecoder, PixelDecoder
 from pretzel.latent.features import FeatureEncoder
+from pretzel.media import Medium
 from pretzel.model import Pretzel
 from pretzel.sampling import Denoiser, Guidance, Sampler
 from pretzel.tarflow.condition import Condition
@@ -58,6 +59,7 @@ from pretzel.testing.laws import (
     gradients,
     guidance,
     latents,
+    media,
     models,
     permutations,
     positions,
@@ -145,7 +147,7 @@ KINDS: tuple[type, ...] = (
     FlowBlock, Conditioner, Positions, Start, ContextReader, ContextVector, Norm, FeedForward,
     Transform, Permutation, Guidance, Denoiser, Sampler, Interleaving, Split, LatentSpace,
     VLMStream, SkipConnection, Adapter, VisionInput, Condition, FeatureEncoder, Bottleneck,
-    FeatureDecoder, PixelDecoder,
+    FeatureDecoder, PixelDecoder, Medium,
 )  # fmt: skip
 """Contracts of the model library; from conditioners to MLPs they are tested in a block, by its laws
 and their own, an interleaving in a model.
@@ -176,6 +178,7 @@ LAWS: dict[type, list[Law]] = {
     ],
     Split: laws_in(splits),
     LatentSpace: laws_in(latents, (INITIAL,)),  # nothing of a frozen part can be perturbed
+    Medium: laws_in(media, (INITIAL,)),
     VLMStream: laws_in(vlm_streams, (INITIAL,)),
     SkipConnection: laws_in(skips),
     Adapter: laws_in(adapters),

@@ -20,6 +20,7 @@ from pretzel.flow import (
 )
 from pretzel.flow.conditioner import ConditionerFactory
 from pretzel.interleave.base import InterleavingFactory
+from pretzel.latent.base import LatentSpace
 from pretzel.latent.pixels import Pixels
 from pretzel.model import Pretzel
 from pretzel.sequence.document import Document, DocumentBatch, caption_document, question_document
@@ -41,6 +42,7 @@ def tiny_pretzel(
     image_size: int = 4,
     patch_size: int = 2,
     deep_layers: int | None = None,
+    latent: LatentSpace | None = None,
     shipped: bool = False,
 ) -> Pretzel:
     """Return a model of a few thousand weights around a small vision-language model.
@@ -51,6 +53,7 @@ def tiny_pretzel(
         patch_size: Side of a patch.
         deep_layers: Layers of the deep stream, beside 4 of the vision-language model; None for the
             first of 1, 2, 4 and 0 that the interleaving takes.
+        latent: Latent space; None for pixels of these sizes.
         shipped: Whether the vision-language model is the shipped one, in place of a smaller one of
             random weights.
 
@@ -62,7 +65,7 @@ def tiny_pretzel(
 
     def build(num_layers: int) -> Pretzel:
         return Pretzel(
-            latent=Pixels(image_size=image_size, patch_size=patch_size, noise=0.1),
+            latent=latent or Pixels(image_size=image_size, patch_size=patch_size, noise=0.1),
             split=ExplicitSplit(shallow=[1, 1], deep=num_layers),
             permutations=[Raster(), Flip()],
             shallow=partial(AFBlock, transform=AffineSoftplus(), conditioner=narrow),
@@ -142,6 +145,5 @@ def six_documents() -> tuple[Document, ...]:
 
 def batch(model: Pretzel, dtype: torch.dtype = torch.float64) -> DocumentBatch:
     """Return the documents with images for a model."""
-    size = model.latent.image_size
-    images = normal(len(documents()), 3, size, size, key="images").tanh()
+    images = normal(len(documents()), *model.latent.medium.shape, key="images").tanh()
     return DocumentBatch(documents=documents(), images=images.to(dtype))

@@ -5,7 +5,7 @@ from pretzel.sequence.document import DocumentBatch
 from pretzel.typing import Float, Tensor
 
 
-def images_of(batch: DocumentBatch) -> Float[Tensor, "m 3 height width"]:
+def images_of(batch: DocumentBatch) -> Float[Tensor, "m ..."]:
     """Return the images of a batch, at least one.
 
     Raises:

@@ -20,6 +20,7 @@ from pretzel.generation.images import sample_images
 from pretzel.generation.sampling_record import sampling_record, work_record
 from pretzel.latent.generative_model import GenerativeModel, ImageLikelihood, Scores
 from pretzel.latent.pixels import Pixels
+from pretzel.media.base import Medium
 from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
@@ -234,10 +235,15 @@ class PretzelModule(CheckpointedModule):
 
     test_step = validation_step
 
-    def predict_step(self, batch: DocumentBatch, batch_idx: int) -> Float[Tensor, "b 3 h w"]:
+    def predict_step(self, batch: DocumentBatch, batch_idx: int) -> Float[Tensor, "b ..."]:
         """Return one generated image for the text of each document."""
         prompts = [document.text for document in batch.documents]
         return self.sample(prompts, stream_key=("predict", batch_idx, self.global_rank))
+
+    @property
+    def medium(self) -> Medium:
+        """Kind and size of what it generates."""
+        return self.pretzel.latent.medium
 
     @property
     def can_answer(self) -> bool:
@@ -275,7 +281,7 @@ class PretzelModule(CheckpointedModule):
 
     def sample(
         self, prompts: Sequence[str], *, stream_key: Sequence[int | str]
-    ) -> Float[Tensor, "n 3 h w"]:
+    ) -> Float[Tensor, "n ..."]:
         """Generate one image for each prompt, in [-1, 1].
 
         The key names the noise: equal ones give all arms of a seed the same noise.
@@ -285,7 +291,7 @@ class PretzelModule(CheckpointedModule):
 
     def _images(
         self, prompts: Sequence[str], noise: Float[Tensor, "n p d"]
-    ) -> Float[Tensor, "n 3 h w"]:
+    ) -> Float[Tensor, "n ..."]:
         self.check_denoiser()
         generated = sample_images(
             self.pretzel, prompts, noise, self.guidance, self.denoiser, self.sampler
@@ -304,7 +310,7 @@ class PretzelModule(CheckpointedModule):
 
     def generate(
         self, prompts: Sequence[str], keys: Sequence[str], *, seed: int
-    ) -> Float[Tensor, "n 3 h w"]:
+    ) -> Float[Tensor, "n ..."]:
         """Generate one image for each prompt, in [-1, 1], whatever the batch it is part of.
 
         The noise of an image belongs to its key and the seed.
@@ -313,7 +319,7 @@ class PretzelModule(CheckpointedModule):
         return self._images(prompts, noise)
 
     def answer(
-        self, images: Float[Tensor, "n 3 h w"], questions: Sequence[str], keys: Sequence[str]
+        self, images: Float[Tensor, "n ..."], questions: Sequence[str], keys: Sequence[str]
     ) -> list[str]:
         """Answer one question about each image in [-1, 1], greedily.
 

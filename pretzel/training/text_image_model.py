@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 import torch
-from PIL.Image import Image as Picture
 
 from pretzel.errors import UserError
 from pretzel.generation.answers import answer_by_key
 from pretzel.generation.conversation import Conversation
 from pretzel.generation.conversation_batch import conversations_with, require_pretzel
 from pretzel.generation.images import sample_images
-from pretzel.generation.pictures import pictures
 from pretzel.latent.generative_model import GenerativeModel
-from pretzel.latent.image_input import ImageInput, as_pixels
+from pretzel.media.base import Medium
+from pretzel.media.integers import to_integers
 from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.inversion import check_guided
@@ -26,8 +25,9 @@ from pretzel.training.module import PretzelModule
 from pretzel.typing import Float, Tensor
 
 T = TypeVar("T")
-Images = ImageInput | Sequence[ImageInput] | Float[Tensor, "n 3 height width"]
-"""One image or several, of any size: pictures, tensors, paths, or a tensor of a whole batch."""
+Images = Any
+"""One image or several, of any size: pictures, tensors, paths, or a tensor of a whole batch; of
+a model of another medium, objects of that (:class:`pretzel.media.Medium`)."""
 
 
 class TextImageModel:
@@ -59,9 +59,9 @@ class TextImageModel:
         return self.module.pretzel
 
     @property
-    def image_size(self) -> int:
-        """Height and width of its images in pixels."""
-        return self.pretzel.latent.image_size
+    def medium(self) -> Medium:
+        """Kind and size of its images."""
+        return self.pretzel.latent.medium
 
     @property
     def config(self) -> dict[str, Any] | None:
@@ -87,7 +87,7 @@ class TextImageModel:
         sampler: Sampler | None = None,
         denoiser: Denoiser | None = None,
         batch_size: int = 64,
-    ) -> list[Picture]:
+    ) -> list[Any]:
         """Generate images, ``num`` for each prompt, one prompt after the other.
 
         The noise of an image depends on the seed, on its prompt and on how often that prompt came
@@ -122,7 +122,7 @@ class TextImageModel:
             for _ in range(num):
                 requests.append((prompt, f"{prompt}#{counts[prompt]}"))
                 counts[prompt] += 1
-        generated: list[Picture] = []
+        generated: list[Any] = []
         for batch in _batches(requests, batch_size):
             keys = [key for _, key in batch]
             images = sample_images(
@@ -133,12 +133,17 @@ class TextImageModel:
                 denoiser or self.module.denoiser,
                 sampler or self.module.sampler,
             )
-            generated += pictures(images.pixels)
+            generated += self.medium.outputs(images.pixels)
         return generated
 
     @overload
     def ask(
-        self, image: ImageInput, question: str, *, max_tokens: int = ..., batch_size: int = ...
+        self,
+        image: Any,  # noqa: ANN401
+        question: str,
+        *,
+        max_tokens: int = ...,
+        batch_size: int = ...,
     ) -> str: ...
     @overload
     def ask(
@@ -179,7 +184,7 @@ class TextImageModel:
         """
         model = require_pretzel(self.pretzel)
         images, questions = _paired(self._pixels(image), question, "questions")
-        keys = [_content(pixels) for pixels in images]
+        keys = [self._content(pixels) for pixels in images]
         answers: list[str] = []
         for batch in _batches(list(zip(keys, images, questions, strict=True)), batch_size):
             names, pixels, asked = (list(column) for column in zip(*batch, strict=True))
@@ -191,7 +196,7 @@ class TextImageModel:
                 seed=self.module.seed,
                 max_tokens=max_tokens,
             )
-        return answers[0] if _is_one(image) and isinstance(question, str) else answers
+        return answers[0] if self._is_one(image) and isinstance(question, str) else answers
 
     def log_prob(
         self, images: Images, texts: str | Sequence[str] | None = None, *, batch_size: int = 64
@@ -219,7 +224,7 @@ class TextImageModel:
         values: list[Tensor] = []
         for batch in _batches(list(zip(pixels, captions, strict=True)), batch_size):
             documents = tuple(
-                caption_document(caption, key=_content(image), dropped=texts is None)
+                caption_document(caption, key=self._content(image), dropped=texts is None)
                 for image, caption in batch
             )
             stacked = torch.stack([image for image, _ in batch])
@@ -244,7 +249,7 @@ class TextImageModel:
         with torch.no_grad():
             return self.pretzel.latent.encode(self._pixels(images))
 
-    def decode(self, latents: Float[Tensor, "n p d"]) -> list[Picture]:
+    def decode(self, latents: Float[Tensor, "n p d"]) -> list[Any]:
         """Return the pictures of latents, as :meth:`encode` gives them.
 
         Example::
@@ -265,7 +270,7 @@ class TextImageModel:
             )
         with torch.no_grad():
             decoded = space.decode(latents.to(self.pretzel.device, self.pretzel.dtype))
-        return pictures(decoded.clamp(-1, 1))
+        return self.medium.outputs(decoded.clamp(-1, 1))
 
     def conversation(self, *, seed: int | None = None, key: str = "") -> Conversation:
         """Begin a conversation: text and images in one sequence, which the model goes on with.
@@ -300,27 +305,30 @@ class TextImageModel:
         check_guided(self.pretzel, guidance)
         return guidance
 
-    def _pixels(self, images: Images) -> Float[Tensor, "n 3 height width"]:
-        several = [images] if _is_one(images) else list(images)  # type: ignore[arg-type]
+    def _pixels(self, images: Images) -> Float[Tensor, "n ..."]:
+        several = [images] if self._is_one(images) else list(images)
         if not several:
             raise UserError("images must be at least one, got none")
-        pixels = as_pixels(several, self.image_size)  # type: ignore[arg-type]
+        pixels = self.medium.tensors(several)
         return pixels.to(self.pretzel.device, self.pretzel.dtype)
 
     def __repr__(self) -> str:
-        size = self.image_size
         kind = type(self.pretzel).__name__
-        return f"TextImageModel({kind}, {size} x {size} pixels, {self.pretzel.device})"
+        return f"TextImageModel({kind}, {self.medium}, {self.pretzel.device})"
 
+    def _is_one(self, images: Images) -> bool:
+        if isinstance(images, torch.Tensor):
+            return images.ndim <= len(self.medium.shape)
+        return not isinstance(images, Sequence) or isinstance(images, str)
 
-def _is_one(images: Images) -> bool:
-    if isinstance(images, torch.Tensor):
-        return images.ndim < 4
-    return not isinstance(images, Sequence) or isinstance(images, str)
+    def _content(self, item: Float[Tensor, "..."]) -> str:
+        """Return a name for an image that belongs to its content, rounded as in a file."""
+        data = to_integers(item, self.medium.dtype).cpu().numpy().tobytes()
+        return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _paired(
-    images: Float[Tensor, "n 3 height width"], texts: str | Sequence[str], name: str
+    images: Float[Tensor, "n ..."], texts: str | Sequence[str], name: str
 ) -> tuple[list[Tensor], list[str]]:
     """Return as many images as texts; one of either is repeated."""
     captions = [texts] if isinstance(texts, str) else list(texts)
@@ -334,12 +342,6 @@ def _paired(
             f"{name} must be one, or one for each image, got {len(captions)} for {len(several)}"
         )
     return several, captions
-
-
-def _content(pixels: Float[Tensor, "3 height width"]) -> str:
-    """Return a name for an image that belongs to its pixels, to 8 bits."""
-    data = ((pixels.float() + 1) * 127.5).round().to("cpu", torch.uint8).numpy().tobytes()
-    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

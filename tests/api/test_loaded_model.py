@@ -11,7 +11,7 @@ from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from pretzel.cli.sample.command import main as sample
 from pretzel.errors import UserError
-from pretzel.latent.image_input import as_pixels
+from pretzel.media.image_input import as_pixels
 from pretzel.sampling import Jacobi, LinearGuidance, NoGuidance
 from pretzel.sequence.document import DocumentBatch, caption_document
 from pretzel.testing import perturb

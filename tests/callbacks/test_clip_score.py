@@ -18,7 +18,7 @@ from transformers import (
 
 from callbacks import CLIPScore
 from pretzel.errors import UserError
-from pretzel.generation.pictures import to_uint8
+from pretzel.media.integers import to_integers
 
 LENGTH = 12
 PROMPTS = ["a red cat", "b", "dog"]
@@ -72,7 +72,7 @@ def some_images(n: int) -> Tensor:
 
 def cosines(folder: Path, images: Tensor, prompts: list[str]) -> Tensor:
     model, processor = CLIPModel.from_pretrained(folder), CLIPProcessor.from_pretrained(folder)
-    pixels = processor(images=list(to_uint8(images)), return_tensors="pt")["pixel_values"]
+    pixels = processor(images=list(to_integers(images)), return_tensors="pt")["pixel_values"]
     actual = []
     for prompt, pixel in zip(prompts, pixels, strict=True):
         text = processor.tokenizer(prompt, return_tensors="pt", truncation=True, max_length=LENGTH)

@@ -20,10 +20,10 @@ from callbacks.easy_vqa.judged_images import begin_conversations
 from pretzel.errors import UserError
 from pretzel.generation.conversation import Conversation
 from pretzel.generation.conversation_batch import conversations_with
-from pretzel.generation.pictures import pictures
 from pretzel.interleave import Stacked, TextPrefix
 from pretzel.interleave.tiled import Tiled
 from pretzel.interleave.vision_input import LatentInput
+from pretzel.media import Pictures
 from pretzel.sampling.denoisers import ScoreDenoiser
 from pretzel.vlm.tiny import TinyVLM
 
@@ -108,7 +108,7 @@ def test_batches_equal_conversations_one_by_one(interleaving) -> None:
         for t, caption in enumerate(captions):
             talk.say(caption)
             pixels, answers = turns[t]
-            expected = pictures(pixels[i : i + 1])[0]
+            expected = Pictures(32).outputs(pixels[i : i + 1])[0]
             assert talk.generate().tobytes() == expected.tobytes()
             for question, texts in zip(ASKED, answers, strict=True):
                 talk.say(question)

@@ -17,7 +17,7 @@ from callbacks import FID, KID, Inception, JudgeFeatures, ModuleFeatures
 from callbacks.generation_metric import ReferenceMetric
 from datamodules import EasyVQA
 from pretzel.errors import UserError
-from pretzel.generation.pictures import to_uint8
+from pretzel.media.integers import to_integers
 
 CPU = torch.device("cpu")
 
@@ -174,8 +174,8 @@ def test_too_few_images_are_a_clear_mistake() -> None:
 
 def test_eight_bit_rounding_is_exact_on_the_grid() -> None:
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
-    assert torch.equal(to_uint8(levels.float() / 127.5 - 1), levels)
-    assert to_uint8(torch.full((1, 3, 1, 1), 2.0)).unique().tolist() == [255]
+    assert torch.equal(to_integers(levels.float() / 127.5 - 1), levels)
+    assert to_integers(torch.full((1, 3, 1, 1), 2.0)).unique().tolist() == [255]
 
 
 def test_missing_inception_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,5 +212,5 @@ def test_inception_reads_a_local_file_and_gives_torch_fidelitys_features(
     images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
         features = extractor(images)
-        assert torch.equal(features, network(to_uint8(images))[0])
+        assert torch.equal(features, network(to_integers(images))[0])
     assert features.shape == (1, 2048)

@@ -193,7 +193,7 @@ def test_mistakes_are_named_before_training(tmp_path: Path) -> None:
         Generation([])
     with pytest.raises(UserError, match="ShapeAccuracy cannot judge the prompt 'a red shape'"):
         Generation([ShapeAccuracy()], prompts=["a red circle", "a red shape"])
-    with pytest.raises(UserError, match=r"\(32, 32\) and \(48, 48\)"):
+    with pytest.raises(UserError, match=r"\(3, 32, 32\) and \(3, 48, 48\)"):
         evaluate(tmp_path, Larger(), [Generation([Witness()])])
 
     bare = make_trainer(tmp_path, [Generation([Witness()])], limit_train_batches=0)

@@ -31,10 +31,10 @@ from datamodules import EasyVQA
 from pretzel.errors import UserError
 from pretzel.generation.conversation import Conversation
 from pretzel.generation.conversation_batch import conversations_with
-from pretzel.generation.pictures import pictures
 from pretzel.interleave import Stacked, TextPrefix
 from pretzel.interleave.tiled import Tiled
 from pretzel.interleave.vision_input import LatentInput
+from pretzel.media import Pictures
 from pretzel.sampling.denoisers import ScoreDenoiser
 from pretzel.sampling.guidance import NoGuidance
 from pretzel.sequence.document import Document, Image, Text
@@ -192,7 +192,7 @@ def test_batches_equal_conversations_one_by_one(interleaving) -> None:
         talk.say(caption)
         alone, of_batch = (
             np.asarray(picture, dtype=int)
-            for picture in (talk.generate(), pictures(pixels[i : i + 1])[0])
+            for picture in (talk.generate(), Pictures(32).outputs(pixels[i : i + 1])[0])
         )
         assert np.abs(alone - of_batch).max() <= 1  # products of another batch round otherwise
         for question, answer in zip(ASKED, answers[i], strict=True):

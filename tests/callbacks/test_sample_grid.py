@@ -10,13 +10,15 @@ from world import KnownData, Recaller, draw, evaluate, make_trainer
 
 from callbacks import SampleGrid
 from pretzel.errors import UserError
-from pretzel.generation.pictures import CELL, LABEL, pictures, sheet
+from pretzel.media import Pictures
+from pretzel.media.sheet import CELL, LABEL, sheet
 
 
 def test_each_picture_stands_in_its_place_enlarged_exactly() -> None:
     names = [("red", "circle"), ("blue", "triangle"), ("teal", "rectangle")]
     images = torch.stack([draw(*name) for name in names])
-    picture = np.asarray(sheet(pictures(images), [" ".join(name) for name in names], columns=2))
+    shown = Pictures(32).outputs(images)
+    picture = np.asarray(sheet(shown, [" ".join(name) for name in names], columns=2))
     factor = CELL // 32
     assert picture.shape == (2 * (CELL + LABEL + 4), 2 * (CELL + 4), 3)
     for i, image in enumerate(images):
@@ -29,7 +31,8 @@ def test_each_picture_stands_in_its_place_enlarged_exactly() -> None:
 
 
 def test_long_labels_stay_in_their_column() -> None:
-    picture = np.asarray(sheet(pictures(torch.ones(2, 3, 32, 32)), ["m" * 200, ""], columns=2))
+    shown = Pictures(32).outputs(torch.ones(2, 3, 32, 32))
+    picture = np.asarray(sheet(shown, ["m" * 200, ""], columns=2))
     assert picture[CELL + 2 :, : CELL + 2].min() < 99
     assert picture[:, CELL + 2 :].min() == 255
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from callbacks.easy_vqa.judge import COLOURS, SHAPES
+from pretzel.media import Pictures
 from pretzel.rng import stream
 from pretzel.sequence.document import DocumentBatch, caption_document
 
@@ -113,6 +114,10 @@ class Recaller(LightningModule):
         self.keys: list[tuple[int | str, ...]] = []
         self.asked: list[list[str]] = []
         self.modes: set[bool] = set()
+
+    @property
+    def medium(self) -> Pictures:
+        return Pictures(32)
 
     @property
     def can_answer(self) -> bool:

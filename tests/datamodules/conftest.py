@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from noise_images import noise_png
 from noise_source import Noise
 from PIL import Image
+from shard_files import write_tar
 
 from datamodules.tools.pack import pack
 
@@ -35,13 +35,7 @@ def write_shard(tmp_path: Path) -> WriteShard:
     """Write members, in order, to a tar file and return its path."""
 
     def write(name: str, members: Mapping[str, bytes]) -> str:
-        path = tmp_path / name
-        with tarfile.open(path, "w") as archive:
-            for member, content in members.items():
-                info = tarfile.TarInfo(member)
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
-        return str(path)
+        return str(write_tar(tmp_path / name, members))
 
     return write
 

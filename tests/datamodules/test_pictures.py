@@ -11,8 +11,8 @@ from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import REASONS, Skipped, Unusable
 from pretzel.errors import UserError
-from pretzel.latent.image_input import as_pixels
-from pretzel.latent.rgb import to_rgb
+from pretzel.media.image_input import as_pixels
+from pretzel.media.rgb import to_rgb
 from pretzel.rng import stream
 
 STORED_AS = {

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from datamodules.tools.preview import Preview, cards, preview, show_preview, write_preview
 from pretzel.errors import UserError
+from pretzel.media import Pictures
 from pretzel.sequence.document import Document, DocumentBatch, Image, Text, without_past
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ def test_a_card_tells_what_is_read_predicted_and_dropped():
     documents = (without_past(first, 1), second)
     images = torch.stack([torch.full((3, 4, 4), -1.0), torch.full((3, 4, 4), 1.0)])
     batch = DocumentBatch(documents=documents, images=images)
-    one, other = cards(batch, None)
+    one, other = cards(batch, None, Pictures(4))
     assert styles(one) == [
         ("a cat", "dropped"),
         ("[image]", "dropped"),
@@ -48,7 +49,11 @@ def test_a_card_tells_what_is_read_predicted_and_dropped():
     assert styles(other) == [("old", "dropped"), ("b", "note")]
     assert [c.parts[i].max() for c, i in ((one, 4), (other, 1))] == [0, 255]
     file = io.StringIO()
-    show_preview(Preview(batches=(batch,), model=None), "val", Console(file=file, width=200))
+    show_preview(
+        Preview(batches=(batch,), model=None, medium=Pictures(4)),
+        "val",
+        Console(file=file, width=200),
+    )
     assert "val batch 0: 2 documents" in file.getvalue()
     assert "old [image 4x4] b" in file.getvalue()
     assert "\x1b[31m" not in file.getvalue()
@@ -84,8 +89,10 @@ def test_texts_are_those_that_the_tokenizer_of_the_model_gives_back(
         write_preview(shown, changes, "train")  # a file
     with Picture.open(paths[1]) as sheet:
         assert (np.array(sheet) == (255, 0, 0)).all(-1).mean() > 0.1
-    runs = [run for card in cards(shown.batches[0], shown.model) for run in styles(card)]
+    runs = [
+        run for card in cards(shown.batches[0], shown.model, shown.medium) for run in styles(card)
+    ]
     assert ("yes", "note") in runs  # behind the image: not in this model
     assert ("yes", "target") not in runs
-    plain = [run for card in cards(shown.batches[0], None) for run in styles(card)]
+    plain = [run for card in cards(shown.batches[0], None, shown.medium) for run in styles(card)]
     assert ("yes", "target") in plain

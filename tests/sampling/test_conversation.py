@@ -12,7 +12,7 @@ from pretzel.generation.conversation_batch import ConversationBatch, conversatio
 from pretzel.generation.images import sample_images
 from pretzel.generation.writing import Writing
 from pretzel.interleave import Stacked, TextPrefix
-from pretzel.latent.image_input import as_pixels
+from pretzel.media.image_input import as_pixels
 from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import GaussianMixing, NoGuidance
 from pretzel.sampling.samplers import Sequential

@@ -12,10 +12,10 @@ import torch
 import yaml
 from PIL import Image
 
-from pretzel.cli.sample import image_folder
 from pretzel.cli.sample.command import main
 from pretzel.errors import UserError
-from pretzel.generation.pictures import save_png, sheet
+from pretzel.media import pictures
+from pretzel.media.sheet import save_png, sheet
 from pretzel.testing import perturb
 from pretzel.training.loading import build, trained_module
 from pretzel.training.module import PretzelModule
@@ -224,7 +224,7 @@ def test_an_interrupt_leaves_whole_files_only(made, monkeypatch):
             monkeypatch.setattr(Image.Image, "save", interrupted)
         save_png(picture, path)
 
-    monkeypatch.setattr(image_folder, "save_png", save)
+    monkeypatch.setattr(pictures, "save_png", save)
     with pytest.raises(
         KeyboardInterrupt, match=r"interrupted after 3 of 6 images; they are in out"
     ):

@@ -51,6 +51,7 @@ from pretzel.latent.fae.bottleneck import BottleneckFactory
 from pretzel.latent.fae.feature_decoder import FeatureDecoderFactory
 from pretzel.latent.fae.pixel_decoder import PixelDecoderFactory
 from pretzel.latent.features import FeatureEncoder
+from pretzel.media import Medium
 from pretzel.sampling import Denoiser, Guidance, Sampler
 from pretzel.tarflow.condition import Condition
 from pretzel.testing.discovery import one_line, raised_at
@@ -317,7 +318,9 @@ KINDS: dict[type, PartKind] = {
     SkipConnection: PartKind(skips, SkipFactory),
     Adapter: PartKind(adapters, AdapterFactory),
     VisionInput: PartKind(vision_inputs),
-    **dict.fromkeys((Split, LatentSpace, VLMStream, Condition, FeatureEncoder), PartKind(alone)),
+    **dict.fromkeys(
+        (Split, LatentSpace, VLMStream, Condition, FeatureEncoder, Medium), PartKind(alone)
+    ),
     Bottleneck: PartKind(bottlenecks, BottleneckFactory),
     FeatureDecoder: PartKind(latent_decoders, FeatureDecoderFactory),
     PixelDecoder: PartKind(latent_decoders, PixelDecoderFactory),

@@ -75,7 +75,7 @@ def main(args: list[str]) -> int:
     module = _trained(options, check)
     seed = module.seed if options.seed is None else options.seed
     num = options.num or 1
-    images = requested_images(prompts or [""], num, seed)
+    images = requested_images(prompts or [""], num, seed, module.medium.suffix)
     columns = num if 1 < num <= COLUMNS else COLUMNS
     write_images(module, images, folder, batch_size=options.batch_size or _BATCH, columns=columns)
     print(f"Images:   {folder / images[0].file} to {images[-1].file} ({len(images)}, seed {seed})")

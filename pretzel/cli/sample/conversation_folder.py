@@ -4,15 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image as Picture
-
 from pretzel.cli.sample.image_folder import COLUMNS, write_readable
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json, write_text
 from pretzel.generation.conversation import Conversation
-from pretzel.generation.pictures import save_png, sheet
 from pretzel.generation.sampling_record import described, sampling_record, work_record
 from pretzel.generation.turn import Turn
+from pretzel.media.sheet import save_png, sheet
 
 Print = Callable[[str], object]
 
@@ -73,7 +71,8 @@ def write_conversations(conversations: Sequence[Conversation], folder: Path) -> 
     Raises:
         UserError: If it cannot be written.
     """
-    on_sheet: list[Picture] = []
+    medium = conversations[0].batch.model.latent.medium
+    on_sheet: list[Any] = []
     labels: list[str] = []
     names: dict[int, str] = {}
     transcripts: list[list[dict[str, str]]] = []
@@ -89,8 +88,8 @@ def write_conversations(conversations: Sequence[Conversation], folder: Path) -> 
                     continue
                 name = names.get(id(turn.picture))
                 if name is None:
-                    name = names[id(turn.picture)] = f"{len(names):05d}.png"
-                    save_png(turn.picture, folder / name)
+                    name = names[id(turn.picture)] = f"{len(names):05d}.{medium.suffix}"
+                    medium.save(turn.picture, folder / name)
                     on_sheet.append(turn.picture)
                     labels.append(text_before if turn.kind == "generate" else turn.kind)
                 turns.append({turn.kind: name})
@@ -102,7 +101,7 @@ def write_conversations(conversations: Sequence[Conversation], folder: Path) -> 
         ]
         write_text(folder / "transcript.txt", "\n".join(lines))
         if on_sheet:
-            save_png(sheet(on_sheet, labels, COLUMNS), folder / "grid.png")
+            save_png(sheet([*map(medium.picture, on_sheet)], labels, COLUMNS), folder / "grid.png")
         write_json(folder / "sampling.json", _record(conversations))
     except OSError as error:
         raise UserError(f"--out: {folder}: cannot be written ({error.strerror})") from error

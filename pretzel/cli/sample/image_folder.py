@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json, write_text
-from pretzel.generation.pictures import pictures, save_png, sheet
 from pretzel.generation.sampling_record import work_record
+from pretzel.media.sheet import save_png, sheet
 from pretzel.training.module import PretzelModule
 
 ON_SHEET = 256
@@ -34,12 +33,14 @@ class RequestedImage:
     draw: int
 
 
-def requested_images(prompts: Sequence[str], num: int, seed: int) -> list[RequestedImage]:
-    """Return ``num`` images of every prompt, one prompt after the other."""
+def requested_images(
+    prompts: Sequence[str], num: int, seed: int, suffix: str = "png"
+) -> list[RequestedImage]:
+    """Return ``num`` images of every prompt, one prompt after the other, in files so named."""
     draws: defaultdict[str, Iterator[int]] = defaultdict(count)
     wanted = [prompt for prompt in prompts for _ in range(num)]
     return [
-        RequestedImage(file=f"{i:05d}.png", prompt=prompt, seed=seed, draw=next(draws[prompt]))
+        RequestedImage(file=f"{i:05d}.{suffix}", prompt=prompt, seed=seed, draw=next(draws[prompt]))
         for i, prompt in enumerate(wanted)
     ]
 
@@ -62,7 +63,8 @@ def write_images(
         UserError: If the folder cannot be written, or the device's memory does not suffice.
         KeyboardInterrupt: With how far it came; what is there is whole.
     """
-    on_sheet: list[Image.Image] = []
+    medium = module.pretzel.latent.medium
+    on_sheet: list[Any] = []
     done: list[RequestedImage] = []
     batches: list[dict[str, Any]] = []
     bar = TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -71,11 +73,11 @@ def write_images(
             task = progress.add_task("generating", total=len(images))
             for start in range(0, len(images), batch_size):
                 batch = images[start : start + batch_size]
-                for image, picture in zip(batch, _generate(module, batch), strict=True):
+                for image, output in zip(batch, _generate(module, batch), strict=True):
                     folder.mkdir(parents=True, exist_ok=True)
-                    save_png(picture, folder / image.file)
+                    medium.save(output, folder / image.file)
                     done.append(image)
-                    on_sheet += [picture] if len(on_sheet) < ON_SHEET else []
+                    on_sheet += [output] if len(on_sheet) < ON_SHEET else []
                     progress.advance(task)
                 _write_prompts(done, folder)  # with every batch: an interrupt loses no record
                 record = dict(module.sampling_record)
@@ -84,7 +86,7 @@ def write_images(
                 record |= {"seed": batch[0].seed, "batches": batches}
                 write_json(folder / "sampling.json", record)
         labels = [image.prompt for image in done[: len(on_sheet)]]
-        save_png(sheet(on_sheet, labels, columns), folder / "grid.png")
+        save_png(sheet([*map(medium.picture, on_sheet)], labels, columns), folder / "grid.png")
     except KeyboardInterrupt as interrupt:
         if done:
             _write_prompts(done, folder)
@@ -100,11 +102,12 @@ def write_images(
         ) from error
 
 
-def _generate(module: PretzelModule, batch: Sequence[RequestedImage]) -> list[Image.Image]:
+def _generate(module: PretzelModule, batch: Sequence[RequestedImage]) -> list[Any]:
     prompts = [image.prompt for image in batch]
     keys = [f"{image.prompt}#{image.draw}" for image in batch]
     with torch.inference_mode():
-        return pictures(module.generate(prompts, keys, seed=batch[0].seed))
+        images = module.generate(prompts, keys, seed=batch[0].seed)
+        return module.pretzel.latent.medium.outputs(images)
 
 
 def _write_prompts(done: Sequence[RequestedImage], folder: Path) -> None:

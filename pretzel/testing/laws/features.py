@@ -15,7 +15,7 @@ def sizes_are_what_they_say(case: Case[FeatureEncoder]) -> Deviation:
     rows, columns = encoder.grid
     for count in (3, 1, 0):
         expected = (count, rows * columns, sum(encoder.stages))
-        features = encoder(pictures(encoder)[:count])
+        features = encoder(pictures(encoder.image_size)[:count])
         require(tuple(features.shape) == expected, f"{tuple(features.shape)} instead of {expected}")
         require(features.dtype == torch.float64, f"float64 gives {features.dtype}")
     return unmeasured("shapes")
@@ -24,7 +24,7 @@ def sizes_are_what_they_say(case: Case[FeatureEncoder]) -> Deviation:
 def nothing_trains(case: Case[FeatureEncoder]) -> Deviation:
     """A feature has a gradient, or the encoder has weights that an optimizer would be given."""
     encoder = case.build()
-    features = encoder(pictures(encoder).requires_grad_())
+    features = encoder(pictures(encoder.image_size).requires_grad_())
     require(not features.requires_grad, "features ask for gradients")
     asking = [name for name, p in encoder.named_parameters() if p.requires_grad]
     require(not asking, f"these parameters ask for gradients: {', '.join(asking[:3])}")
@@ -34,7 +34,7 @@ def nothing_trains(case: Case[FeatureEncoder]) -> Deviation:
 def images_do_not_mix(case: Case[FeatureEncoder]) -> Deviation:
     """The features of an image depend on the others of the batch."""
     encoder = case.build()
-    images = pictures(encoder)
+    images = pictures(encoder.image_size)
     alone = torch.cat([encoder(image[None]) for image in images])
     return within(alone, encoder(images), FP64, "features of single images")
 
@@ -42,7 +42,7 @@ def images_do_not_mix(case: Case[FeatureEncoder]) -> Deviation:
 def calls_change_nothing(case: Case[FeatureEncoder]) -> Deviation:
     """A call draws random numbers, writes into its input, or gives other features in training."""
     encoder = case.build()
-    images = pictures(encoder)
+    images = pictures(encoder.image_size)
     argument = images.clone()
     with untouched("encoding"):
         first = encoder(argument)
@@ -56,7 +56,7 @@ def calls_change_nothing(case: Case[FeatureEncoder]) -> Deviation:
 def features_differ_by_image(case: Case[FeatureEncoder]) -> Deviation:
     """Two different images have the same features."""
     encoder = case.build()
-    features = encoder(pictures(encoder)).flatten(1)
+    features = encoder(pictures(encoder.image_size)).flatten(1)
     apart = torch.cdist(features, features) + torch.eye(len(features)).double()
     require(bool(apart.min() > 0), "two images have the same features")
     return unmeasured("features differ")
@@ -65,7 +65,7 @@ def features_differ_by_image(case: Case[FeatureEncoder]) -> Deviation:
 def other_sizes_are_refused(case: Case[FeatureEncoder]) -> Deviation:
     """Images of another size are not refused by a ValueError."""
     encoder = case.build()
-    wrong = pictures(encoder)[..., :-1]
+    wrong = pictures(encoder.image_size)[..., :-1]
     try:
         encoder(wrong)
     except (ValueError, TypeError):  # a checker of shapes, where one runs, raises the latter
@@ -83,7 +83,7 @@ def identity_is_that_of_the_content(case: Case[FeatureEncoder]) -> Deviation:
 def float32_is_close(case: Case[FeatureEncoder]) -> Deviation:
     """In float32 features are off by more than 1e-4 of their size."""
     encoder = case.build()
-    images = pictures(encoder)
+    images = pictures(encoder.image_size)
     exact, rounded = encoder(images), encoder(images.float())
     scale = exact.abs().amax().clamp(min=1)
     return within(rounded.double() / scale, exact / scale, FP32, "features in float32")

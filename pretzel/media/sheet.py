@@ -1,30 +1,17 @@
-"""Generated images as pictures: 8-bit pixels, files whole or not there, labelled sheets."""
+"""Sheets of labelled pictures, and files of pictures that are whole or not there."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw
 
 from pretzel.files.atomic import whole_file
-from pretzel.typing import Float, Tensor
 
 CELL = 96
 """Least side of a picture on a sheet, in pixels; smaller images are enlarged."""
 LABEL = 14
 """Height of the line under a picture, in pixels."""
-
-
-def to_uint8(images: Float[Tensor, "n 3 height width"]) -> Tensor:
-    """Round images in [-1, 1] to 8-bit pixels."""
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def pictures(images: Float[Tensor, "n 3 height width"]) -> list[Image.Image]:
-    """Return images in [-1, 1] as pictures."""
-    pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in pixels]
 
 
 def save_png(picture: Image.Image, path: Path) -> None:

@@ -9,8 +9,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pretzel.errors import UserError
-from pretzel.files.image_file import PictureError, open_image
-from pretzel.latent.rgb import to_rgb
+from pretzel.files.image_file import open_image
+from pretzel.files.medium_error import MediumError
+from pretzel.media.integers import arrays_to_floats
+from pretzel.media.rgb import to_rgb
 from pretzel.typing import Float, Tensor
 
 ImageInput = Image.Image | Tensor | str | Path
@@ -21,7 +23,7 @@ def crop_and_resize(picture: Image.Image, size: int) -> UInt8[np.ndarray, "size 
     """Resize the largest centred square of a picture, as RGB, to ``size`` pixels a side.
 
     Raises:
-        PictureError: If it cannot be converted by :func:`pretzel.latent.rgb.to_rgb`.
+        MediumError: If it cannot be converted by :func:`pretzel.media.rgb.to_rgb`.
     """
     return np.array(resize_centre(to_rgb(picture), size))
 
@@ -46,36 +48,6 @@ def resize_region(
     if rgb.size == (size, size) and box == (0, 0, size, size):
         return rgb
     return rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
-
-
-def stack_pixels(
-    pixels: Sequence[UInt8[np.ndarray, "height width 3"]],
-) -> UInt8[Tensor, "n 3 height width"]:
-    """Return byte images, at least one and all of one size, as one tensor of bytes."""
-    height, width, _ = pixels[0].shape
-    stacked = np.empty((len(pixels), 3, height, width), dtype=np.uint8)
-    for place, image in zip(stacked, pixels, strict=True):
-        place[...] = image.transpose(2, 0, 1)
-    return torch.from_numpy(stacked)
-
-
-def scale_bytes(
-    stacks: Sequence[UInt8[Tensor, "_ 3 height width"]],
-) -> Float[Tensor, "n 3 height width"]:
-    """Return tensors of bytes, one behind the other, as one float32 tensor in [-1, 1]."""
-    count = sum(len(stack) for stack in stacks)
-    floats = torch.empty(count, *stacks[0].shape[1:], dtype=torch.float32)
-    images = (image for stack in stacks for image in stack)
-    for place, image in zip(floats, images, strict=True):  # one by one they stay in the cache
-        place.copy_(image).div_(127.5).sub_(1.0)
-    return floats
-
-
-def scale_pixels(
-    pixels: Sequence[UInt8[np.ndarray, "height width 3"]],
-) -> Float[Tensor, "n 3 height width"]:
-    """Return byte images, at least one and all of one size, as one float32 tensor in [-1, 1]."""
-    return scale_bytes([stack_pixels(pixels)])
 
 
 def as_pixels(images: Sequence[ImageInput], size: int) -> Float[Tensor, "n 3 size size"]:
@@ -105,8 +77,8 @@ def _one_image(image: ImageInput, size: int) -> Float[Tensor, "1 3 size size"]:
         kind = type(image).__name__
         raise UserError(f"image must be a picture, a tensor or the path of a file, got a {kind}")
     try:
-        return scale_pixels([crop_and_resize(image, size)])
-    except PictureError as error:
+        return arrays_to_floats([crop_and_resize(image, size)])
+    except MediumError as error:
         raise UserError(f"image cannot be converted to RGB: {error}") from error
 
 

@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageCms, ImageColor
 
 from pretzel.errors import UserError
-from pretzel.files.image_file import PictureError
+from pretzel.files.medium_error import MediumError
 
 RGB = tuple[int, int, int]
 WHITE: RGB = (255, 255, 255)
@@ -67,16 +67,16 @@ def to_rgb(picture: Image.Image, background: RGB = WHITE) -> Image.Image:
         background: Colour behind transparent pixels.
 
     Raises:
-        PictureError: If it cannot be read (``damaged``), its colour profile is broken or belongs
+        MediumError: If it cannot be read (``damaged``), its colour profile is broken or belongs
             to another kind of picture (``colour profile``), or its grey values are in no known
             range (``value range``).
     """
     try:
         return _converted(picture, background)
-    except PictureError:
+    except MediumError:
         raise
     except Exception as error:  # on hostile files that a user has opened, Pillow raises anything
-        raise PictureError("damaged", " ".join(str(error).split())) from error
+        raise MediumError("damaged", " ".join(str(error).split())) from error
 
 
 def _converted(picture: Image.Image, background: RGB) -> Image.Image:
@@ -115,7 +115,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
         limits = (1, 255, 65535) if picture.mode == "F" else (255, 65535)
         low, high = values.min(), values.max()
         if not 0 <= low <= high <= limits[-1]:  # NaN is in no range
-            raise PictureError(
+            raise MediumError(
                 "value range",
                 f"grey values from {low:g} to {high:g} (mode {picture.mode}), known are those "
                 "from 0 to 65535",
@@ -140,7 +140,7 @@ def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     try:
         mode, transform = _transform(profile, picture.mode)
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        raise PictureError("colour profile", f"broken colour profile: {error}") from error
+        raise MediumError("colour profile", f"broken colour profile: {error}") from error
     if picture.mode != mode:
         picture = picture.convert(mode)
     if transform is not None:
