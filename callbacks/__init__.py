@@ -1,5 +1,6 @@
 """Lightning callbacks: metrics during training, samples, weight averaging."""
 
+from callbacks.caption_retrieval import CaptionRetrieval
 from callbacks.clip_score import CLIPScore
 from callbacks.easy_vqa.conversation_accuracy import ConversationAccuracy
 from callbacks.easy_vqa.judge_features import JudgeFeatures
@@ -30,6 +31,7 @@ __all__ = [
     "FID",
     "KID",
     "CLIPScore",
+    "CaptionRetrieval",
     "ConversationAccuracy",
     "EMAWeightAveraging",
     "FeatureExtractor",

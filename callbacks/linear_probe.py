@@ -1,39 +1,23 @@
-"""Linear probes: what a latent space still knows of an image."""
+"""Linear probes: how much of an image can be read off an encoding of it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
-from callbacks.evaluation import Evaluation, check_counts
-from callbacks.protocols import Split, evaluation_samples, lacks
-from callbacks.reporting import Stage, log_values, logged_names
-from pretzel.errors import NothingToMeasure, UserError
+from callbacks.encoding_evaluation import EncodedSamples, EncodingEvaluation
+from callbacks.reporting import logged_names
+from pretzel.errors import UserError
 
 _RIDGE = 1e-3  # on weights of standardised features
 _LEAST = 20
 
 
-@runtime_checkable
-class HasEncodings(Protocol):
-    """A module whose encodings of images can be probed."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the module computes."""
-
-    def encodings(
-        self, images: Float[Tensor, "m 3 height width"]
-    ) -> Mapping[str, Float[Tensor, "m n c"]]:
-        """Return encodings of images in [-1, 1] by name: latents, features."""
-
-
-class LinearProbe(Evaluation):
+class LinearProbe(EncodingEvaluation):
     """Fit linear classifiers on encodings of training images, and count what is right on others.
 
     A class is a word of the caption: ``groups: {colour: [red, blue], shape: [circle, square]}``
@@ -44,7 +28,9 @@ class LinearProbe(Evaluation):
 
     Args:
         groups: Words by the name of the group, at least two each.
-        encodings: Names of the module's encodings that are probed: ``latents``, ``features``.
+        encodings: Names of the module's encodings that are probed: ``latents`` and ``features`` of
+            the stage of an autoencoder, ``latents``, ``u``, ``adapter`` and ``y_vlm`` of a Pretzel
+            (:func:`pretzel.training.encodings.image_encodings`).
         num_train: Training images that the classifiers are fitted on, the first ones.
         num_test: Images that are counted; None counts all.
         batch_size: Images encoded at a time.
@@ -64,18 +50,13 @@ class LinearProbe(Evaluation):
         batch_size: int = 64,
         every_n_validations: int = 1,
     ) -> None:
-        super().__init__(every_n_validations)
-        check_counts(self, num_train=num_train, num_test=num_test, batch_size=batch_size)
+        super().__init__(encodings, num_train, num_test, batch_size, every_n_validations)
         for name, words in groups.items():
             if len(words) < 2 or len(set(words)) < len(words):
                 raise UserError(
                     f"LinearProbe: groups.{name} must have two different words or more, got {words}"
                 )
         self.groups = groups
-        self.encodings = encodings
-        self.num_train = num_train
-        self.num_test = num_test
-        self.batch_size = batch_size
 
     def metric_names(self) -> set[str]:
         """Return the names of what is right, by encoding and group, and of the chances."""
@@ -83,18 +64,11 @@ class LinearProbe(Evaluation):
         return logged_names(*names, *(f"probe_chance_{group}" for group in self.groups))
 
     @override
-    def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
-        if not isinstance(pl_module, HasEncodings):
-            raise lacks("LinearProbe", "a module with encodings(images)", pl_module)
-        if not any(True for _ in evaluation_samples(trainer, split, "LinearProbe")):
-            raise NothingToMeasure(f"there are no {split} samples")
-
-    @override
-    def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
-        assert isinstance(pl_module, HasEncodings)
-        train, train_words = self._pooled(trainer, pl_module, "train", self.num_train)
-        test, test_words = self._pooled(trainer, pl_module, stage, self.num_test)
-        values = {}
+    def measure(
+        self, pl_module: LightningModule, train: EncodedSamples, test: EncodedSamples
+    ) -> dict[str, float]:
+        train_words, test_words = _words(train.captions), _words(test.captions)
+        values: dict[str, float] = {}
         for group, words in self.groups.items():
             labels, others = _labels(train_words, words), _labels(test_words, words)
             if min(int((labels >= 0).sum()), int((others >= 0).sum())) < _LEAST:
@@ -104,46 +78,15 @@ class LinearProbe(Evaluation):
                 )
             counted = others[others >= 0]
             values[f"probe_chance_{group}"] = float(counted.bincount().max() / len(counted))
-            for encoding in train:
-                classify = _classifier(
-                    train[encoding][labels >= 0], labels[labels >= 0], len(words)
-                )
-                guesses = classify(test[encoding][others >= 0])
-                values[f"probe_{encoding}_{group}"] = float((guesses == counted).double().mean())
-        log_values(pl_module, stage, values)
+            for name, x in train.encodings.items():
+                classify = _classifier(x[labels >= 0], labels[labels >= 0], len(words))
+                guesses = classify(test.encodings[name][others >= 0])
+                values[f"probe_{name}_{group}"] = float((guesses == counted).double().mean())
+        return values
 
-    def _pooled(
-        self, trainer: Trainer, module: HasEncodings, split: Split, limit: int | None
-    ) -> tuple[dict[str, Float[Tensor, "m c"]], list[set[str]]]:
-        """Return means over positions by encoding, and the words of each caption."""
-        parts: dict[str, list[Tensor]] = {name: [] for name in self.encodings}
-        words: list[set[str]] = []
-        images: list[Tensor] = []
-        for number, sample in enumerate(evaluation_samples(trainer, split, "LinearProbe")):
-            if number == limit:
-                break
-            words.append(set(sample.caption.lower().replace(",", " ").replace(".", " ").split()))
-            images.append(sample.image)
-            if len(images) == self.batch_size:
-                self._encode(module, images, parts)
-        self._encode(module, images, parts)
-        return {name: torch.cat(rows) for name, rows in parts.items()}, words
 
-    @staticmethod
-    def _encode(
-        module: HasEncodings, images: list[Tensor], parts: Mapping[str, list[Tensor]]
-    ) -> None:
-        """Encode a batch of images, and empty it."""
-        if images:
-            with torch.no_grad():
-                encoded = module.encodings(torch.stack(images).to(module.device))
-            for name, rows in parts.items():
-                if name not in encoded:
-                    raise UserError(
-                        f"LinearProbe: encodings must be of {sorted(encoded)}, got {name}"
-                    )
-                rows.append(encoded[name].double().mean(dim=1).cpu())
-            images.clear()
+def _words(captions: Sequence[str]) -> list[set[str]]:
+    return [set(text.lower().replace(",", " ").replace(".", " ").split()) for text in captions]
 
 
 def _labels(captions: Sequence[set[str]], words: Sequence[str]) -> Int[Tensor, " m"]:

@@ -1,5 +1,6 @@
 """Media as integers, as files hold them and processes exchange them, and as floats in [-1, 1]."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,6 +48,12 @@ def to_integers(
     scale, shift = _SCALES[dtype]
     low, high = (-1 + shift) * scale, (1 + shift) * scale
     return ((items.float() + shift) * scale).round().clamp(low, high).to(dtype)
+
+
+def content_key(item: Float[Tensor, "..."], dtype: torch.dtype) -> str:
+    """Return a name for an item in [-1, 1] that belongs to its content, rounded as in a file."""
+    data = to_integers(item, dtype).cpu().numpy().tobytes()
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _channels_first(array: IntegerArray) -> IntegerArray:

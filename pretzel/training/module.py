@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -17,6 +18,7 @@ from pretzel.files.atomic import write_json
 from pretzel.flow.sizes import check_sizes
 from pretzel.generation.answers import answer_by_key
 from pretzel.generation.images import sample_images
+from pretzel.generation.pictures import content_key
 from pretzel.generation.sampling_record import sampling_record, work_record
 from pretzel.latent.generative_model import GenerativeModel, ImageLikelihood, Scores
 from pretzel.latent.pixels import Pixels
@@ -29,6 +31,7 @@ from pretzel.sampling.samplers import Sampler
 from pretzel.sequence.document import Document, DocumentBatch
 from pretzel.training.checkpointed_module import CheckpointedModule
 from pretzel.training.counted_samples import counted_samples
+from pretzel.training.encodings import image_encodings, mean_embeddings
 from pretzel.training.example_forward import run_example
 from pretzel.training.latents import ReadsLatents, noised_latents
 from pretzel.training.loss import Loss
@@ -334,6 +337,33 @@ class PretzelModule(CheckpointedModule):
                 f"pretzel must be a model that answers questions, got {type(self.pretzel).__name__}"
             )
         return answer_by_key(self.pretzel, images, questions, keys, seed=self.seed)
+
+    def encodings(
+        self, images: Float[Tensor, "m 3 h w"]
+    ) -> Mapping[str, Float[Tensor, "m n c"] | None]:
+        """Return encodings of images in [-1, 1]: see :func:`.image_encodings`.
+
+        The noise of an image belongs to its content.
+        """
+        return image_encodings(self.pretzel, images, self._content_noise(images))
+
+    def reconstruct(self, images: Float[Tensor, "m 3 h w"]) -> Float[Tensor, "m 3 h w"]:
+        """Return images decoded from their noised latents, without a denoiser.
+
+        So the samples of a perfect flow would look.
+        """
+        with torch.no_grad():
+            x = self.pretzel.encode(images, self._content_noise(images))
+            return self.pretzel.latent.decode(x)
+
+    def text_embeddings(self, texts: Sequence[str]) -> Float[Tensor, "k h"] | None:
+        """Return the mean of the VLM's embeddings of each text's tokens; None without a VLM."""
+        model = self.pretzel
+        return mean_embeddings(model, texts) if isinstance(model, Pretzel) else None
+
+    def _content_noise(self, images: Float[Tensor, "m 3 h w"]) -> Float[Tensor, "m n d"]:
+        keys = [content_key(image) for image in images]
+        return self.pretzel.sample_noise(keys, self.seed, "evaluation")
 
     def setup(self, stage: str) -> None:
         """Have latents that were computed beforehand read, if there are any."""

@@ -1,7 +1,6 @@
 """A model of text and images as Python code uses it: pictures in, pictures and text out."""
 
 import copy
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, overload
@@ -15,7 +14,7 @@ from pretzel.generation.conversation_batch import conversations_with, require_pr
 from pretzel.generation.images import sample_images
 from pretzel.latent.generative_model import GenerativeModel
 from pretzel.media.base import Medium
-from pretzel.media.integers import to_integers
+from pretzel.media.integers import content_key
 from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.inversion import check_guided
@@ -184,7 +183,7 @@ class TextImageModel:
         """
         model = require_pretzel(self.pretzel)
         images, questions = _paired(self._pixels(image), question, "questions")
-        keys = [self._content(pixels) for pixels in images]
+        keys = [content_key(pixels, self.medium.dtype) for pixels in images]
         answers: list[str] = []
         for batch in _batches(list(zip(keys, images, questions, strict=True)), batch_size):
             names, pixels, asked = (list(column) for column in zip(*batch, strict=True))
@@ -224,7 +223,7 @@ class TextImageModel:
         values: list[Tensor] = []
         for batch in _batches(list(zip(pixels, captions, strict=True)), batch_size):
             documents = tuple(
-                caption_document(caption, key=self._content(image), dropped=texts is None)
+                caption_document(caption, key=content_key(image, self.medium.dtype), dropped=texts is None)
                 for image, caption in batch
             )
             stacked = torch.stack([image for image, _ in batch])
@@ -320,11 +319,6 @@ class TextImageModel:
         if isinstance(images, torch.Tensor):
             return images.ndim <= len(self.medium.shape)
         return not isinstance(images, Sequence) or isinstance(images, str)
-
-    def _content(self, item: Float[Tensor, "..."]) -> str:
-        """Return a name for an image that belongs to its content, rounded as in a file."""
-        data = to_integers(item, self.medium.dtype).cpu().numpy().tobytes()
-        return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _paired(

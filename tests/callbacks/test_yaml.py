@@ -34,6 +34,8 @@ callbacks:
     init_args: {num_conversations: 100, num_images: 2}
   - class_path: callbacks.LinearProbe
     init_args: {groups: {shape: [circle, triangle]}, encodings: [latents]}
+  - class_path: callbacks.CaptionRetrieval
+    init_args: {encodings: [adapter]}
   - class_path: callbacks.Reconstructions
     init_args: {num_images: 100}
   - class_path: callbacks.Generation
