@@ -28,7 +28,7 @@ class HasEncodings(Protocol):
         """Where the module computes."""
 
     def encodings(
-        self, images: Float[Tensor, "m 3 height width"]
+        self, images: Float[Tensor, "m ..."]
     ) -> Mapping[str, Float[Tensor, "m n c"] | None]:
         """Return encodings of images in [-1, 1] by name; None for those that a model lacks."""
 

@@ -26,39 +26,54 @@ class LinearLatents(LatentSpace):
         weights: File written by :class:`pretzel.training.LinearLatentsFit`
             (``ablations/latents/linear.yaml``).
         noise: Standard deviation of the training noise of the flow; latents have variance 1.
+        shape: Image size, patch size and channels that the file must have; None takes its own.
+            Without ``weights`` they are unfitted, to be checked and counted, and no model is
+            trained on them.
 
     Raises:
-        UserError: If ``weights`` is missing or holds no linear latents, or ``noise`` is negative.
+        UserError: If ``weights`` is missing, holds no linear latents or those of another shape,
+            neither of the two is given, or ``noise`` is negative.
     """
 
     mean: Float[Tensor, " p"]
     components: Float[Tensor, "d p"]
     scales: Float[Tensor, " d"]
 
-    def __init__(self, weights: str, noise: float) -> None:
+    def __init__(
+        self, weights: str | None, noise: float, shape: tuple[int, int, int] | None = None
+    ) -> None:
         super().__init__()
         check_noise(noise)
-        path = Path(weights)
-        state, metadata = read_exported(path)
-        try:
-            settings = json.loads(metadata[_METADATA_KEY])
-            self.image_size = int(settings["image_size"])
-            self.patch_size = int(settings["patch_size"])
-            device = torch.get_default_device()  # the meta device when a grid is only planned
-            for name in ("mean", "components", "scales"):
-                self.register_buffer(name, state[name].to(device))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"weights must name a file of linear latents, got {path}: {error}"
-            ) from error
+        if weights is not None:
+            state, found = _read(Path(weights))
+            if shape not in (None, found):
+                raise UserError(f"shape must be that of {weights}, {found}, got {shape}")
+            self._digest = exported_hash(Path(weights))[:16]
+        elif shape is not None:
+            found, width = shape, 3 * shape[1] ** 2
+            sizes = {"mean": (width,), "components": (shape[2], width), "scales": (shape[2],)}
+            state = {name: torch.zeros(size) for name, size in sizes.items()}
+            self._digest = ""
+        else:
+            raise UserError("weights must name a file of linear latents where no shape is given")
+        for name, tensor in state.items():
+            self.register_buffer(name, tensor)
+        self.image_size, self.patch_size, self.channels = found
         self.noise = noise
         self.grid = (self.image_size // self.patch_size,) * 2
-        self.channels = len(self.components)
-        self._digest = exported_hash(path)[:16]
 
     @property
     def identity(self) -> str:
-        """Name and content hash of the file."""
+        """Name and content hash of the file.
+
+        Raises:
+            UserError: If they are unfitted: nothing may be trained on them, or stored of them.
+        """
+        if not self._digest:
+            raise UserError(
+                "weights of the linear latents must be given: without them they are unfitted, to "
+                "be counted alone; LinearLatentsFit writes them"
+            )
         return f"linear:{self._digest}"
 
     def encode(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n d"]:
@@ -71,6 +86,21 @@ class LinearLatents(LatentSpace):
         """Add up the components."""
         patches = latents @ (self.scales[:, None] * self.components) + self.mean
         return unpatchify(patches, self.grid, self.patch_size)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], tuple[int, int, int]]:
+    """Return mean, components and scales of a file, and its shape."""
+    state, metadata = read_exported(path)
+    try:
+        settings = json.loads(metadata[_METADATA_KEY])
+        device = torch.get_default_device()  # the meta device when a grid is only planned
+        tensors = {name: state[name].to(device) for name in ("mean", "components", "scales")}
+        sizes = int(settings["image_size"]), int(settings["patch_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"weights must name a file of linear latents, got {path}: {error}"
+        ) from error
+    return tensors, (*sizes, len(tensors["components"]))
 
 
 def principal_components(

@@ -59,7 +59,7 @@ from pretzel.latent.fae import (
     TransformerFeatureDecoder,
     ViTPixelDecoder,
 )
-from pretzel.latent.features import EfficientNetLite0, TransformersVision
+from pretzel.latent.features import EfficientNetLite0, PixelPatches, TransformersVision
 from pretzel.media import Pictures, Sounds, Videos
 from pretzel.sampling.denoisers import NoDenoiser, ScoreDenoiser
 from pretzel.sampling.guidance import (
@@ -271,6 +271,7 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
     Sounds: [partial(Sounds, 8000, 900)] if find_spec("soundfile") else [],
     Autoencoder: [partial(Autoencoder, 2, 0.3)],
     EfficientNetLite0: [partial(EfficientNetLite0, 16, 32, (4, 10), random_seed=0)],
+    PixelPatches: [partial(PixelPatches, 16, 8)],
     AttentionBottleneck: [
         partial(AttentionBottleneck, fae_parts.GRID, fae_parts.FEATURES, channels=3, head_dim=6),
         partial(AttentionBottleneck, fae_parts.GRID, fae_parts.FEATURES, channels=2, num_layers=0),

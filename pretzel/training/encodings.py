@@ -13,7 +13,7 @@ from pretzel.typing import Float, Tensor
 
 
 def image_encodings(
-    model: GenerativeModel, images: Float[Tensor, "m 3 height width"], noise: Float[Tensor, "m n d"]
+    model: GenerativeModel, images: Float[Tensor, "m ..."], noise: Float[Tensor, "m n d"]
 ) -> dict[str, Float[Tensor, "m n c"] | None]:
     """Return encodings of images in [-1, 1] by name; None for what the model does not have.
 

@@ -18,11 +18,11 @@ from pretzel.files.atomic import write_json
 from pretzel.flow.sizes import check_sizes
 from pretzel.generation.answers import answer_by_key
 from pretzel.generation.images import sample_images
-from pretzel.generation.pictures import content_key
 from pretzel.generation.sampling_record import sampling_record, work_record
 from pretzel.latent.generative_model import GenerativeModel, ImageLikelihood, Scores
 from pretzel.latent.pixels import Pixels
 from pretzel.media.base import Medium
+from pretzel.media.integers import content_key
 from pretzel.model import Pretzel
 from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
@@ -339,7 +339,7 @@ class PretzelModule(CheckpointedModule):
         return answer_by_key(self.pretzel, images, questions, keys, seed=self.seed)
 
     def encodings(
-        self, images: Float[Tensor, "m 3 h w"]
+        self, images: Float[Tensor, "m ..."]
     ) -> Mapping[str, Float[Tensor, "m n c"] | None]:
         """Return encodings of images in [-1, 1]: see :func:`.image_encodings`.
 
@@ -347,7 +347,7 @@ class PretzelModule(CheckpointedModule):
         """
         return image_encodings(self.pretzel, images, self._content_noise(images))
 
-    def reconstruct(self, images: Float[Tensor, "m 3 h w"]) -> Float[Tensor, "m 3 h w"]:
+    def reconstruct(self, images: Float[Tensor, "m ..."]) -> Float[Tensor, "m ..."]:
         """Return images decoded from their noised latents, without a denoiser.
 
         So the samples of a perfect flow would look.
@@ -361,8 +361,9 @@ class PretzelModule(CheckpointedModule):
         model = self.pretzel
         return mean_embeddings(model, texts) if isinstance(model, Pretzel) else None
 
-    def _content_noise(self, images: Float[Tensor, "m 3 h w"]) -> Float[Tensor, "m n d"]:
-        keys = [content_key(image) for image in images]
+    def _content_noise(self, images: Float[Tensor, "m ..."]) -> Float[Tensor, "m n d"]:
+        dtype = self.pretzel.latent.medium.dtype
+        keys = [content_key(image, dtype) for image in images]
         return self.pretzel.sample_noise(keys, self.seed, "evaluation")
 
     def setup(self, stage: str) -> None:

@@ -112,6 +112,23 @@ def test_a_stage_is_part_of_the_identity_of_the_cells_that_use_it(project):
     assert changed == {"warm/seed3", "warm/seed5"}
 
 
+def test_a_stage_may_differ_from_its_files_and_follow_another(project):
+    write("cold.yaml", BASE)
+    follows = {"base": "cold.yaml", "model.lr": 0.5, "model.weights": "{stages.cold}"}
+    plan = plan_grid(
+        grid(
+            axes={"features": {"linear": {}, "warm": {"model.weights": "{stages.warm}"}}},
+            baseline={"features": "linear"},
+            stages={"cold": "cold.yaml", "warm": follows},
+        )
+    )
+    cold, warm = plan.stages
+    assert (cold.needs, warm.needs) == ((), ("stages/cold",))
+    model = warm.config["model"]["init_args"]
+    assert model["lr"] == 0.5 != cold.config["model"]["init_args"]["lr"]
+    assert model["weights"] == "runs/grid/stages/cold/weights.safetensors"
+
+
 def test_all_mistakes_in_one_report(project, capsys):
     axes = {
         "features": {

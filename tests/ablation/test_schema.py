@@ -9,7 +9,14 @@ from lab_files import write
 
 from pretzel.__main__ import main
 from pretzel.ablation.gridfile.reading import load
-from pretzel.ablation.gridfile.schema import ArmEntry, GridFile, Match, Tuning, grid_schema
+from pretzel.ablation.gridfile.schema import (
+    ArmEntry,
+    GridFile,
+    Match,
+    StageEntry,
+    Tuning,
+    grid_schema,
+)
 from pretzel.errors import UserError
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -87,7 +94,7 @@ def test_both_accept_everything_there_is(project):
         "exclude": [{"rate": ["x"]}],
         "include": [{"rate": "x", "features": "cubic"}],
         "seeds": [3, 4],
-        "stages": {"warm": ["base.yaml"]},
+        "stages": {"warm": ["base.yaml"], "own": {"base": "base.yaml", "model.lr": 3}},
         "chain": {"first": "base.yaml", "last": ["base.yaml"]},
         "match": {"by": "flops", "via": "model.size", "tolerance": 1},
         "tuning": {"metric": "val/loss", "direction": "min", "seed": 7},
@@ -105,7 +112,7 @@ def test_the_command_prints_it_with_descriptions(project, capsys):
     assert main(["grid", "schema"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(json.dumps(grid_schema()))
-    for kind in (GridFile, ArmEntry, Match, Tuning):
+    for kind in (GridFile, ArmEntry, Match, StageEntry, Tuning):
         node = printed if kind is GridFile else printed["$defs"][kind.__name__]
         assert node["description"]
         assert all(inner["description"] for inner in node["properties"].values())

@@ -56,6 +56,8 @@ def shrunk(callbacks: list[dict]) -> list[dict]:
         "Generation": {"num_images": 4, "batch_size": 4},
         "SkipAnalysis": {"num_samples": 4},
         "OwnImages": {"num_images": 2},
+        "LinearProbe": {"every_n_validations": 1000},  # too few samples are left to fit on
+        "Reconstructions": {"num_images": 8, "num_shown": 2},
         "SampleGrid": {"num_images": 2, "columns": 2},
         "TextDrift": {"num_samples": 4},
         # The blind baseline reads all of the training questions, and with them the images

@@ -51,6 +51,19 @@ def test_equal_statistics_make_equal_files(images: Tensor, tmp_path: Path):
     assert first.identity != fitted(tmp_path / "c.safetensors", images, 5).identity
 
 
+def test_without_weights_only_the_sizes_are_known(images: Tensor, tmp_path: Path):
+    real = fitted(tmp_path / "linear.safetensors", images, 8)
+    bare = LinearLatents(None, noise=0.2, shape=(16, 4, 8))
+    assert {name: t.shape for name, t in bare.state_dict().items()} == {
+        name: t.shape for name, t in real.state_dict().items()
+    }
+    assert (bare.grid, bare.channels, bare.image_size) == (real.grid, real.channels, 16)
+    with pytest.raises(UserError, match=r"shape must be that of .*, got \(16, 4, 9\)"):
+        LinearLatents(str(tmp_path / "linear.safetensors"), noise=0.2, shape=(16, 4, 9))
+    with pytest.raises(UserError, match="weights must name a file of linear latents where no"):
+        LinearLatents(None, noise=0.2)
+
+
 def test_more_channels_than_images_have_are_refused(tmp_path: Path):
     flat = torch.rand(64, 3, 1, 1).expand(-1, -1, 16, 16)
     with pytest.raises(UserError, match=r"channels must be at most 3, .* got 6"):

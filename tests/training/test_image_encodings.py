@@ -6,7 +6,6 @@ import pytest
 import torch
 from tiny import images, perturb, tiny_module, tiny_pretzel
 
-from pretzel.generation.pictures import content_key
 from pretzel.interleave import (
     LatentInput,
     MixtureOfTransformers,
@@ -15,6 +14,7 @@ from pretzel.interleave import (
     Tiled,
     Unconditional,
 )
+from pretzel.media.integers import content_key
 from pretzel.model import stream_inputs
 from pretzel.sequence.document import Document, Image
 from pretzel.training.encodings import image_encodings
@@ -28,7 +28,7 @@ def test_they_are_what_enters_and_leaves_each_part(vision_input):
     found = module.encodings(pixels)
     latents = model.latent.encode(pixels)
     assert torch.equal(found["latents"], latents)
-    keys = [content_key(image) for image in pixels]
+    keys = [content_key(image, torch.uint8) for image in pixels]
     x = latents + model.latent.noise * model.sample_noise(keys, module.seed, "evaluation")
     u = model.shallow(x).z
     torch.testing.assert_close(found["u"], u)

@@ -46,6 +46,14 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """An upstream run that others share: files, and what is laid over them."""
+
+    files: tuple[Path, ...]
+    overrides: tuple[Override, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """A metric of the table and which direction is better."""
 
@@ -95,7 +103,7 @@ class Grid:
     combinations: tuple[Combination, ...]
     seeds: tuple[int, ...]
     metrics: tuple[Metric, ...]
-    stages: dict[str, tuple[Path, ...]]
+    stages: dict[str, Stage]
     chain: dict[str, tuple[Path, ...]]
     match: Match | None
     tuning: Tuning | None

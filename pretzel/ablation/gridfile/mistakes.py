@@ -38,7 +38,7 @@ def mistakes(error: ValidationError, values: dict[str, Any]) -> Iterator[tuple[K
             yield path, f"must be {_must_be(parent['propertyNames'])}, got {shortened(repr(value))}"
         elif kind == "extra_forbidden":
             yield path, f"unknown key{did_you_mean(path[-1], parent['properties'])}"
-        elif kind == "missing":
+        elif kind == "missing" and _follow(path, schema)[0] == path:
             yield path, f"is missing; must be {_must_be(_follow(path, schema)[1])}"
         else:
             key, node = _follow(path, schema)

@@ -7,10 +7,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pretzel.ablation.gridfile.combine import combinations
-from pretzel.ablation.gridfile.grid import Arm, Axis, Grid, Metric, Override
+from pretzel.ablation.gridfile.grid import Arm, Axis, Grid, Metric, Override, Stage
 from pretzel.ablation.gridfile.mistakes import mistakes
 from pretzel.ablation.gridfile.run_names import name_mistakes, shortened
-from pretzel.ablation.gridfile.schema import DOTTED_KEY, ArmEntry, GridFile, Tuning
+from pretzel.ablation.gridfile.schema import DOTTED_KEY, ArmEntry, GridFile, StageEntry, Tuning
 from pretzel.errors import UserError
 from pretzel.runs.config.nested import APPENDS
 from pretzel.runs.config.overlay import Config, at
@@ -98,8 +98,8 @@ class _Reader:
                 Metric(name=name, direction=direction, source=self.source(("metrics", name)))
                 for name, direction in content.metrics.items()
             ),
-            stages=self.stages("stages", content.stages),
-            chain=self.stages("chain", content.chain),
+            stages={name: self.stage(name, entry) for name, entry in content.stages.items()},
+            chain={link: self.files(("chain", link), f) for link, f in content.chain.items()},
             match=content.match,
             tuning=self.tuning(axes, content),
             output=Path(content.output or f"runs/{self.file.stem}"),
@@ -119,8 +119,24 @@ class _Reader:
                 self.wrong(key, f"{path}: no such file")
         return tuple(paths)
 
-    def stages(self, key: str, named: dict[str, str | list[str]]) -> dict[str, tuple[Path, ...]]:
-        return {name: self.files((key, name), files) for name, files in named.items()}
+    def stage(self, name: str, entry: str | list[str] | StageEntry) -> Stage:
+        at = ("stages", name)
+        if not isinstance(entry, StageEntry):
+            return Stage(files=self.files(at, entry))
+        overrides = [
+            Override(key=key, value=value, source=self.source((*at, key)))
+            for key, value in self.dotted(at, entry.model_extra).items()
+        ]
+        files = self.files((*at, "base"), entry.base)
+        return Stage(files=files, overrides=tuple(overrides))
+
+    def dotted(self, at: Key, values: dict[str, object] | None) -> dict[str, object]:
+        """Return what is set by dotted key, after a check of the keys."""
+        for key in values or {}:
+            if not re.search(DOTTED_KEY, key):
+                message = f"must be a dotted key, such as model.init_args.lr, got {key!r}"
+                self.wrong((*at, key), message)
+        return values or {}
 
     def axes(self, content: GridFile) -> tuple[Axis, ...]:
         axes = []
@@ -131,11 +147,7 @@ class _Reader:
         return tuple(axes)
 
     def arm(self, at: Key, entry: ArmEntry, content: GridFile) -> Arm:
-        set_keys = entry.model_extra or {}
-        for key in set_keys:
-            if not re.search(DOTTED_KEY, key):
-                message = f"must be a dotted key, such as model.init_args.lr, got {key!r}"
-                self.wrong((*at, key), message)
+        set_keys = self.dotted(at, entry.model_extra)
         overrides = [self.override((*at, k), value, content) for k, value in set_keys.items()]
         tune = [self.override((*at, "tune", k), v, content) for k, v in entry.tune.items()]
         for one in tune:

@@ -101,6 +101,17 @@ class ArmEntry(_Strict):
     of values."""
 
 
+class StageEntry(_Strict):
+    """One stage: files, and what is laid over them, by dotted key."""
+
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"propertyNames": {"pattern": DOTTED_KEY}}
+    )
+
+    base: FileNames
+    """The configuration. Must be a file or a list of files."""
+
+
 class Match(_Strict):
     """Makes arms equal in size: the integer at a key is solved for each of them."""
 
@@ -178,9 +189,18 @@ class GridFile(_Strict):
     """The columns of the table, and the better direction of each. Must be a mapping of metrics to
     max or min."""
 
-    stages: dict[Name, Files] = Field({}, json_schema_extra=_ONLY_THESE_NAMES)
-    """Upstream runs that the compared ones share, and whose weights they may name as
-    `{stages.NAME}`. Must be a mapping of stages to files."""
+    stages: dict[
+        Name,
+        Annotated[
+            FileNames | StageEntry,
+            Field(
+                description="Must be a file, a list of files, or a mapping of `base` to such and "
+                "of dotted keys to values."
+            ),
+        ],
+    ] = Field({}, json_schema_extra=_ONLY_THESE_NAMES)
+    """Upstream runs that the compared ones share, and whose weights they, and later stages, may
+    name as `{stages.NAME}`. Must be a mapping of stages to files."""
 
     chain: dict[LinkName, Files] = Field({}, json_schema_extra=_ONLY_THESE_NAMES)
     """The runs of every arm, each from the weights of the one before. Must be a mapping of links

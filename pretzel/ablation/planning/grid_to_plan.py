@@ -8,7 +8,7 @@ from typing import Any
 
 from pretzel.ablation.gridfile.grid import Grid
 from pretzel.ablation.gridfile.reading import report
-from pretzel.ablation.gridfile.run_config import placed, substitute, without
+from pretzel.ablation.gridfile.run_config import overridden, placed, substitute, without
 from pretzel.ablation.identity.fingerprint import fingerprint_of
 from pretzel.ablation.planning.baseline_differences import baseline_differences
 from pretzel.ablation.planning.chains_to_runs import RunMaker
@@ -147,12 +147,12 @@ class Planner:
 
     def parse_stages(self) -> None:
         """Parse the upstream runs that all arms share."""
-        for stage, configs in self.grid.stages.items():
+        for stage, entry in self.grid.stages.items():
             name = f"stages/{stage}"
             path = self.grid.output / name
             identity = "unknown"
             try:
-                config = self.read(configs)
+                config = overridden(self.read(entry.files), entry.overrides)
                 parsed = self.parse(config, count=False)
                 must_export(parsed.resolved, config)
             except UserError as error:
