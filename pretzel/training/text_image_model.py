@@ -220,10 +220,11 @@ class TextImageModel:
             UserError: If an image is none, or there are not as many texts as images.
         """
         pixels, captions = _paired(self._pixels(images), "" if texts is None else texts, "texts")
+        dtype = self.medium.dtype
         values: list[Tensor] = []
         for batch in _batches(list(zip(pixels, captions, strict=True)), batch_size):
             documents = tuple(
-                caption_document(caption, key=content_key(image, self.medium.dtype), dropped=texts is None)
+                caption_document(caption, key=content_key(image, dtype), dropped=texts is None)
                 for image, caption in batch
             )
             stacked = torch.stack([image for image, _ in batch])
