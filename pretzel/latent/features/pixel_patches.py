@@ -2,6 +2,8 @@
 
 from typing import final
 
+import torch
+
 from pretzel.latent.features.base import FeatureEncoder
 from pretzel.latent.pixels import Pixels
 from pretzel.typing import Float, Tensor
@@ -32,6 +34,7 @@ class PixelPatches(FeatureEncoder):
         """Name and settings."""
         return f"pixel-patches:{self.image_size}/{self.patch_size}"
 
+    @torch.no_grad()
     def forward(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n f"]:
         """Return the patches."""
         self.check_size(images)
