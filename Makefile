@@ -25,6 +25,7 @@ help:
 	@touch $@
 
 demo: .venv/.installed
+	$(BIN)/pretzel data embed -c ablations/base/easy_vqa.yaml
 	$(BIN)/pretzel grid run ablations/quickstart.yaml
 
 test: .venv/.installed

@@ -270,6 +270,7 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
     Videos: [partial(Videos, 3, 8)],
     Sounds: [partial(Sounds, 8000, 900)] if find_spec("soundfile") else [],
     Autoencoder: [partial(Autoencoder, 2, 0.3)],
+    FAE: [partial(FAE, 0.3)],
     EfficientNetLite0: [partial(EfficientNetLite0, 16, 32, (4, 10), random_seed=0)],
     PixelPatches: [partial(PixelPatches, 16, 8)],
     AttentionBottleneck: [
@@ -313,7 +314,6 @@ WITHOUT_CASE: dict[type, str] = {
     DiffusersVAE: "its weights are not shipped: check it with --init-args.name",
     TransformersVision: "its weights are not shipped: check it with --init-args.name",
     Sounds: "" if find_spec("soundfile") else "the package soundfile is not installed",
-    FAE: "its weights are not shipped: check it with --init-args.weights",
     LinearLatents: "its weights are not shipped: check it with --init-args.weights",
 }
 """Parts of ours without a case, and why."""

@@ -24,13 +24,13 @@ from pretzel.typing import Float, Tensor
 class FeatureAutoencoderTraining(ExportingStage):
     """Trains bottleneck and feature decoder on the features of a frozen encoder.
 
-    The loss is the squared error of standardised features, a mean over stages of equal weight, plus
-    beta times the divergence of the latents' Gaussian from the standard normal (arXiv 2512.07829).
+    The loss is the squared error of standardised features, a weighted mean over stages, plus beta
+    times the divergence of the latents' Gaussian from the standard normal (arXiv 2512.07829).
     The decoder sees z = mean + sqrt(variance + s^2) * eps with s uniform in [0, max_noise], one for
     each image: it shall decode samples of a flow that was trained with noise.
 
     Logs ``train/loss``, ``train/kl`` (nats a channel), and for validation images ``val/r2`` (share
-    of the features' variance that comes back, mean over stages), ``val/r2_noised`` (noise of
+    of the features' variance that comes back, plain mean over stages), ``val/r2_noised`` (noise of
     ``max_noise``), ``val/cosine`` (of standardised features), ``val/latent_std_min`` and
     ``val/latent_std_max`` (over channels).
 
@@ -41,6 +41,7 @@ class FeatureAutoencoderTraining(ExportingStage):
         beta: Weight of the divergence.
         max_noise: Largest standard deviation of the noise; latents have variance 1.
         seed: Seed of the noise.
+        stage_weights: Weight of each stage of the encoder in the loss; equal ones by default.
         cache_mib: Memory for features of images seen before, in MiB; 0 encodes each time.
         export_to: Safetensors file written when training ends; none writes only Lightning's
             checkpoints.
@@ -59,6 +60,7 @@ class FeatureAutoencoderTraining(ExportingStage):
         beta: float,
         max_noise: float,
         seed: int,
+        stage_weights: list[float] | None = None,
         cache_mib: int = 2048,
         export_to: str | None = None,
     ) -> None:
@@ -66,6 +68,14 @@ class FeatureAutoencoderTraining(ExportingStage):
         for name, value in (("beta", beta), ("max_noise", max_noise), ("cache_mib", cache_mib)):
             if not 0 <= value < math.inf:
                 raise UserError(f"{name} must be 0 or positive, got {value}")
+        stages = network.encoder.stages
+        weights = stage_weights or [1.0] * len(stages)
+        if len(weights) != len(stages) or not all(0 < w < math.inf for w in weights):
+            raise UserError(
+                f"stage_weights must be {len(stages)} positive numbers, one for each stage of the "
+                f"encoder, got {stage_weights}"
+            )
+        self.stage_shares = [weight / sum(weights) for weight in weights]
         self.network = network
         if network.pixel_decoder is not None:
             network.pixel_decoder.requires_grad_(False)
@@ -83,7 +93,7 @@ class FeatureAutoencoderTraining(ExportingStage):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, with the schedule stepped each step."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
+        parameters = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         return with_schedule(self.optimizer_factory(parameters), self.schedule, self.trainer)
 
     def on_fit_start(self) -> None:
@@ -111,18 +121,20 @@ class FeatureAutoencoderTraining(ExportingStage):
             variance = variance + log_variance.exp()
             kl = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).mean(dim=(1, 2))
         decoded = network.feature_decoder(mean + variance.sqrt() * eps)
-        loss, _ = self.global_mean(self._error(decoded, features) + self.beta * kl)
+        stages = zip(self.stage_shares, self._errors(decoded, features), strict=True)
+        error = torch.stack([share * stage for share, stage in stages]).sum(0)
+        loss, _ = self.global_mean(error + self.beta * kl)
         values = {"train/loss": loss.detach(), "train/kl": kl.detach().mean()}
         self.log_dict(values, prog_bar=True, batch_size=len(images), sync_dist=True)
         return self.touching_all(loss)
 
-    def _error(
+    def _errors(
         self, decoded: Float[Tensor, "m n f"], features: Float[Tensor, "m n f"]
-    ) -> Float[Tensor, " m"]:
-        """Return the squared error of each image, a mean over stages of equal weight."""
+    ) -> list[Float[Tensor, " m"]]:
+        """Return the mean squared error of each image, by stage."""
         error = (decoded - features).square()
         stages = torch.split(error, list(self.network.encoder.stages), dim=-1)
-        return torch.stack([stage.mean(dim=(1, 2)) for stage in stages]).mean(0)
+        return [stage.mean(dim=(1, 2)) for stage in stages]
 
     def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
         """Log how much of the features comes back."""
@@ -137,8 +149,8 @@ class FeatureAutoencoderTraining(ExportingStage):
         # Standardised features have variance 1 over training data
         spread = mean.flatten(0, 1).std(dim=0)
         values = {
-            "val/r2": 1 - self._error(decoded, features).mean(),
-            "val/r2_noised": 1 - self._error(noised, features).mean(),
+            "val/r2": 1 - torch.stack(self._errors(decoded, features)).mean(),
+            "val/r2_noised": 1 - torch.stack(self._errors(noised, features)).mean(),
             "val/cosine": torch.cosine_similarity(decoded, features, dim=-1).mean(),
             "val/latent_std_min": spread.min(),
             "val/latent_std_max": spread.max(),

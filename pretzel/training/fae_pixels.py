@@ -48,6 +48,7 @@ class PixelDecoderTraining(ExportingStage):
         cache_mib: Memory for features of images seen before, in MiB; 0 encodes each time.
         export_to: Safetensors file written when training ends, for :class:`pretzel.latent.FAE`;
             none writes only Lightning's checkpoints.
+        half_precision: Write weights as float16, at half the size.
 
     Raises:
         UserError: If there is no such file or no loss, a number is negative or a share above 1, or
@@ -68,8 +69,10 @@ class PixelDecoderTraining(ExportingStage):
         seed: int,
         cache_mib: int = 2048,
         export_to: str | None = None,
+        half_precision: bool = False,
     ) -> None:
         super().__init__(export_to)
+        self.half_precision = half_precision
         numbers = {"feature_noise": feature_noise, "max_noise": max_noise, "cache_mib": cache_mib}
         for name, value in numbers.items():
             if not 0 <= value < math.inf:
@@ -109,7 +112,7 @@ class PixelDecoderTraining(ExportingStage):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer, with the schedule stepped each step."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
+        parameters = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         return with_schedule(self.optimizer_factory(parameters), self.schedule, self.trainer)
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
@@ -161,4 +164,4 @@ class PixelDecoderTraining(ExportingStage):
 
     def export(self, path: Path) -> None:
         """Write the network for :class:`pretzel.latent.FAE`."""
-        self.network.save(path)
+        self.network.save(path, half_precision=self.half_precision)

@@ -1,11 +1,13 @@
 """The feature autoencoder: shapes, statistics, its file, its two stages."""
 
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 
+from datamodules import EasyVQA
 from pretzel.errors import UserError
 from pretzel.latent import FAE
 from pretzel.latent.fae import (
@@ -20,6 +22,7 @@ from pretzel.latent.fae import (
 from pretzel.latent.fae.network import Standardise
 from pretzel.latent.features import EfficientNetLite0, FeatureEncoder
 from pretzel.latent.features.cache import FeatureCache
+from pretzel.training.image_quality import psnr
 from pretzel.typing import Tensor
 
 
@@ -140,7 +143,6 @@ def test_the_cache_forgets_the_oldest(images: Tensor):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(weights=None), "weights must name a file of an FAE"),
         (dict(weights="nowhere.safetensors"), "no such file"),
         (dict(noise=-1.0), "noise must be 0 or positive"),
     ],
@@ -156,6 +158,16 @@ def test_another_encoder_is_refused(images: Tensor, tmp_path: Path, monkeypatch)
     monkeypatch.setattr(Means, "identity", "others")
     with pytest.raises(UserError, match="trained with, means:16, got others"):
         latent.encode(images)
+
+
+def test_the_shipped_one_gives_the_embedded_pictures_back():
+    latent = FAE(noise=0.3)
+    pictures = torch.stack([sample.image for sample in islice(EasyVQA().samples("val", 64), 24)])
+    x = latent.encode(pictures)
+    assert 0.9 < x.std() < 1.1
+    assert psnr(latent.decode(x), pictures).mean() > 34
+    noised = x + latent.noise * torch.randn_like(x)
+    assert psnr(latent.decode(noised), pictures).mean() > 33
 
 
 def test_nothing_trains_on_an_untrained_one():

@@ -9,6 +9,8 @@ from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.latent.fae.network import FAENetwork
 from pretzel.typing import Float, Tensor
 
+_SHIPPED = Path(__file__).with_name("fae.safetensors")
+
 
 @final
 class FAE(LatentSpace):
@@ -19,14 +21,15 @@ class FAE(LatentSpace):
 
     Args:
         noise: Standard deviation of the training noise of the flow; latents have variance 1.
-        weights: File written by ``PixelDecoderTraining`` (``ablations/latents/fae_pixels.yaml``).
+        weights: File written by ``PixelDecoderTraining`` (``ablations/latents/fae_pixels.yaml``);
+            the one shipped here, for easy-VQA at 64 px, if neither it nor a network is given.
         network: The network that takes the weights; None for the one that the file describes, of
             this package's classes. Without ``weights`` it is untrained, to be checked and counted,
             and no model is trained on it.
 
     Raises:
-        UserError: If ``weights`` is missing or not those of the network, neither of the two is
-            given, or ``noise`` is negative.
+        UserError: If ``weights`` is missing, damaged or not those of the network, or ``noise`` is
+            negative.
     """
 
     def __init__(
@@ -34,15 +37,12 @@ class FAE(LatentSpace):
     ) -> None:
         super().__init__()
         check_noise(noise)
-        self._digest = ""
-        if weights is not None:
-            if network is None:
-                network = FAENetwork.load(Path(weights))
-            else:
-                network.take(Path(weights))
-            self._digest = exported_hash(Path(weights))[:16]
-        elif network is None:
-            raise UserError("weights must name a file of an FAE where no network is given")
+        if network is None:
+            weights = str(_SHIPPED) if weights is None else weights
+            network = FAENetwork.load(Path(weights))
+        elif weights is not None:
+            network.take(Path(weights))
+        self._digest = "" if weights is None else exported_hash(Path(weights))[:16]
         self.network = network
         self.image_size = network.image_size
         self.noise = noise

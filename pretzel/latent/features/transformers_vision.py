@@ -66,7 +66,7 @@ class TransformersVision(FeatureEncoder):
         self.grid = (input_size // patch_size,) * 2
         self.stages = (channels,)
 
-    @property
+    @cached_property  # of the weights as they were read, whatever the precision they are used in
     def identity(self) -> str:
         """Settings and content hash of the weights."""
         digest = content_hash(self._network.state_dict())[:16]
