@@ -37,6 +37,7 @@ def test_the_shipped_stages_write_what_the_latent_space_reads(tmp_path: Path):
     ahead = [f"--model.init_args.export_to={features}"]
     # A part of a part can be changed on the command line
     ahead.append("--model.init_args.network.init_args.encoder.init_args.blocks=[10]")
+    ahead.append("--model.init_args.stage_weights=null")
     assert main(["fit", "-c", first, *arguments, *ahead]) == 0
     both = [f"--model.init_args.export_to={whole}", f"--model.init_args.features={features}"]
     assert main(["fit", "-c", second, *arguments, *both]) == 0
