@@ -168,6 +168,8 @@ def test_the_shipped_one_gives_the_embedded_pictures_back():
     assert psnr(latent.decode(x), pictures).mean() > 34
     noised = x + latent.noise * torch.randn_like(x)
     assert psnr(latent.decode(noised), pictures).mean() > 33
+    with torch.device("meta"):  # where grids are planned
+        assert {p.device.type for p in FAE(noise=0.3).parameters()} == {"meta"}
 
 
 def test_nothing_trains_on_an_untrained_one():

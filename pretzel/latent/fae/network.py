@@ -215,8 +215,10 @@ class FAENetwork(nn.Module):
             UserError: If they are not those of such a network.
         """
         state, _ = read_exported(path)
-        check_architecture(self.state_dict(), state, str(path))
-        self.load_state_dict(state)
+        own = self.state_dict()
+        check_architecture(own, state, str(path))
+        # Assigned, not copied: a network that is only planned is on the meta device
+        self.load_state_dict({k: value.to(own[k]) for k, value in state.items()}, assign=True)
         self.trained_with = str(_read_record(path).get("identity"))
 
 
