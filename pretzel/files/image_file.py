@@ -20,6 +20,9 @@ ANIMATED_FORMATS = ("WEBP", "GIF", "PNG")
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "gif", "bmp")
 """Ends of the names of image files; what is in them decides how they are read."""
 
+MAX_FRAMES = 10_000
+"""Frames of a video that are looked at, at most."""
+
 MAX_PIXELS = 89_478_485
 """Pixels beyond which a file is refused as a decompression bomb: Pillow warns from here on."""
 
@@ -39,23 +42,37 @@ def read_picture(file: bytes | str | Path) -> Image.Image:
         return picture
 
 
-def read_frames(file: bytes | str | Path, count: int) -> list[Image.Image]:
-    """Read the first frames of an animated picture, by its path or its bytes.
+def read_frames(file: bytes | str | Path, count: int, milliseconds: int) -> list[Image.Image]:
+    """Read what an animated picture shows at the first moments, by its path or its bytes.
+
+    Encoders write equal frames as one that is shown for longer: it is by time that frames count.
+
+    Args:
+        file: Path or bytes.
+        count: Number of moments.
+        milliseconds: Time between them; that of frames whose own is not stated.
 
     Raises:
-        MediumError: If the bytes are none (``damaged``), its frames are fewer (``too short``), or
-            of more than :data:`MAX_PIXELS` together (``too large``).
+        MediumError: If the bytes are none (``damaged``), it ends before the last moment (``too
+            short``), or its frames are of more than :data:`MAX_PIXELS` together (``too large``).
         OSError: If there is no such file, or it cannot be opened.
     """
+    frames: list[Image.Image] = []
     with _opened(file, ANIMATED_FORMATS, count) as picture:
-        frames = []
-        for number in range(count):
+        end = 0
+        for number in range(MAX_FRAMES):
             try:
                 picture.seek(number)
             except EOFError as error:
-                raise MediumError("too short", f"{number} frames, fewer than {count}") from error
-            frames.append(picture.copy())
-        return frames
+                found = f"{len(frames)} frames of {milliseconds} ms, fewer than {count}"
+                raise MediumError("too short", found) from error
+            picture.load()
+            end += int(picture.info.get("duration", 0)) or milliseconds
+            while len(frames) * milliseconds < end and len(frames) < count:
+                frames.append(picture.copy())
+            if len(frames) == count:
+                return frames
+    raise MediumError("too large", f"more than {MAX_FRAMES} frames in {count * milliseconds} ms")
 
 
 @contextlib.contextmanager

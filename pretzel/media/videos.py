@@ -1,5 +1,6 @@
 """Videos: a few square frames of RGB pixels."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,22 +38,25 @@ class Video:
     frames: Sequence[Image.Image]
     milliseconds: int
 
-    def save(self, path: str | Path) -> None:
-        """Write an animated WebP without loss, whole or not at all; it repeats without end."""
+    def encoded(self) -> bytes:
+        """Return an animated WebP without loss, which repeats without end."""
         first, *others = self.frames
+        buffer = io.BytesIO()
+        first.save(
+            buffer,
+            format="WEBP",
+            save_all=True,
+            append_images=others,
+            duration=self.milliseconds,
+            loop=0,
+            lossless=True,
+        )
+        return buffer.getvalue()
+
+    def save(self, path: str | Path) -> None:
+        """Write an animated WebP, whole or not at all."""
         with whole_file(Path(path)) as partial:
-            first.save(
-                partial,
-                format="WEBP",
-                save_all=True,
-                append_images=others,
-                duration=self.milliseconds,
-                loop=0,
-                lossless=True,
-                minimize_size=False,
-                kmin=0,
-                kmax=1,  # every frame by itself: else equal ones are written as one
-            )
+            partial.write_bytes(self.encoded())
 
     def strip(self) -> Image.Image:
         """Return all frames side by side, small ones enlarged."""
@@ -70,13 +74,13 @@ class Video:
 class Videos(Medium):
     """Videos of square frames: items [frames, 3, size, size], written as animated WebP.
 
-    Of animated WebP, GIF and PNG files the first frames are read, each cropped and resized as a
-    picture; a file with fewer cannot serve.
+    Of animated WebP, GIF and PNG files the first moments are read, each cropped and resized as a
+    picture; one that ends before cannot serve.
 
     Args:
         num_frames: Number of frames.
         size: Side of a frame in pixels.
-        milliseconds: Time that each frame is shown, in files that are written.
+        milliseconds: Time that each frame is shown.
 
     Raises:
         UserError: If a number is not positive.
@@ -104,14 +108,14 @@ class Videos(Medium):
     @property
     def identity(self) -> str:
         """Number and size of the frames, and versions of what converts."""
-        sizes = f"{self.num_frames}x{self.size}"
+        sizes = f"{self.num_frames}x{self.size}/{self.milliseconds}"
         return f"videos:{sizes}:{CONVERSION_VERSION}:{PIL.__version__}"
 
     def __str__(self) -> str:
         return f"{self.num_frames} frames of {self.size} px"
 
     def read(self, data: bytes) -> UInt8[np.ndarray, "t height width 3"]:
-        """Return the first frames."""
+        """Return the frames at the first moments."""
         return self._frames(data)
 
     def tensor(self, given: Video | Tensor | str | Path) -> Float[Tensor, "t 3 height width"]:
@@ -143,5 +147,5 @@ class Videos(Medium):
         output.save(path)
 
     def _frames(self, file: bytes | str | Path) -> UInt8[np.ndarray, "t height width 3"]:
-        frames = read_frames(file, self.num_frames)
+        frames = read_frames(file, self.num_frames, self.milliseconds)
         return np.stack([crop_and_resize(frame, self.size) for frame in frames])

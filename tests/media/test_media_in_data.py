@@ -13,11 +13,11 @@ from pretzel.errors import UserError
 from pretzel.media import Sounds, Videos
 
 
-def animation(levels, size=12, kind="WEBP"):
+def animation(levels, size=12, kind="WEBP", **options):
     """Return a file of grey frames."""
     first, *others = (Image.new("RGB", (size, size), (level,) * 3) for level in levels)
     buffer = io.BytesIO()
-    first.save(buffer, kind, save_all=True, append_images=others, lossless=True, loop=0)
+    first.save(buffer, kind, save_all=True, append_images=others, lossless=True, loop=0, **options)
     return buffer.getvalue()
 
 
@@ -33,6 +33,8 @@ def test_frames_of_webp_and_gif_are_a_video_and_a_short_one_is_skipped(tmp_path)
         "a.txt": b"a",
         "b.gif": animation([51, 0, 255, 102], size=9, kind="GIF"),
         "b.txt": b"b",
+        "bb.webp": animation([0, 0, 255, 255], duration=100),  # two frames are written
+        "bb.txt": b"bb",
         "c.webp": animation([0, 255]),
         "c.txt": b"c",
         "d.png": b"no picture",
@@ -40,8 +42,8 @@ def test_frames_of_webp_and_gif_are_a_video_and_a_short_one_is_skipped(tmp_path)
     }
     data = data_of(write_tar(tmp_path / "v.tar", members), Videos(3, 8))
     (batch,) = data.test_dataloader()
-    assert batch.images.shape == (2, 3, 3, 8, 8)
-    expected = torch.tensor([[-1, 1, -0.6], [-0.6, -1, 1]])
+    assert batch.images.shape == (3, 3, 3, 8, 8)
+    expected = torch.tensor([[-1, 1, -0.6], [-0.6, -1, 1], [-1, -1, 1]])
     assert torch.allclose(batch.images.mean(dim=(2, 3, 4)), expected, atol=1e-6)
     assert [skipped.reason for skipped in data.skipped_samples] == ["too short", "damaged"]
     sample = next(data.evaluation_samples("test"))
