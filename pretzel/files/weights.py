@@ -29,7 +29,8 @@ def read_exported(
             of the hash in it, if there is one.
     """
     if not path.is_file():
-        raise UserError(f"weights must name a file that export wrote, got {path}: no such file")
+        found = "a folder" if path.is_dir() else "no such file"
+        raise UserError(f"weights must name a file that export wrote, got {path}: {found}")
     try:
         with safe_open(path, framework="pt") as file:
             names: list[str] = file.keys()

@@ -12,7 +12,7 @@ from torch import nn
 
 from pretzel.errors import UserError
 from pretzel.files.atomic import whole_file
-from pretzel.latent.base import LatentSpace, check_noise
+from pretzel.latent.base import LatentSpace, check_noise, check_varying
 from pretzel.latent.convolutions import GROUP_WIDTH, ResidualBlock, check_widths, upsampling
 from pretzel.latent.pixels import patchify, unpatchify
 from pretzel.typing import Float, Tensor
@@ -105,7 +105,13 @@ class ConvAutoencoder(nn.Module):
         """Write weights, running statistics and configuration to one safetensors file.
 
         Equal weights give equal bytes. The file appears under its name only when it is complete.
+
+        Raises:
+            UserError: If a latent channel is constant over the training images.
         """
+        variance = self.normalize.running_var
+        assert variance is not None
+        check_varying(variance)
         arguments = ("image_size", "channels", "widths", "num_blocks")
         config = {name: getattr(self, name) for name in arguments}
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
@@ -132,6 +138,8 @@ class ConvAutoencoder(nn.Module):
                 names: list[str] = file.keys()
                 # Copies: the tensors of safetensors are the mapped file, and change when it does.
                 tensors = {name: file.get_tensor(name).to(device, copy=True) for name in names}
+            if _METADATA_KEY not in metadata:
+                raise ValueError("it holds none")
             config = json.loads(metadata[_METADATA_KEY])
             with torch.device("meta"):  # no initialisation: the global random state stays as it is
                 autoencoder = cls(**{**config, "widths": tuple(config["widths"])})

@@ -68,6 +68,23 @@ class LatentSpace(nn.Module, ABC):
             )
 
 
+def check_varying(variance: Float[Tensor, " d"]) -> None:
+    """Refuse latent channels that are constant: at unit variance they would be noise.
+
+    Args:
+        variance: Of each channel over the training images, before it is scaled to 1.
+
+    Raises:
+        UserError: Naming the first one.
+    """
+    constant = (variance < 1e-8).nonzero().flatten().tolist()
+    if constant:
+        raise UserError(
+            f"channels: {len(constant)} of {len(variance)} latent channels are constant, the first "
+            f"is number {constant[0]}: train with fewer, or on images that differ"
+        )
+
+
 def check_noise(noise: float) -> None:
     """Refuse a standard deviation of the training noise that is negative or not finite."""
     if not 0 <= noise < math.inf:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pretzel.errors import UserError
+from pretzel.files.pretrained import check_complete, refused
 from pretzel.files.weights import content_hash
 from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.latent.pixels import patchify, unpatchify
@@ -105,14 +106,18 @@ class DiffusersVAE(LatentSpace):
             raise UserError(
                 "DiffusersVAE needs the package diffusers: pip install 'pretzel-starflow[vae]'"
             ) from error
-        try:
-            kind: Any = diffusers.AutoencoderKL
-            vae = kind.from_pretrained(self.name, use_safetensors=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise UserError(
+        kind: Any = diffusers.AutoencoderKL
+        with (
+            refused(
                 "name must be a hub id that can be reached, or a local folder, of an "
-                f"AutoencoderKL, got {self.name} ({str(error).splitlines()[0]})"
-            ) from error
+                f"AutoencoderKL, got {self.name}"
+            ),
+            torch.random.fork_rng(devices=[]),
+        ):
+            vae, info = kind.from_pretrained(
+                self.name, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+        check_complete(self.name, info["missing_keys"])
         self._hash = content_hash(vae.state_dict())  # before it is cast to another dtype
         return vae.eval().requires_grad_(False)
 

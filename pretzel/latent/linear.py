@@ -91,6 +91,8 @@ class LinearLatents(LatentSpace):
 def _read(path: Path) -> tuple[dict[str, Tensor], tuple[int, int, int]]:
     """Return mean, components and scales of a file, and its shape."""
     state, metadata = read_exported(path)
+    if _METADATA_KEY not in metadata:
+        raise UserError(f"weights must name a file of linear latents, got {path}, which holds none")
     try:
         settings = json.loads(metadata[_METADATA_KEY])
         device = torch.get_default_device()  # the meta device when a grid is only planned
@@ -114,6 +116,8 @@ def principal_components(
     variances, vectors = torch.linalg.eigh(covariance)
     variances, vectors = variances.flip(0)[:channels], vectors.flip(1)[:, :channels]
     constant = int((variances <= 1e-7 * variances[0]).sum())
+    if constant == channels:
+        raise UserError("images must differ, got patches that are all the same")
     if constant:
         raise UserError(
             f"channels must be at most {channels - constant}, the components in which patches of "

@@ -1,4 +1,5 @@
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,15 @@ def test_a_failed_save_leaves_the_old_file(
         autoencoder.save(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_constant_channel_is_refused(autoencoder: ConvAutoencoder, tmp_path: Path):
+    autoencoder = deepcopy(autoencoder)
+    with torch.no_grad():
+        autoencoder.normalize.running_var[1] = 0
+    with pytest.raises(UserError, match=r"1 of 4 latent channels are constant.*number 1"):
+        autoencoder.save(tmp_path / "autoencoder.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_loading_draws_no_random_numbers(weights: Path):

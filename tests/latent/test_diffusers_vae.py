@@ -2,6 +2,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pretzel.latent import DiffusersVAE
 
@@ -106,6 +107,19 @@ def test_its_identity_is_what_it_computes_with(folder, tmp_path):
 def test_wrong_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DiffusersVAE("anything", **options)
+
+
+def test_a_folder_without_all_weights_is_refused(folder, tmp_path):
+    folder[1].save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    state = {name: tensor for name, tensor in load_file(file).items() if "conv_in" not in name}
+    latent = DiffusersVAE(str(tmp_path), image_size=16, downsampling=2)
+    save_file(state, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks decoder\.conv_in\.bias \(4 such tensors\)"):
+        latent.encode(torch.zeros(1, 3, 16, 16))
+    file.unlink()
+    with pytest.raises(ValueError, match=r"name must be .* \(Error no file named"):
+        latent.encode(torch.zeros(1, 3, 16, 16))
 
 
 def test_what_cannot_be_loaded_is_named(folder, tmp_path):

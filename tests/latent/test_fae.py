@@ -29,10 +29,10 @@ from pretzel.typing import Tensor
 class Means(FeatureEncoder):
     """Mean and spread of each colour over 4 x 4 pixels, as two stages."""
 
-    def __init__(self, image_size: int = 16) -> None:
+    def __init__(self, image_size: int = 16, grid: tuple[int, int] = (4, 4)) -> None:
         super().__init__()
         self.image_size = image_size
-        self.grid = (image_size // 4,) * 2
+        self.grid = grid
         self.stages = (3, 3)
         self.calls = 0
 
@@ -115,7 +115,7 @@ def test_every_position_sees_every_other(images: Tensor):
 
 def test_features_are_standardised_by_all_that_was_seen(images: Tensor):
     raw = Means()(images) * 3 + 1
-    standardise = Standardise(6)
+    standardise = Standardise((4, 4), 6)
     for batch in raw.split((10, 30, 24)):
         standardise(batch)
     out = standardise.eval()(raw).flatten(0, 1)
@@ -144,6 +144,7 @@ def test_the_cache_forgets_the_oldest(images: Tensor):
     ("change", "message"),
     [
         (dict(weights="nowhere.safetensors"), "no such file"),
+        (dict(weights="."), r"must name a file that export wrote, got \.: a folder"),
         (dict(noise=-1.0), "noise must be 0 or positive"),
     ],
 )
@@ -170,6 +171,42 @@ def test_the_shipped_one_gives_the_embedded_pictures_back():
     assert psnr(latent.decode(noised), pictures).mean() > 33
     with torch.device("meta"):  # where grids are planned
         assert {p.device.type for p in FAE(noise=0.3).parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ((4, 8), r"encoder must have a square grid, as images are, got \[4, 8\]"),
+        ((2, 2), r"must give 2 x 2 vectors of 6 channels, its grid and stages, got \(16, 6\)"),
+    ],
+)
+def test_a_grid_that_is_not_square_or_not_as_stated_is_refused(
+    grid: tuple[int, int], message: str, images: Tensor
+):
+    with pytest.raises(UserError, match=message):
+        FAENetwork(
+            Means(grid=grid), partial(AttentionBottleneck, channels=4), NoFeatureDecoder
+        ).features(images)
+
+
+def test_other_channels_in_a_file_are_refused(images: Tensor, tmp_path: Path):
+    measured(images).save(tmp_path / "fae.safetensors")
+    fewer = network(bottleneck=partial(AttentionBottleneck, channels=3, head_dim=6))
+    with pytest.raises(
+        UserError, match=r"bottleneck\.out\.bias has shape \(8,\) instead of \(6,\)"
+    ):
+        FAE(noise=0.3, weights=str(tmp_path / "fae.safetensors"), network=fewer)
+
+
+def test_what_decodes_nothing_is_refused(images: Tensor, tmp_path: Path):
+    first = measured(images, pixel_decoder=None)
+    first.save(tmp_path / "features.safetensors")
+    with pytest.raises(
+        UserError, match=r"weights=.*features\.safetensors must have a pixel decoder"
+    ):
+        FAE(noise=0.3, weights=str(tmp_path / "features.safetensors"))
+    with pytest.raises(UserError, match="network must have a pixel decoder"):
+        FAE(noise=0.3, network=first)
 
 
 def test_nothing_trains_on_an_untrained_one():

@@ -68,6 +68,8 @@ def test_more_channels_than_images_have_are_refused(tmp_path: Path):
     flat = torch.rand(64, 3, 1, 1).expand(-1, -1, 16, 16)
     with pytest.raises(UserError, match=r"channels must be at most 3, .* got 6"):
         fitted(tmp_path / "linear.safetensors", flat, 6)
+    with pytest.raises(UserError, match="images must differ"):
+        fitted(tmp_path / "linear.safetensors", torch.ones(64, 3, 16, 16), 6)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,11 +1,15 @@
 """Features of vision transformers: real models of transformers, tiny and untrained."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
+    BertConfig,
+    BertModel,
     CLIPVisionConfig,
     CLIPVisionModel,
     Dinov2Config,
@@ -16,6 +20,8 @@ from transformers import (
     SiglipModel,
     SiglipTextConfig,
     SiglipVisionConfig,
+    ViTMAEConfig,
+    ViTMAEModel,
 )
 
 from pretzel.errors import UserError
@@ -104,6 +110,7 @@ def test_images_are_enlarged_to_the_size_that_it_sees(folder):
         (dict(channels=8), "channels and patch_size must be those of"),
         (dict(patch_size=8), "channels and patch_size must be those of"),
         (dict(name="nowhere"), "name must be a hub id that can be reached"),
+        (dict(std=(0.0, 1.0, 1.0)), r"std must be positive, got \[0\.0, 1\.0, 1\.0\]"),
     ],
 )
 def test_mistakes_are_named(folder, change: dict, message: str):
@@ -111,6 +118,65 @@ def test_mistakes_are_named(folder, change: dict, message: str):
     good = dict(name=path, image_size=16, input_size=16, patch_size=4, channels=16)
     with pytest.raises(UserError, match=message):
         TransformersVision(**good | change)(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "clip", "siglip"])
+def test_positions_are_interpolated_where_it_sees_another_size(folder, kind: str):
+    path, _ = folder(kind)
+    encoder = TransformersVision(path, 16, 24, 4, 16)
+    assert encoder(torch.rand(1, 3, 16, 16)).shape == (1, 36, 16)
+
+
+def without_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def damaged(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"damaged" * 20)
+
+
+def lacking(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    state = {name: tensor for name, tensor in load_file(file).items() if "layer.1" not in name}
+    save_file(state, file, {"format": "pt"})
+
+
+def of_other_shapes(folder: Path) -> None:
+    Dinov2Config(**SIZES | {"num_attention_heads": 4, "hidden_size": 32}).save_pretrained(folder)
+
+
+def no_vision(folder: Path) -> None:
+    config = BertConfig(**{k: v for k, v in SIZES.items() if k != "patch_size"}, vocab_size=8)
+    BertModel(config).save_pretrained(folder)
+
+
+def masks_patches(folder: Path) -> None:
+    ViTMAEModel(ViTMAEConfig(**SIZES)).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (without_weights, r"name must be .* \(Error no file named model\.safetensors"),
+        (damaged, r"name must be .* \(Error while deserializing header"),
+        (lacking, r"lacks encoder\.layer\.1\.\S+ \(18 such tensors\)"),
+        (of_other_shapes, r"in its shapes, but .* lacks embeddings\.cls_token"),
+        (no_vision, "name must be .*, whose bert has no patches"),
+        (masks_patches, "must give a vector for each of 4 x 4 patches .*, got 5 vectors"),
+    ],
+)
+def test_a_folder_that_holds_no_such_network_is_one_sentence(
+    folder, tmp_path: Path, spoil: Callable[[Path], None], message: str
+):
+    _, model = folder("dinov2")
+    model.save_pretrained(tmp_path)
+    spoil(tmp_path)
+    encoder = TransformersVision(str(tmp_path), 16, 16, 4, 16, mean=MEAN, std=STD)
+    state = torch.get_rng_state()
+    with pytest.raises(UserError, match=message):
+        encoder(torch.zeros(1, 3, 16, 16))
+    if spoil is not masks_patches:  # which draws what it masks
+        assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_colours_must_be_known(folder, tmp_path: Path):

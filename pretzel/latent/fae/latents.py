@@ -28,8 +28,8 @@ class FAE(LatentSpace):
             and no model is trained on it.
 
     Raises:
-        UserError: If ``weights`` is missing, damaged or not those of the network, or ``noise`` is
-            negative.
+        UserError: If ``weights`` is missing, damaged or not those of the network, there is no pixel
+            decoder, or ``noise`` is negative.
     """
 
     def __init__(
@@ -43,6 +43,12 @@ class FAE(LatentSpace):
         elif weights is not None:
             network.take(Path(weights))
         self._digest = "" if weights is None else exported_hash(Path(weights))[:16]
+        if network.pixel_decoder is None:
+            source = "network" if weights is None else f"weights={weights}"
+            raise UserError(
+                f"{source} must have a pixel decoder, got none: the second stage trains it "
+                "(ablations/latents/fae_pixels.yaml)"
+            )
         self.network = network
         self.image_size = network.image_size
         self.noise = noise

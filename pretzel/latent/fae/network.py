@@ -13,6 +13,7 @@ from torch import nn
 from pretzel.errors import UserError
 from pretzel.files.atomic import whole_file
 from pretzel.files.weights import check_architecture, read_exported, save_exported
+from pretzel.latent.base import check_varying
 from pretzel.latent.fae.bottleneck import Bottleneck, BottleneckFactory
 from pretzel.latent.fae.feature_decoder import FeatureDecoder, FeatureDecoderFactory
 from pretzel.latent.fae.pixel_decoder import PixelDecoder, PixelDecoderFactory
@@ -28,6 +29,7 @@ class Standardise(nn.Module):
     While training, the mean and the variance over all features seen so far are kept.
 
     Args:
+        grid: Rows and columns of the features.
         channels: Of the features.
     """
 
@@ -35,14 +37,25 @@ class Standardise(nn.Module):
     variance: Tensor
     count: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, grid: tuple[int, int], channels: int) -> None:
         super().__init__()
+        self.grid = grid
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, features: Float[Tensor, "m n f"]) -> Float[Tensor, "m n f"]:
-        """Return standardised features."""
+        """Return standardised features.
+
+        Raises:
+            UserError: If they are not of the grid and the channels that the encoder states.
+        """
+        (rows, columns), channels = self.grid, len(self.mean)
+        if features.shape[1:] != (rows * columns, channels):
+            raise UserError(
+                f"the feature encoder must give {rows} x {columns} vectors of {channels} channels, "
+                f"its grid and stages, got {tuple(features.shape[1:])}"
+            )
         if self.training:
             self._update(features.detach().flatten(0, 1))
         return (features - self.mean) * (self.variance + 1e-6).rsqrt()
@@ -71,6 +84,9 @@ class FAENetwork(nn.Module):
         bottleneck: Makes the map from features to the Gaussian of latents.
         feature_decoder: Makes the map back.
         pixel_decoder: Makes the map from features to images; None while there is none yet.
+
+    Raises:
+        UserError: If the encoder's grid is not square, as images are.
     """
 
     def __init__(
@@ -84,7 +100,9 @@ class FAENetwork(nn.Module):
         self.encoder = encoder
         self.trained_with: str | None = None
         grid, features = encoder.grid, encoder.channels
-        self.standardise = Standardise(features)
+        if len(set(grid)) != 1:
+            raise UserError(f"encoder must have a square grid, as images are, got {list(grid)}")
+        self.standardise = Standardise(grid, features)
         self.bottleneck: Bottleneck = bottleneck(grid=grid, features=features)
         self.channels = self.bottleneck.channels
         # As in ConvAutoencoder: about the last 20 batches
@@ -141,15 +159,8 @@ class FAENetwork(nn.Module):
         return self.gaussian(self.features(images))[0]
 
     def decode(self, latents: Float[Tensor, "m n c"]) -> Float[Tensor, "m 3 height width"]:
-        """Return images of latents.
-
-        Raises:
-            UserError: If there is no pixel decoder.
-        """
-        if self.pixel_decoder is None:
-            raise UserError(
-                "weights must name an FAE with a pixel decoder, which PixelDecoderTraining writes"
-            )
+        """Return images of latents; there must be a pixel decoder."""
+        assert self.pixel_decoder is not None
         images: Tensor = self.pixel_decoder(self.feature_decoder(latents))
         return images
 
@@ -165,12 +176,7 @@ class FAENetwork(nn.Module):
         """
         variance = self.normalize.running_var
         assert variance is not None
-        dead = (variance < 1e-8).nonzero().flatten().tolist()
-        if dead:
-            raise UserError(
-                f"channels: {len(dead)} of {self.channels} latent channels are constant, the first "
-                f"is number {dead[0]}: train with fewer"
-            )
+        check_varying(variance)
         parts = (self.bottleneck, self.feature_decoder, self.pixel_decoder)
         record = {
             "encoder": _record(self.encoder),
@@ -224,9 +230,11 @@ class FAENetwork(nn.Module):
 
 def _read_record(path: Path) -> dict[str, Any]:
     _, metadata = read_exported(path, shapes_only=True)
+    if _METADATA_KEY not in metadata:
+        raise UserError(f"weights must name a file of an FAE, got {path}, which holds none")
     try:
         record: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"weights must name a file of an FAE, got {path}: {error}") from error
     return record
 

@@ -1,11 +1,13 @@
 """Features of a vision transformer of the package transformers, by hub id or folder."""
 
+import inspect
 from functools import cached_property
 from typing import Any, final
 
 import torch
 
 from pretzel.errors import UserError
+from pretzel.files.pretrained import check_complete, refused
 from pretzel.files.weights import content_hash
 from pretzel.latent.features.base import FeatureEncoder, resize
 from pretzel.typing import Float, Tensor
@@ -15,7 +17,8 @@ from pretzel.typing import Float, Tensor
 class TransformersVision(FeatureEncoder):
     """Hidden states of a vision transformer: DINOv2, with registers or without, SigLIP2, CLIP, ViT.
 
-    Class and register tokens are left out. Of a model of image and text the vision tower is taken.
+    Class and register tokens are left out. Positions are interpolated where it sees another size
+    than it was trained with. Of a model of image and text the vision tower is taken.
 
     Args:
         name: Hub id or local folder, for example ``facebook/dinov2-with-registers-base``.
@@ -54,6 +57,8 @@ class TransformersVision(FeatureEncoder):
             raise UserError(
                 f"input_size must be a multiple of patch_size={patch_size}, got {input_size}"
             )
+        if std is not None and min(std) <= 0:
+            raise UserError(f"std must be positive, got {list(std)}")
         if layer is not None and layer < 1:
             raise UserError(f"layer must be 1 for the first layer or more, got {layer}")
         self.name = name
@@ -81,27 +86,45 @@ class TransformersVision(FeatureEncoder):
         network = self._network.to(images)
         mean, std = (images.new_tensor(colours)[:, None, None] for colours in self._colours)
         x = ((resize(images, self.input_size) + 1) / 2 - mean) / std
-        out = network(pixel_values=x, output_hidden_states=self.layer is not None)
+        options: dict[str, bool] = {}
+        if "interpolate_pos_encoding" in inspect.signature(network.forward).parameters:
+            options["interpolate_pos_encoding"] = True  # DINOv2 always does
+        deep = self.layer is not None
+        out = network(pixel_values=x, output_hidden_states=deep, **options)
         states = out.last_hidden_state if self.layer is None else out.hidden_states[self.layer]
         patches = self.grid[0] * self.grid[1]
-        kept: Tensor = states[:, states.shape[1] - patches :]  # behind class and register tokens
+        own = states.shape[1] - patches  # class and register tokens come first
+        if not 0 <= own <= 1 + getattr(network.config, "num_register_tokens", 0):
+            raise UserError(
+                f"{self.name} must give a vector for each of {self.grid[0]} x {self.grid[1]} "
+                f"patches (input_size over patch_size), got {states.shape[1]} vectors"
+            )
+        kept: Tensor = states[:, own:]
         return kept
 
     @cached_property  # not a submodule: its weights belong to no checkpoint
     def _network(self) -> Any:  # noqa: ANN401
         from transformers import AutoModel
 
-        try:
-            model = AutoModel.from_pretrained(
-                self.name, use_safetensors=True, trust_remote_code=False
+        sentence = (
+            "name must be a hub id that can be reached, or a local folder, of a vision "
+            f"transformer, got {self.name}"
+        )
+        load: Any = AutoModel.from_pretrained
+        with refused(sentence), torch.random.fork_rng(devices=[]):
+            model, info = load(
+                self.name,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are named below
+                output_loading_info=True,
             )
-        except (OSError, ValueError) as error:
-            raise UserError(
-                "name must be a hub id that can be reached, or a local folder, of a vision "
-                f"transformer, got {self.name} ({str(error).splitlines()[0]})"
-            ) from error
         network = getattr(model, "vision_model", model)
         config = network.config
+        if not hasattr(config, "patch_size") or not hasattr(config, "hidden_size"):
+            raise UserError(f"{sentence}, whose {config.model_type} has no patches")
+        lacking = [n for n in info["missing_keys"] if not _in_a_head(n)]  # pools what is read here
+        check_complete(self.name, lacking, info["mismatched_keys"])
         if (config.hidden_size, config.patch_size) != (self.channels, self.patch_size):
             raise UserError(
                 f"channels and patch_size must be those of {self.name}, {config.hidden_size} and "
@@ -131,3 +154,7 @@ class TransformersVision(FeatureEncoder):
                 "states them"
             ) from error
         return tuple(self.mean or mean), tuple(self.std or std)
+
+
+def _in_a_head(name: str) -> bool:
+    return not {"pooler", "head"}.isdisjoint(name.split("."))

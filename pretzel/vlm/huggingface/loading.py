@@ -4,33 +4,17 @@ Code from a repository is never executed, weights are safetensors only, and noth
 read before the configuration has been accepted.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 
 from pretzel.errors import UserError
+from pretzel.files.pretrained import check_complete, first_line, refused
 from pretzel.vlm.huggingface.families import Family, VisionFamily, family_of
 from pretzel.vlm.huggingface.untyped import Config, Model, TextTokenizer
 
 DType = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
-
-_MALFORMED = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    StrictDataclassError,
-    SafetensorError,
-)
-"""Exceptions of transformers over malformed files."""
 
 TEXT_MODELS = ("llama", "qwen2", "qwen3", "qwen2_5_vl_text", "qwen3_vl_text")
 """Decoders that attend to all positions in every layer, with rotary positions."""
@@ -50,11 +34,11 @@ def load_config(name: str | None, config: dict[str, Any] | None) -> Config:
     if config is not None:
         family_of(config.get("model_type"), "config")
         kind = f"a transformers configuration of {config['model_type']}"
-        with _refused(f"config must be {kind}"):
+        with refused(f"config must be {kind}"):
             loaded = AutoConfig.for_model(**config)
     else:
         assert name is not None
-        with _refused(
+        with refused(
             "name must be a hub id that can be reached, or a local folder, of a Hugging Face "
             f"model, got {name}"
         ):
@@ -62,21 +46,6 @@ def load_config(name: str | None, config: dict[str, Any] | None) -> Config:
         family_of(loaded.model_type, f"name={name}")
     _check_decoder(loaded.get_text_config(), name or "config")
     return loaded
-
-
-@contextmanager
-def _refused(sentence: str, missing_package: str | None = None) -> Iterator[None]:
-    """Turn what transformers raises over malformed files into one sentence, and the reason."""
-    try:
-        yield
-    except UserError:
-        raise
-    except ImportError as error:
-        if missing_package is None:
-            raise
-        raise UserError(f"{missing_package} ({_first_line(error)})") from error
-    except _MALFORMED as error:
-        raise UserError(f"{sentence} ({_first_line(error)})") from error
 
 
 def _check_decoder(text: Config, source: str) -> None:
@@ -108,7 +77,7 @@ def build_model(
     auto: Model = AutoModelForImageTextToText if has_tower else AutoModelForCausalLM
     options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
     device = torch.get_default_device()
-    with _refused("config cannot be built", f"attention={attention} cannot be used"):
+    with refused("config cannot be built", f"attention={attention} cannot be used"):
         if device.type == "meta":
             return auto.from_config(config, trust_remote_code=False, **options)
         # Random weights come from the CPU: the same on every machine
@@ -122,7 +91,7 @@ def build_model(
 
 
 def _read(auto: Model, name: str, config: Config, options: dict[str, Any]) -> Model:
-    with _refused(f"name must have safetensors weights that fit its configuration, got {name}"):
+    with refused(f"name must have safetensors weights that fit its configuration, got {name}"):
         model, info = auto.from_pretrained(
             name,
             config=config,
@@ -131,13 +100,7 @@ def _read(auto: Model, name: str, config: Config, options: dict[str, Any]) -> Mo
             trust_remote_code=False,
             **options,
         )
-    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-    if lacking:
-        # transformers would go on with random numbers
-        raise UserError(
-            f"name must have all weights of its configuration, but {name} lacks {lacking[0]} "
-            f"({len(lacking)} such tensors)"
-        )
+    check_complete(name, info["missing_keys"], info["mismatched_keys"])
     # Those that the family's class declares to be ignored are not among them
     more = sorted(key for key in info["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq"))
     if more:
@@ -158,15 +121,5 @@ def load_tokenizer(source: str) -> TextTokenizer:
     except Exception as error:  # tokenizers raises bare ones
         raise UserError(
             "tokenizer must be a hub id that can be reached, or a local folder, of a tokenizer, "
-            f"got {source} ({_first_line(error)})"
+            f"got {source} ({first_line(error)})"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    # KeyError, TypeError and their like say what happened only with their name
-    is_vague = isinstance(error, LookupError | TypeError | AttributeError | ArithmeticError)
-    return f"{type(error).__name__}: {text}" if is_vague else text
