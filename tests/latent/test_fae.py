@@ -184,9 +184,7 @@ def test_a_grid_that_is_not_square_or_not_as_stated_is_refused(
     grid: tuple[int, int], message: str, images: Tensor
 ):
     with pytest.raises(UserError, match=message):
-        FAENetwork(
-            Means(grid=grid), partial(AttentionBottleneck, channels=4), NoFeatureDecoder
-        ).features(images)
+        FAENetwork(Means(grid=grid), NoBottleneck, NoFeatureDecoder).features(images)
 
 
 def test_other_channels_in_a_file_are_refused(images: Tensor, tmp_path: Path):
