@@ -81,19 +81,19 @@ def test_docstrings_say_what_a_thing_is_in_plain_order():
             assert not (text or "").startswith("What "), f"{path}: {text}"
 
 
-def test_no_file_is_larger_than_three_megabytes():
+def test_no_file_is_larger_than_four_megabytes():
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     sizes = {name: (ROOT / name).stat().st_size for name in listed if (ROOT / name).exists()}
-    assert {name: size for name, size in sizes.items() if size > 3_000_000} == {}
+    assert {name: size for name, size in sizes.items() if size > 4_000_000} == {}
     data = sum(size for name, size in sizes.items() if name.startswith("datamodules/data/"))
     assert data < 12_000_000
     weights = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
     shipped = weights - sum(
         size for name, size in sizes.items() if name.startswith("tests/golden/")
     )
-    assert shipped < 3_000_000
+    assert shipped < 7_000_000
 
 
 def test_help_imports_no_torch():

@@ -207,13 +207,10 @@ def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch
     wanted = [cell.name for cell in plan.compared if cell.seed == plan.grid.seeds[0]]
     for run in wanted:  # grows while it is read
         wanted += [need for need in by_name[run].needs if need not in wanted]
-    tried = set()
     for run in plan.runs:
-        # Candidates of an arm differ in a number: one of them is enough
-        arm = run.name.partition("=")[0] if run.name.startswith("tuning/") else run.name
-        if run.name not in wanted or arm in tried:
+        # Candidates of a tuned arm differ from it in a number
+        if run.name not in wanted or run.name.startswith("tuning/"):
             continue
-        tried.add(arm)
         config = copy.deepcopy(run.config)
         # Generated images are measured in the baseline; all arms generate the sheet of samples
         without = () if run.name.startswith(f"{plan.grid.baseline_name}/") else GENERATING
