@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def feature_step(module: LightningModule, batch: DocumentBatch) -> Task:
     ready = network.standardise(network.encoder(batch.images))
 
     def bare() -> Tensor:
-        return (network.feature_decoder(network.bottleneck(ready)[0]) - ready).square().mean()
+        decoded: Tensor = network.feature_decoder(network.bottleneck(ready)[0])
+        return (decoded - ready).square().mean()
 
     return against_the_floor("features from latents", module, batch, bare)
 
@@ -162,16 +164,10 @@ def coding(made: Mapping[str, LatentSpace], images: Tensor) -> Iterator[Task]:
     def run(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         return function(inputs)
 
-    yield Task(
-        name="encode",
-        arms={n: lambda s=s: run(s.encode, images) for n, s in made.items()},
-        turns=3,
-    )
-    yield Task(
-        name="decode",
-        arms={n: lambda n=n, s=s: run(s.decode, codes[n]) for n, s in made.items()},
-        turns=3,
-    )
+    encode = {name: partial(run, space.encode, images) for name, space in made.items()}
+    decode = {name: partial(run, space.decode, codes[name]) for name, space in made.items()}
+    yield Task(name="encode", arms=encode, turns=3)
+    yield Task(name="decode", arms=decode, turns=3)
 
 
 def in_yaml(name: str, folder: Path) -> dict[str, Any]:
