@@ -116,8 +116,9 @@ def feature_step(module: LightningModule, batch: DocumentBatch) -> Task:
     ready = network.standardise(network.encoder(batch.images))
 
     def bare() -> Tensor:
-        decoded: Tensor = network.feature_decoder(network.bottleneck(ready)[0])
-        return (decoded - ready).square().mean()
+        decoded = network.feature_decoder(network.bottleneck(ready)[0])
+        loss: Tensor = (decoded - ready).square().mean()
+        return loss
 
     return against_the_floor("features from latents", module, batch, bare)
 
