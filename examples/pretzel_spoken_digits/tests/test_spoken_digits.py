@@ -2,15 +2,16 @@
 
 import math
 import shlex
-import shutil
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
+import yaml
 from pretzel.__main__ import main
 from pretzel.errors import UserError
+from pretzel.vlm.tiny import TinyVLM
 
 import pretzel_spoken_digits.__main__ as making
 from pretzel_spoken_digits.judge import Judge, class_indices, read_caption, save_judge
@@ -19,6 +20,7 @@ from pretzel_spoken_digits.mel import MelSpectrogram, mel_filters
 from pretzel_spoken_digits.metric import SpokenDigitAccuracy
 from pretzel_spoken_digits.pitch import median_pitch
 from pretzel_spoken_digits.speech import utterances
+from pretzel_spoken_digits.words import save_words
 
 EXAMPLE = Path(__file__).parents[1]
 SHRINK = EXAMPLE.parents[1] / "tests" / "configs" / "shrink.yaml"
@@ -95,6 +97,17 @@ def test_captions_say_what_was_said_and_no_split_shares_a_word_in_a_voice():
     assert read_caption("seven, said by a man") is None
 
 
+def test_the_text_encoder_has_a_token_for_every_word(tmp_path):
+    captions = {utterance.caption for utterance in utterances()}
+    save_words(tmp_path / "words.safetensors", captions)
+    vlm = TinyVLM(str(tmp_path / "words.safetensors"))
+    assert {len(vlm.encode_text(caption)) for caption in captions} == {7}
+    tokens = torch.tensor([vlm.encode_text(caption) for caption in sorted(captions)])
+    states = vlm(vlm.embed(tokens), torch.arange(7).expand(len(tokens), 7))[:, -1]
+    distances = torch.cdist(states, states) + torch.eye(len(tokens)) * 100
+    assert distances.min() > 0.1  # of states of length sqrt(128)
+
+
 def test_the_metric_counts_what_the_judge_hears_and_the_pitch(tmp_path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -129,7 +142,11 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
     pytest.importorskip("espeakng_loader")  # of the package's dependencies, not of Pretzel's
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(making, "utterances", lambda: list(utterances())[::13])
-    shutil.copy(EXAMPLE / "spoken_digits.yaml", tmp_path)
+    config = yaml.safe_load((EXAMPLE / "spoken_digits.yaml").read_text())
+    for callback in config["trainer"]["callbacks"]:
+        if "num_images" in callback.get("init_args", {}):
+            callback["init_args"]["num_images"] = 2
+    Path("spoken_digits.yaml").write_text(yaml.safe_dump(config))
     for words in commands_of_readme():
         match words:
             case ["pip" | "pytest" | "tensorboard", *_]:

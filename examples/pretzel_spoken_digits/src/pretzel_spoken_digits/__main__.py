@@ -1,4 +1,4 @@
-"""Make the data, the latent space and the judge: ``python -m pretzel_spoken_digits``."""
+"""Make data, latent space, text encoder and judge: ``python -m pretzel_spoken_digits``."""
 
 import argparse
 import io
@@ -17,6 +17,7 @@ from scipy.signal import resample_poly
 from pretzel_spoken_digits.judge import class_indices, save_judge, train_judge
 from pretzel_spoken_digits.latents import fit_mel_latents
 from pretzel_spoken_digits.speech import Synthesiser, Utterance, utterances
+from pretzel_spoken_digits.words import save_words
 
 RATE, NUM_SAMPLES = 16_000, 16_384
 ONSET = 512
@@ -40,7 +41,7 @@ def say(synthesiser: Synthesiser, utterance: Utterance) -> Int16[np.ndarray, " t
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Write shards of spoken digits, mel latents fitted to them and a judge of them."""
+    """Write shards of spoken digits, mel latents, a text encoder and a judge, all made of them."""
     parser = argparse.ArgumentParser(prog="python -m pretzel_spoken_digits", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("digits"), help="where to write")
     parser.add_argument("--judge-steps", type=int, default=300, help="steps of its training")
@@ -60,6 +61,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     sounds, truth = as_tensors(splits["train"])
     fit_mel_latents(folder / "latents.safetensors", sounds, RATE, CHANNELS)
+    save_words(folder / "words.safetensors", (u.caption for u, _ in splits["train"]))
     judge = train_judge(sounds, truth, RATE, steps=options.judge_steps)
     save_judge(judge, folder / "judge.safetensors")
     sounds, truth = as_tensors(splits["test"])
