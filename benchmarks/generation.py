@@ -43,6 +43,8 @@ from pretzel.training.module import PretzelModule
 from pretzel.typing import Float, Tensor
 
 BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"
+COARSE = {"class_path": "pretzel.latent.Autoencoder", "init_args": {"patch_size": 8, "noise": 0.3}}
+"""A latent space of four positions."""
 CPU = torch.device("cpu")
 Arm = Callable[[Pretzel, Script], tuple[Float[Tensor, " k"], Trace]]
 
@@ -143,7 +145,7 @@ def plans(quick: bool, rounds: int) -> list[Plan]:
     turns, after_images, compared = (
         (3, (0, 1, 2), (1, 2)) if quick else (9, (0, 1, 2, 4, 8), (2, 4, 8))
     )
-    small: Mapping[str, Any] = {"model.pretzel.latent.patch_size": 8} if quick else {}
+    small: Mapping[str, Any] = {"model.pretzel.latent": COARSE} if quick else {}
     large = {**wide(64, (1, 1)), **small} if quick else wide(512, (5, 3))
     few, fewer = (rounds + 1) // 2, max(1, rounds // 2)
     return [

@@ -25,7 +25,7 @@ GUIDED = Script(turns=2, tokens=2, guidance=GaussianMixing(weight=2.0))
 
 @pytest.fixture(scope="module")
 def model():
-    return generation.built({"model.pretzel.latent.patch_size": 8})
+    return generation.built({"model.pretzel.latent": generation.COARSE})
 
 
 @pytest.fixture(scope="module", autouse=True)

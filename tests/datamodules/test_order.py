@@ -24,6 +24,7 @@ from datamodules.streams.loader import whole_batches
 from datamodules.streams.order import Order
 from datamodules.streams.progress import Progress, merged, restored
 from datamodules.streams.train_stream import TrainStream
+from pretzel.media import Pictures
 
 BUFFER = 24
 
@@ -102,7 +103,7 @@ def run(parts, world_size, num_workers, *, batch_size=8, state=None, count=4, fi
             parts=parts,
             decoders=tuple(part.source.kept_decoder for part in parts),
             order=order,
-            image_size=4,
+            medium=Pictures(4),
             rank=rank,
             world_size=world_size,
             num_workers=num_workers,
@@ -219,7 +220,7 @@ def test_every_sample_is_trained_on_however_short_the_epochs(make_source):
 
 def counts_of(parts, num_batches):
     """Return the documents of each part in batches of eight."""
-    arguments = {"image_size": 4, "rank": 0, "world_size": 1, "num_workers": 0}
+    arguments = {"medium": Pictures(4), "rank": 0, "world_size": 1, "num_workers": 0}
     order = Order(seed=0, batch_size=8, shuffle_buffer=BUFFER)
     decoders = tuple(part.source.kept_decoder for part in parts)
     stream = TrainStream(parts=parts, decoders=decoders, order=order, **arguments)
@@ -270,7 +271,7 @@ def test_samples_of_which_none_can_be_used_are_told(make_source):
 
     stream_of = alone(Broken(b"", 2))
     order = Order(seed=0, batch_size=2, shuffle_buffer=BUFFER)
-    place = {"image_size": 4, "rank": 0, "world_size": 1, "num_workers": 0}
+    place = {"medium": Pictures(4), "rank": 0, "world_size": 1, "num_workers": 0}
     decoders = (stream_of[0].source.kept_decoder,)
     stream = TrainStream(parts=stream_of, decoders=decoders, order=order, **place)
     for delivery in islice(stream.deliveries(0, 1), 3):
