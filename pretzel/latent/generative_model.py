@@ -121,8 +121,11 @@ class GenerativeModel(nn.Module, ABC):
     def encode(
         self, images: Float[Tensor, "m ..."], noise: Float[Tensor, "m n d"]
     ) -> Float[Tensor, "m n d"]:
-        """Return the latents of images with Gaussian noise of std sigma_n added."""
-        with torch.no_grad():
+        """Return the latents of images with Gaussian noise of std sigma_n added.
+
+        Autocast is off: latents are those that are computed beforehand (``pretzel data embed``).
+        """
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             return self.latent.encode(images) + self.latent.noise * noise
 
     def noise(self, num_images: int, *key: int | str) -> Float[Tensor, "m n d"]:

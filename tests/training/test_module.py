@@ -17,6 +17,7 @@ from tiny import (
 
 from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
+from pretzel.latent import Autoencoder
 from pretzel.sampling.learned_denoiser import LearnedDenoiser
 
 pytestmark = [  # these fits have nothing to validate on, and a list for a loader
@@ -117,6 +118,15 @@ def test_a_scale_may_be_for_parts_that_some_arms_lack(tmp_path):
 def test_a_scale_for_nothing_is_refused():
     with pytest.raises(UserError, match="'interleavin_' must begin the name"):
         tiny_module(learning_rate_scales={"interleavin_": 3.0})
+
+
+def test_latents_in_half_precision_are_those_that_are_computed_beforehand():
+    model = tiny_pretzel(noise=0.0)
+    model.latent = Autoencoder(patch_size=4, noise=0.0)
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        x = model.encode(pictures, model.noise(2, "x"))
+    assert torch.equal(x, model.latent.encode(pictures))
 
 
 def test_samples_depend_on_the_key_alone():

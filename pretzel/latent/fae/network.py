@@ -26,7 +26,8 @@ _METADATA_KEY = "pretzel.fae"
 class Standardise(nn.Module):
     """Features with zero mean and unit variance in each channel, by statistics of training data.
 
-    While training, the mean and the variance over all features seen so far are kept.
+    While training, the mean and the variance over all features seen so far are kept; in several
+    processes, over those of rank zero, whose buffers DDP gives to the others.
 
     Args:
         grid: Rows and columns of the features.
