@@ -123,7 +123,7 @@ REASONS = (
     "sample rate",  # of a sound that is not that of the model
     "too large",  # an image or files that would fill the memory
     "colour profile",  # an ICC profile that is broken, or of another kind than the image
-    "value range",  # of grey values that are neither of 8 nor of 16 bits, nor in [0, 1]
+    "value range",  # grey values neither of 8 nor of 16 bits, nor in [0, 1]; samples not finite
     "text too long",
     "nested too deep",  # JSON
     "key with dots",

@@ -21,12 +21,19 @@ MAX_SAMPLES = 2**28
 """Samples of all channels beyond which a file is refused: they would fill the memory."""
 
 
-def read_sound(file: bytes | str | Path) -> tuple[Int16[np.ndarray, "time channels"], int]:
-    """Read a sound file by its path or its bytes: samples of 16 bits, and how many a second.
+def read_sound(
+    file: bytes | str | Path, num_samples: int
+) -> tuple[Int16[np.ndarray, "time channels"], int]:
+    """Read the beginning of a sound file: samples of 16 bits, and how many a second.
+
+    Args:
+        file: Its path or its bytes. Floats in it are clipped to [-1, 1].
+        num_samples: Samples of each channel that are read at most.
 
     Raises:
-        MediumError: If the bytes are no sound (``damaged``), or one of more than
-            :data:`MAX_SAMPLES` (``too large``).
+        MediumError: If the bytes are no sound (``damaged``), one of more than
+            :data:`MAX_SAMPLES` (``too large``), or one with samples that are no finite numbers
+            (``value range``).
         OSError: If there is no such file, or it cannot be opened.
         UserError: If soundfile is not installed.
     """
@@ -39,7 +46,14 @@ def read_sound(file: bytes | str | Path) -> tuple[Int16[np.ndarray, "time channe
             if opened.frames * opened.channels > MAX_SAMPLES:
                 size = f"{opened.frames} samples of {opened.channels} channels"
                 raise MediumError("too large", f"{size}, more than {MAX_SAMPLES} in all")
-            return opened.read(dtype="int16", always_2d=True), opened.samplerate
+            if opened.subtype not in ("FLOAT", "DOUBLE"):
+                return opened.read(num_samples, "int16", always_2d=True), opened.samplerate
+            # libsndfile would take floats in [-1, 1] for integers, and make them silence
+            floats = opened.read(num_samples, "float32", always_2d=True)
+            if not np.isfinite(floats).all():
+                raise MediumError("value range", "samples that are no finite numbers")
+            integers = (floats.clip(-1, 1) * 32767).round().astype(np.int16)
+            return integers, opened.samplerate
     except MediumError:
         raise
     except Exception as error:  # on hostile bytes the decoder raises exceptions of several types

@@ -13,7 +13,7 @@ IntegerArray = Integer[np.ndarray, "..."]
 """Bytes of pixels, channels last, or 16-bit samples of sound, channels first."""
 
 _SCALES = {torch.uint8: (127.5, 1.0), torch.int16: (32767.0, 0.0)}
-"""What floats in [-1, 1] are scaled and shifted by, before it."""
+"""Divisor of the integers of a type, and what is taken off then, to have floats in [-1, 1]."""
 
 
 def stack_arrays(arrays: Sequence[IntegerArray]) -> Integer[Tensor, "n ..."]:

@@ -133,7 +133,7 @@ class Sounds(Medium):
         output.save(path)
 
     def _samples(self, file: bytes | str | Path) -> Int16[np.ndarray, "1 time"]:
-        return self._fitted(*read_sound(file))
+        return self._fitted(*read_sound(file, self.num_samples))
 
     def _fitted(
         self, samples: Int16[np.ndarray, "read channels"], rate: int

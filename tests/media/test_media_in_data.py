@@ -75,6 +75,29 @@ def test_sounds_are_mixed_cut_and_filled_and_other_rates_are_skipped(tmp_path):
     assert [skipped.reason for skipped in data.skipped_samples] == ["sample rate", "damaged"]
 
 
+def test_sounds_of_floats_are_read_as_sounds(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+
+    def encoded(samples, subtype):
+        buffer = io.BytesIO()
+        soundfile.write(buffer, np.array(samples), 100, format="WAV", subtype=subtype)
+        return buffer.getvalue()
+
+    members = {
+        "a.wav": encoded([0.5, -1.0, 1.5], "FLOAT"),
+        "a.txt": b"a",
+        "b.wav": encoded([-0.25, 0.0, 1.0], "DOUBLE"),
+        "b.txt": b"b",
+        "c.wav": encoded([0.5, np.nan, 0.5], "FLOAT"),
+        "c.txt": b"c",
+    }
+    data = data_of(write_tar(tmp_path / "s.tar", members), Sounds(100, 3))
+    (batch,) = data.test_dataloader()
+    expected = torch.tensor([[0.5, -1.0, 1.0], [-0.25, 0.0, 1.0]])
+    assert torch.allclose(batch.images[:, 0], expected, atol=1 / 32767)
+    assert [skipped.reason for skipped in data.skipped_samples] == ["value range"]
+
+
 def test_either_the_size_of_pictures_or_a_medium_is_given():
     for medium, options in (
         (Videos(3, 8), {"image_size": 8}),
