@@ -42,6 +42,28 @@ class EvaluationSample(Protocol):
 
 
 @runtime_checkable
+class HasAllAnswers(Protocol):
+    """A sample that knows what all people answered, not the target alone."""
+
+    @property
+    def answers(self) -> Sequence[Sequence[str]]:
+        """All answers to each of its questions; empty where the targets are all there is."""
+
+
+@runtime_checkable
+class HasQuestionTypes(Protocol):
+    """A sample whose data names kinds of questions and answers."""
+
+    @property
+    def answer_types(self) -> Sequence[str]:
+        """Kind of answer of each of its questions, or an empty text; empty where none has one."""
+
+    @property
+    def question_types(self) -> Sequence[str]:
+        """Kind of each of its questions, likewise."""
+
+
+@runtime_checkable
 class HasEvaluationSamples(Protocol):
     """A datamodule that can hand out its splits as samples."""
 

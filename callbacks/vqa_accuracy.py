@@ -1,9 +1,7 @@
 """Accuracy of answers to questions about images, beside that of a baseline without images."""
 
-import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -16,86 +14,41 @@ from typing_extensions import override
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.protocols import (
     Answerer,
-    EvaluationSample,
     Split,
     answered_questions,
     evaluation_samples,
     lacks,
     require_questions,
 )
-from callbacks.reporting import (
-    Stage,
-    digest,
-    evenly,
-    gather,
-    log_values,
-    logged_names,
-    show_table,
+from callbacks.reporting import Stage, digest, gather, log_values, logged_names, show_table
+from callbacks.vqa.blind_baseline import BlindBaseline
+from callbacks.vqa.questions import (
+    AnsweredQuestion,
+    Asked,
+    batched_questions,
+    choose_questions,
+    questions_of,
 )
+from callbacks.vqa.scoring import NAMES, accuracies, score
 from pretzel.errors import NothingToMeasure, UserError
-
-YES_NO = ("yes", "no")
-_GROUPS = ("", "_yes_no", "_open")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnsweredQuestion:
-    """One question about the sample of a key, its right answer and the one given."""
-
-    key: str
-    question: str
-    truth: str
-    answer: str
-
-
-class BlindBaseline:
-    """Answers a question by the majority answer that this very question has in training.
-
-    It never sees an image. A question unknown from training gets the overall majority answer;
-    of equally frequent answers the one that came first counts.
-
-    Args:
-        pairs: (question, answer) pairs of the training split, read once.
-    """
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        overall = Counter[str]()
-        for question, answer in pairs:
-            counts[question][answer] += 1
-            overall[answer] += 1
-        if not overall:
-            raise NothingToMeasure("the training split has no questions for the blind baseline")
-        self._answers = {q: counter.most_common(1)[0][0] for q, counter in counts.items()}
-        self._default = overall.most_common(1)[0][0]
-
-    def answer(self, question: str) -> str:
-        """Return the majority answer."""
-        return self._answers.get(question, self._default)
-
-
-def accuracies(answered: Sequence[AnsweredQuestion], prefix: str) -> dict[str, float]:
-    """Return exact-match accuracy over all, yes/no and open questions.
-
-    A question is a yes/no question when its true answer is yes or no. Groups without questions
-    are left out.
-    """
-    yes_no = [a for a in answered if a.truth in YES_NO]
-    groups = (answered, yes_no, [a for a in answered if a.truth not in YES_NO])
-    return {
-        f"{prefix}{name}": sum(a.answer == a.truth for a in group) / len(group)
-        for name, group in zip(_GROUPS, groups, strict=True)
-        if group
-    }
 
 
 class VQAAccuracy(Evaluation):
-    """Ask the questions of the evaluation samples; an answer must match exactly.
+    """Ask the questions of the evaluation samples, and score the answers as VQAv2 does.
 
-    Logs ``<stage>/vqa``, ``vqa_yes_no`` and ``vqa_open``, the same for the blind baseline
-    (``vqa_blind``, ...) on the same questions, and ``vqa_n``, their number. On all 9,673 test
-    questions of easy-VQA the blind baseline reaches 0.670 (yes/no 0.825, open 0.233): read ``vqa``
-    only beside it. A sample of wrong answers goes to TensorBoard as text.
+    Logs the mean soft accuracy (:func:`callbacks.vqa.scoring.soft_accuracy`, after VQAv2's
+    normalisation; exact match where a question has one answer) as ``<stage>/vqa``, over questions
+    whose answer is yes or no as ``vqa_yes_no`` and over all others as ``vqa_open``; where some
+    answers are numbers ``vqa_number`` and ``vqa_other`` apart, and ``vqa_type_<name>`` of each type
+    of question that the data names. ``vqa_exact`` is the share of answers that are the target, the
+    most frequent answer. The same for the blind baseline (``vqa_blind``, ...) on the same
+    questions, and ``vqa_n``, their number. On all 9,673 test questions of easy-VQA the blind
+    baseline reaches 0.670 (yes/no 0.825, open 0.233): read ``vqa`` only beside it. A sample of
+    wrong answers, which nobody gave, goes to TensorBoard as text.
+
+    A datamodule's samples may have ``answers``, ``answer_types`` and ``question_types`` beside
+    ``questions`` (:class:`callbacks.protocols.HasAllAnswers`, ``HasQuestionTypes``); what the data
+    does not name is told from the target.
 
     Where the module has no image-to-text direction (``can_answer`` is false) nothing is logged:
     the metric is then not applicable, not zero. All questions about an image stay in one batch, so
@@ -144,8 +97,7 @@ class VQAAccuracy(Evaluation):
     def metric_names(self) -> set[str]:
         """Return the names of accuracies, of the blind ones if asked for, and of the number."""
         prefixes = ["vqa", "vqa_blind"][: 1 + self.blind_baseline]
-        groups = [f"{prefix}{group}" for prefix in prefixes for group in _GROUPS]
-        return logged_names("vqa_n", *groups)
+        return logged_names("vqa_n", *(prefix + name for prefix in prefixes for name in NAMES))
 
     @override
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
@@ -164,7 +116,11 @@ class VQAAccuracy(Evaluation):
             return
         asked = self._asked(trainer, stage, limit)
         of_rank = islice(asked, trainer.global_rank, None, trainer.world_size)
-        own = [answer for batch in self._batches(of_rank) for answer in _ask(pl_module, batch)]
+        own = [
+            answer
+            for batch in batched_questions(of_rank, self.batch_size)
+            for answer in _ask(pl_module, batch)
+        ]
         answered = [answer for share in gather(trainer, own) for answer in share]
         if stage == "test":
             self.sample_digest = digest(answered)
@@ -172,7 +128,7 @@ class VQAAccuracy(Evaluation):
         if self.blind_baseline:
             values |= self._blind_accuracies(trainer, answered)
         log_values(pl_module, stage, values)
-        wrong = [a for a in answered if a.answer != a.truth]
+        wrong = [a for a in answered if not score(a)]
         show_table(
             trainer,
             f"{stage}/wrong_answers",
@@ -181,7 +137,7 @@ class VQAAccuracy(Evaluation):
             [(a.key, a.question, a.answer or "(empty)", a.truth) for a in wrong],
         )
 
-    def _asked(self, trainer: Trainer, stage: Stage, limit: int | None) -> Iterator["_Asked"]:
+    def _asked(self, trainer: Trainer, stage: Stage, limit: int | None) -> Iterator[Asked]:
         """Yield samples with the questions asked about them; one image is held at a time."""
         if limit is not None and stage not in self._counts:  # of samples that can be read
             samples = evaluation_samples(trainer, stage, "VQAAccuracy")
@@ -191,7 +147,7 @@ class VQAAccuracy(Evaluation):
             rank_zero_info(f"VQAAccuracy: {sum(chosen.values())} questions")
         samples = evaluation_samples(trainer, stage, "VQAAccuracy")
         for place, sample in enumerate(samples):
-            questions = sample.questions if chosen is None else sample.questions[: chosen[place]]
+            questions = questions_of(sample)[: None if chosen is None else chosen[place]]
             if questions:
                 yield sample, questions
 
@@ -219,57 +175,16 @@ class VQAAccuracy(Evaluation):
         for pairs in questions:
             yield from pairs
 
-    def _batches(self, asked: Iterable["_Asked"]) -> Iterator[list["_Asked"]]:
-        batch: list[_Asked] = []
-        size = 0
-        for item in asked:
-            if batch and size + len(item[1]) > self.batch_size:
-                yield batch
-                batch, size = [], 0
-            batch.append(item)
-            size += len(item[1])
-        if batch:
-            yield batch
 
-
-_Asked = tuple[EvaluationSample, Sequence[tuple[str, str]]]
-"""A sample and those of its questions that are asked."""
-
-
-def choose_questions(counts: Sequence[int], limit: int) -> Counter[int]:
-    """Choose ``limit`` questions, all if there are no more, of samples that are spread evenly.
-
-    Args:
-        counts: Number of questions of each sample.
-        limit: Number of questions.
-
-    Returns:
-        How many of its questions are asked, the first ones, by the place of the sample.
-    """
-    usable = [place for place, count in enumerate(counts) if count]
-    total = sum(counts)
-    # As many samples as are needed on average; the last one is cut, or more are taken at the end.
-    spread = evenly(usable, math.ceil(limit * len(usable) / max(total, limit)))
-    chosen = Counter[int]()
-    remaining = limit
-    for place in dict.fromkeys([*spread, *usable]):
-        chosen[place] = min(counts[place], remaining)
-        remaining -= chosen[place]
-    return chosen
-
-
-def _ask(module: Answerer, batch: Sequence[_Asked]) -> list[AnsweredQuestion]:
-    rows = [(sample, question, truth) for sample, pairs in batch for question, truth in pairs]
-    counts = torch.tensor([len(pairs) for _, pairs in batch])
+def _ask(module: Answerer, batch: Sequence[Asked]) -> list[AnsweredQuestion]:
+    asked = [question for _, questions in batch for question in questions]
+    counts = torch.tensor([len(questions) for _, questions in batch])
     # Equal keys tell the module that equal images need be read only once
     images = torch.stack([sample.image for sample, _ in batch]).repeat_interleave(counts, 0)
     images = images.to(module.device)
-    answers = module.answer(images, [q for _, q, _ in rows], [sample.key for sample, _, _ in rows])
-    if len(answers) != len(rows):
+    answers = module.answer(images, [one.question for one in asked], [one.key for one in asked])
+    if len(answers) != len(asked):
         raise UserError(
-            f"answer() must return one answer a question: got {len(answers)} for {len(rows)}"
+            f"answer() must return one answer a question: got {len(answers)} for {len(asked)}"
         )
-    return [
-        AnsweredQuestion(key=sample.key, question=question, truth=truth, answer=answer.strip())
-        for (sample, question, truth), answer in zip(rows, answers, strict=True)
-    ]
+    return [replace(one, answer=answer.strip()) for one, answer in zip(asked, answers, strict=True)]

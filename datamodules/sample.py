@@ -31,6 +31,9 @@ class Sample:
         questions: Pairs of question and answer; empty where the data has none.
         answers: All answers that were given to each question, as often as they were given, in the
             order of ``questions``, whose answer is the target.
+        answer_types: Name that the data gives to the kind of each answer, in the order of
+            ``questions``; an empty text where it has none, and empty where it has none at all.
+        question_types: The same of each question.
     """
 
     key: str
@@ -38,6 +41,8 @@ class Sample:
     caption: str
     questions: tuple[tuple[str, str], ...] = ()
     answers: tuple[tuple[str, ...], ...] = ()
+    answer_types: tuple[str, ...] = ()
+    question_types: tuple[str, ...] = ()
 
     @property
     def image(self) -> Float[Tensor, "..."]:

@@ -1,7 +1,7 @@
 """Decodes raw samples, by a closed list of decoders."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,6 +150,8 @@ class SampleDecoder:
             caption=caption,
             questions=tuple((one.question, one.answer) for one in asked),
             answers=tuple(one.answers for one in asked),
+            answer_types=_if_any(one.answer_type for one in asked),
+            question_types=_if_any(one.question_type for one in asked),
         )
 
     def _pixels(self, raw: RawSample, suffix: str, draw: torch.Generator | None) -> ImageArray:
@@ -169,6 +171,12 @@ class SampleDecoder:
                 f"a text of {num_characters} characters, more than max_characters="
                 f"{self.max_characters}",
             )
+
+
+def _if_any(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return texts, none at all if all are empty."""
+    kept = tuple(texts)
+    return kept if any(kept) else ()
 
 
 def _check_unicode(*texts: str) -> None:

@@ -5,6 +5,7 @@ r"""Reads questions and their answers, in the forms in which they are published.
 * ``questions``: a list of entries, each a pair ``[question, answer]`` or an object with
   ``question`` and ``answer``, or ``answers``: a list of texts, or of objects with ``answer`` as in
   VQAv2, whose ``multiple_choice_answer`` (or ``answer``) is then the target where there is one;
+  An object may name its ``answer_type`` and ``question_type``, as VQAv2 does;
 * such an object itself: ``question`` and ``answer`` or ``answers`` beside the caption;
 * ``conversations``, as LLaVA writes them: ``{"from": "human", "value": "<image>\nwhat is it?"}``
   and ``{"from": "gpt", "value": ...}`` in turn; or a list of several, all about the image.
@@ -14,7 +15,7 @@ Whatever is none of these is never read as something else.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datamodules.decoding.excerpt import excerpt
@@ -38,11 +39,15 @@ class AskedQuestion:
         question: The question.
         answer: The target: the most frequent answer, the first of equally frequent ones.
         answers: All answers that were given to it, as often as they were given.
+        answer_type: Name of the kind of answer, as the data gives it; empty if it does not.
+        question_type: Name of the kind of question, likewise.
     """
 
     question: str
     answer: str
     answers: tuple[str, ...]
+    answer_type: str = ""
+    question_type: str = ""
 
 
 def parse_questions(fields: Mapping[str, Any]) -> tuple[AskedQuestion, ...]:
@@ -77,10 +82,19 @@ def _entry(place: str, entry: Any) -> AskedQuestion:  # noqa: ANN401
         case {"question": question, "answers": list(answers)} if answers:
             texts = [one.get("answer") if isinstance(one, dict) else one for one in answers]
             target = entry.get("multiple_choice_answer") or entry.get("answer")
-            return _asked(place, question, texts, target)
+            return _with_types(_asked(place, question, texts, target), entry)
         case {"question": question, "answer": answer}:
-            return _asked(place, question, [answer], None)
+            return _with_types(_asked(place, question, [answer], None), entry)
     raise _unknown(place, entry)
+
+
+def _with_types(asked: AskedQuestion, entry: Mapping[str, Any]) -> AskedQuestion:
+    """Add the types that an entry names; training does without, so none is refused."""
+    answer, question = (
+        visible(text) if isinstance(text := entry.get(name), str) else ""
+        for name in ("answer_type", "question_type")
+    )
+    return replace(asked, answer_type=answer, question_type=question)
 
 
 def _asked(

@@ -6,6 +6,8 @@ from typing import Any
 
 from pretzel.errors import UserError
 
+_KEPT = ("multiple_choice_answer", "answer_type", "question_type")
+
 
 def read_vqa_files(
     questions: str | Path, annotations: str | Path
@@ -14,7 +16,8 @@ def read_vqa_files(
 
     The entries, in the order of the file of questions, are those that
     :func:`datamodules.decoding.questions.parse_questions` takes as ``questions``: objects with
-    ``question``, ``answers`` (ten texts in VQAv2) and ``multiple_choice_answer``.
+    ``question``, ``answers`` (ten texts in VQAv2), ``multiple_choice_answer``, ``answer_type`` and
+    ``question_type``.
 
     Raises:
         UserError: If a file cannot be read or is not of this form, or a question has no annotation.
@@ -24,7 +27,7 @@ def read_vqa_files(
         try:
             answers = [answer["answer"] for answer in entry["answers"]]
             annotated[entry["question_id"]] = {"answers": answers} | {
-                name: entry[name] for name in ("multiple_choice_answer",) if name in entry
+                name: entry[name] for name in _KEPT if name in entry
             }
         except (KeyError, TypeError):
             raise _wrong(annotations, "question_id and answers of {'answer': ...}") from None

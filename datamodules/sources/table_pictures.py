@@ -17,7 +17,7 @@ PATH_FIELDS = ("path", "image", "file_name", "filename")
 """Columns of the paths of pictures, unless another one is named; the first that is not empty."""
 
 _LISTS = ("answer", "answers", "questions", "conversations")
-_KEPT = (*_LISTS, "question", "multiple_choice_answer")
+_KEPT = (*_LISTS, "question", "multiple_choice_answer", "answer_type", "question_type")
 _NUMBER = re.compile(r"(\d+)$")
 
 

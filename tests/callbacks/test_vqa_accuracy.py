@@ -1,8 +1,9 @@
-"""Exact-match accuracies, beside what the questions alone give away."""
+"""Questions are asked and answers scored, beside what the questions alone give away."""
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
 from weakref import WeakSet
@@ -20,7 +21,9 @@ from world import (
 )
 
 from callbacks import VQAAccuracy
-from callbacks.vqa_accuracy import AnsweredQuestion, BlindBaseline, accuracies, choose_questions
+from callbacks.vqa.blind_baseline import BlindBaseline
+from callbacks.vqa.questions import AnsweredQuestion, choose_questions, questions_of
+from callbacks.vqa.scoring import accuracies
 from datamodules import EasyVQA, Split
 from pretzel.errors import UserError
 
@@ -29,9 +32,10 @@ def test_truth_is_all_right_and_nonsense_is_all_wrong(tmp_path: Path) -> None:
     accuracy, other = VQAAccuracy(), VQAAccuracy()
     right = evaluate(tmp_path, Recaller(), [accuracy])
     wrong = evaluate(tmp_path, Recaller(noise=True), [other])
-    assert right.keys() == names_at_test(accuracy)
+    absent = {f"{p}_{n}" for p in ("vqa", "vqa_blind") for n in ("number", "other", "type_*")}
+    assert right.keys() == names_at_test(accuracy) - absent
     assert accuracy.sample_digest != other.sample_digest
-    for name in ("vqa", "vqa_yes_no", "vqa_open"):
+    for name in ("vqa", "vqa_exact", "vqa_yes_no", "vqa_open"):
         assert (right[name], wrong[name]) == (1, 0)
     assert right["vqa_n"] == wrong["vqa_n"] == 72
     # alone, "what color" is right for 1 of 8, "is there a circle" ("no") for 2 of 3 and
@@ -61,6 +65,68 @@ def test_blind_baseline_of_easy_vqa() -> None:
     assert values["blind_open"] == pytest.approx(0.233, abs=5e-4)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Annotated(Known):
+    """A sample with the answers of ten people, and types, as of VQAv2."""
+
+    answers: tuple[tuple[str, ...], ...]
+    answer_types: tuple[str, ...] = ()
+    question_types: tuple[str, ...] = ()
+
+
+def annotated(sample: Known, **fields: object) -> Annotated:
+    return Annotated(**(vars(sample) | fields))
+
+
+def test_all_answers_and_types_of_the_data_are_scored(tmp_path: Path) -> None:
+    """The model says the target; seven of ten said it, in other words, and two something else."""
+    samples = [
+        annotated(
+            sample,
+            answers=tuple(
+                (f"The {answer.title()}.", answer, "dark", f"{answer}!", "dark", *["?"] * 5)
+                for _, answer in sample.questions
+            ),
+            answer_types=("other", "yes/no", "other"),
+            question_types=("what color is the", "is there a", ""),
+        )
+        for sample in known_samples()
+        if sample.questions
+    ]
+    metric = VQAAccuracy()
+    trainer = make_trainer(tmp_path, [metric])
+    trainer.test(Recaller(), datamodule=KnownData(samples=samples), verbose=False)
+    values = {k.removeprefix("test/"): float(v) for k, v in trainer.callback_metrics.items()}
+    soft = ("vqa", "vqa_yes_no", "vqa_open", "vqa_type_what_color_is_the", "vqa_type_is_there_a")
+    assert {name: values[name] for name in soft} == pytest.approx(dict.fromkeys(soft, 0.9))
+    assert values["vqa_exact"] == 1
+    # of the blind baseline "what color" is right for 1 of 8
+    assert values["vqa_blind_type_what_color_is_the"] == pytest.approx(0.9 / 8)
+    assert all(any(fnmatch(name, n) for n in names_at_test(metric)) for name in values)
+
+
+def test_answers_and_types_of_a_sample_are_those_of_its_questions() -> None:
+    sample = known_samples()[0]
+    assert [one.answers for one in questions_of(sample)] == [()] * 3
+    (one, *_) = questions_of(annotated(sample, answers=()))
+    assert (one.truth, one.answers, one.answer_type) == ("red", (), "")
+    for fields, message in [
+        ({"answers": (("red",),) * 2}, "answers of sample '0-0' must be one for each of its 3"),
+        ({"answers": ("red", "yes", "circle")}, "must be a list of texts for each question"),
+        (
+            {"answers": (), "answer_types": ("other",)},
+            "answer_types of sample '0-0' must be one for each of its 3 questions, got 1",
+        ),
+    ]:
+        with pytest.raises(UserError, match=message):
+            questions_of(annotated(sample, **fields))
+
+
+def test_blind_baseline_counts_normalised_answers() -> None:
+    blind = BlindBaseline([("a?", "no"), ("a?", "Yes."), ("a?", "yes")])
+    assert blind.answer("a?") == "yes"
+
+
 def test_blind_baseline_falls_back_to_the_majority_and_to_the_first_of_equals() -> None:
     pairs = [("a?", "yes"), ("a?", "no"), ("b?", "red"), ("c?", "red"), ("c?", "red")]
     blind = BlindBaseline(pairs)
@@ -88,13 +154,6 @@ def test_the_blind_baseline_reads_no_images_and_has_a_limit(tmp_path: Path) -> N
     blind = trainer.callback_metrics
     assert blind["test/vqa_blind_yes_no"] == pytest.approx(1 / 3)
     assert blind["test/vqa_blind_open"] == pytest.approx((1 / 8 + 1 / 3) / 2)
-
-
-def test_groups_by_the_true_answer() -> None:
-    rows = [("yes", "yes"), ("no", "red"), ("red", "red"), ("red", "yes"), ("red", "Red")]
-    asked = [AnsweredQuestion(key="", question="", truth=t, answer=a) for t, a in rows]
-    assert accuracies(asked, "x") == {"x": 0.4, "x_yes_no": 0.5, "x_open": 1 / 3}
-    assert "x_open" not in accuracies(asked[:2], "x")
 
 
 def test_not_applicable_without_image_to_text(tmp_path: Path) -> None:

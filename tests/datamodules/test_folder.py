@@ -226,6 +226,7 @@ def test_vqa_files(tmp_path, encoded):
         answers = [{"answer": "yes" if i < 7 else "no", "answer_id": i} for i in range(10)]
         annotations.append(
             {"question_id": number, "answers": answers, "multiple_choice_answer": "yes"}
+            | {"answer_type": "yes/no", "question_type": "why" if asked == "why?" else ""}
         )
     files = []
     for name, entries in (("questions", questions), ("annotations", annotations)):
@@ -237,6 +238,8 @@ def test_vqa_files(tmp_path, encoded):
     assert sample.key == "COCO_train2014_000000000009"
     assert sample.questions == (("red?", "yes"), ("why?", "yes"))
     assert sample.answers[0] == ("yes",) * 7 + ("no",) * 3
+    assert sample.answer_types == ("yes/no", "yes/no")
+    assert sample.question_types == ("", "why")
     assert (second.key[-2:], missing.reason) == ("25", "no image")
     data = WebDatasetDataModule(
         source, Questions(), 16, batch_size=2, steps_per_epoch=2, max_skipped=0.5

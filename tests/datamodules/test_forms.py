@@ -30,6 +30,7 @@ VQA_ENTRY = {
     "image_id": 458752,
     "multiple_choice_answer": "red",
     "answer_type": "other",
+    "question_type": "what color",
     "answers": [
         {"answer": answer, "answer_confidence": "yes", "answer_id": number}
         for number, answer in enumerate(TEN, start=1)
@@ -68,10 +69,17 @@ def test_known_forms_of_questions(fields, expected):
     assert [f"{one.question}={one.answer}" for one in parse_questions(fields)] == expected
 
 
+def test_types_that_are_no_texts_are_left_out_and_the_question_stays():
+    (asked,) = parse_questions({"question": "a?", "answer": "b", "question_type": 3})
+    assert (asked.answer, asked.question_type) == ("b", "")
+
+
 def test_all_answers_are_kept_and_the_most_frequent_is_the_target():
     (asked,) = parse_questions({"questions": [VQA_ENTRY]})
     assert list(asked.answers) == TEN
+    assert (asked.answer_type, asked.question_type) == ("other", "what color")
     (asked,) = parse_questions({"question": "?", "answers": ["b", "a", "a", "b"]})
+    assert (asked.answer_type, asked.question_type) == ("", "")
     assert (asked.answer, asked.answers) == ("b", ("b", "a", "a", "b"))
 
 
@@ -209,6 +217,7 @@ def test_files_of_vqa_are_joined_by_question_and_ordered_by_image(vqa_files):
     asked = parse_questions({"questions": by_image["4"]})
     assert [one.question for one in asked] == ["0?", "1?"]
     assert [(one.answer, list(one.answers)) for one in asked] == [("red", TEN)] * 2
+    assert [(one.answer_type, one.question_type) for one in asked] == [("other", "what color")] * 2
 
 
 def test_an_answer_of_vqa_that_is_null_is_not_the_word_none(vqa_files):
