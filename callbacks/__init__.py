@@ -20,6 +20,7 @@ from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.likelihood import Likelihood
 from callbacks.linear_probe import LinearProbe
 from callbacks.non_finite_guard import NonFiniteGuard
+from callbacks.picture_folder import PictureFolder, RealPictures
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.reconstructions import Reconstructions
 from callbacks.sample_grid import SampleGrid
@@ -45,8 +46,10 @@ __all__ = [
     "ModuleFeatures",
     "NonFiniteGuard",
     "OwnImages",
+    "PictureFolder",
     "PooledPixels",
     "PredictionWriter",
+    "RealPictures",
     "Reconstructions",
     "ReferenceMetric",
     "SampleGrid",

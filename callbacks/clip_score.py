@@ -80,6 +80,10 @@ class CLIPScore(GenerationMetric):
         return f"{self.name}: {self.model}, state {fingerprint(self._clip)}, its processor"
 
     @override
+    def accepts(self, prompt: str) -> bool:
+        return bool(prompt.strip())
+
+    @override
     def reset(self) -> None:
         self._total = torch.zeros(())
         self._n = self._num_truncated = 0

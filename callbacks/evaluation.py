@@ -41,6 +41,8 @@ class Evaluation(Callback, ABC):
 
     evaluation_only: ClassVar[bool] = True
     no_laws: ClassVar[str] = _NO_LAWS
+    needs_no_model: ClassVar[bool] = False
+    """Whether images alone are measured, whoever has made them."""
     sample_digest: str | None = None
     """Hash of the results of all samples of the last test, where there are such."""
 

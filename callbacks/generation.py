@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
-from callbacks.protocols import Generator, Split, evaluation_samples, generator_of
+from callbacks.protocols import Generator, HasPrompts, Split, evaluation_samples, generator_of
 from callbacks.reporting import Stage, digest, gather, log_values, logged_names, tensorboards
 from pretzel.errors import NothingToMeasure, UserError
 from pretzel.media.integers import to_floats, to_integers
@@ -35,7 +35,8 @@ class Generation(Evaluation):
         num_images: Number of images; prompts are repeated in order where there are fewer.
         batch_size: Images generated at a time on each rank.
         prompts: Prompts; None takes the captions of the evaluated split, in order, leaving out
-            those that a metric cannot judge (partial captions, for ShapeAccuracy).
+            those that a metric cannot judge (partial captions, for ShapeAccuracy). Images that have
+            been made already (:class:`callbacks.PictureFolder`) keep theirs, and all are measured.
         every_n_validations: Measure at every n-th validation of a fit; tests always measure.
 
     Attributes:
@@ -45,6 +46,8 @@ class Generation(Evaluation):
         UserError: If an argument is out of range, a metric cannot judge a given prompt, module or
             datamodule lack what is needed, or a metric's parts cannot be had; all before training.
     """
+
+    needs_no_model = True
 
     def __init__(
         self,
@@ -60,13 +63,8 @@ class Generation(Evaluation):
             raise UserError("Generation: metrics must name at least one metric, got none")
         if prompts == []:
             raise UserError("Generation: prompts must not be empty")
-        for prompt in prompts or []:
-            for metric in metrics:
-                if not metric.accepts(prompt):
-                    raise UserError(
-                        f"Generation: {type(metric).__name__} cannot judge the prompt {prompt!r}"
-                    )
         self.metrics = metrics
+        self._check_prompts(prompts or [])
         self.num_images = num_images
         self.batch_size = batch_size
         self.prompts = prompts
@@ -98,12 +96,25 @@ class Generation(Evaluation):
                     f"Generation: {type(metric).__name__} measures {metric.measures.__name__}, "
                     f"but the model makes {type(medium).__name__}"
                 )
-        self._choose_prompts(trainer, split)
+        self._choose_prompts(trainer, pl_module, split)
+        if any(isinstance(metric, ReferenceMetric) for metric in self.metrics):
+            evaluation_samples(trainer, split, "Generation")  # says so if there are none
         if trainer.is_global_zero:
             for metric in self.metrics:
                 metric.prepare(pl_module.device)
 
-    def _choose_prompts(self, trainer: Trainer, split: Split) -> list[str]:
+    def _check_prompts(self, prompts: Sequence[str]) -> None:
+        for metric in self.metrics:
+            for prompt in prompts:
+                if not metric.accepts(prompt):
+                    raise UserError(
+                        f"Generation: {type(metric).__name__} cannot judge the prompt {prompt!r}"
+                    )
+
+    def _choose_prompts(self, trainer: Trainer, module: LightningModule, split: Split) -> list[str]:
+        if isinstance(module, HasPrompts):
+            self._check_prompts(module.prompts)
+            return module.prompts
         prompts = self.prompts
         if prompts is None:
             samples = evaluation_samples(trainer, split, "Generation without prompts")
@@ -120,7 +131,7 @@ class Generation(Evaluation):
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         module = generator_of(pl_module, "Generation")
-        prompts = self._choose_prompts(trainer, stage)
+        prompts = self._choose_prompts(trainer, pl_module, stage)
         rank_zero_info(f"Generation: {len(prompts)} images")
         if trainer.is_global_zero:
             self._update_real(trainer, stage, module.device)

@@ -102,6 +102,15 @@ class Generator(Protocol):
 
 
 @runtime_checkable
+class HasPrompts(Protocol):
+    """A module whose images have prompts of their own: they have been made already."""
+
+    @property
+    def prompts(self) -> list[str]:
+        """Prompt of each image, empty where none is known."""
+
+
+@runtime_checkable
 class Answerer(Protocol):
     """A module that answers questions about images."""
 

@@ -39,6 +39,7 @@ data:
 
 a model or a part:
   sample              pictures of prompts from a checkpoint (see `pretzel sample --help`)
+  evaluate WHAT       figures of a trained model or of a folder of pictures
   import FAMILY FILE  weights of the public TarFlow or STARFlow (see `pretzel import --help`)
   check CLASS         the mathematical laws of a part, also your own (see `pretzel check --help`)
 
@@ -62,6 +63,7 @@ _COMMANDS = {
     "reproduce": "pretzel.cli.reproduce:reproduce",
     "export": "pretzel.cli.export:export",
     "sample": "pretzel.cli.sample.command:main",
+    "evaluate": "pretzel.cli.evaluate:main",
     "check": "pretzel.cli.check.command:main",
     "import": "pretzel.cli.importing.command:main",
     "data": "pretzel.cli.data:main",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import shtab
 
-from pretzel.cli import compare, data, diff, export, grid, init, reproduce
+from pretzel.cli import compare, data, diff, evaluate, export, grid, init, reproduce
 from pretzel.cli.importing import arguments as importing
 from pretzel.cli.parser import Parser
 from pretzel.cli.sample import command as sample
@@ -44,6 +44,7 @@ def completion(shell: str) -> str:
         "reproduce": reproduce.build_parser(),
         "export": export.build_parser(),
         "sample": sample.build_parser(),
+        "evaluate": evaluate.build_parser(),
         "import": importing.build_parser(),
         "check": _of_check(),
         "data": data.build_parser(),

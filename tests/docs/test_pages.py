@@ -33,6 +33,7 @@ ELSEWHERE = {  # run in the tests of what they belong to
     ("pytest", "--laws"): "tests/testing/test_plugin.py",
     ("pretzel", "init"): "tests/packaging/test_init.py",
     ("pretzel", "check"): "tests/testing/test_check.py",
+    ("pretzel", "evaluate"): "tests/api/test_evaluate.py",
     ("pretzel", "data", "preview"): "tests/datamodules/test_preview.py",
     ("pretzel", "import"): "tests/interop/test_import.py",
     ("pretzel", "diff"): "tests/ablation/test_run.py",

@@ -4,14 +4,14 @@ The help needs no torch: the model library is imported when it is needed.
 """
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pretzel.cli.new_folder import new_folder
+from pretzel.cli.overrides import overrides
 from pretzel.cli.parser import Parser
-from pretzel.cli.yaml_value import yaml_value
-from pretzel.errors import UserError, did_you_mean
+from pretzel.errors import UserError
 
 if TYPE_CHECKING:
     from pretzel.training.module import PretzelModule
@@ -50,7 +50,7 @@ def main(args: list[str]) -> int:
     """Run ``pretzel sample``; mistakes are found before anything is written."""
     parser = build_parser()
     options, rest = parser.parse_known_args(args)
-    options.overrides = _overrides(rest, parser)
+    options.overrides = overrides(rest, parser, ("model",))
     for name in ("num", "batch_size", "max_tokens"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}")
@@ -59,7 +59,7 @@ def main(args: list[str]) -> int:
         if file is not None and not file.is_file():
             raise UserError(f"--{name}: {file}: no such file")
     _check_together(options)
-    folder = _new_folder(options.out)
+    folder = new_folder(options.out, "samples")
     prompts = _prompts(options.prompt, options.prompts)
     if options.turns is not None or options.image is not None:
         return _converse(options, folder)
@@ -213,36 +213,6 @@ def build_parser() -> Parser:
         "--out", type=Path, metavar="DIR", help="a new or empty folder (samples/run-N)"
     )
     return parser
-
-
-def _overrides(words: list[str], parser: argparse.ArgumentParser) -> list[tuple[str, Any]]:
-    """Return keys of the model's configuration and their values; refuse all other options."""
-    overrides = []
-    remaining = iter(words)
-    for word in remaining:
-        option, equals, text = word.partition("=")
-        if option.partition(".")[0] != "--model":
-            names = [name for action in parser._actions for name in action.option_strings]
-            raise UserError(f"unknown argument '{option}'{did_you_mean(option, names)}")
-        overrides.append(
-            (option[2:], yaml_value(option, text if equals else next(remaining, None)))
-        )
-    return overrides
-
-
-def _new_folder(out: Path | None) -> Path:
-    """Return a folder that holds nothing yet; it is made when the first image is there."""
-    if out is None:
-        number = 0
-        while Path("samples", f"run-{number}").exists():
-            number += 1
-        out = Path("samples", f"run-{number}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out must be a new or empty folder, got {out}, which is not")
-    existing = next(part for part in (out.absolute(), *out.absolute().parents) if part.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"--out: {out}: cannot be written, because {existing} cannot")
-    return out
 
 
 def _prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
