@@ -1,6 +1,7 @@
 """Bases of callbacks that measure: at every n-th validation of a fit, or on every batch."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -9,6 +10,7 @@ from typing_extensions import override
 
 from callbacks.protocols import Split
 from callbacks.reporting import Stage
+from pretzel.ablation.protocols import SampleResult
 from pretzel.errors import NothingToMeasure, UserError
 
 _NO_LAWS = (
@@ -43,8 +45,10 @@ class Evaluation(Callback, ABC):
     no_laws: ClassVar[str] = _NO_LAWS
     needs_no_model: ClassVar[bool] = False
     """Whether images alone are measured, whoever has made them."""
+    sample_results: Sequence[SampleResult] = ()
+    """Results of the items of the last test, where they are judged one by one."""
     sample_digest: str | None = None
-    """Hash of the results of all samples of the last test, where there are such."""
+    """Hash of the results of the samples of the last test, where there are others."""
 
     def __init__(self, every_n_validations: int) -> None:
         check_counts(self, every_n_validations=every_n_validations)
@@ -105,8 +109,10 @@ class BatchEvaluation(Callback, ABC):
 
     evaluation_only: ClassVar[bool] = True
     no_laws: ClassVar[str] = _NO_LAWS
+    sample_results: Sequence[SampleResult] = ()
+    """Results of the items of the last test, where they are judged one by one."""
     sample_digest: str | None = None
-    """Hash of the results of all samples of the last test, where there are such."""
+    """Hash of the results of the samples of the last test, where there are others."""
 
     @abstractmethod
     def begin_epoch(self) -> None:

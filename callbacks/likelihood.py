@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from callbacks.evaluation import BatchEvaluation
 from callbacks.protocols import HasLikelihood, HasPixelLikelihood, Likelihoods, lacks
-from callbacks.reporting import Stage, digest, gather, log_values, logged_names, means
+from callbacks.reporting import Stage, gather, log_values, logged_names, means
+from pretzel.ablation.protocols import SampleResult
 from pretzel.errors import UserError
 from pretzel.rng import stream
 from pretzel.sequence.document import DocumentBatch
@@ -48,7 +49,7 @@ class Likelihood(BatchEvaluation):
         self.dequantised = dequantised
         self.parts = parts or []
         self._sums: dict[str, tuple[float, float]] = {}
-        self._samples: list[float] = []
+        self._samples: dict[str, SampleResult] = {}
 
     def metric_names(self) -> set[str]:
         """Return the names of the means that are asked for, and of their counts."""
@@ -66,7 +67,7 @@ class Likelihood(BatchEvaluation):
 
     @override
     def begin_epoch(self) -> None:
-        self._sums, self._samples = {}, []
+        self._sums, self._samples = {}, {}
 
     @override
     def end_batch(self, pl_module: LightningModule, outputs: object, batch: object) -> None:
@@ -79,17 +80,26 @@ class Likelihood(BatchEvaluation):
         # The entropy of the added noise is a floor: minus infinity where there is none
         if math.isfinite(nats.noise_floor):
             excess = (-nats.log_prob / nats.dims - nats.noise_floor) / math.log(2)
-            self._add("nll_excess_bits_per_dim", excess, batch.part)
+            self._add("nll_excess_bits_per_dim", excess, batch)
         if self.dequantised:
             assert isinstance(pl_module, HasPixelLikelihood)
             bits = dequantised_bits_per_dim(pl_module, batch)
-            self._add("bits_per_dim_dequantised", bits, batch.part)
+            self._add("bits_per_dim_dequantised", bits, batch)
 
-    def _add(self, name: str, values: Float[Tensor, " m"], part: str | None) -> None:
-        for key in (name, f"{name}_{part}") if part in self.parts else (name,):
+    def _add(self, name: str, values: Float[Tensor, " m"], batch: DocumentBatch) -> None:
+        names = (name, f"{name}_{batch.part}") if batch.part in self.parts else (name,)
+        for key in names:
             total, n = self._sums.get(key, (0.0, 0.0))
             self._sums[key] = total + float(values.double().sum()), n + len(values)
-        self._samples += values.tolist()
+        items = image_keys(batch)
+        if len(values) < len(items):  # of documents of several images perhaps the first alone
+            items = [(key, i) for key, i in items if i == 0]
+        if len(values) != len(items):
+            return
+        for (key, i), value in zip(items, values.tolist(), strict=True):
+            item = f"{key}/{i}" if i else key
+            one = self._samples.setdefault(item, {"item": item, "group": key, "values": {}})
+            one["values"] |= dict.fromkeys((f"test/{own}" for own in names), value)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         for name, (mean, n) in means(trainer, self._sums).items():
@@ -102,7 +112,14 @@ class Likelihood(BatchEvaluation):
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, pl_module, "test")
-        self.sample_digest = digest(gather(trainer, self._samples))
+        self.sample_results = [
+            one for part in gather(trainer, self._samples) for one in part.values()
+        ]
+
+
+def image_keys(batch: DocumentBatch) -> list[tuple[str, int]]:
+    """Return of each image the key of its document and its number in it, in order."""
+    return [(document.key, i) for document in batch.documents for i in range(document.num_images)]
 
 
 def dequantised_bits_per_dim(
@@ -115,7 +132,7 @@ def dequantised_bits_per_dim(
     ``x = (k + u - 1/2) / 127.5 - 1`` and u uniform in [0, 1). One draw of u per image is used,
     keyed by the sample, so that every arm sees the same one.
     """
-    keys = [(document.key, i) for document in batch.documents for i in range(document.num_images)]
+    keys = image_keys(batch)
     noise = torch.stack(
         [
             torch.rand(batch.images.shape[1:], generator=stream(module.seed, "dequantise", key, i))

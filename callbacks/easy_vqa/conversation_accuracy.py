@@ -21,7 +21,6 @@ from callbacks.easy_vqa.judged_images import (
 from callbacks.evaluation import check_counts
 from callbacks.reporting import (
     Stage,
-    digest,
     gather,
     local_batches,
     log_values,
@@ -50,20 +49,25 @@ class JudgedTurn:
 
 def turn_values(conversations: Sequence[Sequence[JudgedTurn]]) -> dict[str, float]:
     """Return the values of :class:`ConversationAccuracy`, names without the stage."""
-    values = {"conversations_n": float(len(conversations))}
-    for t, turns in enumerate(zip(*conversations, strict=True)):
+    shares: dict[str, list[float]] = {}
+    for turns in conversations:
+        for name, share in turn_shares(turns).items():
+            shares.setdefault(name, []).append(share)
+    means = {name: sum(own) / len(own) for name, own in shares.items()}
+    return {"conversations_n": float(len(conversations))} | means
+
+
+def turn_shares(turns: Sequence[JudgedTurn]) -> dict[str, float]:
+    """Return what is right in one conversation, by the metrics in which it counts."""
+    shares = {}
+    for t, turn in enumerate(turns):
         name = f"turn{t + 1}"
-        values[f"{name}_right"] = _mean([turn.seen == turn.wanted for turn in turns])
-        pairs = [pair for turn in turns for pair in zip(turn.answers, turn.seen, strict=True)]
-        values[f"{name}_vqa"] = _mean([answer == seen for answer, seen in pairs])
-        copied = [
-            whole[t].seen == whole[t - 1].seen
-            for whole in conversations
-            if t and whole[t].wanted != whole[t - 1].seen
-        ]
-        if copied:
-            values[f"{name}_copied"] = _mean(copied)
-    return values
+        shares[f"{name}_right"] = float(turn.seen == turn.wanted)
+        answers = zip(turn.answers, turn.seen, strict=True)
+        shares[f"{name}_vqa"] = sum(answer == seen for answer, seen in answers) / len(turn.seen)
+        if t and turn.wanted != turns[t - 1].seen:
+            shares[f"{name}_copied"] = float(turn.seen == turns[t - 1].seen)
+    return shares
 
 
 class ConversationAccuracy(JudgedImages):
@@ -147,10 +151,20 @@ class ConversationAccuracy(JudgedImages):
         for rank_turns, rank_images in gather(trainer, (turns, images)):
             turns |= rank_turns
             images |= rank_images
-        judged_turns = [turns[i] for i in range(count)]
         if stage == "test":
-            self.sample_digest = digest(judged_turns)
-        log_values(pl_module, stage, turn_values(judged_turns))
+            self.sample_results = [
+                {
+                    "item": spread[i].key,
+                    "values": {f"test/{name}": x for name, x in turn_shares(turns[i]).items()},
+                    "texts": {
+                        "captions": "; ".join(captions[i]),
+                        "judge": "; ".join(" ".join(turn.seen) for turn in turns[i]),
+                        "answers": "; ".join(" ".join(turn.answers) for turn in turns[i]),
+                    },
+                }
+                for i in range(count)
+            ]
+        log_values(pl_module, stage, turn_values([turns[i] for i in range(count)]))
         first = sorted(images)
         picture = sheet(
             [Image.fromarray(one.permute(1, 2, 0).numpy()) for i in first for one in images[i]],
@@ -182,7 +196,3 @@ class ConversationAccuracy(JudgedImages):
                 )
                 images[row].append(pixels[row].cpu())
         return turns, images
-
-
-def _mean(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits)

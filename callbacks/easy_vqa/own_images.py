@@ -20,7 +20,6 @@ from callbacks.evaluation import check_counts
 from callbacks.protocols import EvaluationSample
 from callbacks.reporting import (
     Stage,
-    digest,
     gather,
     local_batches,
     log_values,
@@ -30,6 +29,8 @@ from callbacks.reporting import (
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.conversation_batch import ConversationBatch
 from pretzel.media.integers import to_integers
+
+_TRUTHS = ("caption", "judge", "contradicted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,22 +51,27 @@ def agreements(answered: Sequence[QuestionAboutImage]) -> dict[str, float]:
 
     Groups without questions are left out, their numbers are not.
     """
-    hits = {
-        "caption": [(a.attribute, a.answer == a.wanted) for a in answered if a.wanted is not None],
-        "judge": [(a.attribute, a.answer == a.seen) for a in answered],
-        "contradicted": [(a.attribute, a.contradicted == a.seen) for a in answered],
+    groups: dict[str, list[bool]] = {}
+    for question in answered:
+        for name, hit in hits(question).items():
+            groups.setdefault(name, []).append(hit)
+    values = {name: sum(group) / len(group) for name, group in groups.items()}
+    return values | {
+        f"drawn_vqa_{truth}_n": float(len(groups.get(f"drawn_vqa_{truth}", ())))
+        for truth in _TRUTHS
     }
-    values: dict[str, float] = {}
-    for name, group in hits.items():
-        parts = {"": [hit for _, hit in group]}
-        parts |= {f"_{x}": [hit for own, hit in group if own == x] for x in QUESTIONS}
-        values |= {
-            f"drawn_vqa_{name}{suffix}": sum(part) / len(part)
-            for suffix, part in parts.items()
-            if part
-        }
-        values[f"drawn_vqa_{name}_n"] = float(len(group))
-    return values
+
+
+def hits(question: QuestionAboutImage) -> dict[str, bool]:
+    """Return whether the answers to a question agree, by the metrics in which it counts."""
+    hit = {
+        "caption": question.answer == question.wanted,
+        "judge": question.answer == question.seen,
+        "contradicted": question.contradicted == question.seen,
+    }
+    counted = [t for t in _TRUTHS if t != "caption" or question.wanted is not None]
+    suffixes = ("", f"_{question.attribute}")
+    return {f"drawn_vqa_{t}{suffix}": hit[t] for t in counted for suffix in suffixes}
 
 
 def contradiction(colour: str, shape: str) -> str:
@@ -139,8 +145,7 @@ class OwnImages(JudgedImages):
     def metric_names(self) -> set[str]:
         """Return the names of all agreements, whole and by attribute, and of their counts."""
         suffixes = ("", "_n", *(f"_{attribute}" for attribute in QUESTIONS))
-        truths = ("caption", "judge", "contradicted")
-        return logged_names(*(f"drawn_vqa_{t}{suffix}" for t in truths for suffix in suffixes))
+        return logged_names(*(f"drawn_vqa_{t}{suffix}" for t in _TRUTHS for suffix in suffixes))
 
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
@@ -153,7 +158,20 @@ class OwnImages(JudgedImages):
         local = [question for batch in batches for question in self._ask(module, batch)]
         answered = [question for rank in gather(trainer, local) for question in rank]
         if stage == "test":
-            self.sample_digest = digest(answered)
+            self.sample_results = [
+                {
+                    "item": f"{a.key}: {a.attribute}",
+                    "group": a.key,  # questions about one image
+                    "values": {f"test/{name}": float(hit) for name, hit in hits(a).items()},
+                    "texts": {
+                        "caption": a.caption,
+                        "judge": a.seen,
+                        "answer": a.answer,
+                        "behind another caption": a.contradicted,
+                    },
+                }
+                for a in answered
+            ]
         log_values(pl_module, stage, agreements(answered))
         other = [a for a in answered if a.answer != a.seen]
         show_table(

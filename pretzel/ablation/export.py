@@ -11,6 +11,7 @@ from pretzel.ablation.gridfile.run_config import WEIGHTS, put
 from pretzel.ablation.identity.differences import SNAPSHOTS, kept_source, modules_of
 from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.protocols import Exports
+from pretzel.ablation.sample_file import SAMPLE_FILE, check_samples
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json, write_text
 from pretzel.files.weights import read_checkpoint
@@ -26,8 +27,9 @@ def export(run: Path, out: Path) -> None:
     """Write a finished run of a grid into a folder of its own.
 
     ``weights.safetensors`` (averaged ones, if averages were kept), ``config.yaml`` (resolved, and
-    naming the weights beside it), ``metrics.json``, ``environment.json`` and ``source/``. The run
-    may be a stranger's: nothing is written outside of ``out``, or copied from outside of its grid.
+    naming the weights beside it), ``metrics.json``, ``samples.jsonl.gz`` (where results
+    of items were kept), ``environment.json`` and ``source/``. The run may be a stranger's: nothing
+    is written outside of ``out``, or copied from outside of its grid.
 
     Raises:
         UserError: If the run is not finished or damaged, its module exports nothing, or ``out`` is
@@ -72,6 +74,9 @@ def _write(folder: RunFolder, spec: dict[str, Any], result: dict[str, Any], out:
     config = put(config | {"trainer": trainer}, WEIGHTS, "weights.safetensors")
     write_text(out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_json(out / "metrics.json", result.get("metrics", {}))
+    if record := result.get("samples"):
+        check_samples(folder.path, record)
+        shutil.copyfile(folder.path / SAMPLE_FILE, out / SAMPLE_FILE)
     environment = {
         "run": spec.get("name"),
         "training": result.get("identity"),

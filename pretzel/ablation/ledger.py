@@ -2,8 +2,9 @@
 
 Files: ``run.json`` (its specification), ``lease`` (locked by the process that runs it),
 ``progress.json``, ``last.ckpt`` (from which a killed run continues), ``fit.json`` and
-``final.ckpt`` (trained, not yet tested), ``result.json`` (done), ``adopted.json`` (differences that
-the user accepts), ``failure.json``, ``log.txt``.
+``final.ckpt`` (trained, not yet tested), ``samples.jsonl.gz`` (results of the items of the test),
+``result.json`` (done), ``adopted.json`` (differences that the user accepts), ``failure.json``,
+``log.txt``.
 """
 
 import contextlib

@@ -1,8 +1,10 @@
 """Protocols that a grid asks of modules, data and parts; to implement one needs no import."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NotRequired, Protocol, runtime_checkable
+
+from typing_extensions import TypedDict
 
 
 @runtime_checkable
@@ -86,11 +88,39 @@ class HasFacts(Protocol):
     facts: dict[str, dict[str, Any]]
 
 
+class SampleResult(TypedDict):
+    """One item of a test; a line of ``samples.jsonl.gz`` beside the results of a run."""
+
+    item: str
+    """Its name, the same in every run that is tested on it; once for each metric."""
+    values: dict[str, float | None]
+    """By metric as it is logged (``test/vqa``), which is the mean over items; None: no number."""
+    group: NotRequired[str]
+    """Items of one group stand or fall together, such as the questions about one image."""
+    texts: NotRequired[dict[str, str]]
+    """Shown with it, such as question, answer and truth; they need not be the same in all runs."""
+    picture: NotRequired[str]
+    """A small PNG in base64, shown with it."""
+
+
 @runtime_checkable
 class KeepsSamples(Protocol):
-    """A module or callback that knows the result of every sample of a test.
+    """A module or callback that knows what every item of a test gave.
 
-    Arms whose digests are equal measure the same thing, whatever they claim to differ in.
+    A grid keeps it beside the results of a run: compared arms are tested on the same items, and
+    those are one of the two sources of uncertainty.
+    """
+
+    sample_results: Sequence[SampleResult]
+    """Results of the last test, of all processes, on the first one at least; empty before it."""
+
+
+@runtime_checkable
+class DigestsSamples(Protocol):
+    """A module or callback whose results of every sample are worth a hash alone.
+
+    Arms that give the same results bit for bit, by this or by :class:`KeepsSamples`, measure the
+    same thing, whatever they claim to differ in.
     """
 
     sample_digest: str | None

@@ -19,6 +19,12 @@ class _Weights(BaseModel):
     final: str = ""
 
 
+class _Samples(BaseModel):
+    model_config = ConfigDict(strict=True)
+    sha256: str
+    items: int
+
+
 class _Result(BaseModel):
     """Fields that the commands read; the file has more, for people."""
 
@@ -32,6 +38,7 @@ class _Result(BaseModel):
     versions: dict[str, str] = {}
     weights: _Weights | None = None
     measured: str | None = None
+    samples: _Samples | None = None
     steps: int | None = None
     seconds: float = 0.0
     train_seconds: float = 0.0

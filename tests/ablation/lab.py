@@ -119,6 +119,32 @@ class TestNorm(Callback):
         pl_module.log("test/norm", pl_module.weight.norm())
 
 
+class Near(Callback):
+    """Whether each row of the test is predicted within a distance; it imports nothing of ours."""
+
+    evaluation_only = True
+
+    def __init__(self, distance: float = 0.5) -> None:
+        self.distance = distance
+        self.sample_results: list[dict[str, object]] = []
+
+    def on_test_epoch_start(self, trainer, pl_module) -> None:
+        self.sample_results = []
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, *args) -> None:
+        x, y = batch
+        for error in (pl_module.features(x) @ pl_module.weight - y).abs():
+            near = {"test/near": float(error < self.distance), "test/error": error}
+            row = f"row {len(self.sample_results)}"
+            told = {"error": f"{error:.3f}"}
+            self.sample_results.append({"item": row, "values": near, "texts": told})
+
+    def on_test_epoch_end(self, trainer, pl_module) -> None:
+        for name in ("test/near", "test/error"):
+            values = [float(one["values"][name]) for one in self.sample_results]
+            pl_module.log(name, sum(values) / len(values))
+
+
 class Line(LightningDataModule):
     """Points on a plane plus seeded noise."""
 

@@ -7,6 +7,7 @@ import torch
 from lab_files import BASE
 
 from pretzel.ablation.export import export
+from pretzel.ablation.sample_file import SAMPLE_FILE, write_samples
 from pretzel.errors import UserError
 
 DIGEST = "0123456789abcdef"
@@ -80,6 +81,19 @@ def test_a_link_is_no_file_of_a_run(run, project, name):
     (run / name).symlink_to(project / name)
     with pytest.raises(UserError, match=f"{name}: a file of the run must lie in its folder"):
         export(run, project / "out")
+
+
+def test_results_of_items_are_copied_if_they_are_the_runs(run, project):
+    result = {"metrics": {}, "samples": write_samples(run, [{"item": "a", "values": {"m": 1.0}}])}
+    (run / "result.json").write_text(json.dumps(result))
+    export(run, project / "out")
+    assert (project / "out" / SAMPLE_FILE).read_bytes() == (run / SAMPLE_FILE).read_bytes()
+    (project / "secret").write_bytes((run / SAMPLE_FILE).read_bytes())
+    (run / SAMPLE_FILE).unlink()
+    (run / SAMPLE_FILE).symlink_to(project / "secret")
+    with pytest.raises(UserError, match=r"samples\.jsonl\.gz is missing"):
+        export(run, project / "other")
+    assert not (project / "other").exists()
 
 
 def test_damaged_weights_are_not_exported(run, project):

@@ -4,6 +4,7 @@ One story in one grid, since every process pays the imports.
 """
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from pretzel.ablation.ledger import RunFolder, State
 
 STEPS = 30
 DELAY = 0.1  # seconds a step
+METRICS = ["TestNorm", "Near"]  # callbacks that are added when all is trained
 GRID = {
     "base": "base.yaml",
     "stages": {"warm": "warm.yaml"},
@@ -220,7 +222,7 @@ def test_rerun_and_gc(story, capsys):
 
 def test_a_new_metric_is_measured_and_trains_nothing(story, capsys):
     base = yaml.safe_load(Path("base.yaml").read_text())
-    base["trainer"]["callbacks"] = [{"class_path": "lab.TestNorm"}]
+    base["trainer"]["callbacks"] = [{"class_path": f"lab.{name}"} for name in METRICS]
     write("base.yaml", base)
     cells = [Path(f"runs/grid/{arm}/seed4") for arm in ("cubic", "linear")]  # linear was adopted
     fitted = [(cell / "fit.json").stat().st_mtime_ns for cell in cells]
@@ -233,12 +235,15 @@ def test_a_new_metric_is_measured_and_trains_nothing(story, capsys):
     assert [(cell / "fit.json").stat().st_mtime_ns for cell in cells] == fitted
     for cell in cells:
         assert RunFolder(path=cell).result["metrics"]["test/norm"] > 0
+        assert RunFolder(path=cell).result["samples"]["items"] == 32
     result = RunFolder(path=cells[1]).result
     assert (result["identity"], result["steps"]) == (before["identity"], STEPS)
     assert result["metrics"].items() >= before["metrics"].items()
     config = RunFolder(path=cells[1]).spec["config"]
     assert config["trainer"]["max_steps"] == STEPS  # as it was trained
-    assert [one["class_path"] for one in config["trainer"]["callbacks"]] == ["lab.TestNorm"]
+    assert [one["class_path"] for one in config["trainer"]["callbacks"]] == [
+        f"lab.{name}" for name in METRICS
+    ]
     assert main(["grid", "why", "grid.yaml", "linear/*"]) == 0
     said = capsys.readouterr().out
     assert "linear/seed4: done; adopted although it differs in:" in said
@@ -259,6 +264,10 @@ def test_export_and_reproduce(story, capsys):
     assert main(["test", "-c", "exported/config.yaml"]) == 0  # names the weights beside it
     old = RunFolder(path=Path("runs/grid/cubic/seed4")).result["metrics"]["test/loss"]
     assert str(old)[:8] in capsys.readouterr().out
+    kept = Path("runs/grid/cubic/seed4/samples.jsonl.gz").read_bytes()
+    assert Path("exported/samples.jsonl.gz").read_bytes() == kept
+    beside_logs = max(Path("lightning_logs").glob("*/samples.jsonl.gz"), key=os.path.getmtime)
+    assert beside_logs.read_bytes() == kept
     assert main(["reproduce", "runs/grid", "cubic", "--slots", "1"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"cubic/seed4: all \d+ metrics are the same to the last bit", said)

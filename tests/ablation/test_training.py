@@ -13,6 +13,7 @@ from pretzel.ablation.execution.shared_training import take_training
 from pretzel.ablation.gridfile.reading import load
 from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.grid_to_plan import plan_grid
+from pretzel.ablation.sample_file import read_samples
 from pretzel.ablation.worker.checkpoints import digest
 from pretzel.ablation.worker.training import train_and_test
 
@@ -122,6 +123,24 @@ def test_what_callbacks_know_of_their_metrics_is_kept_over_a_restart(project, sp
     first = run(project / "cell", spec)
     again = run(project / "cell", spec)  # trained, and only tested anew
     assert first["facts"] == again["facts"] == {"test/loss": {"n": 32}, "train/loss": {"n": 6}}
+
+
+def test_results_of_items_are_kept_beside_the_result(project, spec):
+    callbacks = spec["config"]["trainer"]["callbacks"]
+    plain = run(project / "plain", spec)
+    assert plain["samples"] is plain["measured"] is None
+    spec["config"]["trainer"]["callbacks"] = [*callbacks, {"class_path": "lab.Near"}]
+    result = run(project / "cell", spec)
+    samples = [*read_samples(project / "cell", result["samples"])]
+    assert len(samples) == result["samples"]["items"] == 32
+    for name in ("test/near", "test/error"):
+        mean = sum(sample["values"][name] for sample in samples) / 32
+        assert mean == pytest.approx(result["metrics"][name], rel=1e-6)
+    assert run(project / "again", spec)["samples"] == result["samples"]  # the same file
+    assert run(project / "again", spec)["measured"] == result["measured"]
+    spec["config"]["trainer"]["callbacks"] = callbacks
+    assert run(project / "cell", spec)["samples"] is None  # measured anew, by nothing of the kind
+    assert not (project / "cell" / "samples.jsonl.gz").exists()
 
 
 def test_arms_that_differ_in_evaluation_alone_share_one_training(project, spec):

@@ -126,7 +126,11 @@ def test_values_do_not_depend_on_batches_ranks_or_repetition(tmp_path: Path) -> 
     one = results(tmp_path / "one", perturbed(), metrics[0], data, board=True)
     assert one["conversations_n"] == 5
     assert results(tmp_path / "some", perturbed(), metrics[1], data) == one
-    assert metrics[0].sample_digest == metrics[1].sample_digest
+    assert metrics[0].sample_results == metrics[1].sample_results
+    for name in one.keys() - {"conversations_n"}:
+        shares = [kept["values"].get(f"test/{name}") for kept in metrics[0].sample_results]
+        counted = [share for share in shares if share is not None]
+        assert sum(counted) / len(counted) == pytest.approx(one[name])
     sheet = next(tmp_path.rglob("conversations/test-step-00000000.png"))
     with PILImage.open(sheet) as picture:
         assert picture.width > 2 * picture.height  # two rows of four conversations of two pictures

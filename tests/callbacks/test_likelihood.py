@@ -65,7 +65,19 @@ def test_excess_is_the_mean_over_images_in_bits_above_the_floor(tmp_path: Path) 
     module = Dense()
     module.floor += 1e-6  # each sample differs, if by a little
     evaluate(tmp_path, module, [second])
-    assert first.sample_digest != second.sample_digest
+    assert first.sample_results != second.sample_results
+
+
+def test_every_image_is_kept_by_the_key_of_its_document(tmp_path: Path) -> None:
+    callback = Likelihood(dequantised=True)
+    values = evaluate(tmp_path, Grid(), [callback])
+    kept = {one["item"]: one["values"] for one in callback.sample_results}
+    assert kept.keys() == {sample.key for sample in KnownData().samples}
+    assert kept["partial"]["test/nll_excess_bits_per_dim"] == pytest.approx(0.25, rel=1e-5)
+    for name in ("nll_excess_bits_per_dim", "bits_per_dim_dequantised"):
+        assert math.fsum(one[f"test/{name}"] for one in kept.values()) / 25 == pytest.approx(
+            values[name], rel=1e-5
+        )
 
 
 class Parts(KnownData):

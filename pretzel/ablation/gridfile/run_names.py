@@ -10,7 +10,7 @@ from pretzel.runs.config.yaml_lines import Key
 GRID_FILES = frozenset(
     {"plan.json", "plan_now.json", "stages", "tuning", "source", "slurm"}
     | {f"compare.{ending}" for ending in ("md", "tex", "csv", "html")}
-    | {"compare_summary.csv"}
+    | {"compare_summary.csv", "compare_items.csv"}
 )
 """Names in the output folder of a grid beside the arms' and TensorBoard's event files."""
 EVENT_FILES = "events.out.tfevents."

@@ -2,7 +2,7 @@
 
 import copy
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from typing_extensions import override
 
 from pretzel.ablation.identity.fingerprint import hashed
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.protocols import Exports, HasFacts, KeepsSamples
+from pretzel.ablation.protocols import DigestsSamples, Exports, HasFacts, SampleResult
+from pretzel.ablation.sample_file import sample_results, write_samples
 from pretzel.ablation.worker.checkpoints import Checkpoints, digest, save_final
 from pretzel.ablation.worker.hang_watchdog import Watchdog
 from pretzel.ablation.worker.provenance import peak_memory, versions
@@ -134,6 +135,7 @@ def _results(
             model, datamodule=cli.datamodule, ckpt_path=final, weights_only=True, verbose=False
         )
         metrics |= logged_scalars(trainer)
+    samples = sample_results(trainer) if is_tested else []
     # the engine kills what is still there when the first process ends
     trainer.strategy.barrier()
     if spec["export"]:
@@ -147,7 +149,8 @@ def _results(
         "facts": fitted["facts"] | facts(trainer),
         **{key: fitted[key] for key in ("train_seconds", "steps", "step_seconds")},
         "weights": fitted.get("weights"),  # runs of earlier versions have none
-        "measured": test_digest(trainer) if is_tested else None,
+        "measured": test_digest(trainer, samples) if is_tested else None,
+        "samples": write_samples(folder.path, samples) if trainer.is_global_zero else None,
         "seconds": monitor.seconds,
         "peak_memory_bytes": peak,
         "parameters": {"trainable": sizes[True], "frozen": sizes[False]},
@@ -165,15 +168,15 @@ def facts(trainer: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401
     return by_metric
 
 
-def test_digest(trainer: Any) -> str | None:  # noqa: ANN401
-    """Return a digest of what a test has measured, times aside: metrics, and every sample's result.
+def test_digest(trainer: Any, samples: Sequence[SampleResult]) -> str | None:  # noqa: ANN401
+    """Return a digest of what a test has measured, times aside: metrics, and every item's result.
 
-    None where no part keeps the results of samples: metrics may be equal by chance.
+    None where no part keeps the results of items: metrics may be equal by chance.
     """
     parts = [trainer.lightning_module, *trainer.callbacks]
-    samples = sorted(d for p in parts if isinstance(p, KeepsSamples) and (d := p.sample_digest))
+    digests = sorted(d for p in parts if isinstance(p, DigestsSamples) and (d := p.sample_digest))
     values = {k: v for k, v in logged_scalars(trainer).items() if "seconds" not in k}
-    return hashed([samples, values]) if samples else None
+    return hashed([digests, samples, values]) if digests or samples else None
 
 
 def _all_stop(trainer: Trainer, must_stop: bool) -> bool:
