@@ -28,6 +28,7 @@ class RunResult:
     train_seconds: float  # with the stages that it starts from, without candidates
     step_seconds: float | None  # None where it was not recorded, as below
     peak_memory_bytes: int | None
+    samples: dict[str, Any] | None  # hash and number of the results of single items, if kept
     versions: dict[str, str]  # of the libraries that trained it
     trouble: str  # why it is not done, in one line
     adopted: str  # what the user has accepted although it differs, in one line; mostly empty
@@ -138,6 +139,7 @@ def _read(output: Path, run: dict[str, Any], planned: dict[str, dict[str, Any]])
         train_seconds=float(result.get("train_seconds", 0.0) + in_stages),
         step_seconds=result.get("step_seconds"),
         peak_memory_bytes=result.get("peak_memory_bytes"),
+        samples=result.get("samples"),
         versions=result.get("versions", {}),
         trouble=trouble,
         adopted=_adopted(folder, run) if state is State.DONE else "",

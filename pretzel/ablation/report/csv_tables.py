@@ -5,6 +5,7 @@ import io
 from typing import Any
 
 from pretzel.ablation.ledger import State
+from pretzel.ablation.report.item_statistics import ItemMean
 from pretzel.ablation.report.statistics import SeedMean
 from pretzel.ablation.report.table import MISSING, NOT_APPLICABLE, ArmRow, MetricColumn, ResultTable
 
@@ -46,6 +47,51 @@ def summary(table: ResultTable) -> str:
     where there is no mean.
     """
     return _csv([_record(table, row, column) for row in table.rows for column in table.columns])
+
+
+def items(table: ResultTable) -> str:
+    """Return what test items tell (``compare_items.csv``).
+
+    A row for each arm and metric, with halves of 95 % intervals, and for each seed of an arm that
+    is compared to the baseline: then with its seed.
+    """
+    records: list[dict[str, Any]] = []
+    for metric, by_arm in table.items.metrics.items():
+        base = by_arm.get(table.comparison.baseline)
+        for arm, entry in by_arm.items():
+            own, found = entry.own, entry.difference
+            difference = None if found is None else found.mean
+            names = {"arm": arm, "metric": metric.name, "direction": metric.direction}
+            whole = {
+                "seed": None,
+                "items": own.num_items,
+                "groups": own.num_groups,
+                **_halves("", own),
+                "ci95_floor": own.floor,
+                **_halves("difference", difference),
+                "better": found and sum(found.better),
+                "worse": found and sum(found.worse),
+                "p": found and found.p,
+                "p_holm": entry.p_holm,
+            }
+            records.append(names | whole)
+            if found is None or base is None:
+                continue
+            columns = entry.kept.shared(base.kept), found.better, found.worse, found.ps
+            records += [
+                names | dict.fromkeys(whole) | dict(zip(_OF_SEED, row, strict=True))
+                for row in zip(*columns, strict=True)
+            ]
+    return _csv(records)
+
+
+_OF_SEED = ("seed", "better", "worse", "p")
+
+
+def _halves(name: str, mean: ItemMean | None) -> dict[str, float | None]:
+    values = (mean.mean, mean.seeds, mean.items, mean.both) if mean else [None] * 4
+    heads = [name or "mean", *(f"{name}_ci95_{x}".strip("_") for x in ("seeds", "items", "both"))]
+    return dict(zip(heads, values, strict=True))
 
 
 def _record(table: ResultTable, row: ArmRow, column: MetricColumn) -> dict[str, Any]:

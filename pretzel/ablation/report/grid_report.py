@@ -28,6 +28,8 @@ FILES: dict[Format, str] = {
 }
 SUMMARY = "compare_summary.csv"
 """The table as CSV, beside ``compare.csv`` with the values of every run."""
+ITEMS = "compare_items.csv"
+"""Test items as CSV, where runs have kept their results."""
 
 
 class Report:
@@ -68,6 +70,8 @@ class Report:
         """
         texts = {name: self.text(form) for form, name in FILES.items()}
         texts[SUMMARY] = csv_tables.summary(self.table)
+        if self.table.items.metrics:
+            texts[ITEMS] = csv_tables.items(self.table)
         for name, text in texts.items():
             write_text(self.folder / name, text)
         try:

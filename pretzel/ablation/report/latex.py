@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from pretzel.ablation.report import cell_texts
+from pretzel.ablation.report import cell_texts, item_texts
 from pretzel.ablation.report import table_notes as notes
 from pretzel.ablation.report.table import ResultTable
 
@@ -22,6 +22,8 @@ _SPECIAL = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "→": r"$\to$",
+    "√": r"$\surd$",
+    "−": "$-$",  # noqa: RUF001
     "×": r"$\times$",  # noqa: RUF001
     "—": "---",
     "…": r"\ldots{}",
@@ -44,21 +46,39 @@ def latex(table: ResultTable) -> str:
     )
     exceptions = [*notes.warnings(table), *notes.missing(c), *notes.tuned(c)]
     exceptions = [note if note.endswith((".", "?")) else f"{note}." for note in exceptions]
-    differences, before = [], ""
-    for metric, *cells in cell_texts.difference_lines(table):
-        shown = metric if metric != before else ""  # each metric once
-        differences.append([escaped(cell) for cell in (shown, *cells)])
-        before = metric
+    items: list[str] = []
+    if table.items.metrics:
+        items = [
+            *_table(_once(item_texts.mean_lines(table.items)), "ll", []),
+            "",
+            *_table(
+                _once(item_texts.difference_lines(table.items)),
+                "ll",
+                item_texts.reading(table.items),
+            ),
+            "",
+        ]
     return "\n".join(
         [
             f"% Made by: pretzel compare {' '.join(str(c.output).split())}",
             r"% Needs \usepackage{booktabs}",
             *_table(means, "lr", [*notes.reading(table), *exceptions]),
             "",
-            *_table(differences, "ll", notes.reach(table)),
+            *_table(_once(cell_texts.difference_lines(table)), "ll", notes.reach(table)),
             "",
+            *items,
         ]
     )
+
+
+def _once(lines: list[list[str]]) -> list[list[str]]:
+    """Return escaped lines, in which each metric stands once."""
+    shown, before = [], ""
+    for metric, *cells in lines:
+        first = metric if metric != before else ""
+        shown.append([escaped(cell) for cell in (first, *cells)])
+        before = metric
+    return shown
 
 
 def escaped(text: str) -> str:

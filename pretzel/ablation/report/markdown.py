@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pretzel.ablation.report import cell_texts
+from pretzel.ablation.report import cell_texts, item_texts
 from pretzel.ablation.report import table_notes as notes
 from pretzel.ablation.report.table import ResultTable
 
@@ -23,9 +23,19 @@ def markdown(table: ResultTable) -> str:
     parts += _paragraphs(notes.warnings(table))
     parts += _items([*notes.missing(c), *notes.tuned(c)])
     if any(column.compared for column in table.columns):
-        lines = [[_escaped(cell) for cell in line] for line in cell_texts.difference_lines(table)]
-        parts += ["", "**Differences to the baseline**", "", *_table(lines), ""]
+        lines = cell_texts.difference_lines(table)
+        parts += ["", "**Differences to the baseline**", "", *_table(_escaped_lines(lines)), ""]
         parts += _paragraphs(notes.reach(table))
+    if table.items.metrics:
+        parts += [
+            "",
+            "**Test items**",
+            "",
+            *_table(_escaped_lines(item_texts.mean_lines(table.items))),
+            "",
+        ]
+        parts += [*_table(_escaped_lines(item_texts.difference_lines(table.items))), ""]
+    parts += _paragraphs(item_texts.reading(table.items))
     if sources := notes.provenance(table):
         parts += ["Computed from:", "", *_items(sources), ""]
     changed = [f"{arm}: {'; '.join(changes)}" for arm, changes in c.arms.items() if changes]
@@ -35,6 +45,10 @@ def markdown(table: ResultTable) -> str:
 def _table(lines: Sequence[Sequence[str]]) -> list[str]:
     head, *body = (f"| {' | '.join(line)} |" for line in lines)
     return [head, f"| {' | '.join(['---'] * len(lines[0]))} |", *body]
+
+
+def _escaped_lines(lines: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[_escaped(cell) for cell in line] for line in lines]
 
 
 def _paragraphs(texts: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pretzel.ablation.ledger import State
-from pretzel.ablation.report import cell_texts, charts, event_files, table_notes
+from pretzel.ablation.report import cell_texts, charts, event_files, item_texts, table_notes
 from pretzel.ablation.report.comparison import Comparison
 from pretzel.ablation.report.learning_curves import learning_curves
 from pretzel.ablation.report.sample_sheets import sample_sheets
@@ -45,6 +45,7 @@ def page(table: ResultTable, command: str) -> str:
         name=Path(comparison.grid).stem or comparison.output.name,
         lead=_lead(comparison),
         texts=cell_texts,
+        item_texts=item_texts,
         notes=table_notes,
         differences=differences,
         curves=curves,

@@ -8,6 +8,7 @@ from pretzel.ablation.ledger import State
 from pretzel.ablation.report import statistics
 from pretzel.ablation.report.comparability import Comparability, judge
 from pretzel.ablation.report.comparison import Comparison, RunResult
+from pretzel.ablation.report.item_table import ItemTable, item_table
 from pretzel.ablation.report.statistics import Difference, SeedMean
 
 NOT_APPLICABLE = "n/a"
@@ -78,6 +79,7 @@ class ResultTable:
     comparison: Comparison
     columns: tuple[MetricColumn, ...]
     rows: tuple[ArmRow, ...]
+    items: ItemTable
 
 
 def result_table(comparison: Comparison) -> ResultTable:
@@ -91,7 +93,8 @@ def result_table(comparison: Comparison) -> ResultTable:
         _row(comparison, arm, {metric: by_arm[arm] for metric, by_arm in entries.items()})
         for arm in comparison.arms
     )
-    return ResultTable(comparison=comparison, columns=tuple(columns), rows=rows)
+    items = item_table(comparison, judged)
+    return ResultTable(comparison=comparison, columns=tuple(columns), rows=rows, items=items)
 
 
 def _column(

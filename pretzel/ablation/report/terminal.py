@@ -6,7 +6,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pretzel.ablation.report import cell_texts, table_notes
+from pretzel.ablation.report import cell_texts, item_texts, table_notes
 from pretzel.ablation.report.table import ArmRow, ResultTable
 
 
@@ -20,6 +20,10 @@ def show(results: ResultTable, console: Console | None = None) -> None:
     parts += _lines(table_notes.warnings(results), "yellow")
     parts += _lines(table_notes.reach(results), "bold")
     parts += _lines(table_notes.reading(results), "dim")
+    if results.items.metrics:
+        for lines in (item_texts.mean_lines, item_texts.difference_lines):
+            parts += [Text(), _plain(lines(results.items))]
+    parts += _lines(item_texts.reading(results.items), "dim")
     if sources := table_notes.provenance(results):
         parts += [Text("\nComputed from", style="bold"), *_lines(sources, "dim")]
     parts.append(Text("\nWhat each arm changes", style="bold"))
@@ -36,6 +40,16 @@ def _table(title: str, style: str) -> Table:
     return Table(
         title=heading, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
     )
+
+
+def _plain(lines: list[list[str]]) -> Table:
+    head, *body = lines
+    table = _table("Test items", "bold cyan")
+    for name in head:
+        table.add_column(name, justify="left" if name in ("metric", "arm") else "right")
+    for line in body:
+        table.add_row(*map(Text, line))
+    return table
 
 
 def _arms(results: ResultTable) -> Table:
