@@ -7,14 +7,20 @@ from callbacks.easy_vqa.judge_features import JudgeFeatures
 from callbacks.easy_vqa.judge_training import JudgeTraining
 from callbacks.easy_vqa.own_images import OwnImages
 from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
+from callbacks.efficientnet_features import EfficientNetFeatures
 from callbacks.ema import EMAWeightAveraging
 from callbacks.feature_extractors import (
     FeatureExtractor,
+    ImageClassifier,
     Inception,
     ModuleFeatures,
     PooledPixels,
 )
-from callbacks.fid_kid import FID, KID
+from callbacks.feature_metrics.fid import FID
+from callbacks.feature_metrics.inception_score import InceptionScore
+from callbacks.feature_metrics.kid import KID
+from callbacks.feature_metrics.mmd import MMD
+from callbacks.feature_metrics.precision_recall import DensityCoverage, PrecisionRecall
 from callbacks.generation import Generation
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.likelihood import Likelihood
@@ -31,14 +37,19 @@ from callbacks.vqa_accuracy import VQAAccuracy
 __all__ = [
     "FID",
     "KID",
+    "MMD",
     "CLIPScore",
     "CaptionRetrieval",
     "ConversationAccuracy",
+    "DensityCoverage",
     "EMAWeightAveraging",
+    "EfficientNetFeatures",
     "FeatureExtractor",
     "Generation",
     "GenerationMetric",
+    "ImageClassifier",
     "Inception",
+    "InceptionScore",
     "JudgeFeatures",
     "JudgeTraining",
     "Likelihood",
@@ -48,6 +59,7 @@ __all__ = [
     "OwnImages",
     "PictureFolder",
     "PooledPixels",
+    "PrecisionRecall",
     "PredictionWriter",
     "RealPictures",
     "Reconstructions",

@@ -1,10 +1,10 @@
-"""Feature extractors of FID and KID, each with a name that the metric carries."""
+"""Feature extractors of metrics of images, each with a name that the metric carries."""
 
 import hashlib
 import re
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,20 +23,22 @@ INCEPTION_SHA256 = "6726825d"
 """First digits of the standard weights' SHA-256, as torch-fidelity writes them in the name."""
 
 
+NUM_AT_A_TIME = 32
+"""Images whose activations are in memory together: 120 MB at 224x224 in EfficientNet-Lite0."""
+
+
 class FeatureExtractor(nn.Module, ABC):
     """Turns images in [-1, 1] into one feature vector each.
 
     Whatever is heavy or may be missing is loaded by :meth:`prepare`, before training and only on
     the rank that measures, so that a configuration can be planned without it.
 
-    Attributes:
-        num_features: Length of a feature vector; :class:`callbacks.fid_kid.FID` finds it out.
     """
 
-    num_features: int
     no_laws: ClassVar[str] = (
-        "any features are right, which the metric is named after; FID and KID around them have laws"
+        "any features are right, which the metric is named after; the metrics around them have laws"
     )
+    _last: tuple[Tensor, Tensor] | None = None
 
     @property
     @abstractmethod
@@ -52,12 +54,41 @@ class FeatureExtractor(nn.Module, ABC):
         """
 
     @abstractmethod
-    def describe(self) -> str:
-        """Return in one line what computes the features: name, hash, resize."""
+    def facts(self) -> dict[str, Any]:
+        """Return what computes the features: ``extractor``, ``weights``, ``resize``, ``antialias``.
+
+        ``weights`` is a hash. Values of which one differs are not comparable.
+        """
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
         """Return the features of images in [-1, 1]."""
+
+    def describe(self) -> str:
+        """Return the facts in one line."""
+        name, *others = self.facts().items()
+        return ", ".join([str(name[1]), *(f"{key} {value}" for key, value in others)])
+
+    @torch.no_grad()
+    def features(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
+        """Return the features, computed a few images at a time.
+
+        Those of the last batch are kept for the next metric that asks for them.
+        """
+        if self._last is None or self._last[0] is not images:
+            self._last = (
+                images,
+                torch.cat([self(part) for part in torch.split(images, NUM_AT_A_TIME)]),
+            )
+        return self._last[1]
+
+
+class ImageClassifier(FeatureExtractor, ABC):
+    """A feature extractor with the last layer of its network, for Inception Score."""
+
+    @abstractmethod
+    def logits(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "n classes"]:
+        """Return the logits of the classes."""
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -69,8 +100,10 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-class Inception(FeatureExtractor):
+class Inception(ImageClassifier):
     """The standard Inception-v3 of FID, as torch-fidelity computes it (2,048 features).
+
+    Its logits are those without bias, of which Inception Score is computed.
 
     Args:
         weights: Local path of torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth``;
@@ -82,7 +115,7 @@ class Inception(FeatureExtractor):
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
         self.weights = weights
-        self.network: nn.Module | None = None
+        self.network: FeatureExtractorInceptionV3 | None = None
 
     @override
     def prepare(self) -> None:
@@ -101,7 +134,7 @@ class Inception(FeatureExtractor):
             raise UserError(
                 f"Inception: the standard weights cannot be downloaded ({error}). Fetch "
                 f"{URL_INCEPTION_V3} elsewhere and give its local path as `weights`, or use "
-                "callbacks.JudgeFeatures, which needs no download (the metric is then named so)"
+                "callbacks.EfficientNetFeatures, which needs none (the metric is then named so)"
             ) from error
         folder = Path(str(torch.hub.get_dir()))
         return folder / "checkpoints" / str(URL_INCEPTION_V3).rsplit("/", 1)[-1]
@@ -119,14 +152,25 @@ class Inception(FeatureExtractor):
         torch.load(path, map_location="cpu", weights_only=True)
 
     @override
-    def describe(self) -> str:
-        return f"Inception-v3 2015-12-05, sha256 {INCEPTION_SHA256}, bilinear to 299x299"
+    def facts(self) -> dict[str, Any]:
+        return {
+            "extractor": "Inception-v3 2015-12-05",
+            "weights": INCEPTION_SHA256,
+            "resize": "bilinear to 299x299, of TensorFlow 1",
+            "antialias": False,
+        }
 
     @override
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
         assert self.network is not None, "prepare() comes first"
         features: Tensor = self.network(to_integers(images))[0]
         return features
+
+    @override
+    def logits(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "n classes"]:
+        assert self.network is not None, "prepare() comes first"
+        logits: Tensor = features @ self.network.fc.weight.T
+        return logits
 
 
 class PooledPixels(FeatureExtractor):
@@ -155,8 +199,14 @@ class PooledPixels(FeatureExtractor):
         """Do nothing: there is nothing to load."""
 
     @override
-    def describe(self) -> str:
-        return f"mean colours of {self.size}x{self.size} fields"
+    def facts(self) -> dict[str, Any]:
+        fields = f"{self.size}x{self.size} fields"
+        return {
+            "extractor": f"mean colours of {fields}",
+            "weights": "none",
+            "resize": f"area average to {fields}",
+            "antialias": True,
+        }
 
     @override
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
@@ -192,9 +242,13 @@ class ModuleFeatures(FeatureExtractor):
         """Do nothing: the module is built already."""
 
     @override
-    def describe(self) -> str:
-        kind = f"{type(self.module).__module__}.{type(self.module).__qualname__}"
-        return f"{kind}, state {fingerprint(self.module)}, resized by itself"
+    def facts(self) -> dict[str, Any]:
+        return {
+            "extractor": f"{type(self.module).__module__}.{type(self.module).__qualname__}",
+            "weights": fingerprint(self.module),
+            "resize": "by itself",
+            "antialias": "by itself",
+        }
 
     @override
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:

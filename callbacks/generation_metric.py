@@ -64,7 +64,13 @@ class GenerationMetric(ABC):
 
 
 class ReferenceMetric(GenerationMetric):
-    """A metric that compares generated images with real ones."""
+    """A metric that compares generated images with real ones.
+
+    Attributes:
+        higher_is_better: Whether images like the real ones have a larger first value.
+    """
+
+    higher_is_better: ClassVar[bool] = False
 
     @abstractmethod
     def reset_real(self) -> None:

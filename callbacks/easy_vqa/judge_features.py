@@ -1,5 +1,7 @@
 """Features of the shipped easy-VQA judge, for FID and KID without a download."""
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
@@ -23,10 +25,15 @@ class JudgeFeatures(FeatureExtractor):
             self.judge = load_judge()
 
     @override
-    def describe(self) -> str:
+    def facts(self) -> dict[str, Any]:
         self.prepare()
         assert self.judge is not None
-        return f"easy-VQA judge, state {fingerprint(self.judge)}, area average to {SIZE}x{SIZE}"
+        return {
+            "extractor": "easy-VQA judge",
+            "weights": fingerprint(self.judge),
+            "resize": f"area average to {SIZE}x{SIZE}",
+            "antialias": True,
+        }
 
     @override
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:

@@ -9,7 +9,11 @@ from torch import nn
 from callbacks.clip_score import CLIPScore
 from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
 from callbacks.feature_extractors import FeatureExtractor, ModuleFeatures
-from callbacks.fid_kid import FID, KID
+from callbacks.feature_metrics.fid import FID
+from callbacks.feature_metrics.inception_score import InceptionScore
+from callbacks.feature_metrics.kid import KID
+from callbacks.feature_metrics.mmd import MMD
+from callbacks.feature_metrics.precision_recall import DensityCoverage, PrecisionRecall
 from callbacks.generation_metric import GenerationMetric
 from callbacks.laws import metrics
 from pretzel.testing.suite import Law, laws_in
@@ -29,8 +33,12 @@ def distance(kind: Callable[..., GenerationMetric], **options: int) -> Generatio
 
 
 CASES: dict[type, list[Callable[[], object]]] = {
-    FID: [partial(distance, FID)],
+    FID: [partial(distance, FID), FID],
+    InceptionScore: [partial(InceptionScore, splits=2)],
     KID: [partial(distance, KID, subsets=3, subset_size=4)],
+    MMD: [partial(distance, MMD), partial(distance, MMD, unbiased=True)],
+    PrecisionRecall: [partial(distance, PrecisionRecall, neighbours=1)],
+    DensityCoverage: [partial(distance, DensityCoverage, neighbours=1)],
     ShapeAccuracy: [ShapeAccuracy],
 }
 WITHOUT_CASE: dict[type, str] = {

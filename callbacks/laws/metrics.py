@@ -123,5 +123,6 @@ def equal_images_are_nearest(case: Case[GenerationMetric]) -> Deviation:
     metric.reset()
     metric.update(images("real"), PROMPTS)
     same = metric.compute()[name]
-    require(same < other, f"{name} is {same:.3g} of the real images, {other:.3g} of others")
+    nearer = same > other if metric.higher_is_better else same < other
+    require(nearer, f"{name} is {same:.3g} of the real images, {other:.3g} of others")
     return unmeasured("equal images are nearest")

@@ -8,7 +8,13 @@ import yaml
 from lightning.pytorch import Callback
 
 import callbacks
-from callbacks import FID, FeatureExtractor, Generation, GenerationMetric, ReferenceMetric
+from callbacks import (
+    FeatureExtractor,
+    Generation,
+    GenerationMetric,
+    ImageClassifier,
+    ReferenceMetric,
+)
 from pretzel.ablation.planning.metric_names import MetricNames
 
 TEXT = """
@@ -44,6 +50,7 @@ callbacks:
       metrics:
         - class_path: callbacks.ShapeAccuracy
         - class_path: callbacks.FID
+        - class_path: callbacks.FID
           init_args: {extractor: {class_path: callbacks.JudgeFeatures}}
         - class_path: callbacks.FID
           init_args: {extractor: {class_path: callbacks.Inception, init_args: {weights: w.pth}}}
@@ -53,6 +60,13 @@ callbacks:
             extractor:
               class_path: callbacks.ModuleFeatures
               init_args: {name: flat, module: {class_path: torch.nn.Flatten}}
+        - class_path: callbacks.MMD
+          init_args: {unbiased: true}
+        - class_path: callbacks.PrecisionRecall
+        - class_path: callbacks.DensityCoverage
+          init_args: {extractor: {class_path: callbacks.PooledPixels}}
+        - class_path: callbacks.InceptionScore
+          init_args: {classifier: {class_path: callbacks.Inception}}
         - class_path: callbacks.CLIPScore
           init_args: {model: openai/clip-vit-base-patch16}
 """
@@ -86,7 +100,17 @@ def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:
         if issubclass(getattr(callbacks, name), GenerationMetric)
     } - {GenerationMetric, ReferenceMetric}
     names = [metric.name for metric in generation.metrics[1:]]
-    assert names == ["fid_judge", "fid", "kid_flat", "clip_score_clip-vit-base-patch16"]
+    assert names == [
+        "fid_efflite0",
+        "fid_judge",
+        "fid",
+        "kid_flat",
+        "mmd_efflite0",
+        "precision_efflite0",
+        "density_pixels8",
+        "inception_score",
+        "clip_score_clip-vit-base-patch16",
+    ]
 
 
 def test_a_wrong_key_is_refused() -> None:
@@ -100,7 +124,7 @@ def test_a_wrong_key_is_refused() -> None:
 def test_constructors_spell_out_their_configuration(name: str) -> None:
     kind = getattr(callbacks, name)
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-    if kind in (FeatureExtractor, GenerationMetric, ReferenceMetric):
+    if kind in (FeatureExtractor, ImageClassifier, GenerationMetric, ReferenceMetric):
         assert inspect.isabstract(kind)
         return
     if kind.__init__ is object.__init__:
@@ -110,7 +134,3 @@ def test_constructors_spell_out_their_configuration(name: str) -> None:
         assert parameter.annotation is not inspect.Parameter.empty
         default = parameter.default
         assert default is None or isinstance(default, (int, float, str, bool, type))
-
-
-def test_parts_are_required() -> None:
-    assert inspect.signature(FID).parameters["extractor"].default is inspect.Parameter.empty

