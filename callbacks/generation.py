@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,8 +15,10 @@ from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
+from callbacks.image_check import ImageCheck
 from callbacks.protocols import Generator, HasPrompts, Split, evaluation_samples, generator_of
 from callbacks.reporting import Stage, digest, gather, log_values, logged_names, tensorboards
+from callbacks.sampling_facts import sampling_facts
 from pretzel.errors import NothingToMeasure, UserError
 from pretzel.media.integers import to_floats, to_integers
 
@@ -39,12 +41,16 @@ class Generation(Evaluation):
             been made already (:class:`callbacks.PictureFolder`) keep theirs, and all are measured.
         every_n_validations: Measure at every n-th validation of a fit; tests always measure.
 
+    Images with a NaN, and images that are all constant or all equal, are an error and no score.
+
     Attributes:
-        facts: By metric, the facts that comparable values share.
+        facts: By metric, what its value was made of: ``n``, the facts of the metric, and
+            ``sampler``, ``guidance``, ``denoiser`` and ``ema``, which arms may differ in.
 
     Raises:
         UserError: If an argument is out of range, a metric cannot judge a given prompt, module or
-            datamodule lack what is needed, or a metric's parts cannot be had; all before training.
+            datamodule lack what is needed, or a metric's parts cannot be had, all before training;
+            if the generated images are NaN or without variance.
     """
 
     needs_no_model = True
@@ -139,13 +145,15 @@ class Generation(Evaluation):
                 metric.reset()
         seconds = 0.0
         hashes: list[str] = []
-        for images, texts, elapsed in self._generate(trainer, module, prompts):
+        check = ImageCheck(f"Generation: at step {trainer.global_step}", self._what_is_measured)
+        for images, texts, elapsed in self._generate(trainer, module, prompts, check):
             seconds += elapsed
             if trainer.is_global_zero:
                 self._check_size(images)
                 hashes += [*texts, _hash(images)]
                 for metric in self.metrics:
                     metric.update(images, texts)
+        check.end()
         if stage == "test":
             self.sample_digest = digest(hashes)
         values: dict[str, float] = {}
@@ -155,16 +163,26 @@ class Generation(Evaluation):
                     values |= metric.compute()
                 except NothingToMeasure as nothing:
                     rank_zero_warn(f"Generation: {nothing}")
+            common = {"n": len(prompts), **sampling_facts(trainer, module)}
+            self.facts |= {f"{stage}/{k}": v | common for k, v in self._facts(values).items()}
             values["seconds_per_image"] = seconds / len(prompts)
-            for metric in self.metrics:
-                self.facts |= {f"{stage}/{name}": fact for name, fact in metric.facts().items()}
             for board in tensorboards(trainer):
                 lines = "  \n".join(metric.describe() for metric in self.metrics)
                 board.add_text("generation/metrics", lines, trainer.global_step)
         log_values(pl_module, stage, trainer.strategy.broadcast(values))
 
+    def _facts(self, values: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Return what the metrics tell of their values; of a count there is nothing to tell."""
+        own = {name: fact for m in self.metrics for name, fact in m.facts().items()}
+        return {n: own.get(n, {}) for n in values if not n.endswith(("_n", "_n_real"))}
+
+    @property
+    def _what_is_measured(self) -> str:
+        names = [metric.names() or {type(metric).__name__} for metric in self.metrics]
+        return ", ".join(min(own, key=lambda name: (len(name), name)) for own in names)
+
     def _generate(
-        self, trainer: Trainer, module: Generator, prompts: list[str]
+        self, trainer: Trainer, module: Generator, prompts: list[str], check: ImageCheck
     ) -> Iterator[tuple[Float[Tensor, "n ..."], list[str], float]]:
         """Yield images and their prompts, in order, and the seconds this rank took for its own."""
         share = self.batch_size * trainer.world_size
@@ -172,15 +190,18 @@ class Generation(Evaluation):
             texts = prompts[first : first + share]
             own = texts[trainer.global_rank * self.batch_size :][: self.batch_size]
             number = first // self.batch_size + trainer.global_rank
-            pixels = None
+            pixels, not_finite = None, 0
             start = time.perf_counter()
             if own:
                 images = module.sample(own, stream_key=("generation", number))
+                not_finite = check.not_finite(images)
                 pixels = to_integers(images, module.medium.dtype).cpu()  # as they would be saved
             elapsed = time.perf_counter() - start
             # Every rank takes part in the exchange, also one whose batches have run out
-            parts = [part for part in gather(trainer, pixels) if part is not None]
-            yield to_floats(parts).to(module.device), texts, elapsed
+            ranks = gather(trainer, (pixels, not_finite))
+            images = to_floats([part for part, _ in ranks if part is not None])
+            check.take_in(images, sum(count for _, count in ranks))
+            yield images.to(module.device), texts, elapsed
 
     def _update_real(self, trainer: Trainer, split: Split, device: torch.device) -> None:
         metrics = [m for m in self.metrics if isinstance(m, ReferenceMetric)]

@@ -33,7 +33,7 @@ def distance(kind: Callable[..., GenerationMetric], **options: int) -> Generatio
 
 
 CASES: dict[type, list[Callable[[], object]]] = {
-    FID: [partial(distance, FID), FID],
+    FID: [partial(distance, FID)],
     InceptionScore: [partial(InceptionScore, splits=2)],
     KID: [partial(distance, KID, subsets=3, subset_size=4)],
     MMD: [partial(distance, MMD), partial(distance, MMD, unbiased=True)],

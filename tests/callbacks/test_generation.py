@@ -1,6 +1,7 @@
 """Images are generated once per evaluation, in order, at fixed noise, and measured honestly."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from world import KnownData, Recaller, evaluate, known_samples, make_trainer, na
 from callbacks import (
     FID,
     KID,
+    EMAWeightAveraging,
     Generation,
     GenerationMetric,
     JudgeFeatures,
     ModuleFeatures,
+    PooledPixels,
     ReferenceMetric,
     ShapeAccuracy,
 )
@@ -95,7 +98,7 @@ def test_prompts_are_accepted_captions_in_order_repeated(tmp_path: Path) -> None
 
 def test_given_prompts_need_no_captions(tmp_path: Path) -> None:
     module = Recaller()
-    generation = Generation([ShapeAccuracy()], num_images=4, prompts=["a teal circle"])
+    generation = Generation([ShapeAccuracy()], num_images=1, prompts=["a teal circle"])
     assert evaluate(tmp_path, module, [generation])["right"] == 1
     assert module.keys == [("generation", 0)]
 
@@ -177,6 +180,64 @@ def test_what_was_measured_is_written_to_tensorboard(tmp_path: Path) -> None:
     events = EventAccumulator(str(next(tmp_path.rglob("events.*")).parent)).Reload()
     assert "generation/metrics/text_summary" in events.Tags()["tensors"]
     assert events.Scalars("test/right")[0].value == 1
+
+
+class Spoiled(Recaller):
+    """Its images are spoiled by a function."""
+
+    def __init__(self, spoil: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.spoil = spoil
+
+    def sample(self, prompts: list[str], *, stream_key: tuple[int | str, ...]) -> Tensor:
+        return self.spoil(super().sample(prompts, stream_key=stream_key))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda images: images.index_fill(0, torch.tensor([1]), torch.nan),
+            "at step 0 1 of 5 generated images are not finite (NaN or infinity): fid_pixels2, "
+            "right cannot be measured",
+        ),
+        (
+            lambda images: images.mean((2, 3), keepdim=True).mean(1, True).expand_as(images),
+            "at step 0 all 12 generated images have one value everywhere: fid_pixels2, right "
+            "would be scores of nothing",
+        ),
+        (lambda images: known_samples()[0].image.expand_as(images), "all 12 generated images are"),
+    ],
+)
+def test_images_without_finite_values_or_variance_get_no_score(
+    tmp_path: Path, spoil: Callable[[Tensor], Tensor], message: str
+) -> None:
+    generation = Generation([FID(PooledPixels(2)), ShapeAccuracy()], num_images=12, batch_size=5)
+    with pytest.raises(UserError, match=re.escape(message)):
+        evaluate(tmp_path, Spoiled(spoil), [generation])
+
+
+def test_values_carry_what_they_were_made_of(tmp_path: Path) -> None:
+    sampler = {"class_path": "pretzel.sampling.Sequential", "init_args": {"temperature": 0.9}}
+    module = Recaller()
+    module.sampling_record = {"sampler": sampler, "guidance": {"class_path": "my.NoGuidance"}}
+    generation = Generation([FID(PooledPixels(2)), ShapeAccuracy()], num_images=24)
+    evaluate(tmp_path, module, [generation, EMAWeightAveraging(0.9)])
+    common = {
+        "n": 24,
+        "sampler": "Sequential(temperature=0.9)",
+        "guidance": "NoGuidance()",
+        "ema": "decay 0.9",
+    }
+    assert generation.facts["test/right"] == common
+    assert generation.facts["test/fid_pixels2"] == common | {
+        "extractor": "mean colours of 2x2 fields",
+        "weights": "none",
+        "resize": "area average to 2x2 fields",
+        "antialias": True,
+        "n_real": 25,
+    }
+    assert "test/shape_n" not in generation.facts
 
 
 class Larger(Recaller):

@@ -9,6 +9,8 @@ from pretzel.ablation.report.comparison import Comparison
 _LIKELIHOOD = re.compile(r"nll|bits_per_dim|bpd|likelihood|log_prob")
 _DISTANCES = {"fid", "kid"}
 _SAMPLING = {"denoiser", "sampler", "guidance"}
+_CONDITIONS = _SAMPLING | {"ema"}
+"""Facts that arms may differ in on purpose: shown, and no bar to comparing."""
 _PENALTY = {"norm", "penalty", "loss"}
 
 Signature = dict[str, str]
@@ -21,7 +23,7 @@ class Comparability:
 
     scales: dict[str, Signature]  # of each arm; only arms with equal ones may be compared
     reason: str  # why there are several; empty where all arms may be compared
-    facts: Signature  # what the metric was computed from, where it is known and all arms agree
+    facts: Signature  # what the metric was computed from, where it is known and no bar
 
     @property
     def everywhere(self) -> bool:
@@ -38,7 +40,8 @@ def judge(comparison: Comparison) -> dict[str, Comparability]:
     - FID and KID: the numbers of generated and of real images must be the same (``<name>_n`` and
       ``<name>_n_real``, or the recorded facts).
     - Every metric: the facts that are recorded of it (``n``, ``extractor``, ``resize``) must be
-      the same.
+      the same; those that say how images were sampled are only shown, with their arms where they
+      differ.
     """
     spaces = _spaces(comparison)
     judged = {}
@@ -46,6 +49,15 @@ def judge(comparison: Comparison) -> dict[str, Comparability]:
         signatures = {arm: _facts(comparison, arm, metric.name) for arm in comparison.arms}
         values = {key: [*arms] for key, arms in sorted(_arms_by_value(signatures).items())}
         facts = {key: own[0] for key, own in values.items() if len(own) == 1}
+        facts |= {
+            key: ", ".join(f"{value} ({_names(arms)})" for value, arms in by_value.items())
+            for key, by_value in _arms_by_value(signatures).items()
+            if key in _CONDITIONS and len(by_value) > 1
+        }
+        signatures = {
+            arm: {key: value for key, value in own.items() if key not in _CONDITIONS}
+            for arm, own in signatures.items()
+        }
         if is_likelihood(metric.name):
             signatures = {arm: spaces[arm] | own for arm, own in signatures.items()}
         usual: Signature = {}  # what an arm does not tell is taken to be as in the baseline

@@ -135,6 +135,18 @@ def test_recorded_facts_must_agree(tmp_path):
     assert f"{FID}: n 500, resize area 64" in Report(tmp_path, "").text("markdown")
 
 
+def test_how_images_were_sampled_is_shown_and_no_bar(tmp_path):
+    grid(tmp_path, {"a": None, "b": None, "c": None})
+    for arm, weight in {"a": 1, "b": 3, "c": 3}.items():
+        facts = {FID: {"n": 500, "guidance": f"Linear(weight={weight})", "ema": "decay 0.99"}}
+        write_result(tmp_path, arm, 0, {FID: 1.0}, facts=facts)
+    judged = judge(load(tmp_path))[FID]
+    assert judged.everywhere
+    assert judged.reason == ""
+    assert judged.facts["guidance"] == "Linear(weight=1) (a), Linear(weight=3) (b, c)"
+    assert judged.facts["ema"] == "decay 0.99"
+
+
 def test_facts_that_differ_between_seeds_are_a_difference(tmp_path):
     write_plan(tmp_path, {"a": [], "b": ["x: 1 -> 2"]}, metrics={FID: "min"}, seeds=[0, 1])
     for arm in "ab":
