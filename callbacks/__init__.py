@@ -32,12 +32,15 @@ from callbacks.reconstructions import Reconstructions
 from callbacks.sample_grid import SampleGrid
 from callbacks.skip_analysis import SkipAnalysis
 from callbacks.text_drift import TextDrift
+from callbacks.vqa.answering import AmongChoices, Answering, Greedy
 from callbacks.vqa_accuracy import VQAAccuracy
 
 __all__ = [
     "FID",
     "KID",
     "MMD",
+    "AmongChoices",
+    "Answering",
     "CLIPScore",
     "CaptionRetrieval",
     "ConversationAccuracy",
@@ -47,6 +50,7 @@ __all__ = [
     "FeatureExtractor",
     "Generation",
     "GenerationMetric",
+    "Greedy",
     "ImageClassifier",
     "Inception",
     "InceptionScore",

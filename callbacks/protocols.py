@@ -111,8 +111,8 @@ class HasPrompts(Protocol):
 
 
 @runtime_checkable
-class Answerer(Protocol):
-    """A module that answers questions about images."""
+class ImageToText(Protocol):
+    """A module that may have an image-to-text direction."""
 
     @property
     def device(self) -> torch.device:
@@ -122,10 +122,34 @@ class Answerer(Protocol):
     def can_answer(self) -> bool:
         """Whether this configuration has an image-to-text direction at all."""
 
+
+@runtime_checkable
+class Answerer(ImageToText, Protocol):
+    """A module that answers questions about images."""
+
     def answer(
         self, images: Float[Tensor, "n ..."], questions: list[str], keys: list[str]
     ) -> list[str]:
         """Return the greedy answers; ``keys`` name the samples, noise is keyed by them."""
+
+
+@runtime_checkable
+class ChoiceScorer(ImageToText, Protocol):
+    """A module that knows how likely given answers to questions about images are."""
+
+    def choice_log_probs(
+        self,
+        images: Float[Tensor, "n ..."],
+        questions: list[str],
+        keys: list[str],
+        choices: list[str],
+        *,
+        per_token: bool,
+    ) -> Float[Tensor, "n c"]:
+        """Return the log-probability of each choice as the answer to each question, in nats.
+
+        It is the sum over the tokens of the choice and the one that ends it, or their mean.
+        """
 
 
 @runtime_checkable

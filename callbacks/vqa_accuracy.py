@@ -1,8 +1,10 @@
 """Accuracy of answers to questions about images, beside that of a baseline without images."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, zip_longest
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -13,14 +15,15 @@ from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.protocols import (
-    Answerer,
+    ImageToText,
     Split,
     answered_questions,
     evaluation_samples,
     lacks,
     require_questions,
 )
-from callbacks.reporting import Stage, digest, gather, log_values, logged_names, show_table
+from callbacks.reporting import Stage, gather, log_values, logged_names, show_table
+from callbacks.vqa.answering import Answering, Greedy
 from callbacks.vqa.blind_baseline import BlindBaseline
 from callbacks.vqa.questions import (
     AnsweredQuestion,
@@ -29,8 +32,9 @@ from callbacks.vqa.questions import (
     choose_questions,
     questions_of,
 )
-from callbacks.vqa.scoring import NAMES, accuracies, score
-from pretzel.errors import NothingToMeasure, UserError
+from callbacks.vqa.scoring import NAMES, accuracies, scores
+from pretzel.ablation.protocols import SampleResult
+from pretzel.errors import NothingToMeasure
 
 
 class VQAAccuracy(Evaluation):
@@ -55,6 +59,8 @@ class VQAAccuracy(Evaluation):
     that the image is read once; images are dealt out to ranks.
 
     Args:
+        answering: How answers are had: written (:class:`callbacks.Greedy`, if not given), or chosen
+            (:class:`callbacks.AmongChoices`); figures of different ways are told apart in tables.
         num_questions: Questions at tests; None asks all. Fewer are taken from images spread evenly
             over the evaluation samples, so that all runs get the same ones.
         num_validation_questions: Questions at validations, likewise.
@@ -71,6 +77,7 @@ class VQAAccuracy(Evaluation):
 
     def __init__(
         self,
+        answering: Answering | None = None,
         num_questions: int | None = None,
         num_validation_questions: int | None = 1000,
         batch_size: int = 256,
@@ -86,6 +93,8 @@ class VQAAccuracy(Evaluation):
             batch_size=batch_size,
             num_blind_samples=num_blind_samples,
         )
+        self.answering = answering or Greedy()
+        self.facts: dict[str, dict[str, Any]] = {}
         self.num_questions = num_questions
         self.num_validation_questions = num_validation_questions
         self.batch_size = batch_size
@@ -101,9 +110,10 @@ class VQAAccuracy(Evaluation):
 
     @override
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
-        if not isinstance(pl_module, Answerer):
+        if not isinstance(pl_module, ImageToText):
             raise lacks("VQAAccuracy", "a module with answer(...) and can_answer", pl_module)
         if pl_module.can_answer:
+            self.answering.check(pl_module)
             require_questions(trainer, split, "VQAAccuracy")
         else:
             rank_zero_info("VQAAccuracy: not applicable, the module has no image-to-text direction")
@@ -111,24 +121,31 @@ class VQAAccuracy(Evaluation):
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         limit = self.num_questions if stage == "test" else self.num_validation_questions
-        assert isinstance(pl_module, Answerer)
+        assert isinstance(pl_module, ImageToText)
         if not pl_module.can_answer:
+            return
+        try:  # late: reading the training split takes a while
+            self.answering.prepare(lambda count: self._blind_baseline(trainer).frequent(count))
+        except NothingToMeasure as nothing:
+            rank_zero_warn(f"VQAAccuracy measures nothing: {nothing}")
             return
         asked = self._asked(trainer, stage, limit)
         of_rank = islice(asked, trainer.global_rank, None, trainer.world_size)
         own = [
             answer
             for batch in batched_questions(of_rank, self.batch_size)
-            for answer in _ask(pl_module, batch)
+            for answer in self._ask(pl_module, batch)
         ]
         answered = [answer for share in gather(trainer, own) for answer in share]
-        if stage == "test":
-            self.sample_digest = digest(answered)
-        values = accuracies(answered, "vqa") | {"vqa_n": float(len(answered))}
-        if self.blind_baseline:
-            values |= self._blind_accuracies(trainer, answered)
+        values = accuracies(answered, "vqa")
+        self.facts |= {f"{stage}/{name}": {"answers": self.answering.describe()} for name in values}
+        values |= {"vqa_n": float(len(answered))}
+        guesses = self._guesses(trainer, answered) if self.blind_baseline else []
+        values |= accuracies(guesses, "vqa_blind")
         log_values(pl_module, stage, values)
-        wrong = [a for a in answered if not score(a)]
+        if stage == "test":
+            self.sample_results = list(_results(answered, guesses, values))
+        wrong = [a for a in answered if not scores(a, "")[""]]
         show_table(
             trainer,
             f"{stage}/wrong_answers",
@@ -151,17 +168,21 @@ class VQAAccuracy(Evaluation):
             if questions:
                 yield sample, questions
 
-    def _blind_accuracies(
+    def _guesses(
         self, trainer: Trainer, answered: Sequence[AnsweredQuestion]
-    ) -> dict[str, float]:
-        if self._blind is None:
-            try:  # late and once: reading the training split takes a while
-                self._blind = BlindBaseline(self._training_questions(trainer))
-            except NothingToMeasure as nothing:
-                rank_zero_warn(f"VQAAccuracy: {nothing}")
-                return {}
-        guesses = [replace(a, answer=self._blind.answer(a.question)) for a in answered]
-        return accuracies(guesses, "vqa_blind")
+    ) -> list[AnsweredQuestion]:
+        """Return the questions with the answers of the blind baseline, none if there is none."""
+        try:
+            blind = self._blind_baseline(trainer)
+        except NothingToMeasure as nothing:
+            rank_zero_warn(f"VQAAccuracy has no blind baseline: {nothing}")
+            return []
+        return [replace(a, answer=blind.answer(a.question)) for a in answered]
+
+    def _blind_baseline(self, trainer: Trainer) -> BlindBaseline:
+        if self._blind is None:  # late and once: reading the training split takes a while
+            self._blind = BlindBaseline(self._training_questions(trainer))
+        return self._blind
 
     def _training_questions(self, trainer: Trainer) -> Iterator[tuple[str, str]]:
         questions = track(
@@ -175,16 +196,35 @@ class VQAAccuracy(Evaluation):
         for pairs in questions:
             yield from pairs
 
-
-def _ask(module: Answerer, batch: Sequence[Asked]) -> list[AnsweredQuestion]:
-    asked = [question for _, questions in batch for question in questions]
-    counts = torch.tensor([len(questions) for _, questions in batch])
-    # Equal keys tell the module that equal images need be read only once
-    images = torch.stack([sample.image for sample, _ in batch]).repeat_interleave(counts, 0)
-    images = images.to(module.device)
-    answers = module.answer(images, [one.question for one in asked], [one.key for one in asked])
-    if len(answers) != len(asked):
-        raise UserError(
-            f"answer() must return one answer a question: got {len(answers)} for {len(asked)}"
+    def _ask(self, module: LightningModule, batch: Sequence[Asked]) -> list[AnsweredQuestion]:
+        asked = [question for _, questions in batch for question in questions]
+        counts = torch.tensor([len(questions) for _, questions in batch])
+        # Equal keys tell the module that equal images need be read only once
+        images = torch.stack([sample.image for sample, _ in batch]).repeat_interleave(counts, 0)
+        answers = self.answering.answer(
+            module,
+            images.to(module.device),
+            [one.question for one in asked],
+            [one.key for one in asked],
         )
-    return [replace(one, answer=answer.strip()) for one, answer in zip(asked, answers, strict=True)]
+        return [
+            replace(one, answer=answer.strip()) for one, answer in zip(asked, answers, strict=True)
+        ]
+
+
+def _results(
+    answered: Sequence[AnsweredQuestion],
+    guesses: Sequence[AnsweredQuestion],
+    logged: Mapping[str, float],
+) -> Iterator[SampleResult]:
+    """Yield what each question, the n-th of its image, scores in the metrics that were logged."""
+    asked = Counter[str]()
+    for one, guess in zip_longest(answered, guesses):
+        asked[one.key] += 1
+        values = scores(one, "vqa") | ({} if guess is None else scores(guess, "vqa_blind"))
+        yield {
+            "item": f"{one.key}#{asked[one.key]}",
+            "group": one.key,  # questions about one image
+            "values": {f"test/{name}": value for name, value in values.items() if name in logged},
+            "texts": {"question": one.question, "answer": one.answer, "truth": one.truth},
+        }

@@ -19,14 +19,19 @@ class BlindBaseline:
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        overall = Counter[str]()
+        overall, self._as_written = Counter[str](), Counter[str]()
         for question, answer in pairs:
             counts[question][normalise(answer)] += 1
             overall[normalise(answer)] += 1
+            self._as_written[answer] += 1
         if not overall:
-            raise NothingToMeasure("the training split has no questions for the blind baseline")
+            raise NothingToMeasure("the training split has no questions")
         self._answers = {q: counter.most_common(1)[0][0] for q, counter in counts.items()}
         self._default = overall.most_common(1)[0][0]
+
+    def frequent(self, count: int) -> list[str]:
+        """Return so many of the most frequent answers, or all, as they are written."""
+        return [answer for answer, _ in self._as_written.most_common(count)]
 
     def answer(self, question: str) -> str:
         """Return the majority answer."""

@@ -39,16 +39,6 @@ def soft_accuracy(answer: str, answers: Sequence[str]) -> float:
     return (matches * agreeing + (count - matches) * others) / count
 
 
-def is_exact(answered: AnsweredQuestion) -> bool:
-    """Tell whether the answer is the target, both normalised."""
-    return normalise(answered.answer) == normalise(answered.truth)
-
-
-def score(answered: AnsweredQuestion) -> float:
-    """Return the soft accuracy of the answer to a question."""
-    return soft_accuracy(answered.answer, answered.answers or (answered.truth,))
-
-
 def group_of(answered: AnsweredQuestion) -> Group:
     """Return the kind of answer that the data names, or else that of the normalised target."""
     named, truth = _name(answered.answer_type), normalise(answered.truth)
@@ -60,25 +50,33 @@ def group_of(answered: AnsweredQuestion) -> Group:
     return "number" if _NUMBER.fullmatch(truth) else "other"
 
 
-def accuracies(answered: Sequence[AnsweredQuestion], prefix: str) -> dict[str, float]:
-    """Return mean soft accuracies over all and over groups, and the share of exact matches.
+def scores(answered: AnsweredQuestion, prefix: str) -> dict[str, float]:
+    """Return what the answer to a question scores, by the metrics of which it counts in the mean.
 
-    ``<prefix>``, ``_exact``, ``_yes_no`` and ``_open`` (all others); where there are answers that
-    are numbers, ``_number`` and ``_other``; and ``_type_<name>`` of each type that the data names.
-    Groups without questions are left out.
+    Soft accuracy as ``<prefix>``, ``_yes_no`` or ``_open``, ``_number`` or ``_other``, and
+    ``_type_<name>`` of each type that the data names; exact match as ``_exact``.
     """
-    scores: defaultdict[str, list[float]] = defaultdict(list)
+    group = group_of(answered)
+    types = {_name(name) for name in (answered.question_type, answered.answer_type)}
+    names = {f"_type_{name}" for name in types - {"", *get_args(Group)}}
+    names |= {"", f"_{group}", "_yes_no" if group == "yes_no" else "_open"}
+    soft = soft_accuracy(answered.answer, answered.answers or (answered.truth,))
+    exact = float(normalise(answered.answer) == normalise(answered.truth))
+    return {f"{prefix}{name}": soft for name in sorted(names)} | {f"{prefix}_exact": exact}
+
+
+def accuracies(answered: Sequence[AnsweredQuestion], prefix: str) -> dict[str, float]:
+    """Return the means of :func:`scores` over questions; groups without questions are left out.
+
+    Where no answer is a number, ``_other`` is left out too: it would be ``_open``.
+    """
+    values: defaultdict[str, list[float]] = defaultdict(list)
     for one in answered:
-        group = group_of(one)
-        types = {_name(name) for name in (one.question_type, one.answer_type)}
-        names = {f"_type_{name}" for name in types - {"", *get_args(Group)}}
-        names |= {"", f"_{group}", "_yes_no" if group == "yes_no" else "_open"}
-        for name in names:
-            scores[name].append(score(one))
-        scores["_exact"].append(float(is_exact(one)))
-    if "_number" not in scores:
-        scores.pop("_other", None)  # as _open
-    return {f"{prefix}{name}": sum(own) / len(own) for name, own in sorted(scores.items())}
+        for name, value in scores(one, prefix).items():
+            values[name].append(value)
+    if f"{prefix}_number" not in values:
+        values.pop(f"{prefix}_other", None)
+    return {name: sum(own) / len(own) for name, own in sorted(values.items())}
 
 
 def _name(text: str) -> str:

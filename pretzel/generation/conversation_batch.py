@@ -136,6 +136,15 @@ class ConversationBatch:
             columns = list(self.write(max_tokens))
         return self.end_text(torch.stack(columns, dim=1))
 
+    def log_prob(self, text: str) -> Float[Tensor, " b"]:
+        """Return the log-probability that each goes on with a text and ends it there, in nats.
+
+        Nothing is added. The text must fit.
+        """
+        tokens = [*self.model.vlm.encode_text(text), self.model.vlm.special.end_of_text]
+        with torch.inference_mode():
+            return self.state.text_log_prob(tokens)
+
     def write(self, max_tokens: int, *, may_begin_image: bool = False) -> Iterator[Tensor]:
         """Write the next text of each, a token at a time; :meth:`end_text` must follow.
 

@@ -87,20 +87,26 @@ class GenerationState:
         return len(self.valid) > self.num_rows
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Leave everything as it was if what is done within does not come to its end."""
+    def transaction(self, *, keep: bool = True) -> Iterator[None]:
+        """Leave everything as it was if what is done within does not come to its end.
+
+        Args:
+            keep: Whether anything is kept if it does.
+        """
         before = vars(self) | {
             "valid": self.valid.clone(),  # the only tensor that is written in place
             "pending": list(self.pending),
             "segments": list(self.segments),
         }
+        is_kept = False
         try:
             yield
-        except BaseException:
-            vars(self).update(before)
-            if self.caches is not None:
-                self.caches.rewind(self.caches.deep.length - self.length)
-            raise
+            is_kept = keep
+        finally:
+            if not is_kept:
+                vars(self).update(before)
+                if self.caches is not None:
+                    self.caches.rewind(self.caches.deep.length - self.length)
 
     def select(self, rows: Int[Tensor, " k"]) -> "GenerationState":
         """Return a state of the given rows (repeats allowed), so that a shared prefix runs once."""
@@ -206,6 +212,33 @@ class GenerationState:
         self.flush()
         assert self.text_state is not None
         return self.model.interleaving.logits(self.text_state, self.model.vlm)
+
+    def text_log_prob(self, tokens: Sequence[int]) -> Float[Tensor, " b"]:
+        """Return the log-probability of the same next tokens, at least one, behind each row.
+
+        In nats, of all tokens of the vocabulary, as in training. Nothing is kept: the sequences are
+        as they were.
+
+        Raises:
+            UserError: If they do not fit.
+        """
+        logits = [self.next_logits()]
+        *run, _ = columns = logits[0].new_tensor(tokens, dtype=torch.long)
+        if run:
+            with self.transaction(keep=False):
+                block = torch.stack(run).expand(self.num_rows, -1)
+                is_there = torch.ones_like(block, dtype=torch.bool)
+                text = self._run([TextColumns(tokens=block, valid=is_there, counts=is_there)]).text
+            assert text is not None
+            logits += [
+                self.model.interleaving.logits(states, self.model.vlm) for states in text.unbind(1)
+            ]
+        at_least_single = torch.promote_types(logits[0].dtype, torch.float32)
+        log_probs = [
+            of.log_softmax(dim=-1, dtype=at_least_single)[:, token]
+            for of, token in zip(logits, columns, strict=True)
+        ]
+        return torch.stack(log_probs).sum(dim=0)
 
     def append_tokens(self, tokens: Int[Tensor, " b"], is_there: Bool[Tensor, " b"]) -> None:
         """Append a token to the rows where it is there, padding to the others."""
@@ -342,8 +375,8 @@ class GenerationState:
         blocks: Sequence[TextColumns],
         u: Float[Tensor, "b n d"] | None = None,
         vision: Float[Tensor, "b n s"] | None = None,
-    ) -> None:
-        """Run a block of text, or one, an image and another, and commit it."""
+    ) -> StreamOutputs:
+        """Run a block of text, or one, an image and another, and commit it; return its states."""
         index, place = self.next_index, self.place
         parts: list[StreamInputs] = []
         valid: list[Tensor] = []
@@ -369,6 +402,7 @@ class GenerationState:
         self.deep_state = last_valid(streams.deep, attended, self.deep_state)
         if streams.text is not None:
             self.text_state = last_valid(streams.text, attended, self.text_state)
+        return streams
 
     def _streams(self, inputs: StreamInputs) -> StreamOutputs:
         model = self.model

@@ -16,7 +16,7 @@ from torch.optim.optimizer import Optimizer
 from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 from pretzel.flow.sizes import check_sizes
-from pretzel.generation.answers import answer_by_key
+from pretzel.generation.answers import answer_by_key, choice_log_probs, keyed_latents
 from pretzel.generation.images import sample_images
 from pretzel.generation.sampling_record import sampling_record, work_record
 from pretzel.latent.generative_model import GenerativeModel, ImageLikelihood, Scores
@@ -332,11 +332,36 @@ class PretzelModule(CheckpointedModule):
         Raises:
             UserError: If the model has no image-to-text.
         """
+        return answer_by_key(self._answering_model, images, questions, keys, seed=self.seed)
+
+    def choice_log_probs(
+        self,
+        images: Float[Tensor, "n ..."],
+        questions: Sequence[str],
+        keys: Sequence[str],
+        choices: Sequence[str],
+        *,
+        per_token: bool = False,
+    ) -> Float[Tensor, "n c"]:
+        """Return the log-probability of each choice as the answer to each question, in nats.
+
+        It is the sum over its tokens and end-of-text, or their mean; images are read as by
+        :meth:`answer`.
+
+        Raises:
+            UserError: If the model has no image-to-text, or a choice has no token.
+        """
+        model = self._answering_model
+        latents = keyed_latents(model, images, keys, seed=self.seed)
+        return choice_log_probs(model, *latents, questions, choices, per_token=per_token)
+
+    @property
+    def _answering_model(self) -> Pretzel:
         if not isinstance(self.pretzel, Pretzel):
             raise UserError(
                 f"pretzel must be a model that answers questions, got {type(self.pretzel).__name__}"
             )
-        return answer_by_key(self.pretzel, images, questions, keys, seed=self.seed)
+        return self.pretzel
 
     def encodings(
         self, images: Float[Tensor, "m ..."]

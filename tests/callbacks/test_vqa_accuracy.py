@@ -9,6 +9,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 import pytest
+import torch
 from torch import Tensor
 from world import (
     Known,
@@ -20,7 +21,7 @@ from world import (
     names_at_test,
 )
 
-from callbacks import VQAAccuracy
+from callbacks import AmongChoices, VQAAccuracy
 from callbacks.vqa.blind_baseline import BlindBaseline
 from callbacks.vqa.questions import AnsweredQuestion, choose_questions, questions_of
 from callbacks.vqa.scoring import accuracies
@@ -34,7 +35,24 @@ def test_truth_is_all_right_and_nonsense_is_all_wrong(tmp_path: Path) -> None:
     wrong = evaluate(tmp_path, Recaller(noise=True), [other])
     absent = {f"{p}_{n}" for p in ("vqa", "vqa_blind") for n in ("number", "other", "type_*")}
     assert right.keys() == names_at_test(accuracy) - absent
-    assert accuracy.sample_digest != other.sample_digest
+    assert accuracy.sample_results != other.sample_results
+    for name, value in right.items():
+        kept = [one["values"].get(f"test/{name}") for one in accuracy.sample_results]
+        own = [score for score in kept if score is not None]
+        assert name == "vqa_n" or value == pytest.approx(sum(own) / len(own))
+    assert accuracy.sample_results[1] == {
+        "item": "0-0#2",
+        "group": "0-0",
+        "values": {
+            "test/vqa": 1.0,
+            "test/vqa_yes_no": 1.0,
+            "test/vqa_exact": 1.0,
+            "test/vqa_blind": 0.0,
+            "test/vqa_blind_yes_no": 0.0,
+            "test/vqa_blind_exact": 0.0,
+        },
+        "texts": {"question": "is there a circle?", "answer": "yes", "truth": "yes"},
+    }
     for name in ("vqa", "vqa_exact", "vqa_yes_no", "vqa_open"):
         assert (right[name], wrong[name]) == (1, 0)
     assert right["vqa_n"] == wrong["vqa_n"] == 72
@@ -122,6 +140,76 @@ def test_answers_and_types_of_a_sample_are_those_of_its_questions() -> None:
             questions_of(annotated(sample, **fields))
 
 
+class Scorer(Recaller):
+    """Knows how likely choices are: the longer the likelier, the truth before all."""
+
+    def __init__(self, knows: bool = True) -> None:
+        super().__init__(noise=True)
+        self.knows = knows
+        self.calls: list[tuple[int, list[str], bool]] = []
+
+    def choice_log_probs(
+        self, images: Tensor, questions: list[str], keys: list[str], choices: list[str], *,
+        per_token: bool,
+    ) -> Tensor:  # fmt: skip
+        self.calls.append((len(images), choices, per_token))
+        known = {s.key: dict(s.questions) for s in self.trainer.datamodule.samples}
+        truths = [known[key][question] for key, question in zip(keys, questions, strict=True)]
+        return torch.tensor(
+            [[self.knows * 99.0 * (c == t) + len(c) for c in choices] for t in truths]
+        )
+
+
+def test_the_likeliest_of_given_choices_is_the_answer(tmp_path: Path) -> None:
+    module = Scorer()
+    metric = VQAAccuracy(AmongChoices(["no", "yes", "red"], per_token=True), blind_baseline=False)
+    values = evaluate(tmp_path, module, [metric])
+    # "yes" and "no" are all known, of eight colours one, and no shape
+    assert values["vqa_yes_no"] == 1
+    assert values["vqa_open"] == pytest.approx((1 / 8 + 0) / 2)
+    assert module.calls == [(72, ["no", "yes", "red"], True)]
+    assert module.asked == []
+    fact = {"answers": "likeliest of 3 choices, mean over tokens"}
+    assert metric.facts["test/vqa"] == metric.facts["test/vqa_open"] == fact
+    assert metric.facts.keys() == {f"test/{name}" for name in values if name != "vqa_n"}
+
+
+def test_choices_may_be_the_most_frequent_answers_of_training(tmp_path: Path) -> None:
+    module = Scorer(knows=False)
+    metric = VQAAccuracy(AmongChoices(3), blind_baseline=False)
+    values = evaluate(tmp_path, module, [metric])
+    # of 24 images 16 say "no", 8 "yes", 8 each shape, of which the circle comes first
+    assert module.calls[0][1:] == (["no", "yes", "circle"], False)
+    assert values["vqa"] == pytest.approx(8 / 72)
+    assert (
+        metric.answering.describe() == "likeliest of the 3 most frequent answers, sum over tokens"
+    )
+    assert VQAAccuracy().answering.describe() == "greedy"
+
+
+def test_a_module_that_cannot_score_choices_measures_nothing(tmp_path: Path) -> None:
+    metric = VQAAccuracy(AmongChoices(["yes", "no"]))
+    with pytest.warns(UserWarning, match=r"AmongChoices needs a module with choice_log_probs\("):
+        assert evaluate(tmp_path, Recaller(), [metric]) == {}
+
+
+def test_choices_that_are_none_are_refused(tmp_path: Path) -> None:
+    for choices, message in [
+        ([], r"choices must be different answers, none empty, got \[\]"),
+        (["yes", " "], "none empty"),
+        (["yes", "no", "yes"], "must be different answers"),
+        (0, "choices must be at least 1, got 0"),
+    ]:
+        with pytest.raises(UserError, match=f"AmongChoices: .*{message}|{message}"):
+            AmongChoices(choices)
+    module = Scorer()
+    module.choice_log_probs = lambda *args, **kwargs: torch.zeros(72, 2)  # type: ignore[method-assign]
+    with pytest.raises(
+        UserError, match=r"one number a question and choice, \[72, 1\], got \[72, 2"
+    ):
+        evaluate(tmp_path, module, [VQAAccuracy(AmongChoices(["yes"]))])
+
+
 def test_blind_baseline_counts_normalised_answers() -> None:
     blind = BlindBaseline([("a?", "no"), ("a?", "Yes."), ("a?", "yes")])
     assert blind.answer("a?") == "yes"
@@ -159,7 +247,7 @@ def test_the_blind_baseline_reads_no_images_and_has_a_limit(tmp_path: Path) -> N
 def test_not_applicable_without_image_to_text(tmp_path: Path) -> None:
     module, accuracy = Recaller(can_answer=False), VQAAccuracy()
     assert evaluate(tmp_path, module, [accuracy]) == {}
-    assert accuracy.sample_digest is None
+    assert accuracy.sample_results == ()
     assert module.asked == []
 
 
