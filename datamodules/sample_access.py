@@ -3,12 +3,14 @@
 from abc import ABC
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, islice
 from typing import get_args
 
 from lightning.pytorch import LightningDataModule
 
 from datamodules.decoding.decoder import SampleDecoder
+from datamodules.decoding.media import NoDecoder
 from datamodules.reading.opening import is_pipe
 from datamodules.reading.remote import is_remote
 from datamodules.sample import AnySample, Sample, Unusable
@@ -134,7 +136,8 @@ class SampleAccess(LightningDataModule, ABC):
 
 
 def _examples(part: Part, decoder: SampleDecoder, count: int, seed: int) -> list[Document]:
-    samples = filter(part.recipe.accepts, _in_order(part.source, decoder))
+    undecoded = replace(decoder, media=NoDecoder(left_as=decoder.medium), latents=None)
+    samples = filter(part.recipe.accepts, _in_order(part.source, undecoded))
     documents = list[Document]()
     # at most as many draws: a recipe may refuse every sample that it accepted at first
     for number, sample in zip(range(count), samples, strict=False):

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 
 from datamodules.sample import Unusable
@@ -68,3 +69,23 @@ class FileDecoder(MediaDecoder):
             return self.read_as.read(data)
         except MediumError as error:
             raise Unusable(error.reason, str(error)) from error
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NoDecoder(MediaDecoder):
+    """Decodes nothing: for who wants documents, and does not look at what they show."""
+
+    left_as: Medium
+
+    is_random = False
+    identity = ""
+
+    @property
+    def medium(self) -> Medium:
+        """The medium that the files are of."""
+        return self.left_as
+
+    def __call__(self, data: bytes, draw: torch.Generator | None = None) -> IntegerArray:
+        """Return an image without pixels."""
+        return np.zeros((0, 0, 3), dtype=np.uint8)

@@ -10,13 +10,18 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse._typehints import sub_defaults
 from typing_extensions import override
 
 from pretzel.runs.config.class_paths import import_name
+
+_is_checked = ContextVar("_is_checked", default=False)
+"""Whether a parser is checking what has been parsed."""
 
 _GENERIC_MODULES = frozenset({"builtins", "collections", "collections.abc", "typing"})
 
@@ -31,10 +36,36 @@ class TypedParser(ArgumentParser):
 
     @override
     def parse_object(self, obj: Any, *args: Any, **kwargs: Any) -> Namespace:
+        if _is_checked.get() and isinstance(obj, Namespace):
+            # It has been parsed, and is checked as a part of what it stands in: no need to parse it
+            # once more, as jsonargparse would at every depth
+            try:
+                self.validate(obj)
+            except (TypeError, KeyError) as error:
+                self.error(str(error), error)
+            return obj
         self._check(obj, is_parsed=False)  # first: a signature that does not fit matters less
         namespace: Namespace = super().parse_object(obj, *args, **kwargs)
         self._check(namespace, is_parsed=True)
         return namespace
+
+    @override
+    def _parse_common(
+        self, cfg: Namespace, env: bool | None, defaults: bool, *args: Any, **kwargs: Any
+    ) -> Namespace:
+        # A parser around this one that fills in defaults has just done so here: doing it again is
+        # doing all that lies deeper twice, and so on: the time would double with the depth.
+        fills = defaults and not sub_defaults.get()
+        namespace: Namespace = super()._parse_common(cfg, env, fills, *args, **kwargs)
+        return namespace
+
+    @override
+    def validate(self, *args: Any, **kwargs: Any) -> None:
+        token = _is_checked.set(True)
+        try:
+            super().validate(*args, **kwargs)
+        finally:
+            _is_checked.reset(token)
 
     @override
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
