@@ -30,6 +30,7 @@ from callbacks.picture_folder import PictureFolder, RealPictures
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.reconstructions import Reconstructions
 from callbacks.sample_grid import SampleGrid
+from callbacks.siglip_score import SigLIPScore
 from callbacks.skip_analysis import SkipAnalysis
 from callbacks.text_drift import TextDrift
 from callbacks.vqa.answering import AmongChoices, Answering, Greedy
@@ -70,6 +71,7 @@ __all__ = [
     "ReferenceMetric",
     "SampleGrid",
     "ShapeAccuracy",
+    "SigLIPScore",
     "SkipAnalysis",
     "TextDrift",
     "VQAAccuracy",

@@ -16,6 +16,7 @@ from callbacks.feature_metrics.mmd import MMD
 from callbacks.feature_metrics.precision_recall import DensityCoverage, PrecisionRecall
 from callbacks.generation_metric import GenerationMetric
 from callbacks.laws import metrics
+from callbacks.siglip_score import SigLIPScore
 from pretzel.testing.suite import Law, laws_in
 
 LAWS: dict[type, list[Law]] = {GenerationMetric: laws_in(metrics)}
@@ -43,4 +44,5 @@ CASES: dict[type, list[Callable[[], object]]] = {
 }
 WITHOUT_CASE: dict[type, str] = {
     CLIPScore: "no CLIP is shipped: check it with --init-args.model FOLDER",
+    SigLIPScore: "no SigLIP is shipped: check it with --init-args.model FOLDER",
 }

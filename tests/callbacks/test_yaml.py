@@ -74,6 +74,8 @@ callbacks:
           init_args: {classifier: {class_path: callbacks.Inception}}
         - class_path: callbacks.CLIPScore
           init_args: {model: openai/clip-vit-base-patch16}
+        - class_path: callbacks.SigLIPScore
+          init_args: {model: google/siglip2-base}
 """
 
 
@@ -115,6 +117,7 @@ def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:
         "density_pixels8",
         "inception_score",
         "clip_score_clip-vit-base-patch16",
+        "siglip_score_siglip2-base",
     ]
 
 
