@@ -1,5 +1,6 @@
 """Lightning callbacks: metrics during training, samples, weight averaging."""
 
+from callbacks.caption_quality import CaptionQuality
 from callbacks.caption_retrieval import CaptionRetrieval
 from callbacks.clip_score import CLIPScore
 from callbacks.easy_vqa.conversation_accuracy import ConversationAccuracy
@@ -43,6 +44,7 @@ __all__ = [
     "AmongChoices",
     "Answering",
     "CLIPScore",
+    "CaptionQuality",
     "CaptionRetrieval",
     "ConversationAccuracy",
     "DensityCoverage",

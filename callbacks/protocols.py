@@ -42,6 +42,15 @@ class EvaluationSample(Protocol):
 
 
 @runtime_checkable
+class HasCaptions(Protocol):
+    """A sample that knows all captions of its image, not one alone."""
+
+    @property
+    def captions(self) -> Sequence[str]:
+        """All descriptions of the image; empty where ``caption`` is all there is."""
+
+
+@runtime_checkable
 class HasAllAnswers(Protocol):
     """A sample that knows what all people answered, not the target alone."""
 
@@ -131,6 +140,16 @@ class Answerer(ImageToText, Protocol):
         self, images: Float[Tensor, "n ..."], questions: list[str], keys: list[str]
     ) -> list[str]:
         """Return the greedy answers; ``keys`` name the samples, noise is keyed by them."""
+
+
+@runtime_checkable
+class Describer(ImageToText, Protocol):
+    """A module that describes images."""
+
+    def describe(
+        self, images: Float[Tensor, "n ..."], keys: list[str], *, request: str, max_tokens: int
+    ) -> list[str]:
+        """Return the greedy text behind each image and a request, which may be empty."""
 
 
 @runtime_checkable

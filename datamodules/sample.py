@@ -28,6 +28,7 @@ class Sample:
         key: Name of the sample in its shards; the same in every epoch and process.
         pixels: The image.
         caption: Description of the image; empty where there is none.
+        captions: All its descriptions, of which ``caption`` was chosen.
         questions: Pairs of question and answer; empty where the data has none.
         answers: All answers that were given to each question, as often as they were given, in the
             order of ``questions``, whose answer is the target.
@@ -39,6 +40,7 @@ class Sample:
     key: str
     pixels: ImageArray = field(repr=False, compare=False)
     caption: str
+    captions: tuple[str, ...] = ()
     questions: tuple[tuple[str, str], ...] = ()
     answers: tuple[tuple[str, ...], ...] = ()
     answer_types: tuple[str, ...] = ()

@@ -148,6 +148,7 @@ class SampleDecoder:
             key=raw.key,
             pixels=pixels,
             caption=caption,
+            captions=tuple(filter(None, captions)),
             questions=tuple((one.question, one.answer) for one in asked),
             answers=tuple(one.answers for one in asked),
             answer_types=_if_any(one.answer_type for one in asked),

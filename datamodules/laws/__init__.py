@@ -86,7 +86,7 @@ CASES: dict[type, list[Callable[[], object]]] = {
     Mixture: [mixture],
     AsWritten: [partial(AsWritten, drop=0.5)],
     Conversations: [partial(Conversations, num_turns=3, drop=0.5, shown=0.5)],
-    Descriptions: [Descriptions],
+    Descriptions: [Descriptions, partial(Descriptions, per_image=0)],
     CaptionQuestions: [CaptionQuestions],
 }
 WITHOUT_CASE: dict[type, str] = {}

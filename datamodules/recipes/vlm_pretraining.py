@@ -16,11 +16,11 @@ class Descriptions(SampleRecipe):
 
     Args:
         per_image: Number of questions, chosen at random without repetition; all of them where the
-            image has fewer, none where it has none.
+            image has fewer, none where it has none. 0 for the caption alone.
     """
 
     def __init__(self, per_image: int = 4) -> None:
-        check_at_least(1, per_image=per_image)
+        check_at_least(0, per_image=per_image)
         self.per_image = per_image
 
     def documents(self, sample: Sample, generator: torch.Generator) -> tuple[Document, ...]:
@@ -35,7 +35,7 @@ class CaptionQuestions(SampleRecipe):
     """Caption, then the answers to questions as targets; no image.
 
     Args:
-        per_image: As for :class:`Descriptions`.
+        per_image: Number of questions, as for :class:`Descriptions`, at least 1.
     """
 
     needs_questions = True

@@ -334,6 +334,25 @@ class PretzelModule(CheckpointedModule):
         """
         return answer_by_key(self._answering_model, images, questions, keys, seed=self.seed)
 
+    def describe(
+        self,
+        images: Float[Tensor, "n ..."],
+        keys: Sequence[str],
+        *,
+        request: str = "",
+        max_tokens: int = 32,
+    ) -> list[str]:
+        """Describe each image in [-1, 1], greedily, behind a request that may be empty.
+
+        The noise of an image belongs to its key; a description is cut after ``max_tokens``.
+
+        Raises:
+            UserError: If the model has no image-to-text.
+        """
+        requests = [request] * len(keys)
+        model = self._answering_model
+        return answer_by_key(model, images, requests, keys, seed=self.seed, max_tokens=max_tokens)
+
     def choice_log_probs(
         self,
         images: Float[Tensor, "n ..."],

@@ -45,6 +45,8 @@ callbacks:
     init_args: {num_conversations: 100, num_images: 2}
   - class_path: callbacks.LinearProbe
     init_args: {groups: {shape: [circle, triangle]}, encodings: [latents]}
+  - class_path: callbacks.CaptionQuality
+    init_args: {num_images: 1000, request: describe}
   - class_path: callbacks.CaptionRetrieval
     init_args: {encodings: [adapter]}
   - class_path: callbacks.Reconstructions

@@ -141,6 +141,14 @@ def test_captions_of_text_and_fields(write_shard, encoded, text, fields, caption
     assert actual == expected
 
 
+def test_all_captions_are_kept_beside_the_one_that_is_chosen(write_shard, encoded):
+    fields = {"caption": ["a dog", None, "a pet"]}
+    shard = write_shard("a.tar", {"x.png": encoded(), "x.json": json.dumps(fields).encode()})
+    choice = WeightedCaption([0.0, 0.0, 1.0])
+    (sample,) = Shards(shard, caption_choice=choice).samples("train", 16)
+    assert (sample.caption, sample.captions) == ("a pet", ("a dog", "a pet"))
+
+
 def test_captions_are_chosen_at_random_by_weight_and_the_same_way_in_evaluation():
     three = ("short", "", "long")
     generator = stream(0)

@@ -43,7 +43,12 @@ def test_questions_are_drawn_from_the_generator():
     assert len({drawn(seed) for seed in range(20)}) == 2
 
 
-@pytest.mark.parametrize("recipe", [Descriptions, CaptionQuestions])
-def test_a_count_below_one_is_refused(recipe):
-    with pytest.raises(UserError, match="per_image must be at least 1, not 0"):
-        recipe(per_image=0)
+def test_an_image_may_have_its_caption_alone_as_target():
+    (document,) = Descriptions(0).documents(SAMPLE, torch.Generator())
+    assert document.segments == (Image(), Text(content="a red circle", role="target"))
+
+
+@pytest.mark.parametrize(("recipe", "least"), [(Descriptions, 0), (CaptionQuestions, 1)])
+def test_a_count_that_is_too_low_is_refused(recipe, least):
+    with pytest.raises(UserError, match=f"per_image must be at least {least}, not {least - 1}"):
+        recipe(per_image=least - 1)

@@ -10,6 +10,7 @@ from tiny import images, tiny_module
 from pretzel.errors import UserError
 from pretzel.generation.answers import choice_log_probs
 from pretzel.generation.conversation_batch import ConversationBatch
+from pretzel.generation.latents import ImageLatents
 from pretzel.interleave import MixtureOfTransformers, Stacked, TextPrefix, Tiled
 from pretzel.sequence.document import question_document
 
@@ -61,6 +62,19 @@ def test_a_module_reads_images_of_one_key_once():
     x = model.encode(pictures[:2], model.sample_noise(["a", "b"], module.seed, "evaluation"))
     expected = choice_log_probs(model, x, torch.tensor([0, 1, 0]), QUESTIONS, CHOICES)
     assert torch.equal(scores, expected)
+
+
+def test_a_description_is_the_text_behind_the_image_or_the_request():
+    module = tiny_module()
+    model, pictures = module.pretzel, images(2)
+    x = model.encode(pictures, model.sample_noise(["a", "b"], module.seed, "evaluation"))
+    for request in ("", "what is it?"):
+        batch = ConversationBatch(model, ["a", "b"], max_length=60)
+        batch.show_latents(ImageLatents(u=model.shallow(x).z, x=x))
+        if request:
+            batch.say([request] * 2)
+        described = module.describe(pictures, ["a", "b"], request=request, max_tokens=5)
+        assert described == batch.answer(5)
 
 
 def test_scoring_a_text_leaves_the_conversation_as_it_was():

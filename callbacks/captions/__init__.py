@@ -1,0 +1,1 @@
+"""Parts of the quality of captions: their words, CIDEr-D."""
