@@ -96,16 +96,18 @@ def write_samples(folder: Path, samples: Sequence[SampleResult]) -> dict[str, An
         # without name and time: equal results make equal files
         with partial.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as file:
             for sample in samples:
-                line = json.dumps(sample)
-                if size > SHOWN_BYTES or len(line) > _LINE_BYTES - 1:
-                    line = json.dumps(_unshown(sample))
-                size += file.write(line.encode() + b"\n")
+                line = _line(sample)
+                if size > SHOWN_BYTES or len(line) > _LINE_BYTES:
+                    texts = ("texts", "picture")
+                    line = _line({k: v for k, v in sample.items() if k not in texts})
+                size += file.write(line)
         digest = _hash(partial)
     return {"sha256": digest, "items": len(samples)}
 
 
-def _unshown(sample: SampleResult) -> Mapping[str, Any]:
-    return {key: value for key, value in sample.items() if key not in ("texts", "picture")}
+def _line(sample: Mapping[str, Any]) -> bytes:
+    text = json.dumps(sample, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="replace") + b"\n"  # halves of surrogates are no JSON
 
 
 def read_samples(folder: Path, record: Mapping[str, Any]) -> Iterator[SampleResult]:

@@ -35,6 +35,8 @@ def test_what_is_written_is_read_by_us_and_by_anybody(tmp_path):
     assert [json.loads(line) for line in lines] == SAMPLES
     frame = pd.read_json(tmp_path / SAMPLE_FILE, lines=True)
     assert frame.texts[0] == SAMPLES[0]["texts"]
+    odd = {"item": "half \ud83d", "values": {}, "texts": {"t": "\0\u2028<\u202e"}}
+    assert [*read_samples(tmp_path, write_samples(tmp_path, [odd]))] == [odd | {"item": "half ?"}]
     (tmp_path / "other").mkdir()
     assert write_samples(tmp_path / "other", SAMPLES) == record
 

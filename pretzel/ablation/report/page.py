@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from pretzel.ablation.ledger import State
 from pretzel.ablation.report import cell_texts, charts, event_files, item_texts, table_notes
 from pretzel.ablation.report.comparison import Comparison
+from pretzel.ablation.report.item_examples import item_examples
 from pretzel.ablation.report.learning_curves import learning_curves
 from pretzel.ablation.report.sample_sheets import sample_sheets
 from pretzel.ablation.report.table import ResultTable
@@ -46,6 +47,7 @@ def page(table: ResultTable, command: str) -> str:
         lead=_lead(comparison),
         texts=cell_texts,
         item_texts=item_texts,
+        examples=item_examples(comparison, table.items),
         notes=table_notes,
         differences=differences,
         curves=curves,

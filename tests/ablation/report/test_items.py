@@ -1,5 +1,6 @@
 """Results of single items in the report: a small grid that kept them, and files of others."""
 
+import base64
 import csv
 import gzip
 import io
@@ -7,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from html_page import Page
 from made_grid import write_plan, write_result
 
 from pretzel.__main__ import main
@@ -105,6 +107,33 @@ def test_the_table_as_csv_has_every_seed(kept):
     assert of_b[0]["mean"] == "0.9375"
     assert float(of_b[0]["ci95_both"]) > float(of_b[0]["ci95_items"]) > 0
     assert len(rows) == 2 * (3 + 2 * 2)
+
+
+def test_the_page_lists_the_items_on_which_arms_differ_most(kept):
+    found = Page(Report(kept).text("html"))
+    assert "test/acc ↑: items on which b differs most from a" in found.words
+    assert "items on which c differs most from a" in found.words
+    assert "q1 question: what is 1? truth: <b>bold</b> 1 0 0 answer: a 1 answer: b" in found.words
+    assert "q4 question: what is 4? truth: <b>bold</b> -0.5 1" in found.words.replace(
+        "\N{MINUS SIGN}", "-"
+    )
+    assert "test/bits ↓: items" not in found.words  # no difference
+    assert "b" not in found.tags
+
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"x" * 50).decode()
+
+
+def test_pictures_are_shown_if_they_are_such(kept):
+    rows = {"a": samples("a", RIGHT["a"][0], 0), "b": samples("b", RIGHT["b"][0], 0)}
+    rows["a"][1] |= {"picture": PNG}
+    rows["b"][1] |= {"picture": 'x" onerror="alert(1)'}
+    rows["b"][2] |= {"picture": PNG[:16] + '"' + PNG[17:]}
+    for arm, row in rows.items():
+        write_run(kept, arm, 0, row)
+    found = Page(Report(kept).text("html"))
+    pictures = [a for a in found.addresses if a.startswith("data:")]
+    assert pictures == [f"data:image/png;base64,{PNG}"]
 
 
 def test_what_is_not_the_runs_is_marked_in_a_sentence_and_left_out(kept):

@@ -1,47 +1,12 @@
 """The page: complete, self-contained, and safe whatever arms are called."""
 
 import math
-from html.parser import HTMLParser
 
 import pytest
+from html_page import Page
 from made_grid import write_events, write_failure, write_plan, write_result
 
 from pretzel.ablation.report.grid_report import Report
-
-VOID = {"meta", "br", "img", "input", "wbr"}
-
-
-class Page(HTMLParser):
-    """Checks nesting, and collects text, addresses and elements."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.text, self.tags, self.addresses, self.ids = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.tags.append(tag)
-        self.addresses += [v for k, v in attrs if k in ("src", "href", "srcset", "action", "data")]
-        self.ids += [attributes["id"]] if "id" in attributes else []
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.ids += [value for name, value in attrs if name == "id"]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    @property
-    def words(self):
-        return " ".join(" ".join(self.text).split())
 
 
 def page(folder):
