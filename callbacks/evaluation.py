@@ -1,11 +1,13 @@
 """Bases of callbacks that measure: at every n-th validation of a fit, or on every batch."""
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from callbacks.protocols import Split
@@ -30,7 +32,43 @@ def check_counts(owner: object, **counts: int | None) -> None:
             raise UserError(f"{type(owner).__name__}: {name} must be at least 1, got {value}")
 
 
-class Evaluation(Callback, ABC):
+class MeasuringCallback(Callback, ABC):
+    """A callback that measures, and says at the end of a fit or a test what that has cost.
+
+    Attributes:
+        sample_results: Results of the items of the last test, where they are judged one by one.
+        sample_digest: Hash of the results of the samples of the last test, where there are others.
+        evaluation_seconds: Wall time that it took of the last fit, validation or test.
+    """
+
+    evaluation_only: ClassVar[bool] = True
+    no_laws: ClassVar[str] = _NO_LAWS
+    sample_results: Sequence[SampleResult] = ()
+    sample_digest: str | None = None
+    evaluation_seconds: float = 0.0
+    _began: float = 0.0
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the time of the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.evaluation_seconds += time.perf_counter() - start
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.evaluation_seconds, self._began = 0.0, time.perf_counter()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if own := self.evaluation_seconds:
+            share = own / (time.perf_counter() - self._began)
+            rank_zero_info(f"{type(self).__name__}: {own:.1f} s, {share:.0%} of the {stage}")
+
+
+class Evaluation(MeasuringCallback):
     """A callback that evaluates; how many validations there were survives a resume.
 
     Args:
@@ -41,14 +79,8 @@ class Evaluation(Callback, ABC):
         UserError: If it is below 1.
     """
 
-    evaluation_only: ClassVar[bool] = True
-    no_laws: ClassVar[str] = _NO_LAWS
     needs_no_model: ClassVar[bool] = False
     """Whether images alone are measured, whoever has made them."""
-    sample_results: Sequence[SampleResult] = ()
-    """Results of the items of the last test, where they are judged one by one."""
-    sample_digest: str | None = None
-    """Hash of the results of the samples of the last test, where there are others."""
 
     def __init__(self, every_n_validations: int) -> None:
         check_counts(self, every_n_validations=every_n_validations)
@@ -71,6 +103,7 @@ class Evaluation(Callback, ABC):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if stage == "predict":
             return
         try:
@@ -96,23 +129,18 @@ class Evaluation(Callback, ABC):
         self._num_validations += trainer.state.fn == "fit"
         is_turn = trainer.state.fn != "fit" or self._num_validations % self.every_n_validations == 0
         if is_turn and self._measures:
-            self.evaluate(trainer, pl_module, "val")
+            with self.timed():
+                self.evaluate(trainer, pl_module, "val")
 
     @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._measures:
-            self.evaluate(trainer, pl_module, "test")
+            with self.timed():
+                self.evaluate(trainer, pl_module, "test")
 
 
-class BatchEvaluation(Callback, ABC):
+class BatchEvaluation(MeasuringCallback):
     """A callback that follows the batches of validation and test alike."""
-
-    evaluation_only: ClassVar[bool] = True
-    no_laws: ClassVar[str] = _NO_LAWS
-    sample_results: Sequence[SampleResult] = ()
-    """Results of the items of the last test, where they are judged one by one."""
-    sample_digest: str | None = None
-    """Hash of the results of the samples of the last test, where there are others."""
 
     @abstractmethod
     def begin_epoch(self) -> None:
@@ -134,7 +162,8 @@ class BatchEvaluation(Callback, ABC):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
-        self.begin_batch(trainer, batch)
+        with self.timed():
+            self.begin_batch(trainer, batch)
 
     @override
     def on_validation_batch_end(
@@ -146,7 +175,8 @@ class BatchEvaluation(Callback, ABC):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        self.end_batch(pl_module, outputs, batch)
+        with self.timed():
+            self.end_batch(pl_module, outputs, batch)
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_start = on_validation_batch_start

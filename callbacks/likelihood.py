@@ -59,6 +59,7 @@ class Likelihood(BatchEvaluation):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if not isinstance(pl_module, HasLikelihood):
             raise lacks("Likelihood", "a module with log_prob(batch)", pl_module)
         if self.dequantised and not isinstance(pl_module, HasPixelLikelihood):

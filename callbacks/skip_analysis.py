@@ -181,6 +181,7 @@ class SkipAnalysis(BatchEvaluation, Evaluation):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
         self._unhook()
         self._model = None
 

@@ -107,6 +107,7 @@ class TextDrift(Evaluation):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
         self._model = None
 
 

@@ -125,3 +125,11 @@ class DigestsSamples(Protocol):
 
     sample_digest: str | None
     """Digest of all results of the last test, bit by bit; None before it."""
+
+
+@runtime_checkable
+class TimesItself(Protocol):
+    """A callback that knows how much of a run's time it took."""
+
+    evaluation_seconds: float
+    """Wall time of the last fit or test."""

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from pretzel.ablation.identity.fingerprint import hashed
 from pretzel.ablation.ledger import RunFolder
-from pretzel.ablation.protocols import DigestsSamples, Exports, HasFacts, SampleResult
+from pretzel.ablation.protocols import DigestsSamples, Exports, HasFacts, SampleResult, TimesItself
 from pretzel.ablation.sample_file import sample_results, write_samples
 from pretzel.ablation.worker.checkpoints import Checkpoints, digest, save_final
 from pretzel.ablation.worker.hang_watchdog import Watchdog
@@ -74,7 +74,8 @@ def train_and_test(
 
     Returns:
         What ``result.json`` holds: times in seconds (of a step the median, data included,
-        validation not), peak memory in bytes.
+        validation not; ``evaluation_seconds`` of the process that ended training, and of the test),
+        peak memory in bytes.
 
     Raises:
         KeyboardInterrupt: After saving, when it must stop.
@@ -114,6 +115,7 @@ def _results(
             "step_seconds": statistics.median(loop.step_seconds) if loop.step_seconds else None,
             "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
             "facts": facts(trainer),
+            "evaluation_seconds": evaluation_seconds(trainer),
             "weights": monitor.weights | {"final": trained_weights_hash(model)},
             "sha256": save_final(trainer, final),
         }
@@ -136,6 +138,9 @@ def _results(
         )
         metrics |= logged_scalars(trainer)
     samples = sample_results(trainer) if is_tested else []
+    evaluating = fitted.get("evaluation_seconds", {})
+    for name, seconds in evaluation_seconds(trainer).items() if is_tested else ():
+        evaluating[name] = evaluating.get(name, 0.0) + seconds
     # the engine kills what is still there when the first process ends
     trainer.strategy.barrier()
     if spec["export"]:
@@ -152,6 +157,7 @@ def _results(
         "measured": test_digest(trainer, samples) if is_tested else None,
         "samples": write_samples(folder.path, samples) if trainer.is_global_zero else None,
         "seconds": monitor.seconds,
+        "evaluation_seconds": evaluating,
         "peak_memory_bytes": peak,
         "parameters": {"trainable": sizes[True], "frozen": sizes[False]},
         "versions": versions(),
@@ -166,6 +172,16 @@ def facts(trainer: Any) -> dict[str, dict[str, Any]]:  # noqa: ANN401
             for name, values in callback.facts.items():
                 by_metric[name] = by_metric.get(name, {}) | values
     return by_metric
+
+
+def evaluation_seconds(trainer: Any) -> dict[str, float]:  # noqa: ANN401
+    """Return how much of the last fit or test callbacks took, by their names, as far as known."""
+    seconds: dict[str, float] = {}
+    for callback in trainer.callbacks:
+        if isinstance(callback, TimesItself):
+            name = type(callback).__name__
+            seconds[name] = seconds.get(name, 0.0) + callback.evaluation_seconds
+    return seconds
 
 
 def test_digest(trainer: Any, samples: Sequence[SampleResult]) -> str | None:  # noqa: ANN401
