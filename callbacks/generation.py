@@ -16,6 +16,7 @@ from typing_extensions import override
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.image_check import ImageCheck
+from callbacks.image_results import MOST_PICTURES, image_results, small_pictures
 from callbacks.protocols import Generator, HasPrompts, Split, evaluation_samples, generator_of
 from callbacks.reporting import Stage, digest, gather, log_values, logged_names, tensorboards
 from callbacks.sampling_facts import sampling_facts
@@ -145,12 +146,16 @@ class Generation(Evaluation):
                 metric.reset()
         seconds = 0.0
         hashes: list[str] = []
+        pictures: list[str] = []
         check = ImageCheck(f"Generation: at step {trainer.global_step}", self._what_is_measured)
         for images, texts, elapsed in self._generate(trainer, module, prompts, check):
             seconds += elapsed
             if trainer.is_global_zero:
                 self._check_size(images)
                 hashes += [*texts, _hash(images)]
+                if stage == "test":
+                    kept = images[: MOST_PICTURES - len(pictures)]
+                    pictures += small_pictures(module.medium, kept)
                 for metric in self.metrics:
                     metric.update(images, texts)
         check.end()
@@ -165,6 +170,9 @@ class Generation(Evaluation):
                     rank_zero_warn(f"Generation: {nothing}")
             common = {"n": len(prompts), **sampling_facts(trainer, module)}
             self.facts |= {f"{stage}/{k}": v | common for k, v in self._facts(values).items()}
+            if stage == "test":
+                scores = {name: own for m in self.metrics for name, own in m.scores().items()}
+                self.sample_results = image_results(scores, prompts, pictures)
             values["seconds_per_image"] = seconds / len(prompts)
             for board in tensorboards(trainer):
                 lines = "  \n".join(metric.describe() for metric in self.metrics)

@@ -58,6 +58,10 @@ class GenerationMetric(ABC):
     def compute(self) -> dict[str, float]:
         """Return the values by name, with the number of images they come from."""
 
+    def scores(self) -> dict[str, list[float]]:
+        """Return each image's own score, in order, by the names of those values that are means."""
+        return {}
+
     def facts(self) -> dict[str, dict[str, Any]]:
         """Return, by name, the facts that comparable values share, beside the number of images."""
         return {}

@@ -87,14 +87,17 @@ class ShapeAccuracy(GenerationMetric):
         ]
 
     @override
+    def scores(self) -> dict[str, list[float]]:
+        colour, shape, single = np.array(self._hits, dtype=float).reshape(-1, 3).T
+        right = colour * shape
+        values = zip(_VALUES, (right, colour, shape, single, right * single), strict=True)
+        return {name: value.tolist() for name, value in values}
+
+    @override
     def compute(self) -> dict[str, float]:
         n = float(len(self._hits))
-        if not self._hits:
-            return {"shape_n": n}
-        colour, shape, single = np.array(self._hits).T
-        right = colour & shape
-        values = zip(_VALUES, (right, colour, shape, single, right & single), strict=True)
-        return {name: float(value.mean()) for name, value in values} | {"shape_n": n}
+        values = {name: sum(own) / n for name, own in self.scores().items()} if n else {}
+        return values | {"shape_n": n}
 
 
 def count_shapes(images: Float[Tensor, "n 3 height width"]) -> list[int]:

@@ -90,6 +90,18 @@ def values_say_how_many_images_they_are_from(case: Case[GenerationMetric]) -> De
     return unmeasured("values and their number of images")
 
 
+def scores_of_images_have_the_values_as_means(case: Case[GenerationMetric]) -> Deviation:
+    """Scores of single images are not one an image, or their mean is not the value."""
+    metric = prepared(case)
+    values, scores = measured(metric, IMAGES), metric.scores()
+    counts = {name: len(own) for name, own in scores.items() if len(own) != IMAGES}
+    require(not counts, f"scores must be one an image, {IMAGES}, got {counts}")
+    means = {name: sum(own) / IMAGES for name, own in scores.items()}
+    if not means:
+        return unmeasured("without scores of single images")
+    return compare(means, {name: values[name] for name in scores}, "means of scores")
+
+
 def measuring_touches_nothing(case: Case[GenerationMetric]) -> Deviation:
     """Measuring draws random numbers that training would have drawn, or writes into the images."""
     metric = prepared(case)

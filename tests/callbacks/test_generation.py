@@ -1,5 +1,7 @@
 """Images are generated once per evaluation, in order, at fixed noise, and measured honestly."""
 
+import base64
+import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from PIL import Image as PILImage
 from torch import Tensor
 from world import KnownData, Recaller, evaluate, known_samples, make_trainer, names_at_test
 
@@ -101,6 +104,22 @@ def test_given_prompts_need_no_captions(tmp_path: Path) -> None:
     generation = Generation([ShapeAccuracy()], num_images=1, prompts=["a teal circle"])
     assert evaluate(tmp_path, module, [generation])["right"] == 1
     assert module.keys == [("generation", 0)]
+
+
+def test_single_images_are_kept_with_scores_prompts_and_pictures(tmp_path: Path) -> None:
+    generation = Generation([ShapeAccuracy(), Witness()], num_images=6, batch_size=4)
+    values = evaluate(tmp_path, Recaller(noise=True), [generation])
+    kept = generation.sample_results
+    assert [one["item"] for one in kept] == [
+        f"{i:05d}: {one['texts']['prompt']}" for i, one in enumerate(kept)
+    ]
+    for name in ("right", "one_shape", "right_and_one_shape"):
+        assert sum(one["values"][f"test/{name}"] for one in kept) / 6 == pytest.approx(values[name])
+    with PILImage.open(io.BytesIO(base64.b64decode(kept[5]["picture"]))) as picture:
+        assert (picture.format, picture.size) == ("PNG", (32, 32))
+    without = Generation([Witness()], num_images=6)
+    evaluate(tmp_path, Recaller(), [without])
+    assert not without.sample_results
 
 
 def test_noise_is_the_same_at_every_evaluation(tmp_path: Path) -> None:

@@ -134,6 +134,17 @@ class MeanOfBatches(ShapeAccuracy):
         return means | {"shape_n": n}
 
 
+class Percentages(ShapeAccuracy):
+    """Scores of single images are percentages, and the values are not."""
+
+    def scores(self):
+        return {name: [100 * score for score in own] for name, own in super().scores().items()}
+
+    def compute(self):
+        values = super().compute()
+        return {name: value / (1 if name == "shape_n" else 100) for name, value in values.items()}
+
+
 class KeepsImages(FID):
     """Averages over all evaluations so far, as a running metric does."""
 
@@ -187,6 +198,7 @@ BROKEN = [
     Broken(ValidatesOnTest, FluentEmoji, "sources.splits_share_no_sample"),
     Broken(ReadsConsumedAgain, FluentEmoji, "sources.a_part_of_a_shard_is_read"),
     Broken(MeanOfBatches, ShapeAccuracy, "metrics.batches_do_not_matter"),
+    Broken(Percentages, ShapeAccuracy, "metrics.scores_of_images_have_the_values_as_means"),
     Broken(partial(distance, KeepsImages), partial(distance, FID), "metrics.resetting_forgets"),
     Broken(
         partial(distance, MovesTheSeed, subsets=3, subset_size=4),
