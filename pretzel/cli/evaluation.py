@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, seed_everything
 from lightning.pytorch.cli import ArgsType
 from typing_extensions import override
 
+from pretzel.ablation.sample_file import sample_results, write_samples
 from pretzel.ablation.worker.provenance import versions
 from pretzel.ablation.worker.run_monitor import logged_scalars
 from pretzel.ablation.worker.training import facts
@@ -132,6 +133,8 @@ def evaluate(
     run = cli.trainer.test if split == "test" else cli.trainer.validate
     with guarded(cli.trainer):
         run(cli.model, datamodule=cli.datamodule, verbose=False)
+    if split == "test" and cli.trainer.is_global_zero:
+        write_samples(folder, sample_results(cli.trainer))
     return Evaluation(
         evaluated=str(what),
         weights=None if weights is None else trained_weights_hash(cli.model),

@@ -21,11 +21,11 @@ def concrete():
     for module in pkgutil.walk_packages(callbacks.__path__, "callbacks."):
         for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             is_ours = kind.__module__ == module.name and issubclass(kind, Callback)
-            if is_ours and not inspect.isabstract(kind):
+            if is_ours and not inspect.isabstract(kind) and kind is not MeasuringCallback:
                 yield kind
 
 
-@pytest.mark.parametrize("kind", concrete(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*concrete()], ids=lambda kind: kind.__name__)
 def test_a_callback_says_what_it_logs_and_needs(kind):
     assert "metric_names" in vars(kind)
     if issubclass(kind, MeasuringCallback) and "logs no metric" not in kind.metric_names.__doc__:
@@ -47,6 +47,10 @@ class Slow(Evaluation):
         time.sleep(0.02)
 
 
+class Rare(Slow):
+    """Has its turn after many validations."""
+
+
 class SlowBatches(BatchEvaluation):
     def begin_epoch(self):
         pass
@@ -55,9 +59,9 @@ class SlowBatches(BatchEvaluation):
         time.sleep(0.01)
 
 
-def test_the_cost_is_told_at_the_end(tmp_path, capfd, caplog):
-    measuring = [Slow(every_n_validations=1), SlowBatches(), Slow(every_n_validations=99)]
-    trainer = make_trainer(tmp_path, measuring, max_steps=1)
+def test_the_cost_is_told_at_the_end(tmp_path, caplog):
+    measuring = [Slow(every_n_validations=1), SlowBatches(), Rare(every_n_validations=99)]
+    trainer = make_trainer(tmp_path, measuring, max_epochs=1)
     with caplog.at_level("INFO"):
         trainer.fit(Recaller(), datamodule=KnownData())
     assert measuring[0].evaluation_seconds >= 0.02
