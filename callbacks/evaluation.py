@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
@@ -65,7 +66,9 @@ class MeasuringCallback(Callback, ABC):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if own := self.evaluation_seconds:
             share = own / (time.perf_counter() - self._began)
-            rank_zero_info(f"{type(self).__name__}: {own:.1f} s, {share:.0%} of the {stage}")
+            rank_zero_info(
+                f"{type(self).__name__}: {own:.1f} s, {share:.0%} of the {TrainerFn(stage).value}"
+            )
 
 
 class Evaluation(MeasuringCallback):
