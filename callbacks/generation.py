@@ -171,7 +171,7 @@ class Generation(Evaluation):
             common = {"n": len(prompts), **sampling_facts(trainer, module)}
             self.facts |= {f"{stage}/{k}": v | common for k, v in self._facts(values).items()}
             if stage == "test":
-                scores = {name: own for m in self.metrics for name, own in m.scores().items()}
+                scores = {name: own for m in self.metrics for name, own in m.image_scores().items()}
                 self.sample_results = image_results(scores, prompts, pictures)
             values["seconds_per_image"] = seconds / len(prompts)
             for board in tensorboards(trainer):

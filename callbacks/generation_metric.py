@@ -58,7 +58,7 @@ class GenerationMetric(ABC):
     def compute(self) -> dict[str, float]:
         """Return the values by name, with the number of images they come from."""
 
-    def scores(self) -> dict[str, list[float]]:
+    def image_scores(self) -> dict[str, list[float]]:
         """Return each image's own score, in order, by the names of those values that are means."""
         return {}
 

@@ -102,7 +102,7 @@ class ImageTextScore(GenerationMetric, ABC):
 
     @override
     def reset(self) -> None:
-        self._totals: dict[str, float] = {}
+        self._scores: dict[str, list[float]] = {}
         self._n = self._num_truncated = 0
 
     @override
@@ -123,14 +123,18 @@ class ImageTextScore(GenerationMetric, ABC):
             max_length=self._max_length,
         )
         for name, values in self.scores(self._network(**inputs.to(self._network.device))).items():
-            self._totals[name] = self._totals.get(name, 0.0) + float(values.double().sum())
+            self._scores.setdefault(f"{self.name}{name}", []).extend(values.tolist())
         self._n += len(texts)
+
+    @override
+    def image_scores(self) -> dict[str, list[float]]:
+        return dict(self._scores)
 
     @override
     def compute(self) -> dict[str, float]:
         if self._n == 0:
             raise UserError(f"{self.name} needs at least 1 generated image, got 0")
-        values = {f"{self.name}{name}": total / self._n for name, total in self._totals.items()}
+        values = {name: sum(own) / self._n for name, own in self._scores.items()}
         values[f"{self.name}_n"] = float(self._n)
         if self._num_truncated:
             values[f"{self.name}_truncated"] = self._num_truncated / self._n

@@ -87,7 +87,7 @@ class ShapeAccuracy(GenerationMetric):
         ]
 
     @override
-    def scores(self) -> dict[str, list[float]]:
+    def image_scores(self) -> dict[str, list[float]]:
         colour, shape, single = np.array(self._hits, dtype=float).reshape(-1, 3).T
         right = colour * shape
         values = zip(_VALUES, (right, colour, shape, single, right * single), strict=True)
@@ -96,7 +96,7 @@ class ShapeAccuracy(GenerationMetric):
     @override
     def compute(self) -> dict[str, float]:
         n = float(len(self._hits))
-        values = {name: sum(own) / n for name, own in self.scores().items()} if n else {}
+        values = {name: sum(own) / n for name, own in self.image_scores().items()} if n else {}
         return values | {"shape_n": n}
 
 

@@ -93,7 +93,7 @@ def values_say_how_many_images_they_are_from(case: Case[GenerationMetric]) -> De
 def scores_of_images_have_the_values_as_means(case: Case[GenerationMetric]) -> Deviation:
     """Scores of single images are not one an image, or their mean is not the value."""
     metric = prepared(case)
-    values, scores = measured(metric, IMAGES), metric.scores()
+    values, scores = measured(metric, IMAGES), metric.image_scores()
     counts = {name: len(own) for name, own in scores.items() if len(own) != IMAGES}
     require(not counts, f"scores must be one an image, {IMAGES}, got {counts}")
     means = {name: sum(own) / IMAGES for name, own in scores.items()}

@@ -137,8 +137,9 @@ class MeanOfBatches(ShapeAccuracy):
 class Percentages(ShapeAccuracy):
     """Scores of single images are percentages, and the values are not."""
 
-    def scores(self):
-        return {name: [100 * score for score in own] for name, own in super().scores().items()}
+    def image_scores(self):
+        scores = super().image_scores().items()
+        return {name: [100 * score for score in own] for name, own in scores}
 
     def compute(self):
         values = super().compute()
