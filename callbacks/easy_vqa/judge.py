@@ -119,6 +119,8 @@ def load_judge(path: Path = SHIPPED_JUDGE) -> Judge:
         UserError: If a file is missing or the hash differs.
     """
     checked_sha256(path, needs_hash=True)
-    judge = Judge()
-    judge.load_state_dict({name: t.float() for name, t in load_file(path).items()})
+    with torch.device("meta"):  # training must find the global random state as it was
+        judge = Judge()
+    state = {name: tensor.float() for name, tensor in load_file(path).items()}
+    judge.load_state_dict(state, assign=True)
     return judge.requires_grad_(False).eval()
