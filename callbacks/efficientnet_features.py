@@ -22,6 +22,7 @@ class EfficientNetFeatures(ImageClassifier):
     """
 
     suffix = "_efflite0"
+    file_names = ("efficientnet-lite0", "pooled")
 
     def __init__(self) -> None:
         super().__init__()

@@ -38,6 +38,11 @@ class FeatureExtractor(nn.Module, ABC):
     no_laws: ClassVar[str] = (
         "any features are right, which the metric is named after; the metrics around them have laws"
     )
+    file_names: ClassVar[tuple[str, str] | None] = None
+    """Network and layer in the names of files that keep features; None keeps none.
+
+    To be given where equal facts mean equal features: code that may change is not among them.
+    """
     _last: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -111,6 +116,7 @@ class Inception(ImageClassifier):
     """
 
     suffix = ""
+    file_names = ("inception-v3-compat", "2048")  # those of torch-fidelity
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
@@ -182,6 +188,8 @@ class PooledPixels(FeatureExtractor):
     Args:
         size: Fields of the grid along each side; there are three features in each.
     """
+
+    file_names = ("pixels", "all")
 
     def __init__(self, size: int = 8) -> None:
         super().__init__()

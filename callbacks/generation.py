@@ -17,7 +17,15 @@ from callbacks.evaluation import Evaluation, check_counts
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.image_check import ImageCheck
 from callbacks.image_results import MOST_PICTURES, image_results, small_pictures
-from callbacks.protocols import Generator, HasPrompts, Split, evaluation_samples, generator_of
+from callbacks.protocols import (
+    Generator,
+    HasPrompts,
+    IdentifiesImages,
+    Split,
+    datamodule_of,
+    evaluation_samples,
+    generator_of,
+)
 from callbacks.reporting import Stage, digest, gather, log_values, logged_names, tensorboards
 from callbacks.sampling_facts import sampling_facts
 from pretzel.errors import NothingToMeasure, UserError
@@ -31,7 +39,8 @@ class Generation(Evaluation):
     how many ranks there are (they do depend on ``batch_size``). Rank zero measures them rounded
     as files hold them, and all ranks log the same values, among them
     ``<stage>/seconds_per_image``, the wall time of sampling. Metrics that need real images get all
-    samples of the split that is evaluated, once.
+    samples of the split that is evaluated, once, or what another run has kept of these very
+    images in the folder pretzel/references of the user's cache.
 
     Args:
         metrics: Metrics of the images.
@@ -215,14 +224,23 @@ class Generation(Evaluation):
         metrics = [m for m in self.metrics if isinstance(m, ReferenceMetric)]
         if not metrics or split == self._real_split:
             return
+        data = datamodule_of(trainer)
+        identity = data.images_identity(split) if isinstance(data, IdentifiesImages) else ""
         for metric in metrics:
             metric.reset_real()
+        new = [metric for metric in metrics if not (identity and metric.load_real(identity))]
+        at_a_time = self.batch_size if new else 1  # of which the size is looked at
         samples = iter(evaluation_samples(trainer, split, "Generation"))
-        while batch := list(islice(samples, self.batch_size)):
+        while batch := list(islice(samples, at_a_time)):
             images = torch.stack([sample.image for sample in batch]).to(device)
             self._real_size = tuple(images.shape[1:])
-            for metric in metrics:
+            if not new:
+                break
+            for metric in new:
                 metric.update_real(images)
+        if identity:
+            for metric in new:
+                metric.save_real(identity)
         self._real_split = split
 
     def _check_size(self, images: Tensor) -> None:

@@ -21,10 +21,12 @@ class GenerationMetric(ABC):
     Attributes:
         laws: Module of the laws of all metrics.
         measures: The medium that is measured.
+        reads_prompts: Whether values depend on the prompts.
     """
 
     laws: ClassVar[str] = "callbacks.laws"
     measures: ClassVar[type[Medium]] = Pictures
+    reads_prompts: ClassVar[bool] = True
 
     @abstractmethod
     def prepare(self, device: torch.device) -> None:
@@ -74,6 +76,7 @@ class ReferenceMetric(GenerationMetric):
         higher_is_better: Whether images like the real ones have a larger first value.
     """
 
+    reads_prompts: ClassVar[bool] = False
     higher_is_better: ClassVar[bool] = False
 
     @abstractmethod
@@ -83,3 +86,15 @@ class ReferenceMetric(GenerationMetric):
     @abstractmethod
     def update_real(self, images: Float[Tensor, "n ..."]) -> None:
         """Take in real images in [-1, 1]; they stay over :meth:`reset`."""
+
+    def load_real(self, images: str) -> bool:
+        """Take in the real images of this hash from a file; by default none is kept.
+
+        Returns:
+            Whether there was one.
+        """
+        return False
+
+    def save_real(self, images: str) -> None:
+        """Keep what was taken in of the real images of this hash; by default nothing."""
+        return

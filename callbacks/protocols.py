@@ -83,6 +83,14 @@ class HasEvaluationSamples(Protocol):
 
 
 @runtime_checkable
+class IdentifiesImages(Protocol):
+    """A datamodule that knows what the images of its splits depend on."""
+
+    def images_identity(self, split: Split) -> str:
+        """Return a hash of it: equal ones have equal images. Empty where it is not known."""
+
+
+@runtime_checkable
 class HasAnsweredQuestions(Protocol):
     """A datamodule that hands out questions and answers without reading images."""
 

@@ -1,5 +1,7 @@
 """Samples, files and identities of data, for metrics, plans and tools: without training on them."""
 
+import hashlib
+import json
 from abc import ABC
 from collections.abc import Iterator
 from contextlib import suppress
@@ -108,6 +110,28 @@ class SampleAccess(LightningDataModule, ABC):
             for index, identity in enumerate(self.source.identities(self.source.shards(split)))
         }
 
+    def images_identity(self, split: Split) -> str:
+        """Return a hash of all that :meth:`evaluation_samples` depends on; empty if unknown.
+
+        That is the contents of the shards, how they are read and how pictures are decoded. Of a
+        command's output nothing is known before it is run.
+
+        Raises:
+            UserError: If a shard does not exist or cannot be reached.
+        """
+        parts = []
+        for part, decoder in self.parts:
+            shards = part.source.shards(split)
+            if any(is_pipe(shard) for shard in shards):
+                return ""
+            kind, settings = type(part.source), sorted(vars(part.source).items())
+            # not where shards lie, which says nothing of their contents
+            words = [f"{key}={value}" for key, value in settings if _is_setting(value)]
+            reading = (kind.__module__, kind.__qualname__, decoder.max_characters, words)
+            identities = part.source.identities(shards)
+            parts.append((reading, decoder.media.identity, identities))
+        return hashlib.sha256(json.dumps([split, parts]).encode()).hexdigest()
+
     def _images(self, split: Split, limit: int | None) -> Iterator[Sample]:
         nothing: NothingToMeasure | None = None
         has_images = False
@@ -133,6 +157,10 @@ class SampleAccess(LightningDataModule, ABC):
             for (part, decoder), share in zip(self.parts, shares, strict=True)
         ]
         return list(chain.from_iterable(examples))
+
+
+def _is_setting(value: object) -> bool:
+    return isinstance(value, bool | int | float) or (isinstance(value, str) and "/" not in value)
 
 
 def _examples(part: Part, decoder: SampleDecoder, count: int, seed: int) -> list[Document]:

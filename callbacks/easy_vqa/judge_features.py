@@ -14,6 +14,7 @@ class JudgeFeatures(FeatureExtractor):
     """The 64 penultimate features of the shipped easy-VQA judge; needs no download."""
 
     suffix = "_judge"
+    file_names = ("easy-vqa-judge", "penultimate")
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Base of metrics between features of generated and of real images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -13,6 +13,11 @@ from callbacks.efficientnet_features import shared_efficientnet
 from callbacks.feature_extractors import FeatureExtractor
 from callbacks.feature_metrics.feature_rows import FeatureRows
 from callbacks.feature_metrics.frechet import Moments
+from callbacks.feature_metrics.reference_files import (
+    read_reference,
+    reference_file,
+    write_reference,
+)
 from callbacks.generation_metric import ReferenceMetric
 from pretzel.errors import NothingToMeasure
 
@@ -33,18 +38,18 @@ class FeatureMetric(ReferenceMetric, ABC, Generic[S]):
     Args:
         values: The same without the extractor's name.
         extractor: Computes the features; None for :class:`callbacks.EfficientNetFeatures`.
-        make_set: Makes an empty set of features.
+        kept: What is kept of features.
     """
 
     def __init__(
-        self, values: Sequence[str], extractor: FeatureExtractor | None, make_set: Callable[[], S]
+        self, values: Sequence[str], extractor: FeatureExtractor | None, kept: type[S]
     ) -> None:
         self.extractor = extractor or shared_efficientnet()
         self.values = tuple(f"{value}{self.extractor.suffix}" for value in values)
         self.name = self.values[0]
-        self._make_set: Callable[[], S] = make_set
-        self._generated: S = make_set()
-        self._real: S = make_set()
+        self._kept: type[S] = kept
+        self._generated: S = kept()
+        self._real: S = kept()
         self._device = torch.device("cpu")
 
     @abstractmethod
@@ -82,11 +87,25 @@ class FeatureMetric(ReferenceMetric, ABC, Generic[S]):
 
     @override
     def reset(self) -> None:
-        self._generated = self._make_set()
+        self._generated = self._kept()
 
     @override
     def reset_real(self) -> None:
-        self._real = self._make_set()
+        self._real = self._kept()
+
+    @override
+    def load_real(self, images: str) -> bool:
+        state = read_reference(reference_file(images, self.extractor, self._kept.kind))
+        if state is None:
+            return False
+        self._real = self._kept.of_state(state)
+        return True
+
+    @override
+    def save_real(self, images: str) -> None:
+        path = reference_file(images, self.extractor, self._kept.kind)
+        if path is not None:
+            write_reference(path, self._real.state())
 
     @override
     def update(self, images: Float[Tensor, "n 3 height width"], prompts: Sequence[str]) -> None:

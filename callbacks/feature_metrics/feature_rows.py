@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,10 @@ class FeatureRows:
     """All feature vectors, in the memory of the CPU.
 
     10,000 of 2,048 numbers take 80 MB; whatever is computed of pairs of them goes block by block.
+    Those of a file are read where they lie.
     """
+
+    kind: ClassVar[str] = "features"
 
     def __init__(self) -> None:
         self._parts: list[Float[Tensor, "m f"]] = []
@@ -31,8 +35,20 @@ class FeatureRows:
     @cached_property
     def rows(self) -> Float[Tensor, "n f"]:
         """The vectors, in order."""
-        self._parts = [torch.cat(self._parts)]  # not twice in memory
+        if len(self._parts) > 1:
+            self._parts = [torch.cat(self._parts)]  # not twice in memory
         return self._parts[0]
+
+    def state(self) -> Float[Tensor, "n f"]:
+        """Return what a file holds, which is what torch-fidelity has in its own."""
+        return self.rows
+
+    @classmethod
+    def of_state(cls, state: Float[Tensor, "n f"]) -> "FeatureRows":
+        """Return the features that a file holds."""
+        rows = cls()
+        rows.add(state)
+        return rows
 
 
 def blocks(rows: Tensor, device: torch.device) -> Iterator[Tensor]:

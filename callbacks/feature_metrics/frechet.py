@@ -1,5 +1,8 @@
 r"""Fréchet distance between Gaussians, from means and covariances taken in batch by batch."""
 
+from typing import Any, ClassVar
+
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -11,6 +14,8 @@ class Moments:
     Batches are merged as by Chan, Golub and LeVeque (1979), so that a mean far from zero costs no
     digits of the covariance.
     """
+
+    kind: ClassVar[str] = "stat-fid"
 
     def __init__(self) -> None:
         self._n = 0
@@ -32,6 +37,27 @@ class Moments:
 
     def __len__(self) -> int:
         return self._n
+
+    def state(self) -> dict[str, Any]:
+        """Return what a file holds: ``mu`` and ``sigma`` as torch-fidelity has them, and our own.
+
+        Its own are arrays, of 32 and of 64 bits.
+        """
+        return {
+            "mu": self.mean.float().numpy(),
+            "sigma": self.covariance.numpy(),
+            "mean": self.mean,
+            "n": self._n,
+        }
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any]) -> "Moments":
+        """Return the moments that a file holds."""
+        moments = cls()
+        moments.mean, moments._n = state["mean"], int(state["n"])
+        # copied: what a file holds may not be written to
+        moments._scatter = torch.from_numpy(np.array(state["sigma"])) * (moments._n - 1)
+        return moments
 
     @property
     def covariance(self) -> Float64[Tensor, "f f"]:

@@ -31,6 +31,8 @@ class InceptionScore(GenerationMetric):
         seed: Seed of the shuffling.
     """
 
+    reads_prompts = False
+
     def __init__(
         self, classifier: ImageClassifier | None = None, splits: int = 10, seed: int = 2020
     ) -> None:
