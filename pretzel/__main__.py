@@ -42,6 +42,7 @@ a model or a part:
   evaluate WHAT       figures of a trained model or of a folder of pictures
   import FAMILY FILE  weights of the public TarFlow or STARFlow (see `pretzel import --help`)
   check CLASS         the mathematical laws of a part, also your own (see `pretzel check --help`)
+  metrics canary      metrics on real images, noise and shuffled captions: known answers
 
 about this command:
   --version           the version of Pretzel
@@ -67,6 +68,7 @@ _COMMANDS = {
     "check": "pretzel.cli.check.command:main",
     "import": "pretzel.cli.importing.command:main",
     "data": "pretzel.cli.data:main",
+    "metrics": "pretzel.cli.metrics:main",
 }
 
 

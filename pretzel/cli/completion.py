@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import shtab
 
-from pretzel.cli import compare, data, diff, evaluate, export, grid, init, reproduce
+from pretzel.cli import compare, data, diff, evaluate, export, grid, init, metrics, reproduce
 from pretzel.cli.importing import arguments as importing
 from pretzel.cli.parser import Parser
 from pretzel.cli.sample import command as sample
@@ -48,6 +48,7 @@ def completion(shell: str) -> str:
         "import": importing.build_parser(),
         "check": _of_check(),
         "data": data.build_parser(),
+        "metrics": metrics.build_parser(),
     }
     for name, options in parsers.items():
         text = _plain((options.description or "").partition("\n")[0])

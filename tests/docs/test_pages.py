@@ -35,6 +35,7 @@ ELSEWHERE = {  # run in the tests of what they belong to
     ("pretzel", "check"): "tests/testing/test_check.py",
     ("pretzel", "evaluate"): "tests/api/test_evaluate.py",
     ("pretzel", "data", "preview"): "tests/datamodules/test_preview.py",
+    ("pretzel", "metrics", "canary"): "tests/callbacks/test_canaries.py",
     ("pretzel", "import"): "tests/interop/test_import.py",
     ("pretzel", "diff"): "tests/ablation/test_run.py",
     ("pretzel", "export"): "tests/ablation/test_run.py",
@@ -155,7 +156,7 @@ def test_every_command_is_run_somewhere():
             if words[:2] == ("pretzel", "sample"):
                 where = "tests/interop/test_import_samples.py"
             assert where is not None, f"{block}: no test runs: {joined(words)}"
-            named = words[2] if words[1] in ("grid", "data") else words[1]
+            named = words[2] if words[1] in ("grid", "data", "metrics") else words[1]
             assert named in (ROOT / where).read_text(), f"{where} does not run: {joined(words)}"
 
 
