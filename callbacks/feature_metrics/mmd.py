@@ -21,9 +21,10 @@ class MMD(FeatureMetric[FeatureRows]):
     r"""Squared MMD with a Gaussian kernel between features of norm 1, times 1,000.
 
     The form of CMMD (Jayasumana et al. 2024, arXiv 2401.09603): ``k(x, y) = exp(-|x - y|^2 / (2
-    sigma^2))``. With :class:`callbacks.CLIPFeatures` of ``openai/clip-vit-large-patch14-336`` it is
-    CMMD. Its code takes means over all pairs (the V-statistic), which is above zero of equal
-    distributions too; its equation is unbiased. Named ``mmd_<extractor>``.
+    sigma^2))``. Of image embeddings of CLIP ViT-L/14 at 336 pixels, by a
+    :class:`callbacks.ModuleFeatures`, it is CMMD. Its code takes means over all pairs (the
+    V-statistic), which is above zero of equal distributions too; its equation is unbiased. Named
+    ``mmd_<extractor>``.
 
     Args:
         extractor: Computes the features; None for EfficientNet-Lite0's, ``mmd_efflite0``.
