@@ -224,6 +224,8 @@ def test_a_new_metric_is_measured_and_trains_nothing(story, capsys):
     base = yaml.safe_load(Path("base.yaml").read_text())
     base["trainer"]["callbacks"] = [{"class_path": f"lab.{name}"} for name in METRICS]
     write("base.yaml", base)
+    grid = yaml.safe_load(Path("grid.yaml").read_text())
+    write("grid.yaml", {**grid, "metrics": {**grid["metrics"], "test/near": "max"}})
     cells = [Path(f"runs/grid/{arm}/seed4") for arm in ("cubic", "linear")]  # linear was adopted
     fitted = [(cell / "fit.json").stat().st_mtime_ns for cell in cells]
     before = RunFolder(path=cells[1]).result
@@ -236,6 +238,9 @@ def test_a_new_metric_is_measured_and_trains_nothing(story, capsys):
     for cell in cells:
         assert RunFolder(path=cell).result["metrics"]["test/norm"] > 0
         assert RunFolder(path=cell).result["samples"]["items"] == 32
+    report = Path("runs/grid/compare.md").read_text()
+    assert "| test/near ↑ | cubic | 32 |" in report  # the table of test items
+    assert re.search(r"\| test/near ↑ \| cubic \| [+-].*\| one seed \| \d+ : \d+ \|", report)
     result = RunFolder(path=cells[1]).result
     assert (result["identity"], result["steps"]) == (before["identity"], STEPS)
     assert result["metrics"].items() >= before["metrics"].items()
