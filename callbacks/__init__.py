@@ -3,6 +3,8 @@
 from callbacks.caption_quality import CaptionQuality
 from callbacks.caption_retrieval import CaptionRetrieval
 from callbacks.clip_score import CLIPScore
+from callbacks.dual_encoder.score import EmbeddedMatch
+from callbacks.dual_encoder.training import DualEncoderTraining
 from callbacks.easy_vqa.conversation_accuracy import ConversationAccuracy
 from callbacks.easy_vqa.judge_features import JudgeFeatures
 from callbacks.easy_vqa.judge_training import JudgeTraining
@@ -48,8 +50,10 @@ __all__ = [
     "CaptionRetrieval",
     "ConversationAccuracy",
     "DensityCoverage",
+    "DualEncoderTraining",
     "EMAWeightAveraging",
     "EfficientNetFeatures",
+    "EmbeddedMatch",
     "FeatureExtractor",
     "Generation",
     "GenerationMetric",

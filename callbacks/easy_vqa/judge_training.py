@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, pad
 from typing_extensions import override
 
+from callbacks.batch_captions import captions_of
 from callbacks.easy_vqa.judge import COLOURS, SHAPES, Judge, read_caption, save_judge
 from pretzel.errors import UserError
 from pretzel.rng import stream
-from pretzel.sequence.document import DocumentBatch, Text
+from pretzel.sequence.document import DocumentBatch
 from pretzel.training.exporting_stage import ExportingStage
 
 IGNORED = -100
@@ -116,15 +117,7 @@ def labels(batch: DocumentBatch) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     Raises:
         UserError: If a document does not consist of one caption and one image.
     """
-    appearances = []
-    for document in batch.documents:
-        texts = [s.content for s in document.segments if isinstance(s, Text)]
-        if len(texts) != 1 or document.num_images != 1:
-            raise UserError(
-                "JudgeTraining needs documents of one caption and one image, but "
-                f"{document.key!r} has {len(texts)} texts and {document.num_images} images"
-            )
-        appearances.append(read_caption(texts[0]))
+    appearances = [read_caption(text) for text in captions_of(batch, "JudgeTraining")]
     device = batch.images.device
     colour = [COLOURS.index(a.colour) if a.colour else IGNORED for a in appearances]
     shape = [SHAPES.index(a.shape) if a.shape else IGNORED for a in appearances]

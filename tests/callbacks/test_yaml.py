@@ -78,6 +78,7 @@ callbacks:
           init_args: {model: openai/clip-vit-base-patch16}
         - class_path: callbacks.SigLIPScore
           init_args: {model: google/siglip2-base}
+        - class_path: callbacks.EmbeddedMatch
 """
 
 
@@ -120,6 +121,7 @@ def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:
         "inception_score",
         "clip_score_clip-vit-base-patch16",
         "siglip_score_siglip2-base",
+        "match_embedded",
     ]
 
 
