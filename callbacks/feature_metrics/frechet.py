@@ -27,10 +27,12 @@ class Moments:
         rows = features.cpu().double()
         m, mean = len(rows), rows.mean(dim=0)
         centred = rows - mean
-        scatter = centred.T @ centred
-        if self._n:
+        if not self._n:
+            scatter = centred.T @ centred
+        else:
             step = mean - self.mean
-            scatter += self._scatter + torch.outer(step, step) * (self._n * m / (self._n + m))
+            weight = self._n * m / (self._n + m)
+            scatter = torch.addmm(self._scatter, centred.T, centred).addr_(step, step, alpha=weight)
             mean = self.mean + step * (m / (self._n + m))
         self._n += m
         self.mean, self._scatter = mean, scatter
