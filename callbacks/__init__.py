@@ -26,6 +26,9 @@ from callbacks.feature_metrics.mmd import MMD
 from callbacks.feature_metrics.precision_recall import DensityCoverage, PrecisionRecall
 from callbacks.generation import Generation
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
+from callbacks.geneval.colours import CLIPColours, ColourClassifier, MeanColours
+from callbacks.geneval.detectors import ObjectDetector, TransformersDetector
+from callbacks.geneval.score import GenEval
 from callbacks.likelihood import Likelihood
 from callbacks.linear_probe import LinearProbe
 from callbacks.non_finite_guard import NonFiniteGuard
@@ -45,9 +48,11 @@ __all__ = [
     "MMD",
     "AmongChoices",
     "Answering",
+    "CLIPColours",
     "CLIPScore",
     "CaptionQuality",
     "CaptionRetrieval",
+    "ColourClassifier",
     "ConversationAccuracy",
     "DensityCoverage",
     "DualEncoderTraining",
@@ -55,6 +60,7 @@ __all__ = [
     "EfficientNetFeatures",
     "EmbeddedMatch",
     "FeatureExtractor",
+    "GenEval",
     "Generation",
     "GenerationMetric",
     "Greedy",
@@ -65,8 +71,10 @@ __all__ = [
     "JudgeTraining",
     "Likelihood",
     "LinearProbe",
+    "MeanColours",
     "ModuleFeatures",
     "NonFiniteGuard",
+    "ObjectDetector",
     "OwnImages",
     "PictureFolder",
     "PooledPixels",
@@ -80,5 +88,6 @@ __all__ = [
     "SigLIPScore",
     "SkipAnalysis",
     "TextDrift",
+    "TransformersDetector",
     "VQAAccuracy",
 ]

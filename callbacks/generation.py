@@ -26,7 +26,15 @@ from callbacks.protocols import (
     evaluation_samples,
     generator_of,
 )
-from callbacks.reporting import Stage, digest, gather, log_values, logged_names, tensorboards
+from callbacks.reporting import (
+    Stage,
+    digest,
+    evenly,
+    gather,
+    log_values,
+    logged_names,
+    tensorboards,
+)
 from callbacks.sampling_facts import sampling_facts
 from pretzel.errors import NothingToMeasure, UserError
 from pretzel.media.integers import to_floats, to_integers
@@ -46,9 +54,11 @@ class Generation(Evaluation):
         metrics: Metrics of the images.
         num_images: Number of images; prompts are repeated in order where there are fewer.
         batch_size: Images generated at a time on each rank.
-        prompts: Prompts; None takes the captions of the evaluated split, in order, leaving out
-            those that a metric cannot judge (partial captions, for ShapeAccuracy). Images that have
-            been made already (:class:`callbacks.PictureFolder`) keep theirs, and all are measured.
+        prompts: Prompts; None takes those of a metric that has its own (GenEval), spread evenly
+            where there are more than images; else the captions of the evaluated split, in order,
+            leaving out those that a metric cannot judge (partial captions, for ShapeAccuracy).
+            Images that have been made already (:class:`callbacks.PictureFolder`) keep theirs, and
+            all are measured.
         every_n_validations: Measure at every n-th validation of a fit; tests always measure.
 
     Images with a NaN, and images that are all constant or all equal, are an error and no score.
@@ -127,12 +137,26 @@ class Generation(Evaluation):
                         f"Generation: {type(metric).__name__} cannot judge the prompt {prompt!r}"
                     )
 
+    def _own_prompts(self) -> list[str]:
+        own = [(metric, prompts) for metric in self.metrics if (prompts := metric.own_prompts())]
+        if not own:
+            return []
+        for metric, prompts in own[1:]:
+            if prompts != own[0][1]:
+                names = f"{type(own[0][0]).__name__} and {type(metric).__name__}"
+                raise UserError(
+                    "Generation: metrics must have the same prompts of their own: give "
+                    f"{names} a Generation each"
+                )
+        self._check_prompts(own[0][1])
+        return evenly(own[0][1], self.num_images)
+
     def _choose_prompts(self, trainer: Trainer, module: LightningModule, split: Split) -> list[str]:
         if isinstance(module, HasPrompts):
             self._check_prompts(module.prompts)
             return module.prompts
-        prompts = self.prompts
-        if prompts is None:
+        prompts = self.prompts or self._own_prompts()
+        if not prompts:
             samples = evaluation_samples(trainer, split, "Generation without prompts")
             captions = (sample.caption for sample in samples if sample.caption)
             usable = (c for c in captions if all(metric.accepts(c) for metric in self.metrics))

@@ -44,6 +44,10 @@ class GenerationMetric(ABC):
         """Return whether images of this prompt can be measured: by default, of any."""
         return True
 
+    def own_prompts(self) -> list[str]:
+        """Return prompts of which images are to be measured, for who names none; empty for any."""
+        return []
+
     @abstractmethod
     def reset(self) -> None:
         """Forget all generated images."""

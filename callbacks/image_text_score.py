@@ -1,9 +1,7 @@
 """Base of the scores by which models of images and texts say how well they go together."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +13,7 @@ from typing_extensions import override
 
 from callbacks.feature_extractors import fingerprint
 from callbacks.generation_metric import GenerationMetric
+from callbacks.hub_models import last_part, load_model
 from pretzel.errors import UserError
 from pretzel.media.integers import to_integers
 
@@ -42,12 +41,7 @@ class ImageTextScore(GenerationMetric, ABC):
 
     def __init__(self, model: str) -> None:
         self.model = model
-        slug = re.sub(r"[^a-z0-9-]+", "-", Path(model).name.lower()).strip("-")
-        if not slug:
-            raise UserError(
-                f"{type(self).__name__}: model must be a folder or a hub id, got {model!r}"
-            )
-        self.name = f"{self.prefix}_{slug}"
+        self.name = f"{self.prefix}_{last_part(type(self).__name__, model)}"
         self._network: Any = None
         self._processor: Any = None
         self.reset()
@@ -68,23 +62,12 @@ class ImageTextScore(GenerationMetric, ABC):
 
     def _load(self) -> None:
         name = type(self).__name__
-        try:
-            model = AutoModel.from_pretrained(self.model, trust_remote_code=False)
-            processor = AutoProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-                self.model, trust_remote_code=False
-            )
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"{name}: model {self.model!r} cannot be loaded ({reason}). Give the local folder "
-                f"of a {self.kind} saved with its processor, or a hub id where the hub is reachable"
-            ) from error
+        model, processor = load_model(name, self.kind, self.model, AutoModel, AutoProcessor)
         if not isinstance(model, self.classes):
             raise UserError(
                 f"{name}: model {self.model!r} must be a {self.kind}, got a {type(model).__name__}"
             )
-        model.train(False)
-        self._network, self._processor = model.requires_grad_(False), processor
+        self._network, self._processor = model, processor
 
     @property
     def _max_length(self) -> int:

@@ -15,6 +15,7 @@ from callbacks.feature_metrics.kid import KID
 from callbacks.feature_metrics.mmd import MMD
 from callbacks.feature_metrics.precision_recall import DensityCoverage, PrecisionRecall
 from callbacks.generation_metric import GenerationMetric
+from callbacks.geneval.score import GenEval
 from callbacks.laws import metrics
 from callbacks.siglip_score import SigLIPScore
 from pretzel.testing.suite import Law, laws_in
@@ -44,5 +45,6 @@ CASES: dict[type, list[Callable[[], object]]] = {
 }
 WITHOUT_CASE: dict[type, str] = {
     CLIPScore: "no CLIP is shipped: check it with --init-args.model FOLDER",
+    GenEval: "no object detector is shipped, and its prompts are those of its file",
     SigLIPScore: "no SigLIP is shipped: check it with --init-args.model FOLDER",
 }

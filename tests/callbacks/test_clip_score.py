@@ -4,17 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_clip import save_tiny_clip
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    CLIPProcessor,
-    CLIPTokenizer,
-    GPT2Config,
-    GPT2Model,
-)
+from transformers import CLIPModel, CLIPProcessor, GPT2Config, GPT2Model
 
 from callbacks import CLIPScore
 from pretzel.errors import UserError
@@ -26,37 +19,7 @@ PROMPTS = ["a red cat", "b", "dog"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random CLIP with a tokenizer of single letters."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    tokens = [*letters, *(f"{x}</w>" for x in letters), "<|startoftext|>", "<|endoftext|>"]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    sizes = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    text = sizes | {
-        "vocab_size": len(vocab),
-        "max_position_embeddings": LENGTH,
-        "bos_token_id": vocab["<|startoftext|>"],
-        "eos_token_id": vocab["<|endoftext|>"],
-        "pad_token_id": vocab["<|endoftext|>"],
-    }
-    config = CLIPConfig(
-        text_config=text,
-        vision_config=sizes | {"image_size": 8, "patch_size": 4},
-        projection_dim=8,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = CLIPModel(config)
-    pictures = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
-    words = CLIPTokenizer(vocab=vocab, merges=[], model_max_length=LENGTH)
-    path = tmp_path_factory.mktemp("hub") / "Tiny_CLIP"
-    model.save_pretrained(path)
-    CLIPProcessor(image_processor=pictures, tokenizer=words).save_pretrained(path)
-    return path
+    return save_tiny_clip(tmp_path_factory.mktemp("hub") / "Tiny_CLIP", LENGTH)
 
 
 def prepared(folder: Path) -> CLIPScore:

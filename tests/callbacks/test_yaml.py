@@ -10,10 +10,12 @@ from lightning.pytorch import Callback
 import callbacks
 from callbacks import (
     Answering,
+    ColourClassifier,
     FeatureExtractor,
     Generation,
     GenerationMetric,
     ImageClassifier,
+    ObjectDetector,
     ReferenceMetric,
 )
 from pretzel.ablation.planning.metric_names import MetricNames
@@ -79,6 +81,20 @@ callbacks:
         - class_path: callbacks.SigLIPScore
           init_args: {model: google/siglip2-base}
         - class_path: callbacks.EmbeddedMatch
+        - class_path: callbacks.GenEval
+          init_args:
+            metadata: evaluation_metadata.jsonl
+            detector:
+              class_path: callbacks.TransformersDetector
+              init_args: {model: facebook/detr-resnet-50, labels: {couch: sofa}}
+            colours: {class_path: callbacks.CLIPColours, init_args: {model: openai/clip-vit-large}}
+        - class_path: callbacks.GenEval
+          init_args:
+            metadata: evaluation_metadata.jsonl
+            detector:
+              class_path: callbacks.TransformersDetector
+              init_args: {model: hustvl/yolos-tiny}
+            colours: {class_path: callbacks.MeanColours}
 """
 
 
@@ -122,6 +138,8 @@ def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:
         "clip_score_clip-vit-base-patch16",
         "siglip_score_siglip2-base",
         "match_embedded",
+        "geneval_detr-resnet-50",
+        "geneval_yolos-tiny",
     ]
 
 
@@ -136,7 +154,10 @@ def test_a_wrong_key_is_refused() -> None:
 def test_constructors_spell_out_their_configuration(name: str) -> None:
     kind = getattr(callbacks, name)
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-    if kind in (Answering, FeatureExtractor, ImageClassifier, GenerationMetric, ReferenceMetric):
+    if kind in (
+        Answering, ColourClassifier, FeatureExtractor, GenerationMetric, ImageClassifier,
+        ObjectDetector, ReferenceMetric,
+    ):  # fmt: skip
         assert inspect.isabstract(kind)
         return
     if kind.__init__ is object.__init__:

@@ -1,0 +1,153 @@
+"""Object detectors that GenEval judges by."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoModelForObjectDetection
+from typing_extensions import override
+
+from callbacks.feature_extractors import fingerprint
+from callbacks.hub_models import last_part, load_model
+from pretzel.media.integers import to_integers
+
+COCO_NAMES = {
+    "mouse": "computer mouse",
+    "remote": "tv remote",
+    "keyboard": "computer keyboard",
+}
+"""Classes of COCO that GenEval's prompts call by another name."""
+_NUM_AT_A_TIME = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """An object that was found.
+
+    Attributes:
+        name: Its class.
+        score: Confidence, in [0, 1].
+        box: Left, top, right and bottom, in pixels.
+    """
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class ObjectDetector(ABC):
+    """Finds objects in images.
+
+    Weights are loaded by :meth:`prepare`, before training and only on the rank that measures.
+    """
+
+    no_laws: ClassVar[str] = "any detector may be tried; metrics are named after it"
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its part of the metric's name: lower-case letters, digits and dashes."""
+
+    @abstractmethod
+    def prepare(self, device: torch.device) -> None:
+        """Load what is needed and move it to ``device``; may be called again.
+
+        Raises:
+            UserError: If it cannot be had.
+        """
+
+    @property
+    @abstractmethod
+    def classes(self) -> set[str]:
+        """Classes of objects that it knows; :meth:`prepare` comes first."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return ``detector`` and ``weights``, a hash: if one differs values cannot be compared."""
+
+    @abstractmethod
+    def detect(
+        self, images: Float[Tensor, "n 3 height width"], confidence: float
+    ) -> list[list[Detection]]:
+        """Return what each image in [-1, 1] shows with more than this confidence."""
+
+
+@final
+class TransformersDetector(ObjectDetector):
+    """An object detector of transformers, such as DETR, RT-DETR or YOLOS.
+
+    Labels are compared in lower case. COCO's ``mouse``, ``remote`` and ``keyboard`` are GenEval's
+    ``computer mouse``, ``tv remote`` and ``computer keyboard``.
+
+    Args:
+        model: Local folder or hub id of a detector with its image processor, for example
+            ``facebook/detr-resnet-50``.
+        labels: By class of the file the model's own label, where they differ, such as
+            ``{couch: sofa}``.
+    """
+
+    def __init__(self, model: str, labels: dict[str, str] | None = None) -> None:
+        self.model = model
+        self._name = last_part(type(self).__name__, model)
+        own = {label.lower(): name for name, label in (labels or {}).items()}
+        self._renamed: Mapping[str, str] = COCO_NAMES | own
+        self._network: Any = None
+        self._processor: Any = None
+
+    @property
+    @override
+    def name(self) -> str:
+        return self._name
+
+    @override
+    def prepare(self, device: torch.device) -> None:
+        if self._network is None:
+            self._network, self._processor = load_model(
+                type(self).__name__,
+                "object detector",
+                self.model,
+                AutoModelForObjectDetection,
+                AutoImageProcessor,
+            )
+            labels = {i: text.lower() for i, text in self._network.config.id2label.items()}
+            self._names = {i: self._renamed.get(label, label) for i, label in labels.items()}
+            self._weights = fingerprint(self._network)
+        self._network.to(device)
+
+    @property
+    @override
+    def classes(self) -> set[str]:
+        return set(self._names.values())
+
+    @override
+    def facts(self) -> dict[str, Any]:
+        return {"detector": self.model, "weights": self._weights}
+
+    @override
+    @torch.no_grad()
+    def detect(
+        self, images: Float[Tensor, "n 3 height width"], confidence: float
+    ) -> list[list[Detection]]:
+        found: list[list[Detection]] = []
+        pixels = to_integers(images).cpu()
+        for first in range(0, len(pixels), _NUM_AT_A_TIME):
+            part = list(pixels[first : first + _NUM_AT_A_TIME])
+            inputs = self._processor(images=part, return_tensors="pt")
+            output = self._network(**inputs.to(self._network.device))
+            sizes = [tuple(images.shape[2:])] * len(part)
+            found += [
+                [
+                    Detection(name=self._names[label], score=score, box=tuple(box))
+                    for label, score, box in zip(
+                        *(one[key].tolist() for key in ("labels", "scores", "boxes")), strict=True
+                    )
+                ]
+                for one in self._processor.post_process_object_detection(
+                    output, threshold=confidence, target_sizes=sizes
+                )
+            ]
+        return found
