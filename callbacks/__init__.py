@@ -3,6 +3,8 @@
 from callbacks.caption_quality import CaptionQuality
 from callbacks.caption_retrieval import CaptionRetrieval
 from callbacks.clip_score import CLIPScore
+from callbacks.dpg.judges import TransformersJudge, YesNoJudge
+from callbacks.dpg.score import DPGBench
 from callbacks.dual_encoder.score import EmbeddedMatch
 from callbacks.dual_encoder.training import DualEncoderTraining
 from callbacks.easy_vqa.conversation_accuracy import ConversationAccuracy
@@ -54,6 +56,7 @@ __all__ = [
     "CaptionRetrieval",
     "ColourClassifier",
     "ConversationAccuracy",
+    "DPGBench",
     "DensityCoverage",
     "DualEncoderTraining",
     "EMAWeightAveraging",
@@ -89,5 +92,7 @@ __all__ = [
     "SkipAnalysis",
     "TextDrift",
     "TransformersDetector",
+    "TransformersJudge",
     "VQAAccuracy",
+    "YesNoJudge",
 ]

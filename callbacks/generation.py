@@ -54,11 +54,11 @@ class Generation(Evaluation):
         metrics: Metrics of the images.
         num_images: Number of images; prompts are repeated in order where there are fewer.
         batch_size: Images generated at a time on each rank.
-        prompts: Prompts; None takes those of a metric that has its own (GenEval), spread evenly
-            where there are more than images; else the captions of the evaluated split, in order,
-            leaving out those that a metric cannot judge (partial captions, for ShapeAccuracy).
-            Images that have been made already (:class:`callbacks.PictureFolder`) keep theirs, and
-            all are measured.
+        prompts: Prompts; None takes those of a metric that has its own (GenEval, DPGBench), spread
+            evenly where there are more than images; else the captions of the evaluated split, in
+            order, leaving out those that a metric cannot judge (partial captions, for
+            ShapeAccuracy). Images that have been made already (:class:`callbacks.PictureFolder`)
+            keep theirs, and all are measured.
         every_n_validations: Measure at every n-th validation of a fit; tests always measure.
 
     Images with a NaN, and images that are all constant or all equal, are an error and no score.

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from callbacks.clip_score import CLIPScore
+from callbacks.dpg.score import DPGBench
 from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
 from callbacks.feature_extractors import FeatureExtractor, ModuleFeatures
 from callbacks.feature_metrics.fid import FID
@@ -45,6 +46,7 @@ CASES: dict[type, list[Callable[[], object]]] = {
 }
 WITHOUT_CASE: dict[type, str] = {
     CLIPScore: "no CLIP is shipped: check it with --init-args.model FOLDER",
+    DPGBench: "no model of images and texts is shipped, and its prompts are those of its table",
     GenEval: "no object detector is shipped, and its prompts are those of its file",
     SigLIPScore: "no SigLIP is shipped: check it with --init-args.model FOLDER",
 }

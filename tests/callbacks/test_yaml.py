@@ -17,6 +17,7 @@ from callbacks import (
     ImageClassifier,
     ObjectDetector,
     ReferenceMetric,
+    YesNoJudge,
 )
 from pretzel.ablation.planning.metric_names import MetricNames
 
@@ -95,6 +96,12 @@ callbacks:
               class_path: callbacks.TransformersDetector
               init_args: {model: hustvl/yolos-tiny}
             colours: {class_path: callbacks.MeanColours}
+        - class_path: callbacks.DPGBench
+          init_args:
+            questions: dpg_bench.csv
+            judge:
+              class_path: callbacks.TransformersJudge
+              init_args: {model: Qwen/Qwen2.5-VL-7B-Instruct}
 """
 
 
@@ -140,6 +147,7 @@ def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:
         "match_embedded",
         "geneval_detr-resnet-50",
         "geneval_yolos-tiny",
+        "dpg_qwen2-5-vl-7b-instruct",
     ]
 
 
@@ -156,7 +164,7 @@ def test_constructors_spell_out_their_configuration(name: str) -> None:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     if kind in (
         Answering, ColourClassifier, FeatureExtractor, GenerationMetric, ImageClassifier,
-        ObjectDetector, ReferenceMetric,
+        ObjectDetector, ReferenceMetric, YesNoJudge,
     ):  # fmt: skip
         assert inspect.isabstract(kind)
         return

@@ -1,0 +1,1 @@
+"""DPG-Bench: questions about images of long prompts, answered by a model of images and texts."""
