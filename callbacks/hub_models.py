@@ -33,13 +33,14 @@ def load_model(owner: str, kind: str, model: str, network: Any, processor: Any) 
         processor: Class of transformers to load its processor with.
 
     Raises:
-        UserError: If one of them cannot be loaded, or weights are missing.
+        UserError: If one of them cannot be loaded, or weights or a package are missing.
     """
     sentence = (
         f"{owner}: model {model!r} cannot be loaded: give the local folder of a {kind} saved with "
         "its processor, or a hub id where the hub is reachable"
     )
-    with refused(sentence), torch.random.fork_rng(devices=[]):
+    package = f"{owner}: model {model!r} needs a package that is not installed"
+    with refused(sentence, package), torch.random.fork_rng(devices=[]):
         loaded, info = network.from_pretrained(
             model, trust_remote_code=False, output_loading_info=True
         )

@@ -72,7 +72,7 @@ class DPGBench(GenerationMetric):
     @override
     def facts(self) -> dict[str, dict[str, Any]]:
         own = self.judge.facts()
-        return {name: own for name in self.names() if not name.endswith("_n")}
+        return {name: own for name in (self.name, *self._answers)}
 
     @override
     def reset(self) -> None:

@@ -85,7 +85,7 @@ class TransformersDetector(ObjectDetector):
 
     Args:
         model: Local folder or hub id of a detector with its image processor, for example
-            ``facebook/detr-resnet-50``.
+            ``hustvl/yolos-base``.
         labels: By class of the file the model's own label, where they differ, such as
             ``{couch: sofa}``.
     """

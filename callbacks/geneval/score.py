@@ -121,7 +121,15 @@ class GenEval(GenerationMetric):
     @override
     def facts(self) -> dict[str, dict[str, Any]]:
         own = self._own_facts()
-        return {name: own for name in self.names() if not name.endswith("_n")}
+        ends = {"_images", *(f"_{task}" for task in self._tasks)} | (
+            set() if self._absent else {""}
+        )
+        return {f"{self.name}{end}": own for end in ends}
+
+    @property
+    def _absent(self) -> set[Task]:
+        """Tasks of the file without an image."""
+        return {line.tag for line in self._prompts} - set(self._tasks)
 
     @override
     def reset(self) -> None:
@@ -164,8 +172,9 @@ class GenEval(GenerationMetric):
         values |= {f"{self.name}_{task}_n": float(len(own)) for task, own in tasks.items()}
         n = len(self._right)
         values |= {f"{self.name}_images": sum(self._right) / n, f"{self.name}_n": float(n)}
-        if absent := {line.tag for line in self._prompts} - set(tasks):
-            rank_zero_warn(f"{self.name} is the mean of all tasks, but {min(absent)} has no image")
+        if self._absent:
+            first = min(self._absent)
+            rank_zero_warn(f"{self.name} is the mean of all tasks, but {first} has no image")
             return values
         return values | {self.name: sum(means.values()) / len(means)}
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from callbacks.clip_score import CLIPScore
 from callbacks.dpg.score import DPGBench
+from callbacks.dual_encoder.score import EmbeddedMatch
 from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
 from callbacks.feature_extractors import FeatureExtractor, ModuleFeatures
 from callbacks.feature_metrics.fid import FID
@@ -36,6 +37,7 @@ def distance(kind: Callable[..., GenerationMetric], **options: int) -> Generatio
 
 
 CASES: dict[type, list[Callable[[], object]]] = {
+    EmbeddedMatch: [EmbeddedMatch],
     FID: [partial(distance, FID)],
     InceptionScore: [partial(InceptionScore, splits=2)],
     KID: [partial(distance, KID, subsets=3, subset_size=4)],

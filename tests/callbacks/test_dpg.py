@@ -57,7 +57,8 @@ def write(path, rows=ROWS, columns=COLUMNS):
 
 def test_questions_count_where_their_parents_are_yes(tmp_path):
     table = write(tmp_path / "dpg.csv")
-    generation = Generation([DPGBench(table, Looks())], num_images=4, batch_size=3)
+    metric = DPGBench(table, Looks())
+    generation = Generation([metric], num_images=4, batch_size=3)
     values = evaluate(tmp_path, Recaller(), [generation])
     del values["seconds_per_image"]
     # a: yes, yes, no; b: no, (yes but its parent is no), yes
@@ -67,6 +68,7 @@ def test_questions_count_where_their_parents_are_yes(tmp_path):
         "dpg_looks_attribute": pytest.approx(1 / 3), "dpg_looks_attribute_n": 6,
         "dpg_looks_relation": 1, "dpg_looks_relation_n": 2,
     }  # fmt: skip
+    assert metric.facts().keys() < values.keys() < metric.names()
     kept = generation.sample_results
     assert [one["texts"]["prompt"] for one in kept] == ["a red circle", "a blue circle"] * 2
     scores = [one["values"]["test/dpg_looks"] for one in kept]

@@ -97,13 +97,15 @@ def test_prompts_of_the_file_are_generated_and_judged(file, tmp_path):
 
 
 def test_fewer_images_than_prompts_are_spread_over_the_file(file, tmp_path):
-    generation = Generation([geneval(file)], num_images=2)
+    metric = geneval(file)
+    generation = Generation([metric], num_images=2)
     with pytest.warns(UserWarning, match="mean of all tasks, but counting has no image"):
         values = evaluate(tmp_path, Recaller(), [generation])
     prompts = [one["texts"]["prompt"] for one in generation.sample_results]
     assert prompts == ["a black circle", "a blue rectangle"]
     assert "geneval_one-shape" not in values
     assert values["geneval_one-shape_n"] == 2
+    assert metric.facts().keys() < values.keys() < metric.names() | {"seconds_per_image"}
 
 
 def test_pictures_of_a_folder(file, tmp_path):
@@ -215,6 +217,11 @@ def test_detector_of_transformers(folder):
 def test_models_that_are_none_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"TransformersDetector: model .* cannot be loaded"):
         TransformersDetector(str(tmp_path)).prepare(CPU)
+    detr = {"model_type": "detr", "use_timm_backbone": True, "backbone": "resnet50"}
+    (tmp_path / "config.json").write_text(json.dumps(detr))
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    with pytest.raises(UserError, match=r"TransformersDetector: model .* (needs a|lacks)"):
+        TransformersDetector(str(tmp_path)).prepare(CPU)  # timm, where it is not installed
     with pytest.raises(UserError, match=r"CLIPColours: model .* cannot be loaded"):
         CLIPColours(str(tmp_path)).prepare(CPU)
     with pytest.raises(UserError, match=r"TransformersDetector: model must be .*, got ''"):
