@@ -67,7 +67,8 @@ def test_a_terminal_shows_a_table(read, tmp_path):
 
 def test_elsewhere_lines_come_soon_and_then_once_a_minute(read, tmp_path, monkeypatch):
     shown, stream = view(tmp_path, force_terminal=False, width=80)
-    now, told = time.monotonic(), []
+    now, told = round(time.monotonic()), []
+    shown.last_shown = now  # whole seconds are added to it exactly
     for second in range(1, 301):
         monkeypatch.setattr(live.time, "monotonic", lambda second=second: now + second)
         before = stream.getvalue()

@@ -219,6 +219,7 @@ def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch
         if run.export:  # as the grid's own process does
             folder = RunFolder(path=plan.grid.output / run.name)
             folder.path.mkdir(parents=True)
+            small["trainer"]["limit_val_batches"] = 0  # what the next stage begins with is trained
             spec = {"config": small, "export": True, "checkpoint_seconds": 1000.0}
             train_and_test(folder, spec, lambda: False)
             own = config["model"]["init_args"].get("export_to")

@@ -303,7 +303,7 @@ def test_the_files_chain_by_checkpoint_path(tmp_path, monkeypatch):
     assert (
         run(["fit"], STAGES / "vlm.yaml", STAGES / "vlm_turns.yaml", shrunk("vlm", tmp_path)) == 0
     )
-    base = (BASE, PROCESSES, BASE.with_name("turns.yaml"))
+    base = (BASE, BASE.with_name("turns.yaml"))
     own = {train("s1", base=base), train("s2", base=base)}
     own.add(train("s3", STAGES / "conversations.yaml", base=base))
     assert len(shipped) == len(own) == 1

@@ -60,12 +60,13 @@ def _closure(roots: frozenset[str]) -> SourceCode:
         parents = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
         todo += [p for p in parents if p != _LAZY and not _passed_on(p)]
     tops = {name.partition(".")[0] for name in others}
-    installed = {one for top in tops for one in _distributions().get(top, ())}
+    installed = {one for top in tops for one in distributions().get(top, ())}
     versions = {name: importlib.metadata.version(name) for name in sorted(installed)}
     return SourceCode(modules=dict(sorted(modules.items())), versions=versions)
 
 
-_distributions = cache(importlib.metadata.packages_distributions)
+distributions = cache(importlib.metadata.packages_distributions)
+"""Names of the installed distributions by that of a package; to look them up takes a second."""
 
 
 @cache

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 
+from pretzel.ablation.identity.source_code import distributions
+
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this project and of what it requires."""
-    distribution = metadata.packages_distributions()["pretzel"][0]
+    distribution = distributions()["pretzel"][0]
     numbers = {"python": platform.python_version(), "pretzel": metadata.version(distribution)}
     for requirement in metadata.requires(distribution) or []:
         name = re.match(r"[\w.-]+", requirement)
