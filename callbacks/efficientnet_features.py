@@ -3,13 +3,14 @@
 from functools import cache
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
 from callbacks.feature_extractors import ImageClassifier, fingerprint
 from pretzel.latent.features.base import resize
-from pretzel.latent.features.efficientnet_lite import pretrained_network
+from pretzel.latent.features.efficientnet_lite import at_a_time, pretrained_network
 
 SIZE = 224
 """Side of the images that the network was trained on, in pixels."""
@@ -45,9 +46,12 @@ class EfficientNetFeatures(ImageClassifier):
 
     @override
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
-        # (x - 127) / 128 of 8-bit values, as the network was trained
-        x = (resize(images, SIZE) * 127.5 + 0.5) / 128
-        return self.network.extract_features(x).mean(dim=(2, 3))  # type: ignore[no-any-return]
+        features = []
+        for part in at_a_time(images):
+            # (x - 127) / 128 of 8-bit values, as the network was trained
+            x = (resize(part, SIZE) * 127.5 + 0.5) / 128
+            features.append(self.network.extract_features(x).mean(dim=(2, 3)))
+        return torch.cat(features)
 
     @override
     def logits(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "n classes"]:

@@ -1,6 +1,7 @@
 """Exact likelihood of the evaluation images, in bits per dimension."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -76,8 +77,10 @@ class Likelihood(BatchEvaluation):
         assert isinstance(batch, DocumentBatch)
         if len(batch.images) == 0:
             return
-        # A module whose evaluation step returns the likelihood need not compute it twice.
-        nats = outputs if isinstance(outputs, Likelihoods) else pl_module.log_prob(batch)
+        # What the evaluation step has returned, in the mapping that Lightning wants, is not
+        # computed once more
+        known = outputs.get("likelihood") if isinstance(outputs, Mapping) else None
+        nats = known if isinstance(known, Likelihoods) else pl_module.log_prob(batch)
         # The entropy of the added noise is a floor: minus infinity where there is none
         if math.isfinite(nats.noise_floor):
             excess = (-nats.log_prob / nats.dims - nats.noise_floor) / math.log(2)

@@ -198,7 +198,10 @@ class Likelihoods(Protocol):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """A module with the exact likelihood of what it trains on: noised latents."""
+    """A module with the exact likelihood of what it trains on: noised latents.
+
+    Where its evaluation step returns a mapping with ``likelihood``, that is not computed once more.
+    """
 
     def log_prob(self, batch: DocumentBatch) -> Likelihoods:
         """Return the log-density of the batch's noised images in the latent space."""

@@ -111,8 +111,8 @@ def test_uses_what_the_evaluation_step_returned(tmp_path: Path) -> None:
             self.calls += 1
             return super().log_prob(batch)
 
-        def test_step(self, batch: DocumentBatch, batch_idx: int) -> Found:
-            return self.log_prob(batch)
+        def test_step(self, batch: DocumentBatch, batch_idx: int) -> dict[str, Found]:
+            return {"likelihood": self.log_prob(batch)}
 
     module = Returning()
     values = evaluate(tmp_path, module, [Likelihood()])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from safetensors.torch import save_file
 from tiny import (
@@ -15,6 +16,7 @@ from tiny import (
     tiny_pretzel,
 )
 
+from callbacks import Likelihood
 from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.latent import Autoencoder
@@ -127,6 +129,20 @@ def test_latents_in_half_precision_are_those_that_are_computed_beforehand():
     with torch.autocast("cpu", torch.bfloat16):
         x = model.encode(pictures, model.noise(2, "x"))
     assert torch.equal(x, model.latent.encode(pictures))
+
+
+def test_the_likelihood_of_an_evaluation_is_computed_once(tmp_path, monkeypatch):
+    module = tiny_module()
+    batches = [caption_batch("a red circle", "a shape"), caption_batch("a blue circle")]
+    calls = []
+    score = module.pretzel.log_prob
+    monkeypatch.setattr(module.pretzel, "log_prob", lambda *of: calls.append(1) or score(*of))
+    trainer = Trainer(default_root_dir=tmp_path, logger=False, callbacks=[Likelihood()],
+                      enable_progress_bar=False, accelerator="cpu")  # fmt: skip
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    (values,) = trainer.validate(module, loader, verbose=False)
+    assert values["val/nll_excess_bits_per_dim_n"] == 3
+    assert len(calls) == 2
 
 
 def test_samples_depend_on_the_key_alone():

@@ -1,6 +1,7 @@
 """Features of EfficientNet-Lite0, whose ImageNet weights come as a package."""
 
 import importlib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -86,6 +87,9 @@ class EfficientNetLite0(FeatureEncoder):
         self.check_size(images)
         if not len(images):  # of which torch unshuffles no pixels
             return images.new_zeros(0, self.grid[0] * self.grid[1], self.channels)
+        return torch.cat([self._features(part) for part in at_a_time(images)])
+
+    def _features(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n f"]:
         network = self._network.to(images)
         x = (resize(images, self.input_size) * 127.5 + 0.5) / 128
         x = network._swish(network._bn0(network._conv_stem(x)))
@@ -109,6 +113,16 @@ class EfficientNetLite0(FeatureEncoder):
         for unused in ("_conv_head", "_bn1", "_fc"):
             delattr(network, unused)
         return network.eval().requires_grad_(False)
+
+
+def at_a_time(images: Float[Tensor, "m 3 height width"]) -> Sequence[Tensor]:
+    """Return the batches in which a network should look at images: small ones on a CPU.
+
+    There the maps of eight images stay in the processor's cache; of a hundred, each takes twice
+    the time.
+    """
+    parts: Sequence[Tensor] = images.split(8)  # type: ignore[no-untyped-call]
+    return parts if images.device.type == "cpu" else (images,)
 
 
 def pretrained_network() -> Any:  # noqa: ANN401
