@@ -4,18 +4,16 @@ It scores generated images where no CLIP can be had (:mod:`callbacks.dual_encode
 weights are shipped; ``ablations/stages/dual_encoder.yaml`` says how they are rebuilt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
-from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 from torch.nn.utils.rnn import pad_sequence
 
-from pretzel.files.checked import checked_sha256, save_sha256
+from pretzel.files.weights import load_half
 from pretzel.latent.features import EfficientNetLite0
 from pretzel.vlm.tiny.tokenizer import SHIPPED_TOKENIZER, WordPieces
 
@@ -92,20 +90,14 @@ class DualEncoder(nn.Module):
         return sum(len(self._tokenizer.encode(text)) > MAX_TOKENS for text in texts)
 
 
-def save_dual_encoder(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights in half precision, and beside them ``<path>.sha256``."""
-    path.write_bytes(save_safetensors({name: t.half().contiguous() for name, t in state.items()}))
-    save_sha256(path)
-
-
 def load_dual_encoder(path: Path = SHIPPED_WEIGHTS) -> DualEncoder:
     """Return the dual encoder, frozen, from a file with its ``.sha256`` beside it.
 
     Raises:
         UserError: If a file is missing or the hash differs.
     """
-    checked_sha256(path, needs_hash=True)
+    state = load_half(path)
     with torch.random.fork_rng(devices=[]):
         encoder = DualEncoder()
-    encoder.load_state_dict({name: t.float() for name, t in load_file(path).items()})
+    encoder.load_state_dict(state)
     return encoder.requires_grad_(False).eval()

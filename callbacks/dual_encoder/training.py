@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from callbacks.batch_captions import captions_of
 from callbacks.caption_retrieval import retrieval
-from callbacks.dual_encoder.network import DualEncoder, save_dual_encoder
+from callbacks.dual_encoder.network import DualEncoder
+from pretzel.files.weights import save_half
 from pretzel.latent.features.cache import FeatureCache
 from pretzel.sequence.document import DocumentBatch
 from pretzel.training.exporting_stage import ExportingStage
@@ -55,7 +56,7 @@ class DualEncoderTraining(ExportingStage):
 
     @override
     def export(self, path: Path) -> None:
-        save_dual_encoder(self.encoder.state_dict(), path)
+        save_half(self.encoder.state_dict(), path)
 
     @override
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:

@@ -5,19 +5,16 @@ and KID (:mod:`callbacks.easy_vqa.judge_features`). Its weights are shipped;
 ``ablations/stages/judge.yaml`` says how they are rebuilt.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
-from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from typing_extensions import override
 
-from pretzel.files.checked import checked_sha256, save_sha256
+from pretzel.files.weights import load_half
 
 COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")
@@ -106,21 +103,14 @@ class Judge(nn.Module):
         return [(COLOURS[i], SHAPES[j]) for i, j in zip(colours, shapes, strict=True)]
 
 
-def save_judge(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights in half precision, and beside them ``<path>.sha256``."""
-    path.write_bytes(save_safetensors({name: t.half().contiguous() for name, t in state.items()}))
-    save_sha256(path)
-
-
 def load_judge(path: Path = SHIPPED_JUDGE) -> Judge:
     """Return the judge, frozen and in evaluation mode, from a file with its ``.sha256`` beside it.
 
     Raises:
         UserError: If a file is missing or the hash differs.
     """
-    checked_sha256(path, needs_hash=True)
+    state = load_half(path)
     with torch.device("meta"):  # training must find the global random state as it was
         judge = Judge()
-    state = {name: tensor.float() for name, tensor in load_file(path).items()}
     judge.load_state_dict(state, assign=True)
     return judge.requires_grad_(False).eval()

@@ -10,8 +10,9 @@ from torch.nn.functional import avg_pool2d, cross_entropy, pad
 from typing_extensions import override
 
 from callbacks.batch_captions import captions_of
-from callbacks.easy_vqa.judge import COLOURS, SHAPES, Judge, read_caption, save_judge
+from callbacks.easy_vqa.judge import COLOURS, SHAPES, Judge, read_caption
 from pretzel.errors import UserError
+from pretzel.files.weights import save_half
 from pretzel.rng import stream
 from pretzel.sequence.document import DocumentBatch
 from pretzel.training.exporting_stage import ExportingStage
@@ -59,7 +60,7 @@ class JudgeTraining(ExportingStage):
 
     @override
     def export(self, path: Path) -> None:
-        save_judge(self.judge.state_dict(), path)
+        save_half(self.judge.state_dict(), path)
 
     @override
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save, save_file
 
 from pretzel.errors import UserError
+from pretzel.files.checked import checked_sha256, save_sha256
 from pretzel.files.torch_file import is_archive, read_torch
 from pretzel.typing import Tensor
 
@@ -114,6 +115,22 @@ def exported_hash(path: Path) -> str:
         UserError: As :func:`read_exported`.
     """
     return _digest(*read_exported(path))
+
+
+def save_half(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write weights in half precision, and beside them ``<path>.sha256``."""
+    path.write_bytes(save({name: tensor.half().contiguous() for name, tensor in state.items()}))
+    save_sha256(path)
+
+
+def load_half(path: Path) -> dict[str, Tensor]:
+    """Return in single precision what :func:`save_half` wrote.
+
+    Raises:
+        UserError: If a file is missing or the hash differs.
+    """
+    checked_sha256(path, needs_hash=True)
+    return {name: tensor.float() for name, tensor in load_file(path).items()}
 
 
 def _digest(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -16,12 +16,12 @@ from callbacks.easy_vqa.judge import (
     Judge,
     load_judge,
     read_caption,
-    save_judge,
     to_judge_size,
 )
 from callbacks.easy_vqa.shape_accuracy import count_shapes
 from datamodules import EasyVQA
 from pretzel.errors import UserError
+from pretzel.files.weights import save_half
 
 ALL = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
@@ -168,7 +168,7 @@ def test_shipped_judge_is_small_frozen_and_hashed(tmp_path: Path) -> None:
     assert not judge.training
     assert not any(parameter.requires_grad for parameter in judge.parameters())
     path = tmp_path / "judge.safetensors"
-    save_judge(judge.state_dict(), path)
+    save_half(judge.state_dict(), path)
     assert path.stat().st_size < 400_000
     again = load_judge(path)
     state = again.state_dict()
