@@ -16,6 +16,7 @@ from pretzel.files.weights import save_half
 from pretzel.latent.features.cache import FeatureCache
 from pretzel.sequence.document import DocumentBatch
 from pretzel.training.exporting_stage import ExportingStage
+from pretzel.training.schedule import one_cycle
 
 _MEASURES = ("recall1", "recall5", "rank")
 _DIRECTIONS = ("to_text", "from_text")
@@ -108,9 +109,4 @@ class DualEncoderTraining(ExportingStage):
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.lr, total_steps=steps, pct_start=0.1
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return one_cycle(self, self.lr, self.weight_decay)

@@ -16,6 +16,7 @@ from pretzel.files.weights import save_half
 from pretzel.rng import stream
 from pretzel.sequence.document import DocumentBatch
 from pretzel.training.exporting_stage import ExportingStage
+from pretzel.training.schedule import one_cycle
 
 IGNORED = -100
 """Class index of an unknown label; cross-entropy leaves it out."""
@@ -89,12 +90,7 @@ class JudgeTraining(ExportingStage):
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.lr, total_steps=steps, pct_start=0.1
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return one_cycle(self, self.lr, self.weight_decay)
 
     def _augment(
         self, images: Float[Tensor, "m 3 height width"]

@@ -4,10 +4,10 @@ import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from pretzel.errors import UserError
 
@@ -68,4 +68,12 @@ def with_schedule(
     """Return an optimizer and its schedule, stepped at each step, as Lightning takes them."""
     total_steps = int(trainer.estimated_stepping_batches)
     scheduler = LambdaLR(optimizer, lambda step: schedule.factor(step, total_steps))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def one_cycle(module: LightningModule, lr: float, weight_decay: float) -> OptimizerLRScheduler:
+    """Return AdamW of a module's parameters, in one cycle over the run with its peak at ``lr``."""
+    optimizer = AdamW(module.parameters(), lr=lr, weight_decay=weight_decay)
+    total_steps = int(module.trainer.estimated_stepping_batches)
+    scheduler = OneCycleLR(optimizer, lr, total_steps, pct_start=0.1)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
