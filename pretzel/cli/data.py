@@ -1,15 +1,13 @@
 """``pretzel data pack | inspect | verify | preview | index | embed``: a parser without torch.
 
-The tools live in ``datamodules.tools``, which this package may not import: they are found by name.
+The tools are in ``datamodules.tools``.
 """
 
 import argparse
-import importlib
 from pathlib import Path
 
 from pretzel.cli.parser import Parser
 
-_COMMANDS = "datamodules.tools.commands"
 _EXAMPLE = """\
 examples:
   pretzel data pack pictures/ --out shards/ --val-share 0.05 --license "CC BY 4.0"
@@ -24,9 +22,7 @@ examples:
 
 def main(args: list[str]) -> int:
     """Run ``pretzel data``."""
-    options = build_parser().parse_args(args)
-    command: int = getattr(importlib.import_module(_COMMANDS), options.command)(options)
-    return command
+    return build_parser().run(args, "datamodules.tools.commands")
 
 
 def build_parser() -> Parser:

@@ -1,14 +1,9 @@
-"""``pretzel metrics canary``: a parser without torch.
-
-The command lives in ``callbacks``, which this package may not import: it is found by name.
-"""
+"""``pretzel metrics canary``: a parser without torch, of a command in ``callbacks``."""
 
 import argparse
-import importlib
 
 from pretzel.cli.parser import Parser
 
-_MODULE = "callbacks.canary_command"
 _EXAMPLE = """\
 examples:
   pretzel metrics canary
@@ -18,9 +13,7 @@ examples:
 
 def main(args: list[str]) -> int:
     """Run ``pretzel metrics``."""
-    options = build_parser().parse_args(args)
-    command: int = getattr(importlib.import_module(_MODULE), options.command)(options)
-    return command
+    return build_parser().run(args, "callbacks.canary_command")
 
 
 def build_parser() -> Parser:

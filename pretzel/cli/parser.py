@@ -1,6 +1,7 @@
 """The base class of the argument parsers of all commands. Needs no torch."""
 
 import argparse
+import importlib
 import os
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +20,15 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
         self.register("type", Path, _path)
+
+    def run(self, args: list[str], module: str) -> int:
+        """Run the function of a module that is named as the command is, and return its exit code.
+
+        ``pretzel`` may not import the module, and finds it by name.
+        """
+        options = self.parse_args(args)
+        command: int = getattr(importlib.import_module(module), options.command)(options)
+        return command
 
     def error(self, message: str) -> NoReturn:
         """Raise a ``UserError`` with the message, and where help is."""
