@@ -2,48 +2,74 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
+from callbacks.feature_extractors import fingerprint
 from pretzel.errors import UserError
 from pretzel.files.pretrained import check_complete, refused
 
 
-def last_part(owner: str, model: str) -> str:
-    """Return the last part of a folder or hub id, as it stands in the names of metrics.
-
-    Raises:
-        UserError: If there is none, naming the owner of the argument ``model``.
-    """
-    part = re.sub(r"[^a-z0-9-]+", "-", Path(model).name.lower()).strip("-")
-    if not part:
-        raise UserError(f"{owner}: model must be a folder or a hub id, got {model!r}")
-    return part
-
-
-def load_model(owner: str, kind: str, model: str, network: Any, processor: Any) -> tuple[Any, Any]:  # noqa: ANN401
-    """Return a frozen model in evaluation mode, and its processor.
+class HubModel:
+    """A frozen model of transformers and its processor, for parts of metrics and metrics.
 
     Args:
-        owner: Class whose argument ``model`` is.
-        kind: Name of such models.
         model: Local folder or hub id.
-        network: Class of transformers to load it with.
-        processor: Class of transformers to load its processor with.
 
-    Raises:
-        UserError: If one of them cannot be loaded, or weights or a package are missing.
+    Attributes:
+        kind: Name of such models.
+        loaded_by: Classes of transformers that load the model and its processor.
     """
-    sentence = (
-        f"{owner}: model {model!r} cannot be loaded: give the local folder of a {kind} saved with "
-        "its processor, or a hub id where the hub is reachable"
-    )
-    package = f"{owner}: model {model!r} needs a package that is not installed"
-    with refused(sentence, package), torch.random.fork_rng(devices=[]):
-        loaded, info = network.from_pretrained(
-            model, trust_remote_code=False, output_loading_info=True
+
+    kind: ClassVar[str]
+    loaded_by: ClassVar[tuple[Any, Any]]
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self._last_part = re.sub(r"[^a-z0-9-]+", "-", Path(model).name.lower()).strip("-")
+        if not self._last_part:
+            raise UserError(
+                f"{type(self).__name__}: model must be a folder or a hub id, got {model!r}"
+            )
+        self._network: Any = None
+        self._processor: Any = None
+
+    @property
+    def name(self) -> str:
+        """The last part of the folder or hub id, as it stands in the names of metrics."""
+        return self._last_part
+
+    def prepare(self, device: torch.device) -> None:
+        """Load the model if it is not yet, and move it to ``device``.
+
+        Raises:
+            UserError: If it or its processor cannot be loaded or used, or weights or a package are
+                missing.
+        """
+        if self._network is None:
+            network, processor = self._load()
+            self._use(network, processor)
+            self._weights = fingerprint(network)
+            self._network, self._processor = network, processor
+        self._network.to(device)
+
+    def _use(self, network: Any, processor: Any) -> None:  # noqa: ANN401
+        """Take what is needed of a model that was loaded, or refuse it."""
+
+    def _load(self) -> tuple[Any, Any]:
+        name = f"{type(self).__name__}: model {self.model!r}"
+        sentence = (
+            f"{name} cannot be loaded: give the local folder of a {self.kind} saved with its "
+            "processor, or a hub id where the hub is reachable"
         )
-        read = processor.from_pretrained(model, trust_remote_code=False)
-    check_complete(f"{owner}: {model}", info["missing_keys"], info["mismatched_keys"])
-    return loaded.train(False).requires_grad_(False), read
+        package = f"{name} needs a package that is not installed"
+        network, processor = self.loaded_by
+        with refused(sentence, package), torch.random.fork_rng(devices=[]):
+            loaded, info = network.from_pretrained(
+                self.model, trust_remote_code=False, output_loading_info=True
+            )
+            read = processor.from_pretrained(self.model, trust_remote_code=False)
+        owner = f"{type(self).__name__}: {self.model}"
+        check_complete(owner, info["missing_keys"], info["mismatched_keys"])
+        return loaded.train(False).requires_grad_(False), read

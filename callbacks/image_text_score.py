@@ -11,14 +11,13 @@ from torch import Tensor
 from transformers import AutoModel, AutoProcessor, PreTrainedModel
 from typing_extensions import override
 
-from callbacks.feature_extractors import fingerprint
 from callbacks.generation_metric import GenerationMetric
-from callbacks.hub_models import last_part, load_model
+from callbacks.hub_models import HubModel
 from pretzel.errors import UserError
 from pretzel.media.integers import to_integers
 
 
-class ImageTextScore(GenerationMetric, ABC):
+class ImageTextScore(HubModel, GenerationMetric, ABC):
     """Mean over images of what a model of transformers says of each and its prompt.
 
     Prompts longer than the text model are truncated, the end token kept; ``<name>_truncated`` is
@@ -29,22 +28,23 @@ class ImageTextScore(GenerationMetric, ABC):
 
     Attributes:
         prefix: Beginning of the metric's name; the last part of ``model`` follows.
-        kind: Name of such models.
         classes: Classes of transformers that are such models.
         padding: How the processor pads texts, as these models have been trained.
     """
 
     prefix: ClassVar[str]
-    kind: ClassVar[str]
+    loaded_by = (AutoModel, AutoProcessor)
     classes: ClassVar[tuple[type[PreTrainedModel], ...]]
     padding: ClassVar[bool | str] = True
 
     def __init__(self, model: str) -> None:
-        self.model = model
-        self.name = f"{self.prefix}_{last_part(type(self).__name__, model)}"
-        self._network: Any = None
-        self._processor: Any = None
+        super().__init__(model)
         self.reset()
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"{self.prefix}_{super().name}"
 
     @abstractmethod
     def scores(self, output: Any) -> dict[str, Float[Tensor, " n"]]:  # noqa: ANN401
@@ -55,19 +55,12 @@ class ImageTextScore(GenerationMetric, ABC):
         """
 
     @override
-    def prepare(self, device: torch.device) -> None:
-        if self._network is None:
-            self._load()
-        self._network.to(device)
-
-    def _load(self) -> None:
-        name = type(self).__name__
-        model, processor = load_model(name, self.kind, self.model, AutoModel, AutoProcessor)
-        if not isinstance(model, self.classes):
+    def _use(self, network: Any, processor: Any) -> None:
+        if not isinstance(network, self.classes):
             raise UserError(
-                f"{name}: model {self.model!r} must be a {self.kind}, got a {type(model).__name__}"
+                f"{type(self).__name__}: model {self.model!r} must be a {self.kind}, got a "
+                f"{type(network).__name__}"
             )
-        self._network, self._processor = model, processor
 
     @property
     def _max_length(self) -> int:
@@ -77,7 +70,7 @@ class ImageTextScore(GenerationMetric, ABC):
     @override
     def describe(self) -> str:
         assert self._network is not None, "prepare() comes first"
-        return f"{self.name}: {self.model}, state {fingerprint(self._network)}, its processor"
+        return f"{self.name}: {self.model}, state {self._weights}, its processor"
 
     @override
     def accepts(self, prompt: str) -> bool:

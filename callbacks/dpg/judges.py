@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from typing_extensions import override
 
-from callbacks.feature_extractors import fingerprint
-from callbacks.hub_models import last_part, load_model
+from callbacks.hub_models import HubModel
+from callbacks.metric_part import MetricPart
 from pretzel.errors import UserError
 from pretzel.media.integers import to_integers
 
@@ -19,30 +19,13 @@ REQUEST = "Answer yes or no."
 """Follows each question."""
 
 
-class YesNoJudge(ABC):
-    """Answers yes-or-no questions about images.
-
-    Weights are loaded by :meth:`prepare`, before training and only on the rank that measures.
-    """
-
-    no_laws: ClassVar[str] = "any model may be asked; metrics are named after it"
+class YesNoJudge(MetricPart, ABC):
+    """Answers yes-or-no questions about images."""
 
     @property
     @abstractmethod
     def name(self) -> str:
         """Its part of the metric's name: lower-case letters, digits and dashes."""
-
-    @abstractmethod
-    def prepare(self, device: torch.device) -> None:
-        """Load what is needed and move it to ``device``; may be called again.
-
-        Raises:
-            UserError: If it cannot be had.
-        """
-
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """Return ``judge`` and ``weights``, a hash: if one differs values cannot be compared."""
 
     @abstractmethod
     def says_yes(
@@ -52,7 +35,7 @@ class YesNoJudge(ABC):
 
 
 @final
-class TransformersJudge(YesNoJudge):
+class TransformersJudge(HubModel, YesNoJudge):
     """A model of images and texts of transformers, such as Qwen2.5-VL or LLaVA.
 
     It is asked by its own chat template, one question at a time, "Answer yes or no." behind it.
@@ -64,35 +47,21 @@ class TransformersJudge(YesNoJudge):
             ``Qwen/Qwen2.5-VL-7B-Instruct``.
     """
 
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self._name = last_part(type(self).__name__, model)
-        self._network: Any = None
-        self._processor: Any = None
-
-    @property
-    @override
-    def name(self) -> str:
-        return self._name
+    kind = "model of images and texts"
+    loaded_by = (AutoModelForImageTextToText, AutoProcessor)
 
     @override
-    def prepare(self, device: torch.device) -> None:
-        if self._network is None:
-            owner, kind = type(self).__name__, "model of images and texts"
-            self._network, self._processor = load_model(
-                owner, kind, self.model, AutoModelForImageTextToText, AutoProcessor
+    def _use(self, network: Any, processor: Any) -> None:
+        if not processor.chat_template:
+            raise UserError(f"TransformersJudge: model {self.model!r} must have a chat template")
+        self._yes, self._no = (
+            [processor.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words]
+            for words in (("yes", "Yes"), ("no", "No"))
+        )
+        if set(self._yes) & set(self._no):
+            raise UserError(
+                f"TransformersJudge: model {self.model!r} must tell yes from no by one token"
             )
-            if not self._processor.chat_template:
-                raise UserError(f"{owner}: model {self.model!r} must have a chat template")
-            self._yes, self._no = (self._first(*words) for words in (("yes", "Yes"), ("no", "No")))
-            if set(self._yes) & set(self._no):
-                raise UserError(f"{owner}: model {self.model!r} must tell yes from no by one token")
-            self._weights = fingerprint(self._network)
-        self._network.to(device)
-
-    def _first(self, *words: str) -> list[int]:
-        tokenizer = self._processor.tokenizer
-        return [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
 
     @override
     def facts(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -11,9 +11,9 @@ from torch.nn.functional import normalize
 from transformers import AutoProcessor, CLIPModel
 from typing_extensions import override
 
-from callbacks.feature_extractors import fingerprint
 from callbacks.geneval.prompts import COLOURS, Colour
-from callbacks.hub_models import load_model
+from callbacks.hub_models import HubModel
+from callbacks.metric_part import MetricPart
 from pretzel.media.integers import to_integers
 
 _TEMPLATES = ("a photo of a {colour} {name}", "a photo of a {colour}-colored {name}",
@@ -33,22 +33,8 @@ _RGB: dict[Colour, tuple[int, int, int]] = {
 """Colours of these names in CSS."""
 
 
-class ColourClassifier(ABC):
+class ColourClassifier(MetricPart, ABC):
     """Tells which of GenEval's ten colours an object has."""
-
-    no_laws: ClassVar[str] = "any classifier may be tried; a fact beside the values names it"
-
-    @abstractmethod
-    def prepare(self, device: torch.device) -> None:
-        """Load what is needed and move it to ``device``; may be called again.
-
-        Raises:
-            UserError: If it cannot be had.
-        """
-
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """Return ``colours`` and what else they depend on."""
 
     @abstractmethod
     def classify(self, crops: Sequence[Float[Tensor, "3 _ _"]], name: str) -> list[Colour]:
@@ -61,7 +47,7 @@ class ColourClassifier(ABC):
 
 
 @final
-class CLIPColours(ColourClassifier):
+class CLIPColours(HubModel, ColourClassifier):
     """Zero-shot classification by a CLIP (Ghosh et al. 2023, arXiv 2310.11513, section 3).
 
     A colour is the mean embedding of three texts about a colour and a class; the nearest one is
@@ -72,20 +58,12 @@ class CLIPColours(ColourClassifier):
             ``openai/clip-vit-large-patch14``.
     """
 
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self._network: Any = None
-        self._processor: Any = None
-        self._colours: dict[str, Float[Tensor, "colours d"]] = {}
+    kind = "CLIP"
+    loaded_by = (CLIPModel, AutoProcessor)
 
-    @override
-    def prepare(self, device: torch.device) -> None:
-        if self._network is None:
-            self._network, self._processor = load_model(
-                type(self).__name__, "CLIP", self.model, CLIPModel, AutoProcessor
-            )
-            self._weights = fingerprint(self._network)
-        self._network.to(device)
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self._colours: dict[str, Float[Tensor, "colours d"]] = {}
 
     @override
     def facts(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 from typing_extensions import override
 
-from callbacks.feature_extractors import fingerprint
-from callbacks.hub_models import last_part, load_model
+from callbacks.hub_models import HubModel
+from callbacks.metric_part import MetricPart
 from pretzel.media.integers import to_integers
 
 COCO_NAMES = {
@@ -39,35 +39,18 @@ class Detection:
     box: tuple[float, float, float, float]
 
 
-class ObjectDetector(ABC):
-    """Finds objects in images.
-
-    Weights are loaded by :meth:`prepare`, before training and only on the rank that measures.
-    """
-
-    no_laws: ClassVar[str] = "any detector may be tried; metrics are named after it"
+class ObjectDetector(MetricPart, ABC):
+    """Finds objects in images."""
 
     @property
     @abstractmethod
     def name(self) -> str:
         """Its part of the metric's name: lower-case letters, digits and dashes."""
 
-    @abstractmethod
-    def prepare(self, device: torch.device) -> None:
-        """Load what is needed and move it to ``device``; may be called again.
-
-        Raises:
-            UserError: If it cannot be had.
-        """
-
     @property
     @abstractmethod
     def classes(self) -> set[str]:
         """Classes of objects that it knows; :meth:`prepare` comes first."""
-
-    @abstractmethod
-    def facts(self) -> dict[str, Any]:
-        """Return ``detector`` and ``weights``, a hash: if one differs values cannot be compared."""
 
     @abstractmethod
     def detect(
@@ -77,7 +60,7 @@ class ObjectDetector(ABC):
 
 
 @final
-class TransformersDetector(ObjectDetector):
+class TransformersDetector(HubModel, ObjectDetector):
     """An object detector of transformers, such as DETR, RT-DETR or YOLOS.
 
     Labels are compared in lower case. COCO's ``mouse``, ``remote`` and ``keyboard`` are GenEval's
@@ -90,33 +73,18 @@ class TransformersDetector(ObjectDetector):
             ``{couch: sofa}``.
     """
 
+    kind = "object detector"
+    loaded_by = (AutoModelForObjectDetection, AutoImageProcessor)
+
     def __init__(self, model: str, labels: dict[str, str] | None = None) -> None:
-        self.model = model
-        self._name = last_part(type(self).__name__, model)
+        super().__init__(model)
         own = {label.lower(): name for name, label in (labels or {}).items()}
         self._renamed: Mapping[str, str] = COCO_NAMES | own
-        self._network: Any = None
-        self._processor: Any = None
-
-    @property
-    @override
-    def name(self) -> str:
-        return self._name
 
     @override
-    def prepare(self, device: torch.device) -> None:
-        if self._network is None:
-            self._network, self._processor = load_model(
-                type(self).__name__,
-                "object detector",
-                self.model,
-                AutoModelForObjectDetection,
-                AutoImageProcessor,
-            )
-            labels = {i: text.lower() for i, text in self._network.config.id2label.items()}
-            self._names = {i: self._renamed.get(label, label) for i, label in labels.items()}
-            self._weights = fingerprint(self._network)
-        self._network.to(device)
+    def _use(self, network: Any, processor: Any) -> None:
+        labels = {i: text.lower() for i, text in network.config.id2label.items()}
+        self._names = {i: self._renamed.get(label, label) for i, label in labels.items()}
 
     @property
     @override
