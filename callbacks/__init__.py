@@ -42,6 +42,8 @@ from callbacks.siglip_score import SigLIPScore
 from callbacks.skip_analysis import SkipAnalysis
 from callbacks.text_drift import TextDrift
 from callbacks.vqa.answering import AmongChoices, Answering, Greedy
+from callbacks.vqa.scoring import Scoring, SoftAccuracy
+from callbacks.vqa.yes_no import MMEScoring, POPEScoring
 from callbacks.vqa_accuracy import VQAAccuracy
 
 __all__ = [
@@ -74,11 +76,13 @@ __all__ = [
     "JudgeTraining",
     "Likelihood",
     "LinearProbe",
+    "MMEScoring",
     "MeanColours",
     "ModuleFeatures",
     "NonFiniteGuard",
     "ObjectDetector",
     "OwnImages",
+    "POPEScoring",
     "PictureFolder",
     "PooledPixels",
     "PrecisionRecall",
@@ -87,9 +91,11 @@ __all__ = [
     "Reconstructions",
     "ReferenceMetric",
     "SampleGrid",
+    "Scoring",
     "ShapeAccuracy",
     "SigLIPScore",
     "SkipAnalysis",
+    "SoftAccuracy",
     "TextDrift",
     "TransformersDetector",
     "TransformersJudge",

@@ -16,7 +16,7 @@ from callbacks.protocols import EvaluationSample
 from callbacks.vqa.blind_baseline import BlindBaseline
 from callbacks.vqa.normalisation import normalise
 from callbacks.vqa.questions import questions_of
-from callbacks.vqa.scoring import accuracies
+from callbacks.vqa.scoring import SoftAccuracy
 from pretzel.errors import NothingToMeasure
 from pretzel.media import Pictures
 from pretzel.rng import stream
@@ -167,7 +167,7 @@ def question_canaries(
     def exact(answers: Sequence[str]) -> float:
         pairs = zip(questions, answers, strict=True)
         answered = [replace(question, answer=answer) for question, answer in pairs]
-        return accuracies(answered, "vqa")["vqa_exact"]
+        return SoftAccuracy().values(answered, "vqa")["vqa_exact"]
 
     truths = Counter(normalise(question.truth) for question in questions)
     (majority, count), share = truths.most_common(1)[0], 1 / len(questions)

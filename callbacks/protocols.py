@@ -101,6 +101,15 @@ class HasAnsweredQuestions(Protocol):
 
 
 @runtime_checkable
+class HasSuite(Protocol):
+    """A datamodule whose questions may be those of a published suite."""
+
+    @property
+    def suite(self) -> str:
+        """The suite and the files that it was read from; empty if it is none."""
+
+
+@runtime_checkable
 class Generator(Protocol):
     """A module that makes images from prompts."""
 
@@ -265,6 +274,12 @@ def answered_questions(
         return datamodule.answered_questions(split, limit)
     samples = evaluation_samples(trainer, split, needed_by)
     return (sample.questions for sample in islice(samples, limit))
+
+
+def suite_of(trainer: Trainer) -> str:
+    """Return the published suite that the run's datamodule asks, empty if it is none."""
+    datamodule = datamodule_of(trainer)
+    return datamodule.suite if isinstance(datamodule, HasSuite) else ""
 
 
 def require_questions(trainer: Trainer, split: Split, needed_by: str) -> None:

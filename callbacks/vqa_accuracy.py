@@ -21,6 +21,7 @@ from callbacks.protocols import (
     evaluation_samples,
     lacks,
     require_questions,
+    suite_of,
 )
 from callbacks.reporting import Stage, gather, log_values, logged_names, show_table
 from callbacks.vqa.answering import Answering, Greedy
@@ -32,23 +33,24 @@ from callbacks.vqa.questions import (
     choose_questions,
     questions_of,
 )
-from callbacks.vqa.scoring import NAMES, accuracies, scores
+from callbacks.vqa.scoring import Scoring, SoftAccuracy
 from pretzel.ablation.protocols import SampleResult
 from pretzel.errors import NothingToMeasure
 
 
 class VQAAccuracy(Evaluation):
-    """Ask the questions of the evaluation samples, and score the answers as VQAv2 does.
+    """Ask the questions of the evaluation samples, and score the answers.
 
-    Logs the mean soft accuracy (:func:`callbacks.vqa.scoring.soft_accuracy`, after VQAv2's
-    normalisation; exact match where a question has one answer) as ``<stage>/vqa``, over questions
-    whose answer is yes or no as ``vqa_yes_no`` and over all others as ``vqa_open``; where some
-    answers are numbers ``vqa_number`` and ``vqa_other`` apart, and ``vqa_type_<name>`` of each type
-    of question that the data names. ``vqa_exact`` is the share of answers that are the target, the
-    most frequent answer. The same for the blind baseline (``vqa_blind``, ...) on the same
-    questions, and ``vqa_n``, their number. On all 9,673 test questions of easy-VQA the blind
-    baseline reaches 0.670 (yes/no 0.825, open 0.233): read ``vqa`` only beside it. A sample of
-    wrong answers, which nobody gave, goes to TensorBoard as text.
+    Logs, with :class:`callbacks.SoftAccuracy`, the mean soft accuracy
+    (:func:`callbacks.vqa.scoring.soft_accuracy`, after VQAv2's normalisation; exact match where a
+    question has one answer) as ``<stage>/vqa``, over questions whose answer is yes or no as
+    ``vqa_yes_no`` and over all others as ``vqa_open``; where some answers are numbers
+    ``vqa_number`` and ``vqa_other`` apart, and ``vqa_type_<name>`` of each type of question that
+    the data names. ``vqa_exact`` is the share of answers that are the target, the most frequent
+    answer. The same for the blind baseline (``vqa_blind``, ...) on the same questions, and
+    ``vqa_n``, their number. On all 9,673 test questions of easy-VQA the blind baseline reaches
+    0.670 (yes/no 0.825, open 0.233): read ``vqa`` only beside it. A sample of wrong answers goes to
+    TensorBoard as text.
 
     A datamodule's samples may have ``answers``, ``answer_types`` and ``question_types`` beside
     ``questions`` (:class:`callbacks.protocols.HasAllAnswers`, ``HasQuestionTypes``); what the data
@@ -61,6 +63,8 @@ class VQAAccuracy(Evaluation):
     Args:
         answering: How answers are had: written (:class:`callbacks.Greedy`, if not given), or chosen
             (:class:`callbacks.AmongChoices`); figures of different ways are told apart in tables.
+        scoring: How answers are scored: as VQAv2 does (:class:`callbacks.SoftAccuracy`, if not
+            given), or by the rules of another suite, under whose name all is then logged.
         num_questions: Questions at tests; None asks all. Fewer are taken from images spread evenly
             over the evaluation samples, so that all runs get the same ones.
         num_validation_questions: Questions at validations, likewise.
@@ -84,6 +88,7 @@ class VQAAccuracy(Evaluation):
         every_n_validations: int = 1,
         blind_baseline: bool = True,
         num_blind_samples: int | None = 100_000,
+        scoring: Scoring | None = None,
     ) -> None:
         super().__init__(every_n_validations)
         check_counts(
@@ -94,6 +99,7 @@ class VQAAccuracy(Evaluation):
             num_blind_samples=num_blind_samples,
         )
         self.answering = answering or Greedy()
+        self.scoring = scoring or SoftAccuracy()
         self.facts: dict[str, dict[str, Any]] = {}
         self.num_questions = num_questions
         self.num_validation_questions = num_validation_questions
@@ -105,8 +111,10 @@ class VQAAccuracy(Evaluation):
 
     def metric_names(self) -> set[str]:
         """Return the names of accuracies, of the blind ones if asked for, and of the number."""
-        prefixes = ["vqa", "vqa_blind"][: 1 + self.blind_baseline]
-        return logged_names("vqa_n", *(prefix + name for prefix in prefixes for name in NAMES))
+        name = self.scoring.name
+        prefixes = [name, f"{name}_blind"][: 1 + self.blind_baseline]
+        ends = self.scoring.ends
+        return logged_names(f"{name}_n", *(prefix + end for prefix in prefixes for end in ends))
 
     @override
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
@@ -137,15 +145,17 @@ class VQAAccuracy(Evaluation):
             for answer in self._ask(pl_module, batch)
         ]
         answered = [answer for share in gather(trainer, own) for answer in share]
-        values = accuracies(answered, "vqa")
-        self.facts |= {f"{stage}/{name}": {"answers": self.answering.describe()} for name in values}
-        values |= {"vqa_n": float(len(answered))}
+        name, of_suite = self.scoring.name, suite_of(trainer)
+        values = self.scoring.values(answered, name)
+        fact = {"answers": self.answering.describe()} | ({"suite": of_suite} if of_suite else {})
+        self.facts |= {f"{stage}/{name}": fact for name in values}
+        values |= {f"{name}_n": float(len(answered))}
         guesses = self._guesses(trainer, answered) if self.blind_baseline else []
-        values |= accuracies(guesses, "vqa_blind")
+        values |= self.scoring.values(guesses, f"{name}_blind")
         log_values(pl_module, stage, values)
         if stage == "test":
-            self.sample_results = list(_results(answered, guesses, values))
-        wrong = [a for a in answered if not scores(a, "")[""]]
+            self.sample_results = list(_results(self.scoring, answered, guesses, values))
+        wrong = [a for a in answered if not self.scoring.is_right(a)]
         show_table(
             trainer,
             f"{stage}/wrong_answers",
@@ -164,7 +174,9 @@ class VQAAccuracy(Evaluation):
             rank_zero_info(f"VQAAccuracy: {sum(chosen.values())} questions")
         samples = evaluation_samples(trainer, stage, "VQAAccuracy")
         for place, sample in enumerate(samples):
-            questions = questions_of(sample)[: None if chosen is None else chosen[place]]
+            questions = questions_of(sample)
+            if chosen is not None and not (self.scoring.whole_images and chosen[place]):
+                questions = questions[: chosen[place]]
             if questions:
                 yield sample, questions
 
@@ -213,6 +225,7 @@ class VQAAccuracy(Evaluation):
 
 
 def _results(
+    scoring: Scoring,
     answered: Sequence[AnsweredQuestion],
     guesses: Sequence[AnsweredQuestion],
     logged: Mapping[str, float],
@@ -221,7 +234,9 @@ def _results(
     asked = Counter[str]()
     for one, guess in zip_longest(answered, guesses):
         asked[one.key] += 1
-        values = scores(one, "vqa") | ({} if guess is None else scores(guess, "vqa_blind"))
+        values = scoring.scores(one, scoring.name)
+        if guess is not None:
+            values |= scoring.scores(guess, f"{scoring.name}_blind")
         yield {
             "item": f"{one.key}#{asked[one.key]}",
             "group": one.key,  # questions about one image

@@ -18,8 +18,15 @@ from datamodules.sources.embedded import EasyVQA, FluentEmoji
 from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource, Part, Split
+from datamodules.suites.gqa import GQA
+from datamodules.suites.mme import MME
+from datamodules.suites.pope import POPE
+from datamodules.suites.suite import Suite
 
 __all__ = [
+    "GQA",
+    "MME",
+    "POPE",
     "AsWritten",
     "Blend",
     "CaptionChoice",
@@ -49,6 +56,7 @@ __all__ = [
     "Shards",
     "Skipped",
     "Split",
+    "Suite",
     "Unusable",
     "WebDatasetDataModule",
     "WeightedCaption",

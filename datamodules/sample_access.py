@@ -18,6 +18,7 @@ from datamodules.reading.remote import is_remote
 from datamodules.sample import AnySample, Sample, Unusable
 from datamodules.sources.source import DataSource, Part, Split
 from datamodules.streams.decoded_parts import DecodedParts
+from datamodules.suites.suite import Suite
 from pretzel.errors import NothingToMeasure
 from pretzel.rng import stream
 from pretzel.sequence.document import Document
@@ -39,6 +40,11 @@ class SampleAccess(LightningDataModule, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._shown: dict[int, list[Document]] = {}
+
+    @property
+    def suite(self) -> str:
+        """The published suite that the questions are of, with its files; empty if of none."""
+        return self.source.describe() if isinstance(self.source, Suite) else ""
 
     def evaluation_samples(
         self, split: Split = "test", limit: int | None = None

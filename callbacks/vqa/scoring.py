@@ -1,18 +1,18 @@
-"""VQAv2's soft accuracy of answers, and its means over groups of questions."""
+"""How answers are scored: the contract, and VQAv2's soft accuracy over groups of questions."""
 
 import re
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Literal, final, get_args
+
+from typing_extensions import override
 
 from callbacks.vqa.normalisation import normalise
 from callbacks.vqa.questions import AnsweredQuestion
 
 Group = Literal["yes_no", "number", "other"]
 """VQAv2's kinds of answers."""
-
-NAMES = ("", "_exact", "_yes_no", "_open", "_number", "_other", "_type_*")
-"""Ends of the names that :func:`accuracies` gives; ``*`` stands for types of the data."""
 
 _ENOUGH = 3
 _NUMBER = re.compile(r"\d*\.?\d+")
@@ -50,33 +50,84 @@ def group_of(answered: AnsweredQuestion) -> Group:
     return "number" if _NUMBER.fullmatch(truth) else "other"
 
 
-def scores(answered: AnsweredQuestion, prefix: str) -> dict[str, float]:
-    """Return what the answer to a question scores, by the metrics of which it counts in the mean.
+class Scoring(ABC):
+    """How answers are scored.
 
-    Soft accuracy as ``<prefix>``, ``_yes_no`` or ``_open``, ``_number`` or ``_other``, and
-    ``_type_<name>`` of each type that the data names; exact match as ``_exact``.
+    Attributes:
+        name: Name of what is logged; those of all values begin with it.
+        ends: Ends of these names; ``*`` stands for types of the data.
+        whole_images: Whether all questions about an image are asked, or none.
     """
-    group = group_of(answered)
-    types = {_name(name) for name in (answered.question_type, answered.answer_type)}
-    names = {f"_type_{name}" for name in types - {"", *get_args(Group)}}
-    names |= {"", f"_{group}", "_yes_no" if group == "yes_no" else "_open"}
-    soft = soft_accuracy(answered.answer, answered.answers or (answered.truth,))
-    exact = float(normalise(answered.answer) == normalise(answered.truth))
-    return {f"{prefix}{name}": soft for name in sorted(names)} | {f"{prefix}_exact": exact}
+
+    no_laws: ClassVar[str] = "a score is what its authors say it is"
+    name: ClassVar[str]
+    ends: ClassVar[tuple[str, ...]]
+    whole_images: ClassVar[bool] = False
+
+    @abstractmethod
+    def is_right(self, answered: AnsweredQuestion) -> bool:
+        """Tell whether an answer has something of the truth."""
+
+    @abstractmethod
+    def scores(self, answered: AnsweredQuestion, prefix: str) -> dict[str, float]:
+        """Return what an answer scores, by the metrics that are means over questions."""
+
+    def values(self, answered: Sequence[AnsweredQuestion], prefix: str) -> dict[str, float]:
+        """Return the metrics; groups without questions are left out."""
+        return means(self.scores(one, prefix) for one in answered)
 
 
-def accuracies(answered: Sequence[AnsweredQuestion], prefix: str) -> dict[str, float]:
-    """Return the means of :func:`scores` over questions; groups without questions are left out.
+@final
+class SoftAccuracy(Scoring):
+    """VQAv2's soft accuracy, by kind of answer and by types of the data, beside exact match."""
 
-    Where no answer is a number, ``_other`` is left out too: it would be ``_open``.
-    """
+    name = "vqa"
+    ends = ("", "_exact", "_yes_no", "_open", "_number", "_other", "_type_*")
+
+    @override
+    def is_right(self, answered: AnsweredQuestion) -> bool:
+        return self._soft(answered) > 0
+
+    @override
+    def scores(self, answered: AnsweredQuestion, prefix: str) -> dict[str, float]:
+        """Return what the answer to a question scores, by the metrics in whose mean it counts.
+
+        Soft accuracy as ``<prefix>``, ``_yes_no`` or ``_open``, ``_number`` or ``_other``, and
+        ``_type_<name>`` of each type that the data names; exact match as ``_exact``.
+        """
+        group, soft = group_of(answered), self._soft(answered)
+        names = {f"_type_{name}" for name in types_of(answered) - {*get_args(Group)}}
+        names |= {"", f"_{group}", "_yes_no" if group == "yes_no" else "_open"}
+        exact = float(normalise(answered.answer) == normalise(answered.truth))
+        return {f"{prefix}{name}": soft for name in sorted(names)} | {f"{prefix}_exact": exact}
+
+    @override
+    def values(self, answered: Sequence[AnsweredQuestion], prefix: str) -> dict[str, float]:
+        """Return the means of :meth:`scores` over questions; groups without are left out.
+
+        Where no answer is a number, ``_other`` is left out too: it would be ``_open``.
+        """
+        values = super().values(answered, prefix)
+        if f"{prefix}_number" not in values:
+            values.pop(f"{prefix}_other", None)
+        return values
+
+    def _soft(self, answered: AnsweredQuestion) -> float:
+        return soft_accuracy(answered.answer, answered.answers or (answered.truth,))
+
+
+def means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each name over the rows that have it."""
     values: defaultdict[str, list[float]] = defaultdict(list)
-    for one in answered:
-        for name, value in scores(one, prefix).items():
+    for row in rows:
+        for name, value in row.items():
             values[name].append(value)
-    if f"{prefix}_number" not in values:
-        values.pop(f"{prefix}_other", None)
     return {name: sum(own) / len(own) for name, own in sorted(values.items())}
+
+
+def types_of(answered: AnsweredQuestion) -> set[str]:
+    """Return the types that the data names, of question and answer, as metrics name them."""
+    return {_name(name) for name in (answered.question_type, answered.answer_type)} - {""}
 
 
 def _name(text: str) -> str:

@@ -19,6 +19,9 @@ from datamodules.sources.embedded import EasyVQA, FluentEmoji
 from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource, Part
+from datamodules.suites.gqa import GQA
+from datamodules.suites.mme import MME
+from datamodules.suites.pope import POPE
 from pretzel.testing.suite import Law, laws_in
 
 LAWS: dict[type, list[Law]] = {
@@ -89,4 +92,6 @@ CASES: dict[type, list[Callable[[], object]]] = {
     Descriptions: [Descriptions, partial(Descriptions, per_image=0)],
     CaptionQuestions: [CaptionQuestions],
 }
-WITHOUT_CASE: dict[type, str] = {}
+WITHOUT_CASE: dict[type, str] = dict.fromkeys(
+    (GQA, MME, POPE), "its files are not shipped: check it with --init-args that name them"
+)

@@ -8,6 +8,7 @@ from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Sample, Skipped
 from datamodules.sources.source import DataSource, Split
+from datamodules.suites.suite import Suite
 from pretzel.testing.deviation import Deviation, require, unmeasured
 from pretzel.testing.global_state import untouched
 from pretzel.testing.law_case import Case
@@ -49,11 +50,12 @@ def splits_share_no_sample(case: Case[DataSource]) -> Deviation:
 
 
 def samples_are_counted(case: Case[DataSource]) -> Deviation:
-    """The number of samples is not that which is read, or training has none."""
+    """The number of samples is not that which is read, or training, or a suite's test, has none."""
     source = case.build()
+    needed = "test" if isinstance(source, Suite) else "train"
     for split in SPLITS:
         stated, count = source.num_samples(split), len(raw_samples(source, split))
-        require(count > 0 or split != "train", "train has no sample")
+        require(count > 0 or split != needed, f"{needed} has no sample")
         agrees = stated is None or stated == count or (count > MOST and stated > MOST)
         require(agrees, f"{split} is said to have {stated} samples, {count} are read")
     return unmeasured("samples counted")

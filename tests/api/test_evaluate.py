@@ -132,6 +132,38 @@ def test_prompts_go_with_their_pictures(run, tmp_path):
     assert [sample.caption for sample in samples] == ["", "a blue circle"]
 
 
+def test_a_suite_is_asked_of_a_run(run, tmp_path):
+    write_pictures(tmp_path / "images", 2, 0)
+    lines = [{"image": f"00{n // 2}.png", "text": "is there a circle?", "label": label}
+             for n, label in enumerate(("yes", "no", "yes"))]  # fmt: skip
+    (tmp_path / "pope.json").write_text("\n".join(map(json.dumps, lines)))
+    files = {
+        "questions": {"random": str(tmp_path / "pope.json")},
+        "images": str(tmp_path / "images"),
+    }
+    source = {"class_path": "datamodules.POPE", "init_args": files}
+    (tmp_path / "suite.yaml").write_text(
+        yaml.safe_dump({"data": {"init_args": {"source": source}}})
+    )
+    asked = {"scoring": {"class_path": "callbacks.POPEScoring"}, "blind_baseline": False,
+             "answering": {"class_path": "callbacks.AmongChoices",
+                           "init_args": {"choices": ["yes", "no"]}}}  # fmt: skip
+    metric = {"class_path": "callbacks.VQAAccuracy", "init_args": asked}
+    (tmp_path / "metrics.yaml").write_text(yaml.safe_dump({"callbacks": [metric]}))
+    words = ["-c", str(tmp_path / "suite.yaml"), "--metrics", str(tmp_path / "metrics.yaml")]
+    assert main(["evaluate", str(run), *words, "--out", str(tmp_path / "out")]) == 0
+    found = evaluated(tmp_path / "out")
+    assert found["metrics"]["test/pope_n"] == 3
+    # the same question about the same image has one answer, right once and wrong once
+    right = found["metrics"]["test/pope_accuracy_random"] * 3
+    assert right == pytest.approx(1) or right == pytest.approx(2)
+    assert found["facts"]["test/pope_f1_random"] == {
+        "answers": "likeliest of 2 choices, sum over tokens", "suite": "POPE: pope.json",
+    }  # fmt: skip
+    (tmp_path / "pope.json").write_text("[]")
+    assert main(["evaluate", str(run), *words, "--out", str(tmp_path / "again")]) == 2
+
+
 def test_mistakes_are_one_sentence(run, metrics, tmp_path, capsys):
     def refused(*words):
         assert main(["evaluate", *map(str, words)]) == 2

@@ -24,7 +24,7 @@ from world import (
 from callbacks import AmongChoices, VQAAccuracy
 from callbacks.vqa.blind_baseline import BlindBaseline
 from callbacks.vqa.questions import AnsweredQuestion, choose_questions, questions_of
-from callbacks.vqa.scoring import accuracies
+from callbacks.vqa.scoring import SoftAccuracy
 from datamodules import EasyVQA, Split
 from pretzel.errors import UserError
 
@@ -75,7 +75,7 @@ def test_blind_baseline_of_easy_vqa() -> None:
     train, test = questions("train"), questions("test")
     blind = BlindBaseline(train)
     asked = [AnsweredQuestion(key="", question=q, truth=a, answer=blind.answer(q)) for q, a in test]
-    values = accuracies(asked, "blind")
+    values = SoftAccuracy().values(asked, "blind")
     assert (len(train), len(asked)) == (34243, 9673)
     assert sum(a.truth in ("yes", "no") for a in asked) == 7136
     assert values["blind"] == pytest.approx(0.670, abs=5e-4)

@@ -4,7 +4,7 @@ import pytest
 
 from callbacks.vqa.normalisation import normalise
 from callbacks.vqa.questions import AnsweredQuestion
-from callbacks.vqa.scoring import accuracies, group_of, soft_accuracy
+from callbacks.vqa.scoring import SoftAccuracy, group_of, soft_accuracy
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,13 @@ def test_groups_are_formed_after_normalisation(truth, answer_type, expected) -> 
 def test_groups_without_numbers() -> None:
     rows = [("yes", "Yes"), ("no", "red"), ("red", "red"), ("red", "yes"), ("red", "Red.")]
     answered = [asked(truth, answer) for truth, answer in rows]
-    assert accuracies(answered, "x") == {
+    assert SoftAccuracy().values(answered, "x") == {
         "x": 3 / 5,
         "x_exact": 3 / 5,
         "x_yes_no": 1 / 2,
         "x_open": 2 / 3,
     }
-    assert "x_open" not in accuracies(answered[:2], "x")
+    assert "x_open" not in SoftAccuracy().values(answered[:2], "x")
 
 
 def test_groups_with_numbers_types_and_many_answers() -> None:
@@ -146,7 +146,7 @@ def test_groups_with_numbers_types_and_many_answers() -> None:
         asked("red", "red", answer_type="other", question_type="what color is the"),
         asked("cat", "dog", answer_type="unsuitable", question_type="what color is the"),
     ]
-    assert accuracies(answered, "vqa") == pytest.approx(
+    assert SoftAccuracy().values(answered, "vqa") == pytest.approx(
         {
             "vqa": (3 / 4 + 1 / 4 + 1 + 1 + 0) / 5,
             "vqa_exact": 3 / 5,

@@ -17,6 +17,7 @@ from callbacks import (
     ImageClassifier,
     ObjectDetector,
     ReferenceMetric,
+    Scoring,
     YesNoJudge,
 )
 from pretzel.ablation.planning.metric_names import MetricNames
@@ -164,7 +165,7 @@ def test_constructors_spell_out_their_configuration(name: str) -> None:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     if kind in (
         Answering, ColourClassifier, FeatureExtractor, GenerationMetric, ImageClassifier,
-        ObjectDetector, ReferenceMetric, YesNoJudge,
+        ObjectDetector, ReferenceMetric, Scoring, YesNoJudge,
     ):  # fmt: skip
         assert inspect.isabstract(kind)
         return

@@ -1,0 +1,1 @@
+"""Published suites of questions about images, read from the files that their authors publish."""
