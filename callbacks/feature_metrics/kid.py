@@ -47,12 +47,7 @@ class KID(FeatureMetric[FeatureRows]):
 
     @override
     def measure(self, generated: FeatureRows, real: FeatureRows) -> list[float]:
-        n, n_real = len(generated), len(real)
-        if min(n, n_real) < self.subset_size:
-            raise UserError(
-                f"{self.name}: subset_size {self.subset_size} must not exceed the number of "
-                f"generated ({n}) or of real images ({n_real})"
-            )
+        self.require(self.subset_size)
         generator = torch.Generator().manual_seed(self.seed)
         values = []
         for _ in range(self.subsets):

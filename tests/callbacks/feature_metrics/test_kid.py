@@ -8,7 +8,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from callbacks import KID, Inception, JudgeFeatures
 from callbacks.feature_metrics import feature_rows, kernels
-from pretzel.errors import UserError
+from pretzel.errors import NothingToMeasure, UserError
 
 
 def test_kid_over_whole_sets_is_the_unbiased_mmd() -> None:
@@ -65,7 +65,7 @@ def test_kid_of_equal_distributions_is_near_zero_and_moves_no_global_state() -> 
 def test_names_and_mistakes() -> None:
     assert KID(Inception()).names() >= {"kid", "kid_std"}
     assert KID().name == "kid_efflite0"
-    with pytest.raises(UserError, match=r"subset_size 100 must not exceed .* generated \(5\)"):
+    with pytest.raises(NothingToMeasure, match="at least 100 generated and 100 real images, got 5"):
         measure_features(KID(corner(4)), normal(5, 4, 11), normal(5, 4, 11))
     with pytest.raises(UserError, match="subset_size must be at least 2, got 1"):
         KID(JudgeFeatures(), subset_size=1)
