@@ -358,6 +358,19 @@ def test_interrupt_stops_gracefully(folder, capsys, monkeypatch):
     assert said.startswith("pretzel: interrupted at step 2; continue with --ckpt_path")
 
 
+def test_a_test_that_is_interrupted_names_nothing_to_go_on_from(folder, capsys, monkeypatch):
+    import lab
+
+    def interrupt(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lab.LeastSquares, "test_step", interrupt)
+    assert main(["fit", "-c", "base.yaml"]) == 0
+    (checkpoint,) = map(str, folder.rglob("*.ckpt"))
+    assert main(["test", "-c", "base.yaml", "--ckpt_path", checkpoint]) == 130
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "pretzel: interrupted"
+
+
 class Misled(RunCLI):
     """Sees the Trainer's ``int | float`` in the order that `typing` cached for another library."""
 

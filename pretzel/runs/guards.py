@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 
 from pretzel.errors import UserError
 from pretzel.files.storage import storage_error
@@ -34,7 +34,7 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
     Raises:
         UserError: For mistakes found only while running; a log folder made by a run that has not
             taken a step is removed again.
-        KeyboardInterrupt: After Lightning's graceful stop, with how far the run came.
+        KeyboardInterrupt: After Lightning's graceful stop, with how far a training came.
     """
     log_folders = _log_folders(trainer)  # not trainer.log_dir, which asks ranks that may be gone
     folder = next(iter(log_folders), trainer.default_root_dir)
@@ -47,10 +47,12 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
     except SystemExit as stop:
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise
-        raise KeyboardInterrupt(
-            f"interrupted at step {trainer.global_step}; continue with --ckpt_path and the last "
-            f"checkpoint in {folder}"
-        ) from stop
+        going_on = (
+            f" at step {trainer.global_step}; continue with --ckpt_path and the last checkpoint in "
+            f"{folder}"
+        )
+        is_training = trainer.state.fn == TrainerFn.FITTING
+        raise KeyboardInterrupt(f"interrupted{going_on if is_training else ''}") from stop
     except (UserError, MisconfigurationException) as error:
         _remove_if_untrained(trainer, new_folders)
         raise UserError(_one_sentence(error)) from error
@@ -59,7 +61,8 @@ def guarded(trainer: Trainer, checkpoint: str | None = None) -> Iterator[None]:
             f", stopped at step {trainer.global_step}; checkpoints written before are whole, in "
             f"{folder}"
         )
-        explained = storage_error(error, folder, advice)
+        is_training = trainer.state.fn == TrainerFn.FITTING
+        explained = storage_error(error, folder, advice if is_training else "")
         if explained is None:
             raise
         _remove_if_untrained(trainer, new_folders)
