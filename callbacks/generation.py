@@ -20,11 +20,10 @@ from callbacks.image_results import MOST_PICTURES, image_results, small_pictures
 from callbacks.protocols import (
     Generator,
     HasPrompts,
-    IdentifiesImages,
     Split,
-    datamodule_of,
     evaluation_samples,
     generator_of,
+    images_identity,
 )
 from callbacks.reporting import (
     Stage,
@@ -131,10 +130,11 @@ class Generation(Evaluation):
 
     def _check_prompts(self, prompts: Sequence[str]) -> None:
         for metric in self.metrics:
-            for prompt in prompts:
+            for place, prompt in enumerate(prompts):
                 if not metric.accepts(prompt):
                     raise UserError(
-                        f"Generation: {type(metric).__name__} cannot judge the prompt {prompt!r}"
+                        f"Generation: {type(metric).__name__} cannot judge the prompt {prompt!r}, "
+                        f"that of image {place}"
                     )
 
     def _own_prompts(self) -> list[str]:
@@ -206,7 +206,8 @@ class Generation(Evaluation):
             if stage == "test":
                 scores = {name: own for m in self.metrics for name, own in m.image_scores().items()}
                 self.sample_results = image_results(scores, prompts, pictures)
-            values["seconds_per_image"] = seconds / len(prompts)
+            if not isinstance(module, HasPrompts):  # reading a picture is not sampling
+                values["seconds_per_image"] = seconds / len(prompts)
             for board in tensorboards(trainer):
                 lines = "  \n".join(metric.describe() for metric in self.metrics)
                 board.add_text("generation/metrics", lines, trainer.global_step)
@@ -248,8 +249,7 @@ class Generation(Evaluation):
         metrics = [m for m in self.metrics if isinstance(m, ReferenceMetric)]
         if not metrics or split == self._real_split:
             return
-        data = datamodule_of(trainer)
-        identity = data.images_identity(split) if isinstance(data, IdentifiesImages) else ""
+        identity = images_identity(trainer, split)
         for metric in metrics:
             metric.reset_real()
         new = [metric for metric in metrics if not (identity and metric.load_real(identity))]

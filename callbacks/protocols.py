@@ -259,6 +259,12 @@ def evaluation_samples(
     return datamodule.evaluation_samples(split)
 
 
+def images_identity(trainer: Trainer, split: Split) -> str:
+    """Return a hash of what the images of a split depend on; empty where it is not known."""
+    datamodule = datamodule_of(trainer)
+    return datamodule.images_identity(split) if isinstance(datamodule, IdentifiesImages) else ""
+
+
 def answered_questions(
     trainer: Trainer, split: Split, limit: int | None, needed_by: str
 ) -> Iterable[Sequence[tuple[str, str]]]:

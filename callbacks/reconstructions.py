@@ -7,13 +7,15 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.generation_metric import ReferenceMetric
-from callbacks.protocols import Split, evaluation_samples, lacks
+from callbacks.image_check import ImageCheck
+from callbacks.protocols import Split, evaluation_samples, images_identity, lacks
 from callbacks.reporting import Stage, log_values, logged_names, show_sheet
 from pretzel.errors import NothingToMeasure
 from pretzel.media import Pictures
@@ -43,7 +45,8 @@ class Reconstructions(Evaluation):
     means over images, pixels clipped to [-1, 1], and what the metrics say, under
     ``reconstruction_<name>``: ``callbacks.FID`` gives the rFID of its extractor. Writes
     ``<log_dir>/reconstructions/step-00001000.png``, every image to the left of its reconstruction,
-    and the same to TensorBoard. Rank zero alone measures.
+    and the same to TensorBoard. Rank zero alone measures. What the metrics keep of the real images
+    is shared with other evaluations, as by :class:`callbacks.Generation`.
 
     Args:
         num_images: Images that are measured, the first ones; None for all.
@@ -54,7 +57,8 @@ class Reconstructions(Evaluation):
         every_n_validations: Measure at every n-th validation of a fit; tests always do.
 
     Raises:
-        UserError: If a number is below 1, or module or datamodule lack what is needed.
+        UserError: If a number is below 1, module or datamodule lack what is needed, or what comes
+            back is NaN.
     """
 
     def __init__(
@@ -108,6 +112,12 @@ class Reconstructions(Evaluation):
             for metric in self.metrics:
                 metric.reset()
                 metric.reset_real()
+            which = "" if self.num_images is None else f" first {self.num_images}"
+            identity = (known := images_identity(trainer, stage)) and known + which
+            new = [m for m in self.metrics if not (identity and m.load_real(identity))]
+            check = ImageCheck(
+                f"Reconstructions: at step {trainer.global_step}", "how near they are"
+            )
             psnr: list[Tensor] = []
             ssim: list[Tensor] = []
             shown: list[Tensor] = []
@@ -115,11 +125,13 @@ class Reconstructions(Evaluation):
                 real = images.to(pl_module.device)
                 with torch.no_grad():
                     made = pl_module.reconstruct(real).clamp(-1, 1)
+                check.take_in(made, check.not_finite(made))
                 error = (made - real).square().mean(dim=(1, 2, 3))
                 psnr.append(10 * torch.log10(4 / error).cpu())  # the peak is 2, from -1 to 1
                 ssim.append(_ssim(made, real).cpu())
-                for metric in self.metrics:
+                for metric in new:
                     metric.update_real(real)
+                for metric in self.metrics:
                     metric.update(made, [""] * len(made))
                 if sum(map(len, shown)) < 2 * self.num_shown:
                     shown.append(torch.stack([real, made], dim=1).flatten(0, 1).cpu())
@@ -130,7 +142,12 @@ class Reconstructions(Evaluation):
             found = {"psnr": float(torch.cat(psnr).mean()), "ssim": float(torch.cat(ssim).mean())}
             found["n"] = float(sum(map(len, psnr)))
             for metric in self.metrics:
-                found |= metric.compute()
+                if identity and metric in new:
+                    metric.save_real(identity)
+                try:
+                    found |= metric.compute()
+                except NothingToMeasure as nothing:
+                    rank_zero_warn(f"Reconstructions: {nothing}")
             values = {f"{_PREFIX}{name}": value for name, value in found.items()}
         log_values(pl_module, stage, trainer.strategy.broadcast(values))
 

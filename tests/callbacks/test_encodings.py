@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from world import KnownData, make_trainer
 
-from callbacks import FID, LinearProbe, PooledPixels, Reconstructions
+from callbacks import FID, KID, LinearProbe, PooledPixels, Reconstructions
 from callbacks.easy_vqa.judge import COLOURS, SHAPES
 from pretzel.errors import UserError
 
@@ -87,6 +87,18 @@ def test_reconstructions_are_measured_and_shown(tmp_path: Path) -> None:
     worse = run(tmp_path / "worse", Encoder(error=-0.5), Reconstructions(metrics=[fid]))
     assert worse["test/reconstruction_psnr"] < 14
     assert worse[f"test/reconstruction_{fid.name}"] > values[f"test/reconstruction_{fid.name}"]
+
+
+def test_too_few_images_for_a_metric_cost_none_of_the_other_values(tmp_path: Path) -> None:
+    callback = Reconstructions(metrics=[KID(PooledPixels(2)), FID(PooledPixels(2))])
+    with pytest.warns(UserWarning, match="kid_pixels2 needs at least 100 generated and 100 real"):
+        values = run(tmp_path, Encoder(error=-0.02), callback)
+    assert values.keys() >= {"test/reconstruction_psnr", "test/reconstruction_fid_pixels2"}
+
+
+def test_what_comes_back_as_nan_gets_no_value(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"at step 0 25 of 25 .* not finite .* cannot be measured"):
+        run(tmp_path, Encoder(error=torch.nan), Reconstructions())
 
 
 def test_reconstructions_need_a_module_that_decodes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from typing_extensions import override
 from world import KnownData, Recaller, make_trainer
 
-from callbacks import FID, KID, Generation, ModuleFeatures, PooledPixels
+from callbacks import FID, KID, Generation, ModuleFeatures, PooledPixels, Reconstructions
 from callbacks.feature_metrics.reference_files import reference_file
 from datamodules import Captions, EasyVQA, WebDatasetDataModule
 
@@ -74,6 +74,30 @@ def test_a_second_run_reads_what_the_first_has_kept(
         assert measured(tmp_path, data, PooledPixels(2)) == first
     assert data.num_read == all_images
     assert "features of real images are computed anew" in caplog.text
+
+
+class Copier(Recaller):
+    """Gives back what it gets, a little darker."""
+
+    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
+        return images - 0.1
+
+
+def test_reconstructions_share_what_is_kept(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reconstructed(num_images: int | None) -> float:
+        callback = Reconstructions(num_images, metrics=[FID(PooledPixels(2))])
+        trainer = make_trainer(tmp_path, [callback])
+        trainer.test(Copier(), datamodule=KnownImages(), verbose=False)
+        return float(trainer.callback_metrics["test/reconstruction_fid_pixels2"])
+
+    measured(tmp_path, KnownImages(), PooledPixels(2))
+    fewer = reconstructed(9)
+    assert len(list(cache.iterdir())) == 3  # the first nine images are others than all
+    monkeypatch.setattr(FID, "update_real", None)  # is not called again
+    assert reconstructed(9) == fewer != reconstructed(None)
+    assert len(list(cache.iterdir())) == 3
 
 
 def test_a_module_of_the_users_is_not_kept() -> None:
