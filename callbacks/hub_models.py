@@ -60,8 +60,8 @@ class HubModel:
     def _load(self) -> tuple[Any, Any]:
         name = f"{type(self).__name__}: model {self.model!r}"
         sentence = (
-            f"{name} cannot be loaded: give the local folder of a {self.kind} saved with its "
-            "processor, or a hub id where the hub is reachable"
+            f"{name} cannot be loaded: give a local folder with a model of this kind "
+            f"({self.kind}) and its processor, or a hub id where the hub is reachable"
         )
         package = f"{name} needs a package that is not installed"
         network, processor = self.loaded_by

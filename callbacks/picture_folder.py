@@ -1,6 +1,5 @@
 """Pictures of a folder in the place of a model and of its data: the same metrics measure them."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningDataModule, LightningModule
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
@@ -21,6 +21,16 @@ from pretzel.files.medium_error import MediumError
 from pretzel.media import Pictures
 from pretzel.media.integers import arrays_to_floats
 from pretzel.media.rgb import to_rgb
+
+
+class _Entry(BaseModel):
+    """An object of ``prompts.json``."""
+
+    file: str
+    prompt: str
+
+
+_ENTRIES = TypeAdapter(list[_Entry])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +147,20 @@ def captioned_pictures(folder: Path) -> list[tuple[Path, str]]:
     listed = folder / "prompts.json"
     try:
         if listed.is_file():
-            entries = json.loads(listed.read_text(encoding="utf-8"))
-            pictures = [(folder / Path(e["file"]).name, str(e["prompt"])) for e in entries]
+            entries = _ENTRIES.validate_json(listed.read_bytes())
+            pictures = [(folder / entry.file, entry.prompt) for entry in entries]
+            if outside := [path.name for path, _ in pictures if path.parent != folder]:
+                raise UserError(f"{listed}: must name files beside it, {outside[0]!r} is not")
         else:
             names = sorted(path for path in folder.iterdir() if _is_picture(path))
             pictures = [(path, _text_beside(path)) for path in names]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{listed}: must be a list of {{file, prompt}}, in UTF-8") from error
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"]
+        raise UserError(
+            f"{listed}: must be a list of {{file, prompt}}, in UTF-8 ({reason})"
+        ) from None
     if not pictures:
         raise UserError(f"{folder}: there is no picture ({', '.join(IMAGE_SUFFIXES)}) in it")
     return pictures

@@ -52,7 +52,9 @@ def read_questions(table: str, prompts: str | None) -> dict[str, list[YesNoQuest
                 place = f"{table}, line {reader.line_num}"
                 items.setdefault(row["item_id"], []).append(_question(row, place))
                 texts.setdefault(row["item_id"], row["text"])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise UserError(f"{table}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table}: must be a CSV table in UTF-8 ({error})") from error
     if not items:
         raise UserError(f"{table}: must have a question a line, got none")

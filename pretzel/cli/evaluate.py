@@ -17,8 +17,9 @@ Measure a trained model, or pictures that somebody has generated, as training wo
 WHAT is a run of a grid or of pretzel fit, a checkpoint, an export, or a folder of pictures with
 their prompts in prompts.json (as pretzel sample writes it) or in name.txt beside name.png.
 
-The metrics are callbacks: those of FILE, a YAML list of {class_path, init_args}, or of its
-trainer.callbacks if it is a configuration; without it, those that the run has been trained with.
+The metrics are callbacks: those that FILE has under `callbacks:`, as a list of {class_path,
+init_args}, or under `trainer.callbacks:`, as a configuration does; without it, those that the run
+has been trained with.
 What trains or stops is left out. The data are those of the run, or of -c; pictures of a folder are
 compared with those of --real, both as they are. Of averaged weights these are the averages.
 

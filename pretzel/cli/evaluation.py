@@ -114,9 +114,9 @@ def evaluate(
     if holds_pictures(what):
         whole = _of_pictures(what, real, fold(given))
     else:
+        weights, beside = weights_of(what)
         if real is not None:
             raise UserError(f"--real must be given for a folder of pictures alone, {what} is none")
-        weights, beside = weights_of(what)
         whole = fold([_kept(weights, beside), *given])
     for key, value in overrides:
         whole = laid_over(whole, key, value, COMMAND_LINE)

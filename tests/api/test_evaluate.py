@@ -1,6 +1,7 @@
 """`pretzel evaluate`: the figures of a run outside its training, and of folders of pictures."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from callbacks import PictureFolder, RealPictures
 from pretzel.__main__ import main
+from pretzel.errors import UserError
 from pretzel.media import Pictures
 
 FEW = """
@@ -115,6 +117,7 @@ def test_pictures_get_the_fid_that_torch_fidelity_gives_them(metrics, tmp_path, 
     )["frechet_inception_distance"]  # fmt: skip
     assert found["test/fid_pixels2"] == pytest.approx(expected, rel=1e-4)
     assert (found["test/fid_pixels2_n"], found["test/fid_pixels2_n_real"]) == (60, 70)
+    assert "test/seconds_per_image" not in found  # reading a file is not sampling
 
 
 def test_prompts_go_with_their_pictures(run, tmp_path):
@@ -164,6 +167,23 @@ def test_a_suite_is_asked_of_a_run(run, tmp_path):
     assert main(["evaluate", str(run), *words, "--out", str(tmp_path / "again")]) == 2
 
 
+@pytest.mark.parametrize(
+    ("entry", "rule"),
+    [
+        ({"file": "000.png", "prompt": None}, "must be a list of {file, prompt}"),
+        ({"file": "000.png", "prompt": 3}, "must be a list of {file, prompt}"),
+        ({"file": "../pictures/000.png", "prompt": "a"}, "must name files beside it"),
+        ({"file": "001.png", "prompt": "a"}, "001.png: cannot be read as an image"),
+        ([["000.png", "a"]], "must be a list of {file, prompt}"),
+    ],
+)
+def test_prompts_that_are_none_are_refused(entry, rule, tmp_path):
+    write_pictures(tmp_path / "pictures", 1, 0)
+    (tmp_path / "pictures" / "prompts.json").write_text(json.dumps([entry]))
+    with pytest.raises(UserError, match=re.escape(rule)):
+        PictureFolder(str(tmp_path / "pictures"))
+
+
 def test_mistakes_are_one_sentence(run, metrics, tmp_path, capsys):
     def refused(*words):
         assert main(["evaluate", *map(str, words)]) == 2
@@ -176,6 +196,8 @@ def test_mistakes_are_one_sentence(run, metrics, tmp_path, capsys):
     out = "--out", tmp_path / "out"
     pictures = tmp_path / "pictures"
     assert "neither a run nor an export" in refused(tmp_path / "empty", *out)
+    assert "empty: neither a run nor" in refused(tmp_path / "empty", "--real", pictures, *out)
+    assert "nowhere: no such run" in refused(tmp_path / "nowhere", "--real", pictures, *out)
     assert "keeps no configuration of its data" in refused(checkpoint, "--metrics", metrics, *out)
     assert "none.yaml: nothing in it measures" in refused(
         run, "--metrics", tmp_path / "none.yaml", *out

@@ -118,7 +118,7 @@ def test_tables_that_are_none_are_named(tmp_path):
             read_questions(write(table, rows), None)
     with pytest.raises(UserError, match="must have the column tuple"):
         read_questions(write(table, [], COLUMNS[:7]), None)
-    with pytest.raises(UserError, match="must be a CSV table in UTF-8"):
+    with pytest.raises(UserError, match="nowhere: cannot be read"):
         read_questions(str(tmp_path / "nowhere"), None)
 
 
