@@ -27,7 +27,7 @@ from callbacks.feature_metrics.kid import KID
 from callbacks.feature_metrics.mmd import MMD
 from callbacks.feature_metrics.precision_recall import DensityCoverage, PrecisionRecall
 from callbacks.generation import Generation
-from callbacks.generation_metric import GenerationMetric, ReferenceMetric
+from callbacks.generation_metric import GenerationMetric, ReferenceMetric, TruthMetric
 from callbacks.geneval.colours import CLIPColours, ColourClassifier, MeanColours
 from callbacks.geneval.detectors import ObjectDetector, TransformersDetector
 from callbacks.geneval.score import GenEval
@@ -99,6 +99,7 @@ __all__ = [
     "TextDrift",
     "TransformersDetector",
     "TransformersJudge",
+    "TruthMetric",
     "VQAAccuracy",
     "YesNoJudge",
 ]

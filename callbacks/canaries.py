@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
+from callbacks.prompts import Prompt, prompt_of, update
 from callbacks.protocols import EvaluationSample
 from callbacks.vqa.blind_baseline import BlindBaseline
 from callbacks.vqa.normalisation import normalise
@@ -75,7 +76,9 @@ def image_canaries(
             images = torch.stack([sample.image for sample in samples])
             found += _of_distance(metric, images.to(device))
         else:
-            usable = [s for s in samples if s.caption and metric.accepts(s.caption)]
+            prompts = [prompt_of(sample, [metric]) for sample in samples]
+            pairs = zip(samples, prompts, strict=True)
+            usable = [(sample.image, prompt) for sample, prompt in pairs if prompt is not None]
             found += _of_captions(metric, usable, device)
     return found
 
@@ -116,16 +119,16 @@ def _of_distance(metric: ReferenceMetric, images: Tensor) -> list[Canary]:
 
 
 def _of_captions(
-    metric: GenerationMetric, samples: Sequence[EvaluationSample], device: torch.device
+    metric: GenerationMetric, samples: Sequence[tuple[Tensor, Prompt]], device: torch.device
 ) -> list[Canary]:
     if not samples:
         return []
-    images = torch.stack([sample.image for sample in samples]).to(device)
-    captions = [sample.caption for sample in samples]
+    images = torch.stack([image for image, _ in samples]).to(device)
+    captions = [prompt for _, prompt in samples]
 
-    def score(shown: Tensor, texts: Sequence[str]) -> tuple[str, float]:
+    def score(shown: Tensor, prompts: Sequence[Prompt]) -> tuple[str, float]:
         metric.reset()
-        metric.update(shown, texts)
+        update(metric, shown, prompts)
         return next(iter(metric.compute().items()))
 
     name, right = score(images, captions)

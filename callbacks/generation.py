@@ -14,9 +14,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
-from callbacks.generation_metric import GenerationMetric, ReferenceMetric
+from callbacks.generation_metric import GenerationMetric, ReferenceMetric, TruthMetric
 from callbacks.image_check import ImageCheck
 from callbacks.image_results import MOST_PICTURES, image_results, small_pictures
+from callbacks.prompts import (
+    Prompt,
+    check_prompts,
+    own_prompts,
+    prompt_of,
+    update,
+    with_truth,
+)
 from callbacks.protocols import (
     Generator,
     HasPrompts,
@@ -28,7 +36,6 @@ from callbacks.protocols import (
 from callbacks.reporting import (
     Stage,
     digest,
-    evenly,
     gather,
     log_values,
     logged_names,
@@ -57,7 +64,9 @@ class Generation(Evaluation):
             evenly where there are more than images; else the captions of the evaluated split, in
             order, leaving out those that a metric cannot judge (partial captions, for
             ShapeAccuracy). Images that have been made already (:class:`callbacks.PictureFolder`)
-            keep theirs, and all are measured.
+            keep theirs, and all are measured. To a metric that asks for ground truth
+            (:class:`callbacks.TruthMetric`) a prompt comes with that of the sample whose caption
+            it is.
         every_n_validations: Measure at every n-th validation of a fit; tests always measure.
 
     Images with a NaN, and images that are all constant or all equal, are an error and no score.
@@ -89,7 +98,7 @@ class Generation(Evaluation):
         if prompts == []:
             raise UserError("Generation: prompts must not be empty")
         self.metrics = metrics
-        self._check_prompts(prompts or [])
+        check_prompts(metrics, prompts or [])
         self.num_images = num_images
         self.batch_size = batch_size
         self.prompts = prompts
@@ -128,45 +137,30 @@ class Generation(Evaluation):
             for metric in self.metrics:
                 metric.prepare(pl_module.device)
 
-    def _check_prompts(self, prompts: Sequence[str]) -> None:
-        for metric in self.metrics:
-            for place, prompt in enumerate(prompts):
-                if not metric.accepts(prompt):
-                    raise UserError(
-                        f"Generation: {type(metric).__name__} cannot judge the prompt {prompt!r}, "
-                        f"that of image {place}"
-                    )
-
-    def _own_prompts(self) -> list[str]:
-        own = [(metric, prompts) for metric in self.metrics if (prompts := metric.own_prompts())]
-        if not own:
-            return []
-        for metric, prompts in own[1:]:
-            if prompts != own[0][1]:
-                names = f"{type(own[0][0]).__name__} and {type(metric).__name__}"
-                raise UserError(
-                    "Generation: metrics must have the same prompts of their own: give "
-                    f"{names} a Generation each"
-                )
-        self._check_prompts(own[0][1])
-        return evenly(own[0][1], self.num_images)
-
-    def _choose_prompts(self, trainer: Trainer, module: LightningModule, split: Split) -> list[str]:
+    def _choose_prompts(
+        self, trainer: Trainer, module: LightningModule, split: Split
+    ) -> list[Prompt]:
         if isinstance(module, HasPrompts):
-            self._check_prompts(module.prompts)
-            return module.prompts
-        prompts = self.prompts or self._own_prompts()
-        if not prompts:
+            check_prompts(self.metrics, module.prompts)
+            return self._with_truth(trainer, split, module.prompts)
+        prompts: list[Prompt] = []
+        if texts := self.prompts or own_prompts(self.metrics, self.num_images):
+            prompts = self._with_truth(trainer, split, texts)
+        else:
             samples = evaluation_samples(trainer, split, "Generation without prompts")
-            captions = (sample.caption for sample in samples if sample.caption)
-            usable = (c for c in captions if all(metric.accepts(c) for metric in self.metrics))
-            prompts = list(islice(usable, self.num_images))
+            usable = (prompt_of(sample, self.metrics) for sample in samples)
+            prompts = list(islice((one for one in usable if one is not None), self.num_images))
         if not prompts:
             raise NothingToMeasure(
                 f"no prompts are left: give `prompts`, or a {split} split with "
                 "captions that all metrics can judge"
             )
         return [prompts[i % len(prompts)] for i in range(self.num_images)]
+
+    def _with_truth(self, trainer: Trainer, split: Split, texts: Sequence[str]) -> list[Prompt]:
+        asks = any(isinstance(metric, TruthMetric) for metric in self.metrics)
+        samples = evaluation_samples(trainer, split, "Generation") if asks else ()
+        return with_truth(texts, self.metrics, samples)
 
     @override
     def evaluate(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
@@ -181,16 +175,16 @@ class Generation(Evaluation):
         hashes: list[str] = []
         pictures: list[str] = []
         check = ImageCheck(f"Generation: at step {trainer.global_step}", self._what_is_measured)
-        for images, texts, elapsed in self._generate(trainer, module, prompts, check):
+        for images, share, elapsed in self._generate(trainer, module, prompts, check):
             seconds += elapsed
             if trainer.is_global_zero:
                 self._check_size(images)
-                hashes += [*texts, _hash(images)]
+                hashes += [*(prompt.text for prompt in share), _hash(images)]
                 if stage == "test":
                     kept = images[: MOST_PICTURES - len(pictures)]
                     pictures += small_pictures(module.medium, kept)
                 for metric in self.metrics:
-                    metric.update(images, texts)
+                    update(metric, images, share)
         check.end()
         if stage == "test":
             self.sample_digest = digest(hashes)
@@ -205,7 +199,8 @@ class Generation(Evaluation):
             self.facts |= {f"{stage}/{k}": v | common for k, v in self._facts(values).items()}
             if stage == "test":
                 scores = {name: own for m in self.metrics for name, own in m.image_scores().items()}
-                self.sample_results = image_results(scores, prompts, pictures)
+                texts = [prompt.text for prompt in prompts]
+                self.sample_results = image_results(scores, texts, pictures)
             if not isinstance(module, HasPrompts):  # reading a picture is not sampling
                 values["seconds_per_image"] = seconds / len(prompts)
             for board in tensorboards(trainer):
@@ -224,13 +219,14 @@ class Generation(Evaluation):
         return ", ".join(min(own, key=lambda name: (len(name), name)) for own in names)
 
     def _generate(
-        self, trainer: Trainer, module: Generator, prompts: list[str], check: ImageCheck
-    ) -> Iterator[tuple[Float[Tensor, "n ..."], list[str], float]]:
+        self, trainer: Trainer, module: Generator, prompts: list[Prompt], check: ImageCheck
+    ) -> Iterator[tuple[Float[Tensor, "n ..."], list[Prompt], float]]:
         """Yield images and their prompts, in order, and the seconds this rank took for its own."""
-        share = self.batch_size * trainer.world_size
-        for first in range(0, len(prompts), share):
-            texts = prompts[first : first + share]
-            own = texts[trainer.global_rank * self.batch_size :][: self.batch_size]
+        size = self.batch_size * trainer.world_size
+        for first in range(0, len(prompts), size):
+            share = prompts[first : first + size]
+            begin = trainer.global_rank * self.batch_size
+            own = [prompt.text for prompt in share[begin : begin + self.batch_size]]
             number = first // self.batch_size + trainer.global_rank
             pixels, not_finite = None, 0
             start = time.perf_counter()
@@ -243,7 +239,7 @@ class Generation(Evaluation):
             ranks = gather(trainer, (pixels, not_finite))
             images = to_floats([part for part, _ in ranks if part is not None])
             check.take_in(images, sum(count for _, count in ranks))
-            yield images.to(module.device), texts, elapsed
+            yield images.to(module.device), share, elapsed
 
     def _update_real(self, trainer: Trainer, split: Split, device: torch.device) -> None:
         metrics = [m for m in self.metrics if isinstance(m, ReferenceMetric)]

@@ -2,13 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
+from pretzel.errors import UserError
 from pretzel.media import Medium, Pictures
+from pretzel.sequence.document import Truth
 
 
 class GenerationMetric(ABC):
@@ -71,6 +74,35 @@ class GenerationMetric(ABC):
     def facts(self) -> dict[str, dict[str, Any]]:
         """Return, by name, the facts that comparable values share, beside the number of images."""
         return {}
+
+
+class TruthMetric(GenerationMetric):
+    """A metric that holds an image to the ground truth of the sample whose caption is its prompt.
+
+    What the ground truth is, the data says: all fields of a sample's JSON that are neither captions
+    nor questions.
+    """
+
+    @abstractmethod
+    def example(self) -> tuple[str, Truth]:
+        """Return a prompt and a ground truth that can be judged, by which the laws measure."""
+
+    def accepts_truth(self, truth: Truth) -> bool:
+        """Return whether images can be held to this ground truth: by default, if there is any."""
+        return bool(truth)
+
+    @abstractmethod
+    def update_with_truth(
+        self, images: Float[Tensor, "n ..."], prompts: Sequence[str], truths: Sequence[Truth]
+    ) -> None:
+        """Take in images as :meth:`update` does, and the ground truth that each is held to."""
+
+    @final
+    @override
+    def update(self, images: Float[Tensor, "n ..."], prompts: Sequence[str]) -> None:
+        raise UserError(
+            f"{type(self).__name__} needs the ground truth of samples: call update_with_truth"
+        )
 
 
 class ReferenceMetric(GenerationMetric):

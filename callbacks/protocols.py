@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pretzel.errors import NothingToMeasure, UserError
 from pretzel.media.base import Medium
-from pretzel.sequence.document import DocumentBatch
+from pretzel.sequence.document import DocumentBatch, Truth
 
 Split = Literal["train", "val", "test"]
 
@@ -70,6 +70,15 @@ class HasQuestionTypes(Protocol):
     @property
     def question_types(self) -> Sequence[str]:
         """Kind of each of its questions, likewise."""
+
+
+@runtime_checkable
+class HasTruth(Protocol):
+    """A sample whose data says more of it than texts."""
+
+    @property
+    def truth(self) -> Truth:
+        """Ground truth: plain values of JSON by name."""
 
 
 @runtime_checkable

@@ -54,7 +54,8 @@ class VQAAccuracy(Evaluation):
 
     A datamodule's samples may have ``answers``, ``answer_types`` and ``question_types`` beside
     ``questions`` (:class:`callbacks.protocols.HasAllAnswers`, ``HasQuestionTypes``); what the data
-    does not name is told from the target.
+    does not name is told from the target. A scoring that asks for it has the ground truth of the
+    sample (``HasTruth``) beside each question.
 
     Where the module has no image-to-text direction (``can_answer`` is false) nothing is logged:
     the metric is then not applicable, not zero. All questions about an image stay in one batch, so
@@ -174,7 +175,7 @@ class VQAAccuracy(Evaluation):
             rank_zero_info(f"VQAAccuracy: {sum(chosen.values())} questions")
         samples = evaluation_samples(trainer, stage, "VQAAccuracy")
         for place, sample in enumerate(samples):
-            questions = questions_of(sample)
+            questions = questions_of(sample, with_truth=self.scoring.needs_truth)
             if chosen is not None and not (self.scoring.whole_images and chosen[place]):
                 questions = questions[: chosen[place]]
             if questions:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pretzel.media.integers import IntegerArray, arrays_to_floats
-from pretzel.sequence.document import Image, Text
+from pretzel.sequence.document import Image, Text, Truth
 
 ImageArray = IntegerArray | Float[np.ndarray, "positions channels"]
 """RGB bytes, cropped and resized, or the integers of another medium; in training also latents that
@@ -35,6 +35,7 @@ class Sample:
         answer_types: Name that the data gives to the kind of each answer, in the order of
             ``questions``; an empty text where it has none, and empty where it has none at all.
         question_types: The same of each question.
+        truth: All else that its JSON says of it: ground truth, for metrics and recipes.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Sample:
     answers: tuple[tuple[str, ...], ...] = ()
     answer_types: tuple[str, ...] = ()
     question_types: tuple[str, ...] = ()
+    truth: Truth = field(default_factory=dict, repr=False, hash=False)
 
     @property
     def image(self) -> Float[Tensor, "..."]:
@@ -65,11 +67,13 @@ class InterleavedSample:
         key: Name of the sample in its shards; the same in every epoch and process.
         segments: Runs of text and places of images, in reading order.
         images: The images in that order.
+        truth: All else that its JSON says of it, as of a :class:`Sample`.
     """
 
     key: str
     segments: tuple[Text | Image, ...]
     images: tuple[ImageArray, ...] = field(repr=False, compare=False)
+    truth: Truth = field(default_factory=dict, repr=False, hash=False)
 
 
 AnySample = Sample | InterleavedSample

@@ -15,7 +15,7 @@ from datamodules.decoding.decoder import SampleDecoder
 from datamodules.decoding.media import NoDecoder
 from datamodules.reading.opening import is_pipe
 from datamodules.reading.remote import is_remote
-from datamodules.sample import AnySample, Sample, Unusable
+from datamodules.sample import AnySample, InterleavedSample, Sample, Unusable
 from datamodules.sources.source import DataSource, Part, Split
 from datamodules.streams.decoded_parts import DecodedParts
 from datamodules.suites.suite import Suite
@@ -62,6 +62,24 @@ class SampleAccess(LightningDataModule, ABC):
         if not self.source.shards(split):
             raise NothingToMeasure(f"{type(self.source).__name__} has no {split} shards")
         return self._images(split, limit)
+
+    def evaluation_documents(
+        self, split: Split = "test", limit: int | None = None
+    ) -> Iterator[InterleavedSample]:
+        """Yield interleaved documents once, in order, such as edits; images are left out.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            limit: Number of documents; all if not given.
+
+        Raises:
+            UserError: If a shard is missing.
+        """
+        return (
+            sample
+            for part, decoder, share in self.parts.shares(split, limit)
+            for sample in islice(_documents(part.source.decoded_by(decoder, split)), share)
+        )
 
     def answered_questions(
         self, split: Split = "train", limit: int | None = None
@@ -163,6 +181,10 @@ class SampleAccess(LightningDataModule, ABC):
             for (part, decoder), share in zip(self.parts, shares, strict=True)
         ]
         return list(chain.from_iterable(examples))
+
+
+def _documents(samples: Iterator[AnySample]) -> Iterator[InterleavedSample]:
+    return (sample for sample in samples if isinstance(sample, InterleavedSample))
 
 
 def _is_setting(value: object) -> bool:

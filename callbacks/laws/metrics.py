@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from callbacks.generation_metric import GenerationMetric, ReferenceMetric
+from callbacks.generation_metric import GenerationMetric, ReferenceMetric, TruthMetric
+from callbacks.prompts import Prompt, update
 from pretzel.rng import stream
 from pretzel.testing.deviation import Deviation, check, require, unmeasured, within
 from pretzel.testing.global_state import untouched
@@ -18,7 +19,7 @@ PROMPTS = tuple(
     for colour in ("red", "blue", "green", "black")
     for shape in ("circle", "triangle")
 )
-"""Prompts that every metric accepts, one an image."""
+"""Prompts that every metric accepts, one an image; a TruthMetric has an example of its own."""
 
 
 def images(key: str = "generated") -> Float[Tensor, "n 3 height width"]:
@@ -26,6 +27,14 @@ def images(key: str = "generated") -> Float[Tensor, "n 3 height width"]:
     noise = torch.randn(IMAGES, 3, SIZE, SIZE, generator=stream("laws", key))
     shade = torch.linspace(-1, 1, IMAGES)[:, None, None, None]
     return (noise + shade).tanh()
+
+
+def prompts(metric: GenerationMetric) -> list[Prompt]:
+    """Return one prompt an image, with its ground truth if the metric asks for it."""
+    if isinstance(metric, TruthMetric):
+        text, truth = metric.example()
+        return [Prompt(text=text, truth=truth)] * IMAGES
+    return [Prompt(text=text) for text in PROMPTS]
 
 
 def prepared(case: Case[GenerationMetric]) -> GenerationMetric:
@@ -45,7 +54,7 @@ def measured(metric: GenerationMetric, *sizes: int) -> dict[str, float]:
     first = 0
     for size in sizes:
         rows = slice(first, first + size)
-        metric.update(images()[rows], PROMPTS[rows])
+        update(metric, images()[rows], prompts(metric)[rows])
         first += size
     return metric.compute()
 
@@ -69,7 +78,7 @@ def resetting_forgets(case: Case[GenerationMetric]) -> Deviation:
     expected = measured(metric, IMAGES)
     again = metric.compute()
     metric.reset()
-    metric.update(images("earlier"), PROMPTS)
+    update(metric, images("earlier"), prompts(metric))
     metric.prepare(torch.device("cpu"))
     repeated = compare(again, expected, "values computed twice")
     return max(
@@ -108,7 +117,7 @@ def measuring_touches_nothing(case: Case[GenerationMetric]) -> Deviation:
     generated = images()
     with untouched("measuring"):
         metric.reset()
-        metric.update(generated, PROMPTS)
+        update(metric, generated, prompts(metric))
         metric.compute()
     return check(within(generated, images(), 0.0, "images afterwards"))
 

@@ -3,12 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from callbacks.protocols import EvaluationSample, HasAllAnswers, HasQuestionTypes
+from callbacks.protocols import EvaluationSample, HasAllAnswers, HasQuestionTypes, HasTruth
 from callbacks.reporting import evenly
 from pretzel.errors import UserError
+from pretzel.sequence.document import Truth
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ class AnsweredQuestion:
             that is known.
         answer_type: Kind of answer, where the data names it.
         question_type: Kind of question, where the data names it.
+        sample_truth: Ground truth of the sample, for a scoring that asks for it.
     """
 
     key: str
@@ -35,14 +37,19 @@ class AnsweredQuestion:
     answers: tuple[str, ...] = ()
     answer_type: str = ""
     question_type: str = ""
+    sample_truth: Truth = field(default_factory=dict, repr=False, hash=False)
 
 
 Asked = tuple[EvaluationSample, Sequence[AnsweredQuestion]]
 """A sample and those of its questions that are asked."""
 
 
-def questions_of(sample: EvaluationSample) -> list[AnsweredQuestion]:
+def questions_of(sample: EvaluationSample, *, with_truth: bool = False) -> list[AnsweredQuestion]:
     """Return the questions about a sample, not answered yet.
+
+    Args:
+        sample: The sample.
+        with_truth: Whether they hold the ground truth of the sample.
 
     Raises:
         UserError: If it has answers or types, but not one for each question.
@@ -58,16 +65,18 @@ def questions_of(sample: EvaluationSample) -> list[AnsweredQuestion]:
         raise UserError(
             f"answers of sample {sample.key!r} must be a list of texts for each question, got texts"
         )
+    truth: Truth = sample.truth if with_truth and isinstance(sample, HasTruth) else {}
     return [
         AnsweredQuestion(
             key=sample.key,
             question=question,
-            truth=truth,
+            truth=target,
             answers=tuple(answers[place] or ()),
             answer_type=answer_types[place] or "",
             question_type=question_types[place] or "",
+            sample_truth=truth,
         )
-        for place, (question, truth) in enumerate(sample.questions)
+        for place, (question, target) in enumerate(sample.questions)
     ]
 
 

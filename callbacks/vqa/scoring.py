@@ -57,12 +57,14 @@ class Scoring(ABC):
         name: Name of what is logged; those of all values begin with it.
         ends: Ends of these names; ``*`` stands for types of the data.
         whole_images: Whether all questions about an image are asked, or none.
+        needs_truth: Whether questions come with the ground truth of their sample.
     """
 
     no_laws: ClassVar[str] = "a score is what its authors say it is"
     name: ClassVar[str]
     ends: ClassVar[tuple[str, ...]]
     whole_images: ClassVar[bool] = False
+    needs_truth: ClassVar[bool] = False
 
     @abstractmethod
     def is_right(self, answered: AnsweredQuestion) -> bool:

@@ -11,7 +11,12 @@ import torch
 from datamodules.decoding.captions import CaptionChoice, FirstCaption, read_captions
 from datamodules.decoding.excerpt import excerpt
 from datamodules.decoding.media import MediaDecoder
-from datamodules.decoding.questions import parse_questions
+from datamodules.decoding.questions import (
+    CONVERSATIONS_FIELD,
+    ENTRY_FIELDS,
+    QUESTIONS_FIELD,
+    parse_questions,
+)
 from datamodules.decoding.segments import FIELD, parse_segments
 from datamodules.features.latent_files import LatentFiles
 from datamodules.reading.archive import JSON_SUFFIX
@@ -19,7 +24,7 @@ from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import AnySample, ImageArray, InterleavedSample, Sample, Skipped, Unusable
 from pretzel.media.base import Medium
 from pretzel.rng import stream
-from pretzel.sequence.document import Text
+from pretzel.sequence.document import Text, Truth
 
 MAX_CHARACTERS = 10_000
 """Most characters of a text, unless the datamodule says otherwise."""
@@ -33,7 +38,8 @@ class SampleDecoder:
 
     A ``key.json`` with ``segments`` makes a sample a document
     (:mod:`datamodules.decoding.segments`). Captions are read by
-    :mod:`datamodules.decoding.captions`, questions by :mod:`datamodules.decoding.questions`.
+    :mod:`datamodules.decoding.captions`, questions by :mod:`datamodules.decoding.questions`. All
+    other fields are the sample's ground truth, as they stand there.
     """
 
     media: MediaDecoder  # of all images
@@ -100,7 +106,8 @@ class SampleDecoder:
             self._check_length(sum(map(len, contents)))
             _check_unicode(raw.key, *contents)
             images = tuple(self._pixels(raw, member, draw) for member in members)
-            return InterleavedSample(key=raw.key, segments=segments, images=images)
+            truth = {name: value for name, value in fields.items() if name != FIELD}
+            return InterleavedSample(key=raw.key, segments=segments, images=images, truth=truth)
         suffixes = [suffix for suffix in self.medium.suffixes if suffix in raw.members]
         if not suffixes:
             raise _without_image(raw)
@@ -153,7 +160,14 @@ class SampleDecoder:
             answers=tuple(one.answers for one in asked),
             answer_types=_if_any(one.answer_type for one in asked),
             question_types=_if_any(one.question_type for one in asked),
+            truth=self._truth(fields),
         )
+
+    def _truth(self, fields: dict[str, Any]) -> Truth:
+        names = self.caption_field
+        captions = (names,) if isinstance(names, str) else names
+        texts = {*captions, QUESTIONS_FIELD, CONVERSATIONS_FIELD, *ENTRY_FIELDS}
+        return {name: value for name, value in fields.items() if name not in texts}
 
     def _pixels(self, raw: RawSample, suffix: str, draw: torch.Generator | None) -> ImageArray:
         if self.latents is not None:

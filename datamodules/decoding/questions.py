@@ -24,6 +24,15 @@ from datamodules.sample import Unusable
 
 QUESTIONS_FIELD = "questions"
 CONVERSATIONS_FIELD = "conversations"
+ENTRY_FIELDS = (
+    "question",
+    "answer",
+    "answers",
+    "multiple_choice_answer",
+    "answer_type",
+    "question_type",
+)
+"""Fields of a question that stands in ``key.json`` itself."""
 _IMAGE_TOKEN = "<image>"
 _FORMS = (
     "known are [question, answer], {'question': ..., 'answer': ...}, {'question': ..., 'answers': "

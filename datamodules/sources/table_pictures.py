@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from datamodules.decoding.excerpt import excerpt
+from datamodules.decoding.questions import ENTRY_FIELDS
 from datamodules.reading.archive import MEDIA_SUFFIXES, unicode_name
 from datamodules.sources.pictures import PictureFiles, pictures_in
 from datamodules.sources.table import IMAGE_ID, TEXT_TABLES, Row
@@ -17,7 +18,7 @@ PATH_FIELDS = ("path", "image", "file_name", "filename")
 """Columns of the paths of pictures, unless another one is named; the first that is not empty."""
 
 _LISTS = ("answer", "answers", "questions", "conversations")
-_KEPT = (*_LISTS, "question", "multiple_choice_answer", "answer_type", "question_type")
+_KEPT = (*_LISTS, *ENTRY_FIELDS)
 _NUMBER = re.compile(r"(\d+)$")
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import final
 
@@ -11,25 +11,28 @@ from typing_extensions import override
 from datamodules.decoding.decoder import SampleDecoder
 from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.illustrated import Illustrated, as_written
-from datamodules.sample import Sample, Skipped, Unusable
+from datamodules.sample import AnySample, Sample, Skipped, Unusable
 from datamodules.sources.source import DataSource, Split
 from datamodules.streams.delivery import Delivery, DeliveryStream, document_rows
 from pretzel.sequence.document import caption_document, question_document
 
 
-def evaluated(sample: Sample) -> Illustrated:
-    """Return the document by which an image is evaluated.
+def evaluated(sample: AnySample) -> Illustrated:
+    """Return the document by which a sample is evaluated, with its ground truth.
 
     Raises:
-        Unusable: If it has neither a caption nor questions.
+        Unusable: If it is an image that has neither a caption nor questions.
     """
+    if not isinstance(sample, Sample):
+        written = as_written(sample)
+        return replace(written, document=replace(written.document, truth=sample.truth))
     if sample.caption:
         document = caption_document(sample.caption, key=sample.key)
     elif sample.questions:
         document = question_document(sample.questions, key=sample.key)
     else:
         raise Unusable("no caption", "neither a caption nor questions")
-    return Illustrated(document=document, pixels=(sample.pixels,))
+    return Illustrated(document=replace(document, truth=sample.truth), pixels=(sample.pixels,))
 
 
 @final
@@ -85,13 +88,11 @@ class EvalStream(DeliveryStream):
             sample = self.decoder(raw)
             if isinstance(sample, Skipped):
                 skipped.append(sample)
-            elif isinstance(sample, Sample):
-                try:
-                    documents.append(evaluated(sample))
-                except Unusable as fault:
-                    skipped.append(fault.skipped(raw.shard, raw.key))
-            else:
-                documents.append(as_written(sample))
+                continue
+            try:
+                documents.append(evaluated(sample))
+            except Unusable as fault:
+                skipped.append(fault.skipped(raw.shard, raw.key))
         rows = document_rows(documents, self.decoder.medium) if documents else None
         return Delivery(rows=rows, skipped=tuple(skipped), seen=seen)
 

@@ -6,9 +6,9 @@ tokenizers or patches: the model packs documents into padded sequences
 data.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +17,8 @@ from torch import Tensor
 from pretzel.errors import UserError
 
 Role = Literal["context", "target", "dropped"]
+Truth = Mapping[str, Any]
+"""Ground truth of a sample: plain values of JSON by name, empty where the data has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +69,12 @@ class Document:
     Attributes:
         key: Identifies the sample across epochs, processes and machines; noise is keyed by it.
         segments: Runs of text and images in reading order.
+        truth: Ground truth of the sample, in evaluation; documents of training do without.
     """
 
     key: str
     segments: tuple[Segment, ...]
+    truth: Truth = field(default_factory=dict, repr=False, hash=False)
 
     @property
     def num_images(self) -> int:

@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,12 @@ from callbacks import (
     PooledPixels,
     ReferenceMetric,
     ShapeAccuracy,
+    TruthMetric,
 )
+from callbacks.laws import metrics as metric_laws
 from pretzel.errors import UserError
+from pretzel.testing.law_case import Case
+from pretzel.testing.suite import laws_in
 
 
 class Witness(ReferenceMetric):
@@ -104,6 +108,57 @@ def test_given_prompts_need_no_captions(tmp_path: Path) -> None:
     generation = Generation([ShapeAccuracy()], num_images=1, prompts=["a teal circle"])
     assert evaluate(tmp_path, module, [generation])["right"] == 1
     assert module.keys == [("generation", 0)]
+
+
+class Truths(TruthMetric):
+    """Remembers the ground truth of images, of all colours but one."""
+
+    def prepare(self, device: torch.device) -> None:
+        self.reset()
+
+    def describe(self) -> str:
+        return "truths"
+
+    def example(self) -> tuple[str, Mapping[str, str]]:
+        return "a red circle", {"colour": "red", "shape": "circle"}
+
+    def accepts_truth(self, truth: Mapping[str, str]) -> bool:
+        return truth.get("colour", "teal") != "teal"
+
+    def reset(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def update_with_truth(
+        self, images: Tensor, prompts: Sequence[str], truths: Sequence[Mapping[str, str]]
+    ) -> None:
+        rows = zip(prompts, truths, strict=True)
+        self.seen += [(prompt, f"a {one['colour']} {one['shape']}") for prompt, one in rows]
+
+    def compute(self) -> dict[str, float]:
+        agree = sum(a == b for a, b in self.seen)
+        return {"agree": float(agree), "truth_n": float(len(self.seen))}
+
+
+def test_a_metric_of_ground_truth_has_that_of_each_prompts_sample(tmp_path: Path) -> None:
+    metric = Truths()
+    values = evaluate(tmp_path, Recaller(), [Generation([metric], num_images=50, batch_size=8)])
+    # 24 with a truth, three of them teal; the prompts begin anew behind the last
+    assert (values["agree"], values["truth_n"], len(set(metric.seen))) == (50, 50, 21)
+    given = ["a blue circle", "a red triangle", "a blue circle"]
+    evaluate(tmp_path, Recaller(), [Generation([metric], num_images=3, prompts=given)])
+    assert metric.seen == [(text, text) for text in given]
+    for unknown in ("a teal circle", "a red shape"):
+        generation = Generation([metric], num_images=1, prompts=[unknown])
+        message = f"Truths needs the ground truth of a sample .* of '{unknown}' the evaluated"
+        with pytest.raises(UserError, match=message):
+            evaluate(tmp_path, Recaller(), [generation])
+    with pytest.raises(UserError, match="call update_with_truth"):
+        metric.update(torch.zeros(1, 3, 4, 4), ["a red circle"])
+
+
+def test_the_laws_judge_a_metric_of_ground_truth_by_its_example() -> None:
+    for law in laws_in(metric_laws):
+        law.function(Case(factory=Truths, perturbed=False))
 
 
 def test_single_images_are_kept_with_scores_prompts_and_pictures(tmp_path: Path) -> None:

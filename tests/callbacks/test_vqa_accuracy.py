@@ -22,9 +22,10 @@ from world import (
 )
 
 from callbacks import AmongChoices, VQAAccuracy
+from callbacks.easy_vqa.judge import COLOURS
 from callbacks.vqa.blind_baseline import BlindBaseline
 from callbacks.vqa.questions import AnsweredQuestion, choose_questions, questions_of
-from callbacks.vqa.scoring import SoftAccuracy
+from callbacks.vqa.scoring import Scoring, SoftAccuracy
 from datamodules import EasyVQA, Split
 from pretzel.errors import UserError
 
@@ -121,6 +122,22 @@ def test_all_answers_and_types_of_the_data_are_scored(tmp_path: Path) -> None:
     # of the blind baseline "what color" is right for 1 of 8
     assert values["vqa_blind_type_what_color_is_the"] == pytest.approx(0.9 / 8)
     assert all(any(fnmatch(name, n) for n in names_at_test(metric)) for name in values)
+
+
+def test_a_scoring_that_asks_has_the_ground_truth_of_each_questions_sample(tmp_path: Path) -> None:
+    class ByColour(Scoring):
+        name, needs_truth = "by", True
+        ends = tuple(f"_{colour}" for colour in COLOURS)
+
+        def is_right(self, answered: AnsweredQuestion) -> bool:
+            return True
+
+        def scores(self, answered: AnsweredQuestion, prefix: str) -> dict[str, float]:
+            return {f"{prefix}_{answered.sample_truth['colour']}": 1.0}
+
+    values = evaluate(tmp_path, Recaller(), [VQAAccuracy(scoring=ByColour())])
+    assert {f"by_{colour}" for colour in COLOURS} < values.keys()
+    assert not questions_of(known_samples()[0])[0].sample_truth
 
 
 def test_answers_and_types_of_a_sample_are_those_of_its_questions() -> None:

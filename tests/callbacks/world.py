@@ -1,7 +1,7 @@
 """A small world with known answers: a datamodule of drawn shapes and modules that recall them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -49,6 +49,7 @@ class Known:
     image: Tensor
     caption: str
     questions: tuple[tuple[str, str], ...]
+    truth: Mapping[str, object] = field(default_factory=dict)
 
 
 def known_samples() -> list[Known]:
@@ -67,6 +68,7 @@ def known_samples() -> list[Known]:
                     image=draw(colour, shape, centre=(12 + i, 13 + j)),
                     caption=f"a {colour} {shape}",
                     questions=questions,
+                    truth={"colour": colour, "shape": shape},
                 )
             )
     partial = Known(key="partial", image=draw("red", "circle"), caption="a red shape", questions=())

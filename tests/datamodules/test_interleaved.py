@@ -188,6 +188,25 @@ def test_documents_and_captions_in_one_source(write_shard, encoded):
     ]
 
 
+def test_all_else_that_json_says_is_ground_truth_in_evaluation_alone(write_shard, encoded):
+    truth = {"objects": [{"kind": "cat", "count": 2}], "held_out": True, "sha": None}
+    members = story(encoded)
+    members["x.json"] = json.dumps({"segments": STORY} | truth).encode()
+    texts = {"title": "t", "question": "is it?", "answer": "no", "question_type": "exist"}
+    members |= {"y.png": encoded(), "y.json": json.dumps(texts | truth).encode()}
+    members |= {"z.png": encoded(), "z.txt": b"z"}
+    shard = write_shard("a.tar", members)
+    source = Shards(shard, test=shard, caption_field="title")
+    datamodule = module(source, Mixture([Captions(), AsWritten()], [1.0, 1.0]))
+    (batch, rest) = datamodule.test_dataloader()
+    documents = (*batch.documents, *rest.documents)
+    assert {one.key: one.truth for one in documents} == {"x": truth, "y": truth, "z": {}}
+    assert {one.key: one.truth for one in datamodule.evaluation_samples()} == {"y": truth, "z": {}}
+    assert [one.truth for one in datamodule.evaluation_documents("test", limit=5)] == [truth]
+    trained = [one for batch in datamodule.train_dataloader() for one in batch.documents]
+    assert [one.truth for one in trained] == [{}] * 6
+
+
 # Recipes
 
 
