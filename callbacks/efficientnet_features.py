@@ -9,8 +9,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.feature_extractors import ImageClassifier, fingerprint
-from pretzel.latent.features.base import resize
-from pretzel.latent.features.efficientnet_lite import at_a_time, pretrained_network
+from pretzel.latent.features.efficientnet_lite import (
+    at_a_time,
+    folded,
+    network_input,
+    pretrained_network,
+)
 
 SIZE = 224
 """Side of the images that the network was trained on, in pixels."""
@@ -32,14 +36,16 @@ class EfficientNetFeatures(ImageClassifier):
     @override
     def prepare(self) -> None:
         if self.network is None:
-            self.network = pretrained_network()
+            network = pretrained_network()
+            self._weights = fingerprint(network)
+            self.network = folded(network)
 
     @override
     def facts(self) -> dict[str, Any]:
         self.prepare()
         return {
             "extractor": "EfficientNet-Lite0",
-            "weights": fingerprint(self.network),
+            "weights": self._weights,
             "resize": f"bilinear to {SIZE}x{SIZE}",
             "antialias": True,
         }
@@ -48,8 +54,7 @@ class EfficientNetFeatures(ImageClassifier):
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
         features = []
         for part in at_a_time(images):
-            # (x - 127) / 128 of 8-bit values, as the network was trained
-            x = (resize(part, SIZE) * 127.5 + 0.5) / 128
+            x = network_input(part, SIZE)
             features.append(self.network.extract_features(x).mean(dim=(2, 3)))
         return torch.cat(features)
 

@@ -8,6 +8,8 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pretzel.errors import UserError
 from pretzel.files.torch_file import read_torch
@@ -74,12 +76,9 @@ class EfficientNetLite0(FeatureEncoder):
     @cached_property  # of the weights as they were read, whatever the precision they are used in
     def identity(self) -> str:
         """Input size, blocks and content hash of the weights that they need."""
-        state = self._network.state_dict()
         numbers = ",".join(map(str, self.blocks))
-        return (
-            f"efficientnet-lite0:{self.image_size}/{self.input_size}/{numbers}:"
-            f"{content_hash(state)[:16]}"
-        )
+        weights = content_hash(self._as_read().state_dict())[:16]
+        return f"efficientnet-lite0:{self.image_size}/{self.input_size}/{numbers}:{weights}"
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n f"]:
@@ -91,7 +90,7 @@ class EfficientNetLite0(FeatureEncoder):
 
     def _features(self, images: Float[Tensor, "m 3 height width"]) -> Float[Tensor, "m n f"]:
         network = self._network.to(images)
-        x = (resize(images, self.input_size) * 127.5 + 0.5) / 128
+        x = network_input(images, self.input_size)
         x = network._swish(network._bn0(network._conv_stem(x)))
         features = []
         for number, block in enumerate(network._blocks):
@@ -102,6 +101,9 @@ class EfficientNetLite0(FeatureEncoder):
 
     @cached_property  # not a submodule: its weights belong to no checkpoint
     def _network(self) -> Any:  # noqa: ANN401
+        return folded(self._as_read())
+
+    def _as_read(self) -> Any:  # noqa: ANN401
         if self.random_seed is None:
             network = pretrained_network()
         else:
@@ -123,6 +125,35 @@ def at_a_time(images: Float[Tensor, "m 3 height width"]) -> Sequence[Tensor]:
     """
     parts: Sequence[Tensor] = images.split(8)  # type: ignore[no-untyped-call]
     return parts if images.device.type == "cpu" else (images,)
+
+
+def network_input(images: Float[Tensor, "m 3 height width"], size: int) -> Tensor:
+    """Return images in [-1, 1] as the network takes them: enlarged, (x - 127) / 128 of 8 bits."""
+    x = (resize(images, size) * 127.5 + 0.5) / 128
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def folded(network: Any) -> Any:  # noqa: ANN401
+    """Return the same function in half the time: no norms, no padding of its own, channels last.
+
+    In evaluation a norm is a scale and a shift, which the convolution before it takes over. What
+    comes out differs by rounding (3e-5 of values up to 6).
+    """
+    stem_and_head = [("_conv_stem", "_bn0"), ("_conv_head", "_bn1")]
+    in_block = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
+    for module, pairs in [(network, stem_and_head), *((b, in_block) for b in network._blocks)]:
+        for name, norm in pairs:
+            if not hasattr(module, name):
+                continue
+            convolution = fuse_conv_bn_eval(getattr(module, name), getattr(module, norm))
+            padding = getattr(convolution.static_padding, "padding", (0,))
+            if len(set(padding)) == 1:  # equal on all sides
+                convolution.padding = (padding[0],) * 2
+                convolution.static_padding = nn.Identity()
+            setattr(module, name, convolution)
+            setattr(module, norm, nn.Identity())
+        module._swish = nn.ReLU6(inplace=True)
+    return network.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def pretrained_network() -> Any:  # noqa: ANN401
