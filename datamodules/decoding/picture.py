@@ -12,6 +12,7 @@ from datamodules.decoding.crops import CentreCrop, Crop
 from datamodules.decoding.flips import Flip
 from datamodules.decoding.media import MediaDecoder
 from datamodules.sample import Unusable
+from pretzel.ablation.identity.source_code import own_code
 from pretzel.files.image_file import read_picture
 from pretzel.files.medium_error import MediumError
 from pretzel.media.pictures import Pictures
@@ -53,11 +54,11 @@ class PictureDecoder(MediaDecoder):
 
     @property
     def identity(self) -> str:
-        """All that equal bytes become equal pixels by; crops of users count by name and values."""
-        crop = self.crop
+        """All that equal bytes become equal pixels by; a crop of a user counts with its code."""
+        crop, kind = self.crop, type(self.crop)
         values = sorted(vars(crop).items())
         return (
-            f"{type(crop).__module__}.{type(crop).__qualname__}{values} of {self.image_size} "
+            f"{kind.__module__}.{kind.__qualname__}{values}{own_code(kind)} of {self.image_size} "
             f"pixels, upscale {self.upscale}, background {self.background}, conversion "
             f"{CONVERSION_VERSION}, Pillow {PIL.__version__}"
         )

@@ -1,11 +1,16 @@
 """Walks over tar archives: their samples and where these begin, only of a closed list of types."""
 
+import bz2
+import gzip
+import lzma
 import tarfile
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, groupby
-from typing import IO
+from typing import IO, Any
 
 from typing_extensions import override
+from webdataset.gopen import Pipe
 from webdataset.tariterators import base_plus_ext
 
 from datamodules.sample import Unusable
@@ -19,6 +24,16 @@ SUFFIXES = frozenset({*MEDIA_SUFFIXES, TEXT_SUFFIX, JSON_SUFFIX})
 
 MAX_SAMPLE_BYTES = 2**30
 """Bytes of a sample's files beyond which it cannot serve: nothing of that size is read."""
+
+COMPRESSED: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+"""Readers of compressed files by the bytes that these begin with."""
+
+DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+"""What reading a damaged archive raises."""
 
 _LONGEST_NAME = 2**16  # bytes of a header that only holds a name or attributes: they are read whole
 _LARGEST_MEMBER = 2**37  # bytes: Python looks for its end in pieces, also behind that of the file
@@ -34,7 +49,7 @@ Members = Iterable[tuple[str, tarfile.TarInfo]]
 """Suffixes and headers of the members of a sample."""
 
 
-class StrictTarInfo(tarfile.TarInfo):
+class _StrictTarInfo(tarfile.TarInfo):
     """Header of a member, read more strictly than by Python's own class.
 
     An archive without its end mark is an error: a shard that was cut between two members would look
@@ -44,22 +59,47 @@ class StrictTarInfo(tarfile.TarInfo):
 
     @override
     @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> "StrictTarInfo":
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_StrictTarInfo":
+        assert isinstance(archive, Archive)
         try:
             member = super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end mark
+            archive.is_behind_end_mark = True
             raise
         except (tarfile.HeaderError, RecursionError) as error:
+            is_empty = isinstance(error, tarfile.EmptyHeaderError)  # type: ignore[attr-defined]
+            if is_empty and archive.is_behind_end_mark:
+                raise
             raise _cut_or_damaged() from error
+        archive.is_behind_end_mark = False
         if member.size < 0 or not 0 < archive.offset - member.offset < _LARGEST_MEMBER:
             raise _cut_or_damaged()
         return member
 
-    def _proc_member(self, archive: tarfile.TarFile) -> "StrictTarInfo":  # overrides Python's own
+    def _proc_member(self, archive: tarfile.TarFile) -> "_StrictTarInfo":  # overrides Python's own
         if self.type in _NAMES and not 0 <= self.size <= _LONGEST_NAME:
             raise _cut_or_damaged()
-        member: StrictTarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        member: _StrictTarInfo = super()._proc_member(archive)  # type: ignore[misc]
         return member
+
+
+class Archive(tarfile.TarFile):
+    """A tar archive, or several one behind the other (``cat a.tar b.tar``), read strictly.
+
+    Attributes:
+        is_behind_end_mark: Whether nothing has come since an end mark.
+    """
+
+    tarinfo = _StrictTarInfo
+    ignore_zeros = True  # an end mark is the end only where nothing follows
+    is_behind_end_mark = False
+
+
+def decompressed(file: IO[bytes] | Pipe) -> Any:  # noqa: ANN401  # the libraries' types differ
+    """Return what a file that was just opened holds, all parts of it where it is compressed."""
+    buffer: Any = file.stream if isinstance(file, Pipe) else file
+    head = buffer.peek(6)
+    return next((read(file) for mark, read in COMPRESSED.items() if head.startswith(mark)), file)
 
 
 def archive_from(file: IO[bytes], offset: int) -> tarfile.TarFile:
@@ -69,7 +109,7 @@ def archive_from(file: IO[bytes], offset: int) -> tarfile.TarFile:
         tarfile.TarError, OSError, ValueError: Where it is damaged.
     """
     file.seek(offset)
-    return tarfile.TarFile(fileobj=file, mode="r", tarinfo=StrictTarInfo)
+    return Archive(fileobj=file, mode="r")
 
 
 def samples_of(archive: tarfile.TarFile) -> Iterator[tuple[int, str, Members]]:
@@ -79,7 +119,7 @@ def samples_of(archive: tarfile.TarFile) -> Iterator[tuple[int, str, Members]]:
         Offset of the sample, its key and its members, to be used before the next sample is.
 
     Raises:
-        tarfile.TarError, zlib.error, EOFError, OSError, ValueError: Where it is damaged.
+        One of DAMAGE: Where it is damaged.
     """
     for key, group in groupby(_members(archive), lambda member: member[0]):
         first = next(group)

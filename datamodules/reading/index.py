@@ -27,14 +27,13 @@ from typing import IO, final
 
 import numpy as np
 
-from datamodules.reading.archive import archive_from, samples_of
+from datamodules.reading.archive import COMPRESSED, archive_from, samples_of
 from pretzel.errors import UserError
 from pretzel.files.atomic import whole_file
 
 SUFFIX = ".index"
 _FORMAT = 1
 _END = 2**16
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _NUM_KEPT = 256
 
 
@@ -128,7 +127,7 @@ def known_starts(file: IO[bytes]) -> Starts | None:
 
 def is_compressed(file: io.BufferedReader) -> bool:
     """Tell whether a file that was just opened is compressed."""
-    return file.peek(6).startswith(_COMPRESSED)
+    return file.peek(6).startswith(tuple(COMPRESSED))
 
 
 @lru_cache(_NUM_KEPT)

@@ -1,7 +1,6 @@
 """Reads raw samples from shards; only members of a closed list of types are read."""
 
 import tarfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,11 +11,13 @@ from typing import IO
 from webdataset.gopen import Pipe
 
 from datamodules.reading.archive import (
+    DAMAGE,
     SUFFIXES,
+    Archive,
     Members,
-    StrictTarInfo,
     archive_from,
     contents,
+    decompressed,
     is_member,
     samples_of,
 )
@@ -24,8 +25,6 @@ from datamodules.reading.index import Starts, known_starts
 from datamodules.reading.opening import check_ended, open_shard
 from datamodules.sample import Skipped, Unusable
 from pretzel.errors import UserError
-
-_DAMAGE = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +79,13 @@ def read_shard(
 def _in_sequence(shard: str, file: IO[bytes] | Pipe, images: bool) -> Iterator[RawSample | Skipped]:
     is_empty = True
     try:
-        with tarfile.open(fileobj=file, mode="r|*", tarinfo=StrictTarInfo) as archive:
+        with Archive.open(fileobj=decompressed(file), mode="r|") as archive:
             for _, key, members in samples_of(archive):
                 is_empty = False
                 yield _sample(shard, key, archive, members, images)
         if isinstance(file, Pipe):
             check_ended(file)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         yield _damaged(shard, error)
     else:
         if is_empty:
@@ -114,7 +113,7 @@ def _sought(
                 if at == number == 0:
                     yield _empty(shard)
                 return
-        except _DAMAGE as error:
+        except DAMAGE as error:
             if at == begin[0] > 0:  # nothing is where a sample should begin
                 starts.forget()
                 continue

@@ -1,12 +1,13 @@
 """The code behind a class: what changes its hash, and what does not."""
 
+import importlib
 import sys
 import textwrap
 
 import pytest
 
 from pretzel.ablation.identity import source_code
-from pretzel.ablation.identity.source_code import code_behind
+from pretzel.ablation.identity.source_code import code_behind, own_code
 
 PACKAGE = {
     "__init__.py": '"""Passes on."""\nfrom plug.block import Block\nfrom plug.other import Other\n',
@@ -63,6 +64,16 @@ def test_what_changes_nothing(plug, name, text):
     before = code_behind(["plug.Block"])
     plug(name, text)
     assert code_behind(["plug.Block"]) == before
+
+
+def test_a_class_of_a_user_counts_with_its_code(plug):
+    block = importlib.import_module("plug").Block
+    before = own_code(block)
+    plug("other.py", "class Other:\n    def new(self): ...\n")
+    assert own_code(block) == before
+    plug("helper.py", "size = 3\n")
+    assert own_code(block) not in (before, "")
+    assert own_code(source_code.SourceCode) == ""
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,24 @@ def test_damage_is_where_it_would_be_in_sequence(shard_pattern, tmp_path):
     assert not Path(f"{cut}.index").exists()
 
 
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_joined_shards_are_read_to_their_ends(shard, write_shard, tmp_path, is_compressed):
+    shards = [shard, write_shard("b.tar", {"z.txt": b"t", "zz.txt": b"t"})]
+    keys = [(sample.key, sample.members) for path in shards for sample in read_shard(path)]
+    tars = [Path(path).read_bytes() for path in shards]
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(b"".join(map(gzip.compress, tars) if is_compressed else tars))
+    for first, step in PARTS:
+        part = [(sample.key, sample.members) for sample in read_shard(str(joined), first, step)]
+        assert part == keys[first::step], (first, step)
+    if not is_compressed:
+        write_index(joined)
+        assert len(read_index(joined)) == 12
+    parts, cut = [tars[0], tars[1][:2048]], tmp_path / "cut.tar"
+    cut.write_bytes(b"".join(map(gzip.compress, parts) if is_compressed else parts))
+    assert [sample.key for sample in read_shard(str(cut), 9)] == ["009", "z", "*"]
+
+
 def test_an_index_of_another_shard_is_not_used(shard, write_shard):
     index = write_index(shard)
     assert write_index(shard).read_bytes() == index.read_bytes()

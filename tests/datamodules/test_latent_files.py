@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from tiny import tiny_module
 
 from datamodules import Captions, HorizontalFlip, Pad, RandomCrop, Shards, WebDatasetDataModule
+from datamodules.decoding import picture
 from datamodules.decoding.picture import PictureDecoder
 from datamodules.features import latent_files
 from datamodules.tools.embed import embed
@@ -174,7 +175,7 @@ def test_random_pictures_have_none(shard_pattern, option):
         embed(module_of(), data_of(shard_pattern, **option))
 
 
-def test_latents_are_found_by_content(shard_pattern, tmp_path, write_shard, encoded):
+def test_latents_are_found_by_content(shard_pattern, tmp_path, write_shard, encoded, monkeypatch):
     embed(module_of(), data_of(shard_pattern))
     moved = tmp_path / "elsewhere"
     shutil.copytree(tmp_path, moved, ignore=lambda _, names: {"cache", "elsewhere"} & set(names))
@@ -191,6 +192,8 @@ def test_latents_are_found_by_content(shard_pattern, tmp_path, write_shard, enco
     assert "6 of 6" in data_of(shard_pattern).read_latents(Pixels(8, 4, noise=0.3))
     write_shard("00000.tar", {"x.png": encoded(), "x.txt": b"t"})
     assert "5 of 6" in data_of(shard_pattern).read_latents(ENCODER)
+    monkeypatch.setattr(picture, "own_code", lambda crop: f"other code of {crop.__name__}")
+    assert data_of(shard_pattern).read_latents(ENCODER) == ""
 
 
 def test_names_that_two_pictures_have_stand_for_none(tmp_path):

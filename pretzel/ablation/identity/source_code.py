@@ -39,6 +39,20 @@ def code_behind(names: Iterable[str]) -> SourceCode:
     return _closure(frozenset(filter(None, map(_module_of, names))))
 
 
+def own_code(kind: type) -> str:
+    """Return the code behind a class of a user as a text; nothing for a class of ours.
+
+    That is the hashes of the user's own modules, and the version of what the class is installed by.
+    """
+    top = kind.__module__.partition(".")[0]
+    if top in _OURS:
+        return ""
+    code = code_behind([f"{kind.__module__}.{kind.__qualname__}"])
+    own = {m: digest for m, digest in code.modules.items() if m.partition(".")[0] not in _OURS}
+    installed = distributions().get(top, ()) if not own else ()
+    return str(own | {name: importlib.metadata.version(name) for name in sorted(installed)})
+
+
 @cache
 def _closure(roots: frozenset[str]) -> SourceCode:
     modules: dict[str, str] = {}
