@@ -171,6 +171,8 @@ class Autoencoder(LatentSpace):
             ``noise`` is negative.
     """
 
+    trained_by = "ablations/stages/autoencoder.yaml"
+
     def __init__(self, patch_size: int, noise: float, weights: str | None = None) -> None:
         super().__init__()
         check_noise(noise)

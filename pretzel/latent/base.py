@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import nn
 
@@ -19,12 +20,15 @@ class LatentSpace(nn.Module, ABC):
         channels: Channels D of one latent position.
         noise: Standard deviation of the Gaussian noise added to latents (0 for none).
         image_size: Side of the square images, in pixels; of pictures alone (:attr:`medium`).
+        trained_by: Configuration that trains it on images, over which each channel then has mean 0
+            and variance 1; empty of a space that claims no such thing.
     """
 
     grid: tuple[int, ...]
     channels: int
     noise: float
     image_size: int
+    trained_by: ClassVar[str] = ""
 
     @property
     def medium(self) -> Medium:

@@ -35,6 +35,8 @@ class LinearLatents(LatentSpace):
             neither of the two is given, or ``noise`` is negative.
     """
 
+    trained_by = "ablations/latents/linear.yaml"
+
     mean: Float[Tensor, " p"]
     components: Float[Tensor, "d p"]
     scales: Float[Tensor, " d"]

@@ -39,6 +39,7 @@ from pretzel.training.micro_batches import in_parts, scored_in_parts
 from pretzel.training.schedule import Schedule, with_schedule
 from pretzel.training.text_states import TextStates
 from pretzel.training.trainable import checked_scales, scaled_groups, train_only
+from pretzel.training.world_check import WorldCheck
 from pretzel.typing import Float, Tensor
 
 
@@ -129,6 +130,7 @@ class PretzelModule(CheckpointedModule):
         self.micro_batch_size = micro_batch_size
         self.guidance = guidance
         self._last_sampling: dict[str, Any] = {}
+        self._world_check: WorldCheck | None = None  # while the first batches of a fit are run
         self._text_is_alone = False  # whether the loss depends on nothing of the deep stream
         self.seed = seed
         # of all parameters, whether or not they train in this stage
@@ -168,13 +170,17 @@ class PretzelModule(CheckpointedModule):
         noise = self.pretzel.noise(batch.num_images, self.seed, "noise", self.global_rank, number)
         size = self.micro_batch_size
         x = noised_latents(self.pretzel, batch, noise, size)
+        sigma = self.pretzel.latent.noise
+        if number == 0:  # not where a fit is resumed
+            self._world_check = WorldCheck(self.pretzel)
+        if self._world_check is not None:
+            self._world_check = self._world_check.after(batch.documents, x - sigma * noise)
         output = scored_in_parts(self._score, size, batch.documents, x)
         loss, parts = self.loss(output, self.pretzel.latent.dims, self.global_mean)
         if not self.loss.reaches_all(output, self.pretzel):
             loss = self.touching_all(loss)
         denoiser = self._trained_denoiser()
         if denoiser is not None:
-            sigma = self.pretzel.latent.noise
             error, num_images = self.global_mean(
                 in_parts(partial(denoiser.loss, sigma=sigma), size, x, x - sigma * noise)
                 if len(x)

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -49,6 +50,8 @@ class VLMStream(nn.Module, ABC):
         has_tower: Whether it has a vision tower to :meth:`encode_images` with.
         special: Ids of its special tokens.
         identity: Name and content hash of its weights, for checkpoints and ledgers.
+        trained_by: Configuration of a stage that trains it on other texts; empty where there is
+            none.
     """
 
     hidden_size: int
@@ -57,6 +60,7 @@ class VLMStream(nn.Module, ABC):
     has_tower: bool = False
     special: SpecialTokens
     identity: str
+    trained_by: ClassVar[str] = ""
 
     @property
     def num_new_tokens(self) -> int:

@@ -32,6 +32,8 @@ class FAE(LatentSpace):
             decoder, or ``noise`` is negative.
     """
 
+    trained_by = "ablations/latents/fae_features.yaml, then fae_pixels.yaml"
+
     def __init__(
         self, noise: float, weights: str | None = None, network: FAENetwork | None = None
     ) -> None:
