@@ -154,8 +154,8 @@ def _by_number(root: Path) -> dict[str, str]:
             other = paths.setdefault(number, path)
             if other != path:
                 raise UserError(
-                    f"{other!r} and {path!r} in {str(root)!r} both end in {number}: "
-                    "image_id names one picture"
+                    f"images {str(root)!r} must be a folder in which image_id names one picture: "
+                    f"{other!r} and {path!r} both end in {number}"
                 )
         paths.setdefault(name, path)
     return paths

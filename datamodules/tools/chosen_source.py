@@ -21,6 +21,9 @@ from pretzel.runs.config.overlay import Config, at, fold, read
 from pretzel.runs.config.typed_parser import TypedParser
 from pretzel.runs.config.yaml_lines import Key
 
+_PATTERN = re.compile(r"[*?\[{:]")
+"""Tells patterns, addresses and commands from the plain paths of this machine."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenSource:
@@ -73,6 +76,11 @@ def chosen_source(
 
 
 def _source_of_paths(paths: Sequence[str], images: str | None) -> DataSource:
+    for path in paths:
+        if path.endswith((".yaml", ".yml")):
+            raise UserError(f"{path}: a configuration is named by -c {path}")
+        if not (_PATTERN.search(path) or Path(path).exists()):
+            raise UserError(f"{path}: no such file or folder")
     if Path(paths[0]).suffix.lower() in TABLES:
         return Folder(list(paths), images=images)
     if images is not None:

@@ -245,6 +245,11 @@ def test_vqa_files(tmp_path, encoded):
         source, Questions(), 16, batch_size=2, steps_per_epoch=2, max_skipped=0.5
     )
     assert len(list(data.train_dataloader())) == 2
+    (tmp_path / "other_25.png").write_bytes(encoded())
+    with pytest.raises(
+        UserError, match=r"images '.*' must be a folder in which image_id names one"
+    ):
+        Folder(files).shards("train")
 
 
 def test_shares_are_held_out_by_the_key_alone(photos):
