@@ -73,6 +73,15 @@ class HasQuestionTypes(Protocol):
 
 
 @runtime_checkable
+class HasChoices(Protocol):
+    """A sample whose questions are multiple choice."""
+
+    @property
+    def choices(self) -> Sequence[Sequence[str]]:
+        """Texts that each of its questions may be answered with; empty where none has any."""
+
+
+@runtime_checkable
 class HasTruth(Protocol):
     """A sample whose data says more of it than texts."""
 

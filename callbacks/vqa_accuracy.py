@@ -63,7 +63,8 @@ class VQAAccuracy(Evaluation):
 
     Args:
         answering: How answers are had: written (:class:`callbacks.Greedy`, if not given), or chosen
-            (:class:`callbacks.AmongChoices`); figures of different ways are told apart in tables.
+            (:class:`callbacks.AmongChoices`, :class:`callbacks.OwnChoices`); figures of different
+            ways are told apart in tables.
         scoring: How answers are scored: as VQAv2 does (:class:`callbacks.SoftAccuracy`, if not
             given), or by the rules of another suite, under whose name all is then logged.
         num_questions: Questions at tests; None asks all. Fewer are taken from images spread evenly
@@ -214,12 +215,7 @@ class VQAAccuracy(Evaluation):
         counts = torch.tensor([len(questions) for _, questions in batch])
         # Equal keys tell the module that equal images need be read only once
         images = torch.stack([sample.image for sample, _ in batch]).repeat_interleave(counts, 0)
-        answers = self.answering.answer(
-            module,
-            images.to(module.device),
-            [one.question for one in asked],
-            [one.key for one in asked],
-        )
+        answers = self.answering.answer(module, images.to(module.device), asked)
         return [
             replace(one, answer=answer.strip()) for one, answer in zip(asked, answers, strict=True)
         ]

@@ -19,9 +19,12 @@ from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource, Part, Split
 from datamodules.suites.gqa import GQA
+from datamodules.suites.mmbench import MMBench
 from datamodules.suites.mme import MME
 from datamodules.suites.pope import POPE
+from datamodules.suites.seed_bench import SEEDBench
 from datamodules.suites.suite import Suite
+from datamodules.suites.vqav2 import VQAv2
 
 __all__ = [
     "GQA",
@@ -44,6 +47,7 @@ __all__ = [
     "Folder",
     "HorizontalFlip",
     "InterleavedSample",
+    "MMBench",
     "Mixture",
     "Pad",
     "Part",
@@ -51,6 +55,7 @@ __all__ = [
     "RandomCaption",
     "RandomCrop",
     "Recipe",
+    "SEEDBench",
     "Sample",
     "SampleRecipe",
     "Shards",
@@ -58,6 +63,7 @@ __all__ = [
     "Split",
     "Suite",
     "Unusable",
+    "VQAv2",
     "WebDatasetDataModule",
     "WeightedCaption",
 ]

@@ -35,6 +35,7 @@ class Sample:
         answer_types: Name that the data gives to the kind of each answer, in the order of
             ``questions``; an empty text where it has none, and empty where it has none at all.
         question_types: The same of each question.
+        choices: Texts that each question may be answered with, likewise.
         truth: All else that its JSON says of it: ground truth, for metrics and recipes.
     """
 
@@ -46,6 +47,7 @@ class Sample:
     answers: tuple[tuple[str, ...], ...] = ()
     answer_types: tuple[str, ...] = ()
     question_types: tuple[str, ...] = ()
+    choices: tuple[tuple[str, ...], ...] = ()
     truth: Truth = field(default_factory=dict, repr=False, hash=False)
 
     @property

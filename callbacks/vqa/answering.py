@@ -1,7 +1,7 @@
 """How a model is made to answer: by writing, or by the likelihood of given answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, final
 
 from jaxtyping import Float
@@ -10,6 +10,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.protocols import Answerer, ChoiceScorer, lacks
+from callbacks.vqa.multiple_choice import LETTERS
+from callbacks.vqa.questions import AnsweredQuestion
 from pretzel.errors import NothingToMeasure, UserError
 
 
@@ -44,10 +46,15 @@ class Answering(ABC):
         self,
         module: LightningModule,
         images: Float[Tensor, "n ..."],
-        questions: list[str],
-        keys: list[str],
+        asked: Sequence[AnsweredQuestion],
     ) -> list[str]:
-        """Return one answer a question; images with equal keys are the same one."""
+        """Return one answer a question; images of questions with equal keys are the same one.
+
+        Args:
+            module: Answers.
+            images: That of each question.
+            asked: The questions, with their choices where they have some; none is answered yet.
+        """
 
 
 @final
@@ -68,15 +75,13 @@ class Greedy(Answering):
         self,
         module: LightningModule,
         images: Float[Tensor, "n ..."],
-        questions: list[str],
-        keys: list[str],
+        asked: Sequence[AnsweredQuestion],
     ) -> list[str]:
         assert isinstance(module, Answerer)
-        answers = module.answer(images, questions, keys)
-        if len(answers) != len(questions):
+        answers = module.answer(images, [one.question for one in asked], [one.key for one in asked])
+        if len(answers) != len(asked):
             raise UserError(
-                f"answer() must return one answer a question: got {len(answers)} for "
-                f"{len(questions)}"
+                f"answer() must return one answer a question: got {len(answers)} for {len(asked)}"
             )
         return answers
 
@@ -120,11 +125,7 @@ class AmongChoices(Answering):
 
     @override
     def check(self, module: LightningModule) -> None:
-        if not isinstance(module, ChoiceScorer):
-            raise NothingToMeasure(
-                f"AmongChoices needs a module with choice_log_probs(...), but "
-                f"{type(module).__name__} has none"
-            )
+        _require_scorer(self, module)
 
     @override
     def prepare(self, frequent: Callable[[int], list[str]]) -> None:
@@ -136,17 +137,93 @@ class AmongChoices(Answering):
         self,
         module: LightningModule,
         images: Float[Tensor, "n ..."],
-        questions: list[str],
-        keys: list[str],
+        asked: Sequence[AnsweredQuestion],
     ) -> list[str]:
-        assert isinstance(module, ChoiceScorer)
-        scores = module.choice_log_probs(
-            images, questions, keys, self._texts, per_token=self.per_token
+        places = _likeliest(module, images, asked, self._texts, per_token=self.per_token)
+        return [self._texts[place] for place in places]
+
+
+@final
+class OwnChoices(Answering):
+    """The likeliest of each question's own choices, as SEED-Bench compares them.
+
+    The log-likelihood is that of :class:`AmongChoices`. Of texts, questions with the same choices
+    are scored together, others one after the other.
+
+    Args:
+        letters: Compare the letters of the choices, A, B, ..., where the question itself lists
+            them, as MMBench's do; otherwise their texts.
+        per_token: Divide the sum by the number of tokens, the one that ends it included.
+    """
+
+    def __init__(self, letters: bool = False, per_token: bool = False) -> None:
+        self.letters = letters
+        self.per_token = per_token
+
+    @override
+    def describe(self) -> str:
+        of = "letters" if self.letters else "texts"
+        mean = "mean" if self.per_token else "sum"
+        return f"likeliest of the {of} of each question's choices, {mean} over tokens"
+
+    @override
+    def check(self, module: LightningModule) -> None:
+        _require_scorer(self, module)
+
+    @override
+    def answer(
+        self,
+        module: LightningModule,
+        images: Float[Tensor, "n ..."],
+        asked: Sequence[AnsweredQuestion],
+    ) -> list[str]:
+        rows: dict[tuple[str, ...], list[int]] = {}
+        for row, one in enumerate(asked):
+            if not one.choices:
+                raise UserError(
+                    "OwnChoices: questions must have choices, as those of MMBench and SEED-Bench, "
+                    f"but {one.question!r:.80} of sample {one.key!r} has none"
+                )
+            texts = tuple(LETTERS[: len(one.choices)]) if self.letters else one.choices
+            rows.setdefault(texts, []).append(row)
+        answers = [""] * len(asked)
+        for texts, own in rows.items():
+            together = [asked[row] for row in own]
+            places = _likeliest(module, images[own], together, texts, per_token=self.per_token)
+            for row, place in zip(own, places, strict=True):
+                answers[row] = texts[place]
+        return answers
+
+
+def _require_scorer(answering: Answering, module: LightningModule) -> None:
+    if not isinstance(module, ChoiceScorer):
+        raise NothingToMeasure(
+            f"{type(answering).__name__} needs a module with choice_log_probs(...), but "
+            f"{type(module).__name__} has none"
         )
-        expected = (len(questions), len(self._texts))
-        if scores.shape != expected:
-            raise UserError(
-                "choice_log_probs() must return one number a question and choice, "
-                f"{list(expected)}, got {list(scores.shape)}"
-            )
-        return [self._texts[index] for index in scores.argmax(dim=1).tolist()]
+
+
+def _likeliest(
+    module: LightningModule,
+    images: Float[Tensor, "n ..."],
+    asked: Sequence[AnsweredQuestion],
+    texts: Sequence[str],
+    *,
+    per_token: bool,
+) -> list[int]:
+    """Return the place of the likeliest text as the answer to each question, the first of equals.
+
+    Raises:
+        UserError: If the module returns numbers of another shape.
+    """
+    assert isinstance(module, ChoiceScorer)
+    questions, keys = [one.question for one in asked], [one.key for one in asked]
+    scores = module.choice_log_probs(images, questions, keys, [*texts], per_token=per_token)
+    expected = (len(asked), len(texts))
+    if scores.shape != expected:
+        raise UserError(
+            "choice_log_probs() must return one number a question and choice, "
+            f"{list(expected)}, got {list(scores.shape)}"
+        )
+    places: list[int] = scores.argmax(dim=1).tolist()
+    return places

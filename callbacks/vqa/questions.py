@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from callbacks.protocols import EvaluationSample, HasAllAnswers, HasQuestionTypes, HasTruth
+from callbacks.protocols import (
+    EvaluationSample,
+    HasAllAnswers,
+    HasChoices,
+    HasQuestionTypes,
+    HasTruth,
+)
 from callbacks.reporting import evenly
 from pretzel.errors import UserError
 from pretzel.sequence.document import Truth
@@ -27,6 +33,7 @@ class AnsweredQuestion:
             that is known.
         answer_type: Kind of answer, where the data names it.
         question_type: Kind of question, where the data names it.
+        choices: Texts that it may be answered with, in order, where the data names them.
         sample_truth: Ground truth of the sample, for a scoring that asks for it.
     """
 
@@ -37,6 +44,7 @@ class AnsweredQuestion:
     answers: tuple[str, ...] = ()
     answer_type: str = ""
     question_type: str = ""
+    choices: tuple[str, ...] = ()
     sample_truth: Truth = field(default_factory=dict, repr=False, hash=False)
 
 
@@ -52,7 +60,7 @@ def questions_of(sample: EvaluationSample, *, with_truth: bool = False) -> list[
         with_truth: Whether they hold the ground truth of the sample.
 
     Raises:
-        UserError: If it has answers or types, but not one for each question.
+        UserError: If it has answers, types or choices, but not one for each question.
     """
     every: Sequence[Sequence[str]] = sample.answers if isinstance(sample, HasAllAnswers) else ()
     types: tuple[Sequence[str], Sequence[str]] = ((), ())
@@ -61,10 +69,13 @@ def questions_of(sample: EvaluationSample, *, with_truth: bool = False) -> list[
     answers = _column(sample, "answers", every)
     answer_types = _column(sample, "answer_types", types[0])
     question_types = _column(sample, "question_types", types[1])
-    if any(isinstance(one, str) for one in answers):
-        raise UserError(
-            f"answers of sample {sample.key!r} must be a list of texts for each question, got texts"
-        )
+    choices = _column(sample, "choices", sample.choices if isinstance(sample, HasChoices) else ())
+    for name, texts in (("answers", answers), ("choices", choices)):
+        if any(isinstance(one, str) for one in texts):
+            raise UserError(
+                f"{name} of sample {sample.key!r} must be a list of texts for each question, got "
+                "texts"
+            )
     truth: Truth = sample.truth if with_truth and isinstance(sample, HasTruth) else {}
     return [
         AnsweredQuestion(
@@ -74,6 +85,7 @@ def questions_of(sample: EvaluationSample, *, with_truth: bool = False) -> list[
             answers=tuple(answers[place] or ()),
             answer_type=answer_types[place] or "",
             question_type=question_types[place] or "",
+            choices=tuple(choices[place] or ()),
             sample_truth=truth,
         )
         for place, (question, target) in enumerate(sample.questions)

@@ -41,7 +41,7 @@ def soft_accuracy(answer: str, answers: Sequence[str]) -> float:
 
 def group_of(answered: AnsweredQuestion) -> Group:
     """Return the kind of answer that the data names, or else that of the normalised target."""
-    named, truth = _name(answered.answer_type), normalise(answered.truth)
+    named, truth = type_name(answered.answer_type), normalise(answered.truth)
     for group in get_args(Group):
         if named == group:
             return group  # type: ignore[no-any-return]  # one of the three
@@ -129,9 +129,9 @@ def means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def types_of(answered: AnsweredQuestion) -> set[str]:
     """Return the types that the data names, of question and answer, as metrics name them."""
-    return {_name(name) for name in (answered.question_type, answered.answer_type)} - {""}
+    return {type_name(name) for name in (answered.question_type, answered.answer_type)} - {""}
 
 
-def _name(text: str) -> str:
+def type_name(text: str) -> str:
     """Return a name of the data as it stands in that of a metric."""
     return re.sub(r"\W+", "_", text.lower()).strip("_")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from datamodules.sample import AnySample, ImageArray, InterleavedSample, Sample,
 from pretzel.media.base import Medium
 from pretzel.rng import stream
 from pretzel.sequence.document import Text, Truth
+
+S = TypeVar("S", str, tuple[str, ...])
 
 MAX_CHARACTERS = 10_000
 """Most characters of a text, unless the datamodule says otherwise."""
@@ -148,7 +150,7 @@ class SampleDecoder:
         captions = read_captions(raw, fields, self.caption_field)
         caption = self.caption_choice.choose(captions, draw)
         asked = parse_questions(fields)
-        texts = [caption, *(text for one in asked for text in (one.question, *one.answers))]
+        texts = [caption, *(t for one in asked for t in (one.question, *one.answers, *one.choices))]
         self._check_length(max(map(len, texts)))
         _check_unicode(raw.key, *texts)
         return Sample(
@@ -160,6 +162,7 @@ class SampleDecoder:
             answers=tuple(one.answers for one in asked),
             answer_types=_if_any(one.answer_type for one in asked),
             question_types=_if_any(one.question_type for one in asked),
+            choices=_if_any(one.choices for one in asked),
             truth=self._truth(fields),
         )
 
@@ -188,9 +191,9 @@ class SampleDecoder:
             )
 
 
-def _if_any(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return texts, none at all if all are empty."""
-    kept = tuple(texts)
+def _if_any(values: Iterable[S]) -> tuple[S, ...]:
+    """Return texts, or tuples, none at all if all are empty."""
+    kept = tuple(values)
     return kept if any(kept) else ()
 
 

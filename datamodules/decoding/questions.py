@@ -5,7 +5,8 @@ r"""Reads questions and their answers, in the forms in which they are published.
 * ``questions``: a list of entries, each a pair ``[question, answer]`` or an object with
   ``question`` and ``answer``, or ``answers``: a list of texts, or of objects with ``answer`` as in
   VQAv2, whose ``multiple_choice_answer`` (or ``answer``) is then the target where there is one;
-  An object may name its ``answer_type`` and ``question_type``, as VQAv2 does;
+  An object may name its ``answer_type`` and ``question_type``, as VQAv2 does, and ``choices``, a
+  list of texts;
 * such an object itself: ``question`` and ``answer`` or ``answers`` beside the caption;
 * ``conversations``, as LLaVA writes them: ``{"from": "human", "value": "<image>\nwhat is it?"}``
   and ``{"from": "gpt", "value": ...}`` in turn; or a list of several, all about the image.
@@ -31,6 +32,7 @@ ENTRY_FIELDS = (
     "multiple_choice_answer",
     "answer_type",
     "question_type",
+    "choices",
 )
 """Fields of a question that stands in ``key.json`` itself."""
 _IMAGE_TOKEN = "<image>"
@@ -50,6 +52,7 @@ class AskedQuestion:
         answers: All answers that were given to it, as often as they were given.
         answer_type: Name of the kind of answer, as the data gives it; empty if it does not.
         question_type: Name of the kind of question, likewise.
+        choices: Texts that it may be answered with, in order; empty if the data has none.
     """
 
     question: str
@@ -57,6 +60,7 @@ class AskedQuestion:
     answers: tuple[str, ...]
     answer_type: str = ""
     question_type: str = ""
+    choices: tuple[str, ...] = ()
 
 
 def parse_questions(fields: Mapping[str, Any]) -> tuple[AskedQuestion, ...]:
@@ -91,19 +95,23 @@ def _entry(place: str, entry: Any) -> AskedQuestion:  # noqa: ANN401
         case {"question": question, "answers": list(answers)} if answers:
             texts = [one.get("answer") if isinstance(one, dict) else one for one in answers]
             target = entry.get("multiple_choice_answer") or entry.get("answer")
-            return _with_types(_asked(place, question, texts, target), entry)
+            return _with_more(_asked(place, question, texts, target), entry)
         case {"question": question, "answer": answer}:
-            return _with_types(_asked(place, question, [answer], None), entry)
+            return _with_more(_asked(place, question, [answer], None), entry)
     raise _unknown(place, entry)
 
 
-def _with_types(asked: AskedQuestion, entry: Mapping[str, Any]) -> AskedQuestion:
-    """Add the types that an entry names; training does without, so none is refused."""
+def _with_more(asked: AskedQuestion, entry: Mapping[str, Any]) -> AskedQuestion:
+    """Add types and choices that an entry names; training does without, so none is refused."""
     answer, question = (
         visible(text) if isinstance(text := entry.get(name), str) else ""
         for name in ("answer_type", "question_type")
     )
-    return replace(asked, answer_type=answer, question_type=question)
+    named = entry.get("choices")
+    texts = named if isinstance(named, list) and all(isinstance(one, str) for one in named) else []
+    choices = tuple(map(visible, texts))
+    choices = choices if all(choices) else ()
+    return replace(asked, answer_type=answer, question_type=question, choices=choices)
 
 
 def _asked(

@@ -20,8 +20,11 @@ from datamodules.sources.folder import Folder
 from datamodules.sources.shards import Shards
 from datamodules.sources.source import DataSource, Part
 from datamodules.suites.gqa import GQA
+from datamodules.suites.mmbench import MMBench
 from datamodules.suites.mme import MME
 from datamodules.suites.pope import POPE
+from datamodules.suites.seed_bench import SEEDBench
+from datamodules.suites.vqav2 import VQAv2
 from pretzel.testing.suite import Law, laws_in
 
 LAWS: dict[type, list[Law]] = {
@@ -93,5 +96,6 @@ CASES: dict[type, list[Callable[[], object]]] = {
     CaptionQuestions: [CaptionQuestions],
 }
 WITHOUT_CASE: dict[type, str] = dict.fromkeys(
-    (GQA, MME, POPE), "its files are not shipped: check it with --init-args that name them"
+    (GQA, MME, POPE, MMBench, SEEDBench, VQAv2),
+    "its files are not shipped: check it with --init-args that name them",
 )

@@ -17,7 +17,7 @@ from pretzel.errors import UserError, did_you_mean
 PATH_FIELDS = ("path", "image", "file_name", "filename")
 """Columns of the paths of pictures, unless another one is named; the first that is not empty."""
 
-_LISTS = ("answer", "answers", "questions", "conversations")
+_LISTS = ("answer", "answers", "choices", "questions", "conversations")
 _KEPT = (*_LISTS, *ENTRY_FIELDS)
 _NUMBER = re.compile(r"(\d+)$")
 

@@ -15,10 +15,12 @@ from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
 from datamodules.sources.pictures import PictureFiles
 from datamodules.sources.source import DataSource, Split
+from datamodules.suites.encoded_picture import EncodedPicture
 from pretzel.errors import UserError
 
 Question = Mapping[str, Any]
 """An entry as :mod:`datamodules.decoding.questions` takes it, with types and choices."""
+SuiteSample = PictureFiles | EncodedPicture
 
 
 class Suite(DataSource, ABC):
@@ -35,10 +37,10 @@ class Suite(DataSource, ABC):
     def __init__(self, files: Sequence[str], root: str) -> None:
         self.files = tuple(files)
         self._root = Path(root)
-        self._samples: tuple[PictureFiles, ...] | None = None
+        self._samples: tuple[SuiteSample, ...] | None = None
 
     @abstractmethod
-    def read_samples(self) -> list[PictureFiles]:
+    def read_samples(self) -> Sequence[SuiteSample]:
         """Read the files.
 
         Raises:
@@ -70,7 +72,7 @@ class Suite(DataSource, ABC):
     def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:
         return (sample.texts().read(shard, self._root) for sample in self._all())
 
-    def _all(self) -> tuple[PictureFiles, ...]:
+    def _all(self) -> tuple[SuiteSample, ...]:
         if self._samples is None:
             if not self._root.is_dir():
                 raise UserError(

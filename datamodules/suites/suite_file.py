@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from datamodules.sources.table import Row, read_table
 from pretzel.errors import UserError
 
 Entry = TypeVar("Entry", bound=BaseModel)
@@ -63,6 +64,17 @@ class SuiteFile:
         """
         lines = enumerate(self.text().splitlines(), start=1)
         return [(f"line {n}", self._loaded(t, f"line {n}: ")) for n, t in lines if t.strip()]
+
+    def rows(self) -> list[Row]:
+        """Return the rows of a table.
+
+        Raises:
+            UserError: If it is none.
+        """
+        try:
+            return read_table([self.path])
+        except UserError as error:
+            raise self.wrong(f"is no table ({error})") from None
 
     def entry(self, kind: type[Entry], value: object, place: str) -> Entry:
         """Return an entry of the file, checked.

@@ -1,11 +1,23 @@
 """Suites are read from files of the published formats; other versions are one sentence."""
 
+import base64
+import csv
+import io
 import json
 
 import pytest
 from PIL import Image
 
-from datamodules import GQA, MME, POPE, Questions, WebDatasetDataModule
+from datamodules import (
+    GQA,
+    MME,
+    POPE,
+    MMBench,
+    Questions,
+    SEEDBench,
+    VQAv2,
+    WebDatasetDataModule,
+)
 from pretzel.errors import UserError
 from pretzel.testing import run_laws
 
@@ -165,3 +177,159 @@ def test_mme(tmp_path):
     assert "has no folders of categories with texts: folder must be MME_B" in refusal(
         MME(str(folder / "eval_tool"))
     )
+
+
+def test_vqav2(tmp_path):
+    picture(tmp_path / "val2014" / "COCO_val2014_000000000042.jpg")
+    files = [str(tmp_path / f"{name}.json") for name in ("questions", "annotations")]
+    asked_of = [{"image_id": 42, "question": "Where?", "question_id": n} for n in (42000, 42001)]
+    answers = [{"answer": "net", "answer_confidence": "yes", "answer_id": n} for n in range(1, 11)]
+    annotated = [
+        {"question_id": n, "image_id": 42, "question_type": "none of the above", "answers": answers,
+         "multiple_choice_answer": "net", "answer_type": "other"}
+        for n in (42001, 42000)
+    ]  # fmt: skip
+
+    def write(name, content):
+        (tmp_path / f"{name}.json").write_text(json.dumps({name: content}))
+
+    write("questions", asked_of)
+    write("annotations", annotated)
+    source = VQAv2(*files, str(tmp_path / "val2014"))
+    key = "COCO_val2014_000000000042"
+    assert asked(source) == {key: [(("Where?", "net"), "none of the above", "other")] * 2}
+    (sample,) = data(source).evaluation_samples()
+    assert sample.answers == (("net",) * 10,) * 2
+    assert data(source).suite == "VQAv2: questions.json, annotations.json"
+    run_laws(lambda: source)
+    write("annotations", annotated[:1])
+    found = refusal(VQAv2(*files, str(tmp_path / "val2014")))
+    assert f"annotations {files[1]!r} have no question_id 42000" in found
+    write("annotations", [{"question_id": 1}])
+    found = refusal(VQAv2(*files, str(tmp_path / "val2014")))
+    assert "must have question_id and answers of {'answer': ...}, as in VQAv2" in found
+
+
+def encoded(shade):
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), (shade, 0, 0)).save(file, "JPEG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def mmbench_row(number, **fields):
+    row = {
+        "index": number, "question": "What is it?", "hint": "", "A": "cat", "B": "dog", "C": "cow",
+        "D": "", "answer": "B", "category": "image_topic", "l2-category": "coarse_perception",
+        "image": encoded(number % 100), "split": "dev",
+    }  # fmt: skip
+    return row | fields
+
+
+def mmbench(tmp_path, *rows):
+    file = tmp_path / "mmbench_dev.tsv"
+    with file.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, {k: 0 for row in rows for k in row}, delimiter="\t")
+        writer.writeheader()
+        writer.writerows(rows)
+    return MMBench(str(file))
+
+
+def test_mmbench_makes_all_rotations(tmp_path):
+    source = mmbench(tmp_path, mmbench_row(241), mmbench_row(7, hint='two\nlines "q"', image="241"))
+    first, second = data(source).evaluation_samples()
+    assert (first.key, second.key) == ("241", "7")
+    assert first.questions[1] == (
+        "Question: What is it?\nOptions:\nA. dog\nB. cow\nC. cat\n"
+        "Please select the correct answer from the options above.",
+        "A",
+    )
+    assert [answer for _, answer in first.questions] == ["B", "A", "C"]
+    assert first.choices == (("cat", "dog", "cow"), ("dog", "cow", "cat"), ("cow", "cat", "dog"))
+    assert (first.question_types[0], first.answer_types[0]) == ("image_topic", "coarse_perception")
+    assert second.questions[0][0].startswith('Hint: two\nlines "q"\nQuestion: What is it?\n')
+    assert (second.pixels == first.pixels).all()  # by reference
+    assert data(source).suite == "MMBench: mmbench_dev.tsv"
+    run_laws(lambda: source)
+
+
+def test_mmbench_takes_the_rotations_of_the_table(tmp_path):
+    other = mmbench_row(1000241, A="cow", B="cat", C="dog", answer="C", image="241")
+    source = mmbench(tmp_path, mmbench_row(241), other, mmbench_row(7))
+    first, second = data(source).evaluation_samples()
+    assert first.choices == (("cat", "dog", "cow"), ("cow", "cat", "dog"))
+    assert [answer for _, answer in first.questions] == ["B", "C"]
+    assert len(second.questions) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([{"index": 1, "question": "?", "A": "a", "B": "b", "image": "x"}], "row 1.answer: Field"),
+        ([mmbench_row(1, answer="D")], "row 1: answer 'D' is none of its 3 choices"),
+        ([mmbench_row(1, answer="")], "row 1: answer '' is none of its 3 choices"),
+        ([mmbench_row(1, index="x")], "row 1.index: Input should be a valid integer"),
+        ([mmbench_row(1, image="2")], "index 1: no row has the image '2'"),
+        ([mmbench_row(1), mmbench_row(1)], "two rows have one index"),
+        ([mmbench_row(1), mmbench_row(1000002)], "rotations of 2, which is missing"),
+    ],
+)
+def test_another_version_of_mmbench_is_one_sentence(tmp_path, rows, why):
+    found = refusal(mmbench(tmp_path, *rows))
+    assert f"mmbench_dev.tsv' is of another version ({why}" in found
+    assert "): table must be a table of MMBench's with answers, whose columns are index" in found
+
+
+def test_pictures_in_base64_are_read_as_files_are(tmp_path):
+    text = base64.b64encode(b"import os" * 20).decode()
+    rows = [mmbench_row(1, image=text), mmbench_row(2, image="!" * 80), mmbench_row(3)]
+    datamodule = data(mmbench(tmp_path, *rows))
+    assert [sample.key for sample in datamodule.evaluation_samples()] == ["3"]
+    assert [len(pairs) for pairs in datamodule.answered_questions("test")] == [3, 3, 3]
+    source = datamodule.source
+    (damaged,) = source.read(source.shards("test")[0], 1, 2)
+    assert (damaged.reason, damaged.key) == ("damaged", "2")
+    (tmp_path / "other.tsv").write_text('"cut')
+    assert "is no table (" in refusal(MMBench(str(tmp_path / "other.tsv")))
+    assert "is no table (" in refusal(MMBench(str(tmp_path / "gone.tsv")))
+
+
+def seed_entry(**fields):
+    return {
+        "answer": "B", "choice_a": "One", "choice_b": "Two", "choice_c": "Three",
+        "choice_d": "Four", "data_id": "1454426_2591111986", "data_type": "image",
+        "question": "How many towels?", "question_id": "101669", "question_type_id": 5,
+    } | fields  # fmt: skip
+
+
+def test_seed_bench(tmp_path):
+    picture(tmp_path / "images" / "towels.jpg")
+    (tmp_path / "images" / "towels.jpg").rename(tmp_path / "images" / "1454426_2591111986")
+    file = tmp_path / "SEED-Bench.json"
+    types = {"Instances Counting": 5, "Action Recognition": 10}
+
+    def written(*entries, **fields):
+        content = {"questions": entries, "question_type": types} | fields
+        file.write_text(json.dumps(content))
+        return SEEDBench(str(file), str(tmp_path / "images"))
+
+    video = {"data_id": "9.webm", "data_type": "video", "question_type_id": 10}
+    source = written(seed_entry(), video, seed_entry(question="And now?", answer="D"))
+    assert asked(source) == {
+        "1454426_2591111986": [
+            (("How many towels?", "Two"), "Instances Counting", ""),
+            (("And now?", "Four"), "Instances Counting", ""),
+        ]
+    }
+    (sample,) = data(source).evaluation_samples()
+    assert sample.choices == (("One", "Two", "Three", "Four"),) * 2
+    run_laws(lambda: source)
+    for entry, fields, why in [
+        ({"data_type": "Single Image"}, {}, "question 0.data_type: Input should be 'image' or"),
+        ({"answer": "E"}, {}, "question 0.answer: Input should be 'A', 'B', 'C' or"),
+        ({"question_type_id": 7}, {}, "question 0: question_type has no 7"),
+        ({}, {"question_type": [1]}, "the file.question_type: Input should be a"),
+    ]:
+        found = refusal(written(seed_entry(**entry), **fields))
+        assert f"SEED-Bench: '{file}' is of another version ({why}" in found
+        assert ": questions must be SEED-Bench.json, with questions (of data_type" in found
+    assert "holds no question" in refusal(written(video))
