@@ -5,12 +5,13 @@ A metric that fails one of these says nothing of generated images either.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from callbacks.canary import Canary, noise_like
+from callbacks.distance_canaries import NUM_RESAMPLINGS, distance_canaries
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
 from callbacks.prompts import Prompt, prompt_of, update
 from callbacks.protocols import EvaluationSample
@@ -22,38 +23,15 @@ from pretzel.errors import NothingToMeasure
 from pretzel.media import Pictures
 from pretzel.rng import stream
 
-NUM_SPLITS = 8
-"""Random halves of the real images, by which a distance's bias and spread are known."""
-_NEAR, _FAR = 10.0, 5.0
-"""Standard deviations over those, within which is near and beyond which is far.
-
-Distances have long tails: of easy-VQA one half in nine is 5 from the mean of the others.
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Canary:
-    """One check of one metric.
-
-    Attributes:
-        metric: Name of its value.
-        check: What was measured.
-        expected: What the value must be, in words.
-        value: The value.
-        passed: Whether it is so.
-    """
-
-    metric: str
-    check: str
-    expected: str
-    value: float
-    passed: bool
+_STANDARD_ERRORS = 4.0
+"""Over images, by which a score of captions must fall: chance does that once in 30,000 times."""
 
 
 def image_canaries(
     metrics: Sequence[GenerationMetric],
     samples: Sequence[EvaluationSample],
     device: torch.device,
+    num_resamplings: int = NUM_RESAMPLINGS,
 ) -> list[Canary]:
     """Check metrics of images on real ones, those of other media than pictures aside.
 
@@ -61,6 +39,7 @@ def image_canaries(
         metrics: The metrics.
         samples: Real samples with captions, at least four.
         device: Where to compute.
+        num_resamplings: Random halves of the images that a distance is compared with.
 
     Raises:
         NothingToMeasure: If there are fewer.
@@ -74,48 +53,13 @@ def image_canaries(
         metric.prepare(device)
         if isinstance(metric, ReferenceMetric):
             images = torch.stack([sample.image for sample in samples])
-            found += _of_distance(metric, images.to(device))
+            found += distance_canaries(metric, images.to(device), num_resamplings)
         else:
             prompts = [prompt_of(sample, [metric]) for sample in samples]
             pairs = zip(samples, prompts, strict=True)
             usable = [(sample.image, prompt) for sample, prompt in pairs if prompt is not None]
             found += _of_captions(metric, usable, device)
     return found
-
-
-def _of_distance(metric: ReferenceMetric, images: Tensor) -> list[Canary]:
-    half = len(images) // 2
-
-    def distance(split: int, *, to_noise: bool = False) -> tuple[str, float]:
-        order = torch.randperm(len(images), generator=stream("canary", split))
-        other = images[order[half : 2 * half]]
-        metric.reset()
-        metric.reset_real()
-        metric.update_real(images[order[:half]])
-        metric.update(_noise_like(other) if to_noise else other, [""] * half)
-        return next(iter(metric.compute().items()))
-
-    name, value = distance(0)
-    others = torch.tensor([distance(split)[1] for split in range(1, NUM_SPLITS + 1)]).double()
-    bias, spread = float(others.mean()), float(others.std())
-    noise = distance(0, to_noise=True)[1]
-    worse = bias - noise if metric.higher_is_better else noise - bias
-    return [
-        Canary(
-            metric=name,
-            check=f"real against real, {half} and {half}",
-            expected=f"must be the bias at this n, {bias:.4g} ± {_NEAR * spread:.2g}",
-            value=value,
-            passed=abs(value - bias) <= _NEAR * spread,
-        ),
-        Canary(
-            metric=name,
-            check=f"noise against real, {half} and {half}",
-            expected=f"must be far {'below' if metric.higher_is_better else 'above'} that",
-            value=noise,
-            passed=worse > _FAR * spread,
-        ),
-    ]
 
 
 def _of_captions(
@@ -126,32 +70,35 @@ def _of_captions(
     images = torch.stack([image for image, _ in samples]).to(device)
     captions = [prompt for _, prompt in samples]
 
-    def score(shown: Tensor, prompts: Sequence[Prompt]) -> tuple[str, float]:
+    def score(shown: Tensor, prompts: Sequence[Prompt]) -> tuple[str, float, list[float]]:
         metric.reset()
         update(metric, shown, prompts)
-        return next(iter(metric.compute().items()))
+        name, value = next(iter(metric.compute().items()))
+        return name, value, metric.image_scores().get(name, [])
 
-    name, right = score(images, captions)
-    checks = {"noise with the captions": score(_noise_like(images), captions)[1]}
+    name, right, of_images = score(images, captions)
+    checks = {"noise with the captions": score(noise_like(images), captions)}
     if metric.reads_prompts:
         order = torch.randperm(len(captions), generator=stream("canary")).tolist()
         shuffled = [captions[place] for place in order]
-        checks["real images, captions shuffled"] = score(images, shuffled)[1]
-    return [
-        Canary(
-            metric=name,
-            check=check,
-            expected=f"must be below {right:.4g}, that of real images",
-            value=value,
-            passed=value < right,
+        checks["real images, captions shuffled"] = score(images, shuffled)
+    found = []
+    for check, (_, value, of_others) in checks.items():
+        error = 0.0
+        if of_images:
+            falls = torch.tensor(of_images).double() - torch.tensor(of_others).double()
+            error = _STANDARD_ERRORS * float(falls.std()) / len(falls) ** 0.5
+        found.append(
+            Canary(
+                metric=name,
+                check=check,
+                expected=f"must be below {right:.4g}, that of real images, by more than "
+                f"{error:.2g} ({_STANDARD_ERRORS:.0f} standard errors over images)",
+                value=value,
+                passed=right - value > error,
+            )
         )
-        for check, value in checks.items()
-    ]
-
-
-def _noise_like(images: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    noise = torch.rand(images.shape, generator=stream("canary", "noise")) * 2 - 1
-    return noise.to(images.device)
+    return found
 
 
 def question_canaries(

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, LightningDataModule
 
-from callbacks.canaries import Canary, image_canaries, question_canaries
+from callbacks.canaries import image_canaries, question_canaries
+from callbacks.canary import Canary
 from callbacks.easy_vqa.judge_features import JudgeFeatures
 from callbacks.easy_vqa.shape_accuracy import ShapeAccuracy
 from callbacks.evaluation import check_counts
@@ -34,11 +35,12 @@ _SHIPPED = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"
 
 def canary(options: argparse.Namespace) -> int:
     """Print a line for each check; 1 if one fails."""
-    check_counts(canary, num_images=options.num_images)
+    check_counts(canary, num_images=options.num_images, resamplings=options.resamplings)
     import_parts()
     data, metrics = _configured(options.config)
     samples = list(islice(data.evaluation_samples("test"), options.num_images))
-    found = image_canaries(metrics, samples, torch.device(options.device))
+    device = torch.device(options.device)
+    found = image_canaries(metrics, samples, device, options.resamplings)
     if isinstance(data, HasAnsweredQuestions):
         questions = data.answered_questions("train", NUM_TRAINING_SAMPLES)
         found += question_canaries([pair for own in questions for pair in own], samples)

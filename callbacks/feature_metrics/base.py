@@ -60,6 +60,24 @@ class FeatureMetric(ReferenceMetric, ABC, Generic[S]):
             NothingToMeasure, UserError: If there are too few images.
         """
 
+    def of_features(self, generated: Float[Tensor, "n f"], real: Float[Tensor, "m f"]) -> float:
+        """Return the first value between features that were computed already.
+
+        Raises:
+            NothingToMeasure, UserError: If there are too few.
+        """
+        self._generated, self._real = self._kept(), self._kept()
+        self._generated.add(generated)
+        self._real.add(real)
+        return self.measure(self._generated, self._real)[0]
+
+    def expected_of_halves(self, features: Float[Tensor, "n f"]) -> float | None:
+        """Return the mean of the first value over all cuts of features into two halves.
+
+        None where no equation says it, as by default.
+        """
+        return None
+
     def settings(self) -> dict[str, Any]:
         """Return the arguments that comparable values share."""
         return {}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 from typing_extensions import override
@@ -49,6 +50,16 @@ class MMD(FeatureMetric[FeatureRows]):
     @override
     def settings(self) -> dict[str, Any]:
         return {"sigma": self.sigma, "unbiased": self.unbiased}
+
+    @override
+    def expected_of_halves(self, features: Float[Tensor, "n f"]) -> float:
+        if self.unbiased:
+            return 0.0
+        rows = normalize(features.double(), dim=1)
+        kernel = torch.exp(-torch.cdist(rows, rows).square() / (2 * self.sigma**2))
+        n = len(rows)
+        between = (kernel.sum() - kernel.trace()) / (n * (n - 1))
+        return float(SCALE * 2 * (1 - between) / (n // 2))
 
     @override
     def measure(self, generated: FeatureRows, real: FeatureRows) -> list[float]:

@@ -3,6 +3,7 @@
 from abc import ABC
 from typing import Any, ClassVar
 
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
@@ -69,6 +70,10 @@ class DensityCoverage(_BallMetric):
 
     def __init__(self, extractor: FeatureExtractor | None = None, neighbours: int = 5) -> None:
         super().__init__(["density", "coverage"], extractor, neighbours)
+
+    @override
+    def expected_of_halves(self, features: Float[Tensor, "n f"]) -> float:
+        return 1.0  # of all points around a centre, any is as likely a real one
 
     @override
     def measure(self, generated: FeatureRows, real: FeatureRows) -> list[float]:

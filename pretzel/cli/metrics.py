@@ -44,5 +44,12 @@ def build_parser() -> Parser:
     canary.add_argument(
         "--num-images", type=int, default=500, metavar="N", help="first of the test split (500)"
     )
+    canary.add_argument(
+        "--resamplings",
+        type=int,
+        default=199,
+        metavar="N",
+        help="random halves of the real images that a distance is compared with (199)",
+    )
     canary.add_argument("--device", default="cpu", help="of the networks (cpu)")
     return parser
