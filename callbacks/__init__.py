@@ -2,6 +2,7 @@
 
 from callbacks.caption_quality import CaptionQuality
 from callbacks.caption_retrieval import CaptionRetrieval
+from callbacks.clip_features import CLIPFeatures
 from callbacks.clip_score import CLIPScore
 from callbacks.dpg.judges import TransformersJudge, YesNoJudge
 from callbacks.dpg.score import DPGBench
@@ -41,7 +42,8 @@ from callbacks.sample_grid import SampleGrid
 from callbacks.siglip_score import SigLIPScore
 from callbacks.skip_analysis import SkipAnalysis
 from callbacks.text_drift import TextDrift
-from callbacks.vqa.answering import AmongChoices, Answering, Greedy
+from callbacks.vqa.answering import AmongChoices, Answering, Greedy, OwnChoices
+from callbacks.vqa.multiple_choice import MMBenchScoring, SEEDBenchScoring
 from callbacks.vqa.scoring import Scoring, SoftAccuracy
 from callbacks.vqa.yes_no import MMEScoring, POPEScoring
 from callbacks.vqa_accuracy import VQAAccuracy
@@ -53,6 +55,7 @@ __all__ = [
     "AmongChoices",
     "Answering",
     "CLIPColours",
+    "CLIPFeatures",
     "CLIPScore",
     "CaptionQuality",
     "CaptionRetrieval",
@@ -76,11 +79,13 @@ __all__ = [
     "JudgeTraining",
     "Likelihood",
     "LinearProbe",
+    "MMBenchScoring",
     "MMEScoring",
     "MeanColours",
     "ModuleFeatures",
     "NonFiniteGuard",
     "ObjectDetector",
+    "OwnChoices",
     "OwnImages",
     "POPEScoring",
     "PictureFolder",
@@ -90,6 +95,7 @@ __all__ = [
     "RealPictures",
     "Reconstructions",
     "ReferenceMetric",
+    "SEEDBenchScoring",
     "SampleGrid",
     "Scoring",
     "ShapeAccuracy",

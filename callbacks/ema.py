@@ -7,7 +7,7 @@ only parameters with ``requires_grad`` are copied, averaged, swapped and saved.
 
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -46,6 +46,9 @@ class EMAWeightAveraging(Callback):
             ``save_weights_only`` (Lightning would save the weights that are not averaged); if a
             checkpoint holds other trainable weights than the module.
     """
+
+    averages_weights: ClassVar[bool] = True
+    """That weights of its checkpoints are averages: a fact beside what is measured of them."""
 
     def __init__(self, decay: float = 0.999, update_every_n_steps: int = 1) -> None:
         if not 0.0 <= decay < 1.0:

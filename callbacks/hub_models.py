@@ -29,11 +29,14 @@ class HubModel:
         self.model = model
         self._last_part = re.sub(r"[^a-z0-9-]+", "-", Path(model).name.lower()).strip("-")
         if not self._last_part:
-            raise UserError(
-                f"{type(self).__name__}: model must be a folder or a hub id, got {model!r}"
-            )
+            raise UserError(f"{self.part}: model must be a folder or a hub id, got {model!r}")
         self._network: Any = None
         self._processor: Any = None
+
+    @property
+    def part(self) -> str:
+        """Name of the part, in errors."""
+        return type(self).__name__
 
     @property
     def name(self) -> str:
@@ -58,7 +61,7 @@ class HubModel:
         """Take what is needed of a model that was loaded, or refuse it."""
 
     def _load(self) -> tuple[Any, Any]:
-        name = f"{type(self).__name__}: model {self.model!r}"
+        name = f"{self.part}: model {self.model!r}"
         sentence = (
             f"{name} cannot be loaded: give a local folder with a model of this kind "
             f"({self.kind}) and its processor, or a hub id where the hub is reachable"
@@ -70,6 +73,6 @@ class HubModel:
                 self.model, trust_remote_code=False, output_loading_info=True
             )
             read = processor.from_pretrained(self.model, trust_remote_code=False)
-        owner = f"{type(self).__name__}: {self.model}"
+        owner = f"{self.part}: {self.model}"
         check_complete(owner, info["missing_keys"], info["mismatched_keys"])
         return loaded.train(False).requires_grad_(False), read

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from callbacks.geneval.layout import METADATA, SAMPLES, images_in, prompt_folders
 from callbacks.protocols import Split
 from pretzel.errors import UserError
 from pretzel.files.image_file import IMAGE_SUFFIXES, open_image
@@ -33,6 +34,12 @@ class _Entry(BaseModel):
 _ENTRIES = TypeAdapter(list[_Entry])
 
 
+class _Metadata(BaseModel):
+    """What is read of GenEval's ``metadata.jsonl``."""
+
+    prompt: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class RealPicture:
     """A picture of a folder, as a sample to compare with."""
@@ -50,10 +57,11 @@ class PictureFolder(LightningModule):
     :class:`callbacks.Generation` measures them like any other: all of them once, in order of their
     names, as they are. Their prompts are those of ``prompts.json``, as ``pretzel sample`` writes it
     (then its pictures alone count), or stand in ``name.txt`` beside ``name.png``; a picture without
-    either has an empty one.
+    either has an empty one. A folder without pictures may have GenEval's layout: in a folder a
+    prompt, whose name is a number, ``metadata.jsonl`` and ``samples/0000.png``.
 
     Args:
-        folder: The folder; what is in folders inside it does not count.
+        folder: The folder; what is in other folders inside it does not count.
 
     Raises:
         UserError: If there is no picture in it, or a prompt cannot be read.
@@ -110,7 +118,8 @@ class RealPictures(LightningDataModule):
 
     def __init__(self, folder: str | None = None) -> None:
         super().__init__()
-        self._pictures = [] if folder is None else captioned_pictures(Path(folder))
+        self._root = None if folder is None else Path(folder)
+        self._pictures = [] if self._root is None else captioned_pictures(self._root)
 
     def evaluation_samples(
         self, split: Split = "test", limit: int | None = None
@@ -121,13 +130,17 @@ class RealPictures(LightningDataModule):
             UserError: If there is no folder, or a picture is of another size than the first or
                 cannot be read.
         """
-        if not self._pictures:
+        if self._root is None:
             raise UserError(
                 "there are no real pictures to compare with: give --real FOLDER, or -c with data"
             )
-        shape = tuple(_pixels(self._pictures[0][0]).shape)
+        shape, root = tuple(_pixels(self._pictures[0][0]).shape), self._root
         return (
-            RealPicture(key=path.name, image=_of_shape(path, shape), caption=caption)
+            RealPicture(
+                key=path.relative_to(root).as_posix(),
+                image=_of_shape(path, shape),
+                caption=caption,
+            )
             for path, caption in self._pictures[:limit]
         )
 
@@ -141,6 +154,8 @@ class RealPictures(LightningDataModule):
 def captioned_pictures(folder: Path) -> list[tuple[Path, str]]:
     """Return the pictures of a folder, in order of their names, and their captions.
 
+    They lie in the folder, or in GenEval's layout.
+
     Raises:
         UserError: If there are none, or a caption cannot be read.
     """
@@ -153,7 +168,7 @@ def captioned_pictures(folder: Path) -> list[tuple[Path, str]]:
                 raise UserError(f"{listed}: must name files beside it, {outside[0]!r} is not")
         else:
             names = sorted(path for path in folder.iterdir() if _is_picture(path))
-            pictures = [(path, _text_beside(path)) for path in names]
+            pictures = [(path, _text_beside(path)) for path in names] or _of_geneval(folder)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
@@ -163,6 +178,23 @@ def captioned_pictures(folder: Path) -> list[tuple[Path, str]]:
         ) from None
     if not pictures:
         raise UserError(f"{folder}: there is no picture ({', '.join(IMAGE_SUFFIXES)}) in it")
+    return pictures
+
+
+def _of_geneval(folder: Path) -> list[tuple[Path, str]]:
+    pictures: list[tuple[Path, str]] = []
+    for own in prompt_folders(folder):
+        images = images_in(own)
+        if not images:
+            raise UserError(f"{own}: must have images of its prompt, {SAMPLES}/0000.png, got none")
+        try:
+            prompt = _Metadata.model_validate_json((own / METADATA).read_bytes()).prompt
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise UserError(
+                f"{own / METADATA}: must be an object of JSON with a prompt ({reason})"
+            ) from None
+        pictures += [(image, prompt) for image in images]
     return pictures
 
 

@@ -17,6 +17,8 @@ from pretzel.media.integers import to_integers
 
 REQUEST = "Answer yes or no."
 """Follows each question."""
+_NUM_AT_A_TIME = 8
+"""Questions that are read together, each with the image."""
 
 
 class YesNoJudge(MetricPart, ABC):
@@ -38,7 +40,7 @@ class YesNoJudge(MetricPart, ABC):
 class TransformersJudge(HubModel, YesNoJudge):
     """A model of images and texts of transformers, such as Qwen2.5-VL or LLaVA.
 
-    It is asked by its own chat template, one question at a time, "Answer yes or no." behind it.
+    It is asked by its own chat template, some questions at a time, "Answer yes or no." behind each.
     The answer is yes if the next token is likelier to be the first of "yes" or "Yes" than that of
     "no" or "No": nothing is written, and no answer is neither.
 
@@ -58,6 +60,10 @@ class TransformersJudge(HubModel, YesNoJudge):
             [processor.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in words]
             for words in (("yes", "Yes"), ("no", "No"))
         )
+        # padding behind a question is what no causal model sees; its place is looked up below
+        processor.tokenizer.padding_side = "right"
+        if processor.tokenizer.pad_token is None:
+            processor.tokenizer.pad_token = processor.tokenizer.eos_token
         if set(self._yes) & set(self._no):
             raise UserError(
                 f"TransformersJudge: model {self.model!r} must tell yes from no by one token"
@@ -68,18 +74,35 @@ class TransformersJudge(HubModel, YesNoJudge):
         return {"judge": self.model, "weights": self._weights, "request": REQUEST}
 
     @override
-    @torch.no_grad()
     def says_yes(
         self, image: Float[Tensor, "3 height width"], questions: Sequence[str]
     ) -> list[bool]:
-        picture = to_integers(image[None])[0].cpu()
-        answers = []
-        for question in questions:
-            asked = [{"type": "image"}, {"type": "text", "text": f"{question} {REQUEST}"}]
-            text = self._processor.apply_chat_template(
-                [{"role": "user", "content": asked}], add_generation_prompt=True
-            )
-            inputs = self._processor(text=[text], images=[picture], return_tensors="pt")
-            logits = self._network(**inputs.to(self._network.device)).logits[0, -1]
-            answers.append(bool(logits[self._yes].logsumexp(0) > logits[self._no].logsumexp(0)))
+        answers: list[bool] = (self.log_odds(image, questions) > 0).tolist()
         return answers
+
+    @torch.no_grad()
+    def log_odds(
+        self, image: Float[Tensor, "3 height width"], questions: Sequence[str]
+    ) -> Float[Tensor, " questions"]:
+        """Return how much likelier yes is than no as the answer to each question, in nats."""
+        picture = to_integers(image[None])[0].cpu()
+        texts = [self._asked(question) for question in questions]
+        odds = [torch.zeros(0)]
+        for first in range(0, len(texts), _NUM_AT_A_TIME):
+            part = texts[first : first + _NUM_AT_A_TIME]
+            inputs = self._processor(
+                text=part, images=[[picture]] * len(part), return_tensors="pt", padding=True
+            ).to(self._network.device)
+            last = inputs["attention_mask"].sum(dim=1) - 1
+            logits = self._network(**inputs).logits
+            logits = logits[torch.arange(len(part), device=logits.device), last].float()
+            yes, no = (logits[:, ids].logsumexp(dim=1) for ids in (self._yes, self._no))
+            odds.append((yes - no).cpu())
+        return torch.cat(odds)
+
+    def _asked(self, question: str) -> str:
+        asked = [{"type": "image"}, {"type": "text", "text": f"{question} {REQUEST}"}]
+        text: str = self._processor.apply_chat_template(
+            [{"role": "user", "content": asked}], add_generation_prompt=True
+        )
+        return text

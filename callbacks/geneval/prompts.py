@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from callbacks.geneval.layout import LAYOUT, METADATA, prompt_folders
 from pretzel.errors import UserError
 
 Task = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
@@ -46,12 +47,23 @@ class GenEvalPrompt(BaseModel):
         return {objects.name for objects in (*self.include, *self.exclude)}
 
 
-def read_prompts(file: str) -> list[GenEvalPrompt]:
-    """Return the lines of an ``evaluation_metadata.jsonl``.
+def read_prompts(path: str) -> list[GenEvalPrompt]:
+    """Return the lines of an ``evaluation_metadata.jsonl``, or those of a folder of images.
+
+    A folder has the published layout: in each folder of a number a ``metadata.jsonl``, in order.
 
     Raises:
-        UserError: If the file cannot be read, or a line is no such object.
+        UserError: If a file cannot be read, or a line is no such object.
     """
+    if not Path(path).is_dir():
+        return _prompts_of(path)
+    files = [str(folder / METADATA) for folder in prompt_folders(Path(path))]
+    if not files:
+        raise UserError(f"{path}: must be a file of GenEval's, or a folder of {LAYOUT}")
+    return [prompt for file in files for prompt in _prompts_of(file)]
+
+
+def _prompts_of(file: str) -> list[GenEvalPrompt]:
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except OSError as error:

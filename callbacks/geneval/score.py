@@ -34,7 +34,8 @@ class GenEval(GenerationMetric):
     that stands in several lines belong to them in turn.
 
     Args:
-        metadata: The published ``evaluation_metadata.jsonl``, or a file like it.
+        metadata: The published ``evaluation_metadata.jsonl``, or a file like it; or a folder of
+            images in the published layout, whose own prompts these are.
         detector: Finds the objects.
         colours: Tells their colours.
         confidence: Objects must be above it.

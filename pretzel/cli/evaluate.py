@@ -15,7 +15,8 @@ _DESCRIPTION = """\
 Measure a trained model, or pictures that somebody has generated, as training would have.
 
 WHAT is a run of a grid or of pretzel fit, a checkpoint, an export, or a folder of pictures with
-their prompts in prompts.json (as pretzel sample writes it) or in name.txt beside name.png.
+their prompts in prompts.json (as pretzel sample writes it) or in name.txt beside name.png, or in
+the layout of GenEval (00000/metadata.jsonl, 00000/samples/0000.png).
 
 The metrics are callbacks: those that FILE has under `callbacks:`, as a list of {class_path,
 init_args}, or under `trainer.callbacks:`, as a configuration does; without it, those that the run
@@ -60,6 +61,8 @@ def main(args: list[str]) -> int:
     width = max(map(len, evaluation.metrics), default=0)
     for name, value in sorted(evaluation.metrics.items()):
         print(f"{name:{width}}  {value:.6g}")
+    if evaluation.ema is not None:
+        print(f"Averaged weights (EMA): {evaluation.ema}")
     for name in evaluation.not_applicable:
         print(f"not applicable to a folder of pictures: {name}")
     print(f"Written to {folder}: evaluation.json")

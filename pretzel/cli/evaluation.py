@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, seed_everything
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import ArgsType
 from typing_extensions import override
 
@@ -30,6 +31,8 @@ from pretzel.runs.run_folder import is_checkpoint, weights_of
 from pretzel.runs.stored_module import WEIGHTS, config_of_checkpoint, load_checkpoint
 from pretzel.runs.weights_hash import trained_weights_hash
 
+_CURRENT = "current_model_state"
+"""What a checkpoint has beside averaged weights, Lightning's and our own."""
 _SECTIONS = ("seed_everything", "model", "data")
 
 
@@ -40,6 +43,8 @@ class Evaluation:
     Attributes:
         evaluated: Path of the run, checkpoint or folder.
         weights: Hash of the weights that train; None of pictures.
+        ema: Whether the weights are averages over training: ``no``, ``yes``, or with their decay;
+            None of pictures.
         split: Of the data.
         seed: Of the run.
         metrics: Values by name, such as ``test/vqa``.
@@ -50,6 +55,7 @@ class Evaluation:
 
     evaluated: str
     weights: str | None
+    ema: str | None
     split: str
     seed: int
     metrics: dict[str, float]
@@ -127,21 +133,26 @@ def evaluate(
         named = "there are no metrics" if metrics is None else f"{metrics}: nothing in it measures"
         raise UserError(f"{named}: give --metrics a file with `callbacks:` that do")
     cli = _EvaluationCLI(split, _with_trainer(whole, measuring, metrics, folder))
+    ema = None
     if weights is not None:
-        _load(cli.model, weights)
+        ema = _averaging(whole, holds_averages=_load(cli.model, weights))
     seed_everything(cli.seed or 0, workers=True, verbose=False)  # as a grid's run before its test
     run = cli.trainer.test if split == "test" else cli.trainer.validate
     with guarded(cli.trainer):
         run(cli.model, datamodule=cli.datamodule, verbose=False)
     if split == "test" and cli.trainer.is_global_zero:
         write_samples(folder, sample_results(cli.trainer))
+    of_weights = {} if ema is None else {"ema": ema}
+    logged = logged_scalars(cli.trainer)
+    recorded = facts(cli.trainer)
     return Evaluation(
         evaluated=str(what),
         weights=None if weights is None else trained_weights_hash(cli.model),
+        ema=ema,
         split=split,
         seed=cli.seed or 0,
-        metrics=logged_scalars(cli.trainer),
-        facts=facts(cli.trainer),
+        metrics=logged,
+        facts={name: recorded.get(name, {}) | of_weights for name in {*recorded, *logged}},
         not_applicable=others,
         versions=versions(),
     )
@@ -154,11 +165,12 @@ def write_evaluation(evaluation: Evaluation, path: Path) -> None:
 
 
 def holds_pictures(path: Path) -> bool:
-    """Tell a folder of pictures, which lie in it and in no folder in it, from a run."""
+    """Tell a folder of pictures, which lie in it or in GenEval's layout, from a run."""
     if not path.is_dir():
         return False
     suffixes = {one.suffix.lower().removeprefix(".") for one in path.iterdir()}
-    return not suffixes.isdisjoint(IMAGE_SUFFIXES)
+    is_geneval = any(one.parent.name.isdecimal() for one in path.glob("*/metadata.jsonl"))
+    return is_geneval or not suffixes.isdisjoint(IMAGE_SUFFIXES)
 
 
 def _of_pictures(folder: Path, real: Path | None, given: Config) -> Config:
@@ -233,10 +245,27 @@ def _with_trainer(
     return Config(values=values | {"trainer": trainer}, sources=sources)
 
 
-def _load(module: LightningModule, weights: Path) -> None:
+def _load(module: LightningModule, weights: Path) -> bool | None:
+    """Load weights, and return whether they are averages; None where the file does not say."""
     if is_checkpoint(weights):
-        load_checkpoint(module, read_checkpoint(weights), str(weights))
-    elif isinstance(module, TakesWeights):
-        module.load_weights(weights)
-    else:
+        checkpoint = read_checkpoint(weights)
+        load_checkpoint(module, checkpoint, str(weights))
+        return _CURRENT in checkpoint
+    if not isinstance(module, TakesWeights):
         raise UserError(f"{weights}: {type(module).__name__} has no load_weights(path) for it")
+    module.load_weights(weights)
+    return None
+
+
+def _averaging(whole: Config, *, holds_averages: bool | None) -> str:
+    """Return whether weights are averages, in words, as far as file and configuration say."""
+    for node in listed(at(whole.values, ("trainer", "callbacks"))):
+        name = node.get("class_path") if isinstance(node, dict) else node
+        cls = named_class(name, (Callback,)) if isinstance(name, str) else None
+        averages = isinstance(cls, type) and (
+            getattr(cls, "averages_weights", False) or issubclass(cls, WeightAveraging)
+        )
+        if averages and holds_averages is not False:
+            decay = at({"node": node}, ("node", "init_args", "decay"))
+            return "yes" if decay is None else f"decay {decay}"
+    return "yes" if holds_averages else "no"

@@ -1,5 +1,6 @@
 """`pretzel evaluate`: the figures of a run outside its training, and of folders of pictures."""
 
+import base64
 import json
 import re
 
@@ -47,10 +48,13 @@ def test_the_figures_of_a_run_are_those_of_the_command(run, metrics, tmp_path, m
     monkeypatch.chdir(tmp_path)
     words = ["--split", "val", "--metrics", str(metrics), "--out", "a"]
     assert main(["evaluate", str(run), *words]) == 0
-    assert "val/vqa " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "val/vqa " in printed
+    assert "Averaged weights (EMA): decay 0.5" in printed
     found = evaluated(tmp_path / "a")
     assert found["metrics"].keys() >= {"val/vqa", "val/nll_excess_bits_per_dim", "val/fid_pixels2"}
-    assert "val/fid_pixels2" in found["facts"]
+    assert found["facts"].keys() == {*found["metrics"]}
+    assert found["ema"] == found["facts"]["val/fid_pixels2"]["ema"] == "decay 0.5"
     own = yaml.safe_load((run / "config.yaml").read_text())
     own["trainer"] |= {"callbacks": yaml.safe_load(METRICS)["callbacks"], "limit_val_batches": None}
     own["trainer"]["logger"] = {"class_path": "lightning.pytorch.loggers.CSVLogger",
@@ -162,9 +166,68 @@ def test_a_suite_is_asked_of_a_run(run, tmp_path):
     assert right == pytest.approx(1) or right == pytest.approx(2)
     assert found["facts"]["test/pope_f1_random"] == {
         "answers": "likeliest of 2 choices, sum over tokens", "suite": "POPE: pope.json",
+        "ema": "decay 0.5",
     }  # fmt: skip
     (tmp_path / "pope.json").write_text("[]")
     assert main(["evaluate", str(run), *words, "--out", str(tmp_path / "again")]) == 2
+
+
+def suite_files(folder):
+    """Write small files of VQAv2, MMBench and SEED-Bench; return data and metrics of each."""
+    write_pictures(folder / "images", 2, 0)
+    asked = [{"image_id": n, "question": "is it red?", "question_id": n} for n in (0, 1)]
+    answers = {"answers": [{"answer": "yes"}] * 10, "question_type": "is it"}
+    annotated = [
+        {"question_id": n, "image_id": n, "answer_type": "yes/no"} | answers for n in (0, 1)
+    ]
+    seed = {"data_type": "image", "data_id": "001.png", "question": "what?", "answer": "B",
+            "question_type_id": 5}  # fmt: skip
+    seed |= {f"choice_{letter}": f"{letter} shape" for letter in "abcd"}
+    for name, content in {
+        "questions": {"questions": asked}, "annotations": {"annotations": annotated},
+        "seed": {"questions": [seed], "question_type": {"Counting": 5}},
+    }.items():  # fmt: skip
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    picture = base64.b64encode((folder / "images" / "000.png").read_bytes()).decode()
+    table = [["index", "question", "A", "B", "answer", "category", "l2-category", "image"],
+             ["3", "what?", "cat", "dog", "B", "ocr", "fine", picture]]  # fmt: skip
+    (folder / "mmbench.tsv").write_text("\n".join(map("\t".join, table)))
+    images = {"images": str(folder / "images")}
+    own = {"class_path": "callbacks.OwnChoices"}
+    return {
+        "VQAv2": (images | {"questions": str(folder / "questions.json"),
+                            "annotations": str(folder / "annotations.json")}, {}),
+        "MMBench": ({"table": str(folder / "mmbench.tsv")},
+                    {"scoring": {"class_path": "callbacks.MMBenchScoring"},
+                     "answering": own | {"init_args": {"letters": True}}}),
+        "SEEDBench": (images | {"questions": str(folder / "seed.json")},
+                      {"scoring": {"class_path": "callbacks.SEEDBenchScoring"}, "answering": own}),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("suite", "logged"),
+    [
+        ("VQAv2", {"vqa", "vqa_exact", "vqa_yes_no", "vqa_type_is_it", "vqa_n"}),
+        ("MMBench", {"mmbench", "mmbench_vanilla", "mmbench_rotations", "mmbench_category_ocr",
+                     "mmbench_ability_fine", "mmbench_n"}),
+        ("SEEDBench", {"seed_bench", "seed_bench_type_counting", "seed_bench_n"}),
+    ],
+)  # fmt: skip
+def test_every_suite_is_two_files_of_yaml(suite, logged, run, tmp_path):
+    files, asked = suite_files(tmp_path)[suite]
+    source = {"class_path": f"datamodules.{suite}", "init_args": files}
+    metric = {"class_path": "callbacks.VQAAccuracy", "init_args": asked | {"blind_baseline": False}}
+    (tmp_path / "suite.yaml").write_text(
+        yaml.safe_dump({"data": {"init_args": {"source": source}}})
+    )
+    (tmp_path / "metrics.yaml").write_text(yaml.safe_dump({"callbacks": [metric]}))
+    words = ["-c", str(tmp_path / "suite.yaml"), "--metrics", str(tmp_path / "metrics.yaml")]
+    assert main(["evaluate", str(run), *words, "--out", str(tmp_path / "out")]) == 0
+    found = evaluated(tmp_path / "out")
+    assert found["metrics"].keys() == {f"test/{name}" for name in logged}
+    assert all(0 <= value <= 2 for value in found["metrics"].values())
+    assert found["facts"][f"test/{min(logged, key=len)}"]["suite"].startswith(suite)
 
 
 @pytest.mark.parametrize(

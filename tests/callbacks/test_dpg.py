@@ -167,18 +167,23 @@ def test_a_model_of_transformers_says_yes_where_that_is_likelier(folder):
     assert judge.name == "tiny-llava"
     model, processor = judge._network, judge._processor
     image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    answers = judge.says_yes(image, ["red", "or red"])
-    for question, answer in zip(["red", "or red"], answers, strict=True):
+    asked = ["red", "or red", "no", *(f"red {'or ' * n}red" for n in range(1, 8))]  # two batches
+    odds = judge.log_odds(image, asked)
+    for question, own in zip(asked, odds.tolist(), strict=True):
         inputs = processor(
             text=f"<image> {question} Answer yes or no. :",
             images=((image + 1) * 127.5).round().byte(), return_tensors="pt",
         )  # fmt: skip
         with torch.no_grad():
             p = model(**inputs).logits[0, -1].softmax(-1)
-        assert answer == bool(p[3] + p[4] > p[5] + p[6])
+        expected = ((p[3] + p[4]) / (p[5] + p[6])).log()
+        assert own == pytest.approx(float(expected), rel=1e-4, abs=1e-5)
+    assert len({round(own, 4) for own in odds.tolist()}) == len(asked)
+    answers = judge.says_yes(image, asked)
+    assert answers == [own > 0 for own in odds.tolist()]
     rows = model.get_output_embeddings().weight.data
     rows[[3, 4, 5, 6]] = rows[[5, 6, 3, 4]]  # yes for no
-    assert judge.says_yes(image, ["red", "or red"]) == [not answer for answer in answers]
+    assert judge.says_yes(image, asked) == [not answer for answer in answers]
     assert judge.facts()["judge"] == str(folder)
 
 

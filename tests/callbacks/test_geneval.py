@@ -24,6 +24,7 @@ from callbacks import (
 from callbacks.easy_vqa.shape_accuracy import FOREGROUND
 from callbacks.geneval.detectors import Detection
 from callbacks.geneval.prompts import COLOURS
+from pretzel.cli.evaluation import holds_pictures
 from pretzel.errors import NothingToMeasure, UserError
 
 CPU = torch.device("cpu")
@@ -122,6 +123,42 @@ def test_pictures_of_a_folder(file, tmp_path):
         trainer.test(PictureFolder(str(tmp_path)), datamodule=RealPictures(), verbose=False)
 
 
+def test_a_folder_in_the_published_layout(tmp_path):
+    shapes = [("black", "circle"), ("blue", "rectangle")]
+    for number, (one, (colour, shape)) in enumerate(zip((LINES[0], LINES[3]), shapes, strict=True)):
+        samples = tmp_path / f"{number:05}" / "samples"
+        samples.mkdir(parents=True)
+        (samples.parent / "metadata.jsonl").write_text(json.dumps(one))
+        pixels = ((draw(colour, shape) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        for sample in range(2 + number):
+            Image.fromarray(pixels).save(samples / f"{sample:04}.png")
+        Image.fromarray(pixels[::2]).save(samples.parent / "grid.png")  # which does not count
+    (tmp_path / "notes").mkdir()
+    assert holds_pictures(tmp_path)
+    assert not holds_pictures(tmp_path / "notes")
+    trainer = make_trainer(tmp_path, [Generation([geneval(str(tmp_path))])])
+    trainer.test(PictureFolder(str(tmp_path)), datamodule=RealPictures(), verbose=False)
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    name = "test/geneval_one-shape"
+    assert [values[f"{name}{end}"] for end in ("_n", "_single_object_n", "_colors_n")] == [5, 2, 3]
+    assert values[name] == 1
+    keys = [one.key for one in RealPictures(str(tmp_path)).evaluation_samples()]
+    assert keys[:3] == [
+        "00000/samples/0000.png",
+        "00000/samples/0001.png",
+        "00001/samples/0000.png",
+    ]
+    for sample in (tmp_path / "00001" / "samples").iterdir():
+        sample.unlink()
+    with pytest.raises(UserError, match=r"00001: must have images of its prompt, samples/0000.png"):
+        PictureFolder(str(tmp_path))
+    (tmp_path / "00000" / "metadata.jsonl").write_text("[]")
+    with pytest.raises(UserError, match=r"metadata.jsonl: must be an object of JSON with a prompt"):
+        PictureFolder(str(tmp_path))
+    with pytest.raises(UserError, match=r"must be a file of GenEval's, or a folder of 00000/meta"):
+        geneval(str(tmp_path / "notes")).own_prompts()
+
+
 def test_mistakes_are_named_before_training(file, tmp_path):
     with pytest.raises(UserError, match="GenEval: max_overlap must be between 0 and 1, got 2"):
         geneval(file, max_overlap=2.0)
@@ -188,10 +225,10 @@ def folder(tmp_path_factory):
 
 
 def test_detector_of_transformers(folder):
-    detector = TransformersDetector(str(folder), labels={"couch": "sofa"})
+    detector = TransformersDetector(str(folder), labels={"bank": "bench"})
     assert detector.name == "tiny-yolos"
     detector.prepare(CPU)
-    assert detector.classes == {"n/a", "bench", "tv remote", "couch"}
+    assert detector.classes == {"n/a", "bank", "tv remote", "couch"}
     images = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
     found = detector.detect(images, 0.1)
     processor, model = YolosImageProcessor.from_pretrained(folder), detector._network
@@ -201,7 +238,7 @@ def test_detector_of_transformers(folder):
             output = model(**inputs)
         scores = output.logits[0].softmax(-1)[:, :-1]
         expected = [
-            (["n/a", "bench", "tv remote", "couch"][int(row.argmax())], float(row.max()),
+            (["n/a", "bank", "tv remote", "couch"][int(row.argmax())], float(row.max()),
              ((x - w / 2) * 24, (y - h / 2) * 16, (x + w / 2) * 24, (y + h / 2) * 16))
             for row, (x, y, w, h) in zip(scores, output.pred_boxes[0].tolist(), strict=True)
             if row.max() > 0.1

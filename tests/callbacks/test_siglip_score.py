@@ -11,7 +11,7 @@ from transformers import (
     SiglipProcessor,
 )
 
-from callbacks import SigLIPScore
+from callbacks import CLIPFeatures, SigLIPScore
 from pretzel.errors import UserError
 from pretzel.media.integers import to_integers
 
@@ -78,6 +78,10 @@ def test_equals_pairs_one_by_one(folder):
         f"{name}_n": 3,
     }
     assert max(cosines) - min(cosines) > 0.01
+    extractor = CLIPFeatures(str(folder))
+    extractor.prepare()
+    features = torch.nn.functional.normalize(extractor.features(images)[2:], dim=1)
+    torch.testing.assert_close(features, seen.image_embeds)
 
 
 def test_says_when_prompts_are_truncated(folder):
