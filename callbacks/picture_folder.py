@@ -35,7 +35,7 @@ _ENTRIES = TypeAdapter(list[_Entry])
 
 
 class _Metadata(BaseModel):
-    """What is read of GenEval's ``metadata.jsonl``."""
+    """The part of GenEval's ``metadata.jsonl`` that is read."""
 
     prompt: str
 

@@ -18,6 +18,7 @@ from callbacks import (
     ObjectDetector,
     ReferenceMetric,
     Scoring,
+    TruthMetric,
     YesNoJudge,
 )
 from pretzel.ablation.planning.metric_names import MetricNames
@@ -73,6 +74,9 @@ callbacks:
               init_args: {name: flat, module: {class_path: torch.nn.Flatten}}
         - class_path: callbacks.MMD
           init_args: {unbiased: true}
+        - class_path: callbacks.MMD
+          init_args:
+            extractor: {class_path: callbacks.CLIPFeatures, init_args: {model: openai/clip-336}}
         - class_path: callbacks.PrecisionRecall
         - class_path: callbacks.DensityCoverage
           init_args: {extractor: {class_path: callbacks.PooledPixels}}
@@ -132,7 +136,7 @@ def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:
         getattr(callbacks, name)
         for name in callbacks.__all__
         if issubclass(getattr(callbacks, name), GenerationMetric)
-    } - {GenerationMetric, ReferenceMetric}
+    } - {GenerationMetric, ReferenceMetric, TruthMetric}
     names = [metric.name for metric in generation.metrics[1:]]
     assert names == [
         "fid_efflite0",
@@ -140,6 +144,7 @@ def test_all_of_them_are_built_from_yaml_without_loading_anything() -> None:
         "fid",
         "kid_flat",
         "mmd_efflite0",
+        "mmd_clip-336",
         "precision_efflite0",
         "density_pixels8",
         "inception_score",
@@ -165,7 +170,7 @@ def test_constructors_spell_out_their_configuration(name: str) -> None:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     if kind in (
         Answering, ColourClassifier, FeatureExtractor, GenerationMetric, ImageClassifier,
-        ObjectDetector, ReferenceMetric, Scoring, YesNoJudge,
+        ObjectDetector, ReferenceMetric, Scoring, TruthMetric, YesNoJudge,
     ):  # fmt: skip
         assert inspect.isabstract(kind)
         return
