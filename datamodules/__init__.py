@@ -13,6 +13,10 @@ from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
 from datamodules.sample import InterleavedSample, Sample, Skipped, Unusable
+from datamodules.scenes.look import Look
+from datamodules.scenes.shapes import ColouredShapes
+from datamodules.scenes.source import Scenes
+from datamodules.scenes.sprites import EmojiSprites
 from datamodules.sources.blend import Blend
 from datamodules.sources.embedded import EasyVQA, FluentEmoji
 from datamodules.sources.folder import Folder
@@ -36,17 +40,20 @@ __all__ = [
     "CaptionQuestions",
     "Captions",
     "CentreCrop",
+    "ColouredShapes",
     "Conversations",
     "Crop",
     "DataSource",
     "Descriptions",
     "EasyVQA",
+    "EmojiSprites",
     "FirstCaption",
     "Flip",
     "FluentEmoji",
     "Folder",
     "HorizontalFlip",
     "InterleavedSample",
+    "Look",
     "MMBench",
     "Mixture",
     "Pad",
@@ -58,6 +65,7 @@ __all__ = [
     "SEEDBench",
     "Sample",
     "SampleRecipe",
+    "Scenes",
     "Shards",
     "Skipped",
     "Split",

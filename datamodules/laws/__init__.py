@@ -14,6 +14,8 @@ from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
+from datamodules.scenes.shapes import ColouredShapes
+from datamodules.scenes.source import Scenes
 from datamodules.sources.blend import Blend
 from datamodules.sources.embedded import EasyVQA, FluentEmoji
 from datamodules.sources.folder import Folder
@@ -64,6 +66,11 @@ def blend() -> Blend:
     )
 
 
+def scenes() -> Scenes:
+    """Return a few small scenes."""
+    return Scenes(ColouredShapes(), size=32, num_train=30, num_val=10, num_test=10)
+
+
 def mixture() -> Mixture:
     """Return a mixture of recipes for all kinds of samples."""
     return Mixture(
@@ -83,6 +90,7 @@ CASES: dict[type, list[Callable[[], object]]] = {
     ],
     Folder: [folder],
     Blend: [blend],
+    Scenes: [scenes],
     CentreCrop: [CentreCrop],
     RandomCrop: [partial(RandomCrop, scale=(0.2, 1.0), aspect=(0.5, 2.0))],
     Pad: [partial(Pad, background="#102030")],
