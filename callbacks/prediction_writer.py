@@ -1,9 +1,11 @@
 """Writes the images that `pretzel predict` generates."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
@@ -17,7 +19,9 @@ class PredictionWriter(Callback):
     """Write each predicted image (PNG), video (WebP) or sound (WAV), and its prompt beside it.
 
     Files are ``<folder>/<key>.png`` or the like, and one line of
-    ``<folder>/prompts-rank<k>.jsonl`` for each.
+    ``<folder>/prompts-rank<k>.jsonl`` for each. Of a document with several images, such as an edit,
+    the last one is predicted: ``prompt`` is the text before it, and the images before it are
+    written too, ``<key>.given-0.png`` and so on, which ``given`` names.
 
     Args:
         folder: Where to; ``<log_dir>/predictions`` if not given.
@@ -63,7 +67,16 @@ class PredictionWriter(Callback):
         assert isinstance(outputs, Tensor)
         medium = generator_of(pl_module, "PredictionWriter").medium
         with (self._folder / f"prompts-rank{trainer.global_rank}.jsonl").open("a") as lines:
+            shown = iter(batch.images)
             for document, output in zip(batch.documents, medium.outputs(outputs), strict=True):
                 name = document.key.replace("/", "_")
                 medium.save(output, self._folder / f"{name}.{medium.suffix}")
-                lines.write(json.dumps({"key": document.key, "prompt": document.text}) + "\n")
+                line: dict[str, Any] = {"key": document.key, "prompt": document.prompt}
+                own = list(islice(shown, document.num_images))[:-1]
+                if own:
+                    line["given"] = [f"{name}.given-{i}.{medium.suffix}" for i in range(len(own))]
+                    for file, given in zip(
+                        line["given"], medium.outputs(torch.stack(own)), strict=True
+                    ):
+                        medium.save(given, self._folder / file)
+                lines.write(json.dumps(line) + "\n")

@@ -88,6 +88,13 @@ class ConversationBatch:
             self.state.read_text(texts)
         self._add([Text(content=text) for text in texts])
 
+    def read(self, texts: Sequence[Sequence[Text]]) -> None:
+        """Add texts to each, questions and requests as :meth:`say`, answers as if it wrote them."""
+        with torch.inference_mode():
+            self.state.read_tokens([self.model.packer.ids_behind(own) for own in texts])
+        for row, own in zip(self.segments, texts, strict=True):
+            row += own
+
     def show(self, images: Float[Tensor, "b ..."]) -> None:
         """Add a given image to each, in [-1, 1]; its noise is that of training, named by the key.
 

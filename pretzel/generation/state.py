@@ -137,14 +137,16 @@ class GenerationState:
         Raises:
             UserError: If it does not fit.
         """
+        self.read_tokens([self.model.vlm.encode_text(text) for text in texts])
+
+    def read_tokens(self, rows: Sequence[Sequence[int]]) -> None:
+        """Take in a text of each row, given by its tokens, as :meth:`read_text` does."""
         assert not self.is_in_image
-        assert len(texts) == self.num_rows
+        assert len(rows) == self.num_rows
         segment = Text(content="")
         if not self._models(segment, Image()):
             return
-        vlm = self.model.vlm
-        rows = [vlm.encode_text(text) for text in texts]
-        block = TextColumns.padded(rows, vlm.special.pad, self.valid.device)
+        block = TextColumns.padded(rows, self.model.vlm.special.pad, self.valid.device)
         columns = block.tokens.shape[1]
         self._require_fit(self._pending_columns + columns)
         self.segments.append(segment)

@@ -87,6 +87,13 @@ class Document:
         parts = (s.content for s in self.segments if isinstance(s, Text) and s.role == "context")
         return " ".join(parts)
 
+    @property
+    def prompt(self) -> str:
+        """The text before the last image, in one string; all of :attr:`text` if none is there."""
+        places = [i for i, segment in enumerate(self.segments) if isinstance(segment, Image)]
+        before = replace(self, segments=self.segments[: places[-1]] if places else ())
+        return before.text or self.text
+
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentBatch:

@@ -89,6 +89,13 @@ class Packer:
         """Return the token ids of a text, without the end-of-text behind a target."""
         return self.encode_text(text.content) if text.tokens is None else list(text.tokens)
 
+    def ids_behind(self, texts: Sequence[Text]) -> list[int]:
+        """Return the token ids of texts that stand before something, targets with their end."""
+        ids = []
+        for text in texts:
+            ids += self.token_ids(text) + [self.special.end_of_text] * (text.role == "target")
+        return ids
+
     def nothing(self) -> PackedBatch:
         """Return a batch without rows, for documents of which nothing is modelled."""
         return PackedBatch.empty(num_axes=1 + self.coordinates.shape[1])

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from pretzel.errors import UserError
 from pretzel.files.atomic import write_json
 from pretzel.flow.sizes import check_sizes
 from pretzel.generation.answers import answer_by_key, choice_log_probs, keyed_latents
-from pretzel.generation.images import sample_images
+from pretzel.generation.documents import last_images
 from pretzel.generation.sampling_record import sampling_record, work_record
 from pretzel.latent.generative_model import GenerativeModel, ImageLikelihood, Scores
 from pretzel.latent.pixels import Pixels
@@ -28,7 +29,7 @@ from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.inversion import check_guided
 from pretzel.sampling.samplers import Sampler
-from pretzel.sequence.document import Document, DocumentBatch
+from pretzel.sequence.document import Document, DocumentBatch, Image, Text, caption_document
 from pretzel.training.checkpointed_module import CheckpointedModule
 from pretzel.training.counted_samples import counted_samples
 from pretzel.training.encodings import image_encodings, mean_embeddings
@@ -245,9 +246,16 @@ class PretzelModule(CheckpointedModule):
     test_step = validation_step
 
     def predict_step(self, batch: DocumentBatch, batch_idx: int) -> Float[Tensor, "b ..."]:
-        """Return one generated image for the text of each document."""
-        prompts = [document.text for document in batch.documents]
-        return self.sample(prompts, stream_key=("predict", batch_idx, self.global_rank))
+        """Return the last image of each document, generated behind all that stands before it.
+
+        Where that is text alone, it is what :meth:`sample` makes of it.
+        """
+        images, given = iter(batch.images), []
+        for document in batch.documents:
+            own = list(islice(images, document.num_images))
+            given.append(torch.stack(own[:-1]) if own[1:] else batch.images[:0])
+        key = ("predict", batch_idx, self.global_rank)
+        return self.sample_documents(batch.documents, given, stream_key=key)
 
     @property
     def medium(self) -> Medium:
@@ -295,16 +303,39 @@ class PretzelModule(CheckpointedModule):
 
         The key names the noise: equal ones give all arms of a seed the same noise.
         """
-        noise = self.pretzel.noise(len(prompts), self.seed, "sample", *stream_key)
-        return self._images(prompts, noise)
+        documents = [caption_document(prompt, key=prompt) for prompt in prompts]
+        none = [torch.zeros(0, *self.medium.shape)] * len(documents)
+        return self.sample_documents(documents, none, stream_key=stream_key)
+
+    def sample_documents(
+        self,
+        documents: Sequence[Document],
+        given: Sequence[Float[Tensor, "m ..."]],
+        *,
+        stream_key: Sequence[int | str],
+    ) -> Float[Tensor, "n ..."]:
+        """Generate the last image of each document behind the texts and images before it.
+
+        Args:
+            documents: The documents, such as edits: image, instruction, image.
+            given: The images of each before its last, in [-1, 1].
+            stream_key: Names the noise, as of :meth:`sample`.
+
+        Raises:
+            UserError: If the model does not model images behind others, where there are some.
+        """
+        noise = self.pretzel.noise(len(documents), self.seed, "sample", *stream_key)
+        return self._images(documents, given, noise, self.seed)
 
     def _images(
-        self, prompts: Sequence[str], noise: Float[Tensor, "n p d"]
+        self,
+        documents: Sequence[Document],
+        given: Sequence[Float[Tensor, "m ..."]],
+        noise: Float[Tensor, "n p d"],
+        seed: int,
     ) -> Float[Tensor, "n ..."]:
         self.check_denoiser()
-        generated = sample_images(
-            self.pretzel, prompts, noise, self.guidance, self.denoiser, self.sampler
-        )
+        generated = last_images(self, documents, given, noise, seed=seed)
         self._last_sampling = sampling_record(self.sampler, self.guidance, self.denoiser)
         self._last_sampling |= work_record(generated.work)
         folder = getattr(self.logger, "log_dir", None) if self._trainer is not None else None
@@ -318,14 +349,35 @@ class PretzelModule(CheckpointedModule):
         return self._last_sampling
 
     def generate(
-        self, prompts: Sequence[str], keys: Sequence[str], *, seed: int
+        self,
+        prompts: Sequence[str],
+        keys: Sequence[str],
+        *,
+        seed: int,
+        given: Float[Tensor, "n ..."] | None = None,
     ) -> Float[Tensor, "n ..."]:
         """Generate one image for each prompt, in [-1, 1], whatever the batch it is part of.
 
         The noise of an image belongs to its key and the seed.
+
+        Args:
+            prompts: Captions, or instructions where images are given.
+            keys: Names of the images.
+            seed: Seed of the noise.
+            given: An image before each prompt, in [-1, 1], which is to be edited.
+
+        Raises:
+            UserError: If images are given and the model does not model one behind another.
         """
         noise = self.pretzel.sample_noise(keys, seed, "draw")
-        return self._images(prompts, noise)
+        before: tuple[Image, ...] = () if given is None else (Image(),)
+        documents = [
+            Document(key=key, segments=(*before, Text(content=prompt), Image()))
+            for key, prompt in zip(keys, prompts, strict=True)
+        ]
+        shown = noise.new_zeros(len(keys), 0, *self.medium.shape)
+        shown = shown if given is None else given[:, None]
+        return self._images(documents, list(shown), noise, seed)
 
     def answer(
         self, images: Float[Tensor, "n ..."], questions: Sequence[str], keys: Sequence[str]

@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 import torch
@@ -11,7 +12,7 @@ from pretzel.errors import UserError
 from pretzel.generation.answers import answer_by_key
 from pretzel.generation.conversation import Conversation
 from pretzel.generation.conversation_batch import conversations_with, require_pretzel
-from pretzel.generation.images import sample_images
+from pretzel.generation.documents import last_images, require_edits
 from pretzel.latent.generative_model import GenerativeModel
 from pretzel.media.base import Medium
 from pretzel.media.integers import content_key
@@ -19,7 +20,7 @@ from pretzel.sampling.denoisers import Denoiser
 from pretzel.sampling.guidance import GaussianMixing, Guidance, NoGuidance
 from pretzel.sampling.inversion import check_guided
 from pretzel.sampling.samplers import Sampler
-from pretzel.sequence.document import DocumentBatch, caption_document
+from pretzel.sequence.document import Document, DocumentBatch, Image, Text, caption_document
 from pretzel.training.module import PretzelModule
 from pretzel.typing import Float, Tensor
 
@@ -27,6 +28,17 @@ T = TypeVar("T")
 Images = Any
 """One image or several, of any size: pictures, tensors, paths, or a tensor of a whole batch; of
 a model of another medium, objects of that (:class:`pretzel.media.Medium`)."""
+
+
+@dataclass(kw_only=True)
+class _Sampling:
+    """A model, and how it samples."""
+
+    pretzel: GenerativeModel
+    guidance: Guidance
+    sampler: Sampler
+    denoiser: Denoiser
+    seed: int
 
 
 class TextImageModel:
@@ -80,6 +92,7 @@ class TextImageModel:
         self,
         prompts: str | Sequence[str],
         *,
+        image: Any = None,  # noqa: ANN401
         num: int = 1,
         seed: int | None = None,
         guidance: Guidance | float | None = None,
@@ -95,9 +108,11 @@ class TextImageModel:
         Example::
 
             model.generate(["a red circle"], num=4, guidance=2.0)[0].save("circle.png")
+            model.generate(["make it blue"], image="circle.png")[0].save("edited.png")
 
         Args:
             prompts: Captions; ``[""]`` for a model that reads none.
+            image: An image that stands before each prompt, an instruction by which it is edited.
             num: Images of each prompt.
             seed: Seed of the noise; None for that of the configuration.
             guidance: How conditional and null predictions are mixed, or a weight for the guidance
@@ -108,13 +123,25 @@ class TextImageModel:
 
         Raises:
             UserError: If ``num`` or ``batch_size`` is below 1, the guidance does not suit the
-                model, or the configuration's denoiser has not been trained.
+                model, the configuration's denoiser has not been trained, or there is an image and
+                the model does not model one behind another.
         """
         if num < 1:
             raise UserError(f"num must be at least 1, got {num}")
         mixing = self._guidance(guidance)
         if denoiser is None:
             self.module.check_denoiser()
+        sampling = _Sampling(
+            pretzel=self.pretzel,
+            guidance=mixing,
+            sampler=sampler or self.module.sampler,
+            denoiser=denoiser or self.module.denoiser,
+            seed=self._seed(seed),
+        )
+        if image is not None:
+            require_edits(self.pretzel)
+        before = () if image is None else (Image(),)
+        given = torch.zeros(0) if image is None else self._pixels(image)
         requests: list[tuple[str, str]] = []
         counts: Counter[str] = Counter()
         for prompt in [prompts] if isinstance(prompts, str) else prompts:
@@ -124,14 +151,12 @@ class TextImageModel:
         generated: list[Any] = []
         for batch in _batches(requests, batch_size):
             keys = [key for _, key in batch]
-            images = sample_images(
-                self.pretzel,
-                [prompt for prompt, _ in batch],
-                self.pretzel.sample_noise(keys, self._seed(seed), "draw"),
-                mixing,
-                denoiser or self.module.denoiser,
-                sampler or self.module.sampler,
-            )
+            documents = [
+                Document(key=key, segments=(*before, Text(content=prompt), Image()))
+                for prompt, key in batch
+            ]
+            noise = self.pretzel.sample_noise(keys, sampling.seed, "draw")
+            images = last_images(sampling, documents, [given] * len(batch), noise)
             generated += self.medium.outputs(images.pixels)
         return generated
 

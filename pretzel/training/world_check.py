@@ -1,4 +1,4 @@
-"""Says in the first batches of a fit if frozen parts were trained on other images or texts.
+"""Says in the first batches of a fit what a model does not know, or leaves out, of its data.
 
 A latent space that learned from pictures scales each channel to variance 1 over those; of others
 its latents are larger or smaller, and the noise of training means something else. A tokenizer
@@ -120,8 +120,38 @@ class WordCounts:
         return is_lost or len(tokens) * _BYTES_PER_TOKEN > len(word.encode())
 
 
+@dataclass(kw_only=True)
+class ImageCounts:
+    """Images of documents, and those that a model leaves out."""
+
+    num_documents: int = 0
+    num_images: int = 0
+    num_left_out: int = 0
+
+    def add(self, documents: Sequence[Document], views: Sequence[Document]) -> None:
+        """Take in documents, and the part of each that is modelled."""
+        self.num_documents += len(documents)
+        for document, view in zip(documents, views, strict=True):
+            self.num_images += document.num_images
+            self.num_left_out += document.num_images - view.num_images
+
+    def warning(self, owner: str) -> str:
+        """Return the sentence about images that are left out; empty if none are.
+
+        Args:
+            owner: Who leaves them out.
+        """
+        if not self.num_left_out:
+            return ""
+        return (
+            f"{owner} models no image behind another one: it leaves out {self.num_left_out} of the "
+            f"{self.num_images} images of the first {self.num_documents} documents, and learns "
+            "neither edits nor later turns"
+        )
+
+
 class WorldCheck:
-    """Looks at the first batches that a model is trained on, and warns once.
+    """Looks at the first batches that a model is trained on, and warns once of each fault.
 
     Args:
         model: The model; what its latent space and its vision-language model do not claim is not
@@ -131,6 +161,7 @@ class WorldCheck:
     def __init__(self, model: GenerativeModel) -> None:
         self._model = model
         self._latents = LatentMoments() if model.latent.trained_by else None
+        self._images = ImageCounts()
         self._texts: WordCounts | None = None
         if isinstance(model, Pretzel) and (model.reads_text or model.answers):
             vlm = model.vlm
@@ -147,13 +178,19 @@ class WorldCheck:
             if self._latents.num_images >= NUM_SAMPLES:
                 _say(self._latents.warning(self._model.latent))
                 self._latents = None
+        views = [self._model.view(document) for document in documents]
+        if self._images.num_documents < NUM_SAMPLES:
+            self._images.add(documents, views)
+            if self._images.num_documents >= NUM_SAMPLES and isinstance(self._model, Pretzel):
+                _say(self._images.warning(type(self._model.interleaving).__name__))
         if self._texts is not None:
-            self._texts.add([self._model.view(document) for document in documents])
+            self._texts.add(views)
             if self._texts.num_documents >= NUM_SAMPLES:
                 assert isinstance(self._model, Pretzel)
                 _say(self._texts.warning(type(self._model.vlm).__name__, self._remedy))
                 self._texts = None
-        is_done = self._latents is None and self._texts is None
+        is_counted = self._images.num_documents >= NUM_SAMPLES
+        is_done = is_counted and self._latents is None and self._texts is None
         return None if is_done or self._num_batches >= _MOST_BATCHES else self
 
     @property

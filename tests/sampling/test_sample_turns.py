@@ -7,6 +7,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -100,6 +101,23 @@ def test_questions_about_a_picture(made):
     sample(made, "--image", "there/red.png", *asked[2:], *options, "--out", "alone")
     alone = json.loads(Path("alone/transcript.json").read_text(encoding="utf-8"))
     assert alone == [found[1]]
+
+
+def test_a_picture_is_edited_as_often_as_asked(made):
+    given = ["--image", "there/red.png", "--edit", "make it blue", "--edit", "now teal"]
+    assert sample(made, *given, "--num", "2", "--out", "e") == 0
+    prompts = json.loads(Path("e/prompts.json").read_text())
+    assert [(p["file"], p["prompt"], p["draw"]) for p in prompts] == [
+        ("00000.png", "make it blue", 0),
+        ("00001.png", "make it blue", 1),
+        ("00002.png", "now teal", 0),
+        ("00003.png", "now teal", 1),
+    ]
+    assert sample(made, *given[:2], *given[4:], "--out", "f") == 0
+    assert np.array_equal(pixels("f/00000.png"), pixels("e/00002.png"))
+    assert not np.array_equal(pixels("e/00002.png"), pixels("e/00003.png"))
+    with pytest.raises(UserError, match="--edit must be given together with --image FILE"):
+        sample(made, "--edit", "make it blue")
 
 
 def test_a_picture_of_any_size_is_cropped_and_resized(made):

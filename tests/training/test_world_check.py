@@ -5,15 +5,17 @@ from itertools import islice
 
 import pytest
 import torch
-from tiny import caption_batch, fit, tiny_module
+from tiny import caption_batch, fit, images, tiny_module
 
 from datamodules import EasyVQA, FluentEmoji
-from pretzel.interleave import Stacked, Unconditional
+from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.latent import FAE, Autoencoder, Pixels
-from pretzel.sequence.document import caption_document
+from pretzel.sequence.document import Document, DocumentBatch, Image, Text, caption_document
 from pretzel.training import world_check
 from pretzel.training.world_check import NUM_SAMPLES, LatentMoments, WordCounts
 from pretzel.vlm.tiny import TinyVLM
+
+OURS = ("latents", "TinyVLM", "TextPrefix")
 
 
 @pytest.mark.parametrize(
@@ -22,9 +24,9 @@ from pretzel.vlm.tiny import TinyVLM
 def test_latents_of_other_images_are_told_from_those_of_its_own(make):
     space, said = make(), []
     for source in (EasyVQA(), FluentEmoji()):
-        images = torch.stack([s.image for s in islice(source.samples("train", 64), NUM_SAMPLES)])
+        pictures = torch.stack([s.image for s in islice(source.samples("train", 64), NUM_SAMPLES)])
         moments = LatentMoments()
-        for batch in images.split(48):
+        for batch in pictures.split(48):
             moments.add(space.encode(batch))
         said.append(moments.warning(space))
     name = type(space).__name__
@@ -61,7 +63,7 @@ def test_a_fit_says_it_once_and_trains_as_it_would_without(tmp_path, monkeypatch
             warnings.simplefilter("always")
             trainer = fit(module, tmp_path, steps, given=batch, **kwargs)
         first_words = [str(one.message).split(" ")[0] for one in caught]
-        said = [word for word in first_words if word in ("latents", "TinyVLM")]
+        said = [word for word in first_words if word in OURS]
         return module.state_dict(), said, trainer
 
     silent, said, _ = trained(3)
@@ -74,3 +76,6 @@ def test_a_fit_says_it_once_and_trains_as_it_would_without(tmp_path, monkeypatch
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     assert trained(5, ckpt_path=tmp_path / "x.ckpt")[1] == []
     assert trained(2, Unconditional)[1] == ["latents"]  # it reads no text
+    edit = Document(key="e", segments=(Image(), Text(content="blue"), Image()))
+    batch = [DocumentBatch(documents=(edit,) * 3, images=images(6))]
+    assert trained(1, TextPrefix)[1] == ["latents", "TextPrefix"]

@@ -29,7 +29,8 @@ seed and network evaluations. The noise of an image depends on the seed, its pro
 of this prompt it is: neither on the other prompts nor on the batch size.
 
 With --image the model answers questions about a picture, which is cropped and resized as in
-training, or describes it.
+training, or describes it; with --edit it draws the picture anew as an instruction says, like the
+images of prompts.
 With --turns it takes part in a conversation, a YAML list of steps in one sequence: {say: TEXT},
 {image: FILE} (found relative to the YAML file), {generate: true} for an image, {answer: true}, and
 {continue: true} for text in which the model may begin images itself. Text is printed as it comes;
@@ -42,6 +43,7 @@ example:
   pretzel sample --ckpt_path final.ckpt \\
       --prompt "a red circle" --prompt "a teal triangle" --num 8 --model.guidance.weight 2.0
   pretzel sample --ckpt_path final.ckpt --image shape.png --question "what color is the shape?"
+  pretzel sample --ckpt_path final.ckpt --image shape.png --edit "make it blue" --num 4
   pretzel sample --ckpt_path final.ckpt --turns story.yaml
 """
 
@@ -60,14 +62,20 @@ def main(args: list[str]) -> int:
             raise UserError(f"--{name}: {file}: no such file")
     _check_together(options)
     folder = new_folder(options.out, "samples")
-    prompts = _prompts(options.prompt, options.prompts)
-    if options.turns is not None or options.image is not None:
+    prompts = options.edit or _prompts(options.prompt, options.prompts)
+    if not options.edit and (options.turns is not None or options.image is not None):
         return _converse(options, folder)
 
     from pretzel.cli.sample.image_folder import COLUMNS, requested_images, write_images
+    from pretzel.cli.sample.script import read_picture
+    from pretzel.generation.documents import require_edits
+
+    edited = read_picture(options.image, "--image") if options.edit else None
 
     def check(module: "PretzelModule") -> None:
-        if not prompts and module.reads_text:
+        if edited is not None:
+            require_edits(module.pretzel)
+        elif not prompts and module.reads_text:
             raise UserError(
                 f"--prompt or --prompts must be given: {type(module).__name__} reads prompts"
             )
@@ -77,7 +85,8 @@ def main(args: list[str]) -> int:
     num = options.num or 1
     images = requested_images(prompts or [""], num, seed, module.medium.suffix)
     columns = num if 1 < num <= COLUMNS else COLUMNS
-    write_images(module, images, folder, batch_size=options.batch_size or _BATCH, columns=columns)
+    size = options.batch_size or _BATCH
+    write_images(module, images, folder, batch_size=size, columns=columns, edited=edited)
     print(f"Images:   {folder / images[0].file} to {images[-1].file} ({len(images)}, seed {seed})")
     print(f"Sheet:    {folder / 'grid.png'}")
     print(f"Prompts:  {folder / 'prompts.json'}")
@@ -153,10 +162,12 @@ def _check_together(options: argparse.Namespace) -> None:
     """Refuse options that mean nothing beside those that say what is asked for."""
     if options.question and options.image is None:
         raise UserError("--question must be asked about a picture: give --image FILE too")
-    talks = options.turns is not None or options.image is not None
+    if options.edit and (options.image is None or options.question):
+        raise UserError("--edit must be given together with --image FILE, and without --question")
+    talks = not options.edit and (options.turns is not None or options.image is not None)
     for name in ("num", "batch_size") if talks else ("temperature", "top_p", "max_tokens"):
         if getattr(options, name) is not None:
-            others = "--prompt or --prompts" if talks else "--image or --turns"
+            others = "--prompt, --prompts or --edit" if talks else "--image or --turns"
             raise UserError(f"--{name} must be given together with {others} only")
 
 
@@ -168,7 +179,7 @@ def build_parser() -> Parser:
         epilog=_EXAMPLE,
         usage="pretzel sample (--ckpt_path FILE | --weights FILE) [-c CONFIG [-c MORE]]\n"
         "       (--prompt TEXT [--prompt TEXT ...] | --prompts FILE |\n"
-        "        --image FILE [--question TEXT ...] | --turns FILE)\n"
+        "        --image FILE [--question TEXT ... | --edit TEXT ...] | --turns FILE)\n"
         "       [options] [--model.KEY VALUE ...]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -195,6 +206,10 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--question", action="append", metavar="TEXT",
         help="about the picture; may be repeated; without one it is described",
+    )  # fmt: skip
+    parser.add_argument(
+        "--edit", action="append", metavar="TEXT",
+        help="an instruction by which the picture is drawn anew; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--temperature", type=float, help="of text; 0 for the likeliest token, always (0)"

@@ -52,12 +52,13 @@ def write_images(
     *,
     batch_size: int,
     columns: int = COLUMNS,
+    edited: Any = None,  # noqa: ANN401
 ) -> None:
     """Generate images and write them into a folder, which is made once the first ones are there.
 
     Beside the pictures it receives ``prompts.json``, ``grid.png`` of so many columns, and
     ``sampling.json``: how the module sampled, the seed, and the images and network evaluations per
-    block of every batch.
+    block of every batch. ``edited`` is a picture of which the prompts are instructions.
 
     Raises:
         UserError: If the folder cannot be written, or the device's memory does not suffice.
@@ -73,7 +74,7 @@ def write_images(
             task = progress.add_task("generating", total=len(images))
             for start in range(0, len(images), batch_size):
                 batch = images[start : start + batch_size]
-                for image, output in zip(batch, _generate(module, batch), strict=True):
+                for image, output in zip(batch, _generate(module, batch, edited), strict=True):
                     folder.mkdir(parents=True, exist_ok=True)
                     medium.save(output, folder / image.file)
                     done.append(image)
@@ -102,12 +103,20 @@ def write_images(
         ) from error
 
 
-def _generate(module: PretzelModule, batch: Sequence[RequestedImage]) -> list[Any]:
+def _generate(
+    module: PretzelModule,
+    batch: Sequence[RequestedImage],
+    edited: Any,  # noqa: ANN401
+) -> list[Any]:
     prompts = [image.prompt for image in batch]
     keys = [f"{image.prompt}#{image.draw}" for image in batch]
+    medium = module.pretzel.latent.medium
+    given = None
+    if edited is not None:
+        pixels = medium.tensors([edited]).to(module.pretzel.device, module.pretzel.dtype)
+        given = pixels.expand(len(batch), *pixels.shape[1:])
     with torch.inference_mode():
-        images = module.generate(prompts, keys, seed=batch[0].seed)
-        return module.pretzel.latent.medium.outputs(images)
+        return medium.outputs(module.generate(prompts, keys, seed=batch[0].seed, given=given))
 
 
 def _write_prompts(done: Sequence[RequestedImage], folder: Path) -> None:

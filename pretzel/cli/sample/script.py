@@ -50,7 +50,7 @@ def _step(step: Any, where: str, folder: Path) -> Turn:  # noqa: ANN401
             raise UserError(f"{where}: {kind} must be given a text, got {value!r}")
         if kind == "say":
             return Turn(kind=kind, text=value)
-        return Turn(kind=kind, picture=_picture(folder / value, where))
+        return Turn(kind=kind, picture=read_picture(folder / value, where))
     if value is not True:
         raise UserError(f"{where}: {kind} must be given true, got {value!r}")
     return Turn(kind=kind)
@@ -58,12 +58,17 @@ def _step(step: Any, where: str, folder: Path) -> Turn:  # noqa: ANN401
 
 def question_scripts(image: Path, questions: Sequence[str]) -> list[list[Turn]]:
     """Return a script for every question about an image, or one that has it described."""
-    first = Turn(kind="image", picture=_picture(image, "--image"))
+    first = Turn(kind="image", picture=read_picture(image, "--image"))
     answer = Turn(kind="answer")
     return [[first, Turn(kind="say", text=text), answer] for text in questions] or [[first, answer]]
 
 
-def _picture(path: Path, where: str) -> "Picture":
+def read_picture(path: Path, where: str) -> "Picture":
+    """Read a picture.
+
+    Raises:
+        UserError: If it cannot be read; ``where`` names it.
+    """
     from pretzel.files.image_file import open_image
 
     try:
