@@ -19,6 +19,7 @@ from datamodules.tools.preview import show_preview, write_preview
 from datamodules.tools.split_rule import SplitRule
 from datamodules.tools.verify import holds_shards, verify_sources
 from datamodules.tools.verify import verify as verify_files
+from datamodules.tools.word_pieces import learn_tokenizer
 from pretzel.ablation.engines.device_slots import num_cores
 from pretzel.errors import UserError
 from pretzel.training.text_image_model import usable_device
@@ -117,6 +118,15 @@ def embed(options: argparse.Namespace) -> int:
         print(f"{done.num_texts:,} text states computed")
     for folder in done.folders:
         print(f"latents: {folder}")
+    return 0
+
+
+def tokenizer(options: argparse.Namespace) -> int:
+    """Run ``pretzel data tokenizer``."""
+    check_at_least(1, limit=options.limit)
+    source = chosen_source(options.paths, options.config, options.images).source
+    learned = learn_tokenizer(source, options.out, size=options.size, limit=options.limit)
+    print(f"{learned.vocab_size} word pieces: {options.out}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""``pretzel data pack | inspect | verify | preview | index | embed``: a parser without torch.
+"""``pretzel data pack | inspect | verify | preview | index | embed | tokenizer``, without torch.
 
 The tools are in ``datamodules.tools``.
 """
@@ -17,6 +17,7 @@ examples:
   pretzel data verify shards/
   pretzel data preview -c base.yaml
   pretzel data embed -c base.yaml --device cuda
+  pretzel data tokenizer -c base.yaml --out tokenizer.json
 """
 
 
@@ -122,6 +123,20 @@ def build_parser() -> Parser:
     )
     embed.add_argument("--device", default="cpu", help="of the encoder (cpu)")
     embed.add_argument("--workers", type=int, help="processes that decode (those of the data)")
+    tokenizer = command(
+        "tokenizer",
+        "learn the word pieces of the tiny vision-language model",
+        "From captions, questions, answers and documents of the training split; no picture is "
+        "read. The stage that trains the model takes the file (model.init_args.tokenizer).",
+    )
+    _add_source(tokenizer)
+    tokenizer.add_argument(
+        "--out", type=Path, default=Path("tokenizer.json"), help="(tokenizer.json)"
+    )
+    tokenizer.add_argument("--size", type=int, default=512, metavar="N", help="word pieces (512)")
+    tokenizer.add_argument(
+        "--limit", type=int, metavar="N", help="read the first N training samples"
+    )
     for one in (pack, inspect, verify, index):
         one.add_argument("--workers", type=int, help="processes (one a core)")
     return parser

@@ -17,6 +17,7 @@ from pretzel.sequence.packer import Packer
 from pretzel.training.exporting_stage import ExportingStage
 from pretzel.training.schedule import Schedule, with_schedule
 from pretzel.training.separate_questions import separate_questions
+from pretzel.training.world_check import WordCounts, after_words
 from pretzel.typing import Float, Tensor
 from pretzel.vlm.tiny.answers import greedy_answers
 from pretzel.vlm.tiny.network import TinyConfig, TinyNetwork
@@ -98,6 +99,7 @@ class TinyVLMPretraining(ExportingStage):
         self.seed = seed
         self.context_weight = context_weight
         self.max_noise = max_noise
+        self._words: WordCounts | None = None  # of the first batches of a fit
 
     def metric_names(self) -> set[str]:
         """Return the names of the losses."""
@@ -109,6 +111,11 @@ class TinyVLMPretraining(ExportingStage):
 
     def training_step(self, batch: DocumentBatch, batch_idx: int) -> Tensor:
         """Return the mean negative log-likelihood of the global batch's text, in nats per token."""
+        if self.trainer.fit_loop.epoch_loop.total_batch_idx == 0:  # not where a fit is resumed
+            self._words = WordCounts(encode=self.tokenizer.encode, decode=self.tokenizer.decode)
+        if self._words is not None:
+            remedy = "learn one from these (pretzel data tokenizer) and name it by `tokenizer`"
+            self._words = after_words(self._words, batch.documents, "tokenizer", remedy)
         generator = stream(self.seed, "vlm-noise", self.global_step, self.global_rank)
         images = self._noised(batch.images, generator)
         loss, _ = self.global_mean(*self._nll_by_images(batch.documents, images))

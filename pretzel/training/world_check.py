@@ -184,11 +184,9 @@ class WorldCheck:
             if self._images.num_documents >= NUM_SAMPLES and isinstance(self._model, Pretzel):
                 _say(self._images.warning(type(self._model.interleaving).__name__))
         if self._texts is not None:
-            self._texts.add(views)
-            if self._texts.num_documents >= NUM_SAMPLES:
-                assert isinstance(self._model, Pretzel)
-                _say(self._texts.warning(type(self._model.vlm).__name__, self._remedy))
-                self._texts = None
+            assert isinstance(self._model, Pretzel)
+            name = type(self._model.vlm).__name__
+            self._texts = after_words(self._texts, views, name, self._remedy)
         is_counted = self._images.num_documents >= NUM_SAMPLES
         is_done = is_counted and self._latents is None and self._texts is None
         return None if is_done or self._num_batches >= _MOST_BATCHES else self
@@ -197,8 +195,19 @@ class WorldCheck:
     def _remedy(self) -> str:
         assert isinstance(self._model, Pretzel)
         if stage := self._model.vlm.trained_by:
-            return f"train it and its tokenizer on these texts ({stage}), or take one that does"
-        return "take a vision-language model that does"
+            return f"train it on these texts ({stage}), or take one that knows them"
+        return "take a vision-language model that knows them"
+
+
+def after_words(
+    words: WordCounts, documents: Sequence[Document], owner: str, remedy: str
+) -> WordCounts | None:
+    """Take in documents; of enough of them say what is spelled, and return None."""
+    words.add(documents)
+    if words.num_documents < NUM_SAMPLES:
+        return words
+    _say(words.warning(owner, remedy))
+    return None
 
 
 def _say(sentence: str) -> None:

@@ -1,10 +1,15 @@
+import json
 import subprocess
 import sys
 
 import pytest
+from shard_files import write_tar
 
+from datamodules.tools.chosen_source import chosen_source
+from datamodules.tools.word_pieces import training_texts
+from pretzel.__main__ import main
 from pretzel.vlm.tiny import TinyVLM
-from pretzel.vlm.tiny.tokenizer import WordPieces
+from pretzel.vlm.tiny.tokenizer import SHIPPED_TOKENIZER, WordPieces
 
 COLORS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
 SHAPES = ("circle", "rectangle", "triangle")
@@ -78,7 +83,35 @@ def test_training_does_not_depend_on_order_or_process():
     assert elsewhere.stdout == here, elsewhere.stderr
 
 
-def test_weights_carry_the_shipped_tokenizer(shipped: TinyVLM):
-    from pretzel.vlm.tiny.tokenizer import SHIPPED_TOKENIZER
+def test_it_is_learned_from_any_source_without_pictures(tmp_path, capsys):
+    rows = ["path,caption,question,answer", *(f"{i}.png,a crimson kite,a kite?,yes" for i in "ab")]
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    (tmp_path / "shards").mkdir()
+    shard = {"c.json": json.dumps({"segments": [{"text": "a heron"}, {"image": "0.png"}]}).encode()}
+    write_tar(tmp_path / "shards" / "a.tar", shard | {"d.json": b"broken", "e.txt": b"a heron"})
+    known = []
+    for name in ("table.csv", "shards"):
+        out = str(tmp_path / "out.json")
+        assert main(["data", "tokenizer", str(tmp_path / name), "--out", out, "--size", "130"]) == 0
+        learned = WordPieces((tmp_path / "out.json").read_text())
+        words = ("crimson", "kite", "heron")
+        known.append([word for word in words if len(learned.encode(word)) == 1])
+    assert known == [["crimson", "kite"], ["heron"]]
+    source = {
+        "class_path": "datamodules.Shards",
+        "init_args": {"train": f"{tmp_path}/shards/a.tar"},
+    }
+    part = {"name": "a", "source": source, "recipe": {"class_path": "datamodules.Captions"}}
+    arguments = {"parts": [part | {"weight": 1.0}]}
+    blend = {"class_path": "datamodules.Blend", "init_args": arguments}
+    (tmp_path / "blend.yaml").write_text(json.dumps(blend))
+    assert (
+        list(training_texts(chosen_source([], [str(tmp_path / "blend.yaml")]).source))
+        == ["a heron"] * 2
+    )
+    assert main(["data", "tokenizer", str(tmp_path / "shards"), "--out", out, "--size", "9"]) == 2
+    assert "vocab_size must be at least 91" in capsys.readouterr().err
 
+
+def test_weights_carry_the_shipped_tokenizer(shipped: TinyVLM):
     assert shipped.tokenizer.serialize() == SHIPPED_TOKENIZER.read_text(encoding="utf-8")

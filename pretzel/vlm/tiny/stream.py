@@ -32,7 +32,7 @@ class TinyVLM(VLMStream):
     """
 
     has_tower = True
-    trained_by = "ablations/stages/vlm.yaml"
+    trained_by = "pretzel data tokenizer, then ablations/stages/vlm.yaml"
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()

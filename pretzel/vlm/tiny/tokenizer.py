@@ -1,16 +1,8 @@
-"""Word pieces of the tiny vision-language model.
+"""Word pieces of the tiny vision-language model; ``pretzel data tokenizer`` learns others."""
 
-Run as a command, it learns the vocabulary from the captions, questions and answers of shards::
-
-    python -m pretzel.vlm.tiny.tokenizer tokenizer.json datamodules/data/*/train-*.tar.gz
-"""
-
-import json
-import sys
-import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -24,6 +16,8 @@ SPECIAL = (PAD, BEGIN_OF_IMAGE, END_OF_IMAGE, END_OF_TEXT, UNKNOWN)
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 PUNCTUATION = ".,:;!?'\"()&+-#"
 VOCAB_SIZE = 512
+_MOST_WORDS = 30_000
+_TEXTS_AT_A_TIME = 100_000
 SHIPPED_TOKENIZER = Path(__file__).with_name("tokenizer.json")
 
 
@@ -51,16 +45,30 @@ class WordPieces:
 
         The trainers of the ``tokenizers`` library order ties by a randomly seeded hash; here
         equal texts give equal vocabularies, in any order and on any machine. Repetitions count:
-        frequent words stay whole. ``vocab_size`` includes special tokens and the alphabet.
+        frequent words stay whole. Of more than 30,000 different words the most frequent count.
+
+        Args:
+            texts: The texts; few are held at a time.
+            vocab_size: Pieces, special tokens and the alphabet included.
+
+        Raises:
+            UserError: If it is too small for these.
         """
+        pieces = [*SPECIAL, *PUNCTUATION, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+        if vocab_size < len(pieces):
+            raise UserError(
+                f"vocab_size must be at least {len(pieces)}, special tokens and letters, got "
+                f"{vocab_size}"
+            )
         normalizer = normalizers.BertNormalizer(lowercase=True)
         splitter = pre_tokenizers.BertPreTokenizer()
         words: Counter[str] = Counter()
-        for text, count in Counter(texts).items():
-            for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
-                words[word] += count
-        pieces = [*SPECIAL, *PUNCTUATION, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
-        pieces += _merges(words, vocab_size - len(pieces))
+        remaining = iter(texts)
+        while some := Counter(islice(remaining, _TEXTS_AT_A_TIME)):
+            for text, count in some.items():
+                for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
+                    words[word] += count
+        pieces += _merges(_most_frequent(words), vocab_size - len(pieces))
         vocabulary = {piece: number for number, piece in enumerate(pieces)}
         tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN))
         tokenizer.normalizer = normalizer
@@ -79,6 +87,12 @@ class WordPieces:
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
         return self._tokenizer.decode([i for i in tokens if i not in self._special_ids])
+
+
+def _most_frequent(words: Counter[str]) -> Counter[str]:
+    """Return the words that count; of equally frequent ones the first of the alphabet."""
+    ordered = sorted(words.items(), key=lambda item: (-item[1], item[0]))
+    return Counter(dict(ordered[:_MOST_WORDS]))
 
 
 def _merges(words: Counter[str], count: int) -> list[str]:
@@ -107,31 +121,3 @@ def _merges(words: Counter[str], count: int) -> list[str]:
                     parts[position : position + 2] = [merged]
                 position += 1
     return pieces
-
-
-def shard_texts(shards: Iterable[Path]) -> Iterator[str]:
-    """Yield captions, questions and answers (``*.json``) of shards that must be readable."""
-    for shard in shards:
-        try:
-            with tarfile.open(shard) as archive:
-                for member in archive:
-                    file = archive.extractfile(member) if member.name.endswith(".json") else None
-                    if file is None:
-                        continue
-                    annotation = json.load(file)
-                    yield annotation["caption"]
-                    for question, answer in annotation.get("questions", []):
-                        yield question
-                        yield answer
-        except (OSError, tarfile.TarError) as error:
-            raise UserError(f"cannot read shard {shard}: {error}") from error
-
-
-def main(args: Sequence[str]) -> None:
-    """Learn a vocabulary: ``OUTPUT SHARD...``."""
-    output, *shards = map(Path, args)
-    output.write_text(WordPieces.train(shard_texts(shards)).serialize(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
