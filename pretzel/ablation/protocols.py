@@ -79,6 +79,21 @@ class CountsSamples(Protocol):
 
 
 @runtime_checkable
+class ChecksData(Protocol):
+    """A module that knows which data it can train on."""
+
+    def check_data(self, data: object) -> None:
+        """Refuse a data module whose items do not suit; the module may have no memory.
+
+        It is not called where another stage's weights, which may decide what suits, are still to
+        be trained.
+
+        Raises:
+            ValueError: With what does not suit.
+        """
+
+
+@runtime_checkable
 class HasFacts(Protocol):
     """A callback that knows what values of its metrics must share to be comparable.
 

@@ -2,8 +2,11 @@
 
 from typing import Protocol, runtime_checkable
 
+from pretzel.errors import UserError
 from pretzel.latent.base import LatentSpace
 from pretzel.latent.generative_model import GenerativeModel
+from pretzel.media.base import Medium
+from pretzel.media.pictures import Pictures
 from pretzel.sequence.document import DocumentBatch
 from pretzel.training.micro_batches import in_parts
 from pretzel.typing import Float, Tensor
@@ -15,6 +18,32 @@ class ReadsLatents(Protocol):
 
     def read_latents(self, latent: LatentSpace) -> str:
         """Read the latents of a space where they were computed; return how many, in words."""
+
+
+@runtime_checkable
+class HasMedium(Protocol):
+    """Data that say of which kind and size their items are."""
+
+    @property
+    def medium(self) -> Medium:
+        """Kind and size."""
+
+
+def check_items(data: object, space: LatentSpace) -> None:
+    """Refuse data of another kind or size of items than the latent space takes.
+
+    Data that do not tell are refused with their first batch.
+
+    Raises:
+        UserError: Naming both.
+    """
+    if not isinstance(data, HasMedium) or data.medium.shape == space.medium.shape:
+        return
+    argument = "image_size" if isinstance(space.medium, Pictures) else "medium"
+    raise UserError(
+        f"{argument} of the data must be that of the latent space {type(space).__name__}, "
+        f"{space.medium}, got {data.medium}"
+    )
 
 
 def noised_latents(

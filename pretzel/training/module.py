@@ -34,7 +34,7 @@ from pretzel.training.checkpointed_module import CheckpointedModule
 from pretzel.training.counted_samples import counted_samples
 from pretzel.training.encodings import image_encodings, mean_embeddings
 from pretzel.training.example_forward import run_example
-from pretzel.training.latents import ReadsLatents, noised_latents
+from pretzel.training.latents import ReadsLatents, check_items, noised_latents
 from pretzel.training.loss import Loss
 from pretzel.training.micro_batches import in_parts, scored_in_parts
 from pretzel.training.schedule import Schedule, with_schedule
@@ -156,6 +156,14 @@ class PretzelModule(CheckpointedModule):
     def counted_samples(self, data: object) -> Mapping[str, float]:
         """Return the mean numbers of images and answers that a step of one process counts."""
         return counted_samples(data, self.pretzel, self.loss)
+
+    def check_data(self, data: object) -> None:
+        """Refuse data whose items are of another size than the latent space takes.
+
+        Raises:
+            UserError: Naming both.
+        """
+        check_items(data, self.pretzel.latent)
 
     def metric_names(self) -> set[str]:
         """Return the names of the loss and its parts; what is evaluated callbacks log."""
@@ -469,9 +477,13 @@ class PretzelModule(CheckpointedModule):
         return self.pretzel.sample_noise(keys, self.seed, "evaluation")
 
     def setup(self, stage: str) -> None:
-        """Have latents that were computed beforehand read, if there are any."""
+        """Refuse data of other items than the latent space takes; have their latents read.
+
+        Those are latents that were computed beforehand, if there are any.
+        """
         super().setup(stage)
         data = getattr(self._trainer, "datamodule", None)
+        self.check_data(data)
         if stage != "fit" or not isinstance(data, ReadsLatents):
             return
         if found := data.read_latents(self.pretzel.latent):

@@ -101,6 +101,16 @@ def test_every_kind_of_mistake_is_in_one_report_and_nothing_is_started(project, 
     assert sorted(path.name for path in project.iterdir()) == ["base.yaml", "grid.yaml"]
 
 
+def test_data_that_do_not_suit_the_model_are_refused(project, monkeypatch):
+    def check_data(self, data):
+        if data.rows > 90:
+            raise UserError(f"rows must be at most 90, got {data.rows}")
+
+    monkeypatch.setattr("lab.LeastSquares.check_data", check_data, raising=False)
+    said = refused({"long": {"data.rows": 100}})
+    assert re.search(r"rows must be at most 90, got 100 \(arm long\)", said)
+
+
 def test_an_optimizer_that_is_swapped_leaves_nothing_behind(project):
     write("network.yaml", NETWORK)
     where = "model.make_optimizer"

@@ -325,7 +325,7 @@ def test_a_missing_gpu_is_said(made):
 
 
 def test_too_little_memory_is_said(made, monkeypatch):
-    def generate(self, prompts, keys, *, seed):
+    def generate(self, prompts, keys, **how):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(PretzelModule, "generate", generate)

@@ -17,6 +17,7 @@ from tiny import (
 )
 
 from callbacks import Likelihood
+from datamodules import Captions, EasyVQA, WebDatasetDataModule
 from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix, Unconditional
 from pretzel.latent import Autoencoder
@@ -189,6 +190,16 @@ def test_a_trainer_that_accumulates_batches_is_refused(tmp_path):
 
 
 # Starting from exported weights
+
+
+def test_data_of_another_size_are_refused_before_anything_is_read(tmp_path):
+    data = WebDatasetDataModule(
+        EasyVQA(), Captions(), image_size=16, batch_size=2, steps_per_epoch=1
+    )
+    message = "image_size of the data must be that of the latent space Pixels, 8 px, got 16 px"
+    trainer = Trainer(max_steps=1, accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    with pytest.raises(UserError, match=message):
+        trainer.fit(tiny_module(), datamodule=data)
 
 
 def test_exported_weights_start_the_same_module(tmp_path):

@@ -23,6 +23,7 @@ from pretzel.errors import UserError
 from pretzel.files.content_hash import file_hash
 from pretzel.runs.accumulation import check_accumulation
 from pretzel.runs.config.class_paths import import_name
+from pretzel.runs.config.explain import construction
 from pretzel.runs.config.nested import leaves
 from pretzel.runs.config.overlay import Config, at, fold, read
 from pretzel.runs.selection import check_selection, why_test_data
@@ -207,6 +208,9 @@ class Planner:
         manifest = self.cli.manifest(config, resolved)
         data = self.cli.data(config, resolved)
         check_selection(resolved.values, data, config)
+        if model is not None and model.check_data is not None and values == config.values:
+            with construction(config):
+                model.check_data(data)
         return ParsedConfig(
             resolved=resolved.values,
             fingerprint=fingerprint_of(resolved.values, self.weights_origins, manifest),

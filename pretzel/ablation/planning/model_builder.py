@@ -14,7 +14,7 @@ from torch import nn
 from pretzel.ablation.planning.config_resolver import Resolved, as_text
 from pretzel.ablation.planning.flops import forward_flops, shapes_alone
 from pretzel.ablation.planning.metric_names import MetricNames
-from pretzel.ablation.protocols import CountsSamples, Manifested
+from pretzel.ablation.protocols import ChecksData, CountsSamples, Manifested
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.class_paths import import_name
 from pretzel.runs.config.explain import construction
@@ -151,6 +151,7 @@ class BuiltModel:
         flops: FLOPs of a training step's forward on one sample; None if unknown.
         metrics: Names of what its module logs.
         counted: Maps a data module to what a training step counts; None if unknown.
+        check_data: Refuses a data module that does not suit; None if that is unknown.
     """
 
     trainable: int
@@ -158,6 +159,7 @@ class BuiltModel:
     flops: int | None
     metrics: MetricNames
     counted: Callable[[object], Mapping[str, float]] | None
+    check_data: Callable[[object], None] | None
 
 
 class Builder:
@@ -214,6 +216,7 @@ class Builder:
             flops=flops,
             metrics=metrics,
             counted=cache(module.counted_samples) if isinstance(module, CountsSamples) else None,
+            check_data=cache(module.check_data) if isinstance(module, ChecksData) else None,
         )
 
 
