@@ -79,8 +79,11 @@ class PixelDecoderTraining(ExportingStage):
                 raise UserError(f"{name} must be 0 or positive, got {value}")
         if not 0 <= feature_share <= 1:
             raise UserError(f"feature_share must be from 0 to 1, got {feature_share}")
-        if not losses:
-            raise UserError("losses must name one loss or more, got none")
+        if not any(loss.start_step == 0 for loss in losses):
+            raise UserError(
+                "losses must name one loss or more that counts from step 0, got "
+                f"{[type(loss).__name__ for loss in losses]}"
+            )
         if not Path(features).is_file():
             raise UserError(
                 "features must name the file of the first stage "
@@ -89,6 +92,7 @@ class PixelDecoderTraining(ExportingStage):
         self.network = FAENetwork.load(Path(features)).requires_grad_(False).eval()
         self.network.set_pixel_decoder(pixel_decoder)
         self.losses = nn.ModuleList(losses)
+        self._start_steps = [loss.start_step for loss in losses]
         self.optimizer_factory = optimizer
         self.schedule = schedule
         self.feature_noise = feature_noise
@@ -130,7 +134,9 @@ class PixelDecoderTraining(ExportingStage):
             noise = strength * torch.randn(latents.shape, generator=generator)
             features = self.network.feature_decoder(latents + noise.to(latents))
         decoded = self._decode(features)
-        parts = {loss.name: loss.weight * loss(decoded, images) for loss in self.losses}
+        losses = zip(self.losses, self._start_steps, strict=True)
+        begun = [loss for loss, start in losses if self.global_step >= start]
+        parts = {loss.name: loss.weight * loss(decoded, images) for loss in begun}
         loss, _ = self.global_mean(torch.stack(list(parts.values())).sum(0))
         values = {f"train/{name}": part.detach().mean() for name, part in parts.items()}
         values["train/loss"] = loss.detach()

@@ -27,6 +27,7 @@ class ImageLoss(nn.Module, ABC):
 
     Attributes:
         name: Of the loss in logs.
+        start_step: Optimizer step from which on it counts.
 
     Raises:
         UserError: If ``weight`` is not positive and finite.
@@ -40,6 +41,7 @@ class ImageLoss(nn.Module, ABC):
         if not 0 < weight < math.inf:
             raise UserError(f"weight must be positive and finite, got {weight}")
         self.weight = weight
+        self.start_step = 0
 
     @abstractmethod
     def forward(
@@ -159,15 +161,22 @@ class AdversarialLoss(ImageLoss):
         width: Channels of its first layer; each of the following halves the resolution and doubles
             them, up to eight times as many.
         num_layers: Layers that halve the resolution.
+        start_step: Optimizer step from which on it counts, and its discriminator trains: images
+            should be about right before they are told from real ones.
 
     Raises:
-        UserError: If ``weight`` or a size is not positive.
+        UserError: If ``weight`` or a size is not positive, or ``start_step`` is negative.
     """
 
     name = "adversarial"
 
-    def __init__(self, weight: float = 0.1, width: int = 64, num_layers: int = 3) -> None:
+    def __init__(
+        self, weight: float = 0.1, width: int = 64, num_layers: int = 3, start_step: int = 0
+    ) -> None:
         super().__init__(weight)
+        if start_step < 0:
+            raise UserError(f"start_step must be 0 or positive, got {start_step}")
+        self.start_step = start_step
         check_sizes(width=width, num_layers=num_layers)
         widths = [3, *(width * min(2**i, 8) for i in range(num_layers))]
         layers: list[nn.Module] = []

@@ -90,12 +90,22 @@ def test_weights_must_be_positive(weight: float):
             loss(weight)
 
 
-def test_the_second_stage_of_an_fae_names_the_first():
-    with pytest.raises(UserError, match=r"features must name the file of the first stage .* nope"):
+@pytest.mark.parametrize(
+    ("make_loss", "message"),
+    [
+        (AbsoluteError, "features must name the file of the first stage .* nope"),
+        (
+            partial(AdversarialLoss, start_step=5),
+            "losses must name .* from step 0, got .'AdversarialLoss'.",
+        ),
+    ],
+)
+def test_what_the_second_stage_of_an_fae_cannot_train_on_is_named(make_loss, message):
+    with pytest.raises(UserError, match=message):
         PixelDecoderTraining(
             features="nope",
             pixel_decoder=partial(ConvPixelDecoder, widths=(16, 8), num_blocks=1),
-            losses=[AbsoluteError()],
+            losses=[make_loss()],
             optimizer=torch.optim.SGD,
             schedule=Constant(),
             feature_noise=0.4,
