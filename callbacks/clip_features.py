@@ -1,6 +1,5 @@
 """Image features of any CLIP or SigLIP of transformers."""
 
-import json
 from typing import Any, final
 
 import torch
@@ -11,11 +10,9 @@ from transformers import AutoImageProcessor, AutoModel, CLIPModel, Siglip2Model,
 from typing_extensions import override
 
 from callbacks.feature_extractors import FeatureExtractor
-from callbacks.hub_models import HubModel
+from callbacks.hub_models import HubModel, image_facts
 from pretzel.errors import UserError
 from pretzel.media.integers import to_integers
-
-_GEOMETRY = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_pad")
 
 
 class _Encoder(HubModel):
@@ -72,14 +69,7 @@ class CLIPFeatures(FeatureExtractor):
     @override
     def facts(self) -> dict[str, Any]:
         self.prepare()
-        settings = self._processor.to_dict()
-        geometry = {name: settings[name] for name in _GEOMETRY if settings.get(name) is not None}
-        return {
-            "extractor": self._encoder.model,
-            "weights": self._weights,
-            "resize": json.dumps(geometry, sort_keys=True, default=dict),
-            "antialias": True,
-        }
+        return image_facts(self._encoder.name, self._weights, self._processor)
 
     @override
     @torch.no_grad()

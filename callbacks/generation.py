@@ -266,8 +266,9 @@ class Generation(Evaluation):
     def _check_size(self, images: Tensor) -> None:
         if self._real_size not in (None, tuple(images.shape[1:])):
             raise UserError(
-                "Generation: real and generated images must have one size to be compared, got "
-                f"{self._real_size} and {tuple(images.shape[1:])}"
+                f"Generation: real and generated images must have one size for "
+                f"{self._what_is_measured}, got {self._real_size} and {tuple(images.shape[1:])}: "
+                "give real ones of the size, by the data's image_size or in the folder of --real"
             )
 
 

@@ -1,5 +1,6 @@
 """Models of transformers that measure images, loaded from a folder or the hub."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,6 +10,8 @@ import torch
 from callbacks.feature_extractors import fingerprint
 from pretzel.errors import UserError
 from pretzel.files.pretrained import check_complete, refused
+
+_GEOMETRY = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_pad")
 
 
 class HubModel:
@@ -76,3 +79,21 @@ class HubModel:
         owner = f"{self.part}: {self.model}"
         check_complete(owner, info["missing_keys"], info["mismatched_keys"])
         return loaded.train(False).requires_grad_(False), read
+
+
+def image_facts(name: str, weights: str, processor: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return what computes features of images, as :meth:`.FeatureExtractor.facts` does.
+
+    Args:
+        name: Of the model.
+        weights: Hash of its weights.
+        processor: Its image processor, which resizes and crops.
+    """
+    settings = processor.to_dict()
+    geometry = {key: settings[key] for key in _GEOMETRY if settings.get(key) is not None}
+    return {
+        "extractor": name,
+        "weights": weights,
+        "resize": json.dumps(geometry, sort_keys=True, default=dict),
+        "antialias": True,
+    }

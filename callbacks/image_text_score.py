@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoProcessor, PreTrainedModel
 from typing_extensions import override
 
 from callbacks.generation_metric import GenerationMetric
-from callbacks.hub_models import HubModel
+from callbacks.hub_models import HubModel, image_facts
 from pretzel.errors import UserError
 from pretzel.media.integers import to_integers
 
@@ -71,6 +71,13 @@ class ImageTextScore(HubModel, GenerationMetric, ABC):
     def describe(self) -> str:
         assert self._network is not None, "prepare() comes first"
         return f"{self.name}: {self.model}, state {self._weights}, its processor"
+
+    @override
+    def facts(self) -> dict[str, dict[str, Any]]:
+        if self._network is None:
+            return {}
+        own = image_facts(super().name, self._weights, self._processor.image_processor)
+        return dict.fromkeys(self._scores, own)
 
     @override
     def accepts(self, prompt: str) -> bool:

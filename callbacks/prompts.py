@@ -12,6 +12,8 @@ from callbacks.reporting import evenly
 from pretzel.errors import UserError
 from pretzel.sequence.document import Truth
 
+_BESIDE = ": those of a folder of pictures stand in prompts.json, or in name.txt beside name.png"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
@@ -79,9 +81,10 @@ def check_prompts(metrics: Sequence[GenerationMetric], prompts: Sequence[str]) -
     for metric in metrics:
         for place, prompt in enumerate(prompts):
             if not metric.accepts(prompt):
+                mend = "" if prompt.strip() else _BESIDE
                 raise UserError(
                     f"Generation: {type(metric).__name__} cannot judge the prompt {prompt!r}, "
-                    f"that of image {place}"
+                    f"that of image {place}{mend}"
                 )
 
 

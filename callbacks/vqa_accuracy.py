@@ -149,7 +149,8 @@ class VQAAccuracy(Evaluation):
         answered = [answer for share in gather(trainer, own) for answer in share]
         name, of_suite = self.scoring.name, suite_of(trainer)
         values = self.scoring.values(answered, name)
-        fact = {"answers": self.answering.describe()} | ({"suite": of_suite} if of_suite else {})
+        fact = {"n": len(answered), "answers": self.answering.describe()}
+        fact |= {"suite": of_suite} if of_suite else {}
         self.facts |= {f"{stage}/{name}": fact for name in values}
         values |= {f"{name}_n": float(len(answered))}
         guesses = self._guesses(trainer, answered) if self.blind_baseline else []
@@ -177,6 +178,7 @@ class VQAAccuracy(Evaluation):
         samples = evaluation_samples(trainer, stage, "VQAAccuracy")
         for place, sample in enumerate(samples):
             questions = questions_of(sample, with_truth=self.scoring.needs_truth)
+            self.scoring.check(questions)
             if chosen is not None and not (self.scoring.whole_images and chosen[place]):
                 questions = questions[: chosen[place]]
             if questions:

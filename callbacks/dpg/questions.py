@@ -41,33 +41,34 @@ def read_questions(table: str, prompts: str | None) -> dict[str, list[YesNoQuest
     Raises:
         UserError: If a file cannot be read, or a line has no question of an item.
     """
+    place = f"DPGBench: questions {table!r}"
     items: dict[str, list[YesNoQuestion]] = {}
     texts: dict[str, str] = {}
     try:
         with Path(table).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if missing := [c for c in _COLUMNS if c not in (reader.fieldnames or ())]:
-                raise UserError(f"{table}: must have the column {missing[0]}")
+                raise UserError(f"{place} must have the column {missing[0]}")
             for row in reader:
-                place = f"{table}, line {reader.line_num}"
-                items.setdefault(row["item_id"], []).append(_question(row, place))
+                line = f"{place}, line {reader.line_num}"
+                items.setdefault(row["item_id"], []).append(_question(row, line))
                 texts.setdefault(row["item_id"], row["text"])
     except OSError as error:
-        raise UserError(f"{table}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{place} cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: must be a CSV table in UTF-8 ({error})") from error
+        raise UserError(f"{place} must be a CSV table in UTF-8 ({error})") from error
     if not items:
-        raise UserError(f"{table}: must have a question a line, got none")
+        raise UserError(f"{place} must have a question a line, got none")
     asked: dict[str, list[YesNoQuestion]] = {}
     for item, questions in items.items():
         if unknown := {n for q in questions for n in q.parents} - {q.number for q in questions}:
             raise UserError(
-                f"{table}: dependency of {item} must name its propositions, got {min(unknown)}"
+                f"{place}: dependency of {item} must name its propositions, got {min(unknown)}"
             )
         prompt = texts[item].strip() if prompts is None else _prompt(Path(prompts), item)
         if not prompt or prompt in asked:
             rule = "must not be empty" if not prompt else "must be that of no other item"
-            raise UserError(f"{table}: the prompt of {item} {rule}")
+            raise UserError(f"{place}: the prompt of {item} {rule}")
         asked[prompt] = questions
     return asked
 
@@ -99,4 +100,6 @@ def _prompt(folder: Path, item: str) -> str:
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: must be the prompt of {item}, in UTF-8 ({error})") from error
+        raise UserError(
+            f"DPGBench: prompts {str(file)!r} must be that of {item}, in UTF-8 ({error})"
+        ) from error

@@ -29,14 +29,19 @@ class JudgeFeatures(FeatureExtractor):
     def facts(self) -> dict[str, Any]:
         self.prepare()
         assert self.judge is not None
-        return {
-            "extractor": "easy-VQA judge",
-            "weights": fingerprint(self.judge),
-            "resize": f"area average to {SIZE}x{SIZE}",
-            "antialias": True,
-        }
+        return judge_facts(self.judge)
 
     @override
     def forward(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n f"]:
         assert self.judge is not None, "prepare() comes first"
         return self.judge.features(images)
+
+
+def judge_facts(judge: Judge) -> dict[str, Any]:
+    """Return what computes features or verdicts of a judge."""
+    return {
+        "extractor": "easy-VQA judge",
+        "weights": fingerprint(judge),
+        "resize": f"area average to {SIZE}x{SIZE}",
+        "antialias": True,
+    }

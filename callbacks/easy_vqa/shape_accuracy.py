@@ -1,6 +1,7 @@
 """Accuracy of colour, shape and number of shapes in generated easy-VQA images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.easy_vqa.judge import Judge, load_judge, read_caption
+from callbacks.easy_vqa.judge_features import judge_facts
 from callbacks.generation_metric import GenerationMetric
 
 FOREGROUND = 0.7
@@ -66,6 +68,11 @@ class ShapeAccuracy(GenerationMetric):
     @override
     def names(self) -> set[str]:
         return {*_VALUES, "shape_n"}
+
+    @override
+    def facts(self) -> dict[str, dict[str, Any]]:
+        own = {} if self._judge is None else judge_facts(self._judge)
+        return dict.fromkeys(("right", "right_colour", "right_shape", "right_and_one_shape"), own)
 
     @override
     def accepts(self, prompt: str) -> bool:

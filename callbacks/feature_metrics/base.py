@@ -142,15 +142,20 @@ class FeatureMetric(ReferenceMetric, ABC, Generic[S]):
         }
         return dict(zip(self.values, values, strict=True)) | counts
 
-    def require(self, least: int) -> None:
+    def require(self, least: int, argument: str | None = None) -> None:
         """Refuse sets of fewer images.
+
+        Args:
+            least: So many there must be.
+            argument: That which asks for them, if one does.
 
         Raises:
             NothingToMeasure: If one has fewer.
         """
         n, n_real = len(self._generated), len(self._real)
+        mend = "" if argument is None else f": lower {argument}, or give more images"
         if min(n, n_real) < least:
             raise NothingToMeasure(
                 f"{self.name} needs at least {least} generated and {least} real images, got "
-                f"{n} and {n_real}"
+                f"{n} and {n_real}{mend}"
             )

@@ -52,7 +52,7 @@ class KID(FeatureMetric[FeatureRows]):
 
     @override
     def measure(self, generated: FeatureRows, real: FeatureRows) -> list[float]:
-        self.require(self.subset_size)
+        self.require(self.subset_size, "subset_size")
         generator = torch.Generator().manual_seed(self.seed)
         values = []
         for _ in range(self.subsets):

@@ -51,7 +51,7 @@ class PrecisionRecall(_BallMetric):
 
     @override
     def measure(self, generated: FeatureRows, real: FeatureRows) -> list[float]:
-        self.require(self.neighbours + 1)
+        self.require(self.neighbours + 1, "neighbours")
         pairs = ((generated, real), (real, generated))
         return [float((self._look(*pair)[0] > 0).double().mean()) for pair in pairs]
 
@@ -77,6 +77,6 @@ class DensityCoverage(_BallMetric):
 
     @override
     def measure(self, generated: FeatureRows, real: FeatureRows) -> list[float]:
-        self.require(self.neighbours + 1)
+        self.require(self.neighbours + 1, "neighbours")
         counts, has_point = self._look(generated, real)
         return [float(counts.double().mean()) / self.neighbours, float(has_point.double().mean())]

@@ -59,20 +59,23 @@ def read_prompts(path: str) -> list[GenEvalPrompt]:
         return _prompts_of(path)
     files = [str(folder / METADATA) for folder in prompt_folders(Path(path))]
     if not files:
-        raise UserError(f"{path}: must be a file of GenEval's, or a folder of {LAYOUT}")
+        raise UserError(
+            f"GenEval: metadata {path!r} must be a file of GenEval's, or a folder of {LAYOUT}"
+        )
     return [prompt for file in files for prompt in _prompts_of(file)]
 
 
 def _prompts_of(file: str) -> list[GenEvalPrompt]:
+    place = f"GenEval: metadata {file!r}"
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{place} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: must be UTF-8 text ({error.reason})") from error
-    prompts = [_read(line, f"{file}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+        raise UserError(f"{place} must be UTF-8 text ({error.reason})") from error
+    prompts = [_read(line, f"{place}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
-        raise UserError(f"{file}: must have a GenEval prompt a line, got none")
+        raise UserError(f"{place} must have a prompt a line, got none")
     return prompts
 
 

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from callbacks.vqa.questions import AnsweredQuestion
 from callbacks.vqa.scoring import Scoring, means, type_name
+from pretzel.errors import UserError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
@@ -50,6 +51,15 @@ class MMBenchScoring(Scoring):
     whole_images = True
 
     @override
+    def check(self, asked: Sequence[AnsweredQuestion]) -> None:
+        for one in asked:
+            if one.truth not in [*LETTERS[: len(one.choices)]]:
+                raise UserError(
+                    "MMBenchScoring: questions must have choices and a letter as the answer, as "
+                    f"those of datamodules.MMBench, but that of {one.key!r} has {one.truth!r}"
+                )
+
+    @override
     def is_right(self, answered: AnsweredQuestion) -> bool:
         place = chosen(answered.answer, answered.choices)
         return place is not None and LETTERS[place] == answered.truth
@@ -83,6 +93,16 @@ class SEEDBenchScoring(Scoring):
 
     name = "seed_bench"
     ends = ("", "_type_*")
+
+    @override
+    def check(self, asked: Sequence[AnsweredQuestion]) -> None:
+        for one in asked:
+            if one.truth not in one.choices:
+                raise UserError(
+                    "SEEDBenchScoring: questions must have choices, one of them the answer, as "
+                    f"those of datamodules.SEEDBench, but that of sample {one.key!r} has "
+                    f"{one.truth!r} among {list(one.choices)}"
+                )
 
     @override
     def is_right(self, answered: AnsweredQuestion) -> bool:

@@ -66,6 +66,14 @@ class Scoring(ABC):
     whole_images: ClassVar[bool] = False
     needs_truth: ClassVar[bool] = False
 
+    def check(self, asked: Sequence[AnsweredQuestion]) -> None:
+        """Refuse questions that cannot be scored so, before they are asked; by default none.
+
+        Raises:
+            UserError: With the first one.
+        """
+        return
+
     @abstractmethod
     def is_right(self, answered: AnsweredQuestion) -> bool:
         """Tell whether an answer has something of the truth."""

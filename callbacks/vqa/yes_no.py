@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from callbacks.vqa.questions import AnsweredQuestion
 from callbacks.vqa.scoring import Scoring, means, types_of
+from pretzel.errors import UserError
 
 _FIGURES = ("_accuracy", "_precision", "_recall", "_f1", "_yes_ratio")
 
@@ -23,6 +24,10 @@ class POPEScoring(Scoring):
 
     name = "pope"
     ends = (*_FIGURES, *(f"{figure}_*" for figure in _FIGURES))
+
+    @override
+    def check(self, asked: Sequence[AnsweredQuestion]) -> None:
+        _require_yes_or_no(self, asked)
 
     @override
     def is_right(self, answered: AnsweredQuestion) -> bool:
@@ -87,6 +92,10 @@ class MMEScoring(Scoring):
     whole_images = True
 
     @override
+    def check(self, asked: Sequence[AnsweredQuestion]) -> None:
+        _require_yes_or_no(self, asked)
+
+    @override
     def is_right(self, answered: AnsweredQuestion) -> bool:
         return _yes_or_no(answered.answer) == answered.truth
 
@@ -131,3 +140,12 @@ def _yes_or_no(answer: str) -> str:
     if len(text) == 1:
         return {"y": "yes", "n": "no"}.get(text, "")
     return next((word for word in ("yes", "no") if word in text[:4]), "")
+
+
+def _require_yes_or_no(scoring: Scoring, asked: Sequence[AnsweredQuestion]) -> None:
+    for one in asked:
+        if one.truth not in ("yes", "no"):
+            raise UserError(
+                f"{type(scoring).__name__}: true answers must be yes or no, that of sample "
+                f"{one.key!r} is {one.truth!r}"
+            )

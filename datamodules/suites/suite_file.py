@@ -71,6 +71,8 @@ class SuiteFile:
         Raises:
             UserError: If it is none.
         """
+        if not self.path.is_file():
+            raise self.wrong("cannot be read (No such file)")
         try:
             return read_table([self.path])
         except UserError as error:
@@ -87,7 +89,8 @@ class SuiteFile:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join([place, *map(str, first["loc"])])
-            raise self.wrong(f"is of another version ({where}: {first['msg']})") from None
+            why = first["msg"].partition(" or instance of ")[0]  # a class of ours
+            raise self.wrong(f"is of another version ({where}: {why})") from None
 
     def _loaded(self, text: str, place: str) -> Any:  # noqa: ANN401
         try:

@@ -165,7 +165,7 @@ def test_a_suite_is_asked_of_a_run(run, tmp_path):
     right = found["metrics"]["test/pope_accuracy_random"] * 3
     assert right == pytest.approx(1) or right == pytest.approx(2)
     assert found["facts"]["test/pope_f1_random"] == {
-        "answers": "likeliest of 2 choices, sum over tokens", "suite": "POPE: pope.json",
+        "n": 3, "answers": "likeliest of 2 choices, sum over tokens", "suite": "POPE: pope.json",
         "ema": "decay 0.5",
     }  # fmt: skip
     (tmp_path / "pope.json").write_text("[]")

@@ -93,7 +93,7 @@ def test_prompts_of_a_folder(tmp_path):
     assert metric.accepts("long a")
     assert not metric.accepts("a red circle")
     (tmp_path / "b.txt").unlink()
-    with pytest.raises(UserError, match=r"b.txt: must be the prompt of b"):
+    with pytest.raises(UserError, match=r"DPGBench: prompts .*b.txt' must be that of b"):
         DPGBench(table, Looks(), str(tmp_path)).own_prompts()
 
 
@@ -118,7 +118,7 @@ def test_tables_that_are_none_are_named(tmp_path):
             read_questions(write(table, rows), None)
     with pytest.raises(UserError, match="must have the column tuple"):
         read_questions(write(table, [], COLUMNS[:7]), None)
-    with pytest.raises(UserError, match="nowhere: cannot be read"):
+    with pytest.raises(UserError, match=r"DPGBench: questions .*nowhere' cannot be read"):
         read_questions(str(tmp_path / "nowhere"), None)
 
 

@@ -303,7 +303,14 @@ def test_values_carry_what_they_were_made_of(tmp_path: Path) -> None:
         "guidance": "NoGuidance()",
         "ema": "decay 0.9",
     }
-    assert generation.facts["test/right"] == common
+    assert generation.facts["test/one_shape"] == common
+    judged = generation.facts["test/right"]
+    assert judged == common | {
+        "extractor": "easy-VQA judge",
+        "weights": judged["weights"],
+        "resize": "area average to 32x32",
+        "antialias": True,
+    }
     assert generation.facts["test/fid_pixels2"] == common | {
         "extractor": "mean colours of 2x2 fields",
         "weights": "none",

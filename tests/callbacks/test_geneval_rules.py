@@ -128,7 +128,9 @@ def test_lines_that_are_no_prompts_are_named(tmp_path):
     ):
         with pytest.raises(UserError, match=reason):
             read_prompts(write(tmp_path, good, bad))
-    with pytest.raises(UserError, match="must have a GenEval prompt a line, got none"):
+    with pytest.raises(UserError, match=r"GenEval: metadata .* must have a prompt a line, got"):
         read_prompts(write(tmp_path))
-    with pytest.raises(UserError, match=r"nowhere: cannot be read \(No such file"):
+    with pytest.raises(
+        UserError, match=r"GenEval: metadata .*nowhere' cannot be read \(No such file"
+    ):
         read_prompts(str(tmp_path / "nowhere"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from callbacks import MMBenchScoring, OwnChoices, SEEDBenchScoring
+from callbacks import MMBenchScoring, MMEScoring, OwnChoices, POPEScoring, SEEDBenchScoring
 from callbacks.vqa.multiple_choice import chosen
 from callbacks.vqa.questions import AnsweredQuestion
 from pretzel.errors import UserError
@@ -84,6 +84,18 @@ def test_seed_bench():
             "seed_bench_type_text_understanding": 1,
         }
     )
+
+
+def test_questions_of_another_kind_are_refused():
+    for scoring, right, wrong, rule in [
+        (MMBenchScoring(), seed("", truth="D"), seed("", truth="E"), "a letter as the answer"),
+        (SEEDBenchScoring(), seed(""), seed("", choices=()), r"has 'One' among \[\]"),
+        (POPEScoring(), seed("", truth="no"), seed(""), "must be yes or no, that of sample 'a'"),
+        (MMEScoring(), seed("", truth="yes"), seed(""), "must be yes or no, .* is 'One'"),
+    ]:
+        scoring.check([right])
+        with pytest.raises(UserError, match=rf"{type(scoring).__name__}: .*{rule}"):
+            scoring.check([right, wrong])
 
 
 class Scorer(LightningModule):

@@ -78,6 +78,10 @@ def test_equals_pairs_one_by_one(folder):
         f"{name}_n": 3,
     }
     assert max(cosines) - min(cosines) > 0.01
+    facts = metric.facts()
+    assert facts.keys() == {name, f"{name}_match"}
+    assert facts[name]["extractor"] == "tiny-siglip"
+    assert '"size": {"height": 8, "width": 8}' in facts[name]["resize"]
     extractor = CLIPFeatures(str(folder))
     extractor.prepare()
     features = torch.nn.functional.normalize(extractor.features(images)[2:], dim=1)

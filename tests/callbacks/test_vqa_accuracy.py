@@ -186,7 +186,7 @@ def test_the_likeliest_of_given_choices_is_the_answer(tmp_path: Path) -> None:
     assert values["vqa_open"] == pytest.approx((1 / 8 + 0) / 2)
     assert module.calls == [(72, ["no", "yes", "red"], True)]
     assert module.asked == []
-    fact = {"answers": "likeliest of 3 choices, mean over tokens"}
+    fact = {"n": 72, "answers": "likeliest of 3 choices, mean over tokens"}
     assert metric.facts["test/vqa"] == metric.facts["test/vqa_open"] == fact
     assert metric.facts.keys() == {f"test/{name}" for name in values if name != "vqa_n"}
 

@@ -290,7 +290,7 @@ def test_pictures_in_base64_are_read_as_files_are(tmp_path):
     assert (damaged.reason, damaged.key) == ("damaged", "2")
     (tmp_path / "other.tsv").write_text('"cut')
     assert "is no table (" in refusal(MMBench(str(tmp_path / "other.tsv")))
-    assert "is no table (" in refusal(MMBench(str(tmp_path / "gone.tsv")))
+    assert "gone.tsv' cannot be read (No such" in refusal(MMBench(str(tmp_path / "gone.tsv")))
 
 
 def seed_entry(**fields):
