@@ -100,8 +100,8 @@ class Folder(DataSource):
         """Return the names of what is treated as shards, of 32 samples each.
 
         Raises:
-            UserError: If a folder or table is missing or cannot be read, holds no picture, or a
-                path in it leads out of the folder of pictures.
+            UserError: If a folder or table is missing or cannot be read, holds no picture, a path
+                in it leads out of the folder of pictures, or shares leave the split no sample.
         """
         return tuple(
             f"{self._name(split)}#{number:05d}"
@@ -149,9 +149,12 @@ class Folder(DataSource):
         """Return the samples of a split, which are kept."""
         if name not in self._pictures:
             split = self._split(name)
-            pictures = self._find(split)
+            pictures = found = self._find(split)
             if split in ("train", *self._shares):
-                pictures = [p for p in pictures if split_of(p.key, self._shares) == split]
+                pictures = [p for p in found if split_of(p.key, self._shares) == split]
+            if not pictures:
+                shares = " and ".join(f"{s}={share}" for s, share in self._shares.items())
+                raise UserError(f"{split} gets none of the {len(found)} samples by {shares}")
             self._pictures[name] = tuple(pictures)
         return self._pictures[name]
 

@@ -45,6 +45,8 @@ def pack(options: argparse.Namespace) -> int:
     for split, counts in manifest["splits"].items():
         print(f"{split:6} {counts['samples']:>10,} samples in {counts['shards']} shards, "
               f"{counts['bytes'] / 1e6:,.1f} MB")  # fmt: skip
+    for split in sorted(shares.keys() - manifest["splits"].keys()):
+        print(f"{split:6} {0:>10,} samples: --{split}-share {shares[split]} holds out none")
     if manifest["skipped"]:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in manifest["skipped"].items())
         print(f"left out (skipped.jsonl): {reasons}")

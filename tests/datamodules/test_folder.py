@@ -261,6 +261,8 @@ def test_shares_are_held_out_by_the_key_alone(photos):
         path.unlink()
     again = Folder(str(photos), val=0.25, test=0.2)
     assert all({raw.key for raw in raws(again, split)} <= keys[split] for split in keys)
+    with pytest.raises(UserError, match=r"^val gets none of the \d+ samples by val=0\.001$"):
+        Folder(str(photos), val=0.001).shards("val")
     with pytest.raises(UserError, match=r"val must be between 0 and 1, got 1\.5"):
         Folder("x", val=1.5)
 
