@@ -84,16 +84,16 @@ def _of_captions(
         checks["real images, captions shuffled"] = score(images, shuffled)
     found = []
     for check, (_, value, of_others) in checks.items():
-        error = 0.0
+        error, beyond = 0.0, ""
         if of_images:
             falls = torch.tensor(of_images).double() - torch.tensor(of_others).double()
             error = _STANDARD_ERRORS * float(falls.std()) / len(falls) ** 0.5
+            beyond = f", by more than {error:.2g} ({_STANDARD_ERRORS:.0f} standard errors)"
         found.append(
             Canary(
                 metric=name,
                 check=check,
-                expected=f"must be below {right:.4g}, that of real images, by more than "
-                f"{error:.2g} ({_STANDARD_ERRORS:.0f} standard errors over images)",
+                expected=f"must be below {right:.4g}, that of real images{beyond}",
                 value=value,
                 passed=right - value > error,
             )

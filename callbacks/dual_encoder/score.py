@@ -54,7 +54,12 @@ class EmbeddedMatch(GenerationMetric):
     @override
     def facts(self) -> dict[str, dict[str, Any]]:
         assert self._encoder is not None, "prepare() comes first"
-        facts = {"extractor": "dual encoder", "weights": fingerprint(self._encoder)}
+        facts = {
+            "extractor": "dual encoder",
+            "weights": fingerprint(self._encoder),
+            "resize": f"bilinear to {IMAGE_SIZE}x{IMAGE_SIZE}, then 128x128",
+            "antialias": True,
+        }
         prompts = len(set(self._prompts))  # among more of them the own is found less often
         return {self.name: facts, f"{self.name}_recall1": facts | {"prompts": prompts}}
 
@@ -66,6 +71,7 @@ class EmbeddedMatch(GenerationMetric):
     def reset(self) -> None:
         self._images: list[Float[Tensor, "n d"]] = []
         self._prompts: list[str] = []
+        self._scores: list[float] = []
 
     @override
     @torch.no_grad()
@@ -73,6 +79,10 @@ class EmbeddedMatch(GenerationMetric):
         assert self._encoder is not None, "prepare() comes first"
         self._images.append(self._encoder.embed_images(images).cpu())
         self._prompts += prompts
+
+    @override
+    def image_scores(self) -> dict[str, list[float]]:
+        return {self.name: list(self._scores)}
 
     @override
     @torch.no_grad()
@@ -85,8 +95,9 @@ class EmbeddedMatch(GenerationMetric):
         own = torch.tensor([place[prompt] for prompt in self._prompts])
         similarity = torch.cat(self._images) @ self._encoder.embed_texts(candidates).cpu().T
         right = own[:, None] == torch.arange(len(candidates))
+        self._scores = (100 * similarity[right]).tolist()  # one true entry a row, in their order
         values = {
-            self.name: 100 * float(similarity[right].mean()),
+            self.name: sum(self._scores) / len(own),
             f"{self.name}_recall1": retrieval(similarity, right)["recall1"],
             f"{self.name}_n": float(len(own)),
         }

@@ -24,7 +24,11 @@ def measured(images, prompts):
     metric.prepare(torch.device("cpu"))
     metric.update(images[:20], prompts[:20])
     metric.update(images[20:], prompts[20:])
-    return metric.compute()
+    values = metric.compute()
+    scores = metric.image_scores()[metric.name]
+    assert len(scores) == len(prompts)
+    assert sum(scores) / len(scores) == values[metric.name]
+    return values
 
 
 def test_real_images_match_their_captions_and_not_others(pairs):
