@@ -12,7 +12,8 @@ from pretzel.flow import AFBlock, FlowStack
 from pretzel.flow.context import PrefixContext
 from pretzel.flow.mlp import MLP
 from pretzel.flow.norms import RMSNorm
-from pretzel.flow.transformer import Attention, CausalTransformer, Layer
+from pretzel.flow.transformer import CausalTransformer
+from pretzel.flow.transformer_layer import Attention, Layer
 from pretzel.typing import Float, Tensor
 
 

@@ -16,7 +16,7 @@ a     axes of a position: one for text, then those of the grid
 ====  ==========================================================
 """
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int, Shaped
 from torch import Tensor
 
-__all__ = ["Bool", "Float", "Int", "Tensor"]
+__all__ = ["Bool", "Complex", "Float", "Int", "Shaped", "Tensor"]

@@ -9,8 +9,9 @@ from pretzel.flow.mlp import MLP
 from pretzel.flow.norms import RMSNorm
 from pretzel.flow.positions import AxialPositions
 from pretzel.flow.start_token import StartToken
-from pretzel.flow.transformer import Attention, CausalTransformer
-from pretzel.flow.transformer import Layer as OurLayer
+from pretzel.flow.transformer import CausalTransformer
+from pretzel.flow.transformer_layer import Attention
+from pretzel.flow.transformer_layer import Layer as OurLayer
 from pretzel.flow.transforms import AffineSoftplus
 
 

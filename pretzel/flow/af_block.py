@@ -1,6 +1,6 @@
 """The autoregressive flow block, made of parts (TarFlow, arXiv 2412.06329)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -8,6 +8,7 @@ from torch import nn
 from pretzel.flow.block import AutoregressiveBlock
 from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory, Modulation, Rotation
 from pretzel.flow.context import Context, ContextFactory, ContextInputs
+from pretzel.flow.decoding import with_turn
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.positions import AxialPositions, PositionsFactory
 from pretzel.flow.sizes import check_sizes
@@ -29,6 +30,18 @@ class AFCache:
     modulation: Modulation | None
     embedding: Float[Tensor, "*b n w"] | None
     rotation: Rotation | None
+    _places: list[tuple[Tensor | None, Rotation | None]] | None = field(default=None, init=False)
+
+    def at(
+        self, start: int, stop: int, num_positions: int
+    ) -> tuple[Tensor | None, Rotation | None]:
+        """Return the embedding and the rotation of positions start .. stop - 1."""
+        if stop == start + 1:
+            if self._places is None:  # split once, not at every step
+                self._places = _by_place(num_positions, self.embedding, self.rotation)
+            return self._places[start]
+        embedding = None if self.embedding is None else self.embedding[..., start:stop, :]
+        return embedding, _slice(self.rotation, start, stop)
 
 
 class AFBlock(AutoregressiveBlock[AFCache]):
@@ -140,12 +153,15 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         if inputs.added is not None:
             added = inputs.added[:, None].expand(-1, len(self.order), -1)
             embedding = added if embedding is None else embedding + added
+        rotation = _slice(rotation, length or 0, None)
+        if rotation is not None:
+            rotation = with_turn(rotation)
         return AFCache(
             num_rows=batch_size,
             network=cache,
             modulation=inputs.modulation,
             embedding=embedding,
-            rotation=_slice(rotation, length or 0, None),
+            rotation=rotation,
         )
 
     def step(
@@ -192,9 +208,9 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         if h.shape[1]:
             place = max(start - 1, 0) if shifts else start
             end = place + h.shape[1]
-            if cache.embedding is not None:
-                h = h + cache.embedding[..., place:end, :]
-            rotation = _slice(cache.rotation, place, end)
+            embedding, rotation = cache.at(place, end, len(self.order))
+            if embedding is not None:
+                h = h + embedding
             h = self.conditioner(h, rotation, None, cache.network, cache.modulation)
         params: Tensor = self.head(h)
         if start == 0 and shifts:
@@ -215,4 +231,15 @@ class AFBlock(AutoregressiveBlock[AFCache]):
 def _slice(rotation: Rotation | None, start: int, stop: int | None) -> Rotation | None:
     if rotation is None:
         return None
-    return rotation[0][..., start:stop, :], rotation[1][..., start:stop, :]
+    return tuple(part[..., start:stop, :] for part in rotation)
+
+
+def _by_place(
+    count: int, embedding: Tensor | None, rotation: Rotation | None
+) -> list[tuple[Tensor | None, Rotation | None]]:
+    """Split the embedding and the rotation of all positions."""
+    vectors = [None] * count if embedding is None else torch.split(embedding, 1, dim=-2)
+    if rotation is None:
+        return [(vector, None) for vector in vectors]
+    rotations = zip(*(torch.split(part, 1, dim=-2) for part in rotation), strict=True)
+    return list(zip(vectors, rotations, strict=True))

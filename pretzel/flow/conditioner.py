@@ -10,8 +10,12 @@ from pretzel.typing import Float, Int, Tensor
 
 CacheT = TypeVar("CacheT", bound="ConditionerCache")
 
-Rotation = tuple[Tensor, Tensor]
-"""Cosines and signed sines of positions, ready for :func:`pretzel.flow.positions.rotate`."""
+Rotation = tuple[Tensor, ...]
+"""Cosines and signed sines of positions, ready for :func:`pretzel.flow.positions.rotate`.
+
+Behind them may stand the same as complex numbers, one for each channel pair, where they are made
+once for many steps (:func:`pretzel.flow.decoding.with_turn`).
+"""
 
 Modulation = Float[Tensor, "b layers 6 w"]
 """Shift, scale and gate of attention, then of the MLP, for each layer (adaLN)."""

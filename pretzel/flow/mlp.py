@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -28,7 +29,37 @@ class FeedForward(nn.Module, ABC):
         """Map the last axis."""
 
 
-class MLP(FeedForward):
+class DenseFeedForward(FeedForward, ABC):
+    """down(hidden(maps of x)): linear maps of one input, a pointwise function, a linear map.
+
+    Attributes:
+        inner_scale: Factor of what :meth:`scaled_hidden` takes.
+        outer_scale: Factor that is missing in what it returns.
+    """
+
+    inner_scale: float = 1.0
+    outer_scale: float = 1.0
+
+    @property
+    @abstractmethod
+    def incoming(self) -> list[nn.Linear]:
+        """The linear maps of the input, of one size."""
+
+    @abstractmethod
+    def hidden(self, *maps: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return the hidden values from the outputs of the ``incoming`` maps."""
+
+    def scaled_hidden(self, *maps: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return hidden(maps / inner_scale) / outer_scale, where that takes fewer calls."""
+        return self.hidden(*maps)
+
+    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
+        """Map the last axis."""
+        out: Tensor = self.down(self.hidden(*(linear(x) for linear in self.incoming)))
+        return out
+
+
+class MLP(DenseFeedForward):
     """Two linear maps with a GELU between: down(GELU(up(x))).
 
     Args:
@@ -37,19 +68,31 @@ class MLP(FeedForward):
         ratio: Hidden size over ``width``.
     """
 
+    inner_scale = outer_scale = 0.5**0.5
+
     def __init__(self, width: int, bias: bool, *, ratio: float = 4.0) -> None:
         super().__init__()
         hidden = _hidden_size(width, ratio)
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
 
-    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
-        """Map the last axis."""
-        out: Tensor = self.down(F.gelu(self.up(x)))
-        return out
+    @property
+    def incoming(self) -> list[nn.Linear]:
+        """The map ``up``."""
+        return [self.up]
+
+    def hidden(self, *maps: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return GELU(up)."""
+        (up,) = maps
+        return F.gelu(up)
+
+    def scaled_hidden(self, *maps: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return u + u erf(u), where GELU(x) = x (1 + erf(x / sqrt 2)) / 2."""
+        (u,) = maps
+        return torch.addcmul(u, u, u.erf())
 
 
-class GatedMLP(FeedForward):
+class GatedMLP(DenseFeedForward):
     """down(activation(gate(x)) * up(x)) (arXiv 2002.05202)."""
 
     def __init__(self, width: int, bias: bool, ratio: float) -> None:
@@ -63,10 +106,15 @@ class GatedMLP(FeedForward):
     def activation(self, x: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
         """Return the gate's values."""
 
-    def forward(self, x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
-        """Map the last axis."""
-        out: Tensor = self.down(self.activation(self.gate(x)) * self.up(x))
-        return out
+    @property
+    def incoming(self) -> list[nn.Linear]:
+        """The maps ``gate`` and ``up``."""
+        return [self.gate, self.up]
+
+    def hidden(self, *maps: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
+        """Return activation(gate) * up."""
+        gate, up = maps
+        return self.activation(gate) * up
 
 
 class SwiGLU(GatedMLP):

@@ -1,7 +1,7 @@
 """Norms over the channels of a residual stream."""
 
 from abc import ABC, abstractmethod
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -67,30 +67,12 @@ class NormFactory(Protocol):
         """Return a norm over the last axis."""
 
 
-def normalise(norm: nn.Module, x: Float[Tensor, "b l w"]) -> Float[Tensor, "b l w"]:
-    """Apply a norm, an RMS norm of a single position on a CPU in fewer calls."""
-    if is_step(norm, x):
-        return over_rms(x).mul_(norm.weight)
-    out: Tensor = norm(x)
-    return out
+def over_length(
+    x: Float[Tensor, "*b w"], smallest: Float[Tensor, ""], out: Tensor | None = None
+) -> Float[Tensor, "*b w"]:
+    """Return x / sqrt(|x|^2 + smallest^2), an RMS norm over sqrt(w) for a ``smallest`` sqrt(w eps).
 
-
-def is_step(norm: nn.Module | None, x: Tensor) -> TypeGuard[RMSNorm]:
-    """Tell whether an RMS norm is bound by its calls, not by arithmetic: one position, on a CPU."""
-    return (
-        type(norm) is RMSNorm
-        and x.shape[-2] == 1
-        and x.dtype in (torch.float32, torch.float64)
-        and x.dtype == norm.weight.dtype
-        and x.is_cpu
-        and not torch.is_grad_enabled()
-    )
-
-
-def over_rms(x: Float[Tensor, "*b w"]) -> Float[Tensor, "*b w"]:
-    """Return x over its root mean square, in a third of the calls of ``F.rms_norm`` on a CPU."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return torch.addcmul(_EPS[x.dtype], norm, norm, value=1 / x.shape[-1]).rsqrt_() * x
-
-
-_EPS = {dtype: torch.tensor(RMSNorm.eps, dtype=dtype) for dtype in (torch.float32, torch.float64)}
+    Three calls on a CPU, a fifth of those of ``F.rms_norm``; x is float32 or float64.
+    """
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.div(x, length.hypot_(smallest), out=out)

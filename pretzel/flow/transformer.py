@@ -14,134 +14,13 @@ from torch.utils.checkpoint import checkpoint
 from pretzel.errors import UserError
 from pretzel.flow.cache import KVCache
 from pretzel.flow.conditioner import LayeredConditioner, Modulation, Rotation
+from pretzel.flow.decoding import Layout, layout_of
 from pretzel.flow.mlp import MLP, MLPFactory
-from pretzel.flow.norms import NormFactory, RMSNorm, is_step, normalise, over_rms
-from pretzel.flow.positions import rotate
+from pretzel.flow.norms import NormFactory, RMSNorm
 from pretzel.flow.sizes import check_sizes
-from pretzel.sequence.masks import Mask, attend, causal_mask
+from pretzel.flow.transformer_layer import Attention, Layer
+from pretzel.sequence.masks import Mask, causal_mask
 from pretzel.typing import Float, Tensor
-
-
-class Attention(nn.Module):
-    """Causal multi-head self-attention; its options are those of :class:`CausalTransformer`.
-
-    ``norm`` is that of queries and keys before RoPE.
-    """
-
-    def __init__(
-        self,
-        *,
-        width: int,
-        head_dim: int,
-        num_heads: int,
-        num_kv_heads: int,
-        norm: NormFactory | None,
-        bias: bool,
-        gated: bool,
-    ) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.num_kv_heads = num_kv_heads
-        self.head_dim = head_dim
-        self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * head_dim, bias=bias)
-        self.query_norm = None if norm is None else norm(head_dim)
-        self.key_norm = None if norm is None else norm(head_dim)
-        self.gate = nn.Linear(width, num_heads * head_dim, bias=bias) if gated else None
-        self.out = nn.Linear(num_heads * head_dim, width, bias=bias)
-
-    def forward(
-        self,
-        x: Float[Tensor, "b l w"],
-        rotation: Rotation | None,
-        mask: Mask | None,
-        cache: KVCache | None,
-        layer: int,
-    ) -> Float[Tensor, "b l w"]:
-        """Attend; with a cache, write the new keys and values of ``layer`` first."""
-        b, length, _ = x.shape
-        count = self.num_heads + 2 * self.num_kv_heads
-        heads = self.qkv(x).view(b, length, count, self.head_dim).transpose(1, 2)
-        query, key, value = self._query_key_value(heads, rotation)
-        if cache is not None:
-            if cache.query_scale is not None:
-                query = query * cache.query_scale
-            key, value = cache.write(layer, key, value)
-        y = attend(query, key, value, mask)
-        y = y.transpose(1, 2).reshape(b, length, self.num_heads * self.head_dim)
-        if self.gate is not None:
-            y = y * self.gate(x).sigmoid()
-        out: Tensor = self.out(y)
-        return out
-
-    def _query_key_value(
-        self, heads: Float[Tensor, "b heads l e"], rotation: Rotation | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries and keys, normalised and rotated, and values."""
-        counts = [self.num_heads, self.num_kv_heads]
-        if is_step(self.query_norm, heads) and is_step(self.key_norm, heads):
-            # A single step is bound by calls: norm and rotate queries and keys together.
-            normed, value = torch.split(heads, [sum(counts), self.num_kv_heads], dim=1)
-            normed = over_rms(normed)
-            query, key = torch.split(normed, counts, dim=1)
-            query.mul_(self.query_norm.weight)  # in place: views of normed
-            key.mul_(self.key_norm.weight)
-            if rotation is not None:
-                query, key = torch.split(rotate(normed, *rotation), counts, dim=1)
-            return query, key, value
-        query, key, value = torch.split(heads, [*counts, self.num_kv_heads], dim=1)
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if rotation is not None:
-            query, key = rotate(query, *rotation), rotate(key, *rotation)
-        return query, key, value
-
-
-class Layer(nn.Module):
-    """One residual layer: attention, then an MLP, each behind a norm of its own.
-
-    ``post_norm`` makes the norm of each branch's output, before it is added.
-    """
-
-    def __init__(
-        self,
-        attention: Attention,
-        mlp: nn.Module,
-        *,
-        width: int,
-        pre_norm: NormFactory,
-        post_norm: NormFactory | None,
-    ) -> None:
-        super().__init__()
-        self.attention_norm = pre_norm(width)
-        self.attention = attention
-        self.attention_post_norm = None if post_norm is None else post_norm(width)
-        self.mlp_norm = pre_norm(width)
-        self.mlp = mlp
-        self.mlp_post_norm = None if post_norm is None else post_norm(width)
-
-    def forward(
-        self,
-        x: Float[Tensor, "b l w"],
-        rotation: Rotation | None,
-        mask: Mask | None,
-        cache: KVCache | None,
-        layer: int,
-        modulation: Float[Tensor, "b 6 1 w"] | None,
-    ) -> Float[Tensor, "b l w"]:
-        """Add the two branches to the residual stream."""
-        h = normalise(self.attention_norm, x)
-        if modulation is not None:
-            h = torch.addcmul(h + modulation[:, 0], h, modulation[:, 1])
-        h = self.attention(h, rotation, mask, cache, layer)
-        h = h if self.attention_post_norm is None else self.attention_post_norm(h)
-        x = x + h if modulation is None else x + h + h * modulation[:, 2]
-        h = normalise(self.mlp_norm, x)
-        if modulation is not None:
-            h = torch.addcmul(h + modulation[:, 3], h, modulation[:, 4])
-        h = self.mlp(h)
-        h = h if self.mlp_post_norm is None else self.mlp_post_norm(h)
-        out: Tensor = x + h if modulation is None else x + h + h * modulation[:, 5]
-        return out
 
 
 class CausalTransformer(LayeredConditioner[KVCache]):
@@ -257,6 +136,13 @@ class CausalTransformer(LayeredConditioner[KVCache]):
         if mask is None and cache is not None and cache.length and length > 1:
             # is_causal aligns top-left: right only while the cache is empty.
             mask = causal_mask(length, cache.length, h.device)
+        layout = self._layout(cache, is_modulated=modulation is not None)
+        if cache is not None and layout is not None:
+            place, states = layout.place(cache, length, rotation, mask), h.reshape(-1, self.width)
+            for index in range(start, stop):
+                of_layer = None if modulation is None else modulation[:, index, :, None]
+                states = layout.layers[index](states, place, cache, index, of_layer)
+            return states.view_as(h)
         recompute = self.gradient_checkpointing and cache is None and torch.is_grad_enabled()
         for index in range(start, stop):
             layer = self.layers[index]
@@ -274,7 +160,15 @@ class CausalTransformer(LayeredConditioner[KVCache]):
         """Apply the final norm; commit the new positions to the cache."""
         if cache is not None:
             cache.commit(h.shape[1])
-        return h if self.final_norm is None else normalise(self.final_norm, h)
+            layout = cache.layout
+            if isinstance(layout, Layout) and not torch.is_grad_enabled():
+                return layout.finish(h)
+        return h if self.final_norm is None else self.final_norm(h)
+
+    def _layout(self, cache: KVCache | None, *, is_modulated: bool) -> Layout | None:
+        if cache is None:
+            return None
+        return layout_of(self.layers, self.final_norm, cache, is_modulated=is_modulated)
 
     def new_cache(
         self, batch_size: int, max_length: int, temperature: Float[Tensor, " b"] | None = None

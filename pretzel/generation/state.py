@@ -325,7 +325,7 @@ class GenerationState:
         self._temperature[b:] = guidance.temperature
         if self.caches is not None:
             deep = self.caches.deep
-            if not isinstance(deep, KVCache) or not len(deep.keys):
+            if not isinstance(deep, KVCache) or not len(deep.entries):
                 raise UserError(
                     f"{type(guidance).__name__} needs attention in the deep stream to change "
                     f"its temperature behind a prefix, got {type(deep).__name__}"

@@ -58,7 +58,7 @@ class Branches:
 
     def write(self, start: int, stop: int, x: Float[Tensor, "b k d"]) -> None:
         """Set the estimate of positions start .. stop - 1 in all branches."""
-        self.rows[:, start:stop] = x if self.guidance is None else torch.cat([x, x])
+        self.rows.view(-1, *self.z.shape)[:, :, start:stop] = x
 
 
 def check_guidance(guidance: Guidance, transform: Transform) -> None:

@@ -54,17 +54,23 @@ def attend(
     key: Float[Tensor, "b kv k e"],
     value: Float[Tensor, "b kv k e"],
     mask: Mask | None,
+    scale: float | None = None,
 ) -> Float[Tensor, "b heads l e"]:
-    """Return scaled dot-product attention; without a mask causal, or of one query to all keys."""
+    """Return scaled dot-product attention; without a mask causal, or of one query to all keys.
+
+    ``scale`` multiplies the logits; None for 1 / sqrt(e).
+    """
     is_grouped = key.shape[1] != query.shape[1]
     if mask is not None and not isinstance(mask, Tensor):
         flex_attention = _flex_attention(compiled=query.is_cuda)
-        out: Tensor = flex_attention(query, key, value, block_mask=mask, enable_gqa=is_grouped)
+        out: Tensor = flex_attention(
+            query, key, value, block_mask=mask, scale=scale, enable_gqa=is_grouped
+        )
         return out
     # One query behind a cache may attend every key; is_causal would align it with the first.
     is_causal = mask is None and query.shape[2] > 1
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=is_causal, enable_gqa=is_grouped
+        query, key, value, attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=is_grouped
     )
 
 

@@ -24,12 +24,12 @@ def test_layers_see_all_positions_so_far():
 
 def test_nothing_is_reallocated():
     made = cache()
-    place = made.keys.data_ptr(), made.values.data_ptr()
+    place = made.entries.data_ptr()
     for _ in range(4):
         keys, _ = made.write(0, torch.ones(2, 3, 1, 5), torch.ones(2, 3, 1, 5))
-        assert keys.data_ptr() == place[0]
+        assert keys.data_ptr() == place
         made.commit(1)
-    assert (made.keys.data_ptr(), made.values.data_ptr()) == place
+    assert made.entries.data_ptr() == place
 
 
 def test_uncommitted_positions_are_written_over():
@@ -47,7 +47,7 @@ def test_selected_rows_go_on_apart():
     chosen = made.select(torch.tensor([1, 0, 1]))
     chosen.write(0, torch.ones(3, 3, 1, 5), torch.ones(3, 3, 1, 5))
     chosen.commit(1)
-    assert torch.equal(chosen.keys[0, :, :, 0], new[[1, 0, 1], :, 0])
+    assert torch.equal(chosen.entries[0, 0, :, :, 0], new[[1, 0, 1], :, 0])
     assert (made.length, chosen.length) == (1, 2)
     again, _ = made.write(0, 2 * new, 2 * new)
     assert torch.equal(again[:, :, 1:], 2 * new)
@@ -65,6 +65,6 @@ def test_keys_have_the_dtype_they_are_computed_in(dtype, stored):
     shape = (1, 1, 1, 1, 2)
     with torch.autocast("cpu", torch.bfloat16):
         made = KVCache(shape, torch.zeros((), dtype=dtype))
-    assert (made.keys.dtype, made.values.dtype) == (stored, stored)  # no autocast of float64
-    assert KVCache(shape, torch.zeros((), dtype=dtype)).keys.dtype == dtype
-    assert KVCache(shape, torch.zeros((), device="meta")).keys.is_meta
+    assert made.entries.dtype == stored  # no autocast of float64
+    assert KVCache(shape, torch.zeros((), dtype=dtype)).entries.dtype == dtype
+    assert KVCache(shape, torch.zeros((), device="meta")).entries.is_meta

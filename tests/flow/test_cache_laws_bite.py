@@ -15,7 +15,7 @@ class OneCacheForAll(AFBlock):
 
     def new_cache(self, batch_size, context=None, temperature=None):
         cache = super().new_cache(batch_size, context, temperature)
-        if "memory" not in vars(self) or self.memory.keys.shape[1] != batch_size:
+        if "memory" not in vars(self) or len(self.memory) != batch_size:
             self.memory = self.conditioner.new_cache(batch_size, 4 * len(self.order))
         self.memory.length, self.memory.query_scale = 0, cache.network.query_scale
         cache.network = self.memory

@@ -158,7 +158,7 @@ def test_the_null_branch_is_dropped_with_its_image():
     assert rows.count(6) == 2 * (1 + n)
     assert rows[-1] == 3
     assert len(recorded.state.valid) == 3
-    assert recorded.state.caches.deep.keys.shape[1] == 3
+    assert recorded.state.caches.deep.entries.shape[2] == 3
 
 
 def test_an_image_that_is_not_shown_when_complete_is_caught(monkeypatch):

@@ -9,7 +9,7 @@ from pretzel.flow.mlp import SwiGLU
 from pretzel.flow.norms import RMSNorm
 from pretzel.flow.positions import AxialRotary
 from pretzel.flow.sizes import check_sizes
-from pretzel.flow.transformer import Attention, Layer
+from pretzel.flow.transformer_layer import Attention, Layer
 from pretzel.sequence.masks import Mask
 from pretzel.typing import Float, Tensor
 

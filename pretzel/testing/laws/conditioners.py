@@ -136,6 +136,34 @@ def layers_can_be_run_in_parts(case: Case[AFBlock]) -> Deviation:
 
 
 @tried_in(PERTURBED, PERTURBED_EVAL)
+def recording_changes_no_state(case: Case[AFBlock]) -> Deviation:
+    """Behind a cache, positions have other states where no gradients are recorded, as in sampling.
+
+    There layers may run by other code, whose caches the usual code reads and the other way round.
+    """
+    conditioner = case.build().conditioner
+    h, rotation = _states(conditioner, 3, LENGTH)
+    temperature = h.new_tensor([1.0, 2.0, 0.5])
+    try:
+        conditioner.new_cache(3, LENGTH, temperature)
+    except ValueError:
+        temperature = None
+
+    def states(recorded: str) -> Tensor:
+        cache, parts = conditioner.new_cache(3, LENGTH, temperature), []
+        for at, grad in zip((0, 2, 3, 4), recorded, strict=True):
+            chunk = slice(at, at + 1 if at else 2)
+            with torch.set_grad_enabled(grad == "g"):
+                part = _part(rotation, slice(None), chunk)
+                parts.append(conditioner(h[:, chunk], part, None, cache).detach())
+        return torch.cat(parts, 1)
+
+    expected = states("gggg")
+    results = [within(states(mixed), expected, FP64, mixed) for mixed in ("....", "g.g.", ".g.g")]
+    return worst_of(*results)
+
+
+@tried_in(PERTURBED, PERTURBED_EVAL)
 def modulation_acts_on_its_own_rows(case: Case[AFBlock]) -> Deviation:
     """A shift, scale or gate of a layer does nothing, or acts on other rows; zeros do something."""
     conditioner = case.build().conditioner

@@ -123,11 +123,9 @@ class OrderKeptInInverseOfOddLengths(AFBlock):
 
 
 class WindowOfSixteen(AFBlock):
-    def new_cache(self, batch_size, context=None, temperature=None):
-        cache = super().new_cache(batch_size, context, temperature)
-        write = cache.network.write
-        cache.network.write = lambda *args: tuple(kept[:, :, -16:] for kept in write(*args))
-        return cache
+    def step(self, previous, index, cache):
+        cache.network.entries[..., : max(index - 16, 0), :] = 0
+        return super().step(previous, index, cache)
 
 
 class ForgetsBeyondSixtyFour(AFBlock):
@@ -147,6 +145,7 @@ class PlaceBehindTheCache(AFBlock):
             return super()._advance(h, start, cache)
         first = copy.copy(cache)
         first.rotation = tuple(part[..., :1, :].expand_as(part) for part in cache.rotation)
+        first._places = None
         return super()._advance(h, start, first)
 
 

@@ -10,7 +10,7 @@ from pretzel.flow import AFBlock, AffineSoftplus, CausalTransformer, Flip
 from pretzel.flow.cache import KVCache
 from pretzel.flow.mlp import MLP
 from pretzel.flow.norms import RMSNorm
-from pretzel.flow.transformer import Attention
+from pretzel.flow.transformer_layer import Attention
 
 
 def block(kind=CausalTransformer, **options):
@@ -33,7 +33,8 @@ class SelectsKeysOnly(OwnCache):
     class cache(KVCache):
         def select(self, rows):
             chosen = super().select(rows)
-            chosen.values = self.values[:, : len(rows)].repeat(1, 2, 1, 1, 1)[:, : len(rows)]
+            first = self.entries[:, 1, : len(rows)].repeat(1, 2, 1, 1, 1)
+            chosen.entries[:, 1] = first[:, : len(rows)]
             return chosen
 
 
@@ -43,8 +44,8 @@ class SelectsAView(OwnCache):
     class cache(KVCache):
         def select(self, rows):
             chosen = super().select(rows)
-            chosen.keys, chosen.values = self.keys, self.values
-            return chosen if len(rows) <= self.keys.shape[1] else super().select(rows % 2)
+            chosen.entries = self.entries
+            return chosen if len(rows) <= len(self) else super().select(rows % 2)
 
 
 class CountsFromZero(CausalTransformer):
@@ -88,6 +89,15 @@ class SquareMask(CausalTransformer):
         if isinstance(mask, torch.Tensor) and cache is not None and cache.length:
             mask = mask.clone()
             mask[..., : cache.length] = True
+        return super().run(h, start, stop, rotation, mask, cache, modulation)
+
+
+class TurnsTheOtherWayInSampling(CausalTransformer):
+    """Has two codes of which one is wrong."""
+
+    def run(self, h, start, stop, rotation=None, mask=None, cache=None, modulation=None):
+        if rotation is not None and cache is not None and not torch.is_grad_enabled():
+            rotation = rotation[0], -rotation[1]
         return super().run(h, start, stop, rotation, mask, cache, modulation)
 
 
@@ -160,6 +170,7 @@ BROKEN = [
             (MeanModulation, "conditioners.modulation_acts_on_its_own_rows"),
             (RotatesQueriesAlone, "conditioners.rotations_are_relative"),
             (IgnoresRotations, "conditioners.rotations_are_relative"),
+            (TurnsTheOtherWayInSampling, "conditioners.recording_changes_no_state"),
             (SquareMask, "conditioners.masks_hide_what_stands_before"),
         ]
     ),
