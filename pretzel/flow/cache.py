@@ -24,7 +24,7 @@ class KVCache(ConditionerCache):
         entries: Keys, then values, of every layer; zero where nothing has been written.
         max_length: Positions that fit.
         length: Positions committed so far.
-        layout: Made by a transformer at first use, and kept for it.
+        layout: Made by a transformer at first use, and shared with caches selected from this one.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class KVCache(ConditionerCache):
         """Return a cache of the given rows (repeats allowed), of the same ``max_length``."""
         chosen = copy.copy(self)
         chosen.entries = filled_rows(self.entries, rows, self.length)
-        chosen.layout = chosen._layers = None
+        chosen._layers = None
         chosen.query_scale = None if self.query_scale is None else self.query_scale[rows]
         return chosen
 

@@ -205,7 +205,7 @@ class DecodingLayer:
 
 
 class Layout:
-    """The layers of a transformer laid out, and memory for one new position of each row."""
+    """The layers of a transformer laid out, and memory for the new positions of a call."""
 
     def __init__(
         self, layers: nn.ModuleList, final_norm: nn.Module | None, *, is_modulated: bool
@@ -231,14 +231,12 @@ class Layout:
         """
         end = cache.end(length)
         scale = self.scale if cache.query_scale is None else self.scale * cache.query_scale
-        rows = len(cache) * length
-        scratch = self.scratch
-        if scratch is None or scratch.product.shape[0] != rows:
+        scratch, rows = self.scratch, len(cache)
+        if scratch is None or scratch.source.shape[:2] != (rows, length):
             with torch.inference_mode(mode=False):
                 weight = self.layers[0].incoming.weight
-                product = weight.new_empty(rows, weight.shape[1])
-                scratch = Scratch(self.attention, product, len(cache))
-            self.scratch = scratch if length == 1 else None
+                product = weight.new_empty(rows * length, weight.shape[1])
+                self.scratch = scratch = Scratch(self.attention, product, rows)
         slots = cache.slots.narrow(0, cache.length, length)
         turn = _turn(rotation)
         return Place(slots=slots, end=end, turn=turn, mask=mask, scale=scale, scratch=scratch)
