@@ -11,6 +11,7 @@ from benchmarks.floor import Floor
 from benchmarks.generation_growth import Place
 from benchmarks.generation_script import CAPTION, QUESTION, Script, noise
 from pretzel.flow import AFBlock
+from pretzel.flow.decoding import Layout
 from pretzel.generation.deep_inversion import DeepInversion
 from pretzel.generation.latents import generate_latents
 from pretzel.generation.state import GenerationState
@@ -103,13 +104,13 @@ def memory(model: Pretzel, script: Script) -> Memory:
 
 
 def storages(of: object) -> dict[int, int]:
-    """Return the bytes of each allocation that an object's tensors lie in, modules left out."""
+    """Return the bytes of each allocation that an object's tensors lie in, weights left out."""
     allocations: dict[int, int] = {}
     seen: set[int] = set()
     parts = [of]
     while parts:
         part = parts.pop()
-        if id(part) in seen or isinstance(part, nn.Module):
+        if id(part) in seen or isinstance(part, (nn.Module, Layout)):
             continue
         seen.add(id(part))
         if isinstance(part, Tensor):

@@ -38,7 +38,6 @@ class KVCache(ConditionerCache):
             layers, 2, *rest, dtype=linear_dtype(reference), device=reference.device
         )
         self.max_length = shape[-2]
-        self.slots = torch.arange(self.max_length, device=reference.device)
         self.length = 0
         self.dtype = reference.dtype
         self.query_scale: Float[Tensor, "b 1 1 1"] | None = None

@@ -208,7 +208,12 @@ class Layout:
     """The layers of a transformer laid out, and memory for the new positions of a call."""
 
     def __init__(
-        self, layers: nn.ModuleList, final_norm: nn.Module | None, *, is_modulated: bool
+        self,
+        layers: nn.ModuleList,
+        final_norm: nn.Module | None,
+        max_length: int,
+        *,
+        is_modulated: bool,
     ) -> None:
         self.is_modulated = is_modulated
         self.layers = [DecodingLayer(layer, is_modulated=is_modulated) for layer in layers]  # type: ignore[arg-type]
@@ -219,6 +224,7 @@ class Layout:
         assert isinstance(attention, Attention)
         self.attention = attention
         self.scale = attention.qkv.weight.new_tensor(attention.head_dim**-0.5)
+        self.slots = torch.arange(max_length, device=attention.qkv.weight.device)
         self.scratch: Scratch | None = None
 
     def place(
@@ -237,7 +243,7 @@ class Layout:
                 weight = self.layers[0].incoming.weight
                 product = weight.new_empty(rows * length, weight.shape[1])
                 self.scratch = scratch = Scratch(self.attention, product, rows)
-        slots = cache.slots.narrow(0, cache.length, length)
+        slots = self.slots.narrow(0, cache.length, length)
         turn = _turn(rotation)
         return Place(slots=slots, end=end, turn=turn, mask=mask, scale=scale, scratch=scratch)
 
@@ -265,7 +271,8 @@ def layout_of(
             _log(reasons[0])
             return None
         with torch.inference_mode(mode=False), torch.no_grad():
-            cache.layout = Layout(layers, final_norm, is_modulated=is_modulated)
+            length = cache.max_length
+            cache.layout = Layout(layers, final_norm, length, is_modulated=is_modulated)
     return cache.layout
 
 

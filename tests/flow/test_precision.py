@@ -53,7 +53,7 @@ def test_keys_are_stored_as_computed_under_autocast(sampler):
     made, z = block((2, 3)), normal(2, 6, 3).float()
     with torch.autocast("cpu", torch.bfloat16):
         inversion = BlockInversion(made, z)
-        assert inversion.cache.network.keys.dtype == torch.bfloat16
+        assert inversion.cache.network.entries.dtype == torch.bfloat16
         sampler.solve(inversion, 0)
         back = made(inversion.x).z
     torch.testing.assert_close(back, z, rtol=0, atol=0.1)
