@@ -95,7 +95,7 @@ def rows_of_a_cache_can_be_selected(case: Case[AFBlock]) -> Deviation:
         require(chosen.length == 2, f"a selected cache of 2 positions has length {chosen.length}")
         other, behind = normal(4, LENGTH - 2, conditioner.width, key="other"), slice(2, None)
         of_four = None if rotation is None else tuple(r[rows] for r in rotation)
-        of_four = _part(of_four, slice(None), behind)  # type: ignore[arg-type]
+        of_four = _part(of_four, slice(None), behind)
         conditioner(other, of_four, None, chosen)  # which must not reach the first cache
         rest = conditioner(h[:, 2:], _part(rotation, slice(None), behind), None, cache)
         chosen.rewind(LENGTH - 2)
@@ -143,7 +143,7 @@ def recording_changes_no_state(case: Case[AFBlock]) -> Deviation:
     """
     conditioner = case.build().conditioner
     h, rotation = _states(conditioner, 3, LENGTH)
-    temperature = h.new_tensor([1.0, 2.0, 0.5])
+    temperature: Tensor | None = h.new_tensor([1.0, 2.0, 0.5])
     try:
         conditioner.new_cache(3, LENGTH, temperature)
     except ValueError:
@@ -176,7 +176,7 @@ def modulation_acts_on_its_own_rows(case: Case[AFBlock]) -> Deviation:
     modulation[range(1, count), range(6 * layers)] = normal(6 * layers, width, key="modulation")
     modulation = modulation.view(count, layers, 6, width)
     h = h.expand(count, -1, -1)
-    rotation = None if rotation is None else tuple(r.expand(count, -1, -1, -1) for r in rotation)  # type: ignore[assignment]
+    rotation = None if rotation is None else tuple(r.expand(count, -1, -1, -1) for r in rotation)
     with torch.no_grad():
         try:
             states = conditioner(h, rotation, None, None, modulation)
@@ -203,4 +203,4 @@ def modulation_acts_on_its_own_rows(case: Case[AFBlock]) -> Deviation:
 
 
 def _part(rotation: Rotation | None, rows: slice, positions: slice) -> Rotation | None:
-    return None if rotation is None else tuple(r[rows, :, positions] for r in rotation)  # type: ignore[return-value]
+    return None if rotation is None else tuple(r[rows, :, positions] for r in rotation)
