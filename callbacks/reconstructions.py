@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -83,6 +83,7 @@ class Reconstructions(Evaluation):
         self.columns = columns
         self.metrics = metrics or []
         self.batch_size = batch_size
+        self.facts: dict[str, dict[str, Any]] = {}
 
     def metric_names(self) -> set[str] | None:
         """Return the names of all measures; None if a metric's are unknown."""
@@ -149,6 +150,10 @@ class Reconstructions(Evaluation):
                 except NothingToMeasure as nothing:
                     rank_zero_warn(f"Reconstructions: {nothing}")
             values = {f"{_PREFIX}{name}": value for name, value in found.items()}
+            of_metrics = {name: own for m in self.metrics for name, own in m.facts().items()}
+            for name in found.keys() & {"psnr", "ssim", *of_metrics}:
+                fact = {"n": int(found["n"]), **of_metrics.get(name, {})}
+                self.facts[f"{stage}/{_PREFIX}{name}"] = fact
         log_values(pl_module, stage, trainer.strategy.broadcast(values))
 
     def _batches(

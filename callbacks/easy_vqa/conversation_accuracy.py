@@ -23,7 +23,6 @@ from callbacks.reporting import (
     Stage,
     gather,
     local_batches,
-    log_values,
     logged_names,
     show_sheet,
 )
@@ -164,7 +163,8 @@ class ConversationAccuracy(JudgedImages):
                 }
                 for i in range(count)
             ]
-        log_values(pl_module, stage, turn_values([turns[i] for i in range(count)]))
+        values = turn_values([turns[i] for i in range(count)])
+        self.report(trainer, pl_module, stage, values, count)
         first = sorted(images)
         picture = sheet(
             [Image.fromarray(one.permute(1, 2, 0).numpy()) for i in first for one in images[i]],

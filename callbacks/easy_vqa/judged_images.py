@@ -1,8 +1,8 @@
 """Shared by evaluations that let a model generate easy-VQA captions and judge the images."""
 
 from abc import ABC
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -10,9 +10,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.easy_vqa.judge import Judge, load_judge, read_caption
+from callbacks.easy_vqa.judge_features import judge_facts
 from callbacks.evaluation import Evaluation
 from callbacks.protocols import EvaluationSample, Split, evaluation_samples, lacks
-from callbacks.reporting import Stage, evenly
+from callbacks.reporting import Stage, evenly, log_values
+from callbacks.sampling_facts import sampling_facts
 from pretzel.errors import NothingToMeasure
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.conversation_batch import (
@@ -77,6 +79,22 @@ class JudgedImages(Evaluation, ABC):
     def __init__(self, every_n_validations: int) -> None:
         super().__init__(every_n_validations)
         self._judge: Judge | None = None
+        self.facts: dict[str, dict[str, Any]] = {}
+
+    def report(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        stage: Stage,
+        values: Mapping[str, float],
+        num_samples: int,
+    ) -> None:
+        """Log values of so many samples, and keep as facts what they depend on."""
+        assert self._judge is not None, "check() comes first"
+        own = {"n": num_samples, **judge_facts(self._judge), **sampling_facts(trainer, module)}
+        names = [name for name in values if not name.endswith("_n")]
+        self.facts |= {f"{stage}/{name}": own for name in names}
+        log_values(module, stage, values)
 
     def look(self, pixels: Tensor) -> list[tuple[str, str]]:
         """Return the colour and the shape that the judge sees in 8-bit images."""

@@ -22,7 +22,6 @@ from callbacks.reporting import (
     Stage,
     gather,
     local_batches,
-    log_values,
     logged_names,
     show_table,
 )
@@ -172,7 +171,7 @@ class OwnImages(JudgedImages):
                 }
                 for a in answered
             ]
-        log_values(pl_module, stage, agreements(answered))
+        self.report(trainer, pl_module, stage, agreements(answered), len(spread))
         other = [a for a in answered if a.answer != a.seen]
         show_table(
             trainer,

@@ -59,6 +59,8 @@ def test_known_pictures_and_known_answers_give_known_numbers(tmp_path: Path) -> 
     metric = ConversationAccuracy(batch_size=3)
     found = results(tmp_path, module, metric, KnownData(samples=samples))
     assert found.keys() == names_at_test(metric)
+    assert metric.facts.keys() == {f"test/{name}" for name in found if not name.endswith("_n")}
+    assert all(own["n"] == 4 and own["extractor"] for own in metric.facts.values())
     assert found == pytest.approx(
         {
             "conversations_n": 4,

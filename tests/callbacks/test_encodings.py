@@ -78,6 +78,8 @@ def test_reconstructions_are_measured_and_shown(tmp_path: Path) -> None:
     values = run(tmp_path, Encoder(error=-0.02), callback)
     assert values.keys() <= callback.metric_names()
     assert values["test/reconstruction_n"] == 25
+    assert callback.facts["test/reconstruction_psnr"] == {"n": 25}
+    assert callback.facts[f"test/reconstruction_{fid.name}"] == {"n": 25, **fid.facts()[fid.name]}
     # An error of 0.02 of a range of 2, but where black stays black
     assert 39.9 < values["test/reconstruction_psnr"] < 41
     assert 0.98 < values["test/reconstruction_ssim"] < 1

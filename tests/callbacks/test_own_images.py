@@ -154,6 +154,8 @@ def test_known_images_and_known_answers_give_known_numbers(tmp_path: Path) -> No
     metric = OwnImages(batch_size=3)
     found = results(tmp_path, module, metric, KnownData(samples=samples))
     assert found.keys() == names_at_test(metric)
+    assert metric.facts.keys() == {f"test/{name}" for name in found if not name.endswith("_n")}
+    assert all(own["n"] == 4 and own["extractor"] for own in metric.facts.values())
     assert module.denoiser.painted == []  # nothing is asked for where a caption names nothing
     assert found == pytest.approx(
         {
