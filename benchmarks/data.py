@@ -21,14 +21,17 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
-from benchmarks.data_arms import Arm, Corpus, make, others, ours
+from benchmarks.data_arms import Arm, Corpus, jpeg, make, others, ours
 from benchmarks.measure import Ratio
+from datamodules import ColouredShapes, Scenes
+from datamodules.decoding.picture import PictureDecoder
 from datamodules.reading.index import write_index
 
 GOALS = {"webdataset": 0.95, "MosaicML Streaming": 1.0, "energon": 1.0}
@@ -178,6 +181,21 @@ def _slope(memory: Sequence[tuple[int, float | None]]) -> float | None:
     return float(np.polyfit(samples, mib, 1)[0] * 100_000)
 
 
+def scenes_a_second(count: int) -> tuple[float, float]:
+    """Return how many scenes are made and decoded, and JPEG files decoded, in a core-second."""
+    side = 64
+    world, decode = Scenes(ColouredShapes(6, 8, turned=True), side), PictureDecoder(image_size=side)
+    raws = chain.from_iterable(map(world.read, world.shards("train")))
+    decoder, file = world.decoder(decode), jpeg(np.random.default_rng(0), side)
+    rates = []
+    for once in (lambda: decoder(next(raws)), lambda: decode(file)):
+        begin = time.process_time()
+        for _ in range(count):
+            once()
+        rates.append(count / (time.process_time() - begin))
+    return rates[0], rates[1]
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Measure, and print what comes out beside what is aimed at."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -213,6 +231,9 @@ def main(args: Sequence[str] | None = None) -> int:
     print(f"  resumed without: {run.sought:.2f} s")
     if run.slope is not None:
         print(f"  memory grows by {run.slope:.1f} MiB in 100,000 samples")
+    rates = scenes_a_second(20 if options.quick else 2000)
+    print("scenes of 64 pixels, made and decoded, in a second of CPU time")
+    print(f"  {rates[0]:.0f} samples; JPEG files of that size decoded: {rates[1]:.0f}")
     return 0
 
 

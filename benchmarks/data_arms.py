@@ -53,7 +53,7 @@ class Corpus:
 def make(folder: Path, num_shards: int, per_shard: int, side: int) -> Corpus:
     """Write shards of smooth noise, at JPEG's usual bytes for a pixel."""
     numbers = np.random.default_rng(0)
-    pictures = [_jpeg(numbers, side) for _ in range(20)]
+    pictures = [jpeg(numbers, side) for _ in range(20)]
     folder.mkdir()
     shards = []
     for shard in range(num_shards):
@@ -68,7 +68,8 @@ def make(folder: Path, num_shards: int, per_shard: int, side: int) -> Corpus:
     return Corpus(pattern=pattern, shards=shards, per_shard=per_shard, side=side)
 
 
-def _jpeg(numbers: np.random.Generator, side: int) -> bytes:
+def jpeg(numbers: np.random.Generator, side: int) -> bytes:
+    """Return a picture of smooth noise as a JPEG file."""
     coarse = numbers.integers(0, 256, (max(2, side // 4), max(2, side // 4), 3), dtype=np.uint8)
     picture = Image.fromarray(coarse).resize((side * 5 // 4, side), Image.Resampling.BICUBIC)
     file = io.BytesIO()
