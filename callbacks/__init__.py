@@ -39,6 +39,7 @@ from callbacks.picture_folder import PictureFolder, RealPictures
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.reconstructions import Reconstructions
 from callbacks.sample_grid import SampleGrid
+from callbacks.scenes.score import SceneAccuracy
 from callbacks.siglip_score import SigLIPScore
 from callbacks.skip_analysis import SkipAnalysis
 from callbacks.text_drift import TextDrift
@@ -97,6 +98,7 @@ __all__ = [
     "ReferenceMetric",
     "SEEDBenchScoring",
     "SampleGrid",
+    "SceneAccuracy",
     "Scoring",
     "ShapeAccuracy",
     "SigLIPScore",

@@ -19,6 +19,7 @@ from callbacks.feature_metrics.precision_recall import DensityCoverage, Precisio
 from callbacks.generation_metric import GenerationMetric
 from callbacks.geneval.score import GenEval
 from callbacks.laws import metrics
+from callbacks.scenes.score import SceneAccuracy
 from callbacks.siglip_score import SigLIPScore
 from pretzel.testing.suite import Law, laws_in
 
@@ -50,5 +51,6 @@ WITHOUT_CASE: dict[type, str] = {
     CLIPScore: "no CLIP is shipped: check it with --init-args.model FOLDER",
     DPGBench: "no model of images and texts is shipped, and its prompts are those of its table",
     GenEval: "no object detector is shipped, and its prompts are those of its file",
+    SceneAccuracy: "its look is one of datamodules: tests/callbacks/test_scene_accuracy.py",
     SigLIPScore: "no SigLIP is shipped: check it with --init-args.model FOLDER",
 }

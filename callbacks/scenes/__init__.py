@@ -1,0 +1,1 @@
+"""Judge of the drawn scenes: finds objects and holds images to captions."""
