@@ -19,14 +19,18 @@ _BLURS = (0.5, 1.4)
 _ANGLES = 48
 _CANDIDATES = 6
 _SHIFTS = (-0.05, 0.0, 0.05)
-_SCALES = (0.93, 1.0, 1.07)
+_SCALES = (0.87, 0.93, 1.0, 1.07)
 _CERTAIN = 2.0
 """A kind is certain where the error of every other one is so many times as large."""
 _NEAR = 3
 """Most pixels of 64 between parts that may be of one object."""
+_MOST_PARTS = 8
 LEAST_MATCH = 0.35
 """Least share of a template's own variation that an object explains; others are of no kind."""
 
+
+LARGEST = 0.4
+"""Share of the picture above which a part is no object; the largest square covers 0.27."""
 
 Mask = Bool[np.ndarray, "side side"]
 
@@ -93,7 +97,8 @@ class SceneDetector:
         ground = fit_ground(picture)
         parts = [self._part(picture, ground, mask) for mask in find_parts(picture, ground)]
         # one object may be in parts, where it is as pale as the ground
-        for one, other in combinations(list(parts), 2):
+        pairs = combinations(list(parts), 2) if len(parts) <= _MOST_PARTS else ()
+        for one, other in pairs:
             if one in parts and other in parts and _are_near(one.mask, other.mask):
                 both = self._part(picture, ground, one.mask | other.mask)
                 if both.error < min(one.error, other.error):
@@ -101,15 +106,17 @@ class SceneDetector:
         return [part.found for part in parts]
 
     def _part(self, picture: Picture, ground: Picture, mask: Mask) -> "_Part":
-        x, y, side = _square(mask)
-        colour, layers = None, picture
+        colour, layers, inner = None, picture, mask
         if self._look.colours:
             place = self._nearest_colour(picture, mask)
             colour = list(self._look.colours)[place]
             layers = _coverage(picture, ground, self._palette[place]) * _with_edge(mask)
+            covered: Mask = layers[..., 0] > 0.5  # however soft the edge is
+            inner = covered if covered.any() else mask
+        x, y, side = _square(inner)
         kind, error = self._kind(layers, ground, (x, y, side))
-        size = len(picture)
-        named = kind if error < 1 - LEAST_MATCH else None
+        size, is_small = len(picture), mask.mean() <= LARGEST
+        named = kind if error < 1 - LEAST_MATCH and is_small else None
         found = FoundObject(kind=named, colour=colour, x=x / size, y=y / size)
         return _Part(mask=mask, found=found, error=error)
 
@@ -161,7 +168,8 @@ def _square(mask: Mask) -> Square:
     """Return the square around a mask, by its bounding box."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    return (left + right) / 2, (top + bottom) / 2, float(max(bottom - top, right - left))
+    side = max(bottom - top, right - left)
+    return float(left + right) / 2, float(top + bottom) / 2, float(side)
 
 
 def _cut(layers: np.ndarray, x: float, y: float, side: float) -> np.ndarray:
@@ -181,12 +189,14 @@ def _coverage(picture: Picture, ground: Picture, colour: np.ndarray) -> np.ndarr
     """Return how much of each pixel an object of a colour covers, one channel in [0, 1]."""
     span = colour - ground
     share = ((picture - ground) * span).sum(2) / (span**2).sum(2)
-    return share.clip(0, 1)[..., None]
+    covered: np.ndarray = share.clip(0, 1)[..., None]
+    return covered
 
 
 def _with_edge(mask: Mask) -> np.ndarray:
     """Return a mask with its edge: other objects do not count."""
-    return ndimage.binary_dilation(mask, iterations=1)[..., None]
+    grown: np.ndarray = ndimage.binary_dilation(mask)[..., None]
+    return grown
 
 
 def _are_near(one: Mask, other: Mask) -> bool:

@@ -21,7 +21,9 @@ Picture = Float[np.ndarray, "side side 3"]
 def _terms(side: int) -> Float[np.ndarray, "pixels terms"]:
     """Return the products of powers of both coordinates, of every pixel."""
     axis = np.polynomial.legendre.legvander(np.linspace(-1, 1, side), _DEGREE)
-    return np.einsum("ya,xb->yxab", axis, axis).reshape(side * side, -1)
+    products = np.einsum("ya,xb->yxab", axis, axis)
+    terms: Float[np.ndarray, "pixels terms"] = products.reshape(side * side, -1)
+    return terms
 
 
 def fit_ground(picture: Picture) -> Picture:

@@ -13,7 +13,7 @@ from datamodules.scenes.scene import Direction
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What is right in a picture.
+    """Those parts of a description that a picture shows rightly.
 
     Attributes:
         number: There are as many objects as there must be.

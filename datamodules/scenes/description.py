@@ -1,4 +1,4 @@
-"""What a caption says of a scene, and the skill that it takes to follow it."""
+"""Descriptions of scenes, as captions give them, and the skills that it takes to follow them."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args

@@ -9,7 +9,7 @@ from datamodules.scenes.description import Description, Skill
 from datamodules.scenes.look import Look
 
 Axis = Literal["kind_colour", "kinds", "count"]
-"""What is new: a kind in a colour, two kinds together, a number of a kind."""
+"""Kind of novelty: a kind in a colour, two kinds together, a number of a kind."""
 
 AXES: dict[Skill, frozenset[Axis]] = {
     "single": frozenset(),
@@ -20,7 +20,7 @@ AXES: dict[Skill, frozenset[Axis]] = {
     "attribution": frozenset({"kind_colour"}),
     "dense": frozenset({"kind_colour", "kinds"}),
 }
-"""What may be new in held-out scenes of each skill; a single kind never is."""
+"""Novelty in held-out scenes of each skill; a single kind never is."""
 _FEWEST = 4
 _FAR = 0.45
 
