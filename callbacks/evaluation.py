@@ -90,6 +90,7 @@ class Evaluation(MeasuringCallback):
         self.every_n_validations = every_n_validations
         self._num_validations = 0
         self._measures = True
+        self.not_measured: dict[str, str] = {}  # of the last evaluation: by name, why not
 
     @abstractmethod
     def check(self, trainer: Trainer, pl_module: LightningModule, split: Split) -> None:
@@ -114,6 +115,7 @@ class Evaluation(MeasuringCallback):
             self._measures = True
         except NothingToMeasure as nothing:
             self._measures = False
+            self.not_measured = {type(self).__name__: str(nothing)}
             rank_zero_warn(f"{type(self).__name__} measures nothing: {nothing}")
 
     @override

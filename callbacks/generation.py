@@ -189,11 +189,13 @@ class Generation(Evaluation):
         if stage == "test":
             self.sample_digest = digest(hashes)
         values: dict[str, float] = {}
+        self.not_measured = {}
         if trainer.is_global_zero:
             for metric in self.metrics:
                 try:
                     values |= metric.compute()
                 except NothingToMeasure as nothing:
+                    self.not_measured[type(metric).__name__] = str(nothing)
                     rank_zero_warn(f"Generation: {nothing}")
             common = {"n": len(prompts), **sampling_facts(trainer, module)}
             self.facts |= {f"{stage}/{k}": v | common for k, v in self._facts(values).items()}

@@ -148,6 +148,7 @@ class Reconstructions(Evaluation):
                 try:
                     found |= metric.compute()
                 except NothingToMeasure as nothing:
+                    self.not_measured[type(metric).__name__] = str(nothing)
                     rank_zero_warn(f"Reconstructions: {nothing}")
             values = {f"{_PREFIX}{name}": value for name, value in found.items()}
             of_metrics = {name: own for m in self.metrics for name, own in m.facts().items()}

@@ -63,8 +63,8 @@ def main(args: list[str]) -> int:
         print(f"{name:{width}}  {value:.6g}")
     if evaluation.ema is not None:
         print(f"Averaged weights (EMA): {evaluation.ema}")
-    for name in evaluation.not_applicable:
-        print(f"not applicable to a folder of pictures: {name}")
+    for name, why in evaluation.not_measured.items():
+        print(f"n/a: {name}: {why}")
     print(f"Written to {folder}: evaluation.json")
     return 0
 

@@ -1,6 +1,6 @@
 """Evaluation of a trained module, or of a folder of pictures, by callbacks that measure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -49,7 +49,7 @@ class Evaluation:
         seed: Of the run.
         metrics: Values by name, such as ``test/vqa``.
         facts: By metric, what comparable values share: numbers of images, extractor.
-        not_applicable: Classes of callbacks that a folder of pictures cannot have.
+        not_measured: Classes of callbacks and metrics that this cannot have, and why.
         versions: Of the libraries.
     """
 
@@ -60,8 +60,15 @@ class Evaluation:
     seed: int
     metrics: dict[str, float]
     facts: dict[str, dict[str, Any]]
-    not_applicable: tuple[str, ...]
+    not_measured: dict[str, str]
     versions: dict[str, str]
+
+
+@runtime_checkable
+class SaysWhyNot(Protocol):
+    """A callback that knows what it could not measure."""
+
+    not_measured: Mapping[str, str]
 
 
 @runtime_checkable
@@ -145,6 +152,10 @@ def evaluate(
     of_weights = {} if ema is None else {"ema": ema}
     logged = logged_scalars(cli.trainer)
     recorded = facts(cli.trainer)
+    not_measured: dict[str, str] = {}
+    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SaysWhyNot):
+            not_measured |= callback.not_measured
     return Evaluation(
         evaluated=str(what),
         weights=None if weights is None else trained_weights_hash(cli.model),
@@ -153,7 +164,7 @@ def evaluate(
         seed=cli.seed or 0,
         metrics=logged,
         facts={name: recorded.get(name, {}) | of_weights for name in {*recorded, *logged}},
-        not_applicable=others,
+        not_measured=dict.fromkeys(others, "a folder of pictures has no model") | not_measured,
         versions=versions(),
     )
 
