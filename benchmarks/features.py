@@ -40,7 +40,7 @@ BASE = Path(__file__).parents[1] / "ablations" / "base" / "easy_vqa.yaml"
 SIDE = 64  # pixels in training steps
 JPEG_SIDE = 256  # pixels of the pictures that are read alone
 BATCH = 16
-SMALL_WIDTHS = (32, 32, 32, 32)
+SMALL_WIDTHS = (8, 8, 8, 8)
 WIDTHS = (128, 256, 512, 512)  # of Stable Diffusion's autoencoder
 DataFactory = Callable[[], WebDatasetDataModule]
 
@@ -71,6 +71,7 @@ def large_encoder(folder: Path, widths: Sequence[int], image_size: int) -> dict[
         down_block_types=["DownEncoderBlock2D"] * len(widths),
         up_block_types=["UpDecoderBlock2D"] * len(widths),
         block_out_channels=list(widths),
+        norm_num_groups=min(widths[0], 32),
         layers_per_block=2,
     ).save_pretrained(folder)
     arguments = {"name": str(folder), "image_size": image_size}
@@ -170,7 +171,7 @@ def _tasks(folder: Path, widths: Sequence[int], *, quick: bool) -> Iterator[Task
         embed(small, easy_vqa())
         yield steps("a step of the base configuration", small, easy_vqa)
     count, side = (BATCH, SIDE) if quick else (4 * BATCH, JPEG_SIDE)
-    make = jpegs(folder, count, side)
+    make = jpegs(folder, 5 * count, side)  # shards of some size: to open one takes its time
     light = module(large_encoder(folder / "light", SMALL_WIDTHS, side))
     embed(light, make())
     yield reading(f"reading 64 JPEGs of {side} pixels", light, make)
