@@ -116,7 +116,7 @@ def test_pictures_get_the_fid_that_torch_fidelity_gives_them(tmp_path, capsys):
     words += ["--out", str(tmp_path / "out")]
     assert main(["evaluate", str(tmp_path / "generated"), *words]) == 0
     assert "n/a: Likelihood: a folder of pictures has no model" in capsys.readouterr().out
-    assert evaluated(tmp_path / "out")["not_measured"].keys() == {"Likelihood", "KID"}
+    assert evaluated(tmp_path / "out")["not_measured"].keys() >= {"Likelihood", "KID"}
     found = evaluated(tmp_path / "out")["metrics"]
     register_feature_extractor("pooled", Pooled)
     expected = calculate_metrics(
