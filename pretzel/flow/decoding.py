@@ -30,6 +30,9 @@ from pretzel.typing import Complex, Float, Int, Tensor
 
 logger = logging.getLogger(__name__)
 
+_FEW_ROWS = 16
+"""Rows up to which the hidden values of an MLP are bound by calls."""
+
 Turn = Complex[Tensor, "*b l 1 p"]
 """Rotation of each channel pair, as a complex number."""
 
@@ -40,15 +43,20 @@ class Product(NamedTuple):
     weight: Float[Tensor, "i o"]
     bias: Float[Tensor, " o"] | None
 
-    def __call__(self, x: Float[Tensor, "n i"], out: Tensor | None = None) -> Float[Tensor, "n o"]:
-        """Return x W + b."""
+    def __call__(
+        self, x: Float[Tensor, "n i"], scale: float = 1.0, out: Tensor | None = None
+    ) -> Float[Tensor, "n o"]:
+        """Return scale (x W + b)."""
         if self.bias is None:
-            return torch.mm(x, self.weight, out=out)
-        return torch.addmm(self.bias, x, self.weight, out=out)
+            product = torch.mm(x, self.weight, out=out)
+            return product if scale == 1 else product.mul_(scale)
+        return torch.addmm(self.bias, x, self.weight, beta=scale, alpha=scale, out=out)
 
-    def added_to(self, y: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
-        """Return y + x W + b."""
-        out = torch.addmm(y, x, self.weight)
+    def added_to(
+        self, y: Float[Tensor, "n o"], x: Float[Tensor, "n i"], scale: float = 1.0
+    ) -> Float[Tensor, "n o"]:
+        """Return y + scale x W + b."""
+        out = torch.addmm(y, x, self.weight, alpha=scale)
         return out if self.bias is None else out.add_(self.bias)
 
 
@@ -116,12 +124,12 @@ class DecodingLayer:
         self.attention_norm, gain = _unit_norm(layer.attention_norm, is_modulated)
         self.is_gated = attention.gate is not None
         incoming = [attention.qkv] if attention.gate is None else [attention.qkv, attention.gate]
-        joined = _product(incoming, gain)
         counts = [attention.num_heads, attention.num_kv_heads]
         width = attention.head_dim
-        order = paired(torch.arange(sum(counts) * width).view(-1, width)).flatten()
-        order = torch.cat([order, torch.arange(len(order), joined.weight.shape[1])])
-        self.incoming = _ordered(joined, order.to(joined.weight.device))
+        order = torch.arange(sum(linear.out_features for linear in incoming))
+        turned = sum(counts) * width
+        order = torch.cat([paired(order[:turned].view(-1, width)).flatten(), order[turned:]])
+        self.incoming = _product(incoming, gain, order=order.to(attention.qkv.weight.device))
         self.out = _product([attention.out])
         self.gain: Tensor | None = None
         if attention.query_norm is not None and attention.key_norm is not None:
@@ -139,7 +147,7 @@ class DecodingLayer:
             inner, outer = mlp.inner_scale, mlp.outer_scale
             self.up = _product(mlp.incoming, gain, inner)
             self.down = _product([mlp.down], outer)
-            self.num_maps, self.hidden = len(mlp.incoming), mlp.scaled_hidden
+            self.num_maps, self.dense = len(mlp.incoming), mlp
         else:
             self.mlp_norm = layer.mlp_norm
 
@@ -163,11 +171,16 @@ class DecodingLayer:
         if self.up is None:
             h = self.mlp(h.view(len(cache), -1, h.shape[1])).view_as(h)
             return x + _gated(h, self.mlp_post_norm, modulation, 5)
-        up = self.up(h)
-        hidden = self.hidden(up) if self.num_maps == 1 else self.hidden(*up.chunk(self.num_maps, 1))
+        mlp, scale = self.dense, 1.0
+        if h.shape[0] > _FEW_ROWS:
+            up, hidden, scale = self.up(h, 1 / mlp.inner_scale), mlp.hidden, 1 / mlp.outer_scale
+        else:
+            up, hidden = self.up(h), mlp.scaled_hidden
+        inner = hidden(up) if self.num_maps == 1 else hidden(*up.chunk(self.num_maps, 1))
         if modulation is None and self.mlp_post_norm is None:
-            return self.down.added_to(x, hidden)
-        return x + _gated(self.down(hidden), self.mlp_post_norm, modulation, 5)
+            return self.down.added_to(x, inner, scale)
+        h = self.down.added_to(torch.zeros_like(x), inner, scale)
+        return x + _gated(h, self.mlp_post_norm, modulation, 5)
 
     def _heads(
         self, h: Float[Tensor, "n w"], place: Place, cache: KVCache, number: int
@@ -340,18 +353,22 @@ def _in_float32(x: Float[Tensor, "n w"], smallest: Float[Tensor, ""]) -> Float[T
     return over_length(x.float(), smallest).to(x.dtype)
 
 
-def _product(linears: list[nn.Linear], gain: Tensor | float = 1.0, scale: float = 1.0) -> Product:
+def _product(
+    linears: list[nn.Linear],
+    gain: Tensor | float = 1.0,
+    scale: float = 1.0,
+    order: Int[Tensor, " o"] | None = None,
+) -> Product:
     """Lay linear maps of one input out side by side, behind a gain, their outputs scaled."""
-    weight = torch.cat([linear.weight.detach() for linear in linears])
-    weight = (scale * weight * gain).to(weight.dtype)
+    weights = [linear.weight.detach() for linear in linears]
+    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
     biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
-    return Product(weight.t().contiguous(), scale * torch.cat(biases) if biases else None)
-
-
-def _ordered(product: Product, order: Int[Tensor, " o"]) -> Product:
-    """Return a product with its outputs in another order."""
-    bias = None if product.bias is None else product.bias[order]
-    return Product(product.weight[:, order].contiguous(), bias)
+    bias = scale * torch.cat(biases) if biases else None
+    if order is not None:
+        weight, bias = weight[order], None if bias is None else bias[order]
+    factor = scale * gain if isinstance(gain, float) else scale * gain[:, None]
+    out = torch.empty_like(weight.t(), memory_format=torch.contiguous_format)
+    return Product(out.copy_(weight.t()).mul_(factor), bias)
 
 
 def _modulated(h: Tensor, modulation: Float[Tensor, "b 6 1 w"] | None, first: int) -> Tensor:

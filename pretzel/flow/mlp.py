@@ -89,7 +89,8 @@ class MLP(DenseFeedForward):
     def scaled_hidden(self, *maps: Float[Tensor, "*b h"]) -> Float[Tensor, "*b h"]:
         """Return u + u erf(u), where GELU(x) = x (1 + erf(x / sqrt 2)) / 2."""
         (u,) = maps
-        return torch.addcmul(u, u, u.erf())
+        erf = u.erf()
+        return torch.addcmul(u, u, erf, out=erf)
 
 
 class GatedMLP(DenseFeedForward):
