@@ -95,24 +95,28 @@ class SceneDetector:
         """Return the objects of an image in [-1, 1]."""
         picture: Picture = (np.moveaxis(image, 0, 2).astype(float) + 1) / 2
         ground = fit_ground(picture)
-        parts = [self._part(picture, ground, mask) for mask in find_parts(picture, ground)]
+        masks = find_parts(picture, ground)
+        parts = [part for mask in masks if (part := self._part(picture, ground, mask))]
         # one object may be in parts, where it is as pale as the ground
         pairs = combinations(list(parts), 2) if len(parts) <= _MOST_PARTS else ()
         for one, other in pairs:
             if one in parts and other in parts and _are_near(one.mask, other.mask):
                 both = self._part(picture, ground, one.mask | other.mask)
-                if both.error < min(one.error, other.error):
+                if both and both.error < min(one.error, other.error):
                     parts = [part for part in parts if part not in (one, other)] + [both]
         return [part.found for part in parts]
 
-    def _part(self, picture: Picture, ground: Picture, mask: Mask) -> "_Part":
+    def _part(self, picture: Picture, ground: Picture, mask: Mask) -> "_Part | None":
+        """Return a part; None for a mere shade, no pixel of which is half covered by a colour."""
         colour, layers, inner = None, picture, mask
         if self._look.colours:
             place = self._nearest_colour(picture, mask)
             colour = list(self._look.colours)[place]
             layers = _coverage(picture, ground, self._palette[place]) * _with_edge(mask)
             covered: Mask = layers[..., 0] > 0.5  # however soft the edge is
-            inner = covered if covered.any() else mask
+            if not covered.any():
+                return None
+            inner = covered
         x, y, side = _square(inner)
         kind, error = self._kind(layers, ground, (x, y, side))
         size, is_small = len(picture), mask.mean() <= LARGEST

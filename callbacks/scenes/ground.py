@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 _DEGREE = 3
-_ROUNDS = 6
-_NEAR = 0.05
+_REACHES = (0.2, 0.12, 0.1, 0.09, 0.08, 0.08)
+"""Largest difference of a channel from the surface at which a pixel counts, in each round."""
 FOREGROUND = 0.08
 """Largest difference of a channel, in [0, 1], from the ground from which a pixel is an object's."""
 SPECKLE = 0.006
@@ -36,8 +36,7 @@ def fit_ground(picture: Picture) -> Picture:
     edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     pixels, terms = picture.reshape(-1, 3), _terms(side)
     surface = np.broadcast_to(np.median(edge, 0), pixels.shape)
-    for number in range(_ROUNDS):
-        reach = _NEAR * (4 if number == 0 else 2 if number < 3 else 1)
+    for reach in _REACHES:
         near = np.abs(pixels - surface).max(1) < reach
         if near.sum() < 0.2 * len(pixels):
             break
