@@ -349,7 +349,7 @@ def _is_dense(mlp: nn.Module) -> TypeGuard[DenseFeedForward]:
     )
 
 
-def _in_float32(x: Float[Tensor, "n w"], smallest: Float[Tensor, ""]) -> Float[Tensor, "n w"]:
+def _in_float32(x: Float[Tensor, "*n w"], smallest: Float[Tensor, ""]) -> Float[Tensor, "*n w"]:
     return over_length(x.float(), smallest).to(x.dtype)
 
 

@@ -86,7 +86,7 @@ class WordCounts:
     encode: Callable[[str], list[int]]
     decode: Callable[[Sequence[int]], str]
     num_documents: int = 0
-    words: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter, init=False)
 
     def add(self, documents: Sequence[Document]) -> None:
         """Take in the words of documents that are read."""
