@@ -192,7 +192,8 @@ def _cut(layers: np.ndarray, x: float, y: float, side: float) -> np.ndarray:
 def _coverage(picture: Picture, ground: Picture, colour: np.ndarray) -> np.ndarray:
     """Return how much of each pixel an object of a colour covers, one channel in [0, 1]."""
     span = colour - ground
-    share = ((picture - ground) * span).sum(2) / (span**2).sum(2)
+    # nothing where the ground is of the very colour
+    share = ((picture - ground) * span).sum(2) / np.maximum((span**2).sum(2), 1e-6)
     covered: np.ndarray = share.clip(0, 1)[..., None]
     return covered
 

@@ -121,7 +121,7 @@ class AmongChoices(Answering):
         which = f"{len(self._texts)} choices"
         if isinstance(self.choices, int):
             which = f"the {self.choices} most frequent answers"
-        return f"likeliest of {which}, {'mean' if self.per_token else 'sum'} over tokens"
+        return _likeliest_of(which, per_token=self.per_token)
 
     @override
     def check(self, module: LightningModule) -> None:
@@ -162,9 +162,8 @@ class OwnChoices(Answering):
 
     @override
     def describe(self) -> str:
-        of = "letters" if self.letters else "texts"
-        mean = "mean" if self.per_token else "sum"
-        return f"likeliest of the {of} of each question's choices, {mean} over tokens"
+        which = f"the {'letters' if self.letters else 'texts'} of each question's choices"
+        return _likeliest_of(which, per_token=self.per_token)
 
     @override
     def check(self, module: LightningModule) -> None:
@@ -193,6 +192,10 @@ class OwnChoices(Answering):
             for row, place in zip(own, places, strict=True):
                 answers[row] = texts[place]
         return answers
+
+
+def _likeliest_of(which: str, *, per_token: bool) -> str:
+    return f"likeliest of {which}, {'mean' if per_token else 'sum'} over tokens"
 
 
 def _require_scorer(answering: Answering, module: LightningModule) -> None:

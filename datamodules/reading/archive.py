@@ -33,7 +33,7 @@ COMPRESSED: dict[bytes, Callable[[Any], Any]] = {
 """Readers of compressed files by the bytes that these begin with."""
 
 DAMAGE = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
-"""What reading a damaged archive raises."""
+"""Errors that reading a damaged archive raises."""
 
 _LONGEST_NAME = 2**16  # bytes of a header that only holds a name or attributes: they are read whole
 _LARGEST_MEMBER = 2**37  # bytes: Python looks for its end in pieces, also behind that of the file

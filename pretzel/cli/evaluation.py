@@ -32,7 +32,7 @@ from pretzel.runs.stored_module import WEIGHTS, config_of_checkpoint, load_check
 from pretzel.runs.weights_hash import trained_weights_hash
 
 _CURRENT = "current_model_state"
-"""What a checkpoint has beside averaged weights, Lightning's and our own."""
+"""Weights of a checkpoint beside averaged ones, Lightning's and our own."""
 _SECTIONS = ("seed_everything", "model", "data")
 
 
