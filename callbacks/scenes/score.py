@@ -61,7 +61,8 @@ class SceneAccuracy(GenerationMetric):
     @override
     def facts(self) -> dict[str, dict[str, Any]]:
         fact = {"look": type(self.look).__name__, "kinds": len(self.look.kinds)}
-        return {name: fact for name in self.names() if not name.endswith("_n")}
+        values = self.compute() if self._judged else {}
+        return {name: fact for name in values if not name.endswith("_n")}
 
     @override
     def names(self) -> set[str]:
