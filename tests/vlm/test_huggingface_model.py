@@ -39,6 +39,7 @@ from pretzel.testing.tiny_model import transformer
 from pretzel.vlm.huggingface import HuggingFaceVLM
 
 SINGLE = 1e-5
+SLOPE, SLOPE_STEP = 5e-3, 1e-4  # by differences of rounded values: 3e-3 was seen
 TRANSFORMER = transformer(width=16, head_dim=8)
 INTERLEAVINGS = {
     "Stacked": Stacked,
@@ -76,6 +77,8 @@ def vlm_of(tmp_path_factory):
 def single_precision(monkeypatch):
     for module in (models, generation):
         monkeypatch.setattr(module, "FP64", SINGLE)
+    monkeypatch.setattr(models, "SLOPE", SLOPE)
+    monkeypatch.setattr(models, "SLOPE_STEP", SLOPE_STEP)
 
 
 def pretzel(vlm: HuggingFaceVLM, interleaving) -> Pretzel:

@@ -27,6 +27,9 @@ from pretzel.testing.law_case import (
 from pretzel.testing.tiny_model import batch, documents, six_documents
 from pretzel.typing import Float, Tensor
 
+SLOPE, SLOPE_STEP = 1e-6, 1e-5
+"""Tolerance of a slope by finite differences, and their step, in float64."""
+
 
 def latents(model: Pretzel, rows: int, key: str = "x") -> Float[Tensor, "m n d"]:
     """Return standard normal latents for a model, float64."""
@@ -243,7 +246,7 @@ def gradients_are_those_of_finite_differences(case: Case[Pretzel]) -> Deviation:
         for gradient, direction in zip(gradients, directions, strict=True)
         if gradient is not None
     )
-    step = 1e-5
+    step = SLOPE_STEP
     values = []
     with torch.no_grad():
         for signed in (step, -2 * step, step):  # the last puts the parameters back
@@ -252,7 +255,7 @@ def gradients_are_those_of_finite_differences(case: Case[Pretzel]) -> Deviation:
             with seeded("gradients"):  # the same numbers are dropped
                 values.append(joint_loss(model))
     difference = (values[0] - values[1]) / (2 * step)
-    return within(torch.as_tensor(slope), difference, 1e-6, "slope of the joint loss")
+    return within(torch.as_tensor(slope), difference, SLOPE, "slope of the joint loss")
 
 
 def state_dict_holds_everything(case: Case[Pretzel]) -> Deviation:
