@@ -40,6 +40,7 @@ class Plan:
         steps: Training steps of it.
         samples: Batches in which it samples.
         tolerance: Relative mean square change at which iteration stops.
+        compiled: Whether training is measured with layers compiled as well.
     """
 
     sizes: tuple[Size, ...]
@@ -49,6 +50,7 @@ class Plan:
     steps: int
     samples: tuple[int, ...]
     tolerance: float
+    compiled: bool = False
 
 
 def main(args: Sequence[str] | None = None) -> list[Section]:
@@ -134,13 +136,14 @@ def make_plan(options: argparse.Namespace) -> Plan:
         steps=options.steps,
         samples=tuple(options.samples),
         tolerance=tolerance,
+        compiled=options.compile,
     )
 
 
 def _flow(plan: Plan, device: torch.device) -> Section:
     rows = []
     for size in plan.sizes:
-        for task in flow_tasks.tasks(size, device):
+        for task in flow_tasks.tasks(size, device, with_compiled=plan.compiled):
             rows += measure.run(task, plan.rounds, device)
     sizes = "; ".join(str(size) for size in plan.sizes)
     return Section(
@@ -205,7 +208,7 @@ def _header(device: torch.device, rounds: int) -> list[str]:
 def _arm(name: str, plan: Plan, device: torch.device) -> Callable[[], object]:
     task_name, arm = name.split("/")
     for size in plan.sizes:
-        for task in flow_tasks.tasks(size, device):
+        for task in flow_tasks.tasks(size, device, with_compiled=plan.compiled):
             if task.name == task_name:
                 return task.arms[arm]
     raise AssertionError(f"no task {task_name}")
@@ -242,6 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tolerance", type=float, default=1e-6, help="of iteration")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--compile", action="store_true", help="measure compiled training too")
     parser.add_argument("--no_memory", action="store_true", help="skip the child processes")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -1,11 +1,13 @@
 """Training and sampling of our flow beside the bare layers and the plain reference."""
 
+from dataclasses import replace
+
 import torch
 
 from benchmarks import bare, floor, reference
 from benchmarks.measure import Task
 from benchmarks.size import Problem, Size, build
-from pretzel.flow import AFBlock
+from pretzel.flow import AFBlock, CausalTransformer
 from pretzel.sampling.guidance import GaussianMixing
 from pretzel.sampling.samplers import Sequential
 from pretzel.sampling.stack import invert_stack
@@ -17,10 +19,15 @@ WEIGHT = 2.0
 """Guidance weight."""
 
 
-def tasks(size: Size, device: torch.device) -> list[Task]:
-    """Return a training step and one-by-one sampling, without and with guidance."""
+def tasks(size: Size, device: torch.device, *, with_compiled: bool = False) -> list[Task]:
+    """Return a training step and one-by-one sampling, without and with guidance.
+
+    Where asked, a training step with compiled layers as well.
+    """
     problem = build(size, device)
     made = [training(problem, device), sampling(problem, 0.0, device)]
+    if with_compiled:
+        made.insert(1, compiled_training(made[0], problem))
     return [*made, sampling(problem, WEIGHT, device)] if size.text else made
 
 
@@ -51,6 +58,27 @@ def training(problem: Problem, device: torch.device) -> Task:
         floor=floor.of_training(stack, problem.size, device),
         equal={REFERENCE: 1e-4},
         turns=4,
+    )
+
+
+def compiled_training(training: Task, problem: Problem) -> Task:
+    """Return the same with layers compiled beside both."""
+    transformers = [m for m in problem.stack.modules() if isinstance(m, CausalTransformer)]
+
+    def compiled() -> Float[Tensor, ""]:
+        for transformer in transformers:
+            transformer.compiles = True
+        loss = training.arms["ours"]()
+        for transformer in transformers:
+            transformer.compiles = False
+        return loss
+
+    return replace(
+        training,
+        name=f"compiled {training.name}",
+        arms={"compiled": compiled, **{name: training.arms[name] for name in ("ours", REFERENCE)}},
+        goals={REFERENCE: 0.85},
+        equal={"ours": 1e-5, **training.equal},
     )
 
 

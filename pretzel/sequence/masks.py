@@ -67,8 +67,9 @@ def attend(
             query, key, value, block_mask=mask, scale=scale, enable_gqa=is_grouped
         )
         return out
-    # One query behind a cache may attend every key; is_causal would align it with the first.
-    is_causal = mask is None and query.shape[2] > 1
+    is_causal = mask is None
+    if query.shape[2] == 1:  # behind a cache it may attend every key; is_causal aligns it with one
+        is_causal = False
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=is_grouped
     )
