@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import nn
 
 from pretzel.flow.conditioner import Rotation
-from pretzel.flow.transformer_layer import Layer
 from pretzel.sequence.masks import Mask
 from pretzel.typing import Float, Tensor
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_compiled(
-    layer: Layer,
+    layer: nn.Module,
     x: Float[Tensor, "b l w"],
     rotation: Rotation | None,
     mask: Mask | None,
@@ -37,7 +37,8 @@ def run_compiled(
     reason = _why_not(x.device.type)
     if reason is None:
         try:
-            return _compiled()(layer, x, rotation, mask, modulation)
+            out: Tensor = _compiled()(layer, x, rotation, mask, modulation)
+            return out
         except torch._dynamo.exc.TorchDynamoException as error:
             _FAILED.append(" ".join(str(error).split())[:300])
     elif x.device.type != "meta":
@@ -50,7 +51,7 @@ _FAILED: list[str] = []
 
 
 def _run(
-    layer: Layer,
+    layer: nn.Module,
     x: Tensor,
     rotation: Rotation | None,
     mask: Mask | None,
