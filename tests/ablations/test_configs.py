@@ -3,8 +3,11 @@
 import copy
 import json
 import re
+import shutil
+from contextlib import chdir
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from pretzel.ablation.planning.plan import Plan
 from pretzel.ablation.worker.training import train_and_test
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import Config, fold, read
+from pretzel.vlm.tiny.tokenizer import SHIPPED_TOKENIZER
 
 ROOT = Path(__file__).parents[2]
 SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
@@ -102,7 +106,11 @@ def test_every_overlay_is_laid_over_something_that_is_tested():
     in_grids = {
         file.resolve()
         for grid in map(reading.load, GRIDS)
-        for files in (grid.base, *grid.chain.values())
+        for files in (
+            grid.base,
+            *grid.chain.values(),
+            *(stage.files for stage in grid.stages.values()),
+        )
         for file in files
     }
     documented = "".join(pages().values())  # whose commands tests/docs runs
@@ -211,12 +219,22 @@ def is_new(config: dict) -> bool:
 
 @cache
 def planned(path: Path) -> Plan:
-    return plan_grid(reading.load(path))
+    with TemporaryDirectory() as folder, chdir(folder):
+        write_tokenizer(Path(folder))
+        return plan_grid(reading.load(path))
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write the file that a command makes before ablations/scenes.yaml."""
+    path = folder / "runs" / "world" / "tokenizer.json"
+    path.parent.mkdir(parents=True)
+    shutil.copy(SHIPPED_TOKENIZER, path)
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=name)
 def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    write_tokenizer(tmp_path)
     plan = planned(path)
     assert plan.warnings == ()  # every part says which metrics it logs
     by_name = {run.name: run for run in plan.runs}
