@@ -39,6 +39,7 @@ from callbacks.picture_folder import PictureFolder, RealPictures
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.reconstructions import Reconstructions
 from callbacks.sample_grid import SampleGrid
+from callbacks.scenes.edit_accuracy import EditAccuracy
 from callbacks.scenes.score import SceneAccuracy
 from callbacks.siglip_score import SigLIPScore
 from callbacks.skip_analysis import SkipAnalysis
@@ -66,6 +67,7 @@ __all__ = [
     "DensityCoverage",
     "DualEncoderTraining",
     "EMAWeightAveraging",
+    "EditAccuracy",
     "EfficientNetFeatures",
     "EmbeddedMatch",
     "FeatureExtractor",

@@ -13,6 +13,7 @@ from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
 from datamodules.sample import InterleavedSample, Sample, Skipped, Unusable
+from datamodules.scenes.edit_source import SceneEdits
 from datamodules.scenes.look import Look
 from datamodules.scenes.shapes import ColouredShapes
 from datamodules.scenes.source import Scenes
@@ -65,6 +66,7 @@ __all__ = [
     "SEEDBench",
     "Sample",
     "SampleRecipe",
+    "SceneEdits",
     "Scenes",
     "Shards",
     "Skipped",

@@ -14,6 +14,7 @@ from datamodules.reading.tar_shard import RawSample
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
+from datamodules.scenes.edit_source import SceneEdits
 from datamodules.scenes.shapes import ColouredShapes
 from datamodules.scenes.source import Scenes
 from datamodules.sources.blend import Blend
@@ -71,6 +72,11 @@ def scenes() -> Scenes:
     return Scenes(ColouredShapes(), size=32, num_train=30, num_val=10, num_test=10)
 
 
+def scene_edits() -> SceneEdits:
+    """Return a few small edits."""
+    return SceneEdits(scenes())
+
+
 def mixture() -> Mixture:
     """Return a mixture of recipes for all kinds of samples."""
     return Mixture(
@@ -90,6 +96,7 @@ CASES: dict[type, list[Callable[[], object]]] = {
     ],
     Folder: [folder],
     Blend: [blend],
+    SceneEdits: [scene_edits],
     Scenes: [scenes],
     CentreCrop: [CentreCrop],
     RandomCrop: [partial(RandomCrop, scale=(0.2, 1.0), aspect=(0.5, 2.0))],

@@ -20,6 +20,7 @@ from datamodules.scenes.description import SKILLS, Skill
 from datamodules.scenes.look import Look
 from datamodules.scenes.placing import SIZES
 from datamodules.scenes.questions import Questioner
+from datamodules.scenes.scene import Scene
 from datamodules.sources.source import DataSource, Split
 from pretzel.errors import UserError
 
@@ -85,16 +86,16 @@ class Scenes(DataSource):
         self.soft_ground = soft_ground
         self.seed = seed
         self._sizes: dict[Split, int] = {"train": num_train, "val": num_val, "test": num_test}
-        self._composer = Composer(look, max_objects, soft_ground)
+        self.composer = Composer(look, max_objects, soft_ground)
         self.skills = self._checked(skills)
-        self._new_skills = [s for s in self.skills if self._composer.held_out.possible(s)]
-        self._questioner = Questioner(look, self._composer.held_out, self.skills)
+        self._new_skills = [s for s in self.skills if self.composer.held_out.possible(s)]
+        self._questioner = Questioner(look, self.composer.held_out, self.skills)
 
     def _checked(self, skills: Sequence[Skill] | None) -> tuple[Skill, ...]:
         if skills is None:
-            return tuple(skill for skill in SKILLS if self._composer.can(skill))
+            return tuple(skill for skill in SKILLS if self.composer.can(skill))
         for skill in skills:
-            if not self._composer.can(skill):
+            if not self.composer.can(skill):
                 raise UserError(
                     f"skills: {skill} needs more objects, kinds or colours than max_objects="
                     f"{self.max_objects}, {len(self.look.kinds)} kinds and "
@@ -121,21 +122,34 @@ class Scenes(DataSource):
         look = {"class": type(self.look).__qualname__, "kinds": self.look.kinds}
         about = [look, dict(self.look.colours), self.look.turned, self.size, self.max_objects]
         about += [self.skills, self.soft_ground, self.seed, VERSION, PIL.__version__]
-        texts = (json.dumps([*about, shard, len(self._numbers(shard))]) for shard in shards)
+        texts = (json.dumps([*about, shard, len(self.numbers(shard)[1])]) for shard in shards)
         return tuple(hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts)
 
     @override
     def read(self, shard: str, first: int = 0, step: int = 1) -> Iterator[RawSample | Skipped]:
-        for number in self._numbers(shard)[first::step]:
+        for number in self.numbers(shard)[1][first::step]:
             yield self._raw(shard, number, with_picture=True)
 
     @override
     def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:
-        return (self._raw(shard, number, with_picture=False) for number in self._numbers(shard))
+        numbers = self.numbers(shard)[1]
+        return (self._raw(shard, number, with_picture=False) for number in numbers)
 
     def scene(self, split: Split, number: int) -> ComposedScene:
         """Return a scene by its number in a split."""
         return self._scene(split, self._choices(split, number), number)
+
+    def picture(self, scene: Scene) -> bytes:
+        """Return the picture of a scene as a file, BMP: the fastest to write and to read."""
+        file = io.BytesIO()
+        self.look.render(scene, self.size).save(file, "BMP")
+        return file.getvalue()
+
+    def numbers(self, shard: str) -> tuple[Split, range]:
+        """Return the split of a shard, and the numbers of its samples."""
+        _, split, place = shard.split("-")
+        begin = int(place) * SHARD_SIZE
+        return split, range(begin, min(begin + SHARD_SIZE, self._sizes[split]))  # type: ignore[index, return-value]  # one of the three
 
     def _choices(self, split: Split, number: int) -> Random:
         return Random(f"scenes {self.seed} {split} {number}")
@@ -143,18 +157,15 @@ class Scenes(DataSource):
     def _scene(self, split: Split, choices: Random, number: int) -> ComposedScene:
         is_held_out = split != "train" and number % 2 == 1 and bool(self._new_skills)
         skill = choices.choice(self._new_skills if is_held_out else self.skills)
-        return self._composer(skill, choices, is_held_out=is_held_out)
+        return self.composer(skill, choices, is_held_out=is_held_out)
 
     def _raw(self, shard: str, number: int, *, with_picture: bool) -> RawSample:
-        split, _ = _of(shard)
+        split, _ = self.numbers(shard)
         choices = self._choices(split, number)
         composed = self._scene(split, choices, number)
         members = {"json": json.dumps(self._about(composed, choices)).encode()}
         if with_picture:
-            file = io.BytesIO()
-            # of all formats the fastest to write and to read
-            self.look.render(composed.scene, self.size).save(file, "BMP")
-            members = {"bmp": file.getvalue()} | members
+            members = {"bmp": self.picture(composed.scene)} | members
         return RawSample(shard=shard, key=f"scenes_{split}_{number:07d}", members=members)
 
     def _about(self, composed: ComposedScene, choices: Random) -> dict[str, Any]:
@@ -164,18 +175,7 @@ class Scenes(DataSource):
             "caption": write_caption(description),
             "questions": [asdict(asked) for asked in self._questioner(scene, choices)],
             "skill": description.skill,
-            "held_out": sorted(self._composer.held_out.axes(content)),
+            "held_out": sorted(self.composer.held_out.axes(content)),
             "objects": [asdict(one) for one in scene.objects],
             "relations": [asdict(relation) for relation in description.relations],
         }
-
-    def _numbers(self, shard: str) -> range:
-        split, place = _of(shard)
-        begin = place * SHARD_SIZE
-        return range(begin, min(begin + SHARD_SIZE, self._sizes[split]))
-
-
-def _of(shard: str) -> tuple[Split, int]:
-    """Return split and place of a shard by its name."""
-    _, split, place = shard.split("-")
-    return split, int(place)  # type: ignore[return-value]  # one of the three

@@ -59,6 +59,7 @@ def shrunk(callbacks: list[dict]) -> list[dict]:
     """Keep every callback, ask fewer questions and draw fewer pictures."""
     small = {
         "ConversationAccuracy": {"num_conversations": 1},
+        "EditAccuracy": {"num_images": 2, "every_n_validations": 1},
         "Generation": {"num_images": 4, "batch_size": 4},
         "SkipAnalysis": {"num_samples": 4},
         "OwnImages": {"num_images": 2},
@@ -127,6 +128,16 @@ def test_a_configuration_trains(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = overlay(content(path), tmp_path)
     assert main(["fit", "-c", str(path), "-c", str(small)]) == 0
+
+
+def test_edits_of_scenes_train_in_latents_of_scenes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = ROOT / "ablations"
+    chain = (("stages/autoencoder", "base/scenes"), ("base/easy_vqa", "stages/edits"))
+    for files in chain:
+        paths = [folder / f"{file}.yaml" for file in files]
+        paths.append(overlay(content(paths[1]), tmp_path))
+        assert main(["fit", *(word for path in paths for word in ("-c", str(path)))]) == 0
 
 
 # Trainable parameters in millions, and how closely the fact is known.

@@ -48,6 +48,8 @@ callbacks:
     init_args: {num_images: 100}
   - class_path: callbacks.ConversationAccuracy
     init_args: {num_conversations: 100, num_images: 2}
+  - class_path: callbacks.EditAccuracy
+    init_args: {look: {class_path: datamodules.ColouredShapes}, num_images: 100}
   - class_path: callbacks.LinearProbe
     init_args: {groups: {shape: [circle, triangle]}, encodings: [latents]}
   - class_path: callbacks.CaptionQuality

@@ -21,7 +21,7 @@ from pretzel.vlm.tiny import stream as tiny
 
 __all__ = ["elsewhere", "made"]
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "story.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 STORY = [
     {"say": "a red circle"},
     {"generate": True},
@@ -81,12 +81,16 @@ def test_a_conversation_is_told_as_it_comes_and_written(made, capsys):
     assert record["writing"]["init_args"] == {"temperature": 0.0, "top_p": 1.0}
 
 
-def test_the_example_is_a_conversation(made):
-    sample(made, "--turns", str(EXAMPLE), "--max_tokens", "2", "--out", "out")
+@pytest.mark.parametrize("name", ["story", "edits"])
+def test_the_examples_are_conversations(made, name):
+    example = EXAMPLES / f"{name}.yaml"
+    sample(made, "--turns", str(example), "--max_tokens", "2", "--out", "out")
     (turns,) = json.loads(Path("out/transcript.json").read_text(encoding="utf-8"))
     assert [next(iter(turn)) for turn in turns] == [
-        next(iter(step)) for step in yaml.safe_load(EXAMPLE.read_text())
+        next(iter(step)) for step in yaml.safe_load(example.read_text())
     ]
+    pictures = [pixels(f"out/{turn['generate']}") for turn in turns if "generate" in turn]
+    assert not any(map(np.array_equal, pictures, pictures[1:]))
 
 
 def test_questions_about_a_picture(made):
