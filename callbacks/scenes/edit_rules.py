@@ -24,7 +24,7 @@ ImageArray = Float[np.ndarray, "3 side side"]
 
 @dataclass(frozen=True, kw_only=True)
 class EditVerdict:
-    """What an edit has made of an image.
+    """Verdict on an edited image.
 
     Attributes:
         done: What was asked for is there, and as many of the kinds and colours that it concerns as
