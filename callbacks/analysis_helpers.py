@@ -1,13 +1,14 @@
 """Helpers of the analyses of a Pretzel: the model, hooks, batches of questions."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.hooks import RemovableHandle
 
-from callbacks.protocols import HasLikelihood, evaluation_samples, lacks
-from callbacks.reporting import Stage, evenly, local_batches
+from callbacks.protocols import HasLikelihood, chosen_samples, evaluation_texts, lacks
+from callbacks.reporting import Stage, evenly
 from pretzel.latent.generative_model import GenerativeModel
 from pretzel.model import Pretzel
 from pretzel.sequence.document import DocumentBatch, question_document
@@ -52,9 +53,11 @@ def question_batches(
 
     Of all samples ``limit`` are taken over all ranks, evenly spread; None takes all.
     """
-    usable = [s for s in evaluation_samples(trainer, stage, "the analysis") if s.questions]
+    usable = [s.key for s in evaluation_texts(trainer, stage, "the analysis") if s.questions]
     spread = evenly(usable, len(usable) if limit is None else limit)
-    for samples in local_batches(trainer, spread, batch_size):
-        documents = tuple(question_document(s.questions, key=s.key) for s in samples)
-        images = torch.stack([s.image for s in samples])
+    local = {*spread[trainer.global_rank :: trainer.world_size]}
+    samples = iter(chosen_samples(trainer, stage, local, "the analysis"))
+    while batch := list(islice(samples, batch_size)):
+        documents = tuple(question_document(s.questions, key=s.key) for s in batch)
+        images = torch.stack([s.image for s in batch])
         yield DocumentBatch(documents=documents, images=images).to(module.device)

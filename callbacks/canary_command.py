@@ -19,7 +19,7 @@ from callbacks.feature_metrics.mmd import MMD
 from callbacks.feature_metrics.precision_recall import DensityCoverage, PrecisionRecall
 from callbacks.generation import Generation
 from callbacks.generation_metric import GenerationMetric
-from callbacks.protocols import HasAnsweredQuestions, HasEvaluationSamples, lacks
+from callbacks.protocols import HasEvaluationSamples, HasEvaluationTexts, lacks
 from pretzel.errors import UserError
 from pretzel.runs.cli import import_parts
 from pretzel.runs.config.class_paths import named_class
@@ -41,9 +41,9 @@ def canary(options: argparse.Namespace) -> int:
     samples = list(islice(data.evaluation_samples("test"), options.num_images))
     device = torch.device(options.device)
     found = image_canaries(metrics, samples, device, options.resamplings)
-    if isinstance(data, HasAnsweredQuestions):
-        questions = data.answered_questions("train", NUM_TRAINING_SAMPLES)
-        found += question_canaries([pair for own in questions for pair in own], samples)
+    if isinstance(data, HasEvaluationTexts):
+        training = data.evaluation_texts("train", NUM_TRAINING_SAMPLES)
+        found += question_canaries([pair for one in training for pair in one.questions], samples)
     if not found:
         raise UserError("there is nothing to check: no metric of pictures, and no questions")
     _show(found)

@@ -18,8 +18,11 @@ from callbacks.protocols import (
     Describer,
     EvaluationSample,
     HasCaptions,
+    SampleTexts,
     Split,
+    chosen_samples,
     evaluation_samples,
+    evaluation_texts,
     lacks,
 )
 from callbacks.reporting import Stage, evenly, gather, log_values, logged_names, show_table
@@ -87,7 +90,7 @@ class CaptionQuality(Evaluation):
         self.max_tokens = max_tokens
         self.request = request
         self.facts: dict[str, dict[str, Any]] = {}
-        self._places: dict[Stage, list[int]] = {}
+        self._keys: dict[Stage, list[str]] = {}
 
     def metric_names(self) -> set[str]:
         """Return the names of both metrics and of the number of images."""
@@ -116,6 +119,9 @@ class CaptionQuality(Evaluation):
         while batch := list(islice(of_rank, self.batch_size)):
             own += self._describe(pl_module, batch)
         described = [one for share in gather(trainer, own) for one in share]
+        if not described:
+            rank_zero_warn("CaptionQuality measures nothing: no chosen image can be read")
+            return
         texts = [caption_words(one.text) for one in described]
         people = [[caption_words(text) for text in one.references] for one in described]
         cider = cider_d(texts, people)
@@ -140,14 +146,16 @@ class CaptionQuality(Evaluation):
     def _samples(
         self, trainer: Trainer, stage: Stage, limit: int | None
     ) -> Iterator[EvaluationSample]:
-        """Yield the samples that are described; one image is held at a time."""
-        if limit is not None and stage not in self._places:
+        """Return the samples that are described; one image is held at a time."""
+        if limit is None:
             samples = evaluation_samples(trainer, stage, "CaptionQuality")
-            self._places[stage] = [i for i, sample in enumerate(samples) if references(sample)]
-        chosen = None if limit is None else {*evenly(self._places[stage], limit)}
-        for place, sample in enumerate(evaluation_samples(trainer, stage, "CaptionQuality")):
-            if references(sample) if chosen is None else place in chosen:
-                yield sample
+        else:
+            if stage not in self._keys:
+                texts = evaluation_texts(trainer, stage, "CaptionQuality")
+                self._keys[stage] = [one.key for one in texts if references(one)]
+            chosen = {*evenly(self._keys[stage], limit)}
+            samples = chosen_samples(trainer, stage, chosen, "CaptionQuality")
+        return filter(references, samples)
 
     def _describe(
         self, module: LightningModule, samples: Sequence[EvaluationSample]
@@ -171,7 +179,7 @@ def _bleu4(texts: Sequence[Sequence[str]], people: Sequence[Sequence[Sequence[st
     return float(bleu_score([" ".join(words) for words in texts], ordered))
 
 
-def references(sample: EvaluationSample) -> tuple[str, ...]:
+def references(sample: SampleTexts) -> tuple[str, ...]:
     """Return all captions of a sample that say something."""
     every = (*sample.captions,) if isinstance(sample, HasCaptions) else ()
     return tuple(text for text in every or (sample.caption,) if caption_words(text))

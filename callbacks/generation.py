@@ -30,6 +30,7 @@ from callbacks.protocols import (
     HasPrompts,
     Split,
     evaluation_samples,
+    evaluation_texts,
     generator_of,
     images_identity,
 )
@@ -147,7 +148,7 @@ class Generation(Evaluation):
         if texts := self.prompts or own_prompts(self.metrics, self.num_images):
             prompts = self._with_truth(trainer, split, texts)
         else:
-            samples = evaluation_samples(trainer, split, "Generation without prompts")
+            samples = evaluation_texts(trainer, split, "Generation without prompts")
             usable = (prompt_of(sample, self.metrics) for sample in samples)
             prompts = list(islice((one for one in usable if one is not None), self.num_images))
         if not prompts:
@@ -159,7 +160,7 @@ class Generation(Evaluation):
 
     def _with_truth(self, trainer: Trainer, split: Split, texts: Sequence[str]) -> list[Prompt]:
         asks = any(isinstance(metric, TruthMetric) for metric in self.metrics)
-        samples = evaluation_samples(trainer, split, "Generation") if asks else ()
+        samples = evaluation_texts(trainer, split, "Generation") if asks else ()
         return with_truth(texts, self.metrics, samples)
 
     @override

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from callbacks.generation_metric import GenerationMetric, TruthMetric
-from callbacks.protocols import EvaluationSample, HasTruth
+from callbacks.protocols import HasTruth, SampleTexts
 from callbacks.reporting import evenly
 from pretzel.errors import UserError
 from pretzel.sequence.document import Truth
@@ -28,7 +28,7 @@ class Prompt:
     truth: Truth = field(default_factory=dict)
 
 
-def prompt_of(sample: EvaluationSample, metrics: Sequence[GenerationMetric]) -> Prompt | None:
+def prompt_of(sample: SampleTexts, metrics: Sequence[GenerationMetric]) -> Prompt | None:
     """Return the caption of a sample with its ground truth, None if a metric cannot judge it."""
     if not sample.caption or not all(metric.accepts(sample.caption) for metric in metrics):
         return None
@@ -91,7 +91,7 @@ def check_prompts(metrics: Sequence[GenerationMetric], prompts: Sequence[str]) -
 def with_truth(
     texts: Sequence[str],
     metrics: Sequence[GenerationMetric],
-    samples: Iterable[EvaluationSample],
+    samples: Iterable[SampleTexts],
 ) -> list[Prompt]:
     """Return given prompts, each with the ground truth of the first sample of that caption.
 

@@ -4,7 +4,7 @@
 check them in ``setup``, before anything trains.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import Literal, Protocol, runtime_checkable
 
@@ -23,16 +23,12 @@ Split = Literal["train", "val", "test"]
 
 
 @runtime_checkable
-class EvaluationSample(Protocol):
-    """One image of the evaluation split with all that is known about it."""
+class SampleTexts(Protocol):
+    """What is known about one image, without the image."""
 
     @property
     def key(self) -> str:
         """Identifies the sample."""
-
-    @property
-    def image(self) -> Float[Tensor, "..."]:
-        """Pixels in [-1, 1]."""
 
     @property
     def caption(self) -> str:
@@ -41,6 +37,15 @@ class EvaluationSample(Protocol):
     @property
     def questions(self) -> Sequence[tuple[str, str]]:
         """Questions and answers."""
+
+
+@runtime_checkable
+class EvaluationSample(SampleTexts, Protocol):
+    """One image of the evaluation split with all that is known about it."""
+
+    @property
+    def image(self) -> Float[Tensor, "..."]:
+        """Pixels in [-1, 1]."""
 
 
 @runtime_checkable
@@ -142,13 +147,16 @@ class IdentifiesImages(Protocol):
 
 
 @runtime_checkable
-class HasAnsweredQuestions(Protocol):
-    """A datamodule that hands out questions and answers without reading images."""
+class HasEvaluationTexts(Protocol):
+    """A datamodule that decodes only those images that are asked for."""
 
-    def answered_questions(
-        self, split: Split, limit: int | None = None
-    ) -> Iterable[Sequence[tuple[str, str]]]:
-        """Return the questions and answers of each of the first ``limit`` samples, or of all."""
+    def evaluation_texts(
+        self, split: Split = "test", limit: int | None = None
+    ) -> Iterable[SampleTexts]:
+        """Return the texts of the first ``limit`` samples of a split, or of all, in their order."""
+
+    def chosen_samples(self, split: Split, keys: Collection[str]) -> Iterable[EvaluationSample]:
+        """Return the samples of a split that have these keys, in their order."""
 
 
 @runtime_checkable
@@ -346,21 +354,36 @@ def images_identity(trainer: Trainer, split: Split) -> str:
     return datamodule.images_identity(split) if isinstance(datamodule, IdentifiesImages) else ""
 
 
-def answered_questions(
-    trainer: Trainer, split: Split, limit: int | None, needed_by: str
-) -> Iterable[Sequence[tuple[str, str]]]:
-    """Return questions and answers of each of the first samples of a split, on every rank.
+def evaluation_texts(
+    trainer: Trainer, split: Split, needed_by: str, limit: int | None = None
+) -> Iterable[SampleTexts]:
+    """Return the texts of the first samples of a split, or of all, in order, on every rank.
 
-    Images are read only where the datamodule has no ``answered_questions``.
+    Images are decoded only where the datamodule has no ``evaluation_texts``. Those of some of the
+    samples may turn out to be damaged: :func:`chosen_samples` leaves them out.
 
     Raises:
         UserError: If the run's datamodule has no samples to give.
     """
     datamodule = datamodule_of(trainer)
-    if isinstance(datamodule, HasAnsweredQuestions):
-        return datamodule.answered_questions(split, limit)
+    if isinstance(datamodule, HasEvaluationTexts):
+        return datamodule.evaluation_texts(split, limit)
+    return islice(evaluation_samples(trainer, split, needed_by), limit)
+
+
+def chosen_samples(
+    trainer: Trainer, split: Split, keys: Collection[str], needed_by: str
+) -> Iterable[EvaluationSample]:
+    """Return the samples that have these keys, in order; other images are not decoded.
+
+    Raises:
+        UserError: If the run's datamodule has no samples to give.
+    """
+    datamodule = datamodule_of(trainer)
+    if isinstance(datamodule, HasEvaluationTexts):
+        return datamodule.chosen_samples(split, keys)
     samples = evaluation_samples(trainer, split, needed_by)
-    return (sample.questions for sample in islice(samples, limit))
+    return (sample for sample in samples if sample.key in keys)
 
 
 def suite_of(trainer: Trainer) -> str:
@@ -376,7 +399,7 @@ def require_questions(trainer: Trainer, split: Split, needed_by: str) -> None:
         NothingToMeasure: If that is so.
         UserError: If the datamodule has no samples to give.
     """
-    if not any(answered_questions(trainer, split, None, needed_by)):
+    if not any(sample.questions for sample in evaluation_texts(trainer, split, needed_by)):
         raise NothingToMeasure(f"{needed_by} needs questions, but the {split} samples have none")
 
 

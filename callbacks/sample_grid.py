@@ -4,7 +4,7 @@ from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
-from callbacks.protocols import Split, evaluation_samples, generator_of
+from callbacks.protocols import Split, evaluation_texts, generator_of
 from callbacks.reporting import Stage, show_sheet
 from pretzel.errors import NothingToMeasure, UserError
 from pretzel.media.sheet import sheet
@@ -59,7 +59,7 @@ class SampleGrid(Evaluation):
         prompts = self.prompts
         if prompts is None:
             prompts = []
-            for sample in evaluation_samples(trainer, split, "SampleGrid without prompts"):
+            for sample in evaluation_texts(trainer, split, "SampleGrid without prompts"):
                 if sample.caption and sample.caption not in prompts:
                     prompts.append(sample.caption)
                 if len(prompts) == self.num_images:

@@ -17,8 +17,9 @@ from callbacks.evaluation import Evaluation, check_counts
 from callbacks.protocols import (
     ImageToText,
     Split,
-    answered_questions,
+    chosen_samples,
     evaluation_samples,
+    evaluation_texts,
     lacks,
     require_questions,
     suite_of,
@@ -68,7 +69,8 @@ class VQAAccuracy(Evaluation):
         scoring: How answers are scored: as VQAv2 does (:class:`callbacks.SoftAccuracy`, if not
             given), or by the rules of another suite, under whose name all is then logged.
         num_questions: Questions at tests; None asks all. Fewer are taken from images spread evenly
-            over the evaluation samples, so that all runs get the same ones.
+            over the evaluation samples, so that all runs get the same ones, and no other image is
+            decoded.
         num_validation_questions: Questions at validations, likewise.
         batch_size: Questions answered at a time, about.
         every_n_validations: Ask at every n-th validation of a fit; tests always ask.
@@ -109,7 +111,7 @@ class VQAAccuracy(Evaluation):
         self.blind_baseline = blind_baseline
         self.num_blind_samples = num_blind_samples
         self._blind: BlindBaseline | None = None
-        self._counts: dict[Stage, list[int]] = {}
+        self._counts: dict[Stage, list[tuple[str, int]]] = {}  # by key
 
     def metric_names(self) -> set[str]:
         """Return the names of accuracies, of the blind ones if asked for, and of the number."""
@@ -169,20 +171,28 @@ class VQAAccuracy(Evaluation):
 
     def _asked(self, trainer: Trainer, stage: Stage, limit: int | None) -> Iterator[Asked]:
         """Yield samples with the questions asked about them; one image is held at a time."""
-        if limit is not None and stage not in self._counts:  # of samples that can be read
+        chosen = None if limit is None else self._chosen(trainer, stage, limit)
+        if chosen is None:
             samples = evaluation_samples(trainer, stage, "VQAAccuracy")
-            self._counts[stage] = [len(sample.questions) for sample in samples]
-        chosen = None if limit is None else choose_questions(self._counts[stage], limit)
-        if chosen is not None:
+        else:
             rank_zero_info(f"VQAAccuracy: {sum(chosen.values())} questions")
-        samples = evaluation_samples(trainer, stage, "VQAAccuracy")
-        for place, sample in enumerate(samples):
+            samples = chosen_samples(trainer, stage, chosen.keys(), "VQAAccuracy")
+        for sample in samples:
             questions = questions_of(sample, with_truth=self.scoring.needs_truth)
             self.scoring.check(questions)
-            if chosen is not None and not (self.scoring.whole_images and chosen[place]):
-                questions = questions[: chosen[place]]
+            if chosen is not None and not self.scoring.whole_images:
+                questions = questions[: chosen[sample.key]]
             if questions:
                 yield sample, questions
+
+    def _chosen(self, trainer: Trainer, stage: Stage, limit: int) -> Counter[str]:
+        """Return how many questions are asked about each sample, by key, without images."""
+        if stage not in self._counts:
+            texts = evaluation_texts(trainer, stage, "VQAAccuracy")
+            self._counts[stage] = [(one.key, len(one.questions)) for one in texts]
+        counts = self._counts[stage]
+        chosen = choose_questions([count for _, count in counts], limit)
+        return Counter({counts[place][0]: count for place, count in chosen.items() if count})
 
     def _guesses(
         self, trainer: Trainer, answered: Sequence[AnsweredQuestion]
@@ -201,16 +211,16 @@ class VQAAccuracy(Evaluation):
         return self._blind
 
     def _training_questions(self, trainer: Trainer) -> Iterator[tuple[str, str]]:
-        questions = track(
-            answered_questions(trainer, "train", self.num_blind_samples, "VQAAccuracy"),
+        samples = track(
+            evaluation_texts(trainer, "train", "VQAAccuracy", self.num_blind_samples),
             "Questions of the training split",
             # its own console: a bar of Lightning's may be on the shared one
             console=Console(stderr=True),
             transient=True,
             disable=trainer.progress_bar_callback is None or not trainer.is_global_zero,
         )
-        for pairs in questions:
-            yield from pairs
+        for sample in samples:
+            yield from sample.questions
 
     def _ask(self, module: LightningModule, batch: Sequence[Asked]) -> list[AnsweredQuestion]:
         asked = [question for _, questions in batch for question in questions]

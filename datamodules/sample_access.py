@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
@@ -81,10 +81,12 @@ class SampleAccess(LightningDataModule, ABC):
             for sample in islice(_documents(part.source.decoded_by(decoder, split)), share)
         )
 
-    def answered_questions(
-        self, split: Split = "train", limit: int | None = None
-    ) -> Iterator[tuple[tuple[str, str], ...]]:
-        """Yield the questions with their answers of each sample, without reading its image.
+    def evaluation_texts(
+        self, split: Split = "test", limit: int | None = None
+    ) -> Iterator[Sample]:
+        """Yield what :meth:`evaluation_samples` yields, without reading the images.
+
+        Samples whose image cannot be read are among them, and interleaved documents without texts.
 
         Args:
             split: ``train``, ``val`` or ``test``.
@@ -94,9 +96,21 @@ class SampleAccess(LightningDataModule, ABC):
             UserError: If a shard is missing.
         """
         return (
-            sample.questions
+            sample
             for part, decoder, share in self.parts.shares(split, limit)
             for sample in islice(part.source.texts(split, decoder.max_characters), share)
+        )
+
+    def chosen_samples(self, split: Split, keys: Collection[str]) -> Iterator[Sample]:
+        """Yield those of :meth:`evaluation_samples` that have these keys; others are not decoded.
+
+        Raises:
+            UserError: If a shard is missing.
+        """
+        return (
+            sample
+            for part, decoder in self.parts
+            for sample in part.source.images_by(decoder, split, keys)
         )
 
     def example_documents(self, count: int) -> list[Document]:

@@ -12,7 +12,7 @@ from typing_extensions import override
 from callbacks.easy_vqa.judge import Judge, load_judge, read_caption
 from callbacks.easy_vqa.judge_features import judge_facts
 from callbacks.evaluation import Evaluation
-from callbacks.protocols import EvaluationSample, Split, evaluation_samples, lacks
+from callbacks.protocols import SampleTexts, Split, evaluation_texts, lacks
 from callbacks.reporting import Stage, evenly, log_values
 from callbacks.sampling_facts import sampling_facts
 from pretzel.errors import NothingToMeasure
@@ -115,13 +115,13 @@ class JudgedImages(Evaluation, ABC):
             )
         self._judge = self._judge or load_judge()
 
-    def spread(self, trainer: Trainer, stage: Stage, number: int | None) -> list[EvaluationSample]:
+    def spread(self, trainer: Trainer, stage: Stage, number: int | None) -> list[SampleTexts]:
         """Return so many samples, spread evenly over those that can be judged; None for all."""
         usable = list(self._usable(trainer, stage))
         return evenly(usable, number or len(usable))
 
-    def _usable(self, trainer: Trainer, split: Split) -> Iterator[EvaluationSample]:
+    def _usable(self, trainer: Trainer, split: Split) -> Iterator[SampleTexts]:
         needed = all if self.needs_both else any
-        for sample in evaluation_samples(trainer, split, type(self).__name__):
+        for sample in evaluation_texts(trainer, split, type(self).__name__):
             if needed(read_caption(sample.caption)):
                 yield sample

@@ -17,7 +17,7 @@ from callbacks.easy_vqa.judged_images import (
     image_generator,
 )
 from callbacks.evaluation import check_counts
-from callbacks.protocols import EvaluationSample
+from callbacks.protocols import SampleTexts
 from callbacks.reporting import (
     Stage,
     gather,
@@ -182,7 +182,7 @@ class OwnImages(JudgedImages):
         )
 
     def _ask(
-        self, module: ImageGenerator, samples: Sequence[EvaluationSample]
+        self, module: ImageGenerator, samples: Sequence[SampleTexts]
     ) -> list[QuestionAboutImage]:
         keys = [sample.key for sample in samples]
         questions = list(QUESTIONS.values())

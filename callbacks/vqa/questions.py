@@ -12,6 +12,7 @@ from callbacks.protocols import (
     HasChoices,
     HasQuestionTypes,
     HasTruth,
+    SampleTexts,
 )
 from callbacks.reporting import evenly
 from pretzel.errors import UserError
@@ -52,7 +53,7 @@ Asked = tuple[EvaluationSample, Sequence[AnsweredQuestion]]
 """A sample and those of its questions that are asked."""
 
 
-def questions_of(sample: EvaluationSample, *, with_truth: bool = False) -> list[AnsweredQuestion]:
+def questions_of(sample: SampleTexts, *, with_truth: bool = False) -> list[AnsweredQuestion]:
     """Return the questions about a sample, not answered yet.
 
     Args:
@@ -92,7 +93,7 @@ def questions_of(sample: EvaluationSample, *, with_truth: bool = False) -> list[
     ]
 
 
-def _column(sample: EvaluationSample, name: str, values: Sequence[T]) -> Sequence[T | None]:
+def _column(sample: SampleTexts, name: str, values: Sequence[T]) -> Sequence[T | None]:
     """Return one value a question, None where the sample has none."""
     count = len(sample.questions)
     if values and len(values) != count:

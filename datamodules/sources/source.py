@@ -1,7 +1,7 @@
 """The contract of shard sources, where samples come from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar, Literal
@@ -122,7 +122,9 @@ class DataSource(ABC):
         """
         return self.images_by(self.decoder(PictureDecoder(image_size=image_size)), split)
 
-    def decoded_by(self, decoder: SampleDecoder, split: Split) -> Iterator[AnySample]:
+    def decoded_by(
+        self, decoder: SampleDecoder, split: Split, keys: Collection[str] | None = None
+    ) -> Iterator[AnySample]:
         """Yield every sample of a split once, in order, as evaluation sees it.
 
         Those that cannot serve are left out.
@@ -130,20 +132,34 @@ class DataSource(ABC):
         Args:
             decoder: Decoder of this source.
             split: ``train``, ``val`` or ``test``.
+            keys: Keys of the samples that are decoded; None for all.
 
         Raises:
             UserError: If a shard is missing.
         """
         for shard in self.shards(split):
             for raw in self.read(shard):
+                if keys is not None and raw.key not in keys:
+                    continue
                 sample = decoder(raw) if isinstance(raw, RawSample) else raw
                 if not isinstance(sample, Skipped):
                     yield sample
 
-    def images_by(self, decoder: SampleDecoder, split: Split) -> Iterator[Sample]:
-        """Yield every image of a split as :meth:`samples` does, with a decoder of this source."""
+    def images_by(
+        self, decoder: SampleDecoder, split: Split, keys: Collection[str] | None = None
+    ) -> Iterator[Sample]:
+        """Yield images of a split as :meth:`samples` does, all or those of some keys.
+
+        Args:
+            decoder: Decoder of this source.
+            split: ``train``, ``val`` or ``test``.
+            keys: Keys of the samples that are decoded; None for all.
+
+        Raises:
+            NothingToMeasure: If there is nothing but interleaved documents.
+        """
         others = images = 0
-        for sample in self.decoded_by(decoder, split):
+        for sample in self.decoded_by(decoder, split, keys):
             if isinstance(sample, Sample):
                 images += 1
                 yield sample

@@ -1,11 +1,12 @@
 """Questions are asked and answers scored, beside what the questions alone give away."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from weakref import WeakSet
 
 import pytest
@@ -239,26 +240,33 @@ def test_blind_baseline_falls_back_to_the_majority_and_to_the_first_of_equals() 
 
 
 class TextAlone(KnownData):
-    """Hands out questions without images; images of the training split are an error."""
+    """Hands out texts without images, and notes whose images are decoded."""
 
-    def answered_questions(self, split: Split, limit: int | None = None) -> list[object]:
-        self.limit = limit
-        return [sample.questions for sample in self.samples[:limit]]
+    def evaluation_texts(self, split: Split = "test", limit: int | None = None) -> list[object]:
+        if split == "train":
+            self.limit = limit
+        fields = ("key", "caption", "questions")
+        return [SimpleNamespace(**{f: getattr(s, f) for f in fields}) for s in self.samples[:limit]]
+
+    def chosen_samples(self, split: Split, keys: Collection[str]) -> list[Known]:
+        self.decoded = [sample for sample in self.samples if sample.key in keys]
+        return self.decoded
 
     def evaluation_samples(self, split: str = "test", limit: int | None = None) -> Iterator[Known]:
-        assert split != "train"
-        return super().evaluation_samples(split, limit)
+        raise AssertionError("all images are decoded")
 
 
-def test_the_blind_baseline_reads_no_images_and_has_a_limit(tmp_path: Path) -> None:
+def test_images_are_decoded_of_samples_that_are_asked_about_alone(tmp_path: Path) -> None:
     data = TextAlone()
-    trainer = make_trainer(tmp_path, [VQAAccuracy(num_blind_samples=2)])
+    trainer = make_trainer(tmp_path, [VQAAccuracy(num_questions=7, num_blind_samples=2)])
     trainer.test(Recaller(), datamodule=data, verbose=False)
+    assert trainer.callback_metrics["test/vqa_n"] == 7
+    assert [one.key for one in data.decoded] == ["0-0", "2-2", "5-1"]
     assert data.limit == 2
     # of the first sample alone: red, yes, circle
     blind = trainer.callback_metrics
-    assert blind["test/vqa_blind_yes_no"] == pytest.approx(1 / 3)
-    assert blind["test/vqa_blind_open"] == pytest.approx((1 / 8 + 1 / 3) / 2)
+    assert blind["test/vqa_blind_yes_no"] == pytest.approx(1 / 2)
+    assert blind["test/vqa_blind_open"] == pytest.approx(2 / 5)
 
 
 def test_not_applicable_without_image_to_text(tmp_path: Path) -> None:

@@ -267,16 +267,29 @@ def test_excerpts_are_one_short_line():
         assert "\n" not in excerpt(value)
 
 
-def test_questions_are_read_without_images(write_shard):
+def test_texts_are_read_without_images_and_images_of_chosen_samples_alone(
+    write_shard, monkeypatch
+):
+    decoded = []
+
+    def decode(decoder, data, draw=None):
+        decoded.append(data)
+        raise Unusable("damaged")
+
+    monkeypatch.setattr(PictureDecoder, "__call__", decode)
     members = {}
     for i in range(3):
-        members |= {f"{i}.png": b"broken", f"{i}.json": b'{"question": "is it?", "answer": "no"}'}
+        members |= {f"{i}.png": b"%d" % i, f"{i}.json": b'{"question": "is it?", "answer": "no"}'}
     shard = write_shard("a.tar", members | {"3.txt": b"\xff", "4.txt": b"t"})
     module = WebDatasetDataModule(Shards(shard), Captions(), 16, 1, 1)
-    assert list(module.answered_questions("train")) == [(("is it?", "no"),)] * 3 + [()]
-    assert list(module.answered_questions("train", limit=1)) == [(("is it?", "no"),)]
+    texts = [sample.questions for sample in module.evaluation_texts("train")]
+    assert texts == [(("is it?", "no"),)] * 3 + [()]
+    assert len(list(module.evaluation_texts("train", limit=1))) == 1
+    assert decoded == []
+    assert list(module.chosen_samples("train", {"1", "4"})) == []
+    assert decoded == [b"1"]
     short = WebDatasetDataModule(Shards(shard), Captions(), 16, 1, 1, max_characters=5)
-    assert list(short.answered_questions("train")) == [()]
+    assert [sample.questions for sample in short.evaluation_texts("train")] == [()]
 
 
 class CountedFile(io.FileIO):

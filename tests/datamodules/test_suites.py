@@ -85,7 +85,7 @@ def test_pope(tmp_path, pope):
     (missing,) = [one for one in pope.read(pope.shards("test")[0], 2)]
     assert (missing.reason, missing.key) == ("no image", "COCO_val2014_000000000009")
     assert data(pope).suite == "POPE: coco_pope_random.json, coco_pope_popular.json"
-    assert [len(pairs) for pairs in data(pope).answered_questions("test")] == [2, 1, 1]
+    assert [len(one.questions) for one in data(pope).evaluation_texts()] == [2, 1, 1]
     picture(tmp_path / "val2014" / "COCO_val2014_000000000009.jpg")
     run_laws(lambda: pope)
 
@@ -284,7 +284,7 @@ def test_pictures_in_base64_are_read_as_files_are(tmp_path):
     rows = [mmbench_row(1, image=text), mmbench_row(2, image="!" * 80), mmbench_row(3)]
     datamodule = data(mmbench(tmp_path, *rows))
     assert [sample.key for sample in datamodule.evaluation_samples()] == ["3"]
-    assert [len(pairs) for pairs in datamodule.answered_questions("test")] == [3, 3, 3]
+    assert [len(one.questions) for one in datamodule.evaluation_texts()] == [3, 3, 3]
     source = datamodule.source
     (damaged,) = source.read(source.shards("test")[0], 1, 2)
     assert (damaged.reason, damaged.key) == ("damaged", "2")
