@@ -4,6 +4,8 @@ BIN := .venv/bin
 # One thread a process: several processes share the cores better than threads do.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
+# Else every test process compiles all of the code anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Test processes side by side: many wait for processes of their own.
 WORKERS ?= 3
 

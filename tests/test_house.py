@@ -2,7 +2,6 @@
 
 import ast
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -96,15 +95,3 @@ def test_no_file_is_larger_than_four_megabytes():
         size for name, size in sizes.items() if name.startswith("tests/golden/")
     )
     assert shipped < 7_000_000
-
-
-def test_help_imports_no_torch():
-    code = (
-        "import sys; from pretzel.__main__ import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'lightning', 'transformers'} & set(sys.modules)\n"
-        "sys.exit(str(heavy) if heavy else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

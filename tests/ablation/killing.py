@@ -6,35 +6,16 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
-from multiprocessing import forkserver
 from pathlib import Path
 
 import torch
+from fork_server import fork, serve, write_into
 
 from pretzel.ablation.engines.local import end_group
 
 HERE = Path(__file__).parent
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["preloaded"])
-
-
-@functools.cache
-def serve() -> None:
-    """Start the server whose imports the cells share."""
-    before = os.environ.get("PYTHONPATH")
-    # as an argument, which Python 3.11 passes on as well, it does nothing
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *sys.path])
-    forkserver.ensure_running()
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
-    process = _CONTEXT.Process(target=time.sleep, args=(0,))
-    process.start()
-    process.join()
 
 
 def start(folder: Path, *patches: str, log: Path | None = None) -> multiprocessing.Process:
@@ -45,23 +26,14 @@ def start(folder: Path, *patches: str, log: Path | None = None) -> multiprocessi
         patches: Names of functions of :mod:`moments` that are called in the process before.
         log: Where it writes; log.txt in the folder by default.
     """
-    serve()
     if log is None:
         (folder / "failure.json").unlink(missing_ok=True)
-    arguments = (str(folder), patches, str(log or folder / "log.txt"))
-    process = _CONTEXT.Process(target=_cell, args=arguments)
-    process.start()
-    return process
+    return fork(_cell, str(folder), patches, str(log or folder / "log.txt"))
 
 
 def _cell(folder: str, patches: tuple[str, ...], log_file: str) -> None:
     os.setsid()
-    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    reading, _ = os.pipe()  # as long as it is open, the runner lives
-    for number, stream in enumerate((reading, log, log)):
-        os.dup2(stream, number)
-    sys.stdin, sys.stdout = open(0), open(1, "w", buffering=1)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1)  # noqa: SIM115
+    write_into(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
     os.chdir(Path(folder).parent)
     torch.set_num_threads(1)
     # else readers of data would be children of another server, and outlive a cell that is killed

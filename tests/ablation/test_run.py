@@ -1,6 +1,7 @@
 """Running a grid: killed, continued by two runners at once, skipped when done, stale when changed.
 
-One story in one grid, since every process pays the imports.
+One story in one grid, since every process pays the imports: the first runner does, and the others
+are forked from a server that has.
 """
 
 import json
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from fork_server import fork_command
+from killing import until
 from lab_files import BASE, HERE, PYTHONPATH, write
 from safetensors.torch import load_file
 
@@ -28,6 +31,7 @@ from pretzel.ablation.ledger import RunFolder, State
 
 STEPS = 30
 DELAY = 0.1  # seconds a step
+COMMAND = ["grid", "run", "grid.yaml", "--slots", "1"]
 METRICS = ["TestNorm", "Near"]  # callbacks that are added when all is trained
 GRID = {
     "base": "base.yaml",
@@ -46,10 +50,10 @@ GRID = {
 }
 
 
-def runner(said="runner.txt"):
-    with Path(said).open("w") as out:
+def runner():
+    with Path("runner.txt").open("w") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "pretzel", "grid", "run", "grid.yaml", "--slots", "1"],
+            [sys.executable, "-m", "pretzel", *COMMAND],
             stdout=out,
             stderr=subprocess.STDOUT,
         )
@@ -106,12 +110,14 @@ def test_killed_and_continued_by_two_runners(story):
     assert 0 < stopped < STEPS
 
     Path("hold").touch()
-    runners = {name: runner(name) for name in ("second.txt", "third.txt")}
+    runners = {name: fork_command(name, COMMAND) for name in ("second.txt", "third.txt")}
     for name, one in runners.items():  # each has looked at all cells and holds one
-        wait(lambda name=name: "/seed4: " in Path(name).read_text(), one)
+        until(lambda n=name, o=one: "/seed4: " in Path(n).read_text() or o.exitcode is not None)
     Path("hold").unlink()
-    assert [one.wait(timeout=300) for one in runners.values()] == [1, 1]  # both tell of broken
+    for one in runners.values():
+        one.join(300)
     said = "".join(Path(name).read_text() for name in runners)
+    assert [one.exitcode for one in runners.values()] == [1, 1], said  # both tell of broken
     assert f"linear/seed4: continues from step {stopped}" in said
     assert starts("stages/warm") == 1
     assert starts("linear/seed4") == 2

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from contextlib import chdir
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from pretzel.__main__ import main
 from pretzel.ablation.gridfile import reading
 from pretzel.ablation.ledger import RunFolder
 from pretzel.ablation.planning.grid_to_plan import plan_grid
-from pretzel.ablation.planning.plan import Plan
+from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.ablation.worker.training import train_and_test
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import Config, fold, read
@@ -218,18 +219,68 @@ def test_a_configuration_of_paper_size_trains_when_shrunk(path, tmp_path, monkey
     assert main(["fit", *files]) == 0
 
 
-TRAINED: set[str] = set()
+TRAINED: dict[str, Path] = {}  # of stages the folder, of arms any
+PARTS: set[frozenset[str]] = set()
 
 
-def is_new(config: dict) -> bool:
-    """Tell whether nothing that trains and measures the same was trained in another grid."""
-    known = copy.deepcopy(config)
-    known["trainer"] = known["trainer"] | {"default_root_dir": None, "logger": None}
-    text = re.sub(r"runs/[\w/.-]+", "", json.dumps(known, sort_keys=True))
-    if text in TRAINED:
-        return False
-    TRAINED.add(text)
-    return True
+def without_numbers(node: object) -> object:
+    if isinstance(node, dict):
+        return {key: without_numbers(value) for key, value in node.items()}
+    if isinstance(node, list):
+        items = [without_numbers(value) for value in node]
+        return [0] if items and all(item == 0 for item in items) else items
+    return 0 if isinstance(node, int | float) and not isinstance(node, bool) else node
+
+
+def kind(config: dict) -> str:
+    """Return what is equal of configurations that run the same code, whichever grid they are of.
+
+    They differ in numbers alone, and in where they are read and written.
+    """
+    known = config | {"trainer": config["trainer"] | {"default_root_dir": None, "logger": None}}
+    return re.sub(r"runs/[\w/.-]+", "", json.dumps(without_numbers(known), sort_keys=True))
+
+
+def classes(node: object) -> Iterator[str]:
+    """Yield the classes that a configuration names."""
+    values = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for value in values:
+        yield from classes(value)
+    if isinstance(node, dict) and "class_path" in node:
+        yield node["class_path"]
+
+
+def small_arm(plan: Plan, run: PlannedRun, folder: Path) -> dict:
+    """Return the configuration of an arm, shrunk.
+
+    Generated images are measured in the baseline alone. An arm whose model has the classes of one
+    before, and other numbers or flags, is not validated.
+    """
+    is_baseline = run.name.startswith(f"{plan.grid.baseline_name}/")
+    file = overlay(copy.deepcopy(run.config), folder, () if is_baseline else GENERATING)
+    small = fold([Config(values=run.config), read(file)]).values
+    parts = frozenset(classes(run.config["model"]))
+    if parts in PARTS and not is_baseline:
+        small["trainer"]["limit_val_batches"] = 0
+    PARTS.add(parts)
+    return small
+
+
+def train_stage(plan: Plan, run: PlannedRun, tmp: Path) -> None:
+    """Train and export a stage as the grid's own process does, once for all grids."""
+    small = fold([Config(values=run.config), read(overlay(copy.deepcopy(run.config), tmp))]).values
+    small["trainer"]["limit_val_batches"] = 0  # what the next stage begins with is trained
+    folder, text = RunFolder(path=plan.grid.output / run.name), json.dumps(small, sort_keys=True)
+    same = re.sub(r"runs/[\w-]+/|" + re.escape(str(tmp)), "", text)
+    if same in TRAINED:
+        shutil.copytree(TRAINED[same], folder.path)
+        return
+    folder.path.mkdir(parents=True)
+    spec = {"config": small, "export": True, "checkpoint_seconds": 1000.0}
+    train_and_test(folder, spec, lambda: False)
+    TRAINED[same] = folder.path.absolute()
+    own = run.config["model"]["init_args"].get("export_to")
+    assert own is None or not Path(own).exists()  # what a user's own run has left there
 
 
 @cache
@@ -250,33 +301,27 @@ def write_tokenizer(folder: Path) -> None:
 def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_tokenizer(tmp_path)
-    plan = planned(path)
+    plan = planned(path)  # parses and builds all of them
     assert plan.warnings == ()  # every part says which metrics it logs
-    by_name = {run.name: run for run in plan.runs}
-    wanted = [cell.name for cell in plan.compared if cell.seed == plan.grid.seeds[0]]
-    for run in wanted:  # grows while it is read
-        wanted += [need for need in by_name[run].needs if need not in wanted]
-    for run in plan.runs:
+    runs = {run.name: run for run in plan.runs}
+    arms = {}
+    for cell in plan.compared:
+        if cell.seed == plan.grid.seeds[0]:
+            small = small_arm(plan, cell, tmp_path)
+            if (text := kind(small)) not in TRAINED:
+                TRAINED[text], arms[cell.name] = tmp_path, small
+    wanted = [*arms]
+    for name in wanted:  # grows while it is read
+        wanted += [need for need in runs[name].needs if need not in wanted]
+    for name, run in runs.items():
         # Candidates of a tuned arm differ from it in a number
-        if run.name not in wanted or run.name.startswith("tuning/"):
+        if name not in wanted or name.startswith("tuning/"):
             continue
-        config = copy.deepcopy(run.config)
-        # Generated images are measured in the baseline; all arms generate the sheet of samples
-        without = () if run.name.startswith(f"{plan.grid.baseline_name}/") else GENERATING
-        file = overlay(config, tmp_path, without)
-        small = fold([Config(values=config), read(file)]).values
-        if run.export:  # as the grid's own process does
-            folder = RunFolder(path=plan.grid.output / run.name)
-            folder.path.mkdir(parents=True)
-            small["trainer"]["limit_val_batches"] = 0  # what the next stage begins with is trained
-            spec = {"config": small, "export": True, "checkpoint_seconds": 1000.0}
-            train_and_test(folder, spec, lambda: False)
-            own = config["model"]["init_args"].get("export_to")
-            assert own is None or not Path(own).exists()  # what a user's own run has left there
-            continue
-        if is_new(small):
-            (tmp_path / "cell.yaml").write_text(yaml.safe_dump(small))
-            assert main(["fit", "-c", str(tmp_path / "cell.yaml")]) == 0, run.name
+        if run.export:
+            train_stage(plan, run, tmp_path)
+        else:
+            (tmp_path / "cell.yaml").write_text(yaml.safe_dump(arms[name]))
+            assert main(["fit", "-c", str(tmp_path / "cell.yaml")]) == 0, name
 
 
 def test_the_seeds_of_all_arms_see_the_same_data_and_noise():

@@ -87,9 +87,7 @@ def test_validation_reads_the_parts_one_after_the_other(parts):
     captions = [sample.caption for sample in module.evaluation_samples("val")]
     assert captions[0] == "image 00_000"
     assert captions[-1].startswith("p ")
-    assert len(list(module.evaluation_texts("train"))) == 50 + parts[1].source.num_samples(
-        "train"
-    )
+    assert len(list(module.evaluation_texts("train"))) == 50 + parts[1].source.num_samples("train")
     examples = Counter(map(part_of, module.example_documents(8)))
     assert examples == {"shards": 6, "photos": 2}  # by weight
     # The parts are read through the blend as well, each by its own decoder.

@@ -267,9 +267,7 @@ def test_excerpts_are_one_short_line():
         assert "\n" not in excerpt(value)
 
 
-def test_texts_are_read_without_images_and_images_of_chosen_samples_alone(
-    write_shard, monkeypatch
-):
+def test_texts_are_read_without_images_and_images_of_chosen_samples_alone(write_shard, monkeypatch):
     decoded = []
 
     def decode(decoder, data, draw=None):

@@ -1,20 +1,11 @@
-"""One optimizer step of each training module, whose batch is dealt out to the processes.
+"""One optimizer step of each training module, whose batch is dealt out to the processes."""
 
-``python ddp_step.py OUTPUT`` takes them on two processes.
-"""
-
-import sys
 from functools import partial
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # before folders of tests named as ours
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from tiny import caption_batch, joined, perturb, question_batch, tiny_module
+from torch.utils.data import DataLoader
 
 from callbacks import JudgeTraining
 from pretzel.sampling.learned_denoiser import LearnedDenoiser
@@ -89,7 +80,7 @@ def step(module, batches: list[DocumentBatch], devices: int, **settings) -> dict
         max_steps=1,
         devices=devices,
         accelerator="cpu",
-        strategy="ddp" if devices > 1 else "auto",
+        strategy="ddp_fork" if devices > 1 else "auto",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -103,14 +94,12 @@ def step(module, batches: list[DocumentBatch], devices: int, **settings) -> dict
     return {"loss": trainer.callback_metrics["train/loss"], **module.state_dict()}
 
 
-def main(output: str) -> None:
-    torch.set_num_threads(1)
+def save_steps_of_two(output: str) -> None:
+    """Write the steps of all modules on two processes.
+
+    Where a gradient has been computed, processes that are forked can compute none.
+    """
     steps = {name: step(module, batches(), 2) for name, (module, batches) in MODULES.items()}
     small = partial(pretzel_module, micro_batch_size=3)
     steps["micro"] = step(small, uneven(), 2, gradient_clip_val=0.5)
-    if torch.distributed.get_rank() == 0:
-        torch.save(steps, output)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    torch.save(steps, output)

@@ -1,14 +1,13 @@
 """A step is the same from one batch, from micro-batches and from two processes."""
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from ddp_step import MODULES, pretzel_module, step, uneven
+from ddp_step import MODULES, pretzel_module, save_steps_of_two, step, uneven
+from fork_server import fork, fork_command
 from tiny import joined
 
 from pretzel.training import PretzelModule
@@ -16,7 +15,6 @@ from pretzel.training import PretzelModule
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "ablations" / "base" / "easy_vqa.yaml"
 SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
-SCRIPT = Path(__file__).with_name("ddp_step.py")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
@@ -27,10 +25,9 @@ pytestmark = [
 def of_two_processes(tmp_path_factory) -> dict:
     """Return the steps of all modules on two processes."""
     output = tmp_path_factory.mktemp("ddp") / "steps.pt"
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(output)], capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = fork(save_steps_of_two, str(output))
+    process.join(240)
+    assert process.exitcode == 0
     return torch.load(output, weights_only=True)
 
 
@@ -58,12 +55,13 @@ def test_micro_batches_take_the_step_of_the_whole_batch(of_two_processes, pack_l
 
 
 def test_the_command_line_trains_and_tests_with_two_processes(tmp_path):
-    # All callbacks of the shipped configuration: what one rank alone asks of all ranks, hangs.
+    # All callbacks of the shipped configuration: what one rank alone asks of all ranks, hangs. The
+    # last of the stages has processes that are not forked (test_stages.py).
     config = yaml.safe_load(BASE.read_text())
     small = yaml.safe_load(SHRINK.read_text())
     small["trainer"] |= {
         "devices": 2,
-        "strategy": "ddp",
+        "strategy": "ddp_fork",
         "default_root_dir": str(tmp_path),
         "callbacks": config["trainer"]["callbacks"],
     }
@@ -81,14 +79,10 @@ def test_the_command_line_trains_and_tests_with_two_processes(tmp_path):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
     files = ["-c", str(BASE), "-c", str(tmp_path / "small.yaml")]
     checkpoint = ["--ckpt_path", str(tmp_path / "checkpoints" / "last.ckpt")]
-    for command in (["fit", *files], ["predict", *files, *checkpoint]):
-        done = subprocess.run(
-            [sys.executable, "-m", "pretzel", *command],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    commands = ["fit", *files], ["predict", *files, *checkpoint]
+    process = fork_command(tmp_path / "log.txt", *commands)
+    process.join(300)
+    assert process.exitcode == 0, (tmp_path / "log.txt").read_text()[-6000:]
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 16
     run = tmp_path / "lightning_logs" / "version_0"
     assert (run / "config.yaml").exists()
