@@ -81,9 +81,7 @@ class SampleAccess(LightningDataModule, ABC):
             for sample in islice(_documents(part.source.decoded_by(decoder, split)), share)
         )
 
-    def evaluation_texts(
-        self, split: Split = "test", limit: int | None = None
-    ) -> Iterator[Sample]:
+    def evaluation_texts(self, split: Split = "test", limit: int | None = None) -> Iterator[Sample]:
         """Yield what :meth:`evaluation_samples` yields, without reading the images.
 
         Samples whose image cannot be read are among them, and interleaved documents without texts.

@@ -15,6 +15,10 @@ from pretzel.training import PretzelModule
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "ablations" / "base" / "easy_vqa.yaml"
 SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
+FID = {  # in features that are cheap: it reads all of the validation images
+    "class_path": "callbacks.FID",
+    "init_args": {"extractor": {"class_path": "callbacks.JudgeFeatures"}},
+}
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
@@ -66,9 +70,18 @@ def test_the_command_line_trains_and_tests_with_two_processes(tmp_path):
         "callbacks": config["trainer"]["callbacks"],
     }
     sizes = {
-        "Generation": {"num_images": 4, "batch_size": 2, "every_n_validations": 1},
+        "Generation": {
+            "metrics": [{"class_path": "callbacks.ShapeAccuracy"}, FID],
+            "num_images": 4,
+            "batch_size": 2,
+            "every_n_validations": 1,
+        },
         "SampleGrid": {"num_images": 2, "columns": 2},
-        "VQAAccuracy": {"num_questions": 8, "num_validation_questions": 8},
+        "VQAAccuracy": {
+            "num_questions": 8,
+            "num_validation_questions": 8,
+            "blind_baseline": False,  # reads all of the training questions
+        },
         "ModelCheckpoint": {"dirpath": str(tmp_path / "checkpoints")},
         "PredictionWriter": {"folder": str(tmp_path / "pictures")},
     }
