@@ -75,7 +75,7 @@ def reading_again_gives_the_same(case: Case[DataSource]) -> Deviation:
 
 
 def a_part_of_a_shard_is_read(case: Case[DataSource]) -> Deviation:
-    """Reading every so-manyth sample from a first one on gives others than reading them all."""
+    """Reading every so-manyth sample, or those of some keys, gives others than reading them all."""
     source = case.build()
     for split in SPLITS:
         for shard in source.shards(split)[:1]:
@@ -84,6 +84,10 @@ def a_part_of_a_shard_is_read(case: Case[DataSource]) -> Deviation:
                 part = list(islice(source.read(shard, first, step), len(samples)))
                 same = len(samples) == MOST or part == samples[first::step]
                 require(same, f"{shard}: other samples {first}, {first + step}, ...")
+            keys = {sample.key for sample in samples[::5]}
+            expected = [sample for sample in samples if sample.key in keys]
+            chosen = list(islice(source.read_chosen(shard, keys), len(expected)))
+            require(chosen == expected, f"{shard}: other samples of some keys")
     return unmeasured("samples of a part")
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from random import Random
 from typing import Any, final
@@ -135,6 +135,12 @@ class Scenes(DataSource):
         numbers = self.numbers(shard)[1]
         return (self._raw(shard, number, with_picture=False) for number in numbers)
 
+    @override
+    def read_chosen(self, shard: str, keys: Collection[str]) -> Iterator[RawSample | Skipped]:
+        split, numbers = self.numbers(shard)
+        chosen = (number for number in numbers if _key(split, number) in keys)
+        return (self._raw(shard, number, with_picture=True) for number in chosen)
+
     def scene(self, split: Split, number: int) -> ComposedScene:
         """Return a scene by its number in a split."""
         return self._scene(split, self._choices(split, number), number)
@@ -166,7 +172,7 @@ class Scenes(DataSource):
         members = {"json": json.dumps(self._about(composed, choices)).encode()}
         if with_picture:
             members = {"bmp": self.picture(composed.scene)} | members
-        return RawSample(shard=shard, key=f"scenes_{split}_{number:07d}", members=members)
+        return RawSample(shard=shard, key=_key(split, number), members=members)
 
     def _about(self, composed: ComposedScene, choices: Random) -> dict[str, Any]:
         scene, description = composed.scene, composed.description
@@ -179,3 +185,7 @@ class Scenes(DataSource):
             "objects": [asdict(one) for one in scene.objects],
             "relations": [asdict(relation) for relation in description.relations],
         }
+
+
+def _key(split: Split, number: int) -> str:
+    return f"scenes_{split}_{number:07d}"

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -99,6 +99,12 @@ class Blend(DataSource):
     def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:
         name, inner = _part_and_shard(shard)
         for raw in self._parts[name].source.read_texts(inner):
+            yield replace(raw, shard=shard)
+
+    @override
+    def read_chosen(self, shard: str, keys: Collection[str]) -> Iterator[RawSample | Skipped]:
+        name, inner = _part_and_shard(shard)
+        for raw in self._parts[name].source.read_chosen(inner, keys):
             yield replace(raw, shard=shard)
 
     @override

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import final, get_args
 
@@ -129,6 +129,11 @@ class Folder(DataSource):
     def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:
         root, pictures = self._of_shard(shard)
         return (picture.texts().read(shard, root) for picture in pictures)
+
+    @override
+    def read_chosen(self, shard: str, keys: Collection[str]) -> Iterator[RawSample | Skipped]:
+        root, pictures = self._of_shard(shard)
+        return (picture.read(shard, root) for picture in pictures if picture.key in keys)
 
     def _name(self, split: Split) -> str | None:
         """Return what the shards of a split are called, None where there is no such split."""

@@ -80,6 +80,10 @@ class DataSource(ABC):
         """Yield the raw samples of one shard in order, without images where that is faster."""
         return self.read(shard)
 
+    def read_chosen(self, shard: str, keys: Collection[str]) -> Iterator[RawSample | Skipped]:
+        """Yield the raw samples of one shard that have these keys, in order."""
+        return (raw for raw in self.read(shard) if raw.key in keys)
+
     def texts(self, split: Split, max_characters: int = MAX_CHARACTERS) -> Iterator[Sample]:
         """Yield caption and questions of every sample of a split in order, its image left out.
 
@@ -138,9 +142,7 @@ class DataSource(ABC):
             UserError: If a shard is missing.
         """
         for shard in self.shards(split):
-            for raw in self.read(shard):
-                if keys is not None and raw.key not in keys:
-                    continue
+            for raw in self.read(shard) if keys is None else self.read_chosen(shard, keys):
                 sample = decoder(raw) if isinstance(raw, RawSample) else raw
                 if not isinstance(sample, Skipped):
                     yield sample

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,10 @@ class Suite(DataSource, ABC):
     @override
     def read_texts(self, shard: str) -> Iterator[RawSample | Skipped]:
         return (sample.texts().read(shard, self._root) for sample in self._all())
+
+    @override
+    def read_chosen(self, shard: str, keys: Collection[str]) -> Iterator[RawSample | Skipped]:
+        return (s.read(shard, self._root) for s in self._all() if s.key in keys)
 
     def _all(self) -> tuple[SuiteSample, ...]:
         if self._samples is None:
