@@ -1,6 +1,7 @@
 """The autoregressive flow block, made of parts (TarFlow, arXiv 2412.06329)."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
@@ -9,8 +10,10 @@ from pretzel.flow.block import AutoregressiveBlock
 from pretzel.flow.conditioner import ConditionerCache, ConditionerFactory, Modulation, Rotation
 from pretzel.flow.context import Context, ContextFactory, ContextInputs
 from pretzel.flow.decoding import with_turn
+from pretzel.flow.decoding_step import DecodingStep, decoding_step
 from pretzel.flow.permutations import Permutation
 from pretzel.flow.positions import AxialPositions, PositionsFactory
+from pretzel.flow.precision import is_autocast
 from pretzel.flow.sizes import check_sizes
 from pretzel.flow.start_token import StartFactory, StartToken
 from pretzel.flow.transforms import Transform
@@ -31,6 +34,20 @@ class AFCache:
     embedding: Float[Tensor, "*b n w"] | None
     rotation: Rotation | None
     _places: list[tuple[Tensor | None, Rotation | None]] | None = field(default=None, init=False)
+    _step: DecodingStep | Literal["unknown"] | None = field(default="unknown", init=False)
+
+    def step(self, block: "AFBlock") -> DecodingStep | None:
+        """Return the block's step laid out, made at first use; None if it cannot be now."""
+        if torch.is_grad_enabled() or is_autocast(block.head.weight.device):
+            return None
+        if self._step == "unknown":
+            count = len(block.order)
+            self._step = None
+            if not block.start.shifts_outputs:
+                places = [self.at(index, index + 1, count) for index in range(count)]
+                parts = (block.conditioner, self.network, block.input, block.head, places)
+                self._step = decoding_step(*parts, is_modulated=self.modulation is not None)
+        return self._step
 
     def at(
         self, start: int, stop: int, num_positions: int
@@ -168,6 +185,9 @@ class AFBlock(AutoregressiveBlock[AFCache]):
         self, previous: Float[Tensor, "b d"] | None, index: int, cache: AFCache
     ) -> Float[Tensor, "b p"]:
         """Run the network over one position."""
+        step = None if previous is None else cache.step(self)
+        if previous is not None and step is not None:
+            return step(previous, index, cache.network, cache.modulation)
         h = self._first(cache.num_rows) if previous is None else self.input(previous)[:, None]
         return self._advance(h, index, cache)[:, 0]
 

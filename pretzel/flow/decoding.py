@@ -129,8 +129,8 @@ class DecodingLayer:
         order = torch.arange(sum(linear.out_features for linear in incoming))
         turned = sum(counts) * width
         order = torch.cat([paired(order[:turned].view(-1, width)).flatten(), order[turned:]])
-        self.incoming = _product(incoming, gain, order=order.to(attention.qkv.weight.device))
-        self.out = _product([attention.out])
+        self.incoming = product(incoming, gain, order=order.to(attention.qkv.weight.device))
+        self.out = product([attention.out])
         self.gain: Tensor | None = None
         if attention.query_norm is not None and attention.key_norm is not None:
             norms = attention.query_norm, attention.key_norm
@@ -145,8 +145,8 @@ class DecodingLayer:
         self.up: Product | None = None
         if _is_dense(mlp):
             inner, outer = mlp.inner_scale, mlp.outer_scale
-            self.up = _product(mlp.incoming, gain, inner)
-            self.down = _product([mlp.down], outer)
+            self.up = product(mlp.incoming, gain, inner)
+            self.down = product([mlp.down], outer)
             self.num_maps, self.dense = len(mlp.incoming), mlp
         else:
             self.mlp_norm = layer.mlp_norm
@@ -353,7 +353,7 @@ def _in_float32(x: Float[Tensor, "*n w"], smallest: Float[Tensor, ""]) -> Float[
     return over_length(x.float(), smallest).to(x.dtype)
 
 
-def _product(
+def product(
     linears: list[nn.Linear],
     gain: Tensor | float = 1.0,
     scale: float = 1.0,
