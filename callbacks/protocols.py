@@ -24,7 +24,7 @@ Split = Literal["train", "val", "test"]
 
 @runtime_checkable
 class SampleTexts(Protocol):
-    """What is known about one image, without the image."""
+    """Texts about one image of a split, without the image."""
 
     @property
     def key(self) -> str:
