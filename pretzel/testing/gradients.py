@@ -60,10 +60,12 @@ def check_gradients(module: nn.Module, loss: Float[Tensor, ""], *, nonzero: bool
 def _check_alive(name: str, gradient: Tensor) -> None:
     """Refuse a gradient that is zero for half of the first or of the second axis.
 
-    Zeros along other axes say nothing: the grid of a law is smaller than the reach of a kernel.
+    Zeros along other axes say nothing: the grid of a law is smaller than the reach of a kernel. Nor
+    do rows of a table of embeddings: which of them are looked up depends on the tokens.
     """
     require(bool(gradient.any()) or not gradient.numel(), f"gradient: that of {name} is zero")
-    for axis in range(min(2, gradient.dim())):
+    is_table = name.endswith(("embedding", "embedding.weight"))
+    for axis in range(int(is_table), min(2, gradient.dim())):
         is_dead = ~gradient.transpose(0, axis).reshape(gradient.shape[axis], -1).any(dim=1)
         count, size = int(is_dead.sum()), len(is_dead)
         what = f"gradient: that of {name} is zero for {count} of {size} along axis {axis}"
