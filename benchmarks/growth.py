@@ -110,7 +110,7 @@ def step_seconds(num_processes: int, size: Size, steps: int) -> float:
     """Return the seconds of a training step of so many processes, the median on the clock."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "seconds"
-        mp.spawn(  # type: ignore[no-untyped-call]
+        mp.spawn(  # type: ignore[attr-defined, no-untyped-call]
             _train, args=(num_processes, size, steps, folder), nprocs=num_processes
         )
         return float(file.read_text())
@@ -119,7 +119,7 @@ def step_seconds(num_processes: int, size: Size, steps: int) -> float:
 def _train(rank: int, num_processes: int, size: Size, steps: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    store = dist.FileStore(f"{folder}/store", num_processes)
+    store = dist.FileStore(f"{folder}/store", num_processes)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=num_processes)
     problem = build(size, CPU)
     model = DistributedDataParallel(problem.stack)
