@@ -1,6 +1,7 @@
 """Lightning callbacks: metrics during training, samples, weight averaging."""
 
 from callbacks.caption_quality import CaptionQuality
+from callbacks.caption_questions import CaptionQuestions
 from callbacks.caption_retrieval import CaptionRetrieval
 from callbacks.clip_features import CLIPFeatures
 from callbacks.clip_score import CLIPScore
@@ -38,7 +39,9 @@ from callbacks.non_finite_guard import NonFiniteGuard
 from callbacks.picture_folder import PictureFolder, RealPictures
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.reconstructions import Reconstructions
+from callbacks.refinement import Refinement
 from callbacks.sample_grid import SampleGrid
+from callbacks.scenes.caption_questions import SceneCaptionQuestions
 from callbacks.scenes.edit_accuracy import EditAccuracy
 from callbacks.scenes.score import SceneAccuracy
 from callbacks.siglip_score import SigLIPScore
@@ -60,6 +63,7 @@ __all__ = [
     "CLIPFeatures",
     "CLIPScore",
     "CaptionQuality",
+    "CaptionQuestions",
     "CaptionRetrieval",
     "ColourClassifier",
     "ConversationAccuracy",
@@ -98,9 +102,11 @@ __all__ = [
     "RealPictures",
     "Reconstructions",
     "ReferenceMetric",
+    "Refinement",
     "SEEDBenchScoring",
     "SampleGrid",
     "SceneAccuracy",
+    "SceneCaptionQuestions",
     "Scoring",
     "ShapeAccuracy",
     "SigLIPScore",

@@ -13,12 +13,11 @@ from typing_extensions import override
 from callbacks.easy_vqa.judge import Appearance, read_caption
 from callbacks.easy_vqa.judged_images import (
     QUESTIONS,
-    ImageGenerator,
     JudgedImages,
     begin_conversations,
-    image_generator,
 )
 from callbacks.evaluation import check_counts
+from callbacks.image_generator import ImageGenerator, image_generator
 from callbacks.reporting import (
     Stage,
     gather,

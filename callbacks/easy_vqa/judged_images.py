@@ -2,7 +2,7 @@
 
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -12,43 +12,20 @@ from typing_extensions import override
 from callbacks.easy_vqa.judge import Judge, load_judge, read_caption
 from callbacks.easy_vqa.judge_features import judge_facts
 from callbacks.evaluation import Evaluation
-from callbacks.protocols import SampleTexts, Split, evaluation_texts, lacks
+from callbacks.image_generator import ImageGenerator, image_generator
+from callbacks.protocols import SampleTexts, Split, evaluation_texts
 from callbacks.reporting import Stage, evenly, log_values
 from callbacks.sampling_facts import sampling_facts
 from pretzel.errors import NothingToMeasure
 from pretzel.generation.answers import MAX_ANSWER_TOKENS
 from pretzel.generation.conversation_batch import (
     ConversationBatch,
-    SamplingModule,
     conversations_with,
     require_pretzel,
 )
 
 QUESTIONS = {"colour": "what color is the shape?", "shape": "what shape is in the image?"}
 """Asked about every image: wordings of easy-VQA that give neither colour nor shape away."""
-
-
-@runtime_checkable
-class ImageGenerator(SamplingModule, Protocol):
-    """A module that generates and answers, as :class:`pretzel.training.PretzelModule`."""
-
-    def check_denoiser(self) -> None:
-        """Refuse a denoiser that was not trained with the flow."""
-
-
-def image_generator(module: LightningModule, owner: str) -> ImageGenerator | None:
-    """Return the module; None for one that has no image-to-text.
-
-    Raises:
-        UserError: If it generates no images, naming the callback that needs it.
-    """
-    can_answer = getattr(module, "can_answer", None)
-    if can_answer is False:
-        return None
-    if can_answer is None or not isinstance(module, ImageGenerator):
-        what = "a module with can_answer, check_denoiser() and what it samples with"
-        raise lacks(owner, what, module)
-    return module
 
 
 def begin_conversations(

@@ -11,12 +11,11 @@ from typing_extensions import override
 from callbacks.easy_vqa.judge import COLOURS, SHAPES, read_caption
 from callbacks.easy_vqa.judged_images import (
     QUESTIONS,
-    ImageGenerator,
     JudgedImages,
     begin_conversations,
-    image_generator,
 )
 from callbacks.evaluation import check_counts
+from callbacks.image_generator import ImageGenerator, image_generator
 from callbacks.protocols import SampleTexts
 from callbacks.reporting import (
     Stage,

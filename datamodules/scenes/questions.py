@@ -11,12 +11,13 @@ from itertools import permutations
 from random import Random
 from typing import Literal, get_args
 
-from datamodules.scenes.description import Skill
+from datamodules.scenes.description import Described, Skill
 from datamodules.scenes.held_out import HeldOut
 from datamodules.scenes.look import Look
 from datamodules.scenes.scene import (
     DIRECTIONS,
     OPPOSITE,
+    Direction,
     Scene,
     SceneObject,
     clear_direction,
@@ -57,7 +58,7 @@ class Questioner:
 
     def __call__(self, scene: Scene, choices: Random) -> list[SceneQuestion]:
         """Return the questions about a scene, at most one of each type."""
-        objects, names = scene.objects, _names(scene.objects)
+        objects, names = scene.objects, names_of(scene.objects)
         asked: dict[QuestionType, tuple[str, str] | None] = {
             "exist": self._exist(objects, choices),
             "count": self._count(objects, choices),
@@ -77,12 +78,12 @@ class Questioner:
         says_colour = one.colour is not None and choices.random() < 0.5
         there = {(o.kind, o.colour if says_colour else None) for o in objects}
         if choices.random() < 0.5:
-            return f"is there {_a(one.kind, one.colour if says_colour else None)}?", "yes"
+            return ask_exist(one.kind, one.colour if says_colour else None), "yes"
         for _ in range(20):
             colour = choices.choice(list(self._look.colours)) if says_colour else None
             kind = choices.choice(self._look.kinds)
             if (kind, colour) not in there and not self._held_out.axes([(kind, colour)]):
-                return f"is there {_a(kind, colour)}?", "no"
+                return ask_exist(kind, colour), "no"
         return None
 
     def _count(self, objects: Sequence[SceneObject], choices: Random) -> tuple[str, str] | None:
@@ -96,7 +97,7 @@ class Questioner:
             if not few:
                 return None
             kind, count = choices.choice(few), wanted
-        return f"how many {plural(kind)} are there?", str(count)
+        return ask_count(kind), str(count)
 
     def _colour(self, objects: Sequence[SceneObject], choices: Random) -> tuple[str, str] | None:
         kinds = Counter(one.kind for one in objects)
@@ -104,7 +105,7 @@ class Questioner:
         if not single:
             return None
         one = choices.choice(single)
-        return f"what colour is the {one.kind}?", str(one.colour)
+        return ask_colour(one.kind), str(one.colour)
 
     def _kind(
         self, objects: Sequence[SceneObject], names: Sequence[str | None], choices: Random
@@ -126,19 +127,19 @@ class Questioner:
         self, objects: Sequence[SceneObject], names: Sequence[str | None], choices: Random
     ) -> tuple[str, str] | None:
         pairs = [
-            (f"the {names[i]}", f"the {names[j]}", where)
-            for i, j in permutations(range(len(objects)), 2)
-            if names[i] and names[j] and (where := clear_direction(objects[i], objects[j]))
+            (one, other, where)
+            for (i, one), (j, other) in permutations(enumerate(names), 2)
+            if one and other and (where := clear_direction(objects[i], objects[j]))
         ]
         if not pairs:
             return None
         one, other, where = choices.choice(pairs)
         if choices.random() < 0.5:
-            return f"is {one} {where} {other}?", "yes"
+            return ask_relation(one, where, other), "yes"
         # the opposite as often as both others: that is what a look at one axis cannot tell
         others = [d for d in DIRECTIONS if d not in (where, OPPOSITE[where])]
         wrong = choices.choice([OPPOSITE[where], OPPOSITE[where], *others])
-        return f"is {one} {wrong} {other}?", "no"
+        return ask_relation(one, wrong, other), "no"
 
     def _comparison(
         self, objects: Sequence[SceneObject], names: Sequence[str | None], choices: Random
@@ -156,7 +157,27 @@ class Questioner:
         return f"is the {names[small]} larger than the {names[large]}?", "no"
 
 
-def _names(objects: Sequence[SceneObject]) -> list[str | None]:
+def ask_exist(kind: str, colour: str | None) -> str:
+    """Return the question whether there is a kind, of a colour if one is given."""
+    return f"is there {with_article(phrase(kind, colour))}?"
+
+
+def ask_count(kind: str) -> str:
+    """Return the question how many there are of a kind."""
+    return f"how many {plural(kind)} are there?"
+
+
+def ask_colour(kind: str) -> str:
+    """Return the question what colour the only one of a kind has."""
+    return f"what colour is the {kind}?"
+
+
+def ask_relation(name: str, direction: Direction, other: str) -> str:
+    """Return the question whether an object is in a direction of another, both by their names."""
+    return f"is the {name} {direction} the {other}?"
+
+
+def names_of(objects: Sequence[SceneObject | Described]) -> list[str | None]:
     """Return what each object is called behind "the"; None where another is called the same."""
     kinds = Counter(one.kind for one in objects)
     phrases = Counter((one.kind, one.colour) for one in objects)
@@ -169,7 +190,3 @@ def _names(objects: Sequence[SceneObject]) -> list[str | None]:
         else:
             names.append(None)
     return names
-
-
-def _a(kind: str, colour: str | None) -> str:
-    return with_article(phrase(kind, colour))

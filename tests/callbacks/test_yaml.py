@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 import callbacks
 from callbacks import (
     Answering,
+    CaptionQuestions,
     ColourClassifier,
     FeatureExtractor,
     Generation,
@@ -50,6 +51,13 @@ callbacks:
     init_args: {num_conversations: 100, num_images: 2}
   - class_path: callbacks.EditAccuracy
     init_args: {look: {class_path: datamodules.ColouredShapes}, num_images: 100}
+  - class_path: callbacks.Refinement
+    init_args:
+      metric:
+        class_path: callbacks.SceneAccuracy
+        init_args: &world {look: {class_path: datamodules.ColouredShapes}}
+      questions: {class_path: callbacks.SceneCaptionQuestions, init_args: *world}
+      rounds: 2
   - class_path: callbacks.LinearProbe
     init_args: {groups: {shape: [circle, triangle]}, encodings: [latents]}
   - class_path: callbacks.CaptionQuality
@@ -173,8 +181,8 @@ def test_constructors_spell_out_their_configuration(name: str) -> None:
     kind = getattr(callbacks, name)
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     if kind in (
-        Answering, ColourClassifier, FeatureExtractor, GenerationMetric, ImageClassifier,
-        ObjectDetector, ReferenceMetric, Scoring, TruthMetric, YesNoJudge,
+        Answering, CaptionQuestions, ColourClassifier, FeatureExtractor, GenerationMetric,
+        ImageClassifier, ObjectDetector, ReferenceMetric, Scoring, TruthMetric, YesNoJudge,
     ):  # fmt: skip
         assert inspect.isabstract(kind)
         return
