@@ -43,7 +43,7 @@ class AFCache:
         if self._step == "unknown":
             count = len(block.order)
             self._step = None
-            if not block.start.shifts_outputs:
+            if type(block) is AFBlock and not block.start.shifts_outputs:
                 places = [self.at(index, index + 1, count) for index in range(count)]
                 parts = (block.conditioner, self.network, block.input, block.head, places)
                 self._step = decoding_step(*parts, is_modulated=self.modulation is not None)
