@@ -62,12 +62,13 @@ class EditJudge:
         others = [one for one in found if not any(_is_at(one, other) for other in kept)]
         beside = _beside(scene.edit, before, gone)
         made = [_first(others, one, scene.edit, beside) for one in new]
+        strange = [one for one in others if not any(_is_near(one, place) for place in gone)]
         is_kept = _all_there(kept, found) and len(found) <= max(len(before), len(after))
         return EditVerdict(
             done=None not in made
             and _as_many(found, after, [*gone, *new])
             and not any(_is_near(one, place) for place in _left(gone, new) for one in found),
-            kept=is_kept if kept else None,
+            kept=is_kept and len(strange) <= len(new) if kept else None,
             copied=len(found) == len(before) and _all_there(before, found),
             distance=_distance(image, source, _squares(scene, made)),
         )

@@ -93,7 +93,7 @@ TWIN = replace(RED, x=0.8, y=0.7)
         ("remove", None, [BLUE], [BLUE], True, True),
         ("remove", None, [BLUE], [RED], False, False),
         ("remove", None, [BLUE], [], True, False),
-        ("remove", None, [BLUE], [BLUE, STAR], True, True),
+        ("remove", None, [BLUE], [BLUE, STAR], True, False),
         ("add", None, [RED, BLUE, STAR], [RED, BLUE, replace(STAR, x=0.3)], True, True),
         ("add", "below", [RED, BLUE, STAR], [RED, BLUE, replace(STAR, x=0.2)], True, True),
         ("add", "below", [RED, BLUE, STAR], [BLUE, LOW_RED, HIGH_STAR], False, False),
