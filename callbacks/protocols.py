@@ -14,10 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from pretzel.errors import NothingToMeasure, UserError
-from pretzel.latent.generative_model import GenerativeModel
 from pretzel.media.base import Medium
-from pretzel.media.integers import IntegerArray
-from pretzel.sequence.document import Document, DocumentBatch, Image, Text, Truth
+from pretzel.sequence.document import DocumentBatch, Truth
 
 Split = Literal["train", "val", "test"]
 
@@ -108,37 +106,6 @@ class HasEvaluationSamples(Protocol):
 
 
 @runtime_checkable
-class EvaluationDocument(Protocol):
-    """An interleaved document of the evaluation split, such as an edit."""
-
-    @property
-    def key(self) -> str:
-        """Identifies the document."""
-
-    @property
-    def segments(self) -> Sequence[Text | Image]:
-        """Runs of text and places of images, in reading order."""
-
-    @property
-    def images(self) -> Sequence[IntegerArray]:
-        """The images in that order."""
-
-    @property
-    def truth(self) -> Truth:
-        """Ground truth: plain values of JSON by name."""
-
-
-@runtime_checkable
-class HasEvaluationDocuments(Protocol):
-    """A datamodule that can hand out the interleaved documents of its splits."""
-
-    def evaluation_documents(
-        self, split: Split = "test", limit: int | None = None
-    ) -> Iterable[EvaluationDocument]:
-        """Return the first ``limit`` documents of a split, or all, in a fixed order."""
-
-
-@runtime_checkable
 class IdentifiesImages(Protocol):
     """A datamodule that knows what the images of its splits depend on."""
 
@@ -184,22 +151,6 @@ class Generator(Protocol):
         self, prompts: list[str], *, stream_key: tuple[int | str, ...]
     ) -> Float[Tensor, "n ..."]:
         """Return one image in [-1, 1] a prompt, with the noise that belongs to the key."""
-
-
-@runtime_checkable
-class DocumentGenerator(Generator, Protocol):
-    """A module that makes the last image of documents, such as edits."""
-
-    pretzel: GenerativeModel
-
-    def sample_documents(
-        self,
-        documents: Sequence[Document],
-        given: Sequence[Float[Tensor, "m ..."]],
-        *,
-        stream_key: Sequence[int | str],
-    ) -> Float[Tensor, "n ..."]:
-        """Generate the last image of each document in [-1, 1], behind the given ones before it."""
 
 
 @runtime_checkable
@@ -332,20 +283,6 @@ def evaluation_samples(
     if not isinstance(datamodule, HasEvaluationSamples):
         raise lacks(needed_by, "a datamodule with evaluation_samples(split)", datamodule)
     return datamodule.evaluation_samples(split)
-
-
-def evaluation_documents(
-    trainer: Trainer, split: Split, needed_by: str
-) -> Iterable[EvaluationDocument]:
-    """Return the documents of a split of the run's datamodule, in order, on every rank.
-
-    Raises:
-        UserError: If it has none to give.
-    """
-    datamodule = datamodule_of(trainer)
-    if not isinstance(datamodule, HasEvaluationDocuments):
-        raise lacks(needed_by, "a datamodule with evaluation_documents(split)", datamodule)
-    return datamodule.evaluation_documents(split)
 
 
 def images_identity(trainer: Trainer, split: Split) -> str:

@@ -15,15 +15,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from callbacks.evaluation import Evaluation, check_counts
-from callbacks.image_check import ImageCheck
-from callbacks.image_results import small_pictures
-from callbacks.protocols import (
+from callbacks.evaluation_documents import (
     DocumentGenerator,
     EvaluationDocument,
-    Split,
     evaluation_documents,
-    lacks,
 )
+from callbacks.image_check import ImageCheck
+from callbacks.image_results import small_pictures
+from callbacks.protocols import Split, lacks
 from callbacks.reporting import Stage, gather, local_batches, log_values, logged_names, show_sheet
 from callbacks.sampling_facts import sampling_facts
 from callbacks.scenes.edit_rules import EditJudge, EditVerdict

@@ -82,6 +82,8 @@ class SceneEdits(DataSource):
             )
         has_new = any(scenes.composer.held_out.possible(skill) for skill in scenes.skills)
         self._new_edits = [one for one in self.edits if one in MAKES_NEW and has_new]
+        self.chain("train", 0)  # what cannot be made is said now
+        self.chain("test", 1)
 
     @override
     def shards(self, split: Split) -> tuple[str, ...]:

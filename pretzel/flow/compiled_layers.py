@@ -40,7 +40,8 @@ def run_compiled(
             out: Tensor = _compiled()(layer, x, rotation, mask, modulation)
             return out
         except torch._dynamo.exc.TorchDynamoException as error:
-            _FAILED.append(" ".join(str(error).split())[:300])
+            words = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())
+            _FAILED.append(words[:300])
     elif x.device.type != "meta":
         _log(reason)
     return _run(layer, x, rotation, mask, modulation)

@@ -177,7 +177,7 @@ def test_packed_edits_are_the_same_documents_with_their_truth(tmp_path):
 
 
 CIRCLE = thing("circle", "red", 0.2, 0.2)
-EMPTIED = SceneEdits(Scenes(ColouredShapes(), skills=["single"]), ["remove"])
+SINGLE = Scenes(ColouredShapes(), skills=["single"])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ EMPTIED = SceneEdits(Scenes(ColouredShapes(), skills=["single"]), ["remove"])
             "edits: swap needs more objects.* max_objects=1",
         ),
         (
-            partial(EMPTIED.chain, "train", 0),
+            partial(SceneEdits, SINGLE, ["remove"]),
             "no chain of remove can be made of scenes of single: give more",
         ),
         (partial(edited, [CIRCLE], {1: None}), "objects that are there, from 0 to 0, not of 1"),
