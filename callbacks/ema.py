@@ -15,10 +15,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from typing_extensions import override
 
 from callbacks.evaluation import check_counts
 from pretzel.errors import UserError
+from pretzel.files.sharded_tensors import all_whole, copy_whole, local
 from pretzel.files.weights import check_architecture
 
 
@@ -124,8 +126,8 @@ class EMAWeightAveraging(Callback):
         step = trainer.global_step  # it stands still while gradients are being accumulated
         if step <= self._last_step or (step - 1) % self.update_every_n_steps:
             return
-        current = [parameter.detach() for parameter in self._followed(pl_module).values()]
-        averages = list(self._averages.values())
+        current = [local(parameter) for parameter in self._followed(pl_module).values()]
+        averages = [local(average) for average in self._averages.values()]
         if self._num_updates == 0:
             torch._foreach_copy_(averages, current)
         else:
@@ -147,6 +149,9 @@ class EMAWeightAveraging(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        for module in pl_module.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # its weights are gathered during a validation
         self.on_validation_end(trainer, pl_module)
 
     @override
@@ -158,9 +163,10 @@ class EMAWeightAveraging(Callback):
     def _swap(self, pl_module: LightningModule) -> None:
         """Exchange current and averaged values in place, one tensor at a time."""
         for name, parameter in self._followed(pl_module).items():
-            current = parameter.detach().clone()
-            parameter.data.copy_(self._averages[name])
-            self._averages[name].copy_(current)
+            weights, average = local(parameter), local(self._averages[name])
+            current = weights.clone()
+            weights.copy_(average)
+            average.copy_(current)
         self._is_swapped = not self._is_swapped
 
     @override
@@ -171,8 +177,9 @@ class EMAWeightAveraging(Callback):
             return
         live = {name: parameter.detach() for name, parameter in _trainable(pl_module).items()}
         averaged, current = (live, self._averages) if self._is_swapped else (self._averages, live)
-        checkpoint["state_dict"] = checkpoint["state_dict"] | averaged
-        checkpoint["current_model_state"] = dict(current)
+        is_kept = trainer.is_global_zero  # by the process that writes
+        checkpoint["state_dict"] = checkpoint["state_dict"] | all_whole(averaged, is_kept)
+        checkpoint["current_model_state"] = all_whole(current, is_kept)
         checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self._num_updates)}
 
     @override
@@ -183,6 +190,7 @@ class EMAWeightAveraging(Callback):
             return  # the state_dict that Lightning has loaded is the average
         self._start(pl_module)
         live = _trainable(pl_module)
+        saved = checkpoint.get("state_dict", live)  # a sharding strategy has loaded it by now
         current = checkpoint.get("current_model_state")
         if current is None:
             rank_zero_info(
@@ -191,7 +199,7 @@ class EMAWeightAveraging(Callback):
             _load(self._averages, live)
             self._num_updates = 0
             return
-        _load(self._averages, checkpoint["state_dict"])
+        _load(self._averages, saved)
         _load(live, current)
         self._num_updates = int(checkpoint["averaging_state"]["n_averaged"])
 
@@ -200,7 +208,6 @@ def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
-@torch.no_grad()
 def _load(targets: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
     """Copy tensors by name.
 
@@ -210,4 +217,4 @@ def _load(targets: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
     state = {name: source[name] for name in targets if name in source}
     check_architecture(targets, state, "the averages of the checkpoint")
     for name, tensor in targets.items():
-        tensor.copy_(state[name])
+        copy_whole(tensor, state[name])

@@ -155,7 +155,7 @@ class GenerativeModel(nn.Module, ABC):
         sigma = self.latent.noise
         floor = 0.5 * (LOG_2PI + 1) + math.log(sigma) if sigma > 0 else -math.inf
         return ImageLikelihood(
-            log_prob=self(batch, noise).log_prob,
+            log_prob=self.score(batch.documents, self.encode(batch.images, noise)).log_prob,
             dims=self.latent.dims,
             noise_floor=floor,
             unit=(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pretzel.files.sharded_tensors import local
+
 
 @torch.no_grad()
 def trained_weights_hash(module: nn.Module) -> str:
@@ -23,12 +25,6 @@ def trained_weights_hash(module: nn.Module) -> str:
         if is_lazy(tensor):
             continue  # no memory yet
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        content = _local(tensor).cpu().contiguous().reshape(-1).view(torch.uint8)
+        content = local(tensor).cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(content.numpy().data)  # not copied
     return digest.hexdigest()[:16]
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """Return the part of a tensor that is in this process."""
-    local: Tensor = getattr(tensor, "to_local", lambda: tensor)()  # of a DTensor
-    return local.detach()

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from pretzel.errors import UserError
+from pretzel.files.sharded_tensors import all_whole
 from pretzel.files.weights import check_architecture, check_frozen, read_checkpoint, save_exported
 from pretzel.interleave.skips import SkipConnection
 from pretzel.latent.generative_model import GenerativeModel
@@ -267,7 +268,7 @@ class CheckpointedModule(GlobalBatchModule):
 
     def export(self, path: Path) -> None:
         """Write the trained weights as safetensors, frozen parts named in the metadata."""
-        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
+        tensors = {name: value.contiguous() for name, value in all_whole(self.state_dict()).items()}
         metadata = {
             **self.frozen_identities(),
             SAMPLER: json.dumps(self.sampler.state()),

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
+from torch.distributed.tensor import DTensor
 
 from pretzel.runs.accumulation import check_accumulation, most_accumulated
 from pretzel.typing import Float, Tensor
@@ -46,6 +47,8 @@ class GlobalBatchModule(LightningModule):
     def touching_all(self, loss: Tensor) -> Tensor:
         """Return a loss of which every parameter that trains has a gradient, if only of zeros.
 
-        Every process must take part in every gradient, whatever its rows hold (DDP).
+        Every process must take part in every gradient, whatever its rows hold (DDP). Weights that
+        are dealt out belong to layers, all of which run in every process.
         """
-        return loss + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
+        trainable = [p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+        return loss + 0.0 * sum(p.sum() for p in trainable)

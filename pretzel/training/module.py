@@ -30,21 +30,22 @@ from pretzel.sampling.guidance import Guidance
 from pretzel.sampling.inversion import check_guided
 from pretzel.sampling.samplers import Sampler
 from pretzel.sequence.document import Document, DocumentBatch, Image, Text, caption_document
-from pretzel.training.checkpointed_module import CheckpointedModule
 from pretzel.training.counted_samples import counted_samples
 from pretzel.training.encodings import image_encodings, mean_embeddings
 from pretzel.training.example_forward import run_example
 from pretzel.training.latents import ReadsLatents, check_items, noised_latents
 from pretzel.training.loss import Loss
 from pretzel.training.micro_batches import in_parts, scored_in_parts
+from pretzel.training.optimizer import MuonAdamW
 from pretzel.training.schedule import Schedule, with_schedule
+from pretzel.training.sharded_module import ShardedModule
 from pretzel.training.text_states import TextStates
 from pretzel.training.trainable import checked_scales, scaled_groups, train_only
 from pretzel.training.world_check import WorldCheck
 from pretzel.typing import Float, Tensor
 
 
-class PretzelModule(CheckpointedModule):
+class PretzelModule(ShardedModule):
     """Trains a :class:`.GenerativeModel` with L = w L_NF + lambda L_NTP.
 
     :class:`pretzel.training.Loss` is a mean over the global batch of an optimizer step, so that it
@@ -207,15 +208,21 @@ class PretzelModule(CheckpointedModule):
         """Score what the loss and its gradients depend on."""
         if self._text_is_alone:
             assert isinstance(self.pretzel, Pretzel)
-            return self.pretzel.score_text(documents, x)
+            return self.taking_part(self.pretzel.score_text, documents, x)
         states = self.text_states
         with states.serving(self.pretzel) if states is not None else contextlib.nullcontext():
-            return self.pretzel.score(documents, x)
+            return self.taking_part(self.pretzel.score, documents, x)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer over trainable parameters, with the schedule stepped each step."""
         groups = scaled_groups(self._trainable(), self.learning_rate_scales)
         optimizer = self.optimizer_factory(groups)
+        if self.is_sharded and isinstance(optimizer, MuonAdamW):
+            raise UserError(
+                "optimizer must be one that moves each weight by itself under "
+                "ModelParallelStrategy, such as torch.optim.AdamW, got MuonAdamW: it needs whole "
+                "matrices"
+            )
         for group in optimizer.param_groups:  # MuonAdamW makes two of one
             group["lr"] *= group["lr_scale"]
         return with_schedule(optimizer, self.schedule, self.trainer)
@@ -490,12 +497,16 @@ class PretzelModule(CheckpointedModule):
             rank_zero_info(found)
 
     def on_fit_start(self) -> None:
-        """Refuse skips that are on and untrained; see what need not run; find text states."""
+        """Find text states."""
         super().on_fit_start()
-        self._check_off()
-        self._text_is_alone = not self.loss.flow_weight and self._flow_is_shut_out()
         if self.text_states is not None:
             self.text_states.start(self.pretzel)
+
+    def on_train_start(self) -> None:
+        """Refuse skips that are on and untrained; see what need not run."""
+        # Not earlier: where weights are dealt out, a checkpoint is read behind on_fit_start
+        self._check_off()
+        self._text_is_alone = not self.loss.flow_weight and self._flow_is_shut_out()
 
     def on_fit_end(self) -> None:
         """Keep the text states that are new."""
