@@ -49,7 +49,11 @@ class ShardedModule(CheckpointedModule):
             UserError: If something is configured that cannot be done with such weights.
         """
         strategy = self.trainer.strategy
-        if not isinstance(strategy, ModelParallelStrategy) or self.is_sharded:
+        if not isinstance(strategy, ModelParallelStrategy):
+            return
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            strategy.optimizers = []  # of a fit before: weights alone have no state for them
+        if self.is_sharded:
             return
         self._refuse(strategy)
         model, mesh = self.pretzel, strategy.device_mesh["data_parallel"]

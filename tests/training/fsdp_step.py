@@ -59,7 +59,7 @@ def make_module(**arguments):
 
 
 def train(module, batches, folder: Path, strategy="auto", devices=1, checkpoint=None):
-    """Train two steps with averages, clipping and a validation after each; return the samples."""
+    """Train two steps with averages, clipping and validations; return the samples of these."""
     samples = Samples()
     saves = ModelCheckpoint(
         dirpath=folder, filename="{step}", every_n_train_steps=1, save_top_k=-1, monitor=None
@@ -80,6 +80,9 @@ def train(module, batches, folder: Path, strategy="auto", devices=1, checkpoint=
     loaders = [DataLoader(given, batch_size=None) for given in (batches * 2, batches)]
     trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
     assert trainer.world_size == devices
+    final = folder / "final.ckpt"
+    trainer.save_checkpoint(final, weights_only=True)
+    trainer.validate(module, loaders[1], ckpt_path=final, weights_only=True, verbose=False)
     return samples.images
 
 
