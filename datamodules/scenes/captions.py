@@ -1,12 +1,13 @@
 """Captions: descriptions as sentences, and read again."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import final
 
 from datamodules.scenes.description import Described, Description, Relation
 from datamodules.scenes.look import Look
-from datamodules.scenes.scene import DIRECTIONS, Direction
+from datamodules.scenes.scene import DIRECTIONS, Direction, SceneObject
 from datamodules.scenes.words import NUMBERS, phrase, plural, with_article
 from pretzel.errors import UserError
 
@@ -28,6 +29,14 @@ def write_caption(description: Description) -> str:
             where = f"the {phrase(other.kind, other.colour)}"
         parts[relation.subject] += f" {relation.direction} {where}"
     return _listed([part for place, part in enumerate(parts) if place not in later])
+
+
+def describe_objects(objects: Sequence[SceneObject]) -> str:
+    """Return what there is in words, from left to right, those that look alike together."""
+    ordered = sorted(objects, key=lambda one: one.x)
+    counts = Counter((one.kind, one.colour) for one in ordered)
+    described = [Described(kind=k, colour=c, count=n) for (k, c), n in counts.items()]
+    return write_caption(Description(objects=tuple(described)))
 
 
 def _named(one: Described) -> str:

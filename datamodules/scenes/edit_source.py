@@ -11,6 +11,7 @@ from typing_extensions import override
 from datamodules.checks import check_at_least, check_probabilities
 from datamodules.reading.tar_shard import RawSample
 from datamodules.sample import Skipped
+from datamodules.scenes.captions import describe_objects
 from datamodules.scenes.chains import MAKES_NEW, EditChain, Editor
 from datamodules.scenes.edits import EDIT_TYPES, EditType, write_truth
 from datamodules.scenes.source import Scenes
@@ -43,6 +44,9 @@ class SceneEdits(DataSource):
         max_edits: Most edits of a document; 1 for pairs of images.
         captioned: Share of training documents that begin with the caption of their first image, as
             conversations do that begin from nothing.
+        described: Share of training documents in which every instruction is followed by a
+            description of the image it leads to, as a target: whoever predicts it has understood
+            the instruction.
 
     Raises:
         UserError: If a number is out of its range, the world does not allow an edit, or there is
@@ -55,12 +59,14 @@ class SceneEdits(DataSource):
         edits: list[EditType] | None = None,
         max_edits: int = 3,
         captioned: float = 0.0,
+        described: float = 0.0,
     ) -> None:
         check_at_least(1, max_edits=max_edits)
-        check_probabilities(captioned=captioned)
+        check_probabilities(captioned=captioned, described=described)
         self.scenes = scenes
         self.max_edits = max_edits
         self.captioned = captioned
+        self.described = described
         look = scenes.look
         self._editor = Editor(look, scenes.composer.held_out, scenes.max_objects)
         known = [one for one in EDIT_TYPES if self._editor.can(one)]
@@ -96,7 +102,7 @@ class SceneEdits(DataSource):
     @override
     def identities(self, shards: tuple[str, ...]) -> tuple[str, ...]:
         """Return a hash of all that each shard depends on."""
-        own = [self.edits, self.max_edits, self.captioned, VERSION]
+        own = [self.edits, self.max_edits, self.captioned, self.described, VERSION]
         texts = (json.dumps([own, scenes]) for scenes in self.scenes.identities(shards))
         return tuple(hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts)
 
@@ -140,18 +146,25 @@ class SceneEdits(DataSource):
             types[-1] = choices.choice(self._new_edits)
         return types
 
+    def _chosen(self, what: str, share: float, split: Split, number: int) -> bool:
+        """Tell whether a training document is one of a share of them."""
+        chance = Random(f"{what} {self.scenes.seed} {number}").random()
+        return split == "train" and chance < share
+
     def _raw(self, shard: str, number: int, *, with_pictures: bool) -> RawSample:
         split, _ = self.scenes.numbers(shard)
         chain = self.chain(split, number)
         last = [(one.kind, one.colour) for one in chain.scenes[-1].objects]
         segments: list[dict[str, Any]] = [{"image": "0.bmp"}]
-        if (
-            split == "train"
-            and Random(f"captioned {self.scenes.seed} {number}").random() < self.captioned
-        ):
+        if self._chosen("captioned", self.captioned, split, number):
             segments.insert(0, {"text": chain.caption})
+        is_described = self._chosen("described", self.described, split, number)
         for place, edit in enumerate(chain.edits, 1):
-            segments += [{"text": edit.instruction}, {"image": f"{place}.bmp"}]
+            segments.append({"text": edit.instruction})
+            if is_described:
+                text = describe_objects(chain.scenes[place].objects)
+                segments.append({"text": text, "role": "target"})
+            segments.append({"image": f"{place}.bmp"})
         about = {
             "segments": segments,
             **write_truth([scene.objects for scene in chain.scenes], chain.edits),

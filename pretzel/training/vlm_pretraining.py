@@ -125,12 +125,14 @@ class TinyVLMPretraining(ExportingStage):
         return loss
 
     def validation_step(self, batch: DocumentBatch, batch_idx: int) -> None:
-        """Log the loss of captions after their images, in nats per token."""
+        """Log the loss of captions after their images, and of others' text, in nats per token."""
         captions = [
             Document(key=d.key, segments=(Image(), Text(content=d.text, role="target")))
+            if d.num_images == 1
+            else d
             for d in batch.documents
         ]
-        nll, weights = self._nll(captions, batch.images)
+        nll, weights = self._nll_by_images(captions, batch.images)
         loss = nll @ weights / weights.sum()
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch))
 

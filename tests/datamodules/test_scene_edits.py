@@ -159,6 +159,27 @@ def test_a_share_of_training_documents_begins_with_a_caption():
         assert len(captions) in counts
 
 
+def test_a_share_of_training_documents_describes_what_instructions_lead_to():
+    def segments(world, split):
+        raws = islice(world.read_texts(f"scenes-{split}-000000"), 20)
+        return [json.loads(raw.members["json"])["segments"] for raw in raws]
+
+    world = SceneEdits(EASY.scenes, described=0.5)
+    counts = Counter()
+    for number, own in enumerate(segments(world, "train")):
+        described = [one["text"] for one in own if one.get("role") == "target"]
+        scenes = world.chain("train", number).scenes
+        counts[len(described) / (len(scenes) - 1)] += 1
+        for text, scene in zip(described, scenes[1:], strict=bool(described)):
+            said = CaptionReader(EASY.scenes.look)(text)
+            named = Counter({(one.kind, one.colour): one.count for one in said.objects})
+            assert named == Counter((one.kind, one.colour) for one in scene.objects)
+        if len(described) == 1:
+            assert [next(iter(one)) for one in own] == ["image", "text", "text", "image"]
+    assert set(counts) == {0.0, 1.0}
+    assert segments(world, "test") == segments(EASY, "test")
+
+
 def test_packed_edits_are_the_same_documents_with_their_truth(tmp_path):
     world = SceneEdits(Scenes(ColouredShapes(), size=32, num_train=5, num_val=2, num_test=0))
     pack(world, tmp_path / "packed", name="edits")
@@ -185,6 +206,7 @@ SINGLE = Scenes(ColouredShapes(), skills=["single"])
     [
         (partial(SceneEdits, EASY.scenes, max_edits=0), "max_edits must be at least 1, not 0"),
         (partial(SceneEdits, EASY.scenes, captioned=2.0), "captioned must be a probability"),
+        (partial(SceneEdits, EASY.scenes, described=-0.1), "described must be a probability"),
         (partial(SceneEdits, EASY.scenes, []), "edits must be some of colour, kind, add, "),
         (partial(SceneEdits, EASY.scenes, ["undo"]), "not undo alone"),
         (partial(SceneEdits, EASY.scenes, ["add", "undo"], 1), "undo needs .* and max_edits=1"),
