@@ -1,7 +1,6 @@
 """Lightning callbacks: metrics during training, samples, weight averaging."""
 
 from callbacks.caption_quality import CaptionQuality
-from callbacks.caption_questions import CaptionQuestions
 from callbacks.caption_retrieval import CaptionRetrieval
 from callbacks.clip_features import CLIPFeatures
 from callbacks.clip_score import CLIPScore
@@ -41,7 +40,6 @@ from callbacks.prediction_writer import PredictionWriter
 from callbacks.reconstructions import Reconstructions
 from callbacks.refinement import Refinement
 from callbacks.sample_grid import SampleGrid
-from callbacks.scenes.caption_questions import SceneCaptionQuestions
 from callbacks.scenes.edit_accuracy import EditAccuracy
 from callbacks.scenes.score import SceneAccuracy
 from callbacks.siglip_score import SigLIPScore
@@ -63,7 +61,6 @@ __all__ = [
     "CLIPFeatures",
     "CLIPScore",
     "CaptionQuality",
-    "CaptionQuestions",
     "CaptionRetrieval",
     "ColourClassifier",
     "ConversationAccuracy",
@@ -106,7 +103,6 @@ __all__ = [
     "SEEDBenchScoring",
     "SampleGrid",
     "SceneAccuracy",
-    "SceneCaptionQuestions",
     "Scoring",
     "ShapeAccuracy",
     "SigLIPScore",

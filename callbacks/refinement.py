@@ -8,7 +8,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from callbacks.caption_questions import CaptionQuestions
 from callbacks.checked_pictures import Caption, CheckedPictures, checked_pictures
 from callbacks.evaluation import Evaluation, check_counts
 from callbacks.generation_metric import GenerationMetric, ReferenceMetric
@@ -20,6 +19,7 @@ from callbacks.prompts import prompt_of, update
 from callbacks.protocols import Split, evaluation_texts
 from callbacks.reporting import Stage, gather, local_batches, log_values, logged_names
 from callbacks.sampling_facts import sampling_facts
+from datamodules.recipes.caption_questioner import CaptionQuestioner
 from pretzel.ablation.protocols import SampleResult
 from pretzel.errors import NothingToMeasure, UserError
 from pretzel.generation.conversation_batch import require_pretzel
@@ -55,7 +55,7 @@ class Refinement(Evaluation):
 
     Args:
         metric: Judges pictures by their captions.
-        questions: What the model asks itself, such as :class:`callbacks.SceneCaptionQuestions`.
+        questions: What the model asks itself, such as :class:`datamodules.SceneCaptionQuestioner`.
         num_captions: Captions, the first of the evaluated split that can be judged and asked about.
         rounds: How often a picture is generated anew at most.
         batch_size: Pictures generated at a time on each rank; the noise does not depend on it.
@@ -74,7 +74,7 @@ class Refinement(Evaluation):
     def __init__(
         self,
         metric: GenerationMetric,
-        questions: CaptionQuestions,
+        questions: CaptionQuestioner,
         num_captions: int = 200,
         rounds: int = 3,
         batch_size: int = 50,

@@ -9,10 +9,12 @@ from datamodules.decoding.captions import (
 )
 from datamodules.decoding.crops import CentreCrop, Crop, Pad, RandomCrop
 from datamodules.decoding.flips import Flip, HorizontalFlip
+from datamodules.recipes.caption_questioner import CaptionQuestioner
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
 from datamodules.sample import InterleavedSample, Sample, Skipped, Unusable
+from datamodules.scenes.caption_questioner import SceneCaptionQuestioner
 from datamodules.scenes.edit_source import SceneEdits
 from datamodules.scenes.look import Look
 from datamodules.scenes.shapes import ColouredShapes
@@ -38,6 +40,7 @@ __all__ = [
     "AsWritten",
     "Blend",
     "CaptionChoice",
+    "CaptionQuestioner",
     "CaptionQuestions",
     "Captions",
     "CentreCrop",
@@ -66,6 +69,7 @@ __all__ = [
     "SEEDBench",
     "Sample",
     "SampleRecipe",
+    "SceneCaptionQuestioner",
     "SceneEdits",
     "Scenes",
     "Shards",

@@ -1,12 +1,15 @@
 """Recipes for pretraining a vision-language model on captions and questions."""
 
+from dataclasses import replace
 from typing import final
 
 import torch
+from typing_extensions import override
 
 from datamodules.checks import check_at_least
-from datamodules.recipes.recipe import SampleRecipe
-from datamodules.sample import Sample
+from datamodules.recipes.caption_questioner import CaptionQuestioner
+from datamodules.recipes.recipe import SampleRecipe, check_sample
+from datamodules.sample import AnySample, Sample
 from pretzel.sequence.document import Document, Image, Text, question_segments
 
 
@@ -36,15 +39,22 @@ class CaptionQuestions(SampleRecipe):
 
     Args:
         per_image: Number of questions, as for :class:`Descriptions`, at least 1.
+        questioner: Asks what the caption answers, for data whose own questions take the image;
+            without it, those of the sample are asked.
     """
 
-    needs_questions = True
-
-    def __init__(self, per_image: int = 4) -> None:
+    def __init__(self, per_image: int = 4, questioner: CaptionQuestioner | None = None) -> None:
         check_at_least(1, per_image=per_image)
         self.per_image = per_image
+        self.questioner = questioner
+
+    @override
+    def check(self, sample: AnySample) -> None:
+        check_sample(self, sample, caption=True, questions=self.questioner is None)
 
     def documents(self, sample: Sample, generator: torch.Generator) -> tuple[Document, ...]:
         """Return one document: caption, question, answer, question, answer, ..."""
+        if self.questioner is not None:
+            sample = replace(sample, questions=tuple(self.questioner(sample.caption)))
         questions = question_segments(sample.choose_questions(self.per_image, generator))
         return (Document(key=sample.key, segments=(Text(content=sample.caption), *questions)),)

@@ -14,16 +14,20 @@ from world import Known, KnownData, known_samples, make_trainer, names_at_test
 
 from callbacks import (
     FID,
-    CaptionQuestions,
     GenerationMetric,
     Refinement,
     SceneAccuracy,
-    SceneCaptionQuestions,
 )
 from callbacks.checked_pictures import Caption, checked_pictures
 from callbacks.picture_choice import WAYS, Candidates, choose
 from callbacks.prompts import Prompt
-from datamodules import ColouredShapes, EmojiSprites, Scenes
+from datamodules import (
+    CaptionQuestioner,
+    ColouredShapes,
+    EmojiSprites,
+    SceneCaptionQuestioner,
+    Scenes,
+)
 from datamodules.scenes.captions import write_caption
 from datamodules.scenes.held_out import HeldOut
 from datamodules.scenes.questions import Questioner
@@ -34,7 +38,7 @@ from pretzel.latent.generative_model import normal_log_prob
 from pretzel.rng import global_states
 
 LOOK = ColouredShapes(4, 4)
-ASK = SceneCaptionQuestions(LOOK)
+ASK = SceneCaptionQuestioner(LOOK)
 
 # Which picture is taken
 
@@ -97,7 +101,7 @@ def test_all_that_a_caption_says_is_asked_once():
 
 @pytest.mark.parametrize("look", [LOOK, EmojiSprites(12)])
 def test_questions_are_those_of_the_data_and_right_of_the_scenes_of_the_captions(look):
-    world, asks, seen = Scenes(look), SceneCaptionQuestions(look), set()
+    world, asks, seen = Scenes(look), SceneCaptionQuestioner(look), set()
     questioner = Questioner(look, HeldOut(look), world.skills)
     for number in range(10):
         composed = world.scene("test", number)
@@ -197,7 +201,7 @@ def test_known_pictures_and_known_answers_give_known_numbers(tmp_path: Path):
     assert other["values"]["test/refine/pictures"] == 3
 
 
-class Colour(CaptionQuestions):
+class Colour(CaptionQuestioner):
     def __call__(self, caption: str) -> list[tuple[str, str]]:
         return [("what color is the shape?", caption.split()[1])] if "circle" in caption else []
 

@@ -10,7 +10,6 @@ from lightning.pytorch import Callback
 import callbacks
 from callbacks import (
     Answering,
-    CaptionQuestions,
     ColourClassifier,
     FeatureExtractor,
     Generation,
@@ -56,7 +55,7 @@ callbacks:
       metric:
         class_path: callbacks.SceneAccuracy
         init_args: &world {look: {class_path: datamodules.ColouredShapes}}
-      questions: {class_path: callbacks.SceneCaptionQuestions, init_args: *world}
+      questions: {class_path: datamodules.SceneCaptionQuestioner, init_args: *world}
       rounds: 2
   - class_path: callbacks.LinearProbe
     init_args: {groups: {shape: [circle, triangle]}, encodings: [latents]}
@@ -181,7 +180,7 @@ def test_constructors_spell_out_their_configuration(name: str) -> None:
     kind = getattr(callbacks, name)
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     if kind in (
-        Answering, CaptionQuestions, ColourClassifier, FeatureExtractor, GenerationMetric,
+        Answering, ColourClassifier, FeatureExtractor, GenerationMetric,
         ImageClassifier, ObjectDetector, ReferenceMetric, Scoring, TruthMetric, YesNoJudge,
     ):  # fmt: skip
         assert inspect.isabstract(kind)

@@ -1,10 +1,18 @@
 """The recipes of the stage that makes the tiny model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from datamodules import CaptionQuestions, Descriptions, Sample
+from datamodules import (
+    CaptionQuestions,
+    ColouredShapes,
+    Descriptions,
+    Sample,
+    SceneCaptionQuestioner,
+)
 from pretzel.errors import UserError
 from pretzel.sequence.document import Image, Text
 
@@ -24,6 +32,17 @@ def test_all_questions_are_asked_once_with_their_own_answers(recipe):
     pairs = {(q.content, a.content) for q, a in zip(texts[::2], texts[1::2], strict=True)}
     assert pairs == set(SAMPLE.questions)
     assert document.key == "k"
+
+
+def test_questions_may_be_those_that_the_caption_answers():
+    recipe = CaptionQuestions(1, SceneCaptionQuestioner(ColouredShapes()))
+    sample = replace(SAMPLE, questions=())
+    assert recipe.accepts(sample)
+    assert not CaptionQuestions(1).accepts(sample)
+    documents = [recipe.documents(sample, torch.Generator().manual_seed(i))[0] for i in range(20)]
+    asked = {tuple(s.content for s in own.segments if isinstance(s, Text)) for own in documents}
+    assert ("a red circle", "what colour is the circle?", "red") in asked
+    assert len(asked) == 5  # four kinds are counted
 
 
 def test_captions_are_targets_only_after_the_image():

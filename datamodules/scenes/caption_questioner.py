@@ -5,7 +5,7 @@ from typing import final
 
 from typing_extensions import override
 
-from callbacks.caption_questions import CaptionQuestions
+from datamodules.recipes.caption_questioner import CaptionQuestioner
 from datamodules.scenes.captions import CaptionReader
 from datamodules.scenes.description import Described, Description
 from datamodules.scenes.look import Look
@@ -24,7 +24,7 @@ MOST_ABSENT = 3
 
 
 @final
-class SceneCaptionQuestions(CaptionQuestions):
+class SceneCaptionQuestioner(CaptionQuestioner):
     """Asks for all that captions of :class:`datamodules.Scenes` say, each thing once.
 
     How many there are of each kind that is named, and of the next three of the look, of which

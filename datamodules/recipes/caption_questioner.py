@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 
-class CaptionQuestions(ABC):
+class CaptionQuestioner(ABC):
     """Asks what a picture of a caption shows, with the answers that are right if it is one.
 
     In the words of the questions that a model is trained on: others measure whether it understands
