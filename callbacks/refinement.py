@@ -19,12 +19,12 @@ from callbacks.prompts import prompt_of, update
 from callbacks.protocols import Split, evaluation_texts
 from callbacks.reporting import Stage, gather, local_batches, log_values, logged_names
 from callbacks.sampling_facts import sampling_facts
-from datamodules.recipes.caption_questioner import CaptionQuestioner
 from pretzel.ablation.protocols import SampleResult
 from pretzel.errors import NothingToMeasure, UserError
 from pretzel.generation.conversation_batch import require_pretzel
 from pretzel.media.base import Medium
 from pretzel.media.integers import to_floats
+from pretzel.sequence.caption_questioner import CaptionQuestioner
 
 
 class Refinement(Evaluation):

@@ -9,7 +9,6 @@ from datamodules.decoding.captions import (
 )
 from datamodules.decoding.crops import CentreCrop, Crop, Pad, RandomCrop
 from datamodules.decoding.flips import Flip, HorizontalFlip
-from datamodules.recipes.caption_questioner import CaptionQuestioner
 from datamodules.recipes.interleaved import AsWritten, Conversations
 from datamodules.recipes.recipe import Captions, Mixture, Questions, Recipe, SampleRecipe
 from datamodules.recipes.vlm_pretraining import CaptionQuestions, Descriptions
@@ -40,7 +39,6 @@ __all__ = [
     "AsWritten",
     "Blend",
     "CaptionChoice",
-    "CaptionQuestioner",
     "CaptionQuestions",
     "Captions",
     "CentreCrop",

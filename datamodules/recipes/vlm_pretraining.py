@@ -7,9 +7,9 @@ import torch
 from typing_extensions import override
 
 from datamodules.checks import check_at_least
-from datamodules.recipes.caption_questioner import CaptionQuestioner
 from datamodules.recipes.recipe import SampleRecipe, check_sample
 from datamodules.sample import AnySample, Sample
+from pretzel.sequence.caption_questioner import CaptionQuestioner
 from pretzel.sequence.document import Document, Image, Text, question_segments
 
 

@@ -5,7 +5,6 @@ from typing import final
 
 from typing_extensions import override
 
-from datamodules.recipes.caption_questioner import CaptionQuestioner
 from datamodules.scenes.captions import CaptionReader
 from datamodules.scenes.description import Described, Description
 from datamodules.scenes.look import Look
@@ -18,6 +17,7 @@ from datamodules.scenes.questions import (
 )
 from datamodules.scenes.scene import OPPOSITE
 from pretzel.errors import UserError
+from pretzel.sequence.caption_questioner import CaptionQuestioner
 
 MOST_ABSENT = 3
 """Kinds that are asked for although they are not there, which tells objects too many."""

@@ -1,5 +1,6 @@
 """Sequences of text and images: documents, special tokens, positions, packed batches."""
 
+from pretzel.sequence.caption_questioner import CaptionQuestioner
 from pretzel.sequence.document import (
     Document,
     DocumentBatch,
@@ -18,6 +19,7 @@ from pretzel.sequence.special_tokens import SpecialTokens
 
 __all__ = [
     "IGNORE",
+    "CaptionQuestioner",
     "Document",
     "DocumentBatch",
     "Dropped",

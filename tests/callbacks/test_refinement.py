@@ -22,7 +22,6 @@ from callbacks.checked_pictures import Caption, checked_pictures
 from callbacks.picture_choice import WAYS, Candidates, choose
 from callbacks.prompts import Prompt
 from datamodules import (
-    CaptionQuestioner,
     ColouredShapes,
     EmojiSprites,
     SceneCaptionQuestioner,
@@ -36,6 +35,7 @@ from pretzel.errors import UserError
 from pretzel.interleave import Stacked, TextPrefix
 from pretzel.latent.generative_model import normal_log_prob
 from pretzel.rng import global_states
+from pretzel.sequence import CaptionQuestioner
 
 LOOK = ColouredShapes(4, 4)
 ASK = SceneCaptionQuestioner(LOOK)
