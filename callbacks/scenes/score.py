@@ -28,9 +28,9 @@ class SceneAccuracy(GenerationMetric):
     Logs ``scenes/<skill>``, the share of right images of captions whose combinations training may
     show, and ``scenes/<skill>_held_out`` of those it never does, for ``single``, ``two_objects``,
     ``counting``, ``colours``, ``position``, ``attribution`` and ``dense``, each with its number of
-    images; and of all images ``scenes/right``, and apart from one another ``scenes/number`` (of
-    objects), ``scenes/kinds``, and where the caption says any ``scenes/colours`` and
-    ``scenes/relations``. The detector needs no training: it compares what stands out from a smooth
+    images; and of all images ``scenes/right``, and apart from one another ``scenes/right_number``
+    (of objects), ``scenes/right_kinds``, and where the caption says any ``scenes/right_colours``
+    and ``scenes/right_relations``. The detector needs no training: it compares what stands out from a smooth
     ground with what the look draws.
 
     Args:
@@ -66,7 +66,8 @@ class SceneAccuracy(GenerationMetric):
 
     @override
     def names(self) -> set[str]:
-        names = {"right", *_PARTS, *SKILLS, *(f"{skill}_held_out" for skill in SKILLS)}
+        parts = (f"right_{part}" for part in _PARTS)
+        names = {"right", *parts, *SKILLS, *(f"{skill}_held_out" for skill in SKILLS)}
         return {f"scenes/{name}{end}" for name in names for end in ("", "_n")}
 
     @override
@@ -89,10 +90,10 @@ class SceneAccuracy(GenerationMetric):
 
     @override
     def image_scores(self) -> dict[str, list[float]]:
-        names = ("right", "number", "kinds")
         return {
-            f"scenes/{name}": [float(getattr(verdict, name)) for _, verdict in self._judged]
-            for name in names
+            "scenes/right": [float(verdict.right) for _, verdict in self._judged],
+            "scenes/right_number": [float(verdict.number) for _, verdict in self._judged],
+            "scenes/right_kinds": [float(verdict.kinds) for _, verdict in self._judged],
         }
 
     @override
@@ -103,8 +104,9 @@ class SceneAccuracy(GenerationMetric):
         for description, verdict in self._judged:
             new = "_held_out" if self._held_out.axes_of(description) else ""
             groups.setdefault(f"{description.skill}{new}", []).append(verdict.right)
-            for name in ("right", *_PARTS):
-                if (is_right := getattr(verdict, name)) is not None:
-                    groups.setdefault(name, []).append(is_right)
+            groups.setdefault("right", []).append(verdict.right)
+            for part in _PARTS:
+                if (is_right := getattr(verdict, part)) is not None:
+                    groups.setdefault(f"right_{part}", []).append(is_right)
         values = {f"scenes/{name}": sum(own) / len(own) for name, own in groups.items()}
         return values | {f"scenes/{name}_n": float(len(own)) for name, own in groups.items()}
