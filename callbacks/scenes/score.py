@@ -30,8 +30,8 @@ class SceneAccuracy(GenerationMetric):
     ``counting``, ``colours``, ``position``, ``attribution`` and ``dense``, each with its number of
     images; and of all images ``scenes/right``, and apart from one another ``scenes/right_number``
     (of objects), ``scenes/right_kinds``, and where the caption says any ``scenes/right_colours``
-    and ``scenes/right_relations``. The detector needs no training: it compares what stands out from a smooth
-    ground with what the look draws.
+    and ``scenes/right_relations``. The detector needs no training: it compares what stands out from
+    a smooth ground with what the look draws.
 
     Args:
         look: The look of the data.
