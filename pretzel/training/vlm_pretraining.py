@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from pretzel.errors import UserError
 from pretzel.files.checked import save_sha256
+from pretzel.files.shipped import file_of
 from pretzel.rng import stream
 from pretzel.sequence.document import Document, DocumentBatch, Image, Text
 from pretzel.sequence.packer import Packer
@@ -72,7 +73,7 @@ class TinyVLMPretraining(ExportingStage):
         max_noise: float = 0.2,
     ) -> None:
         super().__init__(export_to)
-        path = SHIPPED_TOKENIZER if tokenizer is None else Path(tokenizer)
+        path = file_of("tokenizer", tokenizer, SHIPPED_TOKENIZER)
         if not path.is_file():
             raise UserError(f"tokenizer: no file {path}")
         for name, value in (("context_weight", context_weight), ("max_noise", max_noise)):

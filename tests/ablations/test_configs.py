@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import chdir
 from functools import cache
@@ -24,7 +23,6 @@ from pretzel.ablation.planning.plan import Plan, PlannedRun
 from pretzel.ablation.worker.training import train_and_test
 from pretzel.runs.cli import ParseOnlyCLI
 from pretzel.runs.config.overlay import Config, fold, read
-from pretzel.vlm.tiny.tokenizer import SHIPPED_TOKENIZER
 
 ROOT = Path(__file__).parents[2]
 SHRINK = ROOT / "tests" / "configs" / "shrink.yaml"
@@ -138,10 +136,6 @@ def test_edits_of_scenes_train(tmp_path, monkeypatch):
         for file in ("base/easy_vqa", "base/scenes", "stages/edits")
     ]
     files.append(overlay(content(files[-1]), tmp_path))
-    own = {"init_args": {"weights": None}}  # the shipped ones: its own are still to be trained
-    model = {"init_args": {"pretzel": {"init_args": {"latent": own, "vlm": own}}}}
-    files.append(tmp_path / "shipped.yaml")
-    files[-1].write_text(yaml.safe_dump({"model": model}))
     assert main(["fit", *(word for file in files for word in ("-c", str(file)))]) == 0
 
 
@@ -286,21 +280,12 @@ def train_stage(plan: Plan, run: PlannedRun, tmp: Path) -> None:
 @cache
 def planned(path: Path) -> Plan:
     with TemporaryDirectory() as folder, chdir(folder):
-        write_tokenizer(Path(folder))
         return plan_grid(reading.load(path))
-
-
-def write_tokenizer(folder: Path) -> None:
-    """Write the file that a command makes before ablations/scenes.yaml."""
-    path = folder / "runs" / "world" / "tokenizer.json"
-    path.parent.mkdir(parents=True)
-    shutil.copy(SHIPPED_TOKENIZER, path)
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=name)
 def test_every_arm_of_a_grid_trains_after_its_stages(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_tokenizer(tmp_path)
     plan = planned(path)  # parses and builds all of them
     assert plan.warnings == ()  # every part says which metrics it logs
     runs = {run.name: run for run in plan.runs}

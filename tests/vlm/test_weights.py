@@ -39,7 +39,7 @@ def test_changed_weights_are_refused(copied):
     content = bytearray(copied.read_bytes())
     content[-1] ^= 1
     copied.write_bytes(content)
-    with pytest.raises(UserError, match=r"tiny\.safetensors has sha256 .* but .* says"):
+    with pytest.raises(UserError, match=r"easy_vqa\.safetensors has sha256 .* but .* says"):
         TinyVLM(str(copied))
 
 

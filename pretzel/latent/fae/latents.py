@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import final
 
 from pretzel.errors import UserError
+from pretzel.files.shipped import file_of
 from pretzel.files.weights import exported_hash
 from pretzel.latent.base import LatentSpace, check_noise
 from pretzel.latent.fae.network import FAENetwork
 from pretzel.typing import Float, Tensor
 
-_SHIPPED = Path(__file__).with_name("fae.safetensors")
+_SHIPPED = Path(__file__).with_name("easy_vqa.safetensors")
 
 
 @final
@@ -22,7 +23,8 @@ class FAE(LatentSpace):
     Args:
         noise: Standard deviation of the training noise of the flow; latents have variance 1.
         weights: File written by ``PixelDecoderTraining`` (``ablations/latents/fae_pixels.yaml``);
-            the one shipped here, for easy-VQA at 64 px, if neither it nor a network is given.
+            the name of a shipped one (``scenes``, for :class:`datamodules.Scenes` at 64 px); or the
+            shipped one of easy-VQA at 64 px, if neither it nor a network is given.
         network: The network that takes the weights; None for the one that the file describes, of
             this package's classes. Without ``weights`` it is untrained, to be checked and counted,
             and no model is trained on it.
@@ -39,12 +41,13 @@ class FAE(LatentSpace):
     ) -> None:
         super().__init__()
         check_noise(noise)
+        file = file_of("weights", weights, _SHIPPED)
+        trained = network is None or weights is not None
         if network is None:
-            weights = str(_SHIPPED) if weights is None else weights
-            network = FAENetwork.load(Path(weights))
-        elif weights is not None:
-            network.take(Path(weights))
-        self._digest = "" if weights is None else exported_hash(Path(weights))[:16]
+            network = FAENetwork.load(file)
+        elif trained:
+            network.take(file)
+        self._digest = exported_hash(file)[:16] if trained else ""
         if network.pixel_decoder is None:
             source = "network" if weights is None else f"weights={weights}"
             raise UserError(

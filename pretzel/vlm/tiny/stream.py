@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from torch import nn
 from typing_extensions import override
 
+from pretzel.files.shipped import file_of
 from pretzel.typing import Bool, Float, Int, Tensor
 from pretzel.vlm.base import AfterLayer, VLMCache, VLMStream
 from pretzel.vlm.cache import PreallocatedCache, checked_cache
 from pretzel.vlm.tiny.network import TinyNetwork
 from pretzel.vlm.tiny.weights import load_weights
 
-SHIPPED = Path(__file__).with_name("tiny.safetensors")
+SHIPPED = Path(__file__).with_name("easy_vqa.safetensors")
 
 
 class TinyVLM(VLMStream):
@@ -24,8 +25,9 @@ class TinyVLM(VLMStream):
     questions and answers, with and without their images. Building it draws no random numbers.
 
     Args:
-        weights: A safetensors file written by that stage, or None for the one shipped here. A hash
-            in the file's ``.sha256`` must agree.
+        weights: A safetensors file written by that stage, the name of a shipped one (``scenes``,
+            which reads and sees the easy tier of :class:`datamodules.Scenes` and its edits), or
+            None for that of easy-VQA. A hash in the file's ``.sha256`` must agree.
 
     Raises:
         UserError: If the file or its hash is missing, or they disagree.
@@ -36,7 +38,8 @@ class TinyVLM(VLMStream):
 
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
-        loaded = load_weights(Path(weights or SHIPPED), needs_hash=weights is None)
+        file = file_of("weights", weights, SHIPPED)
+        loaded = load_weights(file, needs_hash=file.parent == SHIPPED.parent)
         # No initialisation only to be overwritten, and no draw from the global random state
         with torch.device("meta"):
             self.network = TinyNetwork(loaded.config)

@@ -18,7 +18,7 @@ PUNCTUATION = ".,:;!?'\"()&+-#"
 VOCAB_SIZE = 512
 _MOST_WORDS = 30_000
 _TEXTS_AT_A_TIME = 100_000
-SHIPPED_TOKENIZER = Path(__file__).with_name("tokenizer.json")
+SHIPPED_TOKENIZER = Path(__file__).with_name("easy_vqa.tokenizer.json")
 
 
 class WordPieces:
