@@ -40,7 +40,7 @@ class Plan:
         steps: Training steps of it.
         samples: Batches in which it samples.
         tolerance: Relative mean square change at which iteration stops.
-        compiled: Whether training is measured with layers compiled as well.
+        compiled: Whether layers are measured compiled as well.
     """
 
     sizes: tuple[Size, ...]
@@ -245,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tolerance", type=float, default=1e-6, help="of iteration")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--compile", action="store_true", help="measure compiled training too")
+    parser.add_argument("--compile", action="store_true", help="measure compiled layers too")
     parser.add_argument("--no_memory", action="store_true", help="skip the child processes")
     parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -8,6 +8,7 @@ from benchmarks import bare, floor, reference
 from benchmarks.measure import Task
 from benchmarks.size import Problem, Size, build
 from pretzel.flow import AFBlock, CausalTransformer
+from pretzel.flow.compiled_decoding import compiled_decoding
 from pretzel.sampling.guidance import GaussianMixing
 from pretzel.sampling.samplers import Sequential
 from pretzel.sampling.stack import invert_stack
@@ -22,13 +23,15 @@ WEIGHT = 2.0
 def tasks(size: Size, device: torch.device, *, with_compiled: bool = False) -> list[Task]:
     """Return a training step and one-by-one sampling, without and with guidance.
 
-    Where asked, a training step with compiled layers as well.
+    Where asked, all of it with compiled layers as well.
     """
     problem = build(size, device)
-    made = [training(problem, device), sampling(problem, 0.0, device)]
-    if with_compiled:
-        made.insert(1, compiled_training(made[0], problem))
-    return [*made, sampling(problem, WEIGHT, device)] if size.text else made
+    trained = training(problem, device)
+    sampled = [sampling(problem, w, device) for w in ((0.0, WEIGHT) if size.text else (0.0,))]
+    if not with_compiled:
+        return [trained, *sampled]
+    compiled = [compiled_training(trained, problem), *map(compiled_sampling, sampled)]
+    return [trained, *sampled, *compiled]
 
 
 def training(problem: Problem, device: torch.device) -> Task:
@@ -109,6 +112,22 @@ def sampling(problem: Problem, weight: float, device: torch.device) -> Task:
         goals={REFERENCE: 0.4 if weight else 1.0},
         floor=floor.of_sampling(stack, size, weight > 0, device),
         equal={REFERENCE: 1e-3},
+    )
+
+
+def compiled_sampling(sampling: Task) -> Task:
+    """Return the same with layers compiled beside both."""
+
+    def compiled() -> Float[Tensor, "b n d"]:
+        with compiled_decoding():
+            return sampling.arms["ours"]()
+
+    return replace(
+        sampling,
+        name=f"compiled {sampling.name}",
+        arms={"compiled": compiled, **sampling.arms},
+        goals={REFERENCE: 0.35},
+        equal={"ours": 1e-4, **sampling.equal},
     )
 
 

@@ -6,9 +6,7 @@ interrupted one would have.
 """
 
 import logging
-import os
 import shutil
-import sys
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from torch import nn
 
 from pretzel.flow.conditioner import Rotation
+from pretzel.flow.decoding_operator import cxx
 from pretzel.sequence.masks import Mask
 from pretzel.typing import Float, Tensor
 
@@ -72,8 +71,7 @@ def _why_not(device: str) -> str | None:
     if _FAILED:
         return _FAILED[0]
     if device == "cpu":
-        name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-        return None if shutil.which(name) else f"there is no C++ compiler {name}"
+        return None if shutil.which(cxx()) else f"there is no C++ compiler {cxx()}"
     return None if device == "cuda" and find_spec("triton") else f"no compiler for {device}"
 
 

@@ -17,12 +17,13 @@ from functools import partial
 from typing import NamedTuple, TypeGuard
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pretzel.flow.cache import KVCache, paired
 from pretzel.flow.conditioner import Rotation
 from pretzel.flow.mlp import DenseFeedForward
-from pretzel.flow.norms import RMSNorm, over_length
+from pretzel.flow.norms import LayerNorm, RMSNorm, over_length
 from pretzel.flow.precision import at_least_float32, is_autocast
 from pretzel.flow.transformer_layer import Attention, Layer
 from pretzel.sequence.masks import Mask, attend
@@ -121,7 +122,8 @@ class DecodingLayer:
 
     def __init__(self, layer: Layer, *, is_modulated: bool) -> None:
         attention, mlp = layer.attention, layer.mlp
-        self.attention_norm, gain = _unit_norm(layer.attention_norm, is_modulated)
+        norm = _unit_norm(layer.attention_norm, is_modulated)
+        self.attention_norm = norm.run
         self.is_gated = attention.gate is not None
         incoming = [attention.qkv] if attention.gate is None else [attention.qkv, attention.gate]
         counts = [attention.num_heads, attention.num_kv_heads]
@@ -129,7 +131,8 @@ class DecodingLayer:
         order = torch.arange(sum(linear.out_features for linear in incoming))
         turned = sum(counts) * width
         order = torch.cat([paired(order[:turned].view(-1, width)).flatten(), order[turned:]])
-        self.incoming = product(incoming, gain, order=order.to(attention.qkv.weight.device))
+        order = order.to(attention.qkv.weight.device)
+        self.incoming = product(incoming, norm.gain, norm.offset, order=order)
         self.out = product([attention.out])
         self.gain: Tensor | None = None
         if attention.query_norm is not None and attention.key_norm is not None:
@@ -139,13 +142,14 @@ class DecodingLayer:
             self.gain = paired(gain.to(at_least_float32(gain)) * math.sqrt(width))
             self.smallest = self.gain.new_tensor(math.sqrt(width * RMSNorm.eps))
         self.attention_post_norm = layer.attention_post_norm
-        self.mlp_norm, gain = _unit_norm(layer.mlp_norm, is_modulated)
+        norm = _unit_norm(layer.mlp_norm, is_modulated)
+        self.mlp_norm = norm.run
         self.mlp_post_norm = layer.mlp_post_norm
         self.mlp = mlp
         self.up: Product | None = None
         if _is_dense(mlp):
             inner, outer = mlp.inner_scale, mlp.outer_scale
-            self.up = product(mlp.incoming, gain, inner)
+            self.up = product(mlp.incoming, norm.gain, norm.offset, scale=inner)
             self.down = product([mlp.down], outer)
             self.num_maps, self.dense = len(mlp.incoming), mlp
         else:
@@ -232,13 +236,17 @@ class Layout:
         self.layers = [DecodingLayer(layer, is_modulated=is_modulated) for layer in layers]  # type: ignore[arg-type]
         self.final_norm: Callable[[Tensor], Tensor] | None = None
         if final_norm is not None:
-            self.final_norm, self.final_gain = _unit_norm(final_norm, is_modulated=False)
+            is_offset = type(final_norm) is LayerNorm  # which the head does not take in
+            norm = _unit_norm(final_norm, is_modulated=is_offset)
+            self.final_norm, self.final_gain = norm.run, norm.gain
         attention = layers[0].attention
         assert isinstance(attention, Attention)
         self.attention = attention
         self.scale = attention.qkv.weight.new_tensor(attention.head_dim**-0.5)
         self.slots = torch.arange(max_length, device=attention.qkv.weight.device)
         self.scratch: Scratch | None = None
+        self.numbers = range(len(self.layers))
+        self.compiled: object = None  # made where it is asked for (pretzel.flow.compiled_decoding)
 
     def place(
         self, cache: KVCache, length: int, rotation: Rotation | None, mask: Mask | None
@@ -327,18 +335,30 @@ def _why_not(layer: nn.Module, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _unit_norm(
-    norm: nn.Module, is_modulated: bool
-) -> tuple[Callable[[Tensor], Tensor], Tensor | float]:
-    """Return a norm less the gain that goes into the weights behind it, and that gain."""
-    if type(norm) is not RMSNorm or is_modulated:
-        return norm, 1.0
+class UnitNorm(NamedTuple):
+    """A norm less what goes into the weights behind it: run(x) gain + offset."""
+
+    run: Callable[[Tensor], Tensor]
+    gain: Float[Tensor, " i"] | float = 1.0
+    offset: Float[Tensor, " i"] | None = None
+
+
+def _unit_norm(norm: nn.Module, is_modulated: bool) -> UnitNorm:
+    if is_modulated or type(norm) not in (RMSNorm, LayerNorm):
+        return UnitNorm(norm)
+    assert isinstance(norm, (RMSNorm, LayerNorm))
     weight = norm.weight.detach().to(at_least_float32(norm.weight))
+    is_wide = weight.dtype == norm.weight.dtype
+    if isinstance(norm, LayerNorm):
+        if not is_wide:
+            return UnitNorm(norm)
+        centred = partial(F.layer_norm, normalized_shape=weight.shape, eps=norm.eps)
+        return UnitNorm(centred, weight, norm.bias.detach())
     root = math.sqrt(len(weight))
     smallest = weight.new_tensor(root * math.sqrt(norm.eps))
-    if weight.dtype == norm.weight.dtype:
-        return partial(over_length, smallest=smallest), root * weight
-    return partial(_in_float32, smallest=smallest), root * weight
+    return UnitNorm(
+        partial(over_length if is_wide else _in_float32, smallest=smallest), root * weight
+    )
 
 
 def _is_dense(mlp: nn.Module) -> TypeGuard[DenseFeedForward]:
@@ -356,14 +376,20 @@ def _in_float32(x: Float[Tensor, "*n w"], smallest: Float[Tensor, ""]) -> Float[
 def product(
     linears: list[nn.Linear],
     gain: Tensor | float = 1.0,
+    offset: Float[Tensor, " i"] | None = None,
+    *,
     scale: float = 1.0,
     order: Int[Tensor, " o"] | None = None,
 ) -> Product:
-    """Lay linear maps of one input out side by side, behind a gain, their outputs scaled."""
+    """Lay linear maps of x gain + offset out side by side, their outputs scaled."""
     weights = [linear.weight.detach() for linear in linears]
     weight = weights[0] if len(weights) == 1 else torch.cat(weights)
     biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
-    bias = scale * torch.cat(biases) if biases else None
+    bias = torch.cat(biases) if biases else None
+    if offset is not None:
+        of_offset = weight @ offset
+        bias = of_offset if bias is None else bias + of_offset
+    bias = None if bias is None else scale * bias
     if order is not None:
         weight, bias = weight[order], None if bias is None else bias[order]
     factor = scale * gain if isinstance(gain, float) else scale * gain[:, None]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pretzel.flow.cache import KVCache
+from pretzel.flow.compiled_decoding import run_layers
 from pretzel.flow.conditioner import Conditioner, ConditionerCache, Modulation, Rotation
 from pretzel.flow.decoding import Layout, layout_of, product
 from pretzel.flow.transformer import CausalTransformer
@@ -47,9 +48,7 @@ class DecodingStep:
         layout = self.layout
         place = layout.place(cache, 1, self.rotations[index], None)
         states = torch.addmm(self.biases[index], previous, self.embed)
-        for number, layer in enumerate(layout.layers):
-            of_layer = None if modulation is None else modulation[:, number, :, None]
-            states = layer(states, place, cache, number, of_layer)
+        states = run_layers(layout, states, place, cache, layout.numbers, modulation)
         cache.commit(1)
         return self.head(states if layout.final_norm is None else layout.final_norm(states))
 

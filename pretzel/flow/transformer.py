@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pretzel.errors import UserError
 from pretzel.flow.cache import KVCache
+from pretzel.flow.compiled_decoding import run_layers
 from pretzel.flow.compiled_layers import run_compiled
 from pretzel.flow.conditioner import LayeredConditioner, Modulation, Rotation
 from pretzel.flow.decoding import Layout, layout_of
@@ -144,10 +145,8 @@ class CausalTransformer(LayeredConditioner[KVCache]):
         layout = self._layout(cache, is_modulated=modulation is not None)
         if cache is not None and layout is not None:
             place, states = layout.place(cache, length, rotation, mask), h.reshape(-1, self.width)
-            for index in range(start, stop):
-                of_layer = None if modulation is None else modulation[:, index, :, None]
-                states = layout.layers[index](states, place, cache, index, of_layer)
-            return states.view_as(h)
+            numbers = range(start, stop)
+            return run_layers(layout, states, place, cache, numbers, modulation).view_as(h)
         is_training = cache is None and torch.is_grad_enabled()
         recompute = self.gradient_checkpointing and is_training
         for index in range(start, stop):

@@ -215,7 +215,7 @@ BUILTIN_PARTS: dict[type, list[Factory]] = {
         partial(AttentionTemperature, LinearGuidance(weight=2.0), temperature=1.3),
         partial(AttentionTemperature, GaussianMixing(weight=2.0), temperature=0.5),
     ],
-    Sequential: [Sequential],
+    Sequential: [Sequential, partial(Sequential, compile=True)],
     Jacobi: [
         partial(Jacobi, tolerance=0.0),
         partial(Jacobi, block_size=2, tolerance=1e-20),

@@ -15,6 +15,8 @@ from golden_file import FOLDER, runs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from pretzel.flow.compiled_decoding import compiled_decoding
+
 RUNS = runs()
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 PRECISIONS = {"float64": torch.float64, "float32": torch.float32}
@@ -58,6 +60,15 @@ def test_there_are_golden_vectors():
 @pytest.mark.parametrize(("path", "call"), RUNS, ids=lambda v: getattr(v, "stem", v))
 def test_our_blocks_do_what_the_published_code_does(path, call, precision):
     make(path, call, PRECISIONS[precision])
+
+
+SAMPLED = [(path, call) for path, call in RUNS if call and "rev" in call]
+
+
+@pytest.mark.parametrize(("path", "call"), SAMPLED, ids=lambda v: getattr(v, "stem", v))
+def test_compiled_layers_sample_as_the_published_code_does(path, call):
+    with compiled_decoding():
+        make(path, call, torch.float64)
 
 
 # The comparison bites

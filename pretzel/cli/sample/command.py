@@ -61,7 +61,16 @@ def main(args: list[str]) -> int:
         if file is not None and not file.is_file():
             raise UserError(f"--{name}: {file}: no such file")
     _check_together(options)
+
+    from pretzel.flow.compiled_decoding import compiled_decoding
+
     folder = new_folder(options.out, "samples")
+    with compiled_decoding(options.compile):
+        return _sample(options, folder)
+
+
+def _sample(options: argparse.Namespace, folder: Path) -> int:
+    """Do what the options say."""
     prompts = options.edit or _prompts(options.prompt, options.prompts)
     if not options.edit and (options.turns is not None or options.image is not None):
         return _converse(options, folder)
@@ -224,6 +233,10 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="(%(default)s)"
     )
+    parser.add_argument(
+        "--compile", action="store_true",
+        help="run the flow's layers compiled, on a CPU; the first time takes half a minute",
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="a new or empty folder (samples/run-N)"
     )
