@@ -26,6 +26,8 @@ SOURCE = Path(__file__).with_name("decoding_layers.cpp")
 SECONDS: list[float] = []
 """What building the operator took, if this process did."""
 
+_FLAGS = ["-shared", "-fPIC", "-std=c++20", "-O3", "-fopenmp-simd"]
+
 _VECTORS = {
     "AVX2": ["-mavx2", "-mfma"],
     "AVX512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw"],
@@ -43,15 +45,15 @@ def decoding_operator() -> Callable[..., Tensor] | str:
 
     What is built is kept in the user's cache, by source, compiler, processor and version of torch.
     """
-    command = [cxx(), str(SOURCE), *_flags()]
-    words = [*command, SOURCE.read_text(), torch.__version__, platform.machine()]
+    flags = [*_FLAGS, *_VECTORS.get(torch.backends.cpu.get_cpu_capability(), [])]
+    words = [cxx(), *flags, SOURCE.read_text(), torch.__version__, platform.machine()]
     name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
     library = cache_folder("decoding") / f"{name}.so"
     if not library.exists():
-        if shutil.which(command[0]) is None:
-            return f"there is no C++ compiler {command[0]}"
+        if shutil.which(cxx()) is None:
+            return f"there is no C++ compiler {cxx()}"
         start = time.monotonic()
-        if failure := _build(command, library):
+        if failure := _build(flags, library):
             return failure
         SECONDS.append(time.monotonic() - start)
         logger.info("layers for sampling compiled in %.0f s, kept as %s", SECONDS[0], library)
@@ -63,26 +65,20 @@ def decoding_operator() -> Callable[..., Tensor] | str:
     return operator
 
 
-def _build(command: list[str], library: Path) -> str | None:
+def _build(flags: list[str], library: Path) -> str | None:
     """Return why it failed; None if the library is there."""
+    of_torch = Path(torch.__file__).parent
+    paths = [f"-I{of_torch / 'include'}", f"-L{of_torch / 'lib'}", "-lc10", "-ltorch_cpu"]
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / library.name
-        done = subprocess.run(
-            [*command, "-o", str(built)], check=False, capture_output=True, text=True
-        )
+        command = [cxx(), str(SOURCE), *flags, *paths, "-o", str(built)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "error" in line]
-            return f"{command[0]} failed ({errors[0] if errors else done.returncode})"
+            return f"{cxx()} failed ({errors[0] if errors else done.returncode})"
         try:
             with whole_file(library) as partial:
                 shutil.copy(built, partial)
         except OSError as error:
             return f"{library} cannot be written ({error.strerror})"
     return None
-
-
-def _flags() -> list[str]:
-    flags = ["-shared", "-fPIC", "-std=c++20", "-O3", "-fopenmp-simd"]
-    flags += _VECTORS.get(torch.backends.cpu.get_cpu_capability(), [])
-    of_torch = Path(torch.__file__).parent
-    return [*flags, f"-I{of_torch / 'include'}", f"-L{of_torch / 'lib'}", "-lc10", "-ltorch_cpu"]

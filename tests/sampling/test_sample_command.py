@@ -106,7 +106,10 @@ def test_it_writes_how_the_images_were_sampled(made):
     sample(made, *arguments, "--model.guidance.weight", "0.5")
     record = json.loads(Path("out/sampling.json").read_text())
     positions = 4
-    assert record["sampler"] == {"class_path": "pretzel.sampling.samplers.Sequential"}
+    assert record["sampler"] == {
+        "class_path": "pretzel.sampling.samplers.Sequential",
+        "init_args": {"compile": False},
+    }
     assert record["guidance"]["init_args"]["weight"] == 0.5
     assert record["denoiser"]["class_path"].startswith("pretzel.sampling.")
     assert record["state"] == {}
@@ -129,6 +132,13 @@ def test_images_are_the_modules_own(made):
         image = module.generate([RED], [f"{RED}#0"], seed=7)[0]
     expected = ((image + 1) * 127.5).round().permute(1, 2, 0).numpy()
     assert np.array_equal(pixels("out/00000.png"), expected)
+
+
+def test_compiled_layers_make_the_same_images(made):
+    sample(made, "--prompt", RED)
+    sample(made, "--prompt", RED, "--compile", out="compiled")
+    plain, compiled = (pixels(Path(out) / "00000.png") for out in ("out", "compiled"))
+    assert abs(plain - compiled).max() <= 1
 
 
 def test_an_image_depends_neither_on_its_batch_nor_on_other_prompts(made):
