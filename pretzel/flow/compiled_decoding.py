@@ -87,7 +87,7 @@ class CompiledLayers:
         hidden = self.none
         if place.mask is not None:
             assert isinstance(place.mask, Tensor)
-            hidden = place.mask.flatten(1).logical_not()
+            hidden = place.mask.expand(len(cache), 1, 1, -1).flatten(1).logical_not()
         parts = [part for number in numbers for part in self.parts[number]]
         return self.operator(
             states.contiguous(), parts, cache.entries[numbers.start : numbers.stop], turn, hidden,

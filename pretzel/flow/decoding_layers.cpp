@@ -195,6 +195,11 @@ Tensor decoding_layers(const Tensor& x, TensorList parts, const Tensor& entries,
                        double eps, bool is_centred, double norm_scale, double norm_eps,
                        int64_t activation, double inner, double outer) {
   TORCH_CHECK(index < entries.size(4), "cache holds ", entries.size(4), " positions, got ", index);
+  const int64_t rows = entries.size(2), pairs = entries.size(5) / 2;
+  const auto fits = [&](const Tensor& t, int64_t n) { return t.numel() == n || t.numel() == rows * n; };
+  TORCH_CHECK(x.size(0) == rows && fits(scale, 1) && (!turn.numel() || fits(turn, pairs)) &&
+                  (!hidden.numel() || hidden.numel() == rows * (index + 1)),
+              "arguments must be of ", rows, " rows");
   const Position at{turn, hidden, scale, index, num_heads, eps};
   const Norm norm{is_centred, norm_scale, norm_eps};
   const auto of_type = x.scalar_type() == at::kDouble ? run<double> : run<float>;

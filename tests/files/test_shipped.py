@@ -13,7 +13,9 @@ def shipped(tmp_path):
     return tmp_path / "easy_vqa.part.json"
 
 
-def test_none_is_the_one_at_hand_and_a_name_one_beside_it(shipped):
+def test_none_is_the_one_at_hand_and_a_name_one_beside_it(shipped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scenes").mkdir()
     assert file_of("weights", None, shipped) == shipped
     assert file_of("weights", "scenes", shipped) == shipped.with_name("scenes.part.json")
 

@@ -53,7 +53,8 @@ def test_states_and_cache_are_those_of_the_layers(kind):
     places = [angles(1, 1, 1), None, *(angles(3, 1, 1) for _ in range(LENGTH - 2))]
     masks = [None, None, None]
     for i in range(3, LENGTH):
-        masks.append(torch.arange(i + 1) >= torch.tensor([0, 1, 2])[:, None, None, None])
+        first = torch.tensor([0, 1, 2] if i > 3 else [1])  # of each row, then of all
+        masks.append(torch.arange(i + 1) >= first[:, None, None, None])
     plain, kept, _ = stepped(model, inputs, places, masks, is_on=False)
     compiled, written, was_asked = stepped(model, inputs, places, masks, is_on=True)
     assert was_asked
