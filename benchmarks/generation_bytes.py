@@ -68,6 +68,7 @@ class Weighing(Sequential):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.weighed: list[CacheBytes] = []
         self.alive = 0
 

@@ -85,6 +85,7 @@ class UntilFirst(Sequential):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.at = 0.0
 
     def solve(self, inversion: Inversion, block: int) -> Work:
