@@ -17,7 +17,7 @@ def file_of(argument: str, value: str | None, shipped: Path) -> Path:
     if value is None:
         return shipped
     path = Path(value)
-    if path.suffix or path.parent != Path() or path.is_file():
+    if path.suffix or path.name != value or path.is_file():
         return path
     ending = shipped.name[shipped.name.index(".") :]
     named = shipped.with_name(value + ending)
